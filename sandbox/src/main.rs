@@ -1,0 +1,2 @@
+//! `sandbox`: opens the world for a person.
+fn main() {}

@@ -1,0 +1,2 @@
+//! `bastionctl`, the operator's tool.
+fn main() {}

@@ -1,0 +1,1 @@
+//! NAT gateway, firewall and way in for private Hetzner Cloud networks.

@@ -1,0 +1,2 @@
+//! `bastiond`, the daemon.
+fn main() {}
