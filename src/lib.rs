@@ -1,1 +1,9 @@
 //! NAT gateway, firewall and way in for private Hetzner Cloud networks.
+
+pub mod config;
+pub mod http;
+pub mod net;
+pub mod report;
+pub mod site;
+pub mod state;
+pub mod sysctl;

@@ -1,0 +1,223 @@
+//! The configuration: the file, its defaults, its checks, and the few environment variables of the ecosystem.
+//!
+//! Nothing outside this room meets an unchecked value, and nothing here looks at the world: `parse` is a pure function of
+//! the file's text and the [`Environment`], so `bastionctl check` and the daemon give the same answer.
+
+mod check;
+mod environment;
+mod raw;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use serde::Serialize;
+
+pub use environment::Environment;
+pub use raw::KNOWN_KEYS;
+
+use crate::net::{InterfaceName, NetworkId, ServerId};
+
+/// Where the package puts the file.
+pub const DEFAULT_PATH: &str = "/etc/bastiond/config.toml";
+
+/// A larger file is no configuration but a mistake (10 000 port forwards take about 1 MiB).
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How much is logged.
+    pub log: Log,
+    /// What this server is, where the operator knows better than discovery.
+    pub site: Site,
+    /// How private sources are translated.
+    pub nat: Nat,
+    /// What may reach the bastion itself.
+    pub firewall: Firewall,
+    /// The routes in the Hetzner Network.
+    pub hcloud: Hcloud,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe level that is logged.
+    pub level: tracing::Level,
+}
+
+/// `[site]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// The interface towards the internet; `None`: the one of the IPv4 default route.
+    pub public_interface: Option<InterfaceName>,
+    /// This server's number; `None`: asked of the metadata service.
+    pub server_id: Option<ServerId>,
+    /// Base of the metadata service, without a trailing slash.
+    pub metadata_endpoint: String,
+    /// The private links; empty: those that the metadata service names.
+    pub private: Vec<PrivateLink>,
+}
+
+/// `[[site.private]]`: one private link, written by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrivateLink {
+    /// The interface.
+    pub interface: InterfaceName,
+    /// The network behind it: sources from it are let out and translated.
+    pub network: Ipv4Net,
+    /// The bastion's own address there; `None`: the interface's first address inside `network`.
+    pub address: Option<Ipv4Addr>,
+    /// The number of the Hetzner Network, for its routes; `None`: `HCLOUD_NETWORK`, or no routes.
+    pub network_id: Option<NetworkId>,
+}
+
+/// `[nat]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nat {
+    /// Whether source ports are chosen at random instead of kept where free.
+    pub random_ports: bool,
+}
+
+/// `[firewall]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firewall {
+    /// TCP ports of the SSH server; `None`: 22 and those that sshd's own configuration names.
+    pub ssh_ports: Option<BTreeSet<u16>>,
+    /// Who may reach them.
+    pub ssh_from: Vec<IpNet>,
+    /// UDP port of the WireGuard tunnel; `None`: closed.
+    pub wireguard_port: Option<u16>,
+}
+
+/// `[hcloud]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hcloud {
+    /// Whether cloud routes are looked after at all.
+    pub enabled: bool,
+    /// Base URL of the API, with its version, without a trailing slash.
+    pub endpoint: String,
+    /// Where the token comes from, first match first.
+    pub token: TokenSource,
+    /// Destinations whose traffic each attached network shall send here.
+    pub destinations: Vec<Ipv4Net>,
+    /// Whether a route for one of `destinations` that names somebody else's gateway is replaced.
+    pub take_over: bool,
+    /// Time between two looks at an idle API, for each attached network.
+    pub poll_interval: Duration,
+    /// `HCLOUD_NETWORK`: the network, by number or name, of a private link without a number of its own.
+    pub network: Option<String>,
+}
+
+/// Where the API token is read from. It is read afresh for every pass, so a rotated token needs no reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSource {
+    /// Files to try in order: the systemd credential, `hcloud.token_file`, `HCLOUD_TOKEN_FILE`.
+    pub files: Vec<PathBuf>,
+    /// `HCLOUD_TOKEN`, if no file exists.
+    pub value: Option<Secret>,
+}
+
+/// A text that never shows itself in logs.
+#[derive(Clone, PartialEq, Eq, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a secret over.
+    pub fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    /// The secret itself: only for the header or key it is meant for.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// The key, dotted as in the file: `firewall.ssh_from[1]`. A syntax error has its line and column here.
+    pub key: String,
+    /// What is wrong with it and what would be right.
+    pub reason: String,
+}
+
+impl Problem {
+    fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { key: key.into(), reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.reason)
+    }
+}
+
+/// Why there is no configuration. Exit code 78 (`EX_CONFIG`), whatever the variant.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is too large to be a configuration.
+    #[error("the configuration {} has {bytes} bytes; more than {MAX_FILE_BYTES} are refused", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The file is wrong.
+    #[error("the configuration {} has {} problem(s)", path.display(), problems.len())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong, sorted by key.
+        problems: Vec<Problem>,
+    },
+}
+
+impl Error {
+    /// What is wrong with the file's content; empty when it could not be read.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Invalid { problems, .. } => problems,
+            Self::Read { .. } | Self::TooLarge { .. } => &[],
+        }
+    }
+}
+
+/// Reads and checks the file at `path`.
+pub fn load(path: &Path, environment: &Environment) -> Result<Config, Error> {
+    let read_error = |source| Error::Read { path: path.to_owned(), source };
+    let bytes = std::fs::metadata(path).map_err(read_error)?.len();
+    if bytes > MAX_FILE_BYTES {
+        return Err(Error::TooLarge { path: path.to_owned(), bytes });
+    }
+    let text = std::fs::read_to_string(path).map_err(read_error)?;
+    parse(&text, environment).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })
+}
+
+/// Checks the text of a configuration file; every problem at once, sorted by key.
+pub fn parse(text: &str, environment: &Environment) -> Result<Config, Vec<Problem>> {
+    raw::parse(text).and_then(|raw| check::check(raw, environment))
+}
+
+#[cfg(test)]
+mod tests;

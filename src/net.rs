@@ -1,0 +1,172 @@
+//! Small network types that more than one room speaks: each checks itself once, where it is made.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// The name of a network interface, as the kernel and nft spell it.
+///
+/// At most 15 bytes (`IFNAMSIZ` less its terminator). Narrower than the kernel, which allows anything but `/`, `:` and
+/// white space: only letters, digits, `.`, `_`, `-` and `@`, because nft reads a trailing `*` as a wildcard and a name
+/// must never widen a rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InterfaceName(String);
+
+/// Why a text is no interface name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no interface name (1 to 15 letters, digits, `.`, `_`, `-` or `@`)")]
+pub struct InvalidInterfaceName(String);
+
+impl InterfaceName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for InterfaceName {
+    type Err = InvalidInterfaceName;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
+        // `.` and `..` would be paths below /proc/sys/net.
+        let good = (1..=15).contains(&name.len()) && name.chars().all(allowed) && name != "." && name != "..";
+        if good { Ok(Self(name.to_owned())) } else { Err(InvalidInterfaceName(name.to_owned())) }
+    }
+}
+
+impl TryFrom<String> for InterfaceName {
+    type Error = InvalidInterfaceName;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        name.parse()
+    }
+}
+
+impl From<InterfaceName> for String {
+    fn from(name: InterfaceName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A 48-bit Ethernet address. Hetzner's metadata names private interfaces by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MacAddress(pub [u8; 6]);
+
+/// Why a text is no Ethernet address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no Ethernet address (six hexadecimal bytes with colons between them)")]
+pub struct InvalidMacAddress(String);
+
+impl FromStr for MacAddress {
+    type Err = InvalidMacAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidMacAddress(text.to_owned());
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(invalid)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
+        }
+        if parts.next().is_none() { Ok(Self(bytes)) } else { Err(invalid()) }
+    }
+}
+
+impl TryFrom<String> for MacAddress {
+    type Error = InvalidMacAddress;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<MacAddress> for String {
+    fn from(mac: MacAddress) -> Self {
+        mac.to_string()
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A Hetzner Cloud server's number (1 to 2^53-1, as all ids of the API).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ServerId(pub u64);
+
+/// A Hetzner Cloud network's number (1 to 2^53-1, as all ids of the API).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NetworkId(pub u64);
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whether two ranges share an address.
+pub fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.contains(&other.network()) || other.contains(&one.network())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_nft_or_the_file_system_would_read_otherwise_is_no_interface_name() {
+        for bad in ["", "eth*", "a/b", "..", ".", "eth 0", "sixteen-letters-", "eth0\"", "eth0\n", "ëth"] {
+            assert!(bad.parse::<InterfaceName>().is_err(), "{bad:?}");
+        }
+        for good in ["eth0", "enp7s0", "ens10", "wg-office", "eth0.100", "veth@x", "fifteen-letters"] {
+            assert_eq!(good.parse::<InterfaceName>().unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn an_ethernet_address_is_read_and_printed_alike() {
+        let mac: MacAddress = "86:00:00:2A:7d:e0".parse().unwrap();
+        assert_eq!(mac, MacAddress([0x86, 0, 0, 0x2a, 0x7d, 0xe0]));
+        assert_eq!(mac.to_string(), "86:00:00:2a:7d:e0");
+        for bad in [
+            "",
+            "86:00:00:2a:7d",
+            "86:00:00:2a:7d:e0:11",
+            "86-00-00-2a-7d-e0",
+            "8600:00:2a:7d:e0",
+            "+6:00:00:2a:7d:e0 ",
+        ] {
+            assert!(bad.parse::<MacAddress>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_overlap_when_one_holds_the_other() {
+        let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
+        assert!(overlap(net("10.0.0.0/16"), net("10.0.5.0/24")));
+        assert!(overlap(net("10.0.5.0/24"), net("10.0.0.0/16")));
+        assert!(!overlap(net("10.0.0.0/16"), net("10.1.0.0/16")));
+    }
+}

@@ -1,0 +1,346 @@
+//! What a pass found and did: the one account that status, journal and sd-notify all tell from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::net::ServerId;
+
+/// Something that keeps a room from its aim, and what the operator can do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What is wrong, and where.
+    pub what: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl Problem {
+    /// Names what is wrong and what to do.
+    pub fn new(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { what: what.into(), advice: advice.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.advice)
+    }
+}
+
+/// The rooms, in the order of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Room {
+    /// What this server is.
+    Site,
+    /// Kernel settings.
+    Sysctl,
+    /// `table inet bastiond`.
+    Nat,
+    /// Cloud routes.
+    Hcloud,
+}
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Site => "site",
+            Self::Sysctl => "sysctl",
+            Self::Nat => "nat",
+            Self::Hcloud => "hcloud",
+        })
+    }
+}
+
+/// How a room stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The world is as the configuration wants it.
+    Ok,
+    /// Something outside has to come first: an address, a network, a token, somebody's decision.
+    Waiting,
+    /// Tried, and did not succeed; it is tried again.
+    Failed,
+    /// Another room has to stand first.
+    HeldBack,
+    /// The configuration switches it off.
+    Off,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "ok",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+            Self::HeldBack => "held back",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// What one pass of one room came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// How the room stands now.
+    pub state: State,
+    /// One line for the status table.
+    pub detail: String,
+    /// What was changed, a line each.
+    pub changes: Vec<String>,
+    /// Whether the changes undid somebody else's: what we wanted had stood before.
+    pub repaired: bool,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+impl Outcome {
+    /// A room that changed nothing.
+    pub fn unchanged(state: State, detail: impl Into<String>) -> Self {
+        Self { state, detail: detail.into(), changes: Vec::new(), repaired: false, problems: Vec::new() }
+    }
+
+    /// A room that failed: the error's whole chain becomes its problem.
+    pub fn failed(error: &(dyn std::error::Error + 'static), advice: impl Into<String>) -> Self {
+        let what = chain(error);
+        Self { problems: vec![Problem::new(what.clone(), advice)], ..Self::unchanged(State::Failed, what) }
+    }
+}
+
+/// How often a room changed something since the daemon started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Passes that changed something.
+    pub changes: u64,
+    /// Those of them that undid somebody else's change.
+    pub repairs: u64,
+    /// Passes that failed.
+    pub failures: u64,
+}
+
+/// A room's part of the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomReport {
+    /// How it stands.
+    pub state: State,
+    /// One line about it.
+    pub detail: String,
+    /// What its newest changing pass changed.
+    pub last_changes: Vec<String>,
+    /// What is wrong now.
+    pub problems: Vec<Problem>,
+    /// Counts since the daemon started.
+    pub totals: Totals,
+}
+
+/// What started a pass. It says why now, never what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// The daemon started.
+    Start,
+    /// A new configuration was loaded.
+    Configuration,
+    /// The kernel said that links, addresses, routes, settings or rules changed.
+    Kernel,
+    /// The metadata service said something new.
+    Metadata,
+    /// It was time to look.
+    Timer,
+    /// Somebody asked for it.
+    Operator,
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "start",
+            Self::Configuration => "new configuration",
+            Self::Kernel => "kernel event",
+            Self::Metadata => "metadata",
+            Self::Timer => "timer",
+            Self::Operator => "operator",
+        })
+    }
+}
+
+/// The whole gateway in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Everything that is wanted stands.
+    Healthy,
+    /// Something has to come from outside first.
+    Waiting,
+    /// Something failed.
+    Degraded,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Healthy => "healthy",
+            Self::Waiting => "waiting",
+            Self::Degraded => "degraded",
+        })
+    }
+}
+
+/// What the gateway is and how its rooms stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The daemon's version.
+    pub version: String,
+    /// The whole in one word.
+    pub health: Health,
+    /// Passes since the start.
+    pub passes: u64,
+    /// What started the newest pass.
+    pub trigger: Trigger,
+    /// When the newest pass ended, seconds since 1970-01-01 UTC.
+    pub finished_unix: u64,
+    /// This server's number, where it is known.
+    pub server_id: Option<ServerId>,
+    /// The rooms, in the order of a pass.
+    pub rooms: BTreeMap<Room, RoomReport>,
+    /// Why the newest reload was refused; empty when the running configuration is the file's.
+    pub refused_configuration: Vec<String>,
+}
+
+impl Report {
+    /// A report before the first pass.
+    pub fn new() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            health: Health::Waiting,
+            passes: 0,
+            trigger: Trigger::Start,
+            finished_unix: 0,
+            server_id: None,
+            rooms: BTreeMap::new(),
+            refused_configuration: Vec::new(),
+        }
+    }
+
+    /// Takes what one pass of one room came to into the account.
+    pub fn record(&mut self, room: Room, outcome: Outcome) {
+        let before = self.rooms.remove(&room);
+        let (mut totals, last_changes) = before.map(|report| (report.totals, report.last_changes)).unwrap_or_default();
+        let changed = !outcome.changes.is_empty();
+        totals.changes += u64::from(changed);
+        totals.repairs += u64::from(changed && outcome.repaired);
+        totals.failures += u64::from(outcome.state == State::Failed);
+        let report = RoomReport {
+            state: outcome.state,
+            detail: outcome.detail,
+            last_changes: if changed { outcome.changes } else { last_changes },
+            problems: outcome.problems,
+            totals,
+        };
+        self.rooms.insert(room, report);
+        self.health = self.judge();
+    }
+
+    /// How a room stands, once it had its first pass.
+    pub fn state(&self, room: Room) -> Option<State> {
+        self.rooms.get(&room).map(|report| report.state)
+    }
+
+    fn judge(&self) -> Health {
+        let any = |state| self.rooms.values().any(|room| room.state == state);
+        if any(State::Failed) {
+            Health::Degraded
+        } else if any(State::Waiting) || any(State::HeldBack) {
+            Health::Waiting
+        } else {
+            Health::Healthy
+        }
+    }
+
+    /// One line for `systemctl status`.
+    pub fn status_line(&self) -> String {
+        let mut line = self.health.to_string();
+        if !self.refused_configuration.is_empty() {
+            line.push_str("; the last reload was refused, the old configuration is kept");
+        }
+        for (room, report) in self.rooms.iter().filter(|(_, report)| !matches!(report.state, State::Ok | State::Off)) {
+            let detail = report.problems.first().map_or(&report.detail, |problem| &problem.what);
+            line.push_str(&format!("; {room} {}: {detail}", report.state));
+        }
+        if self.health == Health::Healthy {
+            let details: Vec<&str> = self.rooms.values().map(|report| report.detail.as_str()).collect();
+            line.push_str(&format!("; {}", details.join("; ")));
+        }
+        line
+    }
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An error and all its causes on one line. A cause that only repeats its effect's text is left out.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        source = cause.source();
+    }
+    line.replace('\n', ", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repair_counts_as_a_change_and_a_first_set_up_not_as_a_repair() {
+        let mut report = Report::new();
+        let changed = |repaired| Outcome {
+            changes: vec!["table loaded".to_owned()],
+            repaired,
+            ..Outcome::unchanged(State::Ok, "")
+        };
+        report.record(Room::Nat, changed(false));
+        report.record(Room::Nat, Outcome::unchanged(State::Ok, ""));
+        report.record(Room::Nat, changed(true));
+        assert_eq!(report.rooms[&Room::Nat].totals, Totals { changes: 2, repairs: 1, failures: 0 });
+        assert_eq!(report.rooms[&Room::Nat].last_changes, ["table loaded"]);
+    }
+
+    #[test]
+    fn one_failure_makes_the_whole_degraded_and_its_end_healthy_again() {
+        let mut report = Report::new();
+        report.record(Room::Nat, Outcome::unchanged(State::Ok, "stands"));
+        assert_eq!(report.health, Health::Healthy);
+        report.record(Room::Hcloud, Outcome::unchanged(State::Waiting, "no token"));
+        assert_eq!(report.health, Health::Waiting);
+        report.record(Room::Nat, Outcome::unchanged(State::Failed, "nft is missing"));
+        assert_eq!(report.health, Health::Degraded);
+        assert_eq!(report.status_line(), "degraded; nat failed: nft is missing; hcloud waiting: no token");
+        report.record(Room::Nat, Outcome::unchanged(State::Ok, "stands"));
+        report.record(Room::Hcloud, Outcome::unchanged(State::Off, "off"));
+        assert_eq!(report.health, Health::Healthy);
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes_once_and_on_one_line() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read\nthe file")]
+        struct Outer(#[source] Inner);
+        #[derive(Debug, thiserror::Error)]
+        #[error("permission denied")]
+        struct Inner;
+        assert_eq!(chain(&Outer(Inner)), "cannot read, the file: permission denied");
+    }
+}

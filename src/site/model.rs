@@ -1,0 +1,64 @@
+//! The nouns of the site.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::Serialize;
+
+use crate::net::{InterfaceName, NetworkId, ServerId};
+use crate::report::Problem;
+
+/// This server, as the rooms that change the world need to know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Site {
+    /// This server's number, where it is known.
+    pub server_id: Option<ServerId>,
+    /// The link towards the internet, once there is one.
+    pub public: Option<PublicLink>,
+    /// The links towards private networks, by interface name; their networks do not overlap.
+    pub private: Vec<PrivateLink>,
+    /// TCP ports that sshd's own configuration names.
+    pub sshd_ports: BTreeSet<u16>,
+    /// What keeps this picture from being whole.
+    pub problems: Vec<Problem>,
+}
+
+/// The link towards the internet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PublicLink {
+    /// Its name.
+    pub interface: InterfaceName,
+    /// Largest IP packet it carries, in bytes: 1500 at Hetzner.
+    pub mtu: u32,
+    /// Its IPv4 addresses; none while DHCP has not answered.
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+/// A link towards one private network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrivateLink {
+    /// Its name.
+    pub interface: InterfaceName,
+    /// Largest IP packet it carries, in bytes: 1450 at Hetzner.
+    pub mtu: u32,
+    /// The bastion's own address in the network: the gateway that a cloud route names.
+    pub address: Ipv4Addr,
+    /// Whether the interface really has that address yet.
+    pub address_present: bool,
+    /// Further addresses of the bastion in the network.
+    pub aliases: BTreeSet<Ipv4Addr>,
+    /// The whole network's range.
+    pub network: Ipv4Net,
+    /// The Hetzner Network's number, where there is one.
+    pub network_id: Option<NetworkId>,
+    /// The Hetzner Network's name, where it is known.
+    pub network_name: Option<String>,
+}
+
+impl PrivateLink {
+    /// Whether packets for `address` come to this server.
+    pub fn holds(&self, address: Ipv4Addr) -> bool {
+        self.address == address || self.aliases.contains(&address)
+    }
+}

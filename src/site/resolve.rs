@@ -1,0 +1,198 @@
+//! Links, metadata and configuration in; the [`Site`] out. Pure.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use super::metadata::{MetadataView, PrivateNetwork};
+use super::model::{PrivateLink, PublicLink, Site};
+use super::observe::{Kernel, Link};
+use crate::config;
+use crate::net::{InterfaceName, MacAddress, overlap};
+use crate::report::Problem;
+
+/// Puts the site together. What is missing or contradictory becomes a problem, and the rest goes on.
+pub fn resolve(config: &config::Site, kernel: &Kernel, metadata: &MetadataView, sshd_ports: BTreeSet<u16>) -> Site {
+    let mut problems = Vec::new();
+    let mut private = if config.private.is_empty() {
+        discovered_links(kernel, metadata, &mut problems)
+    } else {
+        written_links(&config.private, kernel, &mut problems)
+    };
+    private.sort_by(|a, b| a.interface.cmp(&b.interface));
+    let private = without_overlaps(private, &mut problems);
+    let public = public_link(config.public_interface.as_ref(), kernel, &private, &mut problems);
+    let server_id = config.server_id.or(metadata.latest.as_ref().and_then(|metadata| metadata.server_id));
+    Site { server_id, public, private, sshd_ports, problems }
+}
+
+fn discovered_links(kernel: &Kernel, metadata: &MetadataView, problems: &mut Vec<Problem>) -> Vec<PrivateLink> {
+    if let Some(error) = &metadata.error {
+        problems.push(Problem::new(
+            format!("the metadata service does not answer: {error}"),
+            "on a server outside of Hetzner Cloud write the private links into [[site.private]]",
+        ));
+    }
+    let Some(latest) = &metadata.latest else { return Vec::new() };
+    if latest.private_networks.is_empty() {
+        problems.push(Problem::new(
+            "the metadata service lists no private network of this server",
+            "attach the server to a network (hcloud server attach-to-network); it is noticed by itself",
+        ));
+    }
+    latest.private_networks.iter().filter_map(|network| discovered_link(kernel, network, problems)).collect()
+}
+
+fn discovered_link(kernel: &Kernel, network: &PrivateNetwork, problems: &mut Vec<Problem>) -> Option<PrivateLink> {
+    let Some(link) = kernel.links.iter().find(|link| has_mac(link, network.mac_address)) else {
+        problems.push(Problem::new(
+            format!("network {} has no interface here yet (looked for {})", network.network_id, network.mac_address),
+            "it appears when Hetzner has plugged it in; a reboot helps where it never does",
+        ));
+        return None;
+    };
+    Some(private_link(
+        link,
+        PrivateLink {
+            interface: link.name.clone(),
+            mtu: link.mtu,
+            address: network.ip,
+            address_present: false,
+            aliases: network.alias_ips.iter().copied().collect(),
+            network: network.network,
+            network_id: Some(network.network_id),
+            network_name: network.network_name.clone(),
+        },
+        problems,
+    ))
+}
+
+/// A `/32` host of the link's own Ethernet address; bridges and VLANs on top share it, so the lowest index wins.
+fn has_mac(link: &Link, mac: MacAddress) -> bool {
+    link.mac == Some(mac)
+}
+
+fn written_links(links: &[config::PrivateLink], kernel: &Kernel, problems: &mut Vec<Problem>) -> Vec<PrivateLink> {
+    links.iter().filter_map(|written| written_link(written, kernel, problems)).collect()
+}
+
+fn written_link(written: &config::PrivateLink, kernel: &Kernel, problems: &mut Vec<Problem>) -> Option<PrivateLink> {
+    let link = existing(kernel, &written.interface, "site.private.interface", problems)?;
+    let inside = |address: &Ipv4Addr| written.network.contains(address);
+    let Some(address) = written.address.or_else(|| link.addresses.iter().map(|net| net.addr()).find(inside)) else {
+        problems.push(Problem::new(
+            format!("{} has no address inside of {} yet", link.name, written.network),
+            "configure it, or name the coming one in site.private.address",
+        ));
+        return None;
+    };
+    let aliases = link.addresses.iter().map(|net| net.addr()).filter(inside).filter(|&alias| alias != address);
+    Some(private_link(
+        link,
+        PrivateLink {
+            interface: link.name.clone(),
+            mtu: link.mtu,
+            address,
+            address_present: false,
+            aliases: aliases.collect(),
+            network: written.network,
+            network_id: written.network_id,
+            network_name: None,
+        },
+        problems,
+    ))
+}
+
+/// Looks whether the link has its address already.
+fn private_link(link: &Link, described: PrivateLink, problems: &mut Vec<Problem>) -> PrivateLink {
+    let address_present = link.up && link.addresses.iter().any(|net| net.addr() == described.address);
+    if !address_present {
+        problems.push(Problem::new(
+            format!("{} does not have its address {} yet, or is down", link.name, described.address),
+            "it comes by DHCP; if it stays away, look at the server's network configuration",
+        ));
+    }
+    PrivateLink { address_present, ..described }
+}
+
+/// Two links with overlapping ranges cannot both be routed: the first keeps it.
+fn without_overlaps(links: Vec<PrivateLink>, problems: &mut Vec<Problem>) -> Vec<PrivateLink> {
+    let mut kept: Vec<PrivateLink> = Vec::new();
+    for link in links {
+        match kept.iter().find(|earlier| overlap(earlier.network, link.network)) {
+            Some(earlier) => problems.push(Problem::new(
+                format!(
+                    "{} on {} overlaps {} on {}: only the latter is served",
+                    link.network, link.interface, earlier.network, earlier.interface
+                ),
+                "give the networks different ranges, or write the link to serve into [[site.private]]",
+            )),
+            None => kept.push(link),
+        }
+    }
+    kept
+}
+
+fn public_link(
+    written: Option<&InterfaceName>,
+    kernel: &Kernel,
+    private: &[PrivateLink],
+    problems: &mut Vec<Problem>,
+) -> Option<PublicLink> {
+    let link = match written {
+        Some(name) => existing(kernel, name, "site.public_interface", problems)?,
+        None => default_route_link(kernel, private, problems)?,
+    };
+    let addresses: Vec<Ipv4Addr> = link.addresses.iter().map(|net| net.addr()).collect();
+    if addresses.is_empty() {
+        problems.push(Problem::new(
+            format!("{} has no IPv4 address yet", link.name),
+            "it comes by DHCP; nothing is translated until it is there",
+        ));
+    }
+    Some(PublicLink { interface: link.name.clone(), mtu: link.mtu, addresses })
+}
+
+fn default_route_link<'a>(
+    kernel: &'a Kernel,
+    private: &[PrivateLink],
+    problems: &mut Vec<Problem>,
+) -> Option<&'a Link> {
+    let is_private = |link: &Link| private.iter().any(|private| private.interface == link.name);
+    let mut routes = kernel.default_routes.clone();
+    routes.sort_by_key(|route| route.metric);
+    let links = routes.iter().filter_map(|route| kernel.links.iter().find(|link| link.index == route.interface));
+    let mut through_private = None;
+    for link in links {
+        if !is_private(link) {
+            return Some(link);
+        }
+        through_private = through_private.or(Some(link));
+    }
+    problems.push(match through_private {
+        Some(link) => Problem::new(
+            format!("the only default route leaves by the private interface {}", link.name),
+            "give the bastion a public interface, or name it in site.public_interface",
+        ),
+        None => Problem::new(
+            "there is no IPv4 default route, so the public interface is not known yet",
+            "it comes by DHCP; without one, name the interface in site.public_interface",
+        ),
+    });
+    None
+}
+
+fn existing<'a>(kernel: &'a Kernel, name: &InterfaceName, key: &str, problems: &mut Vec<Problem>) -> Option<&'a Link> {
+    let link = kernel.links.iter().find(|link| link.name == *name);
+    if link.is_none() {
+        let names: Vec<&str> =
+            kernel.links.iter().map(|link| link.name.as_str()).filter(|&name| name != "lo").collect();
+        problems.push(Problem::new(
+            format!("{key}: there is no interface {name}"),
+            format!("the interfaces here are: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }),
+        ));
+    }
+    link
+}
+
+#[cfg(test)]
+mod tests;

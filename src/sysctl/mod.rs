@@ -1,0 +1,70 @@
+//! The few kernel settings a gateway needs, and no other.
+//!
+//! Forwarding is the one that opens the gateway, so it has a switch of its own: a pass sets the others first, then the
+//! rules, and forwarding only when the rules stand. What a setting was before we first touched it is remembered in the
+//! runtime directory, which the same reboot clears that resets the settings, so that `bastionctl down` can put it back.
+
+mod apply;
+mod model;
+mod observe;
+mod plan;
+
+use std::path::{Path, PathBuf};
+
+pub use apply::{restore, restore_forwarding};
+pub use model::{Setting, desired};
+pub use plan::{Write, plan};
+
+use crate::report::{Outcome, Problem, State};
+use crate::site::Site;
+
+/// Where the settings are, and where their former values are remembered.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// `/proc/sys`.
+    pub root: PathBuf,
+    /// `originals` of settings that we changed, as JSON.
+    pub memory: PathBuf,
+}
+
+impl Place {
+    /// The kernel's own, with the memory in `runtime_directory`.
+    pub fn of_kernel(runtime_directory: &Path) -> Self {
+        Self { root: PathBuf::from("/proc/sys"), memory: runtime_directory.join("sysctl.json") }
+    }
+}
+
+/// Whether forwarding may be switched on in this pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarding {
+    /// The rules stand: on.
+    On,
+    /// Not known yet, or the rules do not stand: left as it is.
+    Leave,
+}
+
+/// Makes the settings true. `before` is how often that was needed before: a change then undoes somebody else's.
+pub fn reconcile(place: &Place, site: &Site, forwarding: Forwarding, stood_before: bool) -> Outcome {
+    let desired = desired(site, forwarding);
+    let observed = observe::observe(&place.root, &desired);
+    let steps = plan(&desired, &observed.values);
+    let (changes, mut problems) = apply::apply(place, &steps);
+    problems.extend(
+        observed
+            .problems
+            .into_iter()
+            .map(|error| Problem::new(crate::report::chain(&error), "the daemon needs to read below /proc/sys/net")),
+    );
+    let state = if problems.is_empty() { State::Ok } else { State::Failed };
+    let detail = format!("{} settings held", desired.len());
+    Outcome { state, detail, repaired: stood_before && !changes.is_empty(), changes, problems }
+}
+
+/// What the next pass would write.
+pub fn preview(place: &Place, site: &Site, forwarding: Forwarding) -> Vec<Write> {
+    let desired = desired(site, forwarding);
+    plan(&desired, &observe::observe(&place.root, &desired).values)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! The settings and their values.
+
+use super::Forwarding;
+use crate::site::Site;
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Setting {
+    /// Path below `/proc/sys` (dots would be ambiguous: `eth0.100` is an interface).
+    pub path: String,
+    /// The value it shall have.
+    pub value: &'static str,
+}
+
+/// The path of the switch that makes a host a router.
+pub(super) const IP_FORWARD: &str = "net/ipv4/ip_forward";
+
+/// What a gateway with these links needs. Sources: the kernel's `Documentation/networking/ip-sysctl.rst`.
+pub fn desired(site: &Site, forwarding: Forwarding) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let mut set = |path: String, value| settings.push(Setting { path, value });
+    if forwarding == Forwarding::On {
+        // First of all: a change of it resets the redirect settings to the kernel's defaults for routers.
+        set(IP_FORWARD.to_owned(), "1");
+    }
+    // Redirects are sent if `all` or the interface says so, and would tell private hosts to leave us out.
+    set("net/ipv4/conf/all/send_redirects".to_owned(), "0");
+    // On a router these two count only if `all` and the interface say so, so `all` is enough to end them.
+    set("net/ipv4/conf/all/accept_redirects".to_owned(), "0");
+    set("net/ipv4/conf/all/accept_source_route".to_owned(), "0");
+    let public = site.public.iter().map(|link| &link.interface);
+    for interface in public.chain(site.private.iter().map(|link| &link.interface)) {
+        // The greater one of `all` and the interface counts, so 2 is loose whatever a hardened image sets: the way back
+        // may differ from the way in (tunnels, several networks), and the rules check sources themselves.
+        set(format!("net/ipv4/conf/{interface}/rp_filter"), "2");
+        set(format!("net/ipv4/conf/{interface}/send_redirects"), "0");
+    }
+    settings
+}
