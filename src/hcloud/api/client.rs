@@ -1,0 +1,152 @@
+//! One call at a time.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Method, Response};
+use serde::de::DeserializeOwned;
+
+use super::error::{Code, Error};
+use super::schema::{Action, ActionEnvelope, Network, NetworkEnvelope, NetworksEnvelope, Route, parse_error_body};
+use crate::config::Secret;
+use crate::http;
+use crate::net::NetworkId;
+
+/// As long as Hetzner's own cloud controller waits for a call.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// A network with 100 routes, 50 subnets and 100 servers takes less than 20 KiB; a page of 50 such networks 1 MiB.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// The project's budget of calls, as the last answer told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Calls that the bucket holds when full.
+    pub limit: u64,
+    /// Calls left. It refills by one a second.
+    pub remaining: u64,
+}
+
+/// The API, with one token.
+#[derive(Debug)]
+pub struct Api {
+    http: reqwest::Client,
+    endpoint: String,
+    token: Secret,
+    rate_limit: Mutex<Option<RateLimit>>,
+}
+
+impl Api {
+    /// A client of `endpoint` (with its version, without a trailing slash).
+    pub fn new(endpoint: &str, token: Secret) -> Result<Self, Error> {
+        let http = http::client(TIMEOUT).map_err(Error::Setup)?;
+        Ok(Self { http, endpoint: endpoint.to_owned(), token, rate_limit: Mutex::new(None) })
+    }
+
+    /// Whether calls go to `endpoint` with `token`.
+    pub fn speaks_to(&self, endpoint: &str, token: &Secret) -> bool {
+        self.endpoint == endpoint && self.token == *token
+    }
+
+    /// The budget of calls, once an answer told it.
+    pub fn rate_limit(&self) -> Option<RateLimit> {
+        *self.rate_limit.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// `GET /networks/{id}`
+    pub async fn network(&self, id: NetworkId) -> Result<Network, Error> {
+        let envelope: NetworkEnvelope = self.call(Method::GET, &format!("/networks/{id}"), &[], None).await?;
+        Ok(envelope.network)
+    }
+
+    /// `GET /networks?name=…`: the network of that name, if the project has one.
+    pub async fn network_named(&self, name: &str) -> Result<Option<Network>, Error> {
+        let envelope: NetworksEnvelope = self.call(Method::GET, "/networks", &[("name", name)], None).await?;
+        Ok(envelope.networks.into_iter().find(|network| network.name == name))
+    }
+
+    /// `POST /networks/{id}/actions/add_route`
+    pub async fn add_route(&self, network: NetworkId, route: Route) -> Result<Action, Error> {
+        self.change(format!("/networks/{network}/actions/add_route"), route).await
+    }
+
+    /// `POST /networks/{id}/actions/delete_route`
+    pub async fn delete_route(&self, network: NetworkId, route: Route) -> Result<Action, Error> {
+        self.change(format!("/networks/{network}/actions/delete_route"), route).await
+    }
+
+    /// `GET /actions/{id}`
+    pub async fn action(&self, id: u64) -> Result<Action, Error> {
+        let envelope: ActionEnvelope = self.call(Method::GET, &format!("/actions/{id}"), &[], None).await?;
+        Ok(envelope.action)
+    }
+
+    async fn change(&self, path: String, route: Route) -> Result<Action, Error> {
+        let envelope: ActionEnvelope = self.call(Method::POST, &path, &[], Some(route)).await?;
+        Ok(envelope.action)
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<Route>,
+    ) -> Result<T, Error> {
+        let call = format!("{method} {path}");
+        let mut request =
+            self.http.request(method, format!("{}{path}", self.endpoint)).bearer_auth(self.token.expose());
+        if !query.is_empty() {
+            request = request.query(query);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let transport = |source| Error::Transport { call: call.clone(), source };
+        let response = request.send().await.map_err(|error| transport(error.into()))?;
+        self.note_rate_limit(response.headers());
+        let answer = Answer::read(response).await.map_err(transport)?;
+        answer.parsed(call)
+    }
+
+    fn note_rate_limit(&self, headers: &HeaderMap) {
+        let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+        if let (Some(limit), Some(remaining)) = (number("ratelimit-limit"), number("ratelimit-remaining")) {
+            let rate_limit = Some(RateLimit { limit, remaining });
+            *self.rate_limit.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = rate_limit;
+        }
+    }
+}
+
+/// A whole response.
+struct Answer {
+    status: reqwest::StatusCode,
+    correlation_id: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    async fn read(response: Response) -> Result<Self, http::Error> {
+        let status = response.status();
+        let correlation_id = response.headers().get("x-correlation-id").and_then(|id| id.to_str().ok());
+        let correlation_id = correlation_id.map(|id| id.chars().take(64).collect());
+        Ok(Self { status, correlation_id, body: http::read_limited(response, MAX_BODY).await? })
+    }
+
+    fn parsed<T: DeserializeOwned>(self, call: String) -> Result<T, Error> {
+        if self.status.is_success() {
+            return serde_json::from_slice(&self.body).map_err(|source| Error::Unreadable { call, source });
+        }
+        let status = self.status.as_u16();
+        Err(match parse_error_body(&self.body) {
+            Some(error) => Error::Refused {
+                call,
+                status,
+                code: Code::of(&error.code),
+                message: error.message.chars().take(300).collect(),
+                correlation_id: self.correlation_id,
+            },
+            None => Error::Foreign { call, status },
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! The API token, read afresh for every pass.
+
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+
+use crate::config::{Secret, TokenSource};
+
+/// Hetzner's tokens have 64 characters; what is much longer is some other file.
+const MAX_BYTES: u64 = 1024;
+
+/// Why there is a token and it cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is there and cannot be read.
+    #[error("cannot read the API token from {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file holds something else. What it holds is not shown.
+    #[error("{} holds no API token (one line of visible characters is expected)", path.display())]
+    NotAToken {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The token of the first file that exists, or of `HCLOUD_TOKEN`; `None` if there is neither.
+pub(super) fn read(source: &TokenSource) -> Result<Option<Secret>, Error> {
+    for path in &source.files {
+        let failed = |source| Error::Read { path: path.clone(), source };
+        let file = match std::fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        let mut text = String::new();
+        file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+        let token = text.trim();
+        let visible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        if !visible || text.len() as u64 > MAX_BYTES {
+            return Err(Error::NotAToken { path: path.clone() });
+        }
+        return Ok(Some(Secret::new(token.to_owned())));
+    }
+    Ok(source.value.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(files: &[PathBuf], value: Option<&str>) -> TokenSource {
+        TokenSource { files: files.to_vec(), value: value.map(|value| Secret::new(value.to_owned())) }
+    }
+
+    #[test]
+    fn the_first_file_that_exists_wins_over_the_variable() {
+        let directory = tempfile::tempdir().unwrap();
+        let [missing, first, second] = ["missing", "first", "second"].map(|name| directory.path().join(name));
+        std::fs::write(&first, "one\n").unwrap();
+        std::fs::write(&second, "two").unwrap();
+        let token = read(&source(&[missing.clone(), first, second], Some("three"))).unwrap();
+        assert_eq!(token, Some(Secret::new("one".to_owned())));
+        assert_eq!(read(&source(&[missing.clone()], Some("three"))).unwrap(), Some(Secret::new("three".to_owned())));
+        assert_eq!(read(&source(&[missing], None)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_holds_something_else_is_refused_without_showing_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        for content in ["", "\n \n", "two words", "a\nb", &"x".repeat(2000)] {
+            std::fs::write(&path, content).unwrap();
+            let error = read(&source(&[path.clone()], Some("fallback"))).unwrap_err().to_string();
+            assert!(error.ends_with("holds no API token (one line of visible characters is expected)"), "{error}");
+        }
+        read(&source(&[directory.path().to_owned()], None)).unwrap_err();
+    }
+}
