@@ -1,2 +1,31 @@
-//! `bastiond`, the daemon.
-fn main() {}
+//! `bastiond`, the daemon: arguments, configuration, logging, run, exit code.
+
+use std::process::ExitCode;
+
+use bastiond::cli::Bastiond;
+use bastiond::config::{self, Environment};
+use bastiond::report::chain;
+use bastiond::{daemon, exit, systemd};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = Bastiond::parse();
+    let environment = Environment::of_process();
+    let config = match config::load(&arguments.config, &environment) {
+        Ok(config) => config,
+        Err(error) => return exit::wrong_configuration(&error),
+    };
+    let log_level = systemd::start_logging(config.log.level);
+    // One thread: the daemon waits most of the time, and the data path is the kernel's.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::failure(&error),
+    };
+    match runtime.block_on(daemon::run(arguments.config, environment, config, log_level)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// Ten thousand elements take a tenth of a second; a machine out of memory may take much longer.
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Enough of nft's complaint to act on.
 const MAX_COMPLAINT: usize = 600;
 

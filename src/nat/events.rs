@@ -16,6 +16,9 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 /// Whether one of the messages in `datagram` says that something in our table was added, changed or deleted.
 /// What cannot be read is taken for one: a look too many is harmless.
 pub fn concerns_our_table(mut datagram: &[u8]) -> bool {
+    if datagram.is_empty() {
+        return true;
+    }
     while !datagram.is_empty() {
         let Some(length) = word(datagram, 0).map(|length| length as usize).filter(|&length| length >= NLMSG_HEADER)
         else {

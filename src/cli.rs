@@ -1,0 +1,62 @@
+//! The arguments of both programs; the comments are their help.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::DEFAULT_PATH;
+
+/// NAT gateway, firewall and way in for private Hetzner Cloud networks.
+///
+/// Makes this server the gateway of its private networks and keeps it so: forwarding, the nftables table `inet bastiond`, and
+/// the routes in the Hetzner Networks. SIGHUP reloads the configuration; SIGTERM ends the daemon and leaves rules and routes in
+/// place (`bastionctl down` removes them). Exit code 78: the configuration is wrong, nothing was touched.
+#[derive(Debug, Parser)]
+#[command(name = "bastiond", version)]
+pub struct Bastiond {
+    /// The configuration file. An empty one is valid: everything is discovered.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    pub config: PathBuf,
+}
+
+/// Looks at and steers the running bastiond.
+#[derive(Debug, Parser)]
+#[command(name = "bastionctl", version)]
+pub struct Bastionctl {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// The configuration file.
+    #[arg(long, value_name = "PATH", global = true, default_value = DEFAULT_PATH)]
+    pub config: PathBuf,
+    /// The daemon's control socket [default: control.sock in $RUNTIME_DIRECTORY or /run/bastiond].
+    #[arg(long, value_name = "PATH", global = true)]
+    pub socket: Option<PathBuf>,
+}
+
+/// What `bastionctl` can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// How the gateway stands. Exit code 0: healthy, 1: something is wrong or the daemon does not run.
+    Status {
+        /// For machines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Checks the configuration file; nothing is touched. Exit code 78: it is wrong.
+    Check,
+    /// What the next pass would change; nothing is done.
+    Plan {
+        /// For machines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A pass now; waits for its end and shows the status.
+    Reconcile {
+        /// For machines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Removes everything that bastiond made (routes in the cloud, rules, settings) and ends it. Private hosts lose their way out.
+    Down,
+}

@@ -1,0 +1,53 @@
+//! `bastionctl`'s end of the socket.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::protocol::{MAX_LINE, Request, Response};
+
+/// A pass of the cloud's lane may wait a minute for an action.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Why the daemon could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody is there.
+    #[error("no bastiond answers on {}", path.display())]
+    NotRunning {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is there, and the talk broke off.
+    #[error("bastiond did not answer on {}", path.display())]
+    Talk {
+        /// Where.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+    /// It answered something else.
+    #[error("bastiond's answer cannot be read; are bastionctl and bastiond of the same version?")]
+    Unreadable(#[source] serde_json::Error),
+}
+
+/// Asks once.
+pub fn call(path: &Path, request: Request) -> Result<Response, Error> {
+    let stream = UnixStream::connect(path).map_err(|source| Error::NotRunning { path: path.to_owned(), source })?;
+    let line = exchange(stream, request).map_err(|source| Error::Talk { path: path.to_owned(), source })?;
+    serde_json::from_slice(&line).map_err(Error::Unreadable)
+}
+
+fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    let mut line = serde_json::to_vec(&request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = Vec::new();
+    BufReader::new(stream.take(MAX_LINE as u64)).read_until(b'\n', &mut answer)?;
+    if answer.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(answer) }
+}

@@ -1,0 +1,66 @@
+//! The words of the control socket.
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::{Problem, Report};
+
+/// Longest request, and longest response that a client accepts, in bytes.
+pub const MAX_LINE: usize = 1024 * 1024;
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// The account of the newest pass.
+    Status {},
+    /// What the next pass would change.
+    Plan {},
+    /// A pass now, of all rooms; answered when it is over.
+    Reconcile {},
+    /// Remove everything that is ours, and end.
+    Down {},
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "response", rename_all = "kebab-case")]
+pub enum Response {
+    /// To `Status` and `Reconcile`.
+    Report {
+        /// The account.
+        report: Box<Report>,
+    },
+    /// To `Plan` (what would be done) and `Down` (what was done).
+    Steps {
+        /// A line each.
+        steps: Vec<String>,
+        /// What is wrong.
+        problems: Vec<Problem>,
+    },
+    /// The request made no sense.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Reads one request.
+pub fn parse_request(line: &[u8]) -> Result<Request, serde_json::Error> {
+    serde_json::from_slice(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_one_word_each_and_nothing_else() {
+        assert_eq!(parse_request(br#"{"request":"status"}"#).unwrap(), Request::Status {});
+        assert_eq!(parse_request(b"{\"request\":\"down\"}\n").unwrap(), Request::Down {});
+        for bad in
+            [&b""[..], b"status", br#"{"request":"explode"}"#, br#"{"request":"down","force":1}"#, b"[]", b"\xff"]
+        {
+            parse_request(bad).unwrap_err();
+        }
+    }
+}

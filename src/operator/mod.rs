@@ -1,0 +1,119 @@
+//! What `bastionctl` does. It asks the running daemon; `plan` and `down` work without one too, by the same code.
+
+mod offline;
+mod show;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::cli::{Bastionctl, Command};
+use crate::config::{self, Config, Environment};
+use crate::control::client::{self, Error};
+use crate::control::{Request, Response, SOCKET};
+use crate::exit;
+use crate::report::Health;
+
+/// Carries the command out.
+pub fn run(arguments: &Bastionctl) -> ExitCode {
+    let environment = Environment::of_process();
+    let socket = arguments.socket.clone().unwrap_or_else(|| environment.runtime_directory().join(SOCKET));
+    match arguments.command {
+        Command::Check => check(&arguments.config, &environment),
+        Command::Status { json } => show(ask(&socket, Request::Status {}), json),
+        Command::Reconcile { json } => show(ask(&socket, Request::Reconcile {}), json),
+        Command::Plan { json } => {
+            let answer = with_or_without_daemon(&socket, Request::Plan {}, arguments, &environment);
+            answer.map_or_else(|code| code, |answer| show(Ok(answer), json))
+        }
+        Command::Down => {
+            let answer = with_or_without_daemon(&socket, Request::Down {}, arguments, &environment);
+            answer.map_or_else(|code| code, |answer| show(Ok(answer), false))
+        }
+    }
+}
+
+fn ask(socket: &Path, request: Request) -> Result<Response, Error> {
+    client::call(socket, request)
+}
+
+/// Asks the daemon, or does it here when none runs.
+fn with_or_without_daemon(
+    socket: &PathBuf,
+    request: Request,
+    arguments: &Bastionctl,
+    environment: &Environment,
+) -> Result<Response, ExitCode> {
+    match ask(socket, request) {
+        Err(Error::NotRunning { .. }) => {
+            let config =
+                config::load(&arguments.config, environment).map_err(|error| exit::wrong_configuration(&error))?;
+            offline::run(request, &config, environment).map_err(|error| exit::failure(&error))
+        }
+        answer => answer.map_err(|error| exit::failure(&error)),
+    }
+}
+
+fn check(path: &Path, environment: &Environment) -> ExitCode {
+    match config::load(path, environment) {
+        Ok(config) => {
+            if let Some(warning) = locks_caller_out(&config, std::env::var("SSH_CONNECTION").ok().as_deref()) {
+                eprintln!("bastionctl: {warning}");
+            }
+            println!("{}: good", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => exit::wrong_configuration(&error),
+    }
+}
+
+/// Whether whoever is logged in by SSH could not log in again. `SSH_CONNECTION` is `client port server port` (ssh(1)).
+fn locks_caller_out(config: &Config, ssh_connection: Option<&str>) -> Option<String> {
+    let client: IpAddr = ssh_connection?.split_whitespace().next()?.parse().ok()?;
+    let admitted = config.firewall.ssh_from.iter().any(|range| range.contains(&client));
+    (!admitted).then(|| {
+        format!("warning: firewall.ssh_from does not contain {client}, from where you are logged in: a new login from there would be refused")
+    })
+}
+
+fn show(answer: Result<Response, Error>, json: bool) -> ExitCode {
+    match answer {
+        Ok(Response::Report { report }) => {
+            if json {
+                println!("{}", show::json(&report));
+            } else {
+                print!("{}", show::report(&report, std::time::SystemTime::now()));
+            }
+            if report.health == Health::Healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Ok(Response::Steps { steps, problems }) => {
+            if json {
+                println!("{}", show::json(&serde_json::json!({"steps": steps, "problems": problems})));
+            } else {
+                print!("{}", show::steps(&steps, &problems));
+            }
+            if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Ok(Response::Refused { reason }) => {
+            eprintln!("bastionctl: {reason}");
+            ExitCode::FAILURE
+        }
+        Err(error) => exit::failure(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_could_not_log_in_again_is_warned() {
+        let config = config::parse("[firewall]\nssh_from = [\"203.0.113.0/24\"]", &Environment::default()).unwrap();
+        let warned = |connection| locks_caller_out(&config, connection).is_some();
+        assert!(warned(Some("198.51.100.7 50000 198.51.100.2 22")));
+        assert!(warned(Some("2001:db8::7 50000 2001:db8::2 22")));
+        assert!(!warned(Some("203.0.113.7 50000 198.51.100.2 22")));
+        assert!(!warned(None));
+        assert!(!warned(Some("")));
+    }
+}

@@ -1,0 +1,145 @@
+//! Reports and plans as a person likes to read them.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::report::{Problem, Report, Totals};
+
+/// Widest detail that keeps a row on one line of a usual terminal; longer ones go on below.
+const DETAIL_WIDTH: usize = 76;
+
+/// Indented JSON.
+pub(super) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("our own types have string keys only, which JSON can hold")
+}
+
+/// The status table.
+pub(super) fn report(report: &Report, now: SystemTime) -> String {
+    let mut text = String::new();
+    let server = report.server_id.map_or_else(String::new, |id| format!(" on server {id}"));
+    let finished = UNIX_EPOCH + Duration::from_secs(report.finished_unix);
+    let ago = now.duration_since(finished).map_or(0, |since| since.as_secs());
+    line(&mut text, format_args!("bastiond {}{server}: {}", report.version, report.health));
+    line(&mut text, format_args!("pass {} ended {ago} s ago ({})", report.passes, report.trigger));
+    line(&mut text, format_args!(""));
+    line(
+        &mut text,
+        format_args!("{:<8} {:<10} {:>7} {:>7} {:>8}  DETAIL", "ROOM", "STATE", "CHANGES", "REPAIRS", "FAILURES"),
+    );
+    for (room, state) in &report.rooms {
+        let Totals { changes, repairs, failures } = state.totals;
+        let mut parts = wrapped(&state.detail).into_iter();
+        let first = parts.next().unwrap_or_default();
+        line(
+            &mut text,
+            format_args!(
+                "{:<8} {:<10} {changes:>7} {repairs:>7} {failures:>8}  {first}",
+                room.to_string(),
+                state.state.to_string()
+            ),
+        );
+        for part in parts {
+            line(&mut text, format_args!("{:46}{part}", ""));
+        }
+    }
+    let problems =
+        report.rooms.iter().flat_map(|(room, state)| state.problems.iter().map(move |problem| (room, problem)));
+    let problems: Vec<_> = problems.collect();
+    if !problems.is_empty() || !report.refused_configuration.is_empty() {
+        line(&mut text, format_args!("\nPROBLEMS"));
+    }
+    for reason in &report.refused_configuration {
+        line(&mut text, format_args!("config   the last reload was refused, the old configuration is kept: {reason}"));
+    }
+    for (room, problem) in problems {
+        line(&mut text, format_args!("{:<8} {}", room.to_string(), problem.what));
+        line(&mut text, format_args!("{:8} -> {}", "", problem.advice));
+    }
+    text
+}
+
+/// A plan, or what `down` did.
+pub(super) fn steps(steps: &[String], problems: &[Problem]) -> String {
+    let mut text = String::new();
+    if steps.is_empty() {
+        line(&mut text, format_args!("nothing to do"));
+    }
+    for step in steps {
+        line(&mut text, format_args!("{step}"));
+    }
+    for problem in problems {
+        line(&mut text, format_args!("problem: {}\n      -> {}", problem.what, problem.advice));
+    }
+    text
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{arguments}");
+}
+
+/// The details of a room are parted by `; `: as many to a line as fit.
+fn wrapped(detail: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in detail.split("; ") {
+        match lines.last_mut() {
+            Some(last) if last.chars().count() + part.chars().count() + 2 <= DETAIL_WIDTH => {
+                last.push_str("; ");
+                last.push_str(part);
+            }
+            _ => lines.push(part.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::ServerId;
+    use crate::report::{Outcome, Room, State};
+
+    #[test]
+    fn the_table_says_what_is_wrong_and_what_to_do() {
+        let mut r = Report {
+            version: "0.1.0".to_owned(),
+            server_id: Some(ServerId(42)),
+            finished_unix: 100,
+            passes: 7,
+            ..Report::new()
+        };
+        r.record(Room::Nat, Outcome::unchanged(State::Ok, "table inet bastiond stands"));
+        r.record(
+            Room::Hcloud,
+            Outcome {
+                problems: vec![Problem::new("there is no API token", "put one into hcloud.token_file")],
+                ..Outcome::unchanged(State::Waiting, "no API token")
+            },
+        );
+        let expected = "\
+bastiond 0.1.0 on server 42: waiting
+pass 7 ended 3 s ago (start)
+
+ROOM     STATE      CHANGES REPAIRS FAILURES  DETAIL
+nat      ok               0       0        0  table inet bastiond stands
+hcloud   waiting          0       0        0  no API token
+
+PROBLEMS
+hcloud   there is no API token
+         -> put one into hcloud.token_file
+";
+        assert_eq!(report(&r, UNIX_EPOCH + Duration::from_secs(103)), expected);
+    }
+
+    #[test]
+    fn a_long_detail_goes_on_below() {
+        let detail =
+            ["public eth0 198.51.100.2", "private eth1 10.0.0.2 in 10.0.0.0/16 (network 1)", "private eth2"].join("; ");
+        assert_eq!(
+            wrapped(&detail),
+            ["public eth0 198.51.100.2; private eth1 10.0.0.2 in 10.0.0.0/16 (network 1)", "private eth2"]
+        );
+    }
+}

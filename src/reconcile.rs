@@ -1,0 +1,192 @@
+//! The pass: look at the world, compare it with what is wanted, make it so, account for it.
+//!
+//! A pass has two lanes. The kernel's rooms take milliseconds and run in the order sysctl, nat, forwarding: rules stand before
+//! the first packet is forwarded, so forwarding, though a sysctl, comes after them. The cloud's room may take a minute when
+//! the API is unwell, so it runs beside, and a rule deleted meanwhile is healed all the same. Traffic is attracted last: the
+//! cloud's lane starts only while the kernel's stands.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::config::{Config, Environment};
+use crate::hcloud::Hcloud;
+use crate::nat::Nat;
+use crate::report::{Outcome, Problem, Report, Room, State, Trigger, chain};
+use crate::site::{self, MetadataView, Site};
+use crate::sysctl::{self, Forwarding, Place};
+
+/// The kernel's side of the gateway, and the account of the whole.
+#[derive(Debug)]
+pub struct Gateway {
+    sysctl: Place,
+    nat: Nat,
+    /// What the settings were wanted for when they stood: if they differ later, somebody changed them.
+    settings_stood_for: Option<Site>,
+    report: Report,
+    site: Site,
+}
+
+/// A list of what would be, or was, done, and of what is wrong.
+pub type Steps = (Vec<String>, Vec<Problem>);
+
+impl Gateway {
+    /// A gateway that has not looked at anything yet.
+    pub fn new(environment: &Environment) -> Self {
+        let runtime = environment.runtime_directory();
+        Self {
+            sysctl: Place::of_kernel(&runtime),
+            nat: Nat::remembered_in(&runtime),
+            settings_stood_for: None,
+            report: Report::new(),
+            site: Site::default(),
+        }
+    }
+
+    /// The account so far.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The server as the newest pass saw it.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// Notes why a reload was refused, or that none is.
+    pub fn refuse_configuration(&mut self, problems: Vec<String>) {
+        self.report.refused_configuration = problems;
+    }
+
+    /// One pass of the kernel's lane.
+    pub async fn pass(&mut self, config: &Config, metadata: &MetadataView, trigger: Trigger) {
+        self.report.passes += 1;
+        self.report.trigger = trigger;
+        match site::observe(config, metadata).await {
+            Ok(site) => {
+                self.record(Room::Site, site_outcome(&site));
+                self.report.server_id = site.server_id;
+                self.site = site;
+                self.pass_rooms(config).await;
+            }
+            Err(error) => self.record(
+                Room::Site,
+                Outcome::failed(&error, "the daemon needs a route netlink socket; tried again by itself"),
+            ),
+        }
+        self.report.finished_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    }
+
+    async fn pass_rooms(&mut self, config: &Config) {
+        // Hardening first; forwarding waits for the rules.
+        let stood = self.settings_stood_for.as_ref() == Some(&self.site);
+        let hardened = sysctl::reconcile(&self.sysctl, &self.site, Forwarding::Leave, stood);
+        let nat = self.nat.reconcile(config, &self.site).await;
+        let rules_stand = nat.state == State::Ok;
+        self.record(Room::Nat, nat);
+        let outcome = if rules_stand {
+            let mut opened = sysctl::reconcile(&self.sysctl, &self.site, Forwarding::On, stood);
+            opened.repaired |= hardened.repaired;
+            opened.changes.splice(0..0, hardened.changes);
+            opened
+        } else {
+            // Not switched off either, if somebody has it on: that may be Docker's, and is not ours to cut.
+            Outcome { detail: format!("{}, forwarding waits for the rules", hardened.detail), ..hardened }
+        };
+        self.settings_stood_for = (outcome.state == State::Ok && rules_stand).then(|| self.site.clone());
+        self.record(Room::Sysctl, outcome);
+    }
+
+    /// Takes what the cloud's lane came to into the account.
+    pub fn record_cloud(&mut self, outcome: Outcome) {
+        self.record(Room::Hcloud, outcome);
+    }
+
+    /// Why the cloud's lane must not attract traffic now; `None` if it may.
+    pub fn holds_back_cloud(&self) -> Option<Outcome> {
+        let not_ok = [Room::Nat, Room::Sysctl].into_iter().find(|&room| self.report.state(room) != Some(State::Ok));
+        let reason = match (not_ok, &self.site.public) {
+            (Some(room), _) => format!("no traffic is attracted before {room} stands"),
+            (None, Some(public)) if public.addresses.is_empty() => {
+                format!("no traffic is attracted before {} has an address", public.interface)
+            }
+            _ => return None,
+        };
+        Some(Outcome::unchanged(State::HeldBack, reason))
+    }
+
+    /// What the next pass of the kernel's lane would do.
+    pub async fn preview(&self, config: &Config, metadata: &MetadataView) -> (Site, Steps) {
+        let site = match site::observe(config, metadata).await {
+            Ok(site) => site,
+            Err(error) => {
+                let problem = Problem::new(chain(&error), "the daemon needs a route netlink socket");
+                return (Site::default(), (Vec::new(), vec![problem]));
+            }
+        };
+        let mut problems = site.problems.clone();
+        let rules = match self.nat.preview(config, &site).await {
+            Ok(rules) => rules,
+            Err(error) => {
+                problems.push(Problem::new(chain(&error), error.advice()));
+                Vec::new()
+            }
+        };
+        let forwarding = if site.public.is_some() && problems.len() == site.problems.len() {
+            Forwarding::On
+        } else {
+            Forwarding::Leave
+        };
+        let settings = sysctl::preview(&self.sysctl, &site, forwarding);
+        let mut steps: Vec<String> = settings.iter().map(|write| format!("set {write}")).collect();
+        steps.extend(rules);
+        (site, (steps, problems))
+    }
+
+    /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, the gate is shut, and only then do
+    /// the rules go.
+    pub async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut Hcloud) -> Steps {
+        let mut done = Vec::new();
+        let mut problems = Vec::new();
+        let mut note = |(changes, failed): Steps| {
+            done.extend(changes);
+            problems.extend(failed);
+        };
+        note(hcloud.remove(&config.hcloud, site).await);
+        note(sysctl::restore_forwarding(&self.sysctl));
+        note(self.nat.remove().await);
+        note(sysctl::restore(&self.sysctl));
+        (done, problems)
+    }
+
+    fn record(&mut self, room: Room, outcome: Outcome) {
+        let known: &[Problem] = self.report.rooms.get(&room).map_or(&[], |report| &report.problems);
+        for problem in outcome.problems.iter().filter(|problem| !known.contains(problem)) {
+            tracing::warn!(%room, pass = self.report.passes, advice = %problem.advice, "{}", problem.what);
+        }
+        for problem in known.iter().filter(|problem| !outcome.problems.contains(problem)) {
+            tracing::info!(%room, pass = self.report.passes, "no more: {}", problem.what);
+        }
+        for change in &outcome.changes {
+            tracing::info!(%room, pass = self.report.passes, trigger = %self.report.trigger, repaired = outcome.repaired, "{change}");
+        }
+        self.report.record(room, outcome);
+    }
+}
+
+fn site_outcome(site: &Site) -> Outcome {
+    let public = site.public.as_ref().map(|link| {
+        let addresses: Vec<String> = link.addresses.iter().map(ToString::to_string).collect();
+        format!(
+            "public {} {}",
+            link.interface,
+            if addresses.is_empty() { "without address".to_owned() } else { addresses.join(", ") }
+        )
+    });
+    let private = site.private.iter().map(|link| {
+        let network = link.network_id.map_or_else(String::new, |id| format!(" (network {id})"));
+        format!("private {} {} in {}{network}", link.interface, link.address, link.network)
+    });
+    let links: Vec<String> = public.into_iter().chain(private).collect();
+    let detail = if links.is_empty() { "no link is known yet".to_owned() } else { links.join("; ") };
+    let state = if site.problems.is_empty() { State::Ok } else { State::Waiting };
+    Outcome { problems: site.problems.clone(), ..Outcome::unchanged(state, detail) }
+}
