@@ -1,8 +1,10 @@
+use serde_json::json;
+
 use super::*;
 use crate::config::{self, Environment};
 use crate::site::{PrivateLink, PublicLink};
 
-pub(crate) fn private(interface: &str, address: &str, network: &str) -> PrivateLink {
+fn private(interface: &str, address: &str, network: &str) -> PrivateLink {
     PrivateLink {
         interface: interface.parse().unwrap(),
         mtu: 1450,
@@ -15,24 +17,247 @@ pub(crate) fn private(interface: &str, address: &str, network: &str) -> PrivateL
     }
 }
 
-fn two_networks() -> Site {
-    Site {
-        public: Some(PublicLink {
-            interface: "eth0".parse().unwrap(),
-            mtu: 1500,
-            addresses: vec!["198.51.100.2".parse().unwrap()],
-        }),
-        private: vec![private("eth1", "10.0.0.2", "10.0.0.0/16"), private("eth2", "10.2.0.2", "10.2.0.0/16")],
-        ..Site::default()
-    }
+fn public() -> PublicLink {
+    PublicLink { interface: "eth0".parse().unwrap(), mtu: 1500, addresses: vec!["198.51.100.2".parse().unwrap()] }
+}
+
+fn one_network() -> Site {
+    Site { public: Some(public()), private: vec![private("eth1", "10.0.0.2", "10.0.0.0/16")], ..Site::default() }
 }
 
 fn config(text: &str) -> Config {
     config::parse(text, &Environment::default()).unwrap()
 }
 
+fn rules(text: &str, site: &Site) -> Ruleset {
+    desired(&config(text), site).unwrap()
+}
+
+/// The table as nft 1.0.6 lists it after the rules of `one_network` were loaded.
+fn listed() -> Listing {
+    observe::normalised(include_str!("../../tests/data/nft-1.0.6-one-network.json")).unwrap()
+}
+
+fn remembered() -> Memory {
+    Memory { applied: commands(&rules("", &one_network()), None), listing: listed() }
+}
+
+fn replace(plan: Plan) -> (Vec<String>, bool, Vec<serde_json::Value>) {
+    match plan {
+        Plan::Replace { reasons, drifted, commands } => (reasons, drifted, commands),
+        Plan::Keep => panic!("the plan keeps the table"),
+    }
+}
+
 #[test]
-fn dump() {
-    let r = desired(&config(""), &two_networks()).unwrap();
-    std::fs::write("/tmp/t.json", serde_json::json!({"nftables": commands(&r, None)}).to_string()).unwrap();
+fn without_a_public_link_nothing_is_opened_and_nothing_touched() {
+    assert_eq!(desired(&config(""), &Site { public: None, ..one_network() }), None);
+}
+
+#[test]
+fn a_table_that_stands_as_it_was_made_is_kept() {
+    assert_eq!(plan(&rules("", &one_network()), Some(&listed()), Some(&remembered())), Plan::Keep);
+}
+
+#[test]
+fn counters_and_handles_are_no_drift() {
+    let text = include_str!("../../tests/data/nft-1.0.6-one-network.json");
+    let moved = text.replace("\"packets\": 0", "\"packets\": 5000000000").replace("\"handle\": 1", "\"handle\": 77");
+    assert_ne!(text, moved);
+    assert_eq!(observe::normalised(&moved).unwrap(), listed());
+}
+
+#[test]
+fn what_somebody_changed_is_named_and_replaced() {
+    let without = |what: &dyn Fn(&serde_json::Value) -> bool| {
+        let mut listing = listed();
+        let position = listing.0.iter().position(what).unwrap();
+        listing.0.remove(position);
+        listing
+    };
+    let (want, memory) = (rules("", &one_network()), remembered());
+    let drift = |observed: Option<&Listing>| {
+        let (reasons, drifted, _) = replace(plan(&want, observed, Some(&memory)));
+        assert!(drifted);
+        reasons
+    };
+    assert_eq!(drift(None), ["table inet bastiond was gone"]);
+    assert_eq!(
+        drift(Some(&without(&|object| object["rule"]["chain"] == "forward"))),
+        ["1 rule(s) of chain forward were gone"]
+    );
+    let foreign =
+        json!({"rule": {"family": "inet", "table": "bastiond", "chain": "input", "expr": [{"accept": null}]}});
+    let mut with_foreign = listed();
+    with_foreign.0.push(foreign);
+    assert_eq!(drift(Some(&with_foreign)), ["1 foreign rule(s) stood in chain input"]);
+    let mut opened = listed();
+    let forward = opened.0.iter_mut().find(|object| object["chain"]["name"] == "forward").unwrap();
+    forward["chain"]["policy"] = json!("accept");
+    assert_eq!(drift(Some(&opened)), ["chain forward had another declaration"]);
+    assert_eq!(
+        drift(Some(&without(&|object| object["set"]["name"] == "ssh_from4"))),
+        ["sets, counters or foreign objects had changed"]
+    );
+}
+
+#[test]
+fn new_rules_are_no_drift() {
+    let (reasons, drifted, _) =
+        replace(plan(&rules("[nat]\nrandom_ports = false", &one_network()), Some(&listed()), Some(&remembered())));
+    assert_eq!((reasons, drifted), (vec!["the rules are new".to_owned()], false));
+    let (_, drifted, _) = replace(plan(&rules("", &one_network()), None, None));
+    assert!(!drifted);
+}
+
+#[test]
+fn a_table_of_which_nothing_is_remembered_is_replaced_since_it_cannot_be_judged() {
+    let (reasons, drifted, _) = replace(plan(&rules("", &one_network()), Some(&listed()), None));
+    assert_eq!(
+        (reasons, drifted),
+        (vec!["table inet bastiond replaced: nothing is remembered of it".to_owned()], false)
+    );
+}
+
+#[test]
+fn the_table_is_never_deleted_and_its_counters_are_never_flushed() {
+    for observed in [None, Some(listed())] {
+        let commands = commands(&rules("", &one_network()), observed.as_ref());
+        assert_eq!(commands[0], json!({"add": {"table": {"family": "inet", "name": "bastiond"}}}));
+        assert!(
+            commands.iter().all(|command| command.pointer("/delete").is_none() && command.pointer("/reset").is_none())
+        );
+        assert!(commands.iter().all(|command| command.pointer("/flush/ruleset").is_none()));
+    }
+}
+
+#[test]
+fn strange_objects_in_our_table_are_deleted_after_the_rules_that_may_use_them() {
+    let mut listing = listed();
+    listing.0.extend([
+        json!({"chain": {"family": "inet", "table": "bastiond", "name": "backdoor"}}),
+        json!({"set": {"family": "inet", "table": "bastiond", "name": "friends", "type": "ipv4_addr"}}),
+        json!({"map": {"family": "inet", "table": "bastiond", "name": "ways", "type": "ipv4_addr", "map": "verdict"}}),
+        json!({"counter": {"family": "inet", "table": "bastiond", "name": "spy"}}),
+    ]);
+    let commands = commands(&rules("", &one_network()), Some(&listing));
+    let named = |name: &str| json!({"family": "inet", "table": "bastiond", "name": name});
+    assert_eq!(
+        commands[2..6],
+        [
+            json!({"delete": {"chain": named("backdoor")}}),
+            json!({"delete": {"set": named("friends")}}),
+            json!({"delete": {"counter": named("spy")}}),
+            json!({"delete": {"map": named("ways")}}),
+        ]
+    );
+    assert_eq!(commands[1], json!({"flush": {"table": {"family": "inet", "name": "bastiond"}}}));
+}
+
+#[test]
+fn a_chain_at_another_hook_and_a_set_of_another_type_are_made_anew() {
+    let mut listing = listed();
+    for object in &mut listing.0 {
+        if object["chain"]["name"] == "clamp" {
+            object["chain"]["hook"] = json!("input");
+        }
+        if object["set"]["name"] == "ssh_ports" {
+            object["set"]["flags"] = json!("timeout");
+        }
+    }
+    let commands = commands(&rules("", &one_network()), Some(&listing));
+    let deleted: Vec<_> = commands.iter().filter_map(|command| command.get("delete")).collect();
+    let named = |name: &str| json!({"family": "inet", "table": "bastiond", "name": name});
+    assert_eq!(deleted, [&json!({"chain": named("clamp")}), &json!({"set": named("ssh_ports")})]);
+}
+
+#[test]
+fn flags_of_a_set_are_the_same_as_an_array_and_as_a_word() {
+    let mut listing = listed();
+    for object in &mut listing.0 {
+        if object["set"]["flags"].is_array() {
+            object["set"]["flags"] = json!("interval");
+        }
+    }
+    let commands = commands(&rules("", &one_network()), Some(&listing));
+    assert!(commands.iter().all(|command| command.get("delete").is_none()));
+}
+
+#[test]
+fn ssh_is_open_where_sshd_listens_unless_the_configuration_says_otherwise() {
+    let elements = |text: &str, site: &Site| {
+        let rules = rules(text, site);
+        let set = rules.sets.iter().find(|set| set.name == "ssh_ports").unwrap();
+        serde_json::to_value(&set.elements).unwrap()
+    };
+    let moved = Site { sshd_ports: [22, 2222].into(), ..one_network() };
+    assert_eq!(elements("", &moved), json!([22, 2222]));
+    assert_eq!(elements("", &one_network()), json!([22]));
+    assert_eq!(elements("[firewall]\nssh_ports = [2200]", &moved), json!([2200]));
+}
+
+#[test]
+fn overlapping_ssh_sources_become_elements_that_do_not_overlap() {
+    let rules = rules(
+        "[firewall]\nssh_from = [\"10.0.0.0/8\", \"10.1.0.0/16\", \"192.0.2.1\", \"2001:db8::/32\"]",
+        &one_network(),
+    );
+    let elements =
+        |name: &str| serde_json::to_value(&rules.sets.iter().find(|set| set.name == name).unwrap().elements).unwrap();
+    assert_eq!(elements("ssh_from4"), json!([{"prefix": {"addr": "10.0.0.0", "len": 8}}, "192.0.2.1"]));
+    assert_eq!(elements("ssh_from6"), json!([{"prefix": {"addr": "2001:db8::", "len": 32}}]));
+}
+
+#[test]
+fn what_nft_says_that_is_no_listing_is_an_error() {
+    for text in ["", "{}", "[]", "{\"nftables\": 3}", "{\"nftables\": [{\"table\""] {
+        observe::normalised(text).unwrap_err();
+    }
+}
+
+mod events {
+    use super::super::concerns_our_table;
+
+    /// A netlink message of subsystem `subsystem` with one attribute.
+    fn message(subsystem: u8, family: u8, attribute: u16, payload: &[u8]) -> Vec<u8> {
+        let attribute_length = 4 + payload.len();
+        let padded = (attribute_length + 3) & !3;
+        let mut bytes = Vec::new();
+        bytes.extend(u32::try_from(16 + 4 + padded).unwrap().to_ne_bytes());
+        bytes.extend([6, subsystem, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend([family, 0, 0, 0]);
+        bytes.extend(u16::try_from(attribute_length).unwrap().to_ne_bytes());
+        bytes.extend(attribute.to_ne_bytes());
+        bytes.extend(payload);
+        bytes.resize(16 + 4 + padded, 0);
+        bytes
+    }
+
+    #[test]
+    fn only_our_table_concerns_us() {
+        assert!(concerns_our_table(&message(10, 1, 1, b"bastiond\0")));
+        assert!(!concerns_our_table(&message(10, 1, 1, b"docker-bridges\0")), "another table");
+        assert!(!concerns_our_table(&message(10, 2, 1, b"bastiond\0")), "family ip");
+        assert!(!concerns_our_table(&message(10, 0, 1, &7u32.to_be_bytes())), "a new generation");
+        assert!(!concerns_our_table(&message(1, 1, 1, b"bastiond\0")), "connection tracking");
+        let others_then_ours = [message(10, 1, 1, b"f2b-table\0"), message(10, 1, 1, b"bastiond\0")].concat();
+        assert!(concerns_our_table(&others_then_ours));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_taken_for_a_change() {
+        assert!(concerns_our_table(&[]), "something was lost");
+        let whole = message(10, 1, 1, b"other\0");
+        for length in 1..whole.len() {
+            assert!(concerns_our_table(&whole[..length]), "{length} bytes");
+        }
+        assert!(concerns_our_table(&[0; 64]), "a length of zero must not loop");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_judged(bytes in proptest::collection::vec(0u8.., 0..200)) {
+            concerns_our_table(&bytes);
+        }
+    }
 }
