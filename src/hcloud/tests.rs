@@ -1,1 +1,167 @@
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 
+use ipnet::Ipv4Net;
+use proptest::prelude::*;
+
+use super::api::Error as ApiError;
+use super::*;
+
+const NETWORK: NetworkId = NetworkId(1234);
+
+fn route(text: &str) -> CloudRoute {
+    let (destination, gateway) = text.split_once(" via ").unwrap();
+    CloudRoute { destination: destination.parse().unwrap(), gateway: gateway.parse().unwrap() }
+}
+
+fn routes(texts: &[&str]) -> BTreeSet<CloudRoute> {
+    texts.iter().map(|text| route(text)).collect()
+}
+
+fn table(texts: &[&str]) -> NetworkTable {
+    let subnets = vec!["10.0.0.0/24".parse().unwrap()];
+    NetworkTable { id: NETWORK, name: "private".to_owned(), subnets, routes: routes(texts) }
+}
+
+/// The bastion at 10.0.0.2 with a further address 10.0.0.9.
+fn link() -> PrivateLink {
+    PrivateLink {
+        interface: "eth1".parse().unwrap(),
+        mtu: 1450,
+        address: "10.0.0.2".parse().unwrap(),
+        address_present: true,
+        aliases: ["10.0.0.9".parse().unwrap()].into(),
+        network: "10.0.0.0/16".parse().unwrap(),
+        network_id: Some(NETWORK),
+        network_name: None,
+    }
+}
+
+fn planned(desired: &[&str], observed: &[&str], take_over: bool) -> Plan {
+    plan(&routes(desired), &table(observed), &link(), take_over)
+}
+
+const DEFAULT: &str = "0.0.0.0/0 via 10.0.0.2";
+
+#[test]
+fn a_missing_route_is_claimed_and_a_standing_one_is_left() {
+    assert_eq!(planned(&[DEFAULT], &[], false), Plan { claim: routes(&[DEFAULT]), ..Plan::default() });
+    assert!(planned(&[DEFAULT], &[DEFAULT, "10.244.0.0/24 via 10.0.0.4"], false).is_settled());
+}
+
+#[test]
+fn a_strangers_default_route_is_contested_and_replaced_only_when_told() {
+    let strangers = "0.0.0.0/0 via 10.0.0.7";
+    let contest = Contest { wanted: route(DEFAULT), by: Obstacle::Held(route(strangers)) };
+    let left_alone = Plan { contested: [contest].into(), ..Plan::default() };
+    assert_eq!(planned(&[DEFAULT], &[strangers], false), left_alone);
+    let taken = Plan { withdraw: routes(&[strangers]), claim: routes(&[DEFAULT]), ..Plan::default() };
+    assert_eq!(planned(&[DEFAULT], &[strangers], true), taken);
+}
+
+#[test]
+fn a_route_to_one_of_our_further_addresses_leads_here_too() {
+    assert!(planned(&[DEFAULT], &["0.0.0.0/0 via 10.0.0.9"], false).is_settled());
+    assert!(planned(&[DEFAULT], &["0.0.0.0/0 via 10.0.0.9"], true).is_settled());
+}
+
+#[test]
+fn the_default_route_overlaps_nothing_and_every_other_one_overlaps_routes_and_subnets() {
+    let wanted = "10.8.0.0/24 via 10.0.0.2";
+    assert_eq!(planned(&[DEFAULT], &["10.244.0.0/16 via 10.0.0.4"], false).claim, routes(&[DEFAULT]));
+    assert_eq!(planned(&[wanted], &["0.0.0.0/0 via 10.0.0.7"], false).claim, routes(&[wanted]));
+    let overlapping =
+        Contest { wanted: route(wanted), by: Obstacle::OverlappingRoute(route("10.8.0.0/16 via 10.0.0.4")) };
+    assert_eq!(planned(&[wanted], &["10.8.0.0/16 via 10.0.0.4"], true).contested, [overlapping].into());
+    let into_subnet = "10.0.0.0/25 via 10.0.0.2";
+    let subnet = Contest { wanted: route(into_subnet), by: Obstacle::Subnet("10.0.0.0/24".parse().unwrap()) };
+    assert_eq!(planned(&[into_subnet], &[], true).contested, [subnet].into());
+}
+
+#[test]
+fn down_withdraws_what_we_name_and_leads_here_and_nothing_else() {
+    let observed = table(&["0.0.0.0/0 via 10.0.0.9", "10.8.0.0/24 via 10.0.0.2", "10.9.0.0/24 via 10.0.0.7"]);
+    let named = routes(&[DEFAULT, "10.9.0.0/24 via 10.0.0.2"]);
+    assert_eq!(withdrawal(&named, &observed, &link()), routes(&["0.0.0.0/0 via 10.0.0.9"]));
+}
+
+/// Network tables in memory. As Hetzner's they take one route for each destination.
+struct Fake(Mutex<NetworkTable>);
+
+impl RouteTables for Fake {
+    async fn table(&self, _: NetworkId) -> Result<NetworkTable, ApiError> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+
+    async fn claim(&self, _: NetworkId, route: CloudRoute) -> Result<(), ApiError> {
+        let mut table = self.0.lock().unwrap();
+        let taken = table.routes.iter().any(|held| held.destination == route.destination);
+        assert!(!taken, "Hetzner would refuse {route}");
+        table.routes.insert(route);
+        Ok(())
+    }
+
+    async fn withdraw(&self, _: NetworkId, route: CloudRoute) -> Result<(), ApiError> {
+        self.0.lock().unwrap().routes.remove(&route);
+        Ok(())
+    }
+}
+
+fn carried_out(observed: &NetworkTable, plan: &Plan) -> NetworkTable {
+    let fake = Fake(Mutex::new(observed.clone()));
+    let errors = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(apply(&fake, NETWORK, plan));
+    assert!(errors.is_empty());
+    fake.0.into_inner().unwrap()
+}
+
+fn any_destination() -> impl Strategy<Value = Ipv4Net> {
+    // Few values, so that they meet: the default route, ranges inside of one another, and a subnet.
+    prop::sample::select(vec![
+        "0.0.0.0/0",
+        "10.8.0.0/16",
+        "10.8.0.0/24",
+        "10.8.1.0/24",
+        "10.0.0.0/24",
+        "192.168.0.0/16",
+    ])
+    .prop_map(|text| text.parse().unwrap())
+}
+
+fn any_table() -> impl Strategy<Value = NetworkTable> {
+    let gateway = prop::sample::select(vec!["10.0.0.2", "10.0.0.9", "10.0.0.4", "10.0.0.7"]);
+    prop::collection::btree_map(any_destination(), gateway, 0..5).prop_map(|by_destination| {
+        let route =
+            |(destination, gateway): (Ipv4Net, &str)| CloudRoute { destination, gateway: gateway.parse().unwrap() };
+        NetworkTable { routes: by_destination.into_iter().map(route).collect(), ..table(&[]) }
+    })
+}
+
+fn mine() -> impl Strategy<Value = BTreeSet<CloudRoute>> {
+    prop::collection::btree_set(any_destination(), 0..3).prop_map(|destinations| {
+        destinations.into_iter().map(|destination| CloudRoute { destination, gateway: link().address }).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn one_pass_does_all_that_can_be_done_and_spares_strangers(desired in mine(), observed in any_table(), take_over: bool) {
+        // Two of our own that overlap are refused by the configuration's check.
+        let overlapping = |a: &CloudRoute, b: &CloudRoute| {
+            a != b && a.destination.prefix_len() > 0 && b.destination.prefix_len() > 0
+                && crate::net::overlap(a.destination, b.destination)
+        };
+        prop_assume!(!desired.iter().any(|a| desired.iter().any(|b| overlapping(a, b))));
+        let first = plan(&desired, &observed, &link(), take_over);
+        let after = carried_out(&observed, &first);
+        let second = plan(&desired, &after, &link(), take_over);
+        prop_assert!(second.claim.is_empty() && second.withdraw.is_empty(), "a second pass changes nothing: {second:?}");
+        let wanted = |route: &&CloudRoute| desired.iter().any(|want| want.destination == route.destination);
+        let not_ours = |table: &NetworkTable| -> BTreeSet<CloudRoute> {
+            table.routes.iter().filter(|route| !wanted(route)).copied().collect()
+        };
+        prop_assert_eq!(not_ours(&after), not_ours(&observed), "a destination that we do not name");
+        if !take_over {
+            prop_assert!(observed.routes.is_subset(&after.routes), "nothing was taken from anybody");
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The cloud room against the fake Hetzner Cloud over a real socket: what the API does when it is unwell, and what we do then.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use bastiond::config::{self, Environment, Secret};
+use bastiond::hcloud::Hcloud;
+use bastiond::net::NetworkId;
+use bastiond::report::{Outcome, State};
+use bastiond::site::{PrivateLink, Site};
+use sandbox::cloud::{self, Busy, Cloud, Fault, Injection, Matching, ReadOnlyAnswer, Settings, Times, Visible};
+
+const BASTION: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+
+/// A project with one network, and the room that looks after it.
+struct Bench {
+    cloud: Cloud,
+    network: cloud::NetworkId,
+    endpoint: String,
+    token: String,
+    options: String,
+    room: Hcloud,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    async fn with(settings: Settings) -> Self {
+        let token = settings.token.clone();
+        let cloud = Cloud::new(settings);
+        let network =
+            cloud.create_network("private", "10.0.0.0/16".parse().unwrap(), &["10.0.0.0/24".parse().unwrap()]);
+        let server = cloud.create_server("bastion", Some(Ipv4Addr::new(198, 51, 100, 2)));
+        cloud.attach(server, network, BASTION, "86:00:00:00:00:02");
+        let other = cloud.create_server("other", None);
+        cloud.attach(other, network, STRANGER, "86:00:00:00:00:07");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}/v1", listener.local_addr().unwrap());
+        let serving = cloud.clone();
+        tokio::spawn(async move { serving.serve(listener).await.unwrap() });
+        Self { cloud, network, endpoint, token, options: String::new(), room: Hcloud::default() }
+    }
+
+    fn config(&self) -> config::Hcloud {
+        let environment = Environment {
+            hcloud_endpoint: Some(self.endpoint.clone()),
+            hcloud_token: Some(Secret::new(self.token.clone())),
+            ..Environment::default()
+        };
+        config::parse(&format!("[hcloud]\ntoken_file = \"/nonexistent/token\"\n{}", self.options), &environment)
+            .unwrap()
+            .hcloud
+    }
+
+    fn site(&self) -> Site {
+        let link = PrivateLink {
+            interface: "eth1".parse().unwrap(),
+            mtu: 1450,
+            address: BASTION,
+            address_present: true,
+            aliases: Default::default(),
+            network: "10.0.0.0/16".parse().unwrap(),
+            network_id: Some(NetworkId(self.network.0)),
+            network_name: None,
+        };
+        Site { private: vec![link], ..Site::default() }
+    }
+
+    async fn pass(&mut self) -> (Outcome, Duration) {
+        let (config, site) = (self.config(), self.site());
+        self.room.reconcile(&config, &site).await
+    }
+
+    /// Passes until the room is content, as the loop would but with shorter pauses; how many it took.
+    async fn passes_until_ok(&mut self) -> usize {
+        for pass in 1..=10 {
+            if self.pass().await.0.state == State::Ok {
+                return pass;
+            }
+            tokio::time::sleep(2 * Settings::default().action_duration).await;
+        }
+        panic!("the room is not content after 10 passes: {:?}", self.pass().await.0);
+    }
+
+    fn routes(&self) -> Vec<(String, Ipv4Addr)> {
+        self.cloud.routes(self.network).iter().map(|route| (route.destination.to_string(), route.gateway)).collect()
+    }
+
+    fn inject(&self, matching: Matching, fault: Fault, times: Times) {
+        self.cloud.inject(Injection { matching, fault, times });
+    }
+}
+
+fn default_route_here() -> Vec<(String, Ipv4Addr)> {
+    vec![("0.0.0.0/0".to_owned(), BASTION)]
+}
+
+#[tokio::test]
+async fn the_default_route_is_claimed_waited_for_and_seen() {
+    let mut bench = Bench::new().await;
+    let (outcome, pause) = bench.pass().await;
+    let network = bench.network.0;
+    assert_eq!(outcome.state, State::Ok);
+    assert_eq!(outcome.changes, [format!("route 0.0.0.0/0 via 10.0.0.2 added to network {network} (private)")]);
+    assert!(!outcome.repaired);
+    assert_eq!(bench.routes(), default_route_here());
+    assert_eq!(pause, Duration::from_secs(20));
+    let calls = bench.cloud.requests();
+    assert!(
+        calls.iter().all(|call| call.user_agent.as_deref() == Some(concat!("bastiond/", env!("CARGO_PKG_VERSION"))))
+    );
+    bench.cloud.forget_requests();
+    let (again, _) = bench.pass().await;
+    assert_eq!((again.state, again.changes.len()), (State::Ok, 0));
+    assert_eq!(bench.cloud.requests().len(), 1, "an idle look is one call");
+}
+
+#[tokio::test]
+async fn a_route_that_somebody_took_away_is_repaired_and_counted_as_such() {
+    let mut bench = Bench::new().await;
+    bench.pass().await;
+    bench.cloud.remove_route(bench.network, "0.0.0.0/0".parse().unwrap());
+    let (outcome, _) = bench.pass().await;
+    assert!(outcome.repaired);
+    assert_eq!(bench.routes(), default_route_here());
+}
+
+#[tokio::test]
+async fn a_route_that_names_a_stranger_is_left_unless_told_otherwise() {
+    let mut bench = Bench::new().await;
+    bench.pass().await;
+    bench.cloud.put_route(bench.network, "0.0.0.0/0".parse().unwrap(), STRANGER);
+    let (outcome, _) = bench.pass().await;
+    assert_eq!(outcome.state, State::Waiting);
+    assert_eq!(
+        outcome.problems[0].what,
+        format!("network {} (private) sends 0.0.0.0/0 to 10.0.0.7, which is not this server", bench.network.0)
+    );
+    assert_eq!(bench.routes(), [("0.0.0.0/0".to_owned(), STRANGER)]);
+    bench.options = "take_over = true".to_owned();
+    let (outcome, _) = bench.pass().await;
+    assert_eq!((outcome.state, outcome.repaired, outcome.changes.len()), (State::Ok, true, 2));
+    assert_eq!(bench.routes(), default_route_here());
+}
+
+#[tokio::test]
+async fn strangers_routes_survive_everything() {
+    let mut bench = Bench::new().await;
+    bench.options = "take_over = true".to_owned();
+    let strangers = [("10.244.0.0/24", STRANGER), ("10.8.0.0/24", BASTION)];
+    for (destination, gateway) in strangers {
+        bench.cloud.put_route(bench.network, destination.parse().unwrap(), gateway);
+    }
+    bench.pass().await;
+    let (config, site) = (bench.config(), bench.site());
+    let (changes, problems) = bench.room.remove(&config, &site).await;
+    assert_eq!((changes.len(), problems), (1, vec![]));
+    let left: Vec<_> = strangers.map(|(destination, gateway)| (destination.to_owned(), gateway)).to_vec();
+    let mut routes = bench.routes();
+    routes.sort_by_key(|(_, gateway)| *gateway == BASTION);
+    assert_eq!(routes, left);
+}
+
+#[tokio::test]
+async fn every_trouble_that_passes_is_told_and_overcome() {
+    let hold = Duration::from_millis(100);
+    let api = |status, code: &str| Fault::Api { status, code: code.to_owned(), message: "retry".to_owned() };
+    let troubles = [
+        ("409", api(409, "conflict")),
+        ("423", api(423, "locked")),
+        ("429", Fault::RateLimited),
+        ("500", Fault::Status { code: 500, json: true }),
+        ("502", Fault::Status { code: 502, json: false }),
+        ("503", Fault::Status { code: 503, json: true }),
+        ("504", Fault::Status { code: 504, json: false }),
+        ("no answer", Fault::Timeout { applied: false, hold }),
+        ("lost answer", Fault::Timeout { applied: true, hold }),
+        ("reset", Fault::Reset { applied: false }),
+        ("reset after the change", Fault::Reset { applied: true }),
+        ("truncated", Fault::TruncatedJson),
+        ("action failed", Fault::ActionFailed),
+        ("maintenance", Fault::Maintenance),
+    ];
+    for (name, fault) in &troubles {
+        for matching in [Matching::post("add_route"), Matching::get("/networks"), Matching::get("/actions")] {
+            let mut bench = Bench::new().await;
+            bench.inject(matching.clone(), fault.clone(), Times::Next(1));
+            let passes = bench.passes_until_ok().await;
+            assert!(passes <= 3, "{name} at {matching:?}: {passes} passes");
+            assert_eq!(bench.routes(), default_route_here(), "{name} at {matching:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_trouble_that_stays_is_told_in_the_apis_words_and_the_looks_grow_rarer() {
+    let mut bench = Bench::new().await;
+    let fault = Fault::Api { status: 503, code: "unavailable".to_owned(), message: "back soon".to_owned() };
+    bench.inject(Matching::any(), fault, Times::UntilCleared);
+    let mut longest = Duration::ZERO;
+    for _ in 0..8 {
+        let (outcome, pause) = bench.pass().await;
+        assert_eq!(outcome.state, State::Failed);
+        let expected =
+            format!("GET /networks/{} was refused: back soon (unavailable, HTTP 503, correlation id ", bench.network.0);
+        assert!(outcome.problems[0].what.starts_with(&expected), "{:?}", outcome.problems);
+        assert!((Duration::from_secs(1)..=Duration::from_secs(30)).contains(&pause), "{pause:?}");
+        longest = longest.max(pause);
+    }
+    assert!(longest > Duration::from_secs(1));
+    bench.cloud.clear_faults();
+    assert_eq!(bench.passes_until_ok().await, 1);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_never_sent_again_blindly() {
+    let mut bench = Bench::new().await;
+    bench.inject(Matching::post("add_route"), Fault::Reset { applied: true }, Times::Next(1));
+    bench.passes_until_ok().await;
+    let posts = bench.cloud.requests().iter().filter(|call| call.method == "POST").count();
+    assert_eq!(posts, 1, "{:?}", bench.cloud.requests());
+}
+
+#[tokio::test]
+async fn the_network_lock_of_either_kind_is_waited_out() {
+    for busy in [Busy::Conflict409, Busy::Locked423] {
+        let settings = Settings { action_duration: Duration::from_millis(600), busy, ..Settings::default() };
+        let mut bench = Bench::with(settings).await;
+        let client = strangers_change(&bench, "10.9.0.0/24", STRANGER);
+        tokio::task::spawn_blocking(client).await.unwrap();
+        let (outcome, pause) = bench.pass().await;
+        assert_eq!(outcome.state, State::Failed, "{busy:?}");
+        assert_eq!(pause, Duration::from_secs(1), "the first retry comes after a second, like the official clients'");
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!(bench.passes_until_ok().await, 1);
+    }
+}
+
+/// Somebody else's change, by a bare socket so that it shares nothing with our client.
+fn strangers_change(bench: &Bench, destination: &str, gateway: Ipv4Addr) -> impl FnOnce() + Send + 'static {
+    use std::io::{Read as _, Write as _};
+    let address = bench.endpoint.trim_start_matches("http://").trim_end_matches("/v1").to_owned();
+    let body = format!("{{\"destination\":\"{destination}\",\"gateway\":\"{gateway}\"}}");
+    let request = format!(
+        "POST /v1/networks/{}/actions/add_route HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        bench.network.0,
+        bench.token,
+        body.len()
+    );
+    move || {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_that_shows_before_it_is_there_is_waited_for() {
+    let settings =
+        Settings { visible: Visible::OnAccept, action_duration: Duration::from_millis(300), ..Settings::default() };
+    let mut bench = Bench::with(settings).await;
+    let started = std::time::Instant::now();
+    assert_eq!(bench.pass().await.0.state, State::Ok);
+    assert!(started.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_told_and_a_right_one_is_taken_up_without_a_restart() {
+    let mut bench = Bench::new().await;
+    let right = std::mem::replace(&mut bench.token, "wrong".to_owned());
+    let (outcome, pause) = bench.pass().await;
+    assert_eq!(outcome.state, State::Failed);
+    assert!(
+        outcome.problems[0].what.contains("the token you have provided is invalid (unauthorized, HTTP 401"),
+        "{outcome:?}"
+    );
+    assert!(!format!("{outcome:?}").contains("wrong"), "the token itself is not told");
+    assert_eq!(pause, Duration::from_secs(20), "at the pace of a poll: only a person can help");
+    bench.token = right;
+    assert_eq!(bench.passes_until_ok().await, 1);
+}
+
+#[tokio::test]
+async fn a_token_that_may_only_read_is_told_as_such() {
+    for read_only_answer in [ReadOnlyAnswer::TokenReadonly401, ReadOnlyAnswer::Forbidden403] {
+        let mut bench = Bench::with(Settings { read_only_answer, ..Settings::default() }).await;
+        bench.token = Settings::default().read_only_token;
+        let (outcome, _) = bench.pass().await;
+        assert_eq!(outcome.state, State::Failed);
+        assert_eq!(outcome.problems[0].advice, "the token may only read: give one with read and write permission");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_the_operator_is_given_the_command() {
+    let mut bench = Bench::new().await;
+    let environment = Environment { hcloud_endpoint: Some(bench.endpoint.clone()), ..Environment::default() };
+    let config = config::parse("[hcloud]\ntoken_file = \"/nonexistent/token\"", &environment).unwrap().hcloud;
+    let site = bench.site();
+    let (outcome, _) = bench.room.reconcile(&config, &site).await;
+    assert_eq!(outcome.state, State::Waiting);
+    let command = format!("hcloud network add-route {} --destination 0.0.0.0/0 --gateway 10.0.0.2", bench.network.0);
+    assert!(outcome.problems[0].advice.ends_with(&command), "{outcome:?}");
+    assert_eq!(bench.cloud.requests(), []);
+}
+
+#[tokio::test]
+async fn a_network_without_subnets_and_one_that_is_not_there_are_told() {
+    let mut bench = Bench::new().await;
+    let bare = bench.cloud.create_network("bare", "10.5.0.0/16".parse().unwrap(), &[]);
+    bench.network = bare;
+    let (outcome, _) = bench.pass().await;
+    assert_eq!(outcome.state, State::Waiting);
+    assert_eq!(
+        outcome.problems[0].what,
+        format!("network {} (bare) has no subnet, so no server can be reached in it", bare.0)
+    );
+    bench.network = cloud::NetworkId(999_999);
+    let (outcome, _) = bench.pass().await;
+    assert_eq!(outcome.state, State::Failed);
+    assert_eq!(outcome.problems[0].advice, "check that the token belongs to the project of this network");
+}
+
+#[tokio::test]
+async fn the_network_can_be_named_by_the_variable() {
+    for name in ["private", "number"] {
+        let mut bench = Bench::new().await;
+        let name = if name == "number" { bench.network.0.to_string() } else { name.to_owned() };
+        let config = config::Hcloud { network: Some(name), ..bench.config() };
+        let mut site = bench.site();
+        site.private[0].network_id = None;
+        let (outcome, _) = bench.room.reconcile(&config, &site).await;
+        assert_eq!(outcome.state, State::Ok, "{outcome:?}");
+        assert_eq!(bench.routes(), default_route_here());
+    }
+    let mut bench = Bench::new().await;
+    let config = config::Hcloud { network: Some("nowhere".to_owned()), ..bench.config() };
+    let mut site = bench.site();
+    site.private[0].network_id = None;
+    let (outcome, _) = bench.room.reconcile(&config, &site).await;
+    assert_eq!(outcome.problems[0].what, "the project has no network called `nowhere` (HCLOUD_NETWORK)");
+}
+
+#[tokio::test]
+async fn a_preview_changes_nothing() {
+    let mut bench = Bench::new().await;
+    let (config, site) = (bench.config(), bench.site());
+    let steps = bench.room.preview(&config, &site).await.unwrap();
+    assert_eq!(steps, [format!("add route 0.0.0.0/0 via 10.0.0.2 to network {} (private)", bench.network.0)]);
+    assert_eq!(bench.routes(), []);
+}
+
+#[tokio::test]
+async fn no_traffic_is_attracted_to_an_address_that_is_not_there() {
+    let mut bench = Bench::new().await;
+    let (config, mut site) = (bench.config(), bench.site());
+    site.private[0].address_present = false;
+    let (outcome, _) = bench.room.reconcile(&config, &site).await;
+    assert_eq!(outcome.state, State::Waiting);
+    assert_eq!(bench.routes(), []);
+}
