@@ -1,17 +1,16 @@
 //! From the file as it stands to a [`Config`], or to every [`Problem`] at once. The defaults are written here and nowhere else.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use toml::Table;
 
+use super::findings::Findings;
 use super::raw::{
-    Entry, KNOWN_KEYS, NumberOrSwitch, NumberOrWord, NumbersOrWord, RawConfig, RawFirewall, RawHcloud, RawLog, RawNat,
-    RawPrivateLink, RawSite,
+    Entry, NumberOrAuto, PortOrClosed, PortsOrAuto, RawConfig, RawFirewall, RawHcloud, RawLog, RawNat, RawPrivateLink,
+    RawSite,
 };
 use super::{Config, Environment, Firewall, Hcloud, Log, Nat, PrivateLink, Problem, Site, TokenSource};
 use crate::net::{InterfaceName, NetworkId, ServerId, overlap};
@@ -26,10 +25,10 @@ const DEFAULT_WIREGUARD_PORT: u16 = 51820;
 /// 180 calls an hour for each network: a twentieth of the 3600 that the whole project shares.
 const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(20);
 const POLL_INTERVAL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
-/// Ids of the API are positive and below 2^53 (Hetzner API documentation: they fit a JSON number).
-const MAX_ID: i64 = (1 << 53) - 1;
 /// Hetzner attaches a server to three networks at most; ten leave room for links of other kinds.
 const MAX_PRIVATE_LINKS: usize = 10;
+/// Routes of one network (Hetzner documentation, "Networks", limits).
+const MAX_DESTINATIONS: usize = 100;
 /// Hetzner's public gateway: the API refuses routes that contain it.
 const HETZNER_PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
 
@@ -48,105 +47,6 @@ pub(super) fn check(raw: RawConfig, environment: &Environment) -> Result<Config,
     }
     found.problems.sort();
     Err(found.problems)
-}
-
-/// The problems found so far.
-#[derive(Default)]
-struct Findings {
-    problems: Vec<Problem>,
-}
-
-impl Findings {
-    fn report(&mut self, key: impl Into<String>, reason: impl Into<String>) {
-        self.problems.push(Problem::new(key, reason));
-    }
-
-    /// The value if there is one of the right shape; a wrong shape is reported.
-    fn value<T>(&mut self, key: &str, entry: Entry<T>) -> Option<T> {
-        match entry {
-            Entry::Absent => None,
-            Entry::Good(value) => Some(value),
-            Entry::Bad(reason) => {
-                self.report(key, reason);
-                None
-            }
-        }
-    }
-
-    fn section<T: Default>(&mut self, key: &str, entry: Entry<T>) -> T {
-        self.value(key, entry).unwrap_or_default()
-    }
-
-    /// The value parsed from its text, or `None` for `auto`.
-    fn parsed_unless_auto<T: FromStr<Err: std::fmt::Display>>(&mut self, key: &str, entry: Entry<String>) -> Option<T> {
-        let text = self.value(key, entry).filter(|text| text != "auto")?;
-        self.parsed(key, &text)
-    }
-
-    fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, key: &str, text: &str) -> Option<T> {
-        text.parse().map_err(|error: T::Err| self.report(key, error.to_string())).ok()
-    }
-
-    /// Keys that the section does not have, each with the known one that looks most like it.
-    fn unknown(&mut self, section: &str, unknown: &Table) {
-        for name in unknown.keys() {
-            let key = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
-            let reason = match similar(&strip_indices(&key)) {
-                Some(known) => format!("unknown key; did you mean `{known}`?"),
-                None => "unknown key".to_owned(),
-            };
-            self.report(key, reason);
-        }
-    }
-
-    /// A port from 1 to 65535.
-    fn port(&mut self, key: &str, number: i64) -> Option<u16> {
-        let port = u16::try_from(number).ok().filter(|&port| port > 0);
-        if port.is_none() {
-            self.report(key, format!("{number} is no port (1 to 65535)"));
-        }
-        port
-    }
-
-    fn id(&mut self, key: &str, number: i64) -> Option<u64> {
-        let id = u64::try_from(number).ok().filter(|_| (1..=MAX_ID).contains(&number));
-        if id.is_none() {
-            self.report(key, format!("{number} is no id of the Hetzner API (1 to {MAX_ID})"));
-        }
-        id
-    }
-
-    /// A range written by its first address: `10.0.0.1/16` is more likely a slip than meant.
-    fn network(&mut self, key: &str, text: &str) -> Option<Ipv4Net> {
-        let Ok(network) = text.parse::<Ipv4Net>() else {
-            self.report(key, format!("`{text}` is no IPv4 range (like 10.0.0.0/16)"));
-            return None;
-        };
-        if network.trunc() != network {
-            self.report(key, format!("`{text}` has host bits set; the range is {}", network.trunc()));
-            return None;
-        }
-        Some(network)
-    }
-
-    /// An `http(s)` base URL without a trailing slash.
-    fn base_url(&mut self, key: &str, text: &str) -> Option<String> {
-        match reqwest::Url::parse(text) {
-            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
-                self.report(key, format!("`{text}` is neither an http nor an https URL"));
-                None
-            }
-            Ok(url) if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() => {
-                self.report(key, format!("`{text}` must be a plain base URL: no user, query or fragment"));
-                None
-            }
-            Ok(_) => Some(text.trim_end_matches('/').to_owned()),
-            Err(error) => {
-                self.report(key, format!("`{text}` is no URL: {error}"));
-                None
-            }
-        }
-    }
 }
 
 fn log(raw: RawLog, found: &mut Findings) -> Log {
@@ -170,35 +70,47 @@ fn log(raw: RawLog, found: &mut Findings) -> Log {
 
 fn site(raw: RawSite, environment: &Environment, found: &mut Findings) -> Site {
     found.unknown("site", &raw.unknown);
-    let public_interface = found.parsed_unless_auto::<InterfaceName>("site.public_interface", raw.public_interface);
+    let public_interface = found
+        .unless_auto("site.public_interface", raw.public_interface)
+        .and_then(|text| found.interface("site.public_interface", &text));
     let server_id = match found.value("site.server_id", raw.server_id) {
-        None => None,
-        Some(NumberOrWord::Number(number)) => found.id("site.server_id", number).map(ServerId),
-        Some(NumberOrWord::Word(word)) => {
-            if word != "auto" {
-                found.report("site.server_id", format!("`{word}` is neither a number nor \"auto\""));
-            }
-            None
-        }
+        None | Some(NumberOrAuto::Auto) => None,
+        Some(NumberOrAuto::Number(number)) => found.id("site.server_id", number).map(ServerId),
     };
     let from_file = found.value("site.metadata_endpoint", raw.metadata_endpoint);
-    let metadata_endpoint =
-        endpoint("site.metadata_endpoint", from_file, environment.hcloud_metadata_endpoint.as_deref(), found)
-            .unwrap_or_else(|| DEFAULT_METADATA_ENDPOINT.to_owned());
-    let links = found.value("site.private", raw.private).unwrap_or_default();
+    let from_environment = ("HCLOUD_METADATA_ENDPOINT", environment.hcloud_metadata_endpoint.as_deref());
+    let metadata_endpoint = endpoint("site.metadata_endpoint", from_file, from_environment, found)
+        .unwrap_or_else(|| DEFAULT_METADATA_ENDPOINT.to_owned());
+    let mut links = found.value("site.private", raw.private).map(|links| links.0).unwrap_or_default();
     if links.len() > MAX_PRIVATE_LINKS {
         found.report("site.private", format!("{} links; at most {MAX_PRIVATE_LINKS} are supported", links.len()));
+        links.truncate(MAX_PRIVATE_LINKS);
     }
-    let mut private = Vec::new();
-    for (index, link) in links.into_iter().take(MAX_PRIVATE_LINKS).enumerate() {
-        private.extend(private_link(&format!("site.private[{index}]"), link, found));
-    }
-    private_links_differ(&private, public_interface.as_ref(), found);
+    let links = found.elements("site.private", links);
+    let links: Vec<_> = links.into_iter().map(|(key, link)| private_link(key, link, found)).collect();
+    private_links_differ(&links, public_interface.as_ref(), found);
+    let private = links.into_iter().filter_map(CheckedLink::whole).collect();
     Site { public_interface, server_id, metadata_endpoint, private }
 }
 
-fn private_link(key: &str, raw: RawPrivateLink, found: &mut Findings) -> Option<PrivateLink> {
-    found.unknown(key, &raw.unknown);
+/// A private link of which some keys may be wrong; the others are still compared with those of other links.
+struct CheckedLink {
+    key: String,
+    interface: Option<InterfaceName>,
+    network: Option<Ipv4Net>,
+    address: Option<Ipv4Addr>,
+    network_id: Option<NetworkId>,
+}
+
+impl CheckedLink {
+    fn whole(self) -> Option<PrivateLink> {
+        let Self { interface, network, address, network_id, .. } = self;
+        Some(PrivateLink { interface: interface?, network: network?, address, network_id })
+    }
+}
+
+fn private_link(key: String, raw: RawPrivateLink, found: &mut Findings) -> CheckedLink {
+    found.unknown(&key, &raw.unknown);
     let missing = |entry: &Entry<String>| *entry == Entry::Absent;
     for (name, entry) in [("interface", &raw.interface), ("network", &raw.network)] {
         if missing(entry) {
@@ -209,37 +121,45 @@ fn private_link(key: &str, raw: RawPrivateLink, found: &mut Findings) -> Option<
         }
     }
     let interface_key = format!("{key}.interface");
-    let interface = found.value(&interface_key, raw.interface).and_then(|text| found.parsed(&interface_key, &text));
+    let interface = found.value(&interface_key, raw.interface).and_then(|text| found.interface(&interface_key, &text));
     let network_key = format!("{key}.network");
     let network = found.value(&network_key, raw.network).and_then(|text| found.network(&network_key, &text));
     let address_key = format!("{key}.address");
-    let address = found.parsed_unless_auto::<Ipv4Addr>(&address_key, raw.address);
+    let address = found.unless_auto(&address_key, raw.address).and_then(|text| found.address(&address_key, &text));
     let id_key = format!("{key}.network_id");
     let network_id = found.value(&id_key, raw.network_id).and_then(|id| found.id(&id_key, id)).map(NetworkId);
-    let (interface, network) = (interface?, network?);
-    if let Some(address) = address.filter(|address| !network.contains(address)) {
+    if let Some((network, unroutable)) = network.zip(network.and_then(unroutable)) {
+        found.report(network_key, format!("{network} reaches into {unroutable}, which is nobody's private network"));
+    }
+    if let Some((network, address)) = network.zip(address).filter(|(network, address)| !network.contains(address)) {
         found.report(address_key, format!("{address} is outside of {network}"));
     }
-    Some(PrivateLink { interface, network, address, network_id })
+    CheckedLink { key, interface, network, address, network_id }
 }
 
-fn private_links_differ(links: &[PrivateLink], public: Option<&InterfaceName>, found: &mut Findings) {
+/// The block that no private network can share an address with: "this network", loopback, link-local (where the metadata
+/// service is), multicast (RFC 6890). `0.0.0.0/0` is caught by all of them.
+fn unroutable(network: Ipv4Net) -> Option<Ipv4Net> {
+    let blocks = [([0, 0, 0, 0], 8), ([127, 0, 0, 0], 8), ([169, 254, 0, 0], 16), ([224, 0, 0, 0], 4)];
+    let blocks = blocks.into_iter().map(|(address, prefix)| Ipv4Net::new_assert(address.into(), prefix));
+    blocks.into_iter().find(|&block| overlap(block, network))
+}
+
+fn private_links_differ(links: &[CheckedLink], public: Option<&InterfaceName>, found: &mut Findings) {
     for (index, link) in links.iter().enumerate() {
-        if Some(&link.interface) == public {
-            found.report(format!("site.private[{index}].interface"), "is also site.public_interface");
+        let CheckedLink { key, interface, network, network_id, .. } = link;
+        if interface.is_some() && interface.as_ref() == public {
+            found.report(format!("{key}.interface"), "is also site.public_interface");
         }
-        for (earlier_index, earlier) in links[..index].iter().enumerate() {
-            if earlier.interface == link.interface {
-                found.report(
-                    format!("site.private[{index}].interface"),
-                    format!("is also site.private[{earlier_index}].interface"),
-                );
+        for earlier in &links[..index] {
+            if interface.is_some() && *interface == earlier.interface {
+                found.report(format!("{key}.interface"), format!("is also {}.interface", earlier.key));
             }
-            if overlap(earlier.network, link.network) {
-                found.report(
-                    format!("site.private[{index}].network"),
-                    format!("{} overlaps {} of site.private[{earlier_index}]", link.network, earlier.network),
-                );
+            if network_id.is_some() && *network_id == earlier.network_id {
+                found.report(format!("{key}.network_id"), format!("is also {}.network_id", earlier.key));
+            }
+            if let Some((network, other)) = network.zip(earlier.network).filter(|&(one, other)| overlap(one, other)) {
+                found.report(format!("{key}.network"), format!("{network} overlaps {other} of {}", earlier.key));
             }
         }
     }
@@ -253,60 +173,50 @@ fn nat(raw: RawNat, found: &mut Findings) -> Nat {
 fn firewall(raw: RawFirewall, found: &mut Findings) -> Firewall {
     found.unknown("firewall", &raw.unknown);
     let ssh_ports = match found.value("firewall.ssh_ports", raw.ssh_ports) {
-        None => None,
-        Some(NumbersOrWord::Numbers(numbers)) => Some(ssh_ports(&numbers, found)),
-        Some(NumbersOrWord::Word(word)) => {
-            if word != "auto" {
-                found.report("firewall.ssh_ports", format!("`{word}` is neither a list of ports nor \"auto\""));
-            }
-            None
-        }
+        None | Some(PortsOrAuto::Auto) => None,
+        Some(PortsOrAuto::Ports(numbers)) => Some(ssh_ports(numbers, found)),
     };
     let ssh_from = match found.value("firewall.ssh_from", raw.ssh_from) {
         None => vec![everywhere_v4().into(), everywhere_v6().into()],
-        Some(texts) => ssh_sources(&texts, found),
+        Some(texts) => ssh_sources(texts, found),
     };
     let wireguard_port = match found.value("firewall.wireguard_port", raw.wireguard_port) {
         None => Some(DEFAULT_WIREGUARD_PORT),
-        Some(NumberOrSwitch::Switch(false)) => None,
-        Some(NumberOrSwitch::Switch(true)) => {
-            found.report("firewall.wireguard_port", "must be a port number, or false for a closed port");
-            None
-        }
-        Some(NumberOrSwitch::Number(number)) => found.port("firewall.wireguard_port", number),
+        Some(PortOrClosed::Closed) => None,
+        Some(PortOrClosed::Port(number)) => found.port("firewall.wireguard_port", number),
     };
     Firewall { ssh_ports, ssh_from, wireguard_port }
 }
 
-fn ssh_ports(numbers: &[i64], found: &mut Findings) -> BTreeSet<u16> {
+fn ssh_ports(numbers: Vec<Entry<i64>>, found: &mut Findings) -> BTreeSet<u16> {
     if numbers.is_empty() {
         // Closing SSH for good is the tunnel's business, when there is one: here it would only lock the operator out.
         found.report("firewall.ssh_ports", "an empty list would lock you out; name a port or write \"auto\"");
     }
-    let mut ports = BTreeSet::new();
-    for (index, &number) in numbers.iter().enumerate() {
-        ports.extend(found.port(&format!("firewall.ssh_ports[{index}]"), number));
-    }
-    ports
+    let numbers = found.elements("firewall.ssh_ports", numbers);
+    numbers.into_iter().filter_map(|(key, number)| found.port(&key, number)).collect()
 }
 
-fn ssh_sources(texts: &[String], found: &mut Findings) -> Vec<IpNet> {
+fn ssh_sources(texts: Vec<Entry<String>>, found: &mut Findings) -> Vec<IpNet> {
     if texts.is_empty() {
         found.report(
             "firewall.ssh_from",
             "an empty list would lock you out; name who may connect, or leave the key away",
         );
     }
-    let mut sources: Vec<IpNet> = Vec::new();
-    for (index, text) in texts.iter().enumerate() {
-        let key = format!("firewall.ssh_from[{index}]");
-        let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+    let (mut sources, mut seen) = (Vec::new(), BTreeSet::new());
+    for (key, text) in found.elements("firewall.ssh_from", texts) {
+        let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         match parsed {
             Ok(source) if source.trunc() != source => {
                 found.report(key, format!("`{text}` has host bits set; the range is {}", source.trunc()));
             }
-            Ok(source) if sources.contains(&source) => found.report(key, format!("{source} is listed twice")),
-            Ok(source) => sources.push(source),
+            // One address to the parser, everybody to most who write it: taken literally it would lock them out.
+            Ok(source) if source.addr().is_unspecified() && source.prefix_len() > 0 => {
+                found.report(key, format!("`{text}` is nobody's address; everybody is 0.0.0.0/0 and ::/0"));
+            }
+            Ok(source) if seen.insert(source) => sources.push(source),
+            Ok(source) => found.report(key, format!("{source} is listed twice")),
             Err(_) => found
                 .report(key, format!("`{text}` is neither an address nor a range (like 203.0.113.7 or 2001:db8::/32)")),
         }
@@ -317,15 +227,16 @@ fn ssh_sources(texts: &[String], found: &mut Findings) -> Vec<IpNet> {
 fn hcloud(raw: RawHcloud, environment: &Environment, found: &mut Findings) -> Hcloud {
     found.unknown("hcloud", &raw.unknown);
     let from_file = found.value("hcloud.endpoint", raw.endpoint);
-    let endpoint = endpoint("hcloud.endpoint", from_file, environment.hcloud_endpoint.as_deref(), found)
-        .unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+    let from_environment = ("HCLOUD_ENDPOINT", environment.hcloud_endpoint.as_deref());
+    let endpoint =
+        endpoint("hcloud.endpoint", from_file, from_environment, found).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
     let token_file = found.value("hcloud.token_file", raw.token_file).unwrap_or_else(|| DEFAULT_TOKEN_FILE.to_owned());
     if !token_file.starts_with('/') {
         found.report("hcloud.token_file", format!("`{token_file}` is no absolute path"));
     }
     let destinations = match found.value("hcloud.destinations", raw.destinations) {
         None => vec![everywhere_v4()],
-        Some(texts) => destinations(&texts, found),
+        Some(texts) => destinations(texts, found),
     };
     let poll_interval = found.value("hcloud.poll_interval", raw.poll_interval).and_then(|text| {
         match humantime::parse_duration(&text) {
@@ -356,11 +267,17 @@ fn hcloud(raw: RawHcloud, environment: &Environment, found: &mut Findings) -> Hc
     }
 }
 
-fn destinations(texts: &[String], found: &mut Findings) -> Vec<Ipv4Net> {
+fn destinations(mut texts: Vec<Entry<String>>, found: &mut Findings) -> Vec<Ipv4Net> {
+    if texts.len() > MAX_DESTINATIONS {
+        found.report(
+            "hcloud.destinations",
+            format!("{} destinations; a Hetzner Network holds at most {MAX_DESTINATIONS} routes", texts.len()),
+        );
+        texts.truncate(MAX_DESTINATIONS);
+    }
     let mut destinations: Vec<Ipv4Net> = Vec::new();
-    for (index, text) in texts.iter().enumerate() {
-        let key = format!("hcloud.destinations[{index}]");
-        let Some(destination) = found.network(&key, text) else { continue };
+    for (key, text) in found.elements("hcloud.destinations", texts) {
+        let Some(destination) = found.network(&key, &text) else { continue };
         // The rules that the API enforces (its documentation of "Add a route to a Network").
         if destination != everywhere_v4() && !is_private(destination) {
             found.report(key, format!("{destination} is neither 0.0.0.0/0 nor inside 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16: Hetzner takes no other"));
@@ -385,12 +302,12 @@ fn destinations(texts: &[String], found: &mut Findings) -> Vec<Ipv4Net> {
 fn endpoint(
     key: &str,
     from_file: Option<String>,
-    from_environment: Option<&str>,
+    (variable, from_environment): (&str, Option<&str>),
     found: &mut Findings,
 ) -> Option<String> {
     let from_file = from_file.and_then(|text| found.base_url(key, &text));
     match from_environment {
-        Some(text) => found.base_url(key, text),
+        Some(text) => found.base_url(variable, text),
         None => from_file,
     }
 }
@@ -407,29 +324,4 @@ fn everywhere_v4() -> Ipv4Net {
 
 fn everywhere_v6() -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)
-}
-
-/// `site.private[0].netwrk` without its index, as the known keys are written.
-fn strip_indices(key: &str) -> String {
-    let mut plain = String::new();
-    let mut inside = false;
-    for c in key.chars() {
-        match c {
-            '[' => inside = true,
-            ']' => inside = false,
-            _ if inside => {}
-            _ => plain.push(c),
-        }
-    }
-    plain
-}
-
-/// The known key, or section, that an unknown one was probably meant to be.
-fn similar(key: &str) -> Option<&'static str> {
-    let sections = KNOWN_KEYS.iter().filter_map(|known| known.split('.').next());
-    let candidates = KNOWN_KEYS.iter().copied().chain(sections);
-    let scored = candidates.map(|known| (strsim::jaro_winkler(key, known), known));
-    // Below this the suggestion would be a guess ("dns" is nobody's slip for "log").
-    let near = scored.filter(|&(score, _)| score > 0.85);
-    near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }

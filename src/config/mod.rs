@@ -5,10 +5,12 @@
 
 mod check;
 mod environment;
+mod findings;
 mod raw;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -154,7 +156,23 @@ pub struct Problem {
 
 impl Problem {
     fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { key: key.into(), reason: reason.into() }
+        Self { key: key.into(), reason: one_line(&reason.into()) }
+    }
+}
+
+/// The text on one line and short enough to read, whatever of the file it quotes: the middle goes, the advice at its end
+/// stays.
+fn one_line(text: &str) -> String {
+    const KEEP: usize = 160;
+    let escape = |text: &str| -> String {
+        let escaped = text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
+        escaped.collect()
+    };
+    let head = text.char_indices().nth(KEEP).map(|(at, _)| at);
+    let tail = text.char_indices().nth_back(KEEP - 1).map(|(at, _)| at);
+    match head.zip(tail) {
+        Some((head, tail)) if head < tail => format!("{} … {}", escape(&text[..head]), escape(&text[tail..])),
+        _ => escape(text),
     }
 }
 
@@ -173,15 +191,13 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The file is too large to be a configuration.
-    #[error("the configuration {} has {bytes} bytes; more than {MAX_FILE_BYTES} are refused", path.display())]
+    #[error("the configuration {} has more than {MAX_FILE_BYTES} bytes", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
-        bytes: u64,
     },
     /// The file is wrong.
     #[error("the configuration {} has {} problem(s)", path.display(), problems.len())]
@@ -206,11 +222,15 @@ impl Error {
 /// Reads and checks the file at `path`.
 pub fn load(path: &Path, environment: &Environment) -> Result<Config, Error> {
     let read_error = |source| Error::Read { path: path.to_owned(), source };
-    let bytes = std::fs::metadata(path).map_err(read_error)?.len();
-    if bytes > MAX_FILE_BYTES {
-        return Err(Error::TooLarge { path: path.to_owned(), bytes });
+    let file = std::fs::File::open(path).map_err(read_error)?;
+    let mut bytes = Vec::new();
+    // Not by the size that the file system tells: a device or a pipe has none.
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read_error)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Error::TooLarge { path: path.to_owned() });
     }
-    let text = std::fs::read_to_string(path).map_err(read_error)?;
+    let text =
+        String::from_utf8(bytes).map_err(|error| read_error(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     parse(&text, environment).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })
 }
 

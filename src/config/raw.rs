@@ -40,38 +40,139 @@ pub(super) enum Entry<T> {
     Bad(String),
 }
 
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Entry<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        Ok(match value.try_into() {
+impl<T: Shape> From<Value> for Entry<T> {
+    fn from(value: Value) -> Self {
+        match T::of(value) {
             Ok(good) => Self::Good(good),
-            Err(error) => Self::Bad(error.message().trim_end().to_owned()),
-        })
+            Err(other) => Self::Bad(format!("expected {}, found {}", T::EXPECTED, found(&other))),
+        }
+    }
+}
+
+impl<'de, T: Shape> Deserialize<'de> for Entry<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// What a value must look like. serde could tell it from the types, but would speak of sequences and Rust's structs.
+pub(super) trait Shape: Sized {
+    /// What the operator is told: `true or false`.
+    const EXPECTED: &'static str;
+    /// The value in its shape, or unchanged if it has another.
+    fn of(value: Value) -> Result<Self, Value>;
+}
+
+/// A value of the wrong shape, as the operator wrote it where that is short.
+fn found(value: &Value) -> String {
+    match value {
+        Value::Array(_) => "a list".to_owned(),
+        Value::Table(_) => "a table".to_owned(),
+        Value::String(text) => format!("{text:?}"),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => value.to_string(),
+    }
+}
+
+impl Shape for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        if let Value::Boolean(switch) = value { Ok(switch) } else { Err(value) }
+    }
+}
+
+impl Shape for i64 {
+    const EXPECTED: &'static str = "a whole number";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        if let Value::Integer(number) = value { Ok(number) } else { Err(value) }
+    }
+}
+
+impl Shape for String {
+    const EXPECTED: &'static str = "a string in quotes";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        if let Value::String(text) = value { Ok(text) } else { Err(value) }
+    }
+}
+
+impl<T: Shape> Shape for Vec<Entry<T>> {
+    const EXPECTED: &'static str = "a list";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        if let Value::Array(values) = value { Ok(values.into_iter().map(Entry::from).collect()) } else { Err(value) }
     }
 }
 
 /// A number that may be left to discovery with the word `auto`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "expected a whole number or \"auto\"")]
-pub(super) enum NumberOrWord {
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum NumberOrAuto {
     Number(i64),
-    Word(String),
+    Auto,
 }
 
-/// A list of numbers that may be left to discovery with the word `auto`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "expected a list of whole numbers or \"auto\"")]
-pub(super) enum NumbersOrWord {
-    Numbers(Vec<i64>),
-    Word(String),
+impl Shape for NumberOrAuto {
+    const EXPECTED: &'static str = "a whole number or \"auto\"";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        match value {
+            Value::Integer(number) => Ok(Self::Number(number)),
+            Value::String(word) if word == "auto" => Ok(Self::Auto),
+            other => Err(other),
+        }
+    }
+}
+
+/// A list of ports that may be left to discovery with the word `auto`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum PortsOrAuto {
+    Ports(Vec<Entry<i64>>),
+    Auto,
+}
+
+impl Shape for PortsOrAuto {
+    const EXPECTED: &'static str = "a list of ports or \"auto\"";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        match value {
+            Value::String(word) if word == "auto" => Ok(Self::Auto),
+            other => Vec::of(other).map(Self::Ports),
+        }
+    }
 }
 
 /// A port, or `false` for a closed one.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "expected a port number or false")]
-pub(super) enum NumberOrSwitch {
-    Number(i64),
-    Switch(bool),
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum PortOrClosed {
+    Port(i64),
+    Closed,
+}
+
+impl Shape for PortOrClosed {
+    const EXPECTED: &'static str = "a port number, or false for a closed port";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        match value {
+            Value::Integer(number) => Ok(Self::Port(number)),
+            Value::Boolean(false) => Ok(Self::Closed),
+            other => Err(other),
+        }
+    }
+}
+
+/// A table with keys of its own. Their values are [`Entry`]s, so reading it cannot fail once it is a table.
+trait Section: DeserializeOwned {}
+
+impl<T: Section> Shape for T {
+    const EXPECTED: &'static str = "a table";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        match value {
+            Value::Table(table) => table.try_into().map_err(|_| Value::Table(Table::new())),
+            other => Err(other),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -94,15 +195,30 @@ pub(super) struct RawLog {
     pub unknown: Table,
 }
 
+impl Section for RawLog {}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RawSite {
     pub public_interface: Entry<String>,
-    pub server_id: Entry<NumberOrWord>,
+    pub server_id: Entry<NumberOrAuto>,
     pub metadata_endpoint: Entry<String>,
-    pub private: Entry<Vec<RawPrivateLink>>,
+    pub private: Entry<RawPrivateLinks>,
     #[serde(flatten)]
     pub unknown: Table,
+}
+
+impl Section for RawSite {}
+
+#[derive(Debug)]
+pub(super) struct RawPrivateLinks(pub Vec<Entry<RawPrivateLink>>);
+
+impl Shape for RawPrivateLinks {
+    const EXPECTED: &'static str = "[[site.private]] blocks, in double brackets";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        Vec::of(value).map(Self)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -116,6 +232,8 @@ pub(super) struct RawPrivateLink {
     pub unknown: Table,
 }
 
+impl Section for RawPrivateLink {}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RawNat {
@@ -124,15 +242,19 @@ pub(super) struct RawNat {
     pub unknown: Table,
 }
 
+impl Section for RawNat {}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RawFirewall {
-    pub ssh_ports: Entry<NumbersOrWord>,
-    pub ssh_from: Entry<Vec<String>>,
-    pub wireguard_port: Entry<NumberOrSwitch>,
+    pub ssh_ports: Entry<PortsOrAuto>,
+    pub ssh_from: Entry<Vec<Entry<String>>>,
+    pub wireguard_port: Entry<PortOrClosed>,
     #[serde(flatten)]
     pub unknown: Table,
 }
+
+impl Section for RawFirewall {}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -140,19 +262,34 @@ pub(super) struct RawHcloud {
     pub enabled: Entry<bool>,
     pub endpoint: Entry<String>,
     pub token_file: Entry<String>,
-    pub destinations: Entry<Vec<String>>,
+    pub destinations: Entry<Vec<Entry<String>>>,
     pub take_over: Entry<bool>,
     pub poll_interval: Entry<String>,
     #[serde(flatten)]
     pub unknown: Table,
 }
 
+impl Section for RawHcloud {}
+
 /// Reads the file's text. Only bad syntax ends here: wrong shapes and unknown keys travel on inside the result.
 pub(super) fn parse(text: &str) -> Result<RawConfig, Vec<Problem>> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map_or_else(|| "the file".to_owned(), |span| position(text, span.start));
-        vec![Problem::new(at, error.message().trim_end().replace('\n', ", "))]
+        let literal = error.span().and_then(|span| text.get(span)).unwrap_or_default();
+        let reason = if is_too_large(literal) {
+            format!("{literal} is larger than any number that is meant here")
+        } else {
+            error.message().trim_end().replace('\n', ", ")
+        };
+        vec![Problem::new(at, reason)]
     })
+}
+
+/// A whole number beyond 64 bits, which ends the read: TOML promises no more (TOML 1.0, "Integer").
+fn is_too_large(literal: &str) -> bool {
+    let plain = literal.replace('_', "");
+    let digits = plain.trim_start_matches(['+', '-']);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && plain.parse::<i64>().is_err()
 }
 
 /// `line 3, column 7` of a byte offset, both counted from one as editors do.

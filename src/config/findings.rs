@@ -1,0 +1,221 @@
+//! The account of what is wrong, and the checks that several keys share.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use toml::Table;
+
+use super::Problem;
+use super::raw::{Entry, KNOWN_KEYS};
+use crate::net::{InterfaceName, InvalidInterfaceName};
+
+/// Ids of the API are positive and below 2^53 (Hetzner API documentation: they fit a JSON number).
+const MAX_ID: i64 = (1 << 53) - 1;
+/// Below this a suggestion would be a guess ("dns" is nobody's slip for "log").
+const RESEMBLANCE: f64 = 0.85;
+
+/// The problems found so far.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub problems: Vec<Problem>,
+}
+
+impl Findings {
+    pub(super) fn report(&mut self, key: impl Into<String>, reason: impl Into<String>) {
+        self.problems.push(Problem::new(key, reason));
+    }
+
+    /// The value if there is one of the right shape; a wrong shape is reported.
+    pub(super) fn value<T>(&mut self, key: &str, entry: Entry<T>) -> Option<T> {
+        match entry {
+            Entry::Absent => None,
+            Entry::Good(value) => Some(value),
+            Entry::Bad(reason) => {
+                self.report(key, reason);
+                None
+            }
+        }
+    }
+
+    pub(super) fn section<T: Default>(&mut self, key: &str, entry: Entry<T>) -> T {
+        self.value(key, entry).unwrap_or_default()
+    }
+
+    /// The text if there is one, or `None` for `auto`.
+    pub(super) fn unless_auto(&mut self, key: &str, entry: Entry<String>) -> Option<String> {
+        self.value(key, entry).filter(|text| text != "auto")
+    }
+
+    /// The list's elements of the right shape, each with its own key: `firewall.ssh_from[1]`.
+    pub(super) fn elements<T>(&mut self, key: &str, list: Vec<Entry<T>>) -> Vec<(String, T)> {
+        let mut elements = Vec::with_capacity(list.len());
+        for (index, entry) in list.into_iter().enumerate() {
+            let key = format!("{key}[{index}]");
+            if let Some(element) = self.value(&key, entry) {
+                elements.push((key, element));
+            }
+        }
+        elements
+    }
+
+    pub(super) fn interface(&mut self, key: &str, text: &str) -> Option<InterfaceName> {
+        text.parse().map_err(|error: InvalidInterfaceName| self.report(key, error.to_string())).ok()
+    }
+
+    pub(super) fn address(&mut self, key: &str, text: &str) -> Option<Ipv4Addr> {
+        text.parse().map_err(|_| self.report(key, format!("`{text}` is no IPv4 address (like 10.0.0.2)"))).ok()
+    }
+
+    /// Keys that the section does not have, each with the known one that looks most like it.
+    pub(super) fn unknown(&mut self, section: &str, unknown: &Table) {
+        for name in unknown.keys() {
+            let reason = match similar(section, name) {
+                Some(known) => format!("unknown key; did you mean `{known}`?"),
+                None => "unknown key".to_owned(),
+            };
+            self.report(dotted(section, name), reason);
+        }
+    }
+
+    /// A port from 1 to 65535.
+    pub(super) fn port(&mut self, key: &str, number: i64) -> Option<u16> {
+        let port = u16::try_from(number).ok().filter(|&port| port > 0);
+        if port.is_none() {
+            self.report(key, format!("{number} is no port (1 to 65535)"));
+        }
+        port
+    }
+
+    pub(super) fn id(&mut self, key: &str, number: i64) -> Option<u64> {
+        let id = u64::try_from(number).ok().filter(|_| (1..=MAX_ID).contains(&number));
+        if id.is_none() {
+            self.report(key, format!("{number} is no id of the Hetzner API (1 to {MAX_ID})"));
+        }
+        id
+    }
+
+    /// A range written by its first address: `10.0.0.1/16` is more likely a slip than meant.
+    pub(super) fn network(&mut self, key: &str, text: &str) -> Option<Ipv4Net> {
+        let Ok(network) = text.parse::<Ipv4Net>() else {
+            self.report(key, format!("`{text}` is no IPv4 range (like 10.0.0.0/16)"));
+            return None;
+        };
+        if network.trunc() != network {
+            self.report(key, format!("`{text}` has host bits set; the range is {}", network.trunc()));
+            return None;
+        }
+        Some(network)
+    }
+
+    /// An `http(s)` base URL without a trailing slash.
+    pub(super) fn base_url(&mut self, key: &str, text: &str) -> Option<String> {
+        let url = match reqwest::Url::parse(text) {
+            Ok(url) => url,
+            Err(error) => {
+                // Without the text, for the reason below.
+                self.report(key, format!("is no URL: {error}"));
+                return None;
+            }
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            // Not shown: it may be a password that somebody reads over a shoulder, or in the journal.
+            self.report(key, "must not hold a user or a password");
+        } else if !matches!(url.scheme(), "http" | "https") {
+            self.report(key, format!("`{text}` is neither an http nor an https URL"));
+        } else if url.query().is_some() || url.fragment().is_some() {
+            self.report(key, format!("`{text}` must be a plain base URL: no query or fragment"));
+        } else {
+            // The parsed form: the text may have spaces around it, which would end up in the middle of a path.
+            return Some(url.as_str().trim_end_matches('/').to_owned());
+        }
+        None
+    }
+}
+
+/// The key as it would stand in the file, on one line whatever the name holds.
+fn dotted(section: &str, name: &str) -> String {
+    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    let name = if bare { name.to_owned() } else { format!("{name:?}") };
+    if section.is_empty() { name } else { format!("{section}.{name}") }
+}
+
+/// The known key, or section, that an unknown one was probably meant to be.
+///
+/// Only last parts are compared, since whole keys of one section look alike by their beginning; among equals the one of
+/// the same section wins.
+fn similar(section: &str, name: &str) -> Option<&'static str> {
+    let section = section.split('[').next().unwrap_or_default();
+    let name = name.to_lowercase();
+    let sections = KNOWN_KEYS.iter().filter_map(|known| known.rsplit_once('.')).map(|(section, _)| section);
+    let scored = KNOWN_KEYS.iter().copied().chain(sections).map(|known| {
+        let (known_section, known_name) = known.rsplit_once('.').unwrap_or(("", known));
+        (strsim::jaro_winkler(&name, known_name), known_section == section, known)
+    });
+    let near = scored.filter(|&(resemblance, ..)| resemblance > RESEMBLANCE);
+    near.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(.., known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_led_to_the_key_that_was_meant() {
+        for (section, slip, meant) in [
+            ("", "firewal", Some("firewall")),
+            ("", "HCloud", Some("hcloud")),
+            ("", "private", Some("site.private")),
+            ("", "ssh_from", Some("firewall.ssh_from")),
+            ("", "dns", None),
+            ("", "", None),
+            ("hcloud", "take_ovr", Some("hcloud.take_over")),
+            ("hcloud", "ssh_from", Some("firewall.ssh_from")),
+            ("hcloud", "x", None),
+            ("firewall", "ssh_port", Some("firewall.ssh_ports")),
+            ("firewall", "rules", None),
+            ("site", "public_iface", Some("site.public_interface")),
+            ("site", "interface", Some("site.private.interface")),
+            ("site", "privat", Some("site.private")),
+            ("site.private[3]", "netwrk", Some("site.private.network")),
+            ("site.private[3]", "gateway", None),
+            ("nat", "private", Some("site.private")),
+        ] {
+            assert_eq!(similar(section, slip), meant, "{slip} in [{section}]");
+        }
+    }
+
+    #[test]
+    fn a_key_that_needs_quotes_is_shown_in_quotes() {
+        assert_eq!(dotted("hcloud", "take-over_2"), "hcloud.take-over_2");
+        assert_eq!(dotted("", "log.level"), "\"log.level\"");
+        assert_eq!(dotted("site.private[0]", "a\nb"), "site.private[0].\"a\\nb\"");
+        assert_eq!(dotted("nat", ""), "nat.\"\"");
+    }
+
+    #[test]
+    fn a_base_url_is_kept_in_its_parsed_form() {
+        let mut found = Findings::default();
+        for (text, kept) in [
+            ("https://api.hetzner.cloud/v1", "https://api.hetzner.cloud/v1"),
+            ("https://api.hetzner.cloud/v1/", "https://api.hetzner.cloud/v1"),
+            ("http://169.254.169.254", "http://169.254.169.254"),
+            ("http://169.254.169.254//", "http://169.254.169.254"),
+            (" HTTP://LocalHost:8080/v1 \n", "http://localhost:8080/v1"),
+            ("http://[fe80::1]:80", "http://[fe80::1]"),
+        ] {
+            assert_eq!(found.base_url("key", text).as_deref(), Some(kept), "{text}");
+        }
+        assert_eq!(found.problems, []);
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_repeated() {
+        let mut found = Findings::default();
+        for text in
+            ["https://user:secret@host/v1", "https://:secret@host/v1", "https://secret@host/v1", "ftp://x:secret@y"]
+        {
+            assert_eq!(found.base_url("hcloud.endpoint", text), None, "{text}");
+        }
+        assert_eq!(found.problems, vec![Problem::new("hcloud.endpoint", "must not hold a user or a password"); 4]);
+    }
+}

@@ -1,0 +1,119 @@
+//! What the environment adds, and which of two sources wins.
+
+use super::*;
+
+fn with(change: impl FnOnce(&mut Environment)) -> Environment {
+    let mut environment = Environment::default();
+    change(&mut environment);
+    environment
+}
+
+#[test]
+fn an_endpoint_of_the_environment_wins_over_the_file() {
+    let text =
+        "[hcloud]\nendpoint = \"https://file.example/v1\"\n[site]\nmetadata_endpoint = \"http://file.example\"\n";
+    let environment = with(|environment| {
+        environment.hcloud_endpoint = Some("http://127.0.0.1:8080/v1/".to_owned());
+        environment.hcloud_metadata_endpoint = Some("http://127.0.0.1:8081".to_owned());
+    });
+    let mut config = defaults();
+    config.hcloud.endpoint = "https://file.example/v1".to_owned();
+    config.site.metadata_endpoint = "http://file.example".to_owned();
+    assert_eq!(parse(text, &Environment::default()), Ok(config));
+
+    let mut config = defaults();
+    config.hcloud.endpoint = "http://127.0.0.1:8080/v1".to_owned();
+    config.site.metadata_endpoint = "http://127.0.0.1:8081".to_owned();
+    assert_eq!(parse(text, &environment), Ok(config.clone()));
+    assert_eq!(parse("", &environment), Ok(config));
+}
+
+#[test]
+fn a_bad_endpoint_is_told_under_the_name_of_where_it_stands() {
+    let environment = with(|environment| {
+        environment.hcloud_endpoint = Some("localhost".to_owned());
+        environment.hcloud_metadata_endpoint = Some("file:///etc/passwd".to_owned());
+    });
+    let problems = parse("[hcloud]\nendpoint = \"https://u:p@h\"\n", &environment).unwrap_err();
+    let expected = [
+        Problem::new("HCLOUD_ENDPOINT", "is no URL: relative URL without a base"),
+        Problem::new("HCLOUD_METADATA_ENDPOINT", "`file:///etc/passwd` is neither an http nor an https URL"),
+        Problem::new("hcloud.endpoint", "must not hold a user or a password"),
+    ];
+    assert_eq!(problems, expected);
+}
+
+#[test]
+fn the_token_is_looked_for_in_credential_file_variable_file_and_variable_in_this_order() {
+    let environment = with(|environment| {
+        environment.credentials_directory = Some("/run/credentials/bastiond.service".into());
+        environment.hcloud_token_file = Some("/root/token".into());
+        environment.hcloud_token = Some(Secret::new("the-token".to_owned()));
+    });
+    let config = parse("[hcloud]\ntoken_file = \"/srv/token\"\n", &environment).unwrap();
+    let expected = TokenSource {
+        files: vec!["/run/credentials/bastiond.service/hcloud-token".into(), "/srv/token".into(), "/root/token".into()],
+        value: Some(Secret::new("the-token".to_owned())),
+    };
+    assert_eq!(config.hcloud.token, expected);
+    assert_eq!(config.hcloud.token.value.as_ref().map(Secret::expose), Some("the-token"));
+}
+
+#[test]
+fn every_token_source_may_be_the_only_one() {
+    let default = || PathBuf::from("/etc/bastiond/hcloud-token");
+    let cases: [(Environment, TokenSource); 4] = [
+        (Environment::default(), TokenSource { files: vec![default()], value: None }),
+        (
+            with(|environment| environment.credentials_directory = Some("/run/c".into())),
+            TokenSource { files: vec!["/run/c/hcloud-token".into(), default()], value: None },
+        ),
+        (
+            with(|environment| environment.hcloud_token_file = Some("/root/token".into())),
+            TokenSource { files: vec![default(), "/root/token".into()], value: None },
+        ),
+        (
+            with(|environment| environment.hcloud_token = Some(Secret::new("t".to_owned()))),
+            TokenSource { files: vec![default()], value: Some(Secret::new("t".to_owned())) },
+        ),
+    ];
+    for (environment, expected) in cases {
+        assert_eq!(parse("", &environment).unwrap().hcloud.token, expected, "{environment:?}");
+    }
+}
+
+#[test]
+fn the_network_of_the_environment_is_kept_as_it_is() {
+    for network in ["1234", "production"] {
+        let environment = with(|environment| environment.hcloud_network = Some(network.to_owned()));
+        let mut config = defaults();
+        config.hcloud.network = Some(network.to_owned());
+        assert_eq!(parse("", &environment), Ok(config));
+    }
+}
+
+#[test]
+fn the_token_never_shows_itself() {
+    let environment = with(|environment| environment.hcloud_token = Some(Secret::new("s3cr3t".to_owned())));
+    let config = parse("", &environment).unwrap();
+    for text in [format!("{config:?}"), format!("{environment:#?}"), format!("{:?}", config.hcloud.token)] {
+        assert!(text.contains("[redacted]") && !text.contains("s3cr3t"), "{text}");
+    }
+}
+
+#[test]
+fn the_directories_are_those_of_systemd_or_of_the_package() {
+    let environment = with(|environment| {
+        environment.runtime_directory = Some("/run/other".into());
+        environment.state_directory = Some("/srv/state".into());
+    });
+    let default = Environment::default();
+    assert_eq!(
+        [default.runtime_directory(), default.state_directory()],
+        ["/run/bastiond", "/var/lib/bastiond"].map(PathBuf::from)
+    );
+    assert_eq!(
+        [environment.runtime_directory(), environment.state_directory()],
+        ["/run/other", "/srv/state"].map(PathBuf::from)
+    );
+}

@@ -1,0 +1,77 @@
+//! `config.example.toml` is documentation that cannot go stale.
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../config.example.toml");
+
+/// The lines in force, with commented keys (`#interface = …`, without a space as prose has it) made active.
+fn uncommented() -> String {
+    let is_commented_key = |line: &str| {
+        let rest = line.strip_prefix('#').unwrap_or_default();
+        rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[')
+    };
+    let lines = EXAMPLE.lines().map(|line| if is_commented_key(line) { &line[1..] } else { line });
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// Every key of a file, dotted, without the numbers of blocks.
+fn keys(text: &str) -> BTreeSet<String> {
+    fn collect(section: &str, table: &toml::Table, keys: &mut BTreeSet<String>) {
+        for (name, value) in table {
+            let key = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+            match value {
+                toml::Value::Table(table) => collect(&key, table, keys),
+                toml::Value::Array(blocks) if blocks.iter().any(toml::Value::is_table) => {
+                    blocks.iter().filter_map(toml::Value::as_table).for_each(|block| collect(&key, block, keys));
+                }
+                _ => {
+                    keys.insert(key);
+                }
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    collect("", &text.parse().unwrap(), &mut found);
+    found
+}
+
+fn known() -> BTreeSet<String> {
+    KNOWN_KEYS.iter().map(|&key| key.to_owned()).collect()
+}
+
+#[test]
+fn the_example_means_the_same_as_an_empty_file() {
+    assert_eq!(parse(EXAMPLE, &Environment::default()), Ok(defaults()));
+    assert_eq!(parse("", &Environment::default()), Ok(defaults()));
+}
+
+#[test]
+fn the_example_documents_every_key_and_no_other() {
+    assert_eq!(keys(&uncommented()), known());
+}
+
+#[test]
+fn every_key_with_a_default_is_in_force_in_the_example() {
+    let active: BTreeSet<String> = known().into_iter().filter(|key| !key.starts_with("site.private.")).collect();
+    assert_eq!(keys(EXAMPLE), active);
+}
+
+#[test]
+fn the_commented_part_of_the_example_is_right_too() {
+    let mut config = defaults();
+    config.site.private = vec![PrivateLink {
+        address: Some(Ipv4Addr::new(10, 0, 0, 2)),
+        network_id: Some(NetworkId(1234)),
+        ..link("enp7s0", "10.0.0.0/16")
+    }];
+    assert_eq!(parse(&uncommented(), &Environment::default()), Ok(config));
+}
+
+#[test]
+fn a_comment_stands_above_every_key_of_the_example() {
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    let is_key = |line: &str| line.trim_start_matches('#').starts_with(|c: char| c.is_ascii_lowercase());
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| is_key(line)) {
+        assert!(index > 0 && lines[index - 1].trim_start_matches('#').starts_with(' '), "nothing is said of {line}");
+    }
+}
