@@ -1,0 +1,251 @@
+//! `/networks` and their actions.
+
+use serde_json::{Value, json};
+
+use super::body::{ADDRESS, BOOL, CIDR, Fields, ID, LABELS, NAME, OBJECTS, TEXT};
+use super::front::{Answer, Call};
+use super::listing::{filter, list, page, sort};
+use super::locations::is_zone;
+use super::{ApiError, Endpoint, actions, schema};
+use crate::cloud::change::Change;
+use crate::cloud::ids::{NetworkId, ServerId};
+use crate::cloud::refusal::Refusal;
+use crate::cloud::routes::{self, Route};
+use crate::cloud::state::{Attachment, Network, Resource, Server, Subnet, SubnetKind, World};
+use crate::cloud::subnets;
+
+pub(super) const ENDPOINTS: &[Endpoint] = &[
+    Endpoint::get("/networks", list_networks),
+    Endpoint::post("/networks", create),
+    Endpoint::get("/networks/{id}", get),
+    Endpoint::put("/networks/{id}", update),
+    Endpoint::delete("/networks/{id}", delete),
+    Endpoint::get("/networks/{id}/members", members),
+    Endpoint::get("/networks/actions", all_actions),
+    Endpoint::get("/networks/{id}/actions", own_actions),
+    Endpoint::get("/networks/{id}/actions/{action_id}", own_action),
+    Endpoint::post("/networks/{id}/actions/add_route", add_route),
+    Endpoint::post("/networks/{id}/actions/delete_route", delete_route),
+    Endpoint::post("/networks/{id}/actions/add_subnet", add_subnet),
+    Endpoint::post("/networks/{id}/actions/delete_subnet", delete_subnet),
+    Endpoint::post("/networks/{id}/actions/change_ip_range", change_ip_range),
+    Endpoint::post("/networks/{id}/actions/change_protection", change_protection),
+];
+
+/// The network of the path, and the world around it.
+fn network_of(call: &Call<'_>) -> Result<(NetworkId, World), ApiError> {
+    let id = call.id("id", "network")?;
+    let world = call.visible();
+    world.network(id)?;
+    Ok((id, world))
+}
+
+fn rendered(world: &World, id: NetworkId) -> Result<Value, ApiError> {
+    Ok(json!({ "network": schema::network(world, world.network(id)?) }))
+}
+
+fn list_networks(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let world = call.visible();
+    list(call, "networks", world.networks.values().cloned(), |network| schema::network(&world, network))
+}
+
+fn get(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (id, world) = network_of(call)?;
+    Ok(Answer::ok(rendered(&world, id)?))
+}
+
+fn create(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let known = ["name", "ip_range", "labels", "subnets", "routes", "expose_routes_to_vswitch"];
+    let fields = Fields::closed(call.body, &known)?;
+    let mut network = Network {
+        id: NetworkId(0),
+        name: fields.required("name", &NAME)?,
+        ip_range: fields.required("ip_range", &CIDR)?,
+        subnets: Vec::new(),
+        routes: Vec::new(),
+        delete_protection: false,
+        labels: fields.optional("labels", &LABELS)?.unwrap_or_default(),
+        created: call.now,
+        expose_routes_to_vswitch: fields.optional("expose_routes_to_vswitch", &BOOL)?.unwrap_or(false),
+    };
+    check_name(&call.project.world, &network.name, None)?;
+    subnets::check_range(network.ip_range)?;
+    for wanted in fields.optional("subnets", &OBJECTS)?.unwrap_or_default() {
+        let subnet = subnet_of(&wanted.only(&SUBNET_FIELDS)?, &network)?;
+        subnets::check(&network, &subnet)?;
+        network.subnets.push(subnet);
+    }
+    for wanted in fields.optional("routes", &OBJECTS)?.unwrap_or_default() {
+        let route = route_of(&wanted.only(&ROUTE_FIELDS)?)?;
+        routes::check(&network, &route)?;
+        network.routes.push(route);
+    }
+    network.id = NetworkId(call.project.next_id());
+    let id = network.id;
+    call.project.world.networks.insert(id, network);
+    Ok(Answer::created(rendered(&call.visible(), id)?))
+}
+
+fn update(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (id, _) = network_of(call)?;
+    let fields = Fields::closed(call.body, &["name", "labels", "expose_routes_to_vswitch"])?;
+    let name = fields.optional("name", &NAME)?;
+    let labels = fields.optional("labels", &LABELS)?;
+    let expose_routes_to_vswitch = fields.optional("expose_routes_to_vswitch", &BOOL)?;
+    call.check_lock(Resource::Network(id))?;
+    if let Some(name) = &name {
+        check_name(&call.project.world, name, Some(id))?;
+    }
+    let network = call.project.world.network_mut(id)?;
+    network.name = name.unwrap_or_else(|| network.name.clone());
+    // The whole map: labels that are not named are gone.
+    network.labels = labels.unwrap_or_else(|| network.labels.clone());
+    network.expose_routes_to_vswitch = expose_routes_to_vswitch.unwrap_or(network.expose_routes_to_vswitch);
+    Ok(Answer::ok(rendered(&call.visible(), id)?))
+}
+
+fn check_name(world: &World, name: &str, but: Option<NetworkId>) -> Result<(), ApiError> {
+    let taken = world.networks.values().any(|other| other.name == name && Some(other.id) != but);
+    if taken { Err(Refusal::NameTaken.into()) } else { Ok(()) }
+}
+
+/// "Attached resources will be detached automatically."
+fn delete(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (id, world) = network_of(call)?;
+    call.check_lock(Resource::Network(id))?;
+    if world.network(id)?.delete_protection {
+        return Err(Refusal::Protected(id).into());
+    }
+    for server in call.project.world.servers.values_mut() {
+        server.attachments.retain(|attachment| attachment.network != id);
+    }
+    call.project.world.networks.remove(&id);
+    Ok(Answer::no_content())
+}
+
+/// A row of the member list.
+struct Member {
+    server: ServerId,
+    status: &'static str,
+    attachment: Attachment,
+    json: Value,
+}
+
+fn members(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (id, world) = network_of(call)?;
+    let network = world.network(id)?;
+    let row = |server: &Server, attachment: &Attachment| {
+        let status = schema::member_status(&call.project.actions, server, id);
+        let json = schema::member(network, server, attachment, status);
+        Member { server: server.id, status, attachment: attachment.clone(), json }
+    };
+    let attached = world.members(id).map(|(server, attachment)| row(server, attachment));
+    // Those on their way in are listed already.
+    let coming = call.project.actions.running().filter_map(|action| match &action.change {
+        Change::Attach { server, attachment } if attachment.network == id => {
+            let server = world.server(*server).ok()?;
+            server.attachment(id).is_none().then(|| row(server, attachment))
+        }
+        _ => None,
+    });
+    let is_kind = filter(call.query, "type", &["server", "load_balancer"])?;
+    let is_status = filter(call.query, "status", &["ok", "attaching", "detaching", "updating", "error"])?;
+    let is_subnet = filter(call.query, "subnet", &[])?;
+    let wanted = |member: &Member| {
+        let subnet = member.json["subnet"].as_str().unwrap_or_default();
+        is_kind("server") && is_status(member.status) && is_subnet(subnet)
+    };
+    let mut members: Vec<Member> = attached.chain(coming).filter(wanted).collect();
+    sort(
+        &mut members,
+        call.query,
+        &[
+            ("id", |a, b| a.server.cmp(&b.server)),
+            ("type", |_, _| std::cmp::Ordering::Equal),
+            ("status", |a, b| a.status.cmp(b.status)),
+            ("ip", |a, b| a.attachment.ip.cmp(&b.attachment.ip)),
+        ],
+    )?;
+    page(call, "members", &members, |member| member.json.clone())
+}
+
+fn all_actions(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    actions::history(call, |resource| matches!(resource, Resource::Network(_)))
+}
+
+fn own_actions(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (id, _) = network_of(call)?;
+    actions::history(call, |resource| resource == Resource::Network(id))
+}
+
+fn own_action(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (id, _) = network_of(call)?;
+    actions::get_of(call, Resource::Network(id))
+}
+
+const ROUTE_FIELDS: [&str; 2] = ["destination", "gateway"];
+
+fn route_of(fields: &Fields) -> Result<Route, ApiError> {
+    Ok(Route { destination: fields.required("destination", &CIDR)?, gateway: fields.required("gateway", &ADDRESS)? })
+}
+
+fn add_route(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (network, _) = network_of(call)?;
+    let route = route_of(&Fields::closed(call.body, &ROUTE_FIELDS)?)?;
+    call.start(Change::AddRoute { network, route })
+}
+
+fn delete_route(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (network, _) = network_of(call)?;
+    let route = route_of(&Fields::closed(call.body, &ROUTE_FIELDS)?)?;
+    call.start(Change::DeleteRoute { network, route })
+}
+
+const SUBNET_FIELDS: [&str; 4] = ["type", "ip_range", "network_zone", "vswitch_id"];
+
+fn subnet_of(fields: &Fields, network: &Network) -> Result<Subnet, ApiError> {
+    let kind = match fields.required("type", &TEXT)?.as_str() {
+        "cloud" => SubnetKind::Cloud,
+        "server" => SubnetKind::Server,
+        "vswitch" => {
+            let id = fields.optional("vswitch_id", &ID)?.ok_or(Refusal::VswitchMissing)?;
+            SubnetKind::Vswitch { id }
+        }
+        _ => return Err(ApiError::invalid_field("type", "must be cloud, server or vswitch")),
+    };
+    let network_zone = fields.required("network_zone", &TEXT)?;
+    if !is_zone(&network_zone) {
+        return Err(ApiError::invalid_field("network_zone", "is not a network zone"));
+    }
+    let ip_range = match fields.optional("ip_range", &CIDR)? {
+        Some(ip_range) => ip_range,
+        None => subnets::first_free(network)?,
+    };
+    Ok(Subnet { kind, ip_range, network_zone })
+}
+
+fn add_subnet(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (network, world) = network_of(call)?;
+    let fields = Fields::closed(call.body, &SUBNET_FIELDS)?;
+    let subnet = subnet_of(&fields, world.network(network)?)?;
+    call.start(Change::AddSubnet { network, subnet })
+}
+
+fn delete_subnet(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (network, _) = network_of(call)?;
+    let ip_range = Fields::closed(call.body, &["ip_range"])?.required("ip_range", &CIDR)?;
+    call.start(Change::DeleteSubnet { network, ip_range })
+}
+
+fn change_ip_range(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (network, _) = network_of(call)?;
+    let ip_range = Fields::closed(call.body, &["ip_range"])?.required("ip_range", &CIDR)?;
+    call.start(Change::ExtendIpRange { network, ip_range })
+}
+
+fn change_protection(call: &mut Call<'_>) -> Result<Answer, ApiError> {
+    let (network, world) = network_of(call)?;
+    let wanted = Fields::closed(call.body, &["delete"])?.optional("delete", &BOOL)?;
+    let delete = wanted.unwrap_or(world.network(network)?.delete_protection);
+    call.start(Change::Protect { network, delete })
+}

@@ -1,0 +1,135 @@
+//! Other programs in the project, with habits of their own.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+use super::Cloud;
+use super::ids::NetworkId;
+use super::routes::Route;
+
+impl Cloud {
+    /// Lets a Kubernetes route controller loose on a network, as hcloud-cloud-controller-manager runs it: every period
+    /// it deletes the routes that touch its cluster CIDR and are none of its nodes', and it adds those that are
+    /// missing. It keeps to its own until the handle is dropped, or after `max_passes`.
+    ///
+    /// A route counts as touching when its first or its last address lies inside the CIDR
+    /// (kubernetes/cloud-provider, `isResponsibleForRoute`): a default route touches no private one.
+    pub fn spawn_route_controller(
+        &self,
+        network: NetworkId,
+        cluster_cidr: Ipv4Net,
+        nodes: Vec<Route>,
+        period: Duration,
+        max_passes: u32,
+    ) -> RouteController {
+        let (stop, stopped) = channel();
+        let cloud = self.clone();
+        let pass = move || {
+            for _ in 0..max_passes {
+                cloud.route_controller_pass(network, cluster_cidr, &nodes);
+                if stopped.recv_timeout(period) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        };
+        RouteController { stop: Some(stop), thread: Some(std::thread::spawn(pass)) }
+    }
+
+    fn route_controller_pass(&self, network: NetworkId, cluster_cidr: Ipv4Net, nodes: &[Route]) {
+        self.with(|project, _| {
+            let Some(network) = project.world.networks.get_mut(&network) else { return };
+            network.routes = after_a_pass(&network.routes, cluster_cidr, nodes);
+        });
+    }
+}
+
+/// The routes that a route controller leaves behind.
+fn after_a_pass(routes: &[Route], cluster_cidr: Ipv4Net, nodes: &[Route]) -> Vec<Route> {
+    let is_responsible = |route: &Route| {
+        let destination = route.destination;
+        cluster_cidr.contains(&destination.network()) || cluster_cidr.contains(&destination.broadcast())
+    };
+    let mut left: Vec<Route> =
+        routes.iter().filter(|route| !is_responsible(route) || nodes.contains(route)).copied().collect();
+    let missing = nodes.iter().filter(|node| !left.contains(node)).copied().collect::<Vec<_>>();
+    left.extend(missing);
+    left
+}
+
+/// A route controller at work; dropping it ends it.
+#[derive(Debug)]
+pub struct RouteController {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RouteController {
+    /// Ends it and waits for the end of its pass.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for RouteController {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in it has been printed; here it would only hide the test's own.
+            thread.join().ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::samples::route;
+
+    #[test]
+    fn a_route_controller_keeps_to_routes_that_touch_its_cluster() {
+        let cluster: Ipv4Net = "10.244.0.0/16".parse().unwrap();
+        let nodes = ["10.244.1.0/24 via 10.0.0.4", "10.244.2.0/24 via 10.0.0.5"].map(route);
+        let before = [
+            "0.0.0.0/0 via 10.0.0.2",      // touches nothing private
+            "10.244.1.0/24 via 10.0.0.4",  // a node's
+            "10.244.9.0/24 via 10.0.0.2",  // a tunnel's, inside the cluster
+            "10.8.0.0/24 via 10.0.0.2",    // a tunnel's, outside
+            "10.244.2.0/24 via 10.0.0.9",  // a node's, by the wrong gateway
+            "192.168.0.0/16 via 10.0.0.2", // outside
+        ]
+        .map(route);
+        let after = [
+            "0.0.0.0/0 via 10.0.0.2",
+            "10.244.1.0/24 via 10.0.0.4",
+            "10.8.0.0/24 via 10.0.0.2",
+            "192.168.0.0/16 via 10.0.0.2",
+            "10.244.2.0/24 via 10.0.0.5",
+        ]
+        .map(route);
+        assert_eq!(after_a_pass(&before, cluster, &nodes), after);
+        assert_eq!(after_a_pass(&after, cluster, &nodes), after);
+    }
+
+    #[test]
+    fn a_route_controller_works_until_it_is_stopped() {
+        let cloud = Cloud::default();
+        let network = cloud.create_network("private", "10.0.0.0/8".parse().unwrap(), &[]);
+        let cluster: Ipv4Net = "10.244.0.0/16".parse().unwrap();
+        let (vpn, node) = (route("10.244.9.0/24 via 10.0.0.2"), route("10.244.1.0/24 via 10.0.0.4"));
+        let add_vpn = || cloud.put_route(network, vpn.destination, vpn.gateway);
+        add_vpn();
+        let controller = cloud.spawn_route_controller(network, cluster, vec![node], Duration::from_millis(1), 10_000);
+        let settled = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            cloud.routes(network) == [node]
+        });
+        assert!(settled, "{:?}", cloud.routes(network));
+        controller.stop();
+        add_vpn();
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(cloud.routes(network), [node, vpn]);
+    }
+}
