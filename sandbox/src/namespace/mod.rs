@@ -164,8 +164,7 @@ impl Namespace {
 
     /// Applies a script of `nft`, all or nothing. Returns what `nft` printed, as for `list ruleset`.
     pub fn nft(&self, script: &str) -> Result<String, Error> {
-        // nft 1.0.6 wants the last line ended.
-        self.fed("nft", &["-f", "-"], &format!("{script}\n"))
+        self.fed("nft", &["-f", "-"], script)
     }
 
     /// Asks `nft` in JSON, as with `list ruleset`, and reads the answer as a `T`.
