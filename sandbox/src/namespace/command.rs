@@ -1,0 +1,93 @@
+//! Programs that run inside a namespace.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::process::{Child, ExitStatus, Output, Stdio};
+
+use super::Namespace;
+
+/// [`std::process::Command`], started by a thread that is inside the namespace; a child process begins where the thread
+/// that made it is.
+#[derive(Debug)]
+pub struct Command<'a> {
+    namespace: &'a Namespace,
+    command: std::process::Command,
+}
+
+impl<'a> Command<'a> {
+    pub(super) fn new(namespace: &'a Namespace, program: &str) -> Self {
+        Self { namespace, command: std::process::Command::new(program) }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    /// Sets a variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Takes a variable out of the environment.
+    #[must_use]
+    pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// Sets the working directory.
+    #[must_use]
+    pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
+        self.command.current_dir(directory);
+        self
+    }
+
+    /// Where its input comes from.
+    #[must_use]
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.command.stdin(stdin);
+        self
+    }
+
+    /// Where its output goes.
+    #[must_use]
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.command.stdout(stdout);
+        self
+    }
+
+    /// Where its complaints go.
+    #[must_use]
+    pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.command.stderr(stderr);
+        self
+    }
+
+    /// Starts it. Who drops the child without waiting leaves it running until the enclave ends.
+    pub fn spawn(mut self) -> io::Result<Child> {
+        self.namespace.run(|| self.command.spawn())
+    }
+
+    /// Runs it and collects what it says, with an empty input.
+    pub fn output(mut self) -> io::Result<Output> {
+        self.namespace.run(|| self.command.stdin(Stdio::null()).output())
+    }
+
+    /// Runs it with the caller's own input and output.
+    pub fn status(mut self) -> io::Result<ExitStatus> {
+        self.namespace.run(|| self.command.status())
+    }
+}

@@ -1,0 +1,51 @@
+//! Traffic with real packets, and eyes to see where it goes.
+//!
+//! | who asks | what it shows | who answers |
+//! |---|---|---|
+//! | [`tcp_probe`], [`udp_probe`] | whether one exchange works, and under which address it arrives | [`Mirror`] |
+//! | [`ping`] | ICMP echo, TTL and errors | the kernel |
+//! | [`Flood`] | every single packet lost, and the longest silence | [`Mirror::udp`] |
+//! | [`Held`] | a connection that must survive | [`Mirror::tcp`] |
+//! | [`download`] | a long transfer, byte for byte | [`Source`] |
+//! | [`Sniffer`] | what crosses a link, or does not | |
+//!
+//! All of them live in threads inside namespaces, on plain sockets. Nothing waits for ever: probes have time-outs, and
+//! what is started stops when it is dropped.
+
+mod flood;
+mod held;
+mod mirror;
+mod packet;
+mod ping;
+mod probe;
+mod sniffer;
+mod transfer;
+
+use std::io;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+pub use flood::{Flood, FloodReport};
+pub use held::Held;
+pub use mirror::Mirror;
+pub use packet::{Arp, Direction, Ip, Packet, Tcp};
+pub use ping::{Fragmentation, Ping, PingReport, Reply, ping};
+pub use probe::{ProbeFailure, tcp_connects, tcp_probe, udp_probe, udp_probe_from};
+pub use sniffer::{Sniffer, syns};
+pub use transfer::{Download, DownloadFailure, Source, download};
+
+/// How often a thread that waits for packets looks whether it should stop.
+const LOOK_UP: Duration = Duration::from_millis(50);
+
+/// Makes every wait on a socket, `accept` included, end after [`LOOK_UP`].
+fn wait_briefly(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
+    let timeout = TimeVal::milliseconds(i64::try_from(LOOK_UP.as_millis()).expect("a moment fits"));
+    Ok(setsockopt(socket, sockopt::ReceiveTimeout, &timeout)?)
+}
+
+/// Whether a wait ended for no other reason than [`wait_briefly`].
+fn only_waited(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}

@@ -1,0 +1,75 @@
+//! The tasks behind the world: the cloud's API, its metadata services, and the gateways that follow it.
+
+use std::future::Future;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::runtime::{Builder, Runtime};
+
+use super::gateway::{self, Gateway};
+use crate::cloud::{Cloud, ServerId};
+
+/// The body that the metadata address answers with in the internet: whoever reads it has gone past the bastion.
+pub const UPSTREAM_METADATA: &str = "this is the metadata of somebody else\n";
+
+/// A runtime of the world's own: what runs on it ends with the world.
+#[derive(Debug)]
+pub(super) struct Services {
+    /// There until dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Services {
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("sandbox").enable_all().build()?;
+        Ok(Self { runtime: Some(runtime) })
+    }
+
+    pub(super) fn serve_api(&self, cloud: &Cloud, listener: TcpListener) {
+        let cloud = cloud.clone();
+        self.spawn("the cloud's API", async move { cloud.serve(listener).await });
+    }
+
+    pub(super) fn serve_metadata(&self, cloud: &Cloud, server: ServerId, listener: TcpListener) {
+        let cloud = cloud.clone();
+        self.spawn("the metadata service", async move { cloud.serve_metadata(listener, server).await });
+    }
+
+    pub(super) fn serve_upstream_metadata(&self, listener: TcpListener) {
+        let router: Router = Router::new().fallback(|| async { UPSTREAM_METADATA });
+        self.spawn("the upstream metadata service", async move {
+            listener.set_nonblocking(true)?;
+            axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
+        });
+    }
+
+    pub(super) fn follow(&self, gateway: &Arc<Gateway>, cloud: &Cloud) {
+        let (gateway, networks) = (gateway.clone(), cloud.watch_networks());
+        self.spawn("a virtual gateway", async move {
+            gateway::follow(gateway, networks).await;
+            Ok(())
+        });
+    }
+
+    fn spawn(&self, what: &'static str, task: impl Future<Output = io::Result<()>> + Send + 'static) {
+        let runtime = self.runtime.as_ref().expect("the runtime is there until the services are dropped");
+        runtime.spawn(async move {
+            match task.await {
+                Ok(()) => tracing::debug!("{what} ended"),
+                Err(error) => tracing::error!(%error, "{what} failed"),
+            }
+        });
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Every task is dropped at its next await; a gateway's call of `ip` takes milliseconds.
+            runtime.shutdown_timeout(Duration::from_secs(2));
+        }
+    }
+}
