@@ -1,6 +1,7 @@
 //! A world of network namespaces shaped like a Hetzner network, with a fake Hetzner Cloud whose routes steer the packets.
 
 pub mod cloud;
+pub mod daemon;
 pub mod enclave;
 pub mod namespace;
 pub mod traffic;

@@ -1,0 +1,185 @@
+//! What is wrong or missing is told, and nothing is lost.
+
+use std::time::Duration;
+
+use bastiond::report::{Room, State};
+use libtest_mimic::Trial;
+use sandbox::daemon::Station;
+use sandbox::world::{Metadata, PublicAddress, Settings, World, addresses as at};
+
+use crate::gateway::{
+    FAST, Result, SOON, Server, egress, ensure, ensure_eq, healthy, open, programs, report, room, station, table, text,
+    trial, wait_for,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_wrong_configuration_is_told_whole_and_touches_nothing", wrong_configuration),
+        trial("a_configured_interface_that_does_not_exist_is_told", missing_interface),
+        trial("a_public_interface_without_an_address_is_waited_for", no_public_address),
+        trial("without_nft_nothing_is_opened_and_it_is_told", no_nft),
+        trial("without_metadata_a_fully_written_configuration_works", no_metadata),
+        trial("without_metadata_and_without_configuration_it_waits_and_says_so", nothing_known),
+        trial("without_a_daemon_the_status_says_so", no_daemon),
+        trial("settings_that_cannot_be_written_are_told", read_only_settings),
+    ]
+}
+
+fn wrong_configuration() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    station.write_config("colour = 1\n[firewall]\nssh_from = [\"10.0.0.1/8\"]\n[hcloud]\ntake_over = \"yes\"\n")?;
+    let mut daemon = station.start()?;
+    ensure_eq(daemon.ended(SOON)?.and_then(|status| status.code()), Some(78))?;
+    for key in ["colour:", "firewall.ssh_from[0]:", "hcloud.take_over:"] {
+        ensure(daemon.log().contains(key), format!("{key} is not told:\n{}", daemon.log()))?;
+    }
+    let check = station.ctl(&["check"])?;
+    ensure_eq(check.status.code(), Some(78))?;
+    ensure(text(&check.stderr).contains("colour:"), text(&check.stderr))?;
+    ensure_eq(table(&world, "inet bastiond")?, String::new())?;
+    ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())?;
+    ensure_eq(world.cloud().requests(), vec![])?;
+    station.write_config(FAST)?;
+    ensure_eq(station.ctl(&["check"])?.status.code(), Some(0))
+}
+
+fn missing_interface() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    station.write_config(&format!("{FAST}[site]\npublic_interface = \"eth9\""))?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    let report = report(&station)?;
+    let problem = &report.rooms[&Room::Site].problems[0];
+    ensure_eq(problem.what.as_str(), "site.public_interface: there is no interface eth9")?;
+    ensure_eq(problem.advice.as_str(), "the interfaces here are: eth0, eth1, eth2")?;
+    let states = [Room::Site, Room::Nat, Room::Hcloud].map(|room| report.rooms[&room].state);
+    ensure_eq(states, [State::Waiting, State::Waiting, State::HeldBack])?;
+    ensure_eq(table(&world, "inet bastiond")?, String::new())?;
+    ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())
+}
+
+fn no_public_address() -> Result {
+    let world = World::start(Settings { public_address: PublicAddress::Pending, ..Settings::default() })?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    station.write_config(&format!("{FAST}[site]\npublic_interface = \"eth0\""))?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    let site = room(&station, Room::Site)?;
+    ensure_eq((site.state, site.problems[0].what.as_str()), (State::Waiting, "eth0 has no IPv4 address yet"))?;
+    ensure_eq(room(&station, Room::Hcloud)?.state, State::HeldBack)?;
+    ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)?;
+    world.give_public_address()?;
+    wait_for("the address is taken up", Duration::from_secs(4), || {
+        Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok))
+    })?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn no_nft() -> Result {
+    let world = World::start(Settings::default())?;
+    // A directory over each place where nft may be, seen by this daemon alone.
+    let directory = tempfile::tempdir()?;
+    let hidden = directory.path().join("programs");
+    std::fs::create_dir(&hidden)?;
+    let script = format!(
+        "#!/bin/sh\nset -e\nfor nft in /usr/sbin/nft /sbin/nft /usr/bin/nft; do\n  if [ -f $nft ]; then mount --bind /dev/null $nft; fi\n\
+         done\nexec {} \"$@\"\n",
+        programs().join("bastiond").display()
+    );
+    let wrapped = hidden.join("bastiond");
+    std::fs::write(&wrapped, format!("#!/bin/sh\nexec unshare --mount sh {}/inner \"$@\"\n", hidden.display()))?;
+    std::fs::write(hidden.join("inner"), script)?;
+    std::os::unix::fs::symlink(programs().join("bastionctl"), hidden.join("bastionctl"))?;
+    for program in [&wrapped, &hidden.join("inner")] {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755))?;
+    }
+    let station = Station::in_world(&world, &hidden)?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    let nat = room(&station, Room::Nat)?;
+    ensure_eq(nat.state, State::Failed)?;
+    ensure(nat.problems[0].what.starts_with("the program nft was not found"), format!("{:?}", nat.problems))?;
+    ensure_eq(nat.problems[0].advice.as_str(), "install it: apt install nftables")?;
+    ensure_eq(room(&station, Room::Hcloud)?.state, State::HeldBack)?;
+    ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())?;
+    ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)
+}
+
+fn no_metadata() -> Result {
+    let world = World::start(Settings { metadata: Metadata::Absent, ..Settings::default() })?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    station.write_config(&format!(
+        "{FAST}[site]\npublic_interface = \"eth0\"\nserver_id = {}\n\
+         [[site.private]]\ninterface = \"eth1\"\nnetwork = \"10.0.0.0/16\"\nnetwork_id = {}\n\
+         [[site.private]]\ninterface = \"eth2\"\nnetwork = \"10.2.0.0/16\"\nnetwork_id = {}\n",
+        world.bastion_id(),
+        world.private_network_id(),
+        world.second_network_id()
+    ))?;
+    let _daemon = healthy(&station)?;
+    for host in [world.web(), world.tenant()] {
+        ensure_eq(egress(host, &server, SOON)?, open())?;
+    }
+    Ok(())
+}
+
+fn nothing_known() -> Result {
+    let world = World::start(Settings { metadata: Metadata::Absent, ..Settings::default() })?;
+    let station = station(&world)?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    let site = room(&station, Room::Site)?;
+    ensure_eq(site.state, State::Waiting)?;
+    ensure(
+        site.problems[0].what.starts_with("the metadata service does not answer: cannot fetch http://169.254.169.254/"),
+        format!("{:?}", site.problems),
+    )?;
+    // Closed, and open for the operator.
+    ensure(table(&world, "inet bastiond")?.contains("policy drop"), "no rules stand")?;
+    world.serve_metadata()?;
+    wait_for("the metadata is taken up", Duration::from_secs(8), || {
+        Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok))
+    })?;
+    let gateways: Vec<_> = world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect();
+    ensure_eq(gateways, vec![at::BASTION_PRIVATE])
+}
+
+fn no_daemon() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let output = station.ctl(&["status"])?;
+    ensure_eq(output.status.code(), Some(1))?;
+    ensure(text(&output.stderr).contains("no bastiond answers on"), text(&output.stderr))
+}
+
+fn read_only_settings() -> Result {
+    let world = World::start(Settings::default())?;
+    let directory = tempfile::tempdir()?;
+    let wrapped = directory.path().join("bastiond");
+    // As in a container: /proc/sys is there and refuses every write.
+    let inner = format!(
+        "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec {} \"$@\"",
+        programs().join("bastiond").display()
+    );
+    std::fs::write(&wrapped, format!("#!/bin/sh\nexec unshare --mount sh -c '{inner}' sh \"$@\"\n"))?;
+    std::os::unix::fs::symlink(programs().join("bastionctl"), directory.path().join("bastionctl"))?;
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(&wrapped, std::fs::Permissions::from_mode(0o755))?;
+    let station = Station::in_world(&world, directory.path())?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    let sysctl = room(&station, Room::Sysctl)?;
+    ensure_eq(sysctl.state, State::Failed)?;
+    ensure(
+        sysctl.problems.iter().any(|problem| problem.what.starts_with("cannot set net/ipv4/ip_forward to 1: ")),
+        format!("{:?}", sysctl.problems),
+    )?;
+    // The rules stand all the same, and nothing is attracted that could not be forwarded.
+    ensure_eq(room(&station, Room::Nat)?.state, State::Ok)?;
+    ensure_eq(room(&station, Room::Hcloud)?.state, State::HeldBack)
+}

@@ -1,0 +1,199 @@
+//! The cloud is unwell, or others change it: traffic flows on, the status says what is wrong, the route comes back.
+
+use std::time::Duration;
+
+use bastiond::report::{Room, State};
+use libtest_mimic::Trial;
+use sandbox::cloud::{Fault, Injection, Matching, Times};
+use sandbox::traffic::{Flood, Held, Mirror};
+use sandbox::world::{SecondNetwork, Settings, World, addresses as at};
+
+use crate::gateway::{
+    FAST, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, healthy, open, room, station, table, trial, wait_for,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_route_that_a_stranger_deleted_comes_back_with_the_next_poll", deleted_route),
+        trial("a_route_that_a_stranger_re_pointed_is_told_and_left_and_taken_back_only_when_told", re_pointed_route),
+        trial("whatever_the_api_answers_traffic_flows_and_the_route_is_right_as_soon_as_the_api_is", troubles),
+        trial("a_hanging_api_delays_no_repair_of_the_rules", hanging_api),
+        trial("a_token_that_may_only_read_is_told_and_the_rest_works", read_only_token),
+        trial("an_idle_daemon_leaves_the_api_alone", idle),
+        trial("the_route_appears_in_hetzners_gateway_only_when_its_action_ends", route_follows_action),
+    ]
+}
+
+/// One network is enough here, and polls twice as often as two.
+fn one_network() -> Result<World> {
+    Ok(World::start(Settings { second_network: SecondNetwork::Absent, ..Settings::default() })?)
+}
+
+fn gateways(world: &World) -> Vec<std::net::Ipv4Addr> {
+    world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect()
+}
+
+fn deleted_route() -> Result {
+    let world = one_network()?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let repairs = room(&station, Room::Hcloud)?.totals.repairs;
+    world.remove_route("0.0.0.0/0".parse()?);
+    // A poll a second, and the time of the change itself.
+    wait_for("the route is back", Duration::from_secs(3), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
+    wait_for("the repair is counted", SOON, || Ok(room(&station, Room::Hcloud)?.totals.repairs == repairs + 1))?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn re_pointed_route() -> Result {
+    let world = one_network()?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let daemon = healthy(&station)?;
+    world.put_route("0.0.0.0/0".parse()?, at::WORKER);
+    wait_for("the status tells it", Duration::from_secs(3), || {
+        Ok(room(&station, Room::Hcloud)?.problems.iter().any(|problem| {
+            problem.what.contains("sends 0.0.0.0/0 to 10.0.1.5, which is not this server")
+                && problem.advice.contains("take_over")
+        }))
+    })?;
+    ensure_eq((room(&station, Room::Hcloud)?.state, gateways(&world)), (State::Waiting, vec![at::WORKER]))?;
+    station.write_config(&format!("{FAST}take_over = true"))?;
+    daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
+    wait_for("the route is taken back", Duration::from_secs(3), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
+    world.put_route("0.0.0.0/0".parse()?, at::WORKER);
+    wait_for("it is taken back again", Duration::from_secs(3), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
+    wait_for("traffic flows", SOON, || Ok(egress(world.web(), &server, SOON)? == open()))?;
+    Ok(())
+}
+
+fn troubles() -> Result {
+    let world = one_network()?;
+    let server = Server::start(&world)?;
+    let held_by = Mirror::tcp(world.server(), (at::SERVER, 9000))?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let mut connection = Held::open(world.web(), held_by.address(), SOON)?;
+    let flood = Flood::start(world.web(), server.udp.address(), 200)?;
+    let api = |status: u16, code: &str| Fault::Api { status, code: code.to_owned(), message: "trouble".to_owned() };
+    let cut = Duration::from_millis(200);
+    let mut troubles = vec![
+        (api(409, "conflict"), "HTTP 409"),
+        (api(423, "locked"), "HTTP 423"),
+        (Fault::RateLimited, "rate_limit_exceeded"),
+        (Fault::Status { code: 500, json: true }, "HTTP 500"),
+        (Fault::Status { code: 502, json: false }, "HTTP 502"),
+        (Fault::Status { code: 503, json: true }, "HTTP 503"),
+        (Fault::Timeout { applied: false, hold: cut }, "brought no answer"),
+        (Fault::Reset { applied: false }, "brought no answer"),
+        (Fault::TruncatedJson, "cannot be read"),
+        (api(401, "unauthorized"), "check the token"),
+    ];
+    // Any order: another one in each run, told by the failure's own text.
+    fastrand::shuffle(&mut troubles);
+    for (fault, told) in troubles {
+        world.cloud().inject(Injection { matching: Matching::any(), fault: fault.clone(), times: Times::UntilCleared });
+        wait_for(&format!("{fault:?} is told as {told}"), Duration::from_secs(4), || {
+            let problems = room(&station, Room::Hcloud)?.problems;
+            Ok(problems.iter().any(|problem| problem.what.contains(told) || problem.advice.contains(told)))
+        })?;
+        world.bastion().nft("flush chain inet bastiond postrouting")?;
+        wait_for("the rules are mended meanwhile", REPAIR, || {
+            Ok(table(&world, "inet bastiond")?.contains("masquerade"))
+        })?;
+        connection.exchange(SOON)?;
+        world.remove_route("0.0.0.0/0".parse()?);
+        world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
+        world.cloud().clear_faults();
+        wait_for("all is well again", Duration::from_secs(8), || Ok(room(&station, Room::Hcloud)?.state == State::Ok))?;
+    }
+    let flood = flood.stop();
+    // While the route itself was away (some milliseconds, ten times) packets had nowhere to go.
+    ensure(flood.lost.len() < 100, format!("{} of {} lost", flood.lost.len(), flood.sent))?;
+    world.cloud().inject(Injection {
+        matching: Matching::any(),
+        fault: Fault::Status { code: 503, json: true },
+        times: Times::UntilCleared,
+    });
+    world.remove_route("0.0.0.0/0".parse()?);
+    wait_for(
+        "the trouble is met",
+        Duration::from_secs(4),
+        || Ok(room(&station, Room::Hcloud)?.state == State::Failed),
+    )?;
+    world.cloud().clear_faults();
+    wait_for("the route is back", Duration::from_secs(4), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn hanging_api() -> Result {
+    let world = one_network()?;
+    let hang = Fault::Timeout { applied: false, hold: Duration::from_secs(30) };
+    world.cloud().inject(Injection { matching: Matching::any(), fault: hang, times: Times::UntilCleared });
+    let station = station(&world)?;
+    let mut daemon = station.start()?;
+    // The rules stand long before anybody gives up on the API, and readiness does not wait for it either.
+    wait_for("the rules stand", SOON, || Ok(table(&world, "inet bastiond")?.contains("masquerade")))?;
+    daemon.ready();
+    for _ in 0..3 {
+        world.bastion().nft("delete table inet bastiond")?;
+        wait_for("the table is back", REPAIR, || Ok(table(&world, "inet bastiond")?.contains("masquerade")))?;
+    }
+    Ok(())
+}
+
+fn read_only_token() -> Result {
+    let world = one_network()?;
+    let server = Server::start(&world)?;
+    let read_only = world.settings().cloud.read_only_token.clone();
+    let station = station(&world)?.env("HCLOUD_TOKEN", &read_only);
+    let mut daemon = station.start()?;
+    daemon.ready();
+    let hcloud = room(&station, Room::Hcloud)?;
+    ensure_eq(hcloud.state, State::Failed)?;
+    ensure_eq(hcloud.problems[0].advice.as_str(), "the token may only read: give one with read and write permission")?;
+    world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    wait_for("a route added by hand is enough", Duration::from_secs(4), || {
+        Ok(room(&station, Room::Hcloud)?.state == State::Ok)
+    })?;
+    Ok(())
+}
+
+fn idle() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    // The default pace: 20 s for each of two networks.
+    station.write_config("")?;
+    let _daemon = healthy(&station)?;
+    let calls = world.cloud().requests().len();
+    // Two looks at two networks, two changes, and the waiting for two actions.
+    ensure(calls <= 14, format!("{calls} calls to start with: {:#?}", world.cloud().requests()))?;
+    world.cloud().forget_requests();
+    std::thread::sleep(Duration::from_secs(3));
+    ensure_eq(world.cloud().requests(), vec![])
+}
+
+fn route_follows_action() -> Result {
+    let mut settings = Settings { second_network: SecondNetwork::Absent, ..Settings::default() };
+    settings.cloud.action_duration = Duration::from_millis(1500);
+    let world = World::start(settings)?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let mut daemon = station.start()?;
+    wait_for("the claim is on its way", SOON, || {
+        Ok(world
+            .cloud()
+            .requests()
+            .iter()
+            .any(|call| call.path.ends_with("/actions/add_route") && call.status == Some(201)))
+    })?;
+    ensure(
+        egress(world.web(), &server, Duration::from_millis(200))?.tcp.is_err(),
+        "traffic flows before the action has ended",
+    )?;
+    daemon.ready();
+    ensure_eq(room(&station, Room::Hcloud)?.state, State::Ok)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}

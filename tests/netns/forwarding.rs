@@ -1,0 +1,209 @@
+//! What passes the gateway, and what does not.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use sandbox::traffic::{self, Mirror, ProbeFailure, Sniffer};
+use sandbox::world::{Interfaces, Settings, World, addresses as at};
+
+use crate::gateway::{
+    NEVER, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, station, trial, wait_for,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_private_host_reaches_the_internet_from_the_bastions_address", reaches_the_internet),
+        trial("every_network_of_the_bastion_reaches_the_internet", tenants_reach_the_internet),
+        trial("interface_names_are_never_guessed", names_are_never_guessed),
+        trial("without_the_daemon_or_without_the_cloud_route_nothing_passes", nothing_passes_without),
+        trial("the_internet_reaches_no_private_host", internet_reaches_nobody),
+        trial("one_network_does_not_reach_another", tenants_are_apart),
+        trial("a_source_of_another_network_is_not_let_out", spoofed_source),
+        trial("a_download_into_the_smaller_mtu_completes_without_icmp", download_without_icmp),
+        trial("the_bastions_metadata_is_out_of_reach_of_private_hosts", metadata_is_out_of_reach),
+        trial("ipv6_is_not_forwarded", ipv6_is_not_forwarded),
+    ]
+}
+
+fn reaches_the_internet() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes before there is a gateway")?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    for host in [world.web(), world.worker()] {
+        ensure_eq(egress(host, &server, SOON)?, open())?;
+    }
+    Ok(())
+}
+
+fn tenants_reach_the_internet() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
+    let route = world.cloud().routes(world.second_network_id());
+    ensure_eq(route.iter().map(|route| route.gateway).collect::<Vec<_>>(), vec![at::BASTION_SECOND])
+}
+
+fn names_are_never_guessed() -> Result {
+    // The private link is called what a public one usually is, and the other way round.
+    let interfaces = Interfaces { public: "enp7s0".to_owned(), private: "eth0".to_owned(), second: "ens10".to_owned() };
+    let world = World::start(Settings { interfaces, ..Settings::default() })?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    ensure_eq(egress(world.tenant(), &server, SOON)?, open())
+}
+
+fn nothing_passes_without() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    // The route alone: the bastion is no gateway.
+    let everywhere = "0.0.0.0/0".parse()?;
+    world.put_route(everywhere, at::BASTION_PRIVATE);
+    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes without the daemon")?;
+    world.remove_route(everywhere);
+    // The daemon alone: no token, so no route.
+    let station = station(&world)?.env("HCLOUD_TOKEN", "");
+    let mut daemon = station.start()?;
+    daemon.ready();
+    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes without the cloud route")?;
+    world.put_route(everywhere, at::BASTION_PRIVATE);
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    world.remove_route(everywhere);
+    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes after the route was withdrawn")
+}
+
+fn internet_reaches_nobody() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let listeners = [(world.web(), at::WEB), (world.tenant(), at::TENANT)];
+    for (host, address) in listeners {
+        let _tcp = Mirror::tcp(host, (address, 80))?;
+        let _udp = Mirror::udp(host, (address, 53))?;
+        let arrived = Sniffer::start(host, "eth0", |packet| packet.ip().is_some_and(|ip| ip.source == at::SERVER))?;
+        ensure_eq(traffic::tcp_probe(world.server(), (address, 80), NEVER), Err(ProbeFailure::Timeout))?;
+        ensure_eq(traffic::udp_probe(world.server(), (address, 53), NEVER), Err(ProbeFailure::Timeout))?;
+        ensure(traffic::ping(world.server(), address, ping(NEVER))?.replies.is_empty(), "a ping was answered")?;
+        ensure_eq(arrived.stop().len(), 0)?;
+    }
+    // The packets did reach the bastion: a test that is stopped before it would prove nothing.
+    let seen =
+        Sniffer::start(world.bastion(), "eth0", |packet| packet.ip().is_some_and(|ip| ip.destination == at::WEB))?;
+    let _ = traffic::tcp_probe(world.server(), (at::WEB, 80), NEVER);
+    ensure(!seen.stop().is_empty(), "the attacker's packets never came to the bastion")
+}
+
+fn ping(timeout: Duration) -> traffic::Ping {
+    traffic::Ping { timeout, ..traffic::Ping::default() }
+}
+
+fn tenants_are_apart() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let _web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let _tenant = Mirror::tcp(world.tenant(), (at::TENANT, 80))?;
+    ensure(traffic::tcp_probe(world.tenant(), (at::WEB, 80), NEVER).is_err(), "the tenant reaches the other network")?;
+    ensure(traffic::tcp_probe(world.web(), (at::TENANT, 80), NEVER).is_err(), "the other network reaches the tenant")?;
+    // Within a network the bastion is not in the way.
+    let worker = traffic::tcp_probe(world.worker(), (at::WEB, 80), SOON).map(|seen| seen.ip());
+    ensure_eq(worker, Ok(at::WORKER.into()))
+}
+
+fn spoofed_source() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    // Hetzner's gateway drops this already; the bastion must not rely on it.
+    world.gateway(world.second_network_id()).namespace().nft("delete table inet gateway")?;
+    world.tenant().ip(&format!("addr add {}/32 dev lo", at::WEB))?;
+    let from = |port| std::net::SocketAddr::from((at::WEB, port));
+    let arrived = Sniffer::start(world.server(), "eth0", |packet| packet.udp().is_some_and(|(_, to)| to == 5353))?;
+    let came = Sniffer::start(world.bastion(), "eth2", |packet| packet.ip().is_some_and(|ip| ip.source == at::WEB))?;
+    let answer = traffic::udp_probe_from(world.tenant(), from(40000), server.udp.address(), NEVER);
+    ensure(answer.is_err(), "a spoofed source was answered")?;
+    ensure(!came.stop().is_empty(), "the spoofed packet never came to the bastion")?;
+    ensure_eq(arrived.stop().len(), 0)
+}
+
+fn download_without_icmp() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    for place in world.namespaces() {
+        place.nft("table inet no_icmp { chain c { type filter hook prerouting priority raw - 10; meta l4proto { icmp, ipv6-icmp } drop; }; }")?;
+    }
+    let source = traffic::Source::start(world.server(), (at::SERVER, 8000))?;
+    let inside = traffic::syns(world.web(), "eth0")?;
+    let outside = traffic::syns(world.server(), "eth0")?;
+    let download = traffic::download(world.web(), source.address(), 5_000_000, Duration::from_secs(20))?;
+    ensure_eq((download.bytes, download.intact), (5_000_000, true))?;
+    // 1450 bytes less 40 of headers, whoever announces it and wherever it is looked at.
+    let values = |sniffer: Sniffer| -> Vec<Option<u16>> {
+        sniffer.stop().iter().filter_map(|packet| packet.tcp().map(|tcp| tcp.mss)).collect()
+    };
+    ensure_eq((values(inside), values(outside)), (vec![Some(1410); 2], vec![Some(1410); 2]))
+}
+
+fn metadata_is_out_of_reach() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let metadata = (at::METADATA, 80);
+    ensure(traffic::tcp_connects(world.web(), metadata, NEVER).is_err(), "the bastion's own metadata service answers")?;
+    // As on a real server, where it is one hop behind the public link.
+    world.bastion().ip(&format!("addr del {}/32 dev lo", at::METADATA))?;
+    ensure_eq(traffic::tcp_connects(world.bastion(), metadata, SOON), Ok(()))?;
+    let upstream =
+        Sniffer::start(world.bastion(), "eth1", |packet| packet.ip().is_some_and(|ip| ip.destination == at::METADATA))?;
+    ensure(
+        traffic::tcp_connects(world.web(), metadata, NEVER).is_err(),
+        "the metadata service answers through the bastion",
+    )?;
+    ensure(!upstream.stop().is_empty(), "the question never came to the bastion")
+}
+
+fn ipv6_is_not_forwarded() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    // Everything that a careless hand could do: addresses, routes, forwarding.
+    world.bastion().ip("addr add fd00::2/64 dev eth1 nodad")?;
+    world.bastion().sysctl("net.ipv6.conf.all.forwarding", 1)?;
+    world.web().sysctl("net.ipv6.conf.all.disable_ipv6", 0)?;
+    let outside = world.bastion_v6();
+    let gateway = world.gateway(world.private_network_id()).namespace();
+    gateway.sysctl("net.ipv6.conf.all.disable_ipv6", 0)?;
+    let drops_before = dropped_forward(&world)?;
+    // A packet for a host behind eth1, from the internet.
+    world.bastion().ip("-6 neigh add fd00::4 lladdr 86:00:00:2a:00:04 dev eth1")?;
+    world.internet().ip(&format!("-6 route add fd00::/64 via {outside} dev bastion onlink")).or_else(|_| {
+        // The link's name is the world's business; find it by the bastion's route.
+        let route = world.internet().ip("-6 route show")?;
+        let device = route
+            .lines()
+            .find(|line| line.contains("2001:db8:"))
+            .and_then(|line| line.split_whitespace().skip_while(|word| *word != "dev").nth(1).map(str::to_owned));
+        world.internet().ip(&format!("-6 route add fd00::/64 via {outside} dev {} onlink", device.unwrap_or_default()))
+    })?;
+    let leaked = Sniffer::start(world.bastion(), "eth1", |packet| {
+        packet.ip().is_some_and(|ip| ip.destination == "fd00::4".parse::<std::net::Ipv6Addr>().expect("a literal"))
+    })?;
+    let target: std::net::Ipv6Addr = "fd00::4".parse()?;
+    let _ = traffic::tcp_connects(world.server(), (target, 80), NEVER);
+    wait_for("the packet is counted as dropped", SOON, || Ok(dropped_forward(&world)? > drops_before))?;
+    ensure_eq(leaked.stop().len(), 0)
+}
+
+/// The counter of packets that the forward chain dropped.
+fn dropped_forward(world: &World) -> Result<u64> {
+    let listing: serde_json::Value = world.bastion().nft_json("list counter inet bastiond dropped_forward")?;
+    let objects = listing["nftables"].as_array().cloned().unwrap_or_default();
+    Ok(objects.iter().filter_map(|object| object["counter"]["packets"].as_u64()).sum())
+}

@@ -1,0 +1,134 @@
+//! What others break in the kernel is mended, and what is theirs stays theirs.
+
+use std::time::Duration;
+
+use bastiond::report::{Room, State};
+use libtest_mimic::Trial;
+use sandbox::traffic::{Flood, Held, Mirror};
+use sandbox::world::{Settings, World, addresses as at};
+
+use crate::gateway::{
+    FAST, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, healthy, open, report, room, station, table, trial,
+    wait_for,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_deleted_rule_comes_back", || {
+            breaks("flush chain inet bastiond forward", "rule(s) of chain forward were gone")
+        }),
+        trial("a_foreign_rule_in_our_table_goes", || {
+            breaks("insert rule inet bastiond input accept", "1 foreign rule(s) stood in chain input")
+        }),
+        trial("a_flushed_rule_set_comes_back", || breaks("flush ruleset", "table inet bastiond was gone")),
+        trial("a_deleted_table_comes_back", || breaks("delete table inet bastiond", "table inet bastiond was gone")),
+        trial("an_emptied_set_is_filled_again", || {
+            breaks("flush set inet bastiond private_networks", "sets, counters or foreign objects had changed")
+        }),
+        trial("a_policy_that_somebody_opened_is_shut_again", || {
+            breaks("add chain inet bastiond forward { policy accept; }", "chain forward had another declaration")
+        }),
+        trial("forwarding_that_somebody_switched_off_comes_back", forwarding_comes_back),
+        trial("tables_of_others_stay_byte_for_byte", strangers_tables_stay),
+        trial("a_reload_under_load_loses_no_packet_and_cuts_no_connection", reload_under_load),
+        trial("a_private_network_that_comes_late_is_taken_in", late_network),
+    ]
+}
+
+/// Runs the nft command, and sees the table come back and the repair told.
+fn breaks(command: &str, told: &str) -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let before = table(&world, "inet bastiond")?;
+    let repairs = room(&station, Room::Nat)?.totals.repairs;
+    world.bastion().nft(command)?;
+    wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
+    wait_for("the repair is counted", REPAIR, || Ok(room(&station, Room::Nat)?.totals.repairs == repairs + 1))?;
+    let changes = room(&station, Room::Nat)?.last_changes;
+    ensure(changes.iter().any(|change| change.contains(told)), format!("{changes:?} do not tell `{told}`"))?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn forwarding_comes_back() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let repairs = room(&station, Room::Sysctl)?.totals.repairs;
+    world.bastion().sysctl("net.ipv4.ip_forward", 0)?;
+    wait_for("forwarding is on", REPAIR, || Ok(world.bastion().read_sysctl("net.ipv4.ip_forward")? == "1"))?;
+    wait_for("the repair is counted", REPAIR, || Ok(room(&station, Room::Sysctl)?.totals.repairs == repairs + 1))?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn strangers_tables_stay() -> Result {
+    let world = World::start(Settings::default())?;
+    world.bastion().nft(
+        "table inet strangers {
+            set friends { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 }; }
+            map ways { type inet_service : verdict; elements = { 80 : accept }; }
+            chain input { type filter hook input priority -10; policy accept; ip saddr @friends counter accept; tcp dport vmap @ways; }
+        }
+        table ip bastiond { chain mine { type nat hook prerouting priority -100; policy accept; tcp dport 81 redirect to :82; }; }",
+    )?;
+    let strangers = || -> Result<_> { Ok((table(&world, "inet strangers")?, table(&world, "ip bastiond")?)) };
+    let before = strangers()?;
+    ensure(before.0.contains("friends") && before.1.contains("redirect"), "the strangers' tables were not made")?;
+    let station = station(&world)?;
+    let daemon = healthy(&station)?;
+    world.bastion().nft("delete table inet bastiond")?;
+    wait_for("the table is back", REPAIR, || Ok(!table(&world, "inet bastiond")?.is_empty()))?;
+    station.write_config(&format!("{FAST}[nat]\nrandom_ports = false"))?;
+    daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
+    wait_for("the new rules stand", REPAIR, || Ok(!table(&world, "inet bastiond")?.contains("fully-random")))?;
+    let down = station.ctl(&["down"])?;
+    ensure(down.status.success(), format!("{down:?}"))?;
+    ensure_eq(table(&world, "inet bastiond")?, String::new())?;
+    ensure_eq(strangers()?, before)
+}
+
+fn reload_under_load() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let held_by = Mirror::tcp(world.server(), (at::SERVER, 9000))?;
+    let station = station(&world)?;
+    let mut daemon = healthy(&station)?;
+    let mut connection = Held::open(world.web(), held_by.address(), SOON)?;
+    let flood = Flood::start(world.web(), server.udp.address(), 2000)?;
+    wait_for("the flood runs", SOON, || Ok(flood.received() > 100))?;
+    for reload in 0..20 {
+        // Rules, sets and settings all change, there and back.
+        let options = if reload % 2 == 0 {
+            "[nat]\nrandom_ports = false\n[firewall]\nssh_from = [\"203.0.113.10\", \"10.0.0.0/8\"]\nwireguard_port = 40000"
+        } else {
+            ""
+        };
+        station.write_config(&format!("{FAST}{options}"))?;
+        daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
+        ensure(daemon.hears("READY=1", SOON).is_some(), "the reload does not end")?;
+        connection.exchange(SOON)?;
+    }
+    let changes = room(&station, Room::Nat)?.totals.changes;
+    ensure(changes >= 20, format!("the rules changed only {changes} times"))?;
+    let flood = flood.stop();
+    ensure(flood.sent > 1000, format!("{flood:?}"))?;
+    ensure_eq(flood.lost, vec![])
+}
+
+fn late_network() -> Result {
+    let settings = Settings { private_nic: sandbox::world::PrivateNic::Absent, ..Settings::default() };
+    let world = World::start(settings)?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
+    world.hotplug_private()?;
+    wait_for("the late network is served", Duration::from_secs(8), || {
+        Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok)
+            && room(&station, Room::Hcloud)?.detail.matches("0.0.0.0/0 via").count() == 2)
+    })?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}

@@ -1,0 +1,128 @@
+//! What reaches the bastion itself.
+
+use libtest_mimic::Trial;
+use sandbox::namespace::Namespace;
+use sandbox::traffic::{self, Mirror, Ping};
+use sandbox::world::{Settings, World, addresses as at};
+
+use crate::gateway::{FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, station, trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("ssh_passes_from_everywhere_and_no_other_port_does", only_ssh_passes),
+        trial("ssh_passes_where_the_configuration_narrows_it_to", ssh_is_narrowed),
+        trial("an_ssh_port_of_ones_own_passes", own_ssh_port),
+        trial("ping_passes_over_both_families", ping_passes),
+        trial("the_wireguard_port_passes_and_can_be_closed", wireguard_port),
+        trial("a_dhcp_answer_passes", dhcp_passes),
+        trial("the_bastions_own_connections_are_answered", own_connections),
+        trial("a_private_source_from_the_public_side_is_dropped", spoofed_from_outside),
+    ]
+}
+
+/// TCP to a port of the bastion, from outside and from inside.
+fn reaches(from: &Namespace, port: u16, timeout: std::time::Duration) -> bool {
+    traffic::tcp_connects(from, (at::BASTION, port), timeout).is_ok()
+}
+
+fn only_ssh_passes() -> Result {
+    let world = World::start(Settings::default())?;
+    let any = std::net::Ipv6Addr::UNSPECIFIED;
+    let _listeners = [22, 80, 9100].map(|port| Mirror::tcp(world.bastion(), (any, port)));
+    ensure(reaches(world.server(), 80, SOON), "the listener does not work before there are rules")?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    for from in [world.server(), world.web(), world.tenant()] {
+        ensure(reaches(from, 22, SOON), format!("SSH from {}", from.name()))?;
+        for port in [80, 9100] {
+            ensure(!reaches(from, port, NEVER), format!("port {port} from {}", from.name()))?;
+        }
+    }
+    ensure_eq(traffic::tcp_connects(world.server(), (world.bastion_v6(), 22), SOON), Ok(()))?;
+    ensure(traffic::tcp_connects(world.server(), (world.bastion_v6(), 80), NEVER).is_err(), "port 80 over IPv6")
+}
+
+fn ssh_is_narrowed() -> Result {
+    let world = World::start(Settings::default())?;
+    let _ssh = Mirror::tcp(world.bastion(), (std::net::Ipv6Addr::UNSPECIFIED, 22))?;
+    let station = station(&world)?;
+    station.write_config(&format!("{FAST}[firewall]\nssh_from = [\"203.0.113.10\"]"))?;
+    let _daemon = healthy(&station)?;
+    ensure(reaches(world.server(), 22, SOON), "SSH from the address that is listed")?;
+    ensure(!reaches(world.web(), 22, NEVER), "SSH from an address that is not")?;
+    ensure(
+        traffic::tcp_connects(world.server(), (world.bastion_v6(), 22), NEVER).is_err(),
+        "SSH over IPv6, which is not listed",
+    )
+}
+
+fn own_ssh_port() -> Result {
+    let world = World::start(Settings::default())?;
+    let _listeners = [22, 2222].map(|port| Mirror::tcp(world.bastion(), (at::BASTION, port)));
+    let station = station(&world)?;
+    station.write_config(&format!("{FAST}[firewall]\nssh_ports = [2222]"))?;
+    let _daemon = healthy(&station)?;
+    ensure(reaches(world.server(), 2222, SOON), "the port that is named")?;
+    ensure(!reaches(world.server(), 22, NEVER), "port 22, which is not")
+}
+
+fn ping_passes() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let answered = |from: &Namespace, to: std::net::IpAddr| -> Result<bool> {
+        Ok(!traffic::ping(from, to, Ping { timeout: SOON, ..Ping::default() })?.replies.is_empty())
+    };
+    ensure(answered(world.server(), at::BASTION.into())?, "IPv4 from outside")?;
+    ensure(answered(world.server(), world.bastion_v6().into())?, "IPv6 from outside")?;
+    ensure(answered(world.web(), at::BASTION_PRIVATE.into())?, "IPv4 from inside")
+}
+
+fn wireguard_port() -> Result {
+    let world = World::start(Settings::default())?;
+    let [open, _other] = [51820, 51821].map(|port| Mirror::udp(world.bastion(), (at::BASTION, port)));
+    let open = open?;
+    let station = station(&world)?;
+    let daemon = healthy(&station)?;
+    ensure(traffic::udp_probe(world.server(), open.address(), SOON).is_ok(), "port 51820 is closed")?;
+    ensure(traffic::udp_probe(world.server(), (at::BASTION, 51821), NEVER).is_err(), "port 51821 is open")?;
+    drop(daemon);
+    station.write_config(&format!("{FAST}[firewall]\nwireguard_port = false"))?;
+    let _daemon = healthy(&station)?;
+    ensure(
+        traffic::udp_probe(world.server(), open.address(), NEVER).is_err(),
+        "port 51820 is open, though switched off",
+    )
+}
+
+fn dhcp_passes() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let client = Mirror::udp(world.bastion(), (at::BASTION, 68))?;
+    // From Hetzner's public gateway, which no flow knows.
+    let from = std::net::SocketAddr::from((at::PUBLIC_GATEWAY, 67));
+    ensure(traffic::udp_probe_from(world.internet(), from, client.address(), SOON).is_ok(), "a DHCP server's answer")?;
+    let from = std::net::SocketAddr::from((at::PUBLIC_GATEWAY, 6767));
+    ensure(traffic::udp_probe_from(world.internet(), from, client.address(), NEVER).is_err(), "another port's packet")
+}
+
+fn own_connections() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let seen = traffic::tcp_probe(world.bastion(), server.address(), SOON).map(|seen| seen.ip());
+    ensure_eq(seen, Ok(at::BASTION.into()))
+}
+
+fn spoofed_from_outside() -> Result {
+    let world = World::start(Settings::default())?;
+    let wireguard = Mirror::udp(world.bastion(), (at::BASTION, 51820))?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    world.internet().ip(&format!("addr add {}/32 dev lo", at::WEB))?;
+    let from = std::net::SocketAddr::from((at::WEB, 40000));
+    let _ = traffic::udp_probe_from(world.internet(), from, wireguard.address(), NEVER);
+    ensure_eq(wireguard.seen(), vec![])
+}

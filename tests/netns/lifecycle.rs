@@ -1,0 +1,276 @@
+//! Start, stop, reload, kill, down: what the service manager and the operator do to the daemon.
+
+use std::time::Duration;
+
+use bastiond::report::{Health, Room};
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use sandbox::traffic::{Flood, Held, Mirror};
+use sandbox::world::{Settings, World, addresses as at};
+
+use crate::gateway::{
+    FAST, NEVER, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, report, room, station, table,
+    text, trial, wait_for,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("readiness_comes_when_traffic_is_attracted_and_the_status_says_so", readiness),
+        trial("the_watchdog_hears_of_the_loop", watchdog),
+        trial("a_killed_daemon_leaves_traffic_flowing_and_its_successor_changes_nothing", killed),
+        trial("a_daemon_killed_at_any_moment_loses_no_packet", killed_at_any_moment),
+        trial("sigterm_leaves_the_data_path_alone", terminated),
+        trial("a_wrong_reload_keeps_the_old_configuration_and_says_why", wrong_reload),
+        trial("down_removes_everything_and_puts_the_settings_back", || down(true)),
+        trial("down_works_without_a_daemon", || down(false)),
+        trial("a_plan_says_what_would_be_done_and_does_nothing", plan),
+        trial("reconcile_waits_for_the_pass_and_shows_it", reconcile),
+        trial("a_second_daemon_is_refused", second_daemon),
+        trial("an_idle_daemon_sleeps", idle),
+        trial("nonsense_on_the_control_socket_harms_nobody", nonsense),
+    ]
+}
+
+fn readiness() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    ensure(
+        daemon
+            .hears_where(|line| line.starts_with("STATUS=healthy; public eth0 198.51.100.2; private eth1"), SOON)
+            .is_some()
+            || report(&station)?.status_line().starts_with("healthy; public eth0 198.51.100.2; private eth1"),
+        format!("the status line is: {}", report(&station)?.status_line()),
+    )?;
+    let report = report(&station)?;
+    ensure_eq((report.health, report.server_id.map(|id| id.0)), (Health::Healthy, Some(world.bastion_id().0)))
+}
+
+fn watchdog() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?.env("WATCHDOG_USEC", "200000");
+    let mut daemon = healthy(&station)?;
+    for _ in 0..5 {
+        ensure(daemon.hears("WATCHDOG=1", SOON).is_some(), "the watchdog hears nothing")?;
+    }
+    Ok(())
+}
+
+fn killed() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let held_by = Mirror::tcp(world.server(), (at::SERVER, 9000))?;
+    let station = station(&world)?;
+    let daemon = healthy(&station)?;
+    let mut connection = Held::open(world.web(), held_by.address(), SOON)?;
+    drop(daemon);
+    connection.exchange(SOON)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    let before = table(&world, "inet bastiond")?;
+    world.cloud().forget_requests();
+    let _daemon = healthy(&station)?;
+    for (room, report) in report(&station)?.rooms {
+        ensure(report.totals.changes == 0, format!("{room} changed {:?}", report.last_changes))?;
+    }
+    let writes = world.cloud().requests().iter().filter(|call| call.method != "GET").count();
+    ensure_eq(writes, 0)?;
+    ensure_eq(table(&world, "inet bastiond")?, before)?;
+    connection.exchange(SOON)?;
+    Ok(())
+}
+
+fn killed_at_any_moment() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    drop(healthy(&station)?);
+    let flood = Flood::start(world.web(), server.udp.address(), 1000)?;
+    for kill in 0..12 {
+        // Every start has something to do, so that the kill meets it anywhere in its work.
+        let options = if kill % 2 == 0 { "[nat]\nrandom_ports = false" } else { "" };
+        station.write_config(&format!("{FAST}{options}"))?;
+        let daemon = station.start()?;
+        std::thread::sleep(Duration::from_millis(fastrand::u64(0..80)));
+        drop(daemon);
+    }
+    let flood = flood.stop();
+    ensure(flood.sent > 100, format!("{flood:?}"))?;
+    ensure_eq(flood.lost, vec![])?;
+    drop(healthy(&station)?);
+    let _daemon = healthy(&station)?;
+    ensure_eq(room(&station, Room::Nat)?.totals.changes, 0)
+}
+
+fn terminated() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let mut daemon = healthy(&station)?;
+    let before = table(&world, "inet bastiond")?;
+    daemon.signal(Signal::SIGTERM)?;
+    ensure(daemon.hears("STOPPING=1", SOON).is_some(), "systemd is not told")?;
+    let status = daemon.ended(SOON)?.ok_or("it does not end")?;
+    ensure_eq(status.code(), Some(0))?;
+    ensure_eq(table(&world, "inet bastiond")?, before)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    ensure(!station.runtime_directory().join("control.sock").exists(), "the socket stays behind")
+}
+
+fn wrong_reload() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let mut daemon = healthy(&station)?;
+    let before = table(&world, "inet bastiond")?;
+    station.write_config("[firewall]\nssh_form = [\"10.0.0.0/8\"]\nwireguard_port = 0\n")?;
+    daemon.signal(Signal::SIGHUP)?;
+    ensure(daemon.hears("RELOADING=1", SOON).is_some(), "systemd is not told of the reload")?;
+    ensure(daemon.hears_where(|line| line.starts_with("MONOTONIC_USEC="), SOON).is_some(), "nor of its time")?;
+    ensure(daemon.hears("READY=1", SOON).is_some(), "nor of its end")?;
+    let refused = report(&station)?.refused_configuration;
+    ensure(
+        refused.iter().any(|reason| reason.starts_with("firewall.ssh_form: unknown key"))
+            && refused.iter().any(|reason| reason.starts_with("firewall.wireguard_port:")),
+        format!("{refused:?}"),
+    )?;
+    ensure_eq(table(&world, "inet bastiond")?, before)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    station.write_config(FAST)?;
+    daemon.signal(Signal::SIGHUP)?;
+    wait_for("the refusal is forgotten", SOON, || Ok(report(&station)?.refused_configuration.is_empty()))?;
+    Ok(())
+}
+
+fn down(with_daemon: bool) -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let settings = [
+        "ip_forward",
+        "conf.all.send_redirects",
+        "conf.all.accept_redirects",
+        "conf.eth0.rp_filter",
+        "conf.eth1.rp_filter",
+    ];
+    let read = || -> Result<Vec<String>> {
+        settings.iter().map(|key| Ok(world.bastion().read_sysctl(&format!("net.ipv4.{key}"))?)).collect()
+    };
+    let before = read()?;
+    let station = station(&world)?;
+    let mut daemon = healthy(&station)?;
+    ensure(read()? != before, "no setting was changed")?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    if !with_daemon {
+        drop(daemon);
+        daemon = station.start()?;
+        drop(daemon);
+        daemon = station.start()?;
+        daemon.signal(Signal::SIGKILL)?;
+        daemon.ended(SOON)?;
+    }
+    let output = station.ctl(&["down"])?;
+    ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
+    if with_daemon {
+        ensure_eq(daemon.ended(SOON)?.and_then(|status| status.code()), Some(0))?;
+    }
+    ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)?;
+    ensure_eq(world.cloud().routes(world.second_network_id()).len(), 0)?;
+    ensure_eq(table(&world, "inet bastiond")?, String::new())?;
+    ensure_eq(read()?, before)?;
+    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes after down")
+}
+
+fn plan() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let output = station.ctl(&["plan"])?;
+    let network = world.private_network_id();
+    let steps = text(&output.stdout);
+    for step in [
+        "set net/ipv4/ip_forward: 0 -> 1".to_owned(),
+        "replace the rules of table inet bastiond: table inet bastiond loaded".to_owned(),
+        format!("add route 0.0.0.0/0 via 10.0.0.2 to network {network} (private)"),
+    ] {
+        ensure(
+            steps.lines().any(|line| line == step),
+            format!("`{step}` is not in the plan:\n{steps}{}", text(&output.stderr)),
+        )?;
+    }
+    ensure_eq(table(&world, "inet bastiond")?, String::new())?;
+    ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())?;
+    ensure_eq(world.cloud().routes(network).len(), 0)?;
+    let _daemon = healthy(&station)?;
+    ensure_eq(text(&station.ctl(&["plan"])?.stdout), "nothing to do\n".to_owned())?;
+    world.remove_route("0.0.0.0/0".parse()?);
+    let json: serde_json::Value = serde_json::from_slice(&station.ctl(&["plan", "--json"])?.stdout)?;
+    // The next poll may have been quicker.
+    ensure(
+        json["steps"]
+            == serde_json::json!([format!("add route 0.0.0.0/0 via 10.0.0.2 to network {network} (private)")])
+            || json["steps"] == serde_json::json!([]),
+        json.to_string(),
+    )
+}
+
+fn reconcile() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    station.write_config("[hcloud]\npoll_interval = \"1h\"")?;
+    let _daemon = healthy(&station)?;
+    world.remove_route("0.0.0.0/0".parse()?);
+    let output = station.ctl(&["reconcile"])?;
+    ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
+    ensure(text(&output.stdout).contains("(operator)"), text(&output.stdout))?;
+    let gateways: Vec<_> = world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect();
+    ensure_eq(gateways, vec![at::BASTION_PRIVATE])
+}
+
+fn second_daemon() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let mut second = station.start()?;
+    ensure_eq(second.ended(SOON)?.and_then(|status| status.code()), Some(1))?;
+    ensure(second.log().contains("another bastiond answers on"), second.log())?;
+    ensure(report(&station).is_ok(), "the first one no longer answers")
+}
+
+fn idle() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    station.write_config("")?;
+    let daemon = healthy(&station)?;
+    let wakes = || -> Result<u64> { Ok(daemon.status_field("voluntary_ctxt_switches")?.parse()?) };
+    // What the start itself set in motion is over.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = wakes()?;
+    std::thread::sleep(Duration::from_secs(4));
+    let woken = wakes()? - before;
+    // No timer of an idle daemon is due within so short a time; one may end within it by chance.
+    ensure(woken <= 3, format!("{woken} wake-ups in 4 s"))
+}
+
+fn nonsense() -> Result {
+    use std::io::{Read as _, Write as _};
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let path = station.runtime_directory().join("control.sock");
+    let huge = vec![b'x'; 1 << 20];
+    for nonsense in [&b""[..], b"\n", b"hello\n", b"{\"request\":\"explode\"}\n", b"\xff\xfe\n", &huge] {
+        let mut stream = std::os::unix::net::UnixStream::connect(&path)?;
+        // A long line is cut off in its middle.
+        let _ = stream.write_all(nonsense);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        ensure(answer.is_empty() || answer.contains("\"response\":\"refused\""), answer)?;
+    }
+    // Twenty who say nothing do not keep the operator from being heard for longer than their time limit.
+    let _silent: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&path)).collect();
+    wait_for("the operator is heard", Duration::from_secs(8), || Ok(report(&station).is_ok()))?;
+    use std::os::unix::fs::PermissionsExt as _;
+    ensure_eq(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o660)
+}

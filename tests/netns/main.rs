@@ -1,0 +1,30 @@
+//! Real packets in a world shaped like a Hetzner network: the real daemon, the kernel's own rules, the fake cloud's routes.
+
+mod bad_input;
+mod cloud;
+mod forwarding;
+mod gateway;
+mod healing;
+mod input;
+mod lifecycle;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trials: Vec<Trial> = [
+        forwarding::trials(),
+        input::trials(),
+        healing::trials(),
+        cloud::trials(),
+        lifecycle::trials(),
+        bad_input::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !arguments.list {
+        sandbox::enclave::require(trials.len());
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
