@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method};
@@ -145,14 +145,4 @@ impl Drop for Served {
     fn drop(&mut self) {
         self.server.abort();
     }
-}
-
-/// A clock that stands until the test moves it, and the handle to move it by.
-pub(crate) fn pretend_clock() -> (impl Fn() -> SystemTime + Send + Sync + 'static, impl Fn(Duration)) {
-    let now = Arc::new(Mutex::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)));
-    let read = Arc::clone(&now);
-    (
-        move || *read.lock().expect("no test panicked here"),
-        move |step| *now.lock().expect("no test panicked here") += step,
-    )
 }
