@@ -297,7 +297,7 @@ async fn actions_and_members_are_as_documented_in_every_state() {
     let project = project().await;
     let Project { served, network, bastion, host, .. } = &project;
     served.cloud.update_settings(|settings| settings.action_duration = Duration::from_millis(100));
-    let states = async |started: &common::Got| {
+    let states = async |started: &common::served::Got| {
         let id = started.json()["action"]["id"].clone();
         let mut seen = BTreeSet::new();
         for path in

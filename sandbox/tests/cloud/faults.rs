@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use sandbox::cloud::{Fault, Injection, Matching, Settings, Times};
 
-use crate::common::Got;
+use crate::common::served::Got;
 use crate::{World, body, instant, route};
 
 const DEFAULT: &str = "0.0.0.0/0 via 10.0.0.2";

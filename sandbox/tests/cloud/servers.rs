@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{World, instant, net, slow};
 
 impl World {
-    async fn act(&self, server: sandbox::cloud::ServerId, command: &str, body: Value) -> crate::common::Got {
+    async fn act(&self, server: sandbox::cloud::ServerId, command: &str, body: Value) -> crate::common::served::Got {
         self.served.post(&format!("/servers/{server}/actions/{command}"), body).await
     }
 

@@ -2,7 +2,7 @@
 //! document to hold every answer against.
 
 mod document;
-mod served;
+pub(crate) mod served;
 
 pub(crate) use document::document;
-pub(crate) use served::{Got, Served};
+pub(crate) use served::Served;
