@@ -148,7 +148,7 @@ struct State {
 
 /// A route did not come about in time.
 #[derive(Debug, thiserror::Error)]
-#[error("the gateway of network {network} sends {destination} to {found:?}, not via {expected:?}{}", failed(.failure))]
+#[error("the gateway of network {network} sends {destination} to {found:?}, not via {expected:?}{}", failed(.failure.as_deref()))]
 pub struct NotInForce {
     network: NetworkId,
     destination: Ipv4Net,
@@ -157,8 +157,8 @@ pub struct NotInForce {
     failure: Option<String>,
 }
 
-fn failed(failure: &Option<String>) -> String {
-    failure.as_ref().map(|failure| format!(" (its last change failed: {failure})")).unwrap_or_default()
+fn failed(failure: Option<&str>) -> String {
+    failure.map(|failure| format!(" (its last change failed: {failure})")).unwrap_or_default()
 }
 
 impl Gateway {
