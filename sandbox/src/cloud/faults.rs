@@ -102,7 +102,8 @@ pub enum Fault {
     TruncatedJson,
     /// 429, as when other programs have used up the budget; the bucket itself is left alone.
     RateLimited,
-    /// The request is accepted, and its action ends in status `error` with code `action_failed`.
+    /// The request is accepted, and its action ends in status `error` with code `action_failed`. Requests that start no
+    /// action pass it by, uncounted.
     ActionFailed,
     /// 403 `maintenance`.
     Maintenance,
@@ -140,7 +141,12 @@ impl Faults {
     /// The fault that this request meets, counted.
     pub(crate) fn meet(&mut self, method: &Method, path: &str) -> Option<Fault> {
         self.0.retain(|injection| injection.times != Times::Next(0));
-        let met = self.0.iter_mut().find(|injection| injection.matching.includes(method, path))?;
+        let starts_action = method == Method::POST && path.contains("/actions/");
+        let strikes = |injection: &&mut Injection| {
+            let idle = injection.fault == Fault::ActionFailed && !starts_action;
+            injection.matching.includes(method, path) && !idle
+        };
+        let met = self.0.iter_mut().find(strikes)?;
         if let Times::Next(left) = &mut met.times {
             *left -= 1;
         }
@@ -165,6 +171,18 @@ mod tests {
         }
         let met = [(); 5].map(|()| faults.meet(&Method::GET, "/v1/networks"));
         assert_eq!(met, [Some(status(409)), Some(status(502)), Some(status(502)), None, None]);
+    }
+
+    #[test]
+    fn the_failure_of_an_action_waits_for_a_request_that_starts_one() {
+        let mut faults = Faults::default();
+        let matching = Matching::any();
+        faults.inject(Injection { matching, fault: Fault::ActionFailed, times: Times::Next(1) });
+        assert_eq!(faults.meet(&Method::GET, "/v1/networks/1/actions"), None);
+        assert_eq!(faults.meet(&Method::POST, "/v1/networks"), None);
+        let path = "/v1/networks/1/actions/add_route";
+        assert_eq!(faults.meet(&Method::POST, path), Some(Fault::ActionFailed));
+        assert_eq!(faults.meet(&Method::POST, path), None);
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! Sockets: listeners whose connections a fault can reset, and which end with the service.
+//! Sockets, whose connections a fault can reset.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,13 +13,13 @@ use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
 use super::Cloud;
 use super::ids::ServerId;
 
 impl Cloud {
-    /// Serves the API on a listener until the future is dropped; then the listener and every connection are closed.
+    /// Serves the API on a listener until the future is dropped; then the listener is closed, and so is every connection
+    /// once it has its answer.
     ///
     /// The listener may have been bound anywhere, in another network namespace for instance. Plain HTTP.
     pub async fn serve(&self, listener: std::net::TcpListener) -> io::Result<()> {
@@ -36,16 +35,12 @@ impl Cloud {
 
 async fn serve(listener: std::net::TcpListener, router: Router) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let (open, _) = watch::channel(());
-    let door = Door { listener: TcpListener::from_std(listener)?, open };
+    let door = Door(TcpListener::from_std(listener)?);
     axum::serve(door, router.into_make_service_with_connect_info::<Line>()).await
 }
 
-/// A listener that takes its connections with it: they watch the sender, which goes with the door.
-struct Door {
-    listener: TcpListener,
-    open: watch::Sender<()>,
-}
+/// A listener whose connections know their [`Line`].
+struct Door(TcpListener);
 
 impl axum::serve::Listener for Door {
     type Io = Connection;
@@ -53,8 +48,8 @@ impl axum::serve::Listener for Door {
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
-            match self.listener.accept().await {
-                Ok((stream, from)) => return (Connection::new(stream, self.open.subscribe()), from),
+            match self.0.accept().await {
+                Ok((stream, from)) => return (Connection::new(stream), from),
                 Err(error) => {
                     tracing::warn!(%error, "the fake cloud failed to accept a connection");
                     // Out of descriptors, say: the next try would fail as fast as it is made.
@@ -65,7 +60,7 @@ impl axum::serve::Listener for Door {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.0.local_addr()
     }
 }
 
@@ -95,16 +90,13 @@ impl Connected<IncomingStream<'_, Door>> for Line {
 struct Connection {
     stream: TcpStream,
     line: Line,
-    /// Ends when the door has gone.
-    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, mut open: watch::Receiver<()>) -> Self {
+    fn new(stream: TcpStream) -> Self {
         // Slow bodies arrive byte by byte only when no byte waits for the next.
         stream.set_nodelay(true).ok();
-        let closed = Box::pin(async move { while open.changed().await.is_ok() {} });
-        Self { stream, line: Line::default(), closed }
+        Self { stream, line: Line::default() }
     }
 
     /// The error that ends this connection; closing it without lingering sends RST rather than FIN.
@@ -116,12 +108,6 @@ impl Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.line.is_cut() && self.closed.as_mut().poll(cx).is_ready() {
-            self.line.reset();
-        }
-        if self.line.is_cut() {
-            return Poll::Ready(Err(self.cut()));
-        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

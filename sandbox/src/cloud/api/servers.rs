@@ -18,8 +18,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint::put("/servers/{id}", update),
     Endpoint::get("/servers/{id}/actions", own_actions),
     Endpoint::post("/servers/{id}/actions/attach_to_network", attach_to_network),
-    Endpoint::post("/servers/{id}/actions/detach_from_network", detach_from_network),
     Endpoint::post("/servers/{id}/actions/change_alias_ips", change_alias_ips),
+    Endpoint::post("/servers/{id}/actions/detach_from_network", detach_from_network),
 ];
 
 const STATUSES: [&str; 9] =
