@@ -81,6 +81,9 @@ pub fn enter() -> Result<Enclave, Error> {
         Stage::Outside => outside::stay()?,
         Stage::Init { machine } => init::run(machine)?,
         Stage::Inside { machine } => {
+            // Who waits for a program blocks signals for that; the program itself must feel them.
+            let unblocked = outside::watched().thread_unblock();
+            unblocked.map_err(|source| Error::Process { operation: "unblock signals", source })?;
             probe::probe()?;
             return Ok(Enclave { machine });
         }

@@ -77,7 +77,7 @@ fn separate() -> Result<(), Error> {
         ("/proc/self/uid_map", format!("0 {user} 1")),
         ("/proc/self/gid_map", format!("0 {group} 1")),
     ] {
-        fs::write(path, text).map_err(|error| map_refusal(path, errno(&error)))?;
+        fs::write(path, text).map_err(|error| map_refusal(user, path, errno(&error)))?;
     }
     Ok(())
 }
@@ -97,8 +97,13 @@ fn refusal(user: Uid, errno: Errno) -> Error {
     }
 }
 
-fn map_refusal(path: &'static str, source: Errno) -> Error {
-    if restricted_by_apparmor() { Error::AppArmor { source } } else { Error::Map { path, source } }
+fn map_refusal(user: Uid, path: &'static str, source: Errno) -> Error {
+    match source {
+        // A root without CAP_SETFCAP may make a user namespace, but not be root in it (user_namespaces(7)).
+        source if user.is_root() => Error::RootWithoutCapabilities { source },
+        source if restricted_by_apparmor() => Error::AppArmor { source },
+        source => Error::Map { path, source },
+    }
 }
 
 /// Whether Ubuntu's restriction of unprivileged user namespaces is on.

@@ -8,6 +8,7 @@ mod links;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
@@ -121,7 +122,7 @@ impl Namespace {
         File::create_new(&path).map_err(|source| failed("name", source))?;
         // A thread of its own, since the thread that makes a namespace is in it from then on.
         let made =
-            thread::scope(|scope| scope.spawn(|| make(&path)).join().expect("making a namespace does not panic"));
+            thread::scope(|scope| scope.spawn(|| make(&path)).join()).unwrap_or_else(|panic| resume_unwind(panic));
         let handle = made.map_err(|source| {
             let _ = fs::remove_file(&path);
             failed("make", source)
@@ -143,7 +144,7 @@ impl Namespace {
             self.enter();
             task()
         };
-        thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Starts a thread that lives inside the namespace.
@@ -175,8 +176,8 @@ impl Namespace {
     }
 
     /// Writes a sysctl: `net.ipv4.ip_forward`, or with slashes where an interface's name has a dot.
-    pub fn sysctl(&self, key: &str, value: impl ToString) -> Result<(), Error> {
-        self.sysctls(&[(key, &value.to_string())])
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<(), Error> {
+        self.sysctls(&[(key, value)])
     }
 
     /// Writes several sysctls in turn.

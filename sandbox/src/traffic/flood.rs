@@ -19,7 +19,7 @@ pub struct Flood {
     stop_sending: Arc<AtomicBool>,
     stop_receiving: Arc<AtomicBool>,
     /// Distinct answers so far.
-    received: Arc<AtomicU64>,
+    answered: Arc<AtomicU64>,
     sender: Option<JoinHandle<Sent>>,
     receiver: Option<JoinHandle<Received>>,
 }
@@ -65,7 +65,7 @@ impl Flood {
             |source| namespace::Error::Listen { namespace: from.name().to_owned(), address: (any, 0).into(), source };
         let answers = ready.map_err(failed)?;
         let (stop_sending, stop_receiving) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let received = Arc::<AtomicU64>::default();
+        let answered = Arc::<AtomicU64>::default();
         let start = Instant::now();
         let interval = Duration::from_secs(1) / rate;
         let sender = thread::spawn({
@@ -73,16 +73,16 @@ impl Flood {
             move || send(&socket, target, start, interval, &stop)
         });
         let receiver = thread::spawn({
-            let (stop, received) = (stop_receiving.clone(), received.clone());
-            move || receive(&answers, start, &received, &stop)
+            let (stop, answered) = (stop_receiving.clone(), answered.clone());
+            move || receive(&answers, start, &answered, &stop)
         });
         let (sender, receiver) = (Some(sender), Some(receiver));
-        Ok(Self { stop_sending, stop_receiving, received, sender, receiver })
+        Ok(Self { stop_sending, stop_receiving, answered, sender, receiver })
     }
 
     /// How many have come back so far.
     pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Stops sending, waits a moment for answers under way, and reports.

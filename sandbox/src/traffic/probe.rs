@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::namespace::Namespace;
 
@@ -88,8 +89,13 @@ pub fn udp_probe_from(
     let (source, target) = (source.into(), target.into());
     from.run(|| {
         let socket = UdpSocket::bind(source)?;
-        // Connected, so that ICMP errors arrive.
         socket.connect(target)?;
+        // Without it only ICMP errors that are final arrive (ip(7)), and "net unreachable" is not among them.
+        match target {
+            SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true),
+            SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true),
+        }
+        .map_err(ProbeFailure::Other)?;
         socket.set_read_timeout(Some(timeout))?;
         socket.send(b"who am I")?;
         let mut answer = [0; 128];

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
@@ -21,6 +21,9 @@ const OUTGOING: u8 = 4;
 
 /// Room for bursts, in bytes; what does not fit is not seen.
 const BUFFER: usize = 8 << 20;
+
+/// How long a sniffer that is to stop goes on reading on a link that is never silent.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Keeps the packets of one link that a filter likes, from [`Sniffer::start`] on.
 #[derive(Debug)]
@@ -111,8 +114,12 @@ fn open(link: &str) -> io::Result<(OwnedFd, usize)> {
 fn listen(socket: &OwnedFd, index: usize, filter: &impl Fn(&Packet) -> bool, caught: &Caught, stop: &AtomicBool) {
     // Segmentation offload makes packets of up to 64 KiB on virtual links.
     let mut buffer = vec![0; 1 << 16];
-    // To be stopped only when the queue is empty: what crossed the link before the end counts.
-    loop {
+    // What crossed the link before the end counts, so it ends with the queue empty, or late if it never is.
+    let mut end = None;
+    while end.is_none_or(|end| Instant::now() < end) {
+        if stop.load(Ordering::Relaxed) {
+            end.get_or_insert(Instant::now() + PATIENCE);
+        }
         match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) {
             Ok((length, Some(from))) if from.ifindex() == index => {
                 let direction = if from.pkttype() == OUTGOING { Direction::Out } else { Direction::In };
@@ -123,9 +130,9 @@ fn listen(socket: &OwnedFd, index: usize, filter: &impl Fn(&Packet) -> bool, cau
                     caught.arrived.notify_all();
                 }
             }
-            Ok(_) => {}
-            Err(_) if stop.load(Ordering::Relaxed) => return,
-            Err(_) => {}
+            Err(_) if end.is_some() => return,
+            // Another link's packet, or nothing for a while.
+            _ => {}
         }
     }
 }

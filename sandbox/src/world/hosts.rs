@@ -44,6 +44,6 @@ pub(super) fn host(name: &str) -> Result<Namespace, namespace::Error> {
 pub(super) fn router(name: &str) -> Result<Namespace, namespace::Error> {
     let namespace = Namespace::create(name)?;
     namespace.sysctls(&ROUTER)?;
-    namespace.sysctl("net.ipv6.conf.all.forwarding", 1)?;
+    namespace.sysctl("net.ipv6.conf.all.forwarding", "1")?;
     Ok(namespace)
 }

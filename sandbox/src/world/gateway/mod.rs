@@ -9,8 +9,9 @@
 //! holder of `0.0.0.0/0` may speak for the whole internet but not for a neighbour's address. Whether the real gateway
 //! is that strict is not documented; a bastion that lives with the stricter one lives with both.
 
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +19,9 @@ use std::time::{Duration, Instant};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 use tokio::sync::watch;
+
+pub use table::Hop;
+use table::{Table, link};
 
 use super::addresses::{PRIVATE_MTU, Range};
 use super::hosts;
@@ -35,89 +39,6 @@ const REVERSE_PATH_FILTER: &str = "
         }
     }
 ";
-
-/// Where the gateway sends what matches a prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hop {
-    /// To the server whose address it is.
-    Server(ServerId),
-    /// To the server that has this address: an alias IP of it, or a route's destination.
-    Via(ServerId, Ipv4Addr),
-    /// Nowhere: nobody holds the route's gateway address. The sender gets an ICMP error.
-    Unreachable,
-}
-
-/// All that the gateway knows: a pure function of the cloud's network and of the links that are plugged in.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Table {
-    /// Servers' addresses and the hardware addresses behind them. The gateway never asks: the cloud knows them.
-    neighbours: BTreeMap<ServerId, (Ipv4Addr, String)>,
-    routes: BTreeMap<Ipv4Net, Hop>,
-}
-
-impl Table {
-    /// The table for a network.
-    fn of(network: &NetworkView, plugged: &BTreeSet<ServerId>) -> Self {
-        let mut table = Self::default();
-        let mut holders = BTreeMap::new();
-        for server in network.servers.iter().filter(|attached| plugged.contains(&attached.server)) {
-            table.neighbours.insert(server.server, (server.ip, server.mac_address.clone()));
-            table.routes.insert(server.ip.into(), Hop::Server(server.server));
-            holders.insert(server.ip, Hop::Via(server.server, server.ip));
-            for &alias in &server.alias_ips {
-                table.routes.insert(alias.into(), Hop::Via(server.server, server.ip));
-                holders.insert(alias, Hop::Via(server.server, server.ip));
-            }
-        }
-        for route in &network.routes {
-            let hop = holders.get(&route.gateway).copied().unwrap_or(Hop::Unreachable);
-            table.routes.insert(route.destination, hop);
-        }
-        table
-    }
-
-    /// The lines of `ip` that lead from this table to `next`, touching nothing that is in both.
-    fn lines_to(&self, next: &Self) -> String {
-        let mut lines = String::new();
-        for (destination, hop) in &self.routes {
-            if !next.routes.contains_key(destination) {
-                line(&mut lines, format_args!("route del {}", phrase(*destination, *hop)));
-            }
-        }
-        for (server, neighbour) in &next.neighbours {
-            if self.neighbours.get(server) != Some(neighbour) {
-                let (ip, mac) = neighbour;
-                line(&mut lines, format_args!("neigh replace {ip} lladdr {mac} dev {} nud permanent", link(*server)));
-            }
-        }
-        // Servers first: a route's gateway must be known before the route.
-        let is_route = |hop: &Hop| !matches!(hop, Hop::Server(_));
-        let mut changed: Vec<_> =
-            next.routes.iter().filter(|(destination, hop)| self.routes.get(destination) != Some(hop)).collect();
-        changed.sort_by_key(|(_, hop)| is_route(hop));
-        for (destination, hop) in changed {
-            line(&mut lines, format_args!("route replace {}", phrase(*destination, *hop)));
-        }
-        lines
-    }
-}
-
-fn line(lines: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(lines, "{line}").expect("writing to a string does not fail");
-}
-
-fn phrase(destination: Ipv4Net, hop: Hop) -> String {
-    match hop {
-        Hop::Server(server) => format!("{destination} dev {} scope link", link(server)),
-        Hop::Via(server, ip) => format!("{destination} via {ip} dev {} onlink", link(server)),
-        Hop::Unreachable => format!("unreachable {destination}"),
-    }
-}
-
-/// The gateway's end of a server's link.
-fn link(server: ServerId) -> String {
-    format!("guest{server}")
-}
 
 /// A server's private interface, to be plugged into the gateway.
 #[derive(Debug, Clone, Copy)]
@@ -148,7 +69,7 @@ struct State {
 
 /// A route did not come about in time.
 #[derive(Debug, thiserror::Error)]
-#[error("the gateway of network {network} sends {destination} to {found:?}, not via {expected:?}{}", failed(.failure))]
+#[error("the gateway of network {network} sends {destination} to {found:?}, not via {expected:?}{}", failed(.failure.as_deref()))]
 pub struct NotInForce {
     network: NetworkId,
     destination: Ipv4Net,
@@ -157,8 +78,8 @@ pub struct NotInForce {
     failure: Option<String>,
 }
 
-fn failed(failure: &Option<String>) -> String {
-    failure.as_ref().map(|failure| format!(" (its last change failed: {failure})")).unwrap_or_default()
+fn failed(failure: Option<&str>) -> String {
+    failure.map(|failure| format!(" (its last change failed: {failure})")).unwrap_or_default()
 }
 
 impl Gateway {

@@ -1,0 +1,22 @@
+//! What the program can be told to do.
+
+pub(crate) mod check;
+pub(crate) mod shell;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+/// Nothing here recovers from an error: it is told to the person.
+pub(crate) type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+/// The error and its causes.
+pub(crate) fn explain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

@@ -1,0 +1,133 @@
+//! `sandbox shell`
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+use sandbox::enclave;
+use sandbox::world::{Laptop, Names, Settings, World};
+
+use super::Outcome;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Run this bastiond inside the bastion; its log goes to /run/bastiond.log of the world.
+    #[arg(long, value_name = "PATH")]
+    bastiond: Option<PathBuf>,
+}
+
+/// The enclave has a /run of its own: what is written there ends with it.
+const RUNTIME_DIRECTORY: &str = "/run/bastiond";
+const STATE_DIRECTORY: &str = "/run/bastiond-state";
+const LOG: &str = "/run/bastiond.log";
+
+const PICTURE: &str = "
+  server 203.0.113.10 ─┐
+                       │               ┌─ bastion ── eth0 198.51.100.2, eth1 10.0.0.2, eth2 10.2.0.2
+                    internet ──────────┘                     │                  │
+                       │   172.31.1.1                 gw-private 10.0.0.1   gw-second 10.2.0.1
+  laptop ─── home ─────┘   203.0.113.1 (the API)         │          │           │
+  192.168.178.20                                        web       worker      tenant
+  behind 192.0.2.7                                    10.0.0.4   10.0.1.5    10.2.0.4
+";
+
+pub(crate) fn run(options: &Options) -> Outcome {
+    enclave::enter()?;
+    // Ctrl-C is for what runs in the shell. Before any thread is started, so that none of them takes it either.
+    interrupt().thread_block()?;
+    let settings = Settings { names: Names::Plain, laptop: Laptop::BehindNat, ..Settings::default() };
+    let world = World::start(settings)?;
+    println!("{PICTURE}");
+    let daemon =
+        options.bastiond.as_deref().map(|program| interruptible(|| Daemon::start(&world, program))).transpose()?;
+    println!("{}", hints(&world, daemon.as_ref()));
+    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let mut command = Command::new(shell);
+    command
+        .env("HCLOUD_ENDPOINT", world.api_endpoint())
+        .env("HCLOUD_TOKEN", world.token())
+        .env("HCLOUD_NETWORK", world.private_network_id().to_string());
+    let status = interruptible(|| Ok(command.spawn()?))?.wait()?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn interrupt() -> SigSet {
+    SigSet::from_iter([Signal::SIGINT])
+}
+
+/// Starts a process with Ctrl-C not blocked: it would inherit that.
+fn interruptible<T>(start: impl FnOnce() -> Result<T, Box<dyn Error>>) -> Result<T, Box<dyn Error>> {
+    interrupt().thread_unblock()?;
+    let started = start();
+    interrupt().thread_block()?;
+    started
+}
+
+fn hints(world: &World, daemon: Option<&Daemon>) -> String {
+    let names: Vec<_> = world.namespaces().iter().map(|namespace| namespace.name()).collect();
+    let daemon = match daemon {
+        Some(_) => format!("bastiond runs in the bastion: tail -f {LOG}"),
+        None => "no bastiond runs: the private hosts reach nothing yet".to_owned(),
+    };
+    format!(
+        "Namespaces: {}
+{daemon}
+
+  ip netns exec web ping 203.0.113.10               does a private host reach the internet?
+  ip netns exec bastion nft list ruleset            what the bastion filters
+  ip netns exec gw-private ip route                 what Hetzner's gateway does
+  ip netns exec bastion hcloud network list         the cloud (HCLOUD_ENDPOINT and HCLOUD_TOKEN are set)
+  ip netns exec bastion curl http://169.254.169.254/hetzner/v1/metadata
+
+The world ends with this shell.",
+        names.join(" ")
+    )
+}
+
+/// The bastiond in the bastion.
+struct Daemon {
+    process: Child,
+}
+
+impl Daemon {
+    fn start(world: &World, program: &Path) -> Result<Self, Box<dyn Error>> {
+        let program = fs::canonicalize(program).map_err(|error| format!("{}: {error}", program.display()))?;
+        for directory in [RUNTIME_DIRECTORY, STATE_DIRECTORY] {
+            fs::create_dir_all(directory)?;
+        }
+        let log = File::create(LOG)?;
+        let program = program.to_str().ok_or("the path of bastiond is not UTF-8")?;
+        let process = world
+            .bastion()
+            .command(program)
+            .env("HCLOUD_ENDPOINT", world.api_endpoint())
+            .env("HCLOUD_TOKEN", world.token())
+            .env("RUNTIME_DIRECTORY", RUNTIME_DIRECTORY)
+            .env("STATE_DIRECTORY", STATE_DIRECTORY)
+            .stdin(std::process::Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(Self { process })
+    }
+}
+
+impl Drop for Daemon {
+    /// Gives it a moment to end in order.
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.process.id()).expect("a process id fits pid_t"));
+        let deadline = Instant::now() + Duration::from_secs(3);
+        let _ = kill(pid, Signal::SIGTERM);
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.process.kill();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What the gateway knows, and how its kernel comes to know it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::cloud::{NetworkView, ServerId};
+
+/// Where the gateway sends what matches a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hop {
+    /// To the server whose address it is.
+    Server(ServerId),
+    /// To the server that has this address: an alias IP of it, or a route's destination.
+    Via(ServerId, Ipv4Addr),
+    /// Nowhere: nobody holds the route's gateway address. The sender gets an ICMP error.
+    Unreachable,
+}
+
+/// All that the gateway knows: a pure function of the cloud's network and of the links that are plugged in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Servers' addresses and the hardware addresses behind them. The gateway never asks: the cloud knows them.
+    neighbours: BTreeMap<ServerId, (Ipv4Addr, String)>,
+    pub(super) routes: BTreeMap<Ipv4Net, Hop>,
+}
+
+impl Table {
+    /// The table for a network. A server that is attached in the cloud but has no cable here does not exist for it.
+    pub(super) fn of(network: &NetworkView, plugged: &BTreeSet<ServerId>) -> Self {
+        let mut table = Self::default();
+        let mut holders = BTreeMap::new();
+        for server in network.servers.iter().filter(|attached| plugged.contains(&attached.server)) {
+            table.neighbours.insert(server.server, (server.ip, server.mac_address.clone()));
+            table.routes.insert(server.ip.into(), Hop::Server(server.server));
+            holders.insert(server.ip, Hop::Via(server.server, server.ip));
+            for &alias in &server.alias_ips {
+                table.routes.insert(alias.into(), Hop::Via(server.server, server.ip));
+                holders.insert(alias, Hop::Via(server.server, server.ip));
+            }
+        }
+        for route in &network.routes {
+            let hop = holders.get(&route.gateway).copied().unwrap_or(Hop::Unreachable);
+            table.routes.insert(route.destination, hop);
+        }
+        table
+    }
+
+    /// The lines of `ip` that lead from this table to `next`, touching nothing that is in both.
+    pub(super) fn lines_to(&self, next: &Self) -> String {
+        let mut lines = String::new();
+        for (destination, hop) in &self.routes {
+            if !next.routes.contains_key(destination) {
+                line(&mut lines, format_args!("route del {}", phrase(*destination, *hop)));
+            }
+        }
+        for (server, neighbour) in &next.neighbours {
+            if self.neighbours.get(server) != Some(neighbour) {
+                let (ip, mac) = neighbour;
+                line(&mut lines, format_args!("neigh replace {ip} lladdr {mac} dev {} nud permanent", link(*server)));
+            }
+        }
+        // Servers first: a route's gateway must be known before the route.
+        let is_route = |hop: &Hop| !matches!(hop, Hop::Server(_));
+        let mut changed: Vec<_> =
+            next.routes.iter().filter(|(destination, hop)| self.routes.get(destination) != Some(hop)).collect();
+        changed.sort_by_key(|(_, hop)| is_route(hop));
+        for (destination, hop) in changed {
+            line(&mut lines, format_args!("route replace {}", phrase(*destination, *hop)));
+        }
+        lines
+    }
+}
+
+fn line(lines: &mut String, line: fmt::Arguments<'_>) {
+    writeln!(lines, "{line}").expect("writing to a string does not fail");
+}
+
+fn phrase(destination: Ipv4Net, hop: Hop) -> String {
+    match hop {
+        Hop::Server(server) => format!("{destination} dev {} scope link", link(server)),
+        Hop::Via(server, ip) => format!("{destination} via {ip} dev {} onlink", link(server)),
+        Hop::Unreachable => format!("unreachable {destination}"),
+    }
+}
+
+/// The gateway's end of a server's link.
+pub(super) fn link(server: ServerId) -> String {
+    format!("guest{server}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::{AttachedServer, NetworkId, Route};
+
+    const BASTION: ServerId = ServerId(42);
+    const WEB: ServerId = ServerId(43);
+    const STRANGER: ServerId = ServerId(44);
+
+    /// A network with the bastion, which holds an alias IP, a web server, and a stranger without a cable.
+    fn network(routes: &[(&str, [u8; 4])]) -> NetworkView {
+        let server = |server, last, alias_ips| AttachedServer {
+            server,
+            ip: [10, 0, 0, last].into(),
+            alias_ips,
+            mac_address: format!("86:00:00:2a:00:0{last}"),
+        };
+        let route = |&(destination, gateway): &(&str, [u8; 4])| Route {
+            destination: destination.parse().expect("a destination"),
+            gateway: gateway.into(),
+        };
+        NetworkView {
+            id: NetworkId(7),
+            name: "private".into(),
+            ip_range: "10.0.0.0/16".parse().expect("a range"),
+            gateway: [10, 0, 0, 1].into(),
+            servers: vec![
+                server(BASTION, 2, vec![[10, 0, 0, 3].into()]),
+                server(WEB, 4, vec![]),
+                server(STRANGER, 9, vec![]),
+            ],
+            routes: routes.iter().map(route).collect(),
+        }
+    }
+
+    fn table(routes: &[(&str, [u8; 4])]) -> Table {
+        Table::of(&network(routes), &[BASTION, WEB].into())
+    }
+
+    fn lines(from: &Table, to: &Table) -> Vec<String> {
+        from.lines_to(to).lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_fresh_gateway_learns_servers_before_routes() {
+        let table = table(&[
+            ("0.0.0.0/0", [10, 0, 0, 3]),
+            ("10.8.0.0/24", [10, 0, 0, 4]),
+            ("10.9.0.0/24", [10, 0, 0, 9]),
+            ("10.10.0.0/24", [10, 0, 0, 200]),
+        ]);
+        assert_eq!(
+            lines(&Table::default(), &table),
+            [
+                "neigh replace 10.0.0.2 lladdr 86:00:00:2a:00:02 dev guest42 nud permanent",
+                "neigh replace 10.0.0.4 lladdr 86:00:00:2a:00:04 dev guest43 nud permanent",
+                "route replace 10.0.0.2/32 dev guest42 scope link",
+                "route replace 10.0.0.4/32 dev guest43 scope link",
+                "route replace 0.0.0.0/0 via 10.0.0.2 dev guest42 onlink",
+                "route replace 10.0.0.3/32 via 10.0.0.2 dev guest42 onlink",
+                "route replace 10.8.0.0/24 via 10.0.0.4 dev guest43 onlink",
+                "route replace unreachable 10.9.0.0/24",
+                "route replace unreachable 10.10.0.0/24",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_stays_is_not_touched() {
+        let before = table(&[("0.0.0.0/0", [10, 0, 0, 2]), ("10.8.0.0/24", [10, 0, 0, 2])]);
+        let after = table(&[("0.0.0.0/0", [10, 0, 0, 4]), ("10.9.0.0/24", [10, 0, 0, 2])]);
+        assert_eq!(
+            lines(&before, &after),
+            [
+                "route del 10.8.0.0/24 via 10.0.0.2 dev guest42 onlink",
+                "route replace 0.0.0.0/0 via 10.0.0.4 dev guest43 onlink",
+                "route replace 10.9.0.0/24 via 10.0.0.2 dev guest42 onlink",
+            ]
+        );
+        assert_eq!(lines(&after, &after), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,187 @@
+//! The virtual gateway behaves as Hetzner's does.
+
+use std::net::Ipv4Addr;
+
+use libtest_mimic::Trial;
+use sandbox::traffic::{
+    Direction, Mirror, Packet, Ping, ProbeFailure, Reply, Sniffer, ping, tcp_probe, udp_probe, udp_probe_from,
+};
+use sandbox::world::{Hop, Settings, World, addresses as at};
+
+use crate::private::nat_by_hand;
+use crate::{Outcome, PATIENCE, SILENCE, trials};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        servers_of_a_network_reach_each_other_in_one_hop,
+        a_spoofed_source_is_dropped_and_counted,
+        a_server_may_speak_for_its_alias_ips_and_routes,
+        the_holder_of_the_default_route_may_not_speak_for_a_neighbour,
+        no_server_sees_anothers_arp,
+        the_gateway_answers_arp_for_everybody,
+        networks_are_apart,
+        a_route_may_name_an_alias_ip_and_follows_it,
+        a_route_to_nobody_is_unreachable,
+        an_address_that_nobody_has_is_not_sent_to_the_default_route,
+    ]
+}
+
+fn servers_of_a_network_reach_each_other_in_one_hop() -> Outcome {
+    let world = World::start(Settings::default())?;
+    for (from, to) in [(world.web(), at::WORKER), (world.worker(), at::WEB), (world.bastion(), at::WORKER)] {
+        assert_eq!(ping(from, to, Ping::default())?.replies, [Reply { sequence: 1, ttl: 63 }]);
+    }
+    // The gateway itself is no hop away.
+    let gateway = world.gateway(world.private_network_id()).address();
+    assert_eq!(ping(world.web(), gateway, Ping::default())?.replies, [Reply { sequence: 1, ttl: 64 }]);
+    Ok(())
+}
+
+fn a_spoofed_source_is_dropped_and_counted() -> Outcome {
+    let world = World::start(Settings::default())?;
+    let gateway = world.gateway(world.private_network_id());
+    let mirror = Mirror::udp(world.worker(), (at::WORKER, 7))?;
+    for (count, stranger) in
+        [Ipv4Addr::new(203, 0, 113, 99), Ipv4Addr::new(10, 0, 0, 77), at::BASTION_PRIVATE].into_iter().enumerate()
+    {
+        world.web().ip(&format!("addr add {stranger}/32 dev lo"))?;
+        assert_eq!(gateway.spoofed_packets()?, u64::try_from(count)?);
+        let probe = udp_probe_from(world.web(), (stranger, 0), mirror.address(), SILENCE);
+        assert_eq!(probe, Err(ProbeFailure::Timeout), "from {stranger}");
+        assert_eq!(gateway.spoofed_packets()?, u64::try_from(count + 1)?);
+    }
+    assert_eq!(mirror.seen(), []);
+    // And nothing else was.
+    assert_eq!(udp_probe(world.web(), mirror.address(), PATIENCE)?.ip(), at::WEB);
+    assert_eq!(gateway.spoofed_packets()?, 3);
+    Ok(())
+}
+
+fn a_server_may_speak_for_its_alias_ips_and_routes() -> Outcome {
+    let world = World::start(Settings::default())?;
+    let network = world.private_network_id();
+    let (alias, tunnel) = (Ipv4Addr::new(10, 0, 0, 3), Ipv4Addr::new(10, 8, 0, 5));
+    world.cloud().set_alias_ips(world.bastion_id(), network, &[alias]);
+    world.put_route("10.8.0.0/24".parse()?, at::BASTION_PRIVATE);
+    let mirror = Mirror::udp(world.web(), (at::WEB, 7))?;
+    for source in [alias, tunnel] {
+        world.bastion().ip(&format!("addr add {source}/32 dev lo"))?;
+        let seen = udp_probe_from(world.bastion(), (source, 0), mirror.address(), PATIENCE)?;
+        assert_eq!(seen.ip(), source);
+    }
+    assert_eq!(world.gateway(network).spoofed_packets()?, 0);
+    Ok(())
+}
+
+fn the_holder_of_the_default_route_may_not_speak_for_a_neighbour() -> Outcome {
+    let world = World::start(Settings::default())?;
+    let gateway = world.gateway(world.private_network_id());
+    world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
+    let stranger = Ipv4Addr::new(192, 0, 2, 99);
+    world.bastion().ip(&format!("addr add {stranger}/32 dev lo\naddr add {}/32 dev lo", at::WORKER))?;
+    let mirror = Mirror::udp(world.web(), (at::WEB, 7))?;
+    assert_eq!(udp_probe_from(world.bastion(), (stranger, 0), mirror.address(), PATIENCE)?.ip(), stranger);
+    let as_worker = udp_probe_from(world.bastion(), (at::WORKER, 0), mirror.address(), SILENCE);
+    assert_eq!(as_worker, Err(ProbeFailure::Timeout));
+    assert_eq!(gateway.spoofed_packets()?, 1);
+    Ok(())
+}
+
+fn is_arp(packet: &Packet) -> bool {
+    packet.arp().is_some()
+}
+
+fn no_server_sees_anothers_arp() -> Outcome {
+    let world = World::start(Settings::default())?;
+    let asking = Sniffer::start(world.web(), "eth0", is_arp)?;
+    let others = [Sniffer::start(world.worker(), "eth0", is_arp)?, Sniffer::start(world.bastion(), "eth1", is_arp)?];
+    world.web().ip("neigh flush all")?;
+    // To the gateway, to somebody behind it, and to a neighbour that nobody told the gateway about.
+    world.web().ip("route add 10.0.0.77/32 dev eth0")?;
+    let reply = ping(world.web(), world.gateway(world.private_network_id()).address(), Ping::default())?;
+    assert_eq!(reply.replies.len(), 1);
+    let _ = udp_probe(world.web(), (Ipv4Addr::new(10, 0, 0, 77), 7), SILENCE);
+    let questions: Vec<_> = asking
+        .stop()
+        .iter()
+        .filter(|packet| packet.direction == Direction::Out)
+        .filter_map(|packet| packet.arp().map(|arp| arp.target))
+        .collect();
+    assert!(questions.contains(&Ipv4Addr::new(10, 0, 0, 1)), "{questions:?}");
+    assert!(questions.contains(&Ipv4Addr::new(10, 0, 0, 77)), "{questions:?}");
+    assert_eq!(others.map(Sniffer::stop), [vec![], vec![]]);
+    Ok(())
+}
+
+fn the_gateway_answers_arp_for_everybody() -> Outcome {
+    let world = World::start(Settings::default())?;
+    // A host that takes the whole network for its link, as one with a /16 in its configuration does.
+    world.web().ip("route del 10.0.0.0/16\nroute add 10.0.0.0/16 dev eth0")?;
+    assert_eq!(ping(world.web(), at::WORKER, Ping::default())?.replies, [Reply { sequence: 1, ttl: 63 }]);
+    let mac_of = |address: Ipv4Addr| -> Result<String, libtest_mimic::Failed> {
+        let neighbour = world.web().ip(&format!("neigh show {address} dev eth0"))?;
+        let mac = neighbour.split_once("lladdr ").and_then(|(_, rest)| rest.split(' ').next());
+        Ok(mac.ok_or_else(|| format!("no neighbour {address}: {neighbour}"))?.to_owned())
+    };
+    let gateway = world.gateway(world.private_network_id()).address();
+    assert_eq!(ping(world.web(), gateway, Ping::default())?.replies.len(), 1);
+    assert_eq!(mac_of(at::WORKER)?, mac_of(gateway)?);
+    Ok(())
+}
+
+fn networks_are_apart() -> Outcome {
+    let world = World::start(Settings::default())?;
+    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let tenant = Mirror::tcp(world.tenant(), (at::TENANT, 80))?;
+    assert_eq!(tcp_probe(world.tenant(), web.address(), PATIENCE), Err(ProbeFailure::Unreachable));
+    assert_eq!(tcp_probe(world.web(), tenant.address(), PATIENCE), Err(ProbeFailure::Unreachable));
+    // The bastion is in both, and forwards for neither.
+    assert_eq!(tcp_probe(world.bastion(), web.address(), PATIENCE)?.ip(), at::BASTION_PRIVATE);
+    assert_eq!(tcp_probe(world.bastion(), tenant.address(), PATIENCE)?.ip(), at::BASTION_SECOND);
+    assert_ne!(world.private_network_id(), world.second_network_id());
+    Ok(())
+}
+
+fn a_route_may_name_an_alias_ip_and_follows_it() -> Outcome {
+    let world = World::start(Settings::default())?;
+    let network = world.private_network_id();
+    let gateway = world.gateway(network);
+    let (everywhere, alias) = ("0.0.0.0/0".parse()?, Ipv4Addr::new(10, 0, 0, 3));
+    nat_by_hand(&world)?;
+    let mirror = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
+    world.cloud().set_alias_ips(world.bastion_id(), network, &[alias]);
+    world.put_route(everywhere, alias);
+    // The address need not be configured on the server: the gateway knows whose it is.
+    assert_eq!(tcp_probe(world.web(), mirror.address(), PATIENCE)?.ip(), at::BASTION);
+    assert_eq!(gateway.routes()[&everywhere], Hop::Via(world.bastion_id(), at::BASTION_PRIVATE));
+
+    world.cloud().set_alias_ips(world.bastion_id(), network, &[]);
+    gateway.await_route(alias.into(), None, PATIENCE)?;
+    assert_eq!(gateway.routes()[&everywhere], Hop::Unreachable);
+    assert_eq!(tcp_probe(world.web(), mirror.address(), PATIENCE), Err(ProbeFailure::Unreachable));
+    Ok(())
+}
+
+fn a_route_to_nobody_is_unreachable() -> Outcome {
+    let world = World::start(Settings::default())?;
+    let gateway = world.gateway(world.private_network_id());
+    let (everywhere, nobody) = ("0.0.0.0/0".parse()?, Ipv4Addr::new(10, 0, 0, 200));
+    world.put_route(everywhere, nobody);
+    assert_eq!(gateway.routes()[&everywhere], Hop::Unreachable);
+    assert_eq!(tcp_probe(world.web(), (at::SERVER, 80), PATIENCE), Err(ProbeFailure::Unreachable));
+    // A stranger's route to somebody else makes way when it is put right.
+    world.put_route(everywhere, at::BASTION_PRIVATE);
+    assert_eq!(gateway.routes()[&everywhere], Hop::Via(world.bastion_id(), at::BASTION_PRIVATE));
+    Ok(())
+}
+
+fn an_address_that_nobody_has_is_not_sent_to_the_default_route() -> Outcome {
+    let world = World::start(Settings::default())?;
+    world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
+    let from_web = |packet: &Packet| packet.ip().is_some_and(|ip| ip.source == at::WEB);
+    let arrived = Sniffer::start(world.bastion(), "eth1", from_web)?;
+    let probe = udp_probe(world.web(), (Ipv4Addr::new(10, 0, 0, 77), 7), PATIENCE);
+    assert_eq!(probe, Err(ProbeFailure::Unreachable));
+    assert_eq!(arrived.stop(), []);
+    Ok(())
+}

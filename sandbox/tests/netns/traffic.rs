@@ -1,0 +1,154 @@
+//! The probes see what is there, and see what is missing.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use sandbox::traffic::{
+    Direction, DownloadFailure, Flood, FloodReport, Fragmentation, Held, Mirror, Ping, ProbeFailure, Source, download,
+    ping, syns, tcp_connects, tcp_probe, udp_probe,
+};
+use sandbox::world::{Settings, World, addresses as at};
+
+use crate::private::nat_by_hand;
+use crate::{Outcome, PATIENCE, SILENCE, trials};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        probes_tell_refused_from_silent_from_unreachable,
+        a_flood_without_trouble_loses_nothing,
+        a_flood_names_what_an_outage_lost_and_how_long_it_was,
+        a_held_connection_notices_when_the_path_is_cut,
+        a_download_is_compared_byte_for_byte,
+        a_download_that_stalls_says_how_far_it_came,
+        each_side_offers_the_mss_of_its_own_link,
+        packets_too_large_for_the_private_network_are_refused_with_an_icmp_error,
+    ]
+}
+
+/// A world in which private hosts reach the internet.
+fn connected() -> Result<World, libtest_mimic::Failed> {
+    let world = World::start(Settings::default())?;
+    world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
+    nat_by_hand(&world)?;
+    Ok(world)
+}
+
+fn probes_tell_refused_from_silent_from_unreachable() -> Outcome {
+    let world = connected()?;
+    let server = world.server();
+    assert_eq!(tcp_probe(world.web(), (at::SERVER, 81), PATIENCE), Err(ProbeFailure::Refused));
+    assert_eq!(udp_probe(world.web(), (at::SERVER, 81), PATIENCE), Err(ProbeFailure::Refused));
+    let listener = Mirror::tcp(server, (at::SERVER, 82))?;
+    assert_eq!(tcp_connects(world.web(), listener.address(), PATIENCE), Ok(()));
+    server.nft("table ip silence { chain input { type filter hook input priority 0; tcp dport 82 drop; }; }")?;
+    assert_eq!(tcp_connects(world.web(), listener.address(), SILENCE), Err(ProbeFailure::Timeout));
+    let nowhere = ([192, 0, 2, 200], 80);
+    assert_eq!(tcp_probe(world.web(), nowhere, PATIENCE), Err(ProbeFailure::Unreachable));
+    assert_eq!(udp_probe(world.web(), nowhere, PATIENCE), Err(ProbeFailure::Unreachable));
+    Ok(())
+}
+
+fn a_flood_without_trouble_loses_nothing() -> Outcome {
+    let world = connected()?;
+    let mirror = Mirror::udp(world.server(), (at::SERVER, 7))?;
+    let flood = Flood::start(world.web(), mirror.address(), 1000)?;
+    sleep(Duration::from_millis(500));
+    let FloodReport { sent, received, lost, longest_gap } = flood.stop();
+    assert_eq!((received, lost), (sent, vec![]));
+    assert!((250..=600).contains(&sent), "{sent}");
+    assert!(longest_gap < SILENCE, "{longest_gap:?}");
+    Ok(())
+}
+
+fn a_flood_names_what_an_outage_lost_and_how_long_it_was() -> Outcome {
+    let world = connected()?;
+    let mirror = Mirror::udp(world.server(), (at::SERVER, 7))?;
+    let flood = Flood::start(world.web(), mirror.address(), 500)?;
+    sleep(Duration::from_millis(200));
+    world.bastion().sysctl("net.ipv4.ip_forward", "0")?;
+    sleep(SILENCE);
+    world.bastion().sysctl("net.ipv4.ip_forward", "1")?;
+    sleep(Duration::from_millis(200));
+    let report = flood.stop();
+    assert_eq!(report.received + u64::try_from(report.lost.len())?, report.sent);
+    // The outage began somewhere between two packets, so a little less than all of it is silence.
+    assert!(report.longest_gap + Duration::from_millis(50) >= SILENCE, "{:?}", report.longest_gap);
+    let (first, last) = (report.lost.first().ok_or("some are lost")?, report.lost.last().ok_or("some are lost")?);
+    assert_eq!(report.lost, (*first..=*last).collect::<Vec<_>>());
+    assert!(report.received > 50, "{report:?}");
+    Ok(())
+}
+
+fn a_held_connection_notices_when_the_path_is_cut() -> Outcome {
+    let world = connected()?;
+    let mirror = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
+    let mut held = Held::open(world.web(), mirror.address(), PATIENCE)?;
+    assert_eq!(held.seen().ip(), at::BASTION);
+    for _ in 0..3 {
+        held.exchange(PATIENCE)?;
+    }
+    world.remove_route("0.0.0.0/0".parse()?);
+    assert!(held.exchange(SILENCE).is_err());
+    Ok(())
+}
+
+fn a_download_is_compared_byte_for_byte() -> Outcome {
+    let world = connected()?;
+    let source = Source::start(world.server(), (at::SERVER, 8080))?;
+    // Neither a whole number of blocks nor of segments.
+    let bytes = 5_000_003;
+    let fetched = download(world.web(), source.address(), bytes, PATIENCE)?;
+    assert_eq!((fetched.bytes, fetched.intact), (bytes, true));
+    // 1450 less the headers of IP and TCP, less the timestamps.
+    assert_eq!(fetched.mss, 1398);
+    Ok(())
+}
+
+fn a_download_that_stalls_says_how_far_it_came() -> Outcome {
+    let world = connected()?;
+    let source = Source::start(world.server(), (at::SERVER, 8080))?;
+    // Only the first packets pass: enough to connect.
+    world.bastion().nft(
+        "table ip stall { chain forward {
+             type filter hook forward priority 0; policy accept;
+             ct original packets > 4 drop
+         }
+         }",
+    )?;
+    let failure = download(world.web(), source.address(), 50_000_000, SILENCE).err().ok_or("it cannot finish")?;
+    let DownloadFailure::Ended { received, source } = failure else { return Err("it connects".into()) };
+    assert!(received < 50_000_000, "{received}");
+    assert_eq!(source, ProbeFailure::Timeout);
+    Ok(())
+}
+
+fn each_side_offers_the_mss_of_its_own_link() -> Outcome {
+    let world = connected()?;
+    let mirror = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
+    let caught = syns(world.bastion(), "eth1")?;
+    tcp_probe(world.web(), mirror.address(), PATIENCE)?;
+    let offers: Vec<_> = caught
+        .stop()
+        .iter()
+        .filter_map(|packet| packet.tcp().map(|tcp| (packet.direction, tcp.ack, tcp.mss)))
+        .collect();
+    // Nobody clamps here, so each speaks for its own MTU: 1450 and 1500 less 40.
+    assert_eq!(offers, [(Direction::In, false, Some(1410)), (Direction::Out, true, Some(1460))]);
+    Ok(())
+}
+
+fn packets_too_large_for_the_private_network_are_refused_with_an_icmp_error() -> Outcome {
+    let world = connected()?;
+    world.web().sysctl("net.ipv4.ip_no_pmtu_disc", "0")?;
+    let exact = Ping { size: 1422, fragmentation: Fragmentation::Forbidden, ..Ping::default() };
+    assert_eq!(ping(world.web(), at::SERVER, exact)?.replies.len(), 1);
+    // From the other side the bastion has to say it: a route past the NAT lets the server try.
+    world.server().ip(&format!("route add {}/32 via {}", at::WEB, at::API))?;
+    let large = Ping { size: 1472, ..exact };
+    let refused = ping(world.server(), at::WEB, large)?;
+    assert_eq!(refused.replies, []);
+    assert_eq!(refused.complaints.len(), 1, "{refused:?}");
+    assert!(refused.complaints[0].contains("Frag needed and DF set (mtu = 1450)"), "{refused:?}");
+    Ok(())
+}
