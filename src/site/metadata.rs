@@ -20,6 +20,8 @@ use crate::net::{MacAddress, NetworkId, ServerId};
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Three networks with five aliases each take less than 2 KiB.
 const MAX_BODY: usize = 64 * 1024;
+/// 10.0.0.0/8 is the largest private range (RFC 1918), and the largest that Hetzner takes.
+const SHORTEST_PREFIX: u8 = 8;
 /// While something is still expected to appear.
 const SOON: Duration = Duration::from_secs(5);
 /// When all is there: the answer changes only by hand, and a hot-plugged link asks at once.
@@ -91,6 +93,16 @@ pub enum Error {
         /// What the parser says, on one line.
         reason: String,
     },
+    /// A network that cannot be: an answer cut off after the 1 of `/16` has half of all addresses for a private network.
+    #[error("network {network_id} is said to be {range} with this server at {address}, which cannot be")]
+    Range {
+        /// The network.
+        network_id: NetworkId,
+        /// This server's address.
+        address: Ipv4Addr,
+        /// The range as it came.
+        range: Ipv4Net,
+    },
     /// Not a number.
     #[error("the instance id `{text}` is no number")]
     InstanceId {
@@ -129,7 +141,15 @@ pub fn parse_private_networks(text: &str) -> Result<Vec<PrivateNetwork>, Error> 
         let reason = error.to_string();
         Error::PrivateNetworks { reason: reason.lines().next().unwrap_or_default().trim().to_owned() }
     };
-    Ok(networks.map_err(failed)?.unwrap_or_default())
+    let mut networks = networks.map_err(failed)?.unwrap_or_default();
+    for PrivateNetwork { network_id, ip, network, .. } in &mut networks {
+        if network.prefix_len() < SHORTEST_PREFIX || !network.contains(&*ip) {
+            return Err(Error::Range { network_id: *network_id, address: *ip, range: *network });
+        }
+        // Ranges are compared by their first address from here on.
+        *network = network.trunc();
+    }
+    Ok(networks)
 }
 
 /// The task that keeps asking.
@@ -202,65 +222,4 @@ async fn watch_metadata(endpoint: Option<String>, view: watch::Sender<MetadataVi
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIVE: &str = "\
-- ip: 10.2.0.2
-  alias_ips: []
-  interface_num: 2
-  mac_address: 86:00:00:2a:7d:e1
-  network_id: 1235
-  network_name: tenant
-  network: 10.2.0.0/16
-  subnet: 10.2.0.0/24
-  gateway: 10.2.0.1
-- ip: 10.0.0.2
-  alias_ips: [10.0.0.3, 10.0.0.4]
-  interface_num: 1
-  mac_address: 86:00:00:2a:7d:e0
-  network_id: 1234
-  network_name: nw-test1
-  network: 10.0.0.0/8
-  subnet: 10.0.0.0/24
-  gateway: 10.0.0.1
-";
-
-    #[test]
-    fn the_list_is_read_in_the_order_of_the_service() {
-        let networks = parse_private_networks(LIVE).unwrap();
-        let expected = PrivateNetwork {
-            ip: "10.0.0.2".parse().unwrap(),
-            alias_ips: vec!["10.0.0.3".parse().unwrap(), "10.0.0.4".parse().unwrap()],
-            mac_address: "86:00:00:2a:7d:e0".parse().unwrap(),
-            network_id: NetworkId(1234),
-            network_name: Some("nw-test1".to_owned()),
-            network: "10.0.0.0/8".parse().unwrap(),
-        };
-        assert_eq!(networks.len(), 2);
-        assert_eq!(networks[1], expected);
-        assert_eq!(networks[0].network_id, NetworkId(1235));
-    }
-
-    #[test]
-    fn every_empty_form_means_no_network() {
-        for text in ["", "\n", "[]", "[]\n", "null", "~\n"] {
-            assert_eq!(parse_private_networks(text).unwrap(), [], "{text:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_list_of_networks_is_an_error_on_one_line() {
-        for text in ["<html>", "- ip: 10.0.0.2\n", "ip: [", "- 3\n", "- ip: 300.0.0.1\n  mac_address: x\n", "&a [*a]"] {
-            let message = parse_private_networks(text).unwrap_err().to_string();
-            assert!(!message.contains('\n'), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_list_full_of_aliases_of_aliases_is_refused_instead_of_growing() {
-        let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
-                    d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n";
-        parse_private_networks(bomb).unwrap_err();
-    }
-}
+mod tests;

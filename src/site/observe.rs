@@ -90,7 +90,7 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
     let routes = routes.map_err(|source| Error::List { what: "routes", source })?;
     Ok(Kernel {
         links: links.into_values().collect(),
-        default_routes: routes.iter().filter_map(default_route).collect(),
+        default_routes: routes.iter().flat_map(default_routes).collect(),
     })
 }
 
@@ -113,25 +113,82 @@ async fn links(handle: &Handle) -> Result<BTreeMap<u32, Link>, rtnetlink::Error>
     Ok(links)
 }
 
-/// A unicast route to everywhere in the main table, that leaves by an interface.
-fn default_route(message: &RouteMessage) -> Option<DefaultRoute> {
+/// The interfaces by which a unicast route to everywhere in the main table leaves: several where it is a multi-path one.
+fn default_routes(message: &RouteMessage) -> Vec<DefaultRoute> {
     let header = &message.header;
     let to_everywhere = header.address_family == AddressFamily::Inet
         && header.destination_prefix_length == 0
         && header.kind == RouteType::Unicast
         && header.table == RouteHeader::RT_TABLE_MAIN;
     if !to_everywhere {
-        return None;
+        return Vec::new();
     }
-    let (mut interface, mut metric) = (None, 0);
+    let (mut interfaces, mut metric) = (Vec::new(), 0);
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Oif(index) => interfaces.push(*index),
             RouteAttribute::Priority(priority) => metric = *priority,
-            RouteAttribute::MultiPath(hops) => interface = interface.or(hops.first().map(|hop| hop.interface_index)),
-            RouteAttribute::Destination(RouteAddress::Inet(address)) if !address.is_unspecified() => return None,
+            RouteAttribute::MultiPath(hops) => interfaces.extend(hops.iter().map(|hop| hop.interface_index)),
+            RouteAttribute::Destination(RouteAddress::Inet(address)) if !address.is_unspecified() => return Vec::new(),
             _ => {}
         }
     }
-    Some(DefaultRoute { interface: interface?, metric })
+    interfaces.into_iter().map(|interface| DefaultRoute { interface, metric }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::route::RouteNextHop;
+
+    use super::*;
+
+    fn message(prefix: u8, table: u8, kind: RouteType, attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = prefix;
+        message.header.table = table;
+        message.header.kind = kind;
+        message.attributes = attributes;
+        message
+    }
+
+    fn hop(interface: u32) -> RouteNextHop {
+        let mut hop = RouteNextHop::default();
+        hop.interface_index = interface;
+        hop
+    }
+
+    #[test]
+    fn only_a_unicast_route_to_everywhere_in_the_main_table_is_a_default_route() {
+        let main = RouteHeader::RT_TABLE_MAIN;
+        let by = |interface| RouteAttribute::Oif(interface);
+        let to = |address: &str| RouteAttribute::Destination(RouteAddress::Inet(address.parse().unwrap()));
+        let route = |interface, metric| DefaultRoute { interface, metric };
+        let cases = [
+            ("plain", message(0, main, RouteType::Unicast, vec![by(2)]), vec![route(2, 0)]),
+            (
+                "with a metric, before or after the interface",
+                message(0, main, RouteType::Unicast, vec![RouteAttribute::Priority(100), by(2)]),
+                vec![route(2, 100)],
+            ),
+            (
+                "multi-path",
+                message(
+                    0,
+                    main,
+                    RouteType::Unicast,
+                    vec![RouteAttribute::MultiPath(vec![hop(3), hop(2)]), RouteAttribute::Priority(7)],
+                ),
+                vec![route(3, 7), route(2, 7)],
+            ),
+            ("0.0.0.0 spelt out", message(0, main, RouteType::Unicast, vec![to("0.0.0.0"), by(2)]), vec![route(2, 0)]),
+            ("a narrower route", message(8, main, RouteType::Unicast, vec![to("10.0.0.0"), by(2)]), vec![]),
+            ("unreachable", message(0, main, RouteType::Unreachable, vec![RouteAttribute::Priority(1)]), vec![]),
+            ("another table", message(0, 100, RouteType::Unicast, vec![by(2)]), vec![]),
+            ("without an interface", message(0, main, RouteType::Unicast, vec![]), vec![]),
+        ];
+        for (name, message, expected) in cases {
+            assert_eq!(default_routes(&message), expected, "{name}");
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
+
 use super::metadata::{MetadataView, PrivateNetwork};
 use super::model::{PrivateLink, PublicLink, Site};
 use super::observe::{Kernel, Link};
@@ -14,18 +16,27 @@ use crate::report::Problem;
 pub fn resolve(config: &config::Site, kernel: &Kernel, metadata: &MetadataView, sshd_ports: BTreeSet<u16>) -> Site {
     let mut problems = Vec::new();
     let mut private = if config.private.is_empty() {
-        discovered_links(kernel, metadata, &mut problems)
+        discovered_links(config.public_interface.as_ref(), kernel, metadata, &mut problems)
     } else {
         written_links(&config.private, kernel, &mut problems)
     };
     private.sort_by(|a, b| a.interface.cmp(&b.interface));
     let private = without_overlaps(private, &mut problems);
-    let public = public_link(config.public_interface.as_ref(), kernel, &private, &mut problems);
+    let public = match &config.public_interface {
+        Some(name) => existing(kernel, name, "site.public_interface", &mut problems),
+        None => default_route_link(kernel, &known_as_private(config, kernel, metadata), &mut problems),
+    };
+    let public = public.map(|link| public_link(link, &mut problems));
     let server_id = config.server_id.or(metadata.latest.as_ref().and_then(|metadata| metadata.server_id));
     Site { server_id, public, private, sshd_ports, problems }
 }
 
-fn discovered_links(kernel: &Kernel, metadata: &MetadataView, problems: &mut Vec<Problem>) -> Vec<PrivateLink> {
+fn discovered_links(
+    public: Option<&InterfaceName>,
+    kernel: &Kernel,
+    metadata: &MetadataView,
+    problems: &mut Vec<Problem>,
+) -> Vec<PrivateLink> {
     if let Some(error) = &metadata.error {
         problems.push(Problem::new(
             format!("the metadata service does not answer: {error}"),
@@ -39,10 +50,15 @@ fn discovered_links(kernel: &Kernel, metadata: &MetadataView, problems: &mut Vec
             "attach the server to a network (hcloud server attach-to-network); it is noticed by itself",
         ));
     }
-    latest.private_networks.iter().filter_map(|network| discovered_link(kernel, network, problems)).collect()
+    latest.private_networks.iter().filter_map(|network| discovered_link(public, kernel, network, problems)).collect()
 }
 
-fn discovered_link(kernel: &Kernel, network: &PrivateNetwork, problems: &mut Vec<Problem>) -> Option<PrivateLink> {
+fn discovered_link(
+    public: Option<&InterfaceName>,
+    kernel: &Kernel,
+    network: &PrivateNetwork,
+    problems: &mut Vec<Problem>,
+) -> Option<PrivateLink> {
     let Some(link) = kernel.links.iter().find(|link| has_mac(link, network.mac_address)) else {
         problems.push(Problem::new(
             format!("network {} has no interface here yet (looked for {})", network.network_id, network.mac_address),
@@ -50,6 +66,14 @@ fn discovered_link(kernel: &Kernel, network: &PrivateNetwork, problems: &mut Vec
         ));
         return None;
     };
+    if public == Some(&link.name) {
+        // What is written overrules what is discovered: a gateway behind another gateway has its uplink in a network.
+        problems.push(Problem::new(
+            format!("network {} is not served: {} is site.public_interface", network.network_id, link.name),
+            "name the interface towards the internet there, or write \"auto\"",
+        ));
+        return None;
+    }
     Some(private_link(
         link,
         PrivateLink {
@@ -66,7 +90,7 @@ fn discovered_link(kernel: &Kernel, network: &PrivateNetwork, problems: &mut Vec
     ))
 }
 
-/// A `/32` host of the link's own Ethernet address; bridges and VLANs on top share it, so the lowest index wins.
+/// Bridges and VLANs on top of a link share its Ethernet address; links are sorted by index, so the link itself is first.
 fn has_mac(link: &Link, mac: MacAddress) -> bool {
     link.mac == Some(mac)
 }
@@ -78,14 +102,14 @@ fn written_links(links: &[config::PrivateLink], kernel: &Kernel, problems: &mut 
 fn written_link(written: &config::PrivateLink, kernel: &Kernel, problems: &mut Vec<Problem>) -> Option<PrivateLink> {
     let link = existing(kernel, &written.interface, "site.private.interface", problems)?;
     let inside = |address: &Ipv4Addr| written.network.contains(address);
-    let Some(address) = written.address.or_else(|| link.addresses.iter().map(|net| net.addr()).find(inside)) else {
+    let Some(address) = written.address.or_else(|| link.addresses.iter().map(Ipv4Net::addr).find(inside)) else {
         problems.push(Problem::new(
             format!("{} has no address inside of {} yet", link.name, written.network),
             "configure it, or name the coming one in site.private.address",
         ));
         return None;
     };
-    let aliases = link.addresses.iter().map(|net| net.addr()).filter(inside).filter(|&alias| alias != address);
+    let aliases = link.addresses.iter().map(Ipv4Net::addr).filter(inside).filter(|&alias| alias != address);
     Some(private_link(
         link,
         PrivateLink {
@@ -132,38 +156,44 @@ fn without_overlaps(links: Vec<PrivateLink>, problems: &mut Vec<Problem>) -> Vec
     kept
 }
 
-fn public_link(
-    written: Option<&InterfaceName>,
-    kernel: &Kernel,
-    private: &[PrivateLink],
-    problems: &mut Vec<Problem>,
-) -> Option<PublicLink> {
-    let link = match written {
-        Some(name) => existing(kernel, name, "site.public_interface", problems)?,
-        None => default_route_link(kernel, private, problems)?,
-    };
-    let addresses: Vec<Ipv4Addr> = link.addresses.iter().map(|net| net.addr()).collect();
-    if addresses.is_empty() {
+fn public_link(link: &Link, problems: &mut Vec<Problem>) -> PublicLink {
+    let addresses: Vec<Ipv4Addr> = link.addresses.iter().map(Ipv4Net::addr).collect();
+    if !link.up {
+        problems.push(Problem::new(
+            format!("{} is down", link.name),
+            format!("nothing reaches the internet until it is up (ip link set {} up)", link.name),
+        ));
+    } else if addresses.is_empty() {
         problems.push(Problem::new(
             format!("{} has no IPv4 address yet", link.name),
             "it comes by DHCP; nothing is translated until it is there",
         ));
     }
-    Some(PublicLink { interface: link.name.clone(), mtu: link.mtu, addresses })
+    PublicLink { interface: link.name.clone(), mtu: link.mtu, addresses }
+}
+
+/// Every interface that is said to be private, whether it can be served or not: none of them is the way to the internet.
+fn known_as_private<'a>(
+    config: &'a config::Site,
+    kernel: &'a Kernel,
+    metadata: &MetadataView,
+) -> BTreeSet<&'a InterfaceName> {
+    let networks = metadata.latest.iter().flat_map(|latest| &latest.private_networks);
+    let discovered = networks.flat_map(|network| kernel.links.iter().filter(|link| has_mac(link, network.mac_address)));
+    config.private.iter().map(|link| &link.interface).chain(discovered.map(|link| &link.name)).collect()
 }
 
 fn default_route_link<'a>(
     kernel: &'a Kernel,
-    private: &[PrivateLink],
+    private: &BTreeSet<&InterfaceName>,
     problems: &mut Vec<Problem>,
 ) -> Option<&'a Link> {
-    let is_private = |link: &Link| private.iter().any(|private| private.interface == link.name);
     let mut routes = kernel.default_routes.clone();
     routes.sort_by_key(|route| route.metric);
     let links = routes.iter().filter_map(|route| kernel.links.iter().find(|link| link.index == route.interface));
     let mut through_private = None;
     for link in links {
-        if !is_private(link) {
+        if !private.contains(&link.name) {
             return Some(link);
         }
         through_private = through_private.or(Some(link));

@@ -15,76 +15,112 @@ const MAX_FILES: usize = 256;
 pub(super) fn ports(path: &Path) -> BTreeSet<u16> {
     let mut ports = BTreeSet::from([DEFAULT_PORT]);
     let mut left = MAX_FILES;
-    collect(path, 0, &mut left, &mut ports);
+    // A relative `Include` is relative to sshd's own directory, in included files too (sshd_config(5)).
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    collect(path, directory, 0, &mut left, &mut ports);
     ports
 }
 
-fn collect(path: &Path, depth: usize, left: &mut usize, ports: &mut BTreeSet<u16>) {
+fn collect(path: &Path, directory: &Path, depth: usize, left: &mut usize, ports: &mut BTreeSet<u16>) {
     if depth > MAX_DEPTH || *left == 0 {
         return;
     }
     *left -= 1;
-    let Ok(text) = std::fs::read_to_string(path) else { return };
-    for line in text.lines() {
-        match directive(line) {
-            Some(("port", value)) => ports.extend(value.parse::<u16>().ok()),
-            Some(("listenaddress", value)) => ports.extend(listen_port(value)),
-            Some(("include", patterns)) => {
-                let directory = path.parent().unwrap_or(Path::new("/"));
-                for included in patterns.split_whitespace().flat_map(|pattern| expand(directory, pattern)) {
-                    collect(&included, depth + 1, left, ports);
+    let Ok(bytes) = std::fs::read(path) else { return };
+    // Lossy: a comment in Latin-1 must not hide a port.
+    for line in String::from_utf8_lossy(&bytes).lines() {
+        let Some((keyword, value)) = directive(line) else { continue };
+        let arguments = arguments(value);
+        match keyword {
+            "port" => ports.extend(arguments.first().and_then(|value| port(value))),
+            "listenaddress" => ports.extend(arguments.first().and_then(|value| listen_port(value))),
+            _ => {
+                for included in arguments.iter().flat_map(|pattern| expand(directory, pattern)) {
+                    collect(&included, directory, depth + 1, left, ports);
                 }
             }
-            _ => {}
         }
     }
 }
 
-/// Keyword in lower case, and its arguments. sshd takes `Key value` and `Key=value`.
+/// The keyword, if it is one that matters here, and the rest of the line. sshd takes `Key value` and `Key=value`.
 fn directive(line: &str) -> Option<(&'static str, &str)> {
     let line = line.trim();
     let end = line.find(|c: char| c.is_whitespace() || c == '=')?;
     let keyword =
         ["port", "listenaddress", "include"].into_iter().find(|known| line[..end].eq_ignore_ascii_case(known))?;
-    let value = line[end..].trim_start_matches(|c: char| c.is_whitespace() || c == '=');
-    Some((keyword, value.split('#').next().unwrap_or_default().trim()))
+    Some((keyword, line[end..].trim_start_matches(|c: char| c.is_whitespace() || c == '=')))
+}
+
+/// The words of a line, up to a comment; one with spaces stands in quotes (`sshd_config(5)`).
+fn arguments(value: &str) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let mut rest = value.trim_start();
+    while let Some(first) = rest.chars().next().filter(|&c| c != '#') {
+        let (word, after) = if matches!(first, '"' | '\'') {
+            rest[1..].split_once(first).unwrap_or((&rest[1..], ""))
+        } else {
+            rest.split_once(char::is_whitespace).unwrap_or((rest, ""))
+        };
+        arguments.push(word.to_owned());
+        rest = after.trim_start();
+    }
+    arguments
+}
+
+fn port(value: &str) -> Option<u16> {
+    value.parse().ok().filter(|&port| port > 0)
 }
 
 /// The port of `host:port`, `[v6]:port`; a bare address has none.
 fn listen_port(value: &str) -> Option<u16> {
-    let value = value.split_whitespace().next()?;
-    if let Some((_, port)) = value.rsplit_once("]:") {
-        return port.parse().ok();
+    if let Some((_, after)) = value.rsplit_once("]:") {
+        return port(after);
     }
-    let (host, port) = value.rsplit_once(':')?;
-    if host.contains(':') { None } else { port.parse().ok() }
+    let (host, after) = value.rsplit_once(':')?;
+    if host.contains(':') { None } else { port(after) }
 }
 
 /// The files of an `Include` pattern; `*` in the last component only, which is what distributions ship.
 fn expand(directory: &Path, pattern: &str) -> Vec<PathBuf> {
-    let path = directory.join(pattern.trim_matches('"'));
+    let path = directory.join(pattern);
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let Some((prefix, suffix)) = name.split_once('*') else { return vec![path] };
+    if !name.contains('*') {
+        return vec![path];
+    }
     let entries = path.parent().and_then(|parent| std::fs::read_dir(parent).ok());
-    let matches = |file: &Path| {
-        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.len() >= prefix.len() + suffix.len() && name.starts_with(prefix) && name.ends_with(suffix)
-    };
+    let is_meant =
+        |file: &Path| file.file_name().and_then(|file| file.to_str()).is_some_and(|file| matches(name, file));
     let mut files: Vec<PathBuf> =
-        entries.into_iter().flatten().flatten().map(|entry| entry.path()).filter(|file| matches(file)).collect();
+        entries.into_iter().flatten().flatten().map(|entry| entry.path()).filter(|file| is_meant(file)).collect();
     files.sort();
     files
 }
 
+/// Whether a file's name fits a pattern with `*`; hidden files do not, as in glob(3).
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some((_, after)) = rest.split_once(part) else { return false };
+        rest = after;
+    }
+    rest.ends_with(last) && !(first.is_empty() && name.starts_with('.'))
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn ports_of(main: &str, included: &[(&str, &str)]) -> Vec<u16> {
+    fn ports_of(main: impl AsRef<[u8]>, included: &[(&str, &str)]) -> Vec<u16> {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("sshd_config.d")).unwrap();
         for (name, text) in included {
-            std::fs::write(directory.path().join("sshd_config.d").join(name), text).unwrap();
+            std::fs::write(directory.path().join(name), text).unwrap();
         }
         let path = directory.path().join("sshd_config");
         std::fs::write(&path, main).unwrap();
@@ -95,19 +131,87 @@ mod tests {
     fn port_22_is_always_among_them() {
         assert_eq!(ports_of("# Port 4444\nPermitRootLogin no\n", &[]), [22]);
         assert_eq!(ports(Path::new("/nonexistent/sshd_config")), BTreeSet::from([22]));
+        assert_eq!(ports(Path::new("/")), BTreeSet::from([22]));
     }
 
     #[test]
-    fn every_port_that_sshd_is_told_is_found() {
-        let main = "Port 2222\nport=2223 # second\nListenAddress 0.0.0.0:2224\nListenAddress [::]:2225\nListenAddress ::1\n\
-                    Include sshd_config.d/*.conf\n";
-        let included =
-            [("10-port.conf", "Port 2226\n"), ("20-off.conf.disabled", "Port 9\n"), ("30.conf", "Port none\n")];
-        assert_eq!(ports_of(main, &included), [22, 2222, 2223, 2224, 2225, 2226]);
+    fn a_port_is_found_however_sshd_lets_it_be_written() {
+        for (line, port) in [
+            ("Port 2222", 2222),
+            ("\tPORT\t2222\t", 2222),
+            ("port=2222", 2222),
+            ("port = 2222", 2222),
+            ("Port 2222 # moved", 2222),
+            ("Port 2222\r", 2222),
+            ("Port \"2222\"", 2222),
+            ("Port '2222'", 2222),
+            ("ListenAddress 0.0.0.0:2222", 2222),
+            ("ListenAddress \"0.0.0.0:2222\"", 2222),
+            ("ListenAddress [::]:2222 rdomain vrf1", 2222),
+            ("ListenAddress bastion.example.org:2222", 2222),
+            ("ListenAddress ::1", 22),
+            ("ListenAddress 0.0.0.0", 22),
+            ("ListenAddress fe80::1:2222", 22),
+            ("Port 0", 22),
+            ("Port 65536", 22),
+            ("Port -1", 22),
+            ("Port", 22),
+            ("Port #2222", 22),
+            ("Port \"", 22),
+            ("Ports 2222", 22),
+            ("GatewayPorts 2222", 22),
+        ] {
+            let expected: Vec<u16> = BTreeSet::from([22, port]).into_iter().collect();
+            assert_eq!(ports_of(line, &[]), expected, "{line:?}");
+        }
+        assert_eq!(ports_of(b"# Dom\xe4ne\nPort 2222\n", &[]), [22, 2222], "a comment in Latin-1");
     }
 
     #[test]
-    fn a_file_that_includes_itself_ends() {
-        assert_eq!(ports_of("Include sshd_config\nPort 2200\n", &[]), [22, 2200]);
+    fn included_files_count_as_sshd_counts_them() {
+        let main = "Include sshd_config.d/*.conf \"a file\"\nInclude=missing.conf\nInclude 1*2*.x # no more\n";
+        let included = [
+            ("sshd_config.d/10-port.conf", "Port 2201\nInclude beside-the-main-file.conf\n"),
+            ("sshd_config.d/20-off.conf.disabled", "Port 9\n"),
+            ("sshd_config.d/.hidden.conf", "Port 9\n"),
+            ("sshd_config.d/beside-the-main-file.conf.not", "Port 9\n"),
+            ("sshd_config.d/30.conf", "Port none\nPort 2202\n"),
+            ("beside-the-main-file.conf", "Port 2203\n"),
+            ("a file", "Port 2204\n"),
+            ("1a2b.x", "Port 2205\n"),
+            ("12.x", "Port 2206\n"),
+            ("1.x", "Port 9\n"),
+            ("no", "Port 9\n"),
+            ("more", "Port 9\n"),
+        ];
+        assert_eq!(ports_of(main, &included), [22, 2201, 2202, 2203, 2204, 2205, 2206]);
+    }
+
+    #[test]
+    fn files_that_include_themselves_or_each_other_end() {
+        assert_eq!(ports_of("Include sshd_config\nInclude sshd_config\nPort 2200\n", &[]), [22, 2200]);
+        let each_other = [("a", "Include b\nPort 2201\n"), ("b", "Include a b\nPort 2202\n")];
+        assert_eq!(ports_of("Include a\n", &each_other), [22, 2201, 2202]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_stops_the_reading(text in "(?s).{0,100}", line in "(port|listenaddress|Include)[ =\"'#:*\\]\\[0-9ä]{0,20}") {
+            for line in [text.as_str(), line.as_str(), line.trim_start_matches(char::is_alphabetic)] {
+                if let Some((_, value)) = directive(line) {
+                    prop_assert!(arguments(value).iter().all(|argument| line.contains(argument.as_str())));
+                }
+                prop_assert!(port(line).is_none_or(|port| port > 0));
+                prop_assert!(listen_port(line).is_none_or(|port| port > 0));
+            }
+            prop_assert!(matches("*", &text) != text.starts_with('.'));
+            prop_assert!(matches(&text, &text) || text.contains('*'));
+        }
+
+        #[test]
+        fn a_port_is_found_among_any_other_lines(before in "(?s).{0,60}", port in 1..=65535_u16, after in "(?s).{0,60}") {
+            let found = ports_of(format!("{before}\nPort {port}\n{after}"), &[]);
+            prop_assert!(found.contains(&port) && found.contains(&22), "{found:?}");
+        }
     }
 }

@@ -11,7 +11,7 @@ fn uncommented() -> String {
         rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[')
     };
     let lines = EXAMPLE.lines().map(|line| if is_commented_key(line) { &line[1..] } else { line });
-    lines.map(|line| format!("{line}\n")).collect()
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Every key of a file, dotted, without the numbers of blocks.

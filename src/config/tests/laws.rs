@@ -144,8 +144,8 @@ fn any_firewall() -> impl Strategy<Value = Firewall> {
     let everybody = Just(range(Ipv4Addr::UNSPECIFIED, 0));
     let source =
         prop_oneof![v4, v6, everybody].prop_filter("nobody's", |s| s.prefix_len() == 0 || !s.addr().is_unspecified());
-    let ports = || 1..=65535_u16;
-    let parts = (option::of(btree_set(ports(), 1..20)), btree_set(source, 1..20), option::of(ports()));
+    let port = || 1..=65535_u16;
+    let parts = (option::of(btree_set(port(), 1..20)), btree_set(source, 1..20), option::of(port()));
     parts.prop_map(|(ssh_ports, ssh_from, wireguard_port)| Firewall {
         ssh_ports,
         ssh_from: ssh_from.into_iter().collect(),

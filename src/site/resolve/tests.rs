@@ -1,1 +1,657 @@
+//! Servers as they are found in the field, each with the whole site that is made of it.
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::metadata::Metadata;
+use super::super::observe::DefaultRoute;
+use super::*;
+use crate::net::{NetworkId, ServerId};
+
+const PRIVATE_MAC: &str = "86:00:00:2a:7d:e0";
+const TENANT_MAC: &str = "86:00:00:2a:7d:e1";
+
+/// `eth0 up 96:00:00:00:00:01 1500 203.0.113.10/32`, its index being its place in the list.
+fn kernel(links: &[&str], default_routes: &[(u32, u32)]) -> Kernel {
+    let link = |(index, line): (usize, &&str)| {
+        let mut words = line.split_whitespace();
+        let mut next = || words.next().unwrap();
+        Link {
+            index: u32::try_from(index).unwrap() + 1,
+            name: next().parse().unwrap(),
+            up: next() == "up",
+            mac: next().parse().ok(),
+            mtu: next().parse().unwrap(),
+            addresses: words.map(|address| address.parse().unwrap()).collect(),
+        }
+    };
+    Kernel {
+        links: links.iter().enumerate().map(link).collect(),
+        default_routes: default_routes.iter().map(|&(interface, metric)| DefaultRoute { interface, metric }).collect(),
+    }
+}
+
+/// A Hetzner server with a public and a private link: what most bastions are.
+fn usual() -> Kernel {
+    kernel(
+        &[
+            "lo up - 65536 127.0.0.1/8",
+            "eth0 up 96:00:00:00:00:01 1500 203.0.113.10/32",
+            "enp7s0 up 86:00:00:2a:7d:e0 1450 10.0.0.2/32",
+        ],
+        &[(2, 0)],
+    )
+}
+
+/// The same with a second private link, for a tenant's network.
+fn with_tenant() -> Kernel {
+    let mut usual = usual();
+    usual.links.extend(numbered(4, &["enp8s0 up 86:00:00:2a:7d:e1 1450 10.2.0.2/32"]));
+    usual
+}
+
+/// Two more uplinks, as links 5 and 6.
+fn more_uplinks() -> Vec<Link> {
+    numbered(5, &["eth1 up 96:00:00:00:00:02 1500 198.51.100.10/24", "ppp0 up - 1500 192.0.2.10/32"])
+}
+
+fn numbered(first: u32, lines: &[&str]) -> Vec<Link> {
+    kernel(lines, &[]).links.into_iter().zip(first..).map(|(link, index)| Link { index, ..link }).collect()
+}
+
+fn production() -> PrivateNetwork {
+    PrivateNetwork {
+        ip: Ipv4Addr::new(10, 0, 0, 2),
+        alias_ips: Vec::new(),
+        mac_address: PRIVATE_MAC.parse().unwrap(),
+        network_id: NetworkId(1234),
+        network_name: Some("production".to_owned()),
+        network: "10.0.0.0/16".parse().unwrap(),
+    }
+}
+
+fn tenant() -> PrivateNetwork {
+    PrivateNetwork {
+        ip: Ipv4Addr::new(10, 2, 0, 2),
+        mac_address: TENANT_MAC.parse().unwrap(),
+        network_id: NetworkId(1235),
+        network_name: None,
+        network: "10.2.0.0/16".parse().unwrap(),
+        ..production()
+    }
+}
+
+fn metadata(private_networks: Vec<PrivateNetwork>) -> MetadataView {
+    let latest = Some(Metadata { server_id: Some(ServerId(4711)), private_networks });
+    MetadataView { latest, error: None, settled: true }
+}
+
+fn no_metadata() -> MetadataView {
+    MetadataView { latest: None, error: Some("connection refused".to_owned()), settled: true }
+}
+
+/// The configuration of an empty file, with changes.
+fn configured(change: impl FnOnce(&mut config::Site)) -> config::Site {
+    let mut site = config::parse("", &config::Environment::default()).unwrap().site;
+    change(&mut site);
+    site
+}
+
+fn empty() -> config::Site {
+    configured(|_| ())
+}
+
+fn written(interface: &str, network: &str) -> config::PrivateLink {
+    config::PrivateLink {
+        interface: interface.parse().unwrap(),
+        network: network.parse().unwrap(),
+        address: None,
+        network_id: None,
+    }
+}
+
+fn public(interface: &str, addresses: &[&str]) -> PublicLink {
+    PublicLink {
+        interface: interface.parse().unwrap(),
+        mtu: 1500,
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+    }
+}
+
+fn production_link() -> PrivateLink {
+    PrivateLink {
+        interface: "enp7s0".parse().unwrap(),
+        mtu: 1450,
+        address: Ipv4Addr::new(10, 0, 0, 2),
+        address_present: true,
+        aliases: BTreeSet::new(),
+        network: "10.0.0.0/16".parse().unwrap(),
+        network_id: Some(NetworkId(1234)),
+        network_name: Some("production".to_owned()),
+    }
+}
+
+fn tenant_link() -> PrivateLink {
+    PrivateLink {
+        interface: "enp8s0".parse().unwrap(),
+        address: Ipv4Addr::new(10, 2, 0, 2),
+        network: "10.2.0.0/16".parse().unwrap(),
+        network_id: Some(NetworkId(1235)),
+        network_name: None,
+        ..production_link()
+    }
+}
+
+/// What becomes of [`usual`] when nothing is wrong with it.
+fn whole() -> Site {
+    Site {
+        server_id: Some(ServerId(4711)),
+        public: Some(public("eth0", &["203.0.113.10"])),
+        private: vec![production_link()],
+        sshd_ports: BTreeSet::new(),
+        problems: Vec::new(),
+    }
+}
+
+fn but(change: impl FnOnce(&mut Site)) -> Site {
+    let mut site = whole();
+    change(&mut site);
+    site
+}
+
+fn site(config: &config::Site, kernel: &Kernel, metadata: &MetadataView) -> Site {
+    resolve(config, kernel, metadata, BTreeSet::new())
+}
+
+const NO_DEFAULT_ROUTE: (&str, &str) = (
+    "there is no IPv4 default route, so the public interface is not known yet",
+    "it comes by DHCP; without one, name the interface in site.public_interface",
+);
+
+fn problem((what, advice): (&str, &str)) -> Problem {
+    Problem::new(what, advice)
+}
+
+#[test]
+fn an_empty_configuration_finds_everything_on_a_usual_server() {
+    let ports = BTreeSet::from([22, 2222]);
+    let found = resolve(&empty(), &usual(), &metadata(vec![production()]), ports.clone());
+    assert_eq!(found, but(|site| site.sshd_ports = ports));
+}
+
+#[test]
+fn names_are_never_guessed() {
+    for (public_name, private_name) in [("eth0", "ens10"), ("enp7s0", "eth0"), ("eth1", "eth0"), ("wan", "lan")] {
+        let mut kernel = usual();
+        kernel.links[1].name = public_name.parse().unwrap();
+        kernel.links[2].name = private_name.parse().unwrap();
+        let expected = but(|site| {
+            site.public = Some(public(public_name, &["203.0.113.10"]));
+            site.private[0].interface = private_name.parse().unwrap();
+        });
+        assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected, "{private_name}");
+    }
+}
+
+#[test]
+fn the_order_of_the_metadata_and_of_the_links_does_not_matter() {
+    let expected = but(|site| site.private.push(tenant_link()));
+    for networks in [vec![production(), tenant()], vec![tenant(), production()]] {
+        assert_eq!(site(&empty(), &with_tenant(), &metadata(networks.clone())), expected);
+        let mut kernel = with_tenant();
+        kernel.links.reverse();
+        assert_eq!(site(&empty(), &kernel, &metadata(networks)), expected);
+    }
+}
+
+#[test]
+fn aliases_of_the_metadata_are_the_bastions_too() {
+    let network =
+        PrivateNetwork { alias_ips: vec![Ipv4Addr::new(10, 0, 0, 9), Ipv4Addr::new(10, 0, 0, 3)], ..production() };
+    let found = site(&empty(), &usual(), &metadata(vec![network]));
+    let aliases = BTreeSet::from([Ipv4Addr::new(10, 0, 0, 3), Ipv4Addr::new(10, 0, 0, 9)]);
+    assert_eq!(found, but(|site| site.private[0].aliases = aliases));
+    let held = [2, 3, 9, 4].map(|host| found.private[0].holds(Ipv4Addr::new(10, 0, 0, host)));
+    assert_eq!(held, [true, true, true, false]);
+}
+
+#[test]
+fn a_bridge_with_the_address_of_its_link_is_not_mistaken_for_it() {
+    let mut kernel = usual();
+    kernel.links.push(Link {
+        index: 9,
+        name: "br0".parse().unwrap(),
+        addresses: Vec::new(),
+        ..kernel.links[2].clone()
+    });
+    // Not even by a default route: whatever has a private link's address leads into the private network.
+    kernel.default_routes.insert(0, DefaultRoute { interface: 9, metric: 0 });
+    assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), whole());
+}
+
+#[test]
+fn a_network_without_its_interface_is_waited_for_and_the_others_are_served() {
+    let expected = but(|site| {
+        site.problems = vec![Problem::new(
+            "network 1235 has no interface here yet (looked for 86:00:00:2a:7d:e1)",
+            "it appears when Hetzner has plugged it in; a reboot helps where it never does",
+        )];
+    });
+    assert_eq!(site(&empty(), &usual(), &metadata(vec![tenant(), production()])), expected);
+}
+
+#[test]
+fn a_private_interface_without_its_address_or_down_is_known_but_not_ready() {
+    let expected = but(|site| {
+        site.private[0].address_present = false;
+        site.problems = vec![Problem::new(
+            "enp7s0 does not have its address 10.0.0.2 yet, or is down",
+            "it comes by DHCP; if it stays away, look at the server's network configuration",
+        )];
+    });
+    let mut without = usual();
+    without.links[2].addresses.clear();
+    let mut another = usual();
+    another.links[2].addresses = vec!["10.0.0.77/32".parse().unwrap()];
+    let mut down = usual();
+    down.links[2].up = false;
+    for (name, kernel) in [("without", without), ("another", another), ("down", down)] {
+        assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_public_interface_is_that_of_the_best_default_route_that_is_not_private() {
+    let kernel_with = |routes: &[(u32, u32)]| {
+        let mut kernel = with_tenant();
+        kernel.links.extend(more_uplinks());
+        kernel.default_routes = routes.iter().map(|&(interface, metric)| DefaultRoute { interface, metric }).collect();
+        kernel
+    };
+    let (eth0, enp7s0, enp8s0, eth1, ppp0) = (2, 3, 4, 5, 6);
+    let first = ("eth0", "203.0.113.10");
+    let second = ("eth1", "198.51.100.10");
+    let third = ("ppp0", "192.0.2.10");
+    for (routes, (interface, address)) in [
+        (vec![(eth0, 0)], first),
+        (vec![(eth1, 100), (eth0, 200)], second),
+        (vec![(eth0, 200), (eth1, 100)], second),
+        (vec![(ppp0, 5), (eth0, 5), (eth1, 5)], third),
+        (vec![(enp7s0, 0), (enp8s0, 1), (eth0, 1000)], first),
+        // A multi-path route, its first hop being private.
+        (vec![(enp7s0, 0), (eth1, 0), (eth0, 0)], second),
+        // An interface that is gone again, or has a name that is not ours to use.
+        (vec![(99, 0), (eth1, 7)], second),
+    ] {
+        let expected = but(|site| {
+            site.public = Some(public(interface, &[address]));
+            site.private.push(tenant_link());
+        });
+        let found = site(&empty(), &kernel_with(&routes), &metadata(vec![production(), tenant()]));
+        assert_eq!(found, expected, "{routes:?}");
+    }
+}
+
+#[test]
+fn without_a_default_route_the_public_interface_is_waited_for() {
+    for routes in [vec![], vec![DefaultRoute { interface: 99, metric: 0 }]] {
+        let kernel = Kernel { default_routes: routes, ..usual() };
+        let expected = but(|site| {
+            site.public = None;
+            site.problems = vec![problem(NO_DEFAULT_ROUTE)];
+        });
+        assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected);
+    }
+}
+
+#[test]
+fn a_default_route_into_the_private_network_is_no_way_to_the_internet() {
+    let kernel = Kernel { default_routes: vec![DefaultRoute { interface: 3, metric: 0 }], ..usual() };
+    let advice = "give the bastion a public interface, or name it in site.public_interface";
+    let leaves = Problem::new("the only default route leaves by the private interface enp7s0", advice);
+    let expected = but(|site| {
+        site.public = None;
+        site.problems = vec![leaves.clone()];
+    });
+    assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected);
+
+    // Neither is it one while the private link is not served: its address is still to come.
+    let mut waiting = kernel.clone();
+    waiting.links[2].addresses.clear();
+    let config = configured(|site| site.private = vec![written("enp7s0", "10.0.0.0/16")]);
+    let expected = Site {
+        public: None,
+        private: Vec::new(),
+        problems: vec![
+            Problem::new(
+                "enp7s0 has no address inside of 10.0.0.0/16 yet",
+                "configure it, or name the coming one in site.private.address",
+            ),
+            leaves.clone(),
+        ],
+        ..whole()
+    };
+    assert_eq!(site(&config, &waiting, &metadata(Vec::new())), expected);
+
+    // Nor while another private link is the only one to be served.
+    let mut both = with_tenant();
+    both.default_routes = kernel.default_routes;
+    let config = configured(|site| site.private = vec![written("enp8s0", "10.2.0.0/16")]);
+    let expected = but(|site| {
+        site.public = None;
+        site.private = vec![PrivateLink { network_id: None, ..tenant_link() }];
+        site.problems = vec![leaves];
+    });
+    assert_eq!(site(&config, &both, &metadata(vec![production(), tenant()])), expected);
+}
+
+#[test]
+fn a_public_interface_without_an_address_is_waited_for() {
+    let mut kernel = usual();
+    kernel.links[1].addresses.clear();
+    let expected = but(|site| {
+        site.public = Some(public("eth0", &[]));
+        site.problems = vec![Problem::new(
+            "eth0 has no IPv4 address yet",
+            "it comes by DHCP; nothing is translated until it is there",
+        )];
+    });
+    assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected);
+}
+
+#[test]
+fn all_addresses_of_the_public_interface_are_its_own() {
+    let mut kernel = usual();
+    kernel.links[1].addresses.push("198.51.100.99/32".parse().unwrap());
+    let expected = but(|site| site.public = Some(public("eth0", &["203.0.113.10", "198.51.100.99"])));
+    assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected);
+}
+
+#[test]
+fn what_is_written_overrules_what_is_discovered() {
+    let mut kernel = with_tenant();
+    kernel.links.extend(more_uplinks());
+    let config = configured(|site| {
+        site.public_interface = Some("eth1".parse().unwrap());
+        site.server_id = Some(ServerId(1));
+        let address = Some(Ipv4Addr::new(10, 2, 0, 9));
+        site.private =
+            vec![config::PrivateLink { address, network_id: Some(NetworkId(7)), ..written("enp8s0", "10.2.0.0/24") }];
+    });
+    let expected = Site {
+        server_id: Some(ServerId(1)),
+        public: Some(public("eth1", &["198.51.100.10"])),
+        private: vec![PrivateLink {
+            address: Ipv4Addr::new(10, 2, 0, 9),
+            address_present: false,
+            aliases: BTreeSet::from([Ipv4Addr::new(10, 2, 0, 2)]),
+            network: "10.2.0.0/24".parse().unwrap(),
+            network_id: Some(NetworkId(7)),
+            ..tenant_link()
+        }],
+        sshd_ports: BTreeSet::new(),
+        problems: vec![Problem::new(
+            "enp8s0 does not have its address 10.2.0.9 yet, or is down",
+            "it comes by DHCP; if it stays away, look at the server's network configuration",
+        )],
+    };
+    assert_eq!(site(&config, &kernel, &metadata(vec![production(), tenant()])), expected);
+}
+
+#[test]
+fn a_written_public_interface_that_is_down_is_said_to_be() {
+    let mut kernel = usual();
+    kernel.links[1].up = false;
+    kernel.default_routes.clear();
+    let config = configured(|site| site.public_interface = Some("eth0".parse().unwrap()));
+    let expected = but(|site| {
+        site.problems =
+            vec![Problem::new("eth0 is down", "nothing reaches the internet until it is up (ip link set eth0 up)")];
+    });
+    assert_eq!(site(&config, &kernel, &metadata(vec![production()])), expected);
+}
+
+#[test]
+fn a_private_interface_written_as_the_public_one_is_not_served_as_private() {
+    let config = configured(|site| site.public_interface = Some("enp7s0".parse().unwrap()));
+    let expected = but(|site| {
+        site.public = Some(PublicLink { mtu: 1450, ..public("enp7s0", &["10.0.0.2"]) });
+        site.private = vec![tenant_link()];
+        site.problems = vec![Problem::new(
+            "network 1234 is not served: enp7s0 is site.public_interface",
+            "name the interface towards the internet there, or write \"auto\"",
+        )];
+    });
+    assert_eq!(site(&config, &with_tenant(), &metadata(vec![production(), tenant()])), expected);
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_told_with_those_that_do() {
+    let config = configured(|site| {
+        site.public_interface = Some("wan".parse().unwrap());
+        site.private = vec![written("ens10", "10.0.0.0/16"), written("enp7s0", "10.1.0.0/16")];
+        site.private[1].address = Some(Ipv4Addr::new(10, 1, 0, 2));
+    });
+    let advice = "the interfaces here are: eth0, enp7s0";
+    let expected = Site {
+        public: None,
+        private: vec![PrivateLink {
+            address: Ipv4Addr::new(10, 1, 0, 2),
+            address_present: false,
+            network: "10.1.0.0/16".parse().unwrap(),
+            network_id: None,
+            network_name: None,
+            ..production_link()
+        }],
+        problems: vec![
+            Problem::new("site.private.interface: there is no interface ens10", advice),
+            Problem::new(
+                "enp7s0 does not have its address 10.1.0.2 yet, or is down",
+                "it comes by DHCP; if it stays away, look at the server's network configuration",
+            ),
+            Problem::new("site.public_interface: there is no interface wan", advice),
+        ],
+        ..whole()
+    };
+    assert_eq!(site(&config, &usual(), &metadata(Vec::new())), expected);
+
+    let only_loopback = kernel(&["lo up - 65536 127.0.0.1/8"], &[]);
+    let config = configured(|site| site.public_interface = Some("eth0".parse().unwrap()));
+    let problems = site(&config, &only_loopback, &metadata(vec![production()])).problems;
+    let expected = Problem::new("site.public_interface: there is no interface eth0", "the interfaces here are: none");
+    assert_eq!(problems.last(), Some(&expected));
+}
+
+#[test]
+fn a_dedicated_server_with_everything_written_needs_no_metadata() {
+    let kernel = kernel(
+        &[
+            "lo up - 65536 127.0.0.1/8",
+            "eno1 up aa:00:00:00:00:01 1500 203.0.113.10/26",
+            "eno1.4000 up aa:00:00:00:00:01 1400 192.168.9.1/24 10.0.1.2/24 10.0.1.3/24",
+        ],
+        &[(2, 0)],
+    );
+    let config = configured(|site| site.private = vec![written("eno1.4000", "10.0.0.0/16")]);
+    let expected = Site {
+        server_id: None,
+        public: Some(public("eno1", &["203.0.113.10"])),
+        private: vec![PrivateLink {
+            interface: "eno1.4000".parse().unwrap(),
+            mtu: 1400,
+            address: Ipv4Addr::new(10, 0, 1, 2),
+            aliases: BTreeSet::from([Ipv4Addr::new(10, 0, 1, 3)]),
+            network_id: None,
+            network_name: None,
+            ..production_link()
+        }],
+        sshd_ports: BTreeSet::new(),
+        problems: Vec::new(),
+    };
+    assert_eq!(site(&config, &kernel, &no_metadata()), expected);
+}
+
+#[test]
+fn without_metadata_and_without_configuration_the_operator_is_told_what_to_write() {
+    let expected = Site {
+        server_id: None,
+        private: Vec::new(),
+        problems: vec![Problem::new(
+            "the metadata service does not answer: connection refused",
+            "on a server outside of Hetzner Cloud write the private links into [[site.private]]",
+        )],
+        ..whole()
+    };
+    assert_eq!(site(&empty(), &usual(), &no_metadata()), expected);
+}
+
+#[test]
+fn before_the_first_answer_of_the_metadata_nothing_is_wrong() {
+    let expected = Site { server_id: None, private: Vec::new(), ..whole() };
+    assert_eq!(site(&empty(), &usual(), &MetadataView::default()), expected);
+}
+
+#[test]
+fn what_the_metadata_said_last_holds_while_it_does_not_answer() {
+    let view = MetadataView { error: Some("timed out".to_owned()), ..metadata(vec![production()]) };
+    let expected = but(|site| {
+        site.problems = vec![Problem::new(
+            "the metadata service does not answer: timed out",
+            "on a server outside of Hetzner Cloud write the private links into [[site.private]]",
+        )];
+    });
+    assert_eq!(site(&empty(), &usual(), &view), expected);
+}
+
+#[test]
+fn a_server_in_no_network_is_told_how_to_join_one() {
+    let expected = but(|site| {
+        site.private.clear();
+        site.problems = vec![Problem::new(
+            "the metadata service lists no private network of this server",
+            "attach the server to a network (hcloud server attach-to-network); it is noticed by itself",
+        )];
+    });
+    assert_eq!(site(&empty(), &usual(), &metadata(Vec::new())), expected);
+}
+
+#[test]
+fn of_networks_that_overlap_the_first_interface_keeps_its_own() {
+    let overlapping = PrivateNetwork { network: "10.0.0.0/8".parse().unwrap(), ..tenant() };
+    let advice = "give the networks different ranges, or write the link to serve into [[site.private]]";
+    let overlap =
+        Problem::new("10.0.0.0/8 on enp8s0 overlaps 10.0.0.0/16 on enp7s0: only the latter is served", advice);
+    for networks in [vec![production(), overlapping.clone()], vec![overlapping.clone(), production()]] {
+        let expected = but(|site| site.problems = vec![overlap.clone()]);
+        assert_eq!(site(&empty(), &with_tenant(), &metadata(networks)), expected);
+    }
+
+    // The link that is not served is private all the same.
+    let mut kernel = with_tenant();
+    kernel.default_routes = vec![DefaultRoute { interface: 4, metric: 0 }];
+    let expected = but(|site| {
+        site.public = None;
+        site.problems = vec![
+            overlap,
+            Problem::new(
+                "the only default route leaves by the private interface enp8s0",
+                "give the bastion a public interface, or name it in site.public_interface",
+            ),
+        ];
+    });
+    assert_eq!(site(&empty(), &kernel, &metadata(vec![production(), overlapping])), expected);
+}
+
+#[test]
+fn nothing_at_all_is_a_site_with_problems() {
+    let expected = Site {
+        problems: vec![
+            Problem::new(
+                "network 1234 has no interface here yet (looked for 86:00:00:2a:7d:e0)",
+                "it appears when Hetzner has plugged it in; a reboot helps where it never does",
+            ),
+            problem(NO_DEFAULT_ROUTE),
+        ],
+        server_id: Some(ServerId(4711)),
+        ..Site::default()
+    };
+    assert_eq!(site(&empty(), &Kernel::default(), &metadata(vec![production()])), expected);
+}
+
+/// Servers that nobody would build: few names, addresses and ranges, so that they meet in every way.
+fn any_kernel() -> impl Strategy<Value = Kernel> {
+    let names = ["lo", "eth0", "enp7s0", "enp8s0", "br0"];
+    let link =
+        (select(vec!["-", PRIVATE_MAC, TENANT_MAC, "96:00:00:00:00:01"]), any::<bool>(), vec(any_address(), 0..3));
+    let links = vec(link, names.len()).prop_map(move |links| {
+        let links = links.into_iter().zip(names).zip(1..);
+        links.map(|(((mac, up, addresses), name), index)| Link {
+            index,
+            name: name.parse().unwrap(),
+            mac: mac.parse().ok(),
+            mtu: 1500,
+            up,
+            addresses: addresses.into_iter().map(Ipv4Net::from).collect(),
+        })
+    });
+    let route = (1..8_u32, 0..3_u32).prop_map(|(interface, metric)| DefaultRoute { interface, metric });
+    (links, 0..=5_usize, vec(route, 0..4))
+        .prop_map(|(links, count, default_routes)| Kernel { links: links.take(count).collect(), default_routes })
+}
+
+fn any_address() -> impl Strategy<Value = Ipv4Addr> {
+    (0..3_u8, 0..3_u8).prop_map(|(network, host)| Ipv4Addr::new(10, network, 0, host))
+}
+
+fn any_range() -> impl Strategy<Value = Ipv4Net> {
+    (any_address(), select(vec![8, 16, 24, 32]))
+        .prop_map(|(address, prefix)| Ipv4Net::new_assert(address, prefix).trunc())
+}
+
+fn any_networks() -> impl Strategy<Value = Vec<PrivateNetwork>> {
+    let network = (any_address(), vec(any_address(), 0..3), select(vec![PRIVATE_MAC, TENANT_MAC]), any_range());
+    let network = network.prop_map(|(ip, alias_ips, mac, network)| PrivateNetwork {
+        ip,
+        alias_ips,
+        mac_address: mac.parse().unwrap(),
+        network,
+        ..production()
+    });
+    vec(network, 0..4)
+}
+
+/// What [`config`] lets pass: no interface twice, no ranges that overlap.
+fn any_written() -> impl Strategy<Value = config::Site> {
+    let parts = (select(vec![None, Some("eth0"), Some("enp7s0")]), any::<[bool; 2]>(), any_address());
+    parts.prop_map(|(public, [first, second], address)| {
+        configured(|site| {
+            site.public_interface = public.map(|name| name.parse().unwrap());
+            site.private.extend(first.then(|| written("enp8s0", "10.1.0.0/16")));
+            site.private.extend(second.then(|| written("br0", "10.2.0.0/16")));
+            for link in &mut site.private {
+                link.address = Some(address).filter(|address| link.network.contains(address));
+            }
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_server_looks_like_no_two_links_of_its_site_are_the_same(
+        config in any_written(),
+        kernel in any_kernel(),
+        networks in any_networks(),
+    ) {
+        let site = site(&config, &kernel, &metadata(networks));
+        let public = site.public.as_ref().map(|public| &public.interface);
+        for (index, link) in site.private.iter().enumerate() {
+            prop_assert!(public != Some(&link.interface), "{site:?}");
+            for other in &site.private[..index] {
+                prop_assert!(other.interface <= link.interface && !overlap(other.network, link.network), "{site:?}");
+            }
+        }
+        prop_assert!(site.public.is_some() || !site.problems.is_empty(), "{site:?}");
+        prop_assert!(site.private.iter().all(|link| link.address_present) || !site.problems.is_empty(), "{site:?}");
+    }
+}

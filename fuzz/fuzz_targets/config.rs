@@ -1,0 +1,15 @@
+//! Any text is a configuration, or is told what is wrong with it on clean single lines.
+#![no_main]
+
+use bastiond::config::{Environment, parse};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let Err(problems) = parse(text, &Environment::default()) else { return };
+    assert!(!problems.is_empty(), "refused without a reason");
+    assert!(problems.is_sorted(), "{problems:?}");
+    for problem in &problems {
+        assert!(!problem.key.is_empty() && !problem.reason.is_empty(), "{problem:?}");
+        assert!(!problem.to_string().contains(|c: char| c.is_control()), "{problem:?}");
+    }
+});

@@ -1,0 +1,233 @@
+//! The list of private networks, as it comes and as it must not come.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+
+const LIVE: &str = "\
+- ip: 10.2.0.2
+  alias_ips: []
+  interface_num: 2
+  mac_address: 86:00:00:2a:7d:e1
+  network_id: 1235
+  network_name: tenant
+  network: 10.2.0.0/16
+  subnet: 10.2.0.0/24
+  gateway: 10.2.0.1
+- ip: 10.0.0.2
+  alias_ips: [10.0.0.3, 10.0.0.4]
+  interface_num: 1
+  mac_address: 86:00:00:2a:7d:e0
+  network_id: 1234
+  network_name: nw-test1
+  network: 10.0.0.0/8
+  subnet: 10.0.0.0/24
+  gateway: 10.0.0.1
+";
+
+#[test]
+fn the_list_is_read_in_the_order_of_the_service() {
+    let networks = parse_private_networks(LIVE).unwrap();
+    let expected = PrivateNetwork {
+        ip: "10.0.0.2".parse().unwrap(),
+        alias_ips: vec!["10.0.0.3".parse().unwrap(), "10.0.0.4".parse().unwrap()],
+        mac_address: "86:00:00:2a:7d:e0".parse().unwrap(),
+        network_id: NetworkId(1234),
+        network_name: Some("nw-test1".to_owned()),
+        network: "10.0.0.0/8".parse().unwrap(),
+    };
+    assert_eq!(networks.len(), 2);
+    assert_eq!(networks[1], expected);
+    assert_eq!(networks[0].network_id, NetworkId(1235));
+}
+
+/// What the list means, one network a line.
+fn read(text: &str) -> Vec<String> {
+    let networks = parse_private_networks(text).unwrap();
+    networks
+        .iter()
+        .map(|n| {
+            format!("{} {:?} {} {} {:?} {}", n.ip, n.alias_ips, n.mac_address, n.network_id, n.network_name, n.network)
+        })
+        .collect()
+}
+
+const ONE: &str = "\
+- ip: 10.0.0.2
+  alias_ips: []
+  interface_num: 1
+  mac_address: 86:00:00:2a:7d:e0
+  network_id: 1234
+  network_name: nw-test1
+  network: 10.0.0.0/16
+  subnet: 10.0.0.0/24
+  gateway: 10.0.0.1
+";
+const READ: &str = "10.0.0.2 [] 86:00:00:2a:7d:e0 1234 Some(\"nw-test1\") 10.0.0.0/16";
+
+#[test]
+fn one_list_may_be_written_in_many_ways() {
+    for (text, how) in [
+        (ONE.to_owned(), "as Hetzner writes it"),
+        (ONE.replace('\n', "\r\n"), "with carriage returns"),
+        (format!("\u{feff}---\n{ONE}...\n"), "as a marked document"),
+        (ONE.replace("  alias_ips: []\n", ""), "without aliases"),
+        (ONE.replace("alias_ips: []", "alias_ips:"), "with nothing as aliases"),
+        (ONE.replace("1234", "'1234'"), "with quotes"),
+        (ONE.replace("2a:7d:e0", "2A:7D:E0"), "in capitals"),
+        (ONE.replace("network: 10.0.0.0/16", "network: 10.0.0.2/16"), "with host bits"),
+        (format!("{ONE}  future: {{ key: [1, 2] }}\n"), "with a key to come"),
+    ] {
+        assert_eq!(read(&text), [READ], "{how}");
+    }
+    let aliases = ONE.replace("alias_ips: []", "alias_ips:\n  - 10.0.0.3\n  - 10.0.0.4");
+    assert_eq!(read(&aliases), [READ.replace("[]", "[10.0.0.3, 10.0.0.4]")]);
+}
+
+#[test]
+fn a_name_is_a_text_even_where_yaml_sees_something_else() {
+    for (name, expected) in [
+        ("1234", "1234"),
+        ("true", "true"),
+        ("no", "no"),
+        ("1e5", "1e5"),
+        ("0x10", "0x10"),
+        ("2026-11-01", "2026-11-01"),
+        ("'a: b #c'", "a: b #c"),
+    ] {
+        let expected = READ.replace("nw-test1", expected);
+        assert_eq!(read(&ONE.replace("nw-test1", name)), [expected], "{name}");
+    }
+    for nameless in ["", "~", "null"] {
+        let expected = READ.replace("Some(\"nw-test1\")", "None");
+        assert_eq!(read(&ONE.replace("nw-test1", nameless)), [expected], "{nameless}");
+    }
+}
+
+#[test]
+fn an_address_of_digits_alone_is_no_number_to_the_base_of_sixty() {
+    let digits = "12:34:56:12:34:56";
+    assert_eq!(read(&ONE.replace("86:00:00:2a:7d:e0", digits)), [READ.replace("86:00:00:2a:7d:e0", digits)]);
+}
+
+#[test]
+fn every_empty_form_means_no_network() {
+    for text in ["", "\n", "[]", "[]\n", "null", "~\n"] {
+        assert_eq!(parse_private_networks(text).unwrap(), [], "{text:?}");
+    }
+}
+
+#[test]
+fn what_is_no_list_of_networks_is_an_error_on_one_line() {
+    for (text, reason) in [
+        ("<html>", "line 1 column 1: expected sequence start"),
+        ("{}", "line 1 column 1: expected sequence start"),
+        ("- 3\n", "line 1 column 3: expected mapping start"),
+        ("- ip: 10.0.0.2\n", "line 1 column 3: missing field `mac_address`"),
+        ("- ip: 300.0.0.1\n", "line 1 column 7: invalid IPv4 address syntax"),
+        (&ONE.replace("1234", "-1"), "line 5 column 15: invalid u64"),
+        (&ONE.replace("1234", "99999999999999999999"), "line 5 column 15: invalid u64"),
+        (&"[".repeat(60_000), "line 1 column 256: recursion limit exceeded"),
+        (&"- ".repeat(30_000), "line 1 column 3: expected mapping start"),
+    ] {
+        let expected = format!("the list of private networks cannot be read: error: {reason}");
+        assert_eq!(parse_private_networks(text).unwrap_err().to_string(), expected, "{text:.40}");
+    }
+    for text in
+        ["ip: [", "&a [*a]", "[]\n---\n[]\n", &format!("{ONE}  ip: 10.0.0.3\n"), &ONE.replace("nw-test1", "a: b")]
+    {
+        let message = parse_private_networks(text).unwrap_err().to_string();
+        assert!(message.len() > 50 && !message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
+fn a_list_full_of_aliases_of_aliases_is_refused_instead_of_growing() {
+    let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
+                d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n";
+    parse_private_networks(bomb).unwrap_err();
+}
+
+/// Text out of the pieces that such lists are made of.
+fn yaml_like() -> impl Strategy<Value = String> {
+    let pieces = [
+        "- ",
+        "\n",
+        "\n  ",
+        "  ",
+        ": ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ", ",
+        "#",
+        "&a ",
+        "*a",
+        "!!str ",
+        "'",
+        "\"",
+        "|\n",
+        "---\n",
+        "...\n",
+        "? ",
+        "<<: ",
+        "~",
+        "null",
+        "%YAML 1.1\n",
+        "\t",
+        "ip",
+        "alias_ips",
+        "mac_address",
+        "network_id",
+        "network_name",
+        "network",
+        "10.0.0.2",
+        "10.0.0.0/16",
+        "86:00:00:2a:7d:e0",
+        "1234",
+        "\0",
+        "\u{feff}",
+        "ü",
+        ONE,
+    ];
+    vec(select(pieces.to_vec()), 0..30).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_on_one_line(text in prop_oneof!["(?s).{0,100}", yaml_like()]) {
+        match parse_private_networks(&text) {
+            Ok(networks) => prop_assert!(networks.iter().all(|n| n.network == n.network.trunc())),
+            Err(error) => prop_assert!(!error.to_string().contains('\n'), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_list_that_was_cut_off_is_refused_or_has_fewer_networks_never_others() {
+    let whole = parse_private_networks(LIVE).unwrap();
+    let mut read = BTreeMap::new();
+    for end in 0..=LIVE.len() {
+        if let Ok(networks) = parse_private_networks(&LIVE[..end]) {
+            assert_eq!(networks, whole[..networks.len()], "{:?}", &LIVE[..end]);
+            *read.entry(networks.len()).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(read.keys().copied().collect::<Vec<_>>(), [0, 1, 2], "{read:?}");
+}
+
+#[test]
+fn a_range_that_no_private_network_has_is_refused() {
+    for (ip, range) in [("10.0.0.2", "0.0.0.0/0"), ("10.0.0.2", "10.0.0.0/1"), ("10.9.0.2", "10.0.0.0/16")] {
+        let text = ONE
+            .replace("ip: 10.0.0.2", &format!("ip: {ip}"))
+            .replace("network: 10.0.0.0/16", &format!("network: {range}"));
+        let expected = format!("network 1234 is said to be {range} with this server at {ip}, which cannot be");
+        assert_eq!(parse_private_networks(&text).unwrap_err().to_string(), expected);
+    }
+}
