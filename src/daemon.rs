@@ -10,11 +10,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Config, Environment};
 use crate::control::{self, Request, Response};
-use crate::events::{Changes, KernelEvents};
+use crate::events::KernelEvents;
 use crate::hcloud::Hcloud;
 use crate::reconcile::{Gateway, Steps};
 use crate::report::{Outcome, Room, State, Trigger, chain};
-use crate::site::MetadataView;
 use crate::site::metadata::Watcher;
 use crate::systemd::{LogLevel, Notifier, watchdog_pause};
 
@@ -108,7 +107,8 @@ enum Cloud {
 enum Event {
     Stop,
     Reload,
-    Kernel,
+    KernelChanged,
+    KernelSettled,
     Metadata,
     Timer,
     CloudDue,
@@ -138,6 +138,8 @@ impl Daemon {
     async fn run(mut self, events: &KernelEvents, mut signals: Signals, mut calls: mpsc::Receiver<control::Call>) {
         let mut kernel = events.changes();
         let mut network_changes = 0;
+        // When the newest pass of an event ended, and when the next one is due.
+        let (mut passed, mut kernel_due) = (Instant::now(), None);
         let mut metadata = self.metadata.view();
         // An answer in time spares the first pass from finding nothing; no answer is the pass' business to tell.
         let _ = tokio::time::timeout(FIRST_METADATA, metadata.wait_for(|view| view.settled)).await;
@@ -152,7 +154,8 @@ impl Daemon {
                 _ = signals.hangup.recv() => Event::Reload,
                 result = finished(&mut self.cloud) => Event::CloudDone(result),
                 () = reached(self.cloud_due) => Event::CloudDue,
-                () = settled(&mut kernel) => Event::Kernel,
+                () = changed(&mut kernel) => Event::KernelChanged,
+                () = reached(kernel_due) => Event::KernelSettled,
                 () = changed(&mut metadata) => Event::Metadata,
                 () = sleep_until(next_pass) => Event::Timer,
                 Some(call) = calls.recv() => Event::Call(call),
@@ -167,15 +170,18 @@ impl Daemon {
                     next_pass = self.reload().await.unwrap_or(next_pass);
                     metadata = self.metadata.view();
                 }
-                Event::Kernel => {
-                    let changes = *kernel.borrow_and_update();
-                    if changes.network != network_changes {
-                        network_changes = changes.network;
+                Event::KernelChanged => {
+                    let network = kernel.borrow_and_update().network;
+                    if std::mem::replace(&mut network_changes, network) != network {
                         self.metadata.nudge();
                     }
+                    let soonest = (Instant::now() + SETTLE).max(passed + AT_LEAST);
+                    kernel_due = kernel_due.or(Some(soonest));
+                }
+                Event::KernelSettled => {
+                    kernel_due = None;
                     next_pass = self.pass(Trigger::Kernel).await;
-                    // What comes meanwhile waits in `kernel` and starts the next pass.
-                    tokio::time::sleep(AT_LEAST).await;
+                    passed = Instant::now();
                 }
                 Event::Metadata => next_pass = self.pass(Trigger::Metadata).await,
                 Event::Timer => next_pass = self.pass(Trigger::Timer).await,
@@ -187,7 +193,8 @@ impl Daemon {
                     let _ = answer.send(Response::Steps { steps, problems });
                     // The answer leaves in a task of its own.
                     tokio::time::sleep(SETTLE).await;
-                    break;
+                    self.notifier.stopping();
+                    return;
                 }
                 Event::Call((request, answer)) => {
                     if let Some(due) = self.answer(request, answer).await {
@@ -364,17 +371,10 @@ async fn reached(due: Option<Instant>) {
     }
 }
 
-/// The next event, and what comes along with it.
-async fn settled(kernel: &mut watch::Receiver<Changes>) {
-    if kernel.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-    tokio::time::sleep(SETTLE).await;
-}
-
-async fn changed(metadata: &mut watch::Receiver<MetadataView>) {
-    if metadata.changed().await.is_err() {
-        std::future::pending::<()>().await;
+/// Something new was said; never, once nobody is left to say it.
+async fn changed<T>(said: &mut watch::Receiver<T>) {
+    if said.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -57,7 +57,7 @@ fn forwarding_comes_back() -> Result {
     let station = station(&world)?;
     let _daemon = healthy(&station)?;
     let repairs = room(&station, Room::Sysctl)?.totals.repairs;
-    world.bastion().sysctl("net.ipv4.ip_forward", 0)?;
+    world.bastion().sysctl("net.ipv4.ip_forward", "0")?;
     wait_for("forwarding is on", REPAIR, || Ok(world.bastion().read_sysctl("net.ipv4.ip_forward")? == "1"))?;
     wait_for("the repair is counted", REPAIR, || Ok(room(&station, Room::Sysctl)?.totals.repairs == repairs + 1))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
