@@ -164,10 +164,19 @@ impl Problem {
 /// stays.
 fn one_line(text: &str) -> String {
     const KEEP: usize = 160;
-    let escape = |text: &str| -> String {
-        let escaped = text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
-        escaped.collect()
+    let escape = |text: &str| {
+        text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+            if c.is_control() {
+                line.extend(c.escape_default());
+            } else {
+                line.push(c);
+            }
+            line
+        })
     };
+    if text.len() <= 2 * KEEP {
+        return escape(text);
+    }
     let head = text.char_indices().nth(KEEP).map(|(at, _)| at);
     let tail = text.char_indices().nth_back(KEEP - 1).map(|(at, _)| at);
     match head.zip(tail) {
