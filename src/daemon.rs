@@ -69,7 +69,7 @@ pub async fn run(path: PathBuf, environment: Environment, config: Config, log_le
         cloud: Cloud::Idle(Box::default()),
         cloud_due: Some(Instant::now()),
         cloud_waiters: Vec::new(),
-        notifier: Notifier::default(),
+        notifier: Notifier::start(),
         ready: false,
     };
     daemon.run(&events, signals, calls).await;

@@ -2,6 +2,7 @@
 //! and logs go to standard error.
 
 use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -10,48 +11,96 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+/// Messages that may wait for a service manager that does not read; further ones are dropped.
+const WAITING: usize = 32;
+/// How long the last message may take to leave.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// Tells the service manager how it goes. Failing to do so is nobody's problem but systemd's, which notices.
-#[derive(Debug, Default)]
+///
+/// A thread of its own does the telling: the socket blocks when nobody reads it, and a service manager that hangs must not
+/// keep a rule from being mended.
+#[derive(Debug)]
 pub struct Notifier {
     status: String,
+    messages: Option<SyncSender<Message>>,
+    told: Receiver<()>,
+}
+
+/// What is told, in a form that can wait.
+#[derive(Debug)]
+enum Message {
+    Ready,
+    Reloading,
+    Stopping,
+    Watchdog,
+    Status(String),
 }
 
 impl Notifier {
+    /// Starts the thread.
+    pub fn start() -> Self {
+        let (messages, waiting) = mpsc::sync_channel::<Message>(WAITING);
+        let (end, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            for message in &waiting {
+                send(&message);
+            }
+            drop(end);
+        });
+        Self { status: String::new(), messages: Some(messages), told }
+    }
+
     /// The first pass, or a reload, is done.
     pub fn ready(&self) {
-        send(&[NotifyState::Ready]);
+        self.tell(Message::Ready);
     }
 
     /// A new configuration is being read.
     pub fn reloading(&self) {
-        // systemd takes RELOADING only together with the monotonic time (sd_notify(3)).
-        match NotifyState::monotonic_usec_now() {
-            Ok(now) => send(&[NotifyState::Reloading, now]),
-            Err(error) => tracing::warn!(%error, "cannot read the monotonic clock; the reload is not announced"),
-        }
+        self.tell(Message::Reloading);
     }
 
-    /// The daemon is about to end.
-    pub fn stopping(&self) {
-        send(&[NotifyState::Stopping]);
+    /// The daemon ends now; the last message has left, or is given up, when this returns.
+    pub fn stopping(mut self) {
+        self.tell(Message::Stopping);
+        self.messages = None;
+        // Err either way: the thread has ended, or does not in time.
+        let _ = self.told.recv_timeout(FAREWELL);
     }
 
     /// The loop is alive.
     pub fn alive(&self) {
-        send(&[NotifyState::Watchdog]);
+        self.tell(Message::Watchdog);
     }
 
     /// One line for `systemctl status`; the same line twice is sent once.
     pub fn status(&mut self, line: &str) {
         if self.status != line {
             line.clone_into(&mut self.status);
-            send(&[NotifyState::Status(line)]);
+            self.tell(Message::Status(line.to_owned()));
+        }
+    }
+
+    fn tell(&self, message: Message) {
+        let sent = self.messages.as_ref().map(|sender| sender.try_send(message));
+        if let Some(Err(error)) = sent {
+            tracing::debug!(%error, "the service manager does not read what it is told");
         }
     }
 }
 
-fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+fn send(message: &Message) {
+    let sent = match message {
+        Message::Ready => sd_notify::notify(&[NotifyState::Ready]),
+        Message::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
+        Message::Watchdog => sd_notify::notify(&[NotifyState::Watchdog]),
+        Message::Status(line) => sd_notify::notify(&[NotifyState::Status(line)]),
+        // systemd takes RELOADING only together with the monotonic time (sd_notify(3)).
+        Message::Reloading => NotifyState::monotonic_usec_now()
+            .and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now])),
+    };
+    if let Err(error) = sent {
         tracing::debug!(%error, "the service manager cannot be told");
     }
 }

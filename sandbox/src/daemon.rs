@@ -5,6 +5,8 @@ use std::io::{self, Read as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -70,13 +72,13 @@ impl<'w> Station<'w> {
     pub fn start(&self) -> io::Result<Daemon> {
         let socket = self.directory.path().join("notify");
         let _ = std::fs::remove_file(&socket);
-        let notifications = UnixDatagram::bind(&socket)?;
+        let notifications = Notifications::read(UnixDatagram::bind(&socket)?)?;
         let log = self.directory.path().join("log");
         let file = File::options().create(true).append(true).open(&log)?;
         let command = self.command("bastiond").env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
         let started = Instant::now();
         let child = command.stdout(file.try_clone()?).stderr(file).spawn()?;
-        Ok(Daemon { child, notifications, heard: Vec::new(), log, started })
+        Ok(Daemon { child, notifications, log, started })
     }
 
     /// Runs `bastionctl` with `arguments`.
@@ -101,8 +103,7 @@ impl<'w> Station<'w> {
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
-    notifications: UnixDatagram,
-    heard: Vec<String>,
+    notifications: Notifications,
     log: PathBuf,
     started: Instant,
 }
@@ -119,27 +120,10 @@ impl Daemon {
         self.hears_where(|heard| heard == line, timeout)
     }
 
-    /// The same for a line that `wanted` likes.
+    /// The same for a line that `wanted` likes. The line and those before it are then forgotten.
     pub fn hears_where(&mut self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> Option<Duration> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            if let Some(position) = self.heard.iter().position(|line| wanted(line)) {
-                self.heard.drain(..=position);
-                return Some(self.started.elapsed());
-            }
-            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            let mut buffer = [0; 4096];
-            let received =
-                self.notifications.set_read_timeout(Some(left)).and_then(|()| self.notifications.recv(&mut buffer));
-            match received {
-                Ok(length) => {
-                    let text = String::from_utf8_lossy(&buffer[..length]);
-                    self.heard.extend(text.lines().map(str::to_owned));
-                }
-                Err(_) if Instant::now() >= deadline => return None,
-                Err(_) => {}
-            }
-        }
+        let at = self.notifications.wait_for(wanted, timeout)?;
+        Some(at.duration_since(self.started))
     }
 
     /// Waits for readiness.
@@ -190,5 +174,51 @@ impl Drop for Daemon {
         // It has ended, or ends now; nobody is left to be told otherwise.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What the daemon tells its service manager, read as it comes: an unread socket would hold the daemon up.
+#[derive(Debug)]
+struct Notifications {
+    heard: Arc<(Mutex<Vec<(String, Instant)>>, Condvar)>,
+    reader: Option<JoinHandle<()>>,
+    socket: UnixDatagram,
+}
+
+impl Notifications {
+    fn read(socket: UnixDatagram) -> io::Result<Self> {
+        let heard = Arc::<(Mutex<Vec<(String, Instant)>>, Condvar)>::default();
+        let (theirs, source) = (Arc::clone(&heard), socket.try_clone()?);
+        let reader = thread::spawn(move || {
+            let mut buffer = [0; 8192];
+            // A length of 0 is the end: the socket was shut down.
+            while let Ok(length @ 1..) = source.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                let lines = text.lines().map(|line| (line.to_owned(), Instant::now()));
+                theirs.0.lock().unwrap_or_else(PoisonError::into_inner).extend(lines);
+                theirs.1.notify_all();
+            }
+        });
+        Ok(Self { heard, reader: Some(reader), socket })
+    }
+
+    fn wait_for(&self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> Option<Instant> {
+        let heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = |heard: &mut Vec<(String, Instant)>| !heard.iter().any(|(line, _)| wanted(line));
+        let waited = self.heard.1.wait_timeout_while(heard, timeout, missing);
+        let mut heard = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let position = heard.iter().position(|(line, _)| wanted(line))?;
+        heard.drain(..=position).next_back().map(|(_, at)| at)
+    }
+}
+
+impl Drop for Notifications {
+    fn drop(&mut self) {
+        // Err: it is shut down already.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        if let Some(reader) = self.reader.take() {
+            // Err: the reader panicked, which its own thread has told.
+            let _ = reader.join();
+        }
     }
 }

@@ -27,7 +27,7 @@ use crate::net::{InterfaceName, NetworkId, ServerId};
 pub const DEFAULT_PATH: &str = "/etc/bastiond/config.toml";
 
 /// A larger file is no configuration but a mistake (10 000 port forwards take about 1 MiB).
-const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,9 +167,9 @@ fn one_line(text: &str) -> String {
     let escape = |text: &str| {
         text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
             if c.is_control() {
-                line.extend(c.escape_default())
+                line.extend(c.escape_default());
             } else {
-                line.push(c)
+                line.push(c);
             }
             line
         })
