@@ -104,12 +104,12 @@ impl Home {
             "table ip home {
                  chain postrouting {
                      type nat hook postrouting priority srcnat; policy accept;
-                     oifname wan masquerade
+                     oifname \"wan\" masquerade
                  }
                  chain forward {
                      type filter hook forward priority filter; policy drop;
                      ct state established,related accept
-                     iifname lan accept
+                     iifname \"lan\" accept
                  }
              }",
         )?;

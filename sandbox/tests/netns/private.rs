@@ -26,7 +26,7 @@ pub(crate) fn nat_by_hand(world: &World) -> Result<(), namespace::Error> {
         "table ip by-hand {{
              chain postrouting {{
                  type nat hook postrouting priority srcnat; policy accept;
-                 ip saddr 10.0.0.0/8 oifname {public} masquerade
+                 ip saddr 10.0.0.0/8 oifname \"{public}\" masquerade
              }}
          }}"
     ))?;

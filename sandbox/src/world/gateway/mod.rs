@@ -34,7 +34,7 @@ const REVERSE_PATH_FILTER: &str = "
         counter spoofed {}
         chain prerouting {
             type filter hook prerouting priority raw; policy accept;
-            iifname lo accept
+            iifname \"lo\" accept
             fib saddr . iif oif missing counter name spoofed drop
         }
     }
