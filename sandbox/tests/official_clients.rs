@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
+use common::clock::Clock;
 use common::{Served, document};
 use ipnet::Ipv4Net;
 use sandbox::cloud::{
@@ -19,6 +20,8 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 const DEFAULT: [&str; 2] = ["0.0.0.0/0", "10.0.0.2"];
+const OTHER: [&str; 2] = ["10.8.0.0/24", "10.0.0.2"];
+const HOUR: Duration = Duration::from_secs(3600);
 
 struct World {
     served: Served,
@@ -32,7 +35,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let cloud = Cloud::default();
+        Self::of(Cloud::default())
+    }
+
+    fn of(cloud: Cloud) -> Self {
         let network = cloud.create_network("private", net("10.0.0.0/16"), &[net("10.0.0.0/24")]);
         let bastion = cloud.create_server("bastion", Some([203, 0, 113, 2].into()));
         let host = cloud.create_server("host", None);
@@ -103,6 +109,26 @@ impl World {
     fn statuses(&self, path: &str) -> Vec<u16> {
         let requests = self.cloud().requests().into_iter().filter(|request| request.path.ends_with(path));
         requests.filter_map(|request| request.status).collect()
+    }
+
+    /// Moves the clock on when a client has met a status, and not before: it must have met it, however slow it is.
+    async fn step_when_met(&self, status: u16, clock: &Clock, by: Duration) {
+        let met = async {
+            while !self.cloud().requests().iter().any(|request| request.status == Some(status)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), met).await.expect("a client meets it within a minute");
+        clock.step(by);
+    }
+
+    /// Starts a change of the network that lasts an hour by the cloud's clock; those after it take no time.
+    async fn keep_busy(&self) {
+        self.cloud().update_settings(|settings| settings.action_duration = HOUR);
+        let path = format!("/networks/{}/actions/add_route", self.network);
+        let first = self.served.post(&path, json!({ "destination": OTHER[0], "gateway": OTHER[1] })).await;
+        assert_eq!(first.json()["action"]["status"], "running");
+        self.cloud().update_settings(|settings| settings.action_duration = Duration::ZERO);
     }
 
     /// Makes the next request to the end of a path meet an error that the client is to try again on.
@@ -195,35 +221,35 @@ async fn the_cli_is_told_why_a_route_is_refused_or_its_action_failed() {
 
 #[tokio::test]
 async fn the_cli_meets_a_conflict_and_tries_again() {
-    let world = World::new();
-    let slow = Duration::from_millis(1500);
-    world.cloud().update_settings(|settings| settings.action_duration = slow);
-    let path = format!("/networks/{}/actions/add_route", world.network);
-    let first = world.served.post(&path, json!({ "destination": "10.8.0.0/24", "gateway": "10.0.0.2" })).await;
-    assert_eq!(first.json()["action"]["status"], "running");
-    world.cloud().update_settings(|settings| settings.action_duration = Duration::ZERO);
-    world.cli_route("add-route", DEFAULT).await.expect("it succeeds in the end");
-    let statuses = world.statuses("add_route");
-    assert_eq!((statuses[0], statuses[1], statuses.last()), (201, 409, Some(&201)), "{statuses:?}");
-    assert_eq!(world.routes(), [route(["10.8.0.0/24", "10.0.0.2"]), route(DEFAULT)]);
+    let clock = Clock::new();
+    let world = World::of(clock.cloud(Settings::default()));
+    world.keep_busy().await;
+    let (added, ()) = tokio::join!(world.cli_route("add-route", DEFAULT), world.step_when_met(409, &clock, HOUR));
+    added.expect("it succeeds in the end");
+    assert_eq!(world.statuses("add_route"), [201, 409, 201]);
+    assert_eq!(world.routes(), [route(OTHER), route(DEFAULT)]);
 }
 
 #[tokio::test]
 async fn the_cli_meets_a_rate_limit() {
-    let world = World::new();
+    let clock = Clock::new();
+    let world = World::of(clock.cloud(Settings::default()));
     world.cloud().drain_rate_limit_to(0);
-    match world.cli(&["network", "list"]).await {
+    let second = Duration::from_secs(1);
+    let (listed, ()) = tokio::join!(world.cli(&["network", "list"]), world.step_when_met(429, &clock, second));
+    match listed {
         // hcloud-go 1 gives up at once, hcloud-go 2 tries again when a second has passed.
         Err(limited) => {
             assert_eq!(limited, "hcloud: limit of 3600 requests per hour reached (rate_limit_exceeded)");
             assert_eq!(world.statuses("/networks"), [429]);
         }
-        Ok(listed) => assert!(listed.contains("private"), "{listed}"),
+        Ok(listed) => {
+            assert!(listed.contains("private"), "{listed}");
+            assert_eq!(world.statuses("/networks"), [429, 200]);
+        }
     }
-    assert_eq!(world.statuses("/networks")[0], 429);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    clock.step(second);
     world.cli(&["network", "list"]).await.expect("a second gives one request back");
-    assert_eq!(world.statuses("/networks").last(), Some(&200));
 }
 
 #[tokio::test]
@@ -346,18 +372,20 @@ async fn python_meets_conflicts_and_rate_limits_and_lost_replies_and_tries_again
 
 #[tokio::test]
 async fn python_waits_out_a_busy_network_and_an_empty_bucket() {
-    let world = World::new();
-    world.cloud().update_settings(|settings| settings.action_duration = Duration::from_millis(600));
-    let path = format!("/networks/{}/actions/add_route", world.network);
-    world.served.post(&path, json!({ "destination": "10.8.0.0/24", "gateway": "10.0.0.2" })).await;
-    let added = world.python_route("add-route", DEFAULT).await;
+    let clock = Clock::new();
+    let world = World::of(clock.cloud(Settings::default()));
+    world.keep_busy().await;
+    let (added, ()) = tokio::join!(world.python_route("add-route", DEFAULT), world.step_when_met(409, &clock, HOUR));
     assert_eq!(added["status"], "success", "{added}");
-    let statuses = world.statuses("add_route");
-    assert!(statuses.first() == Some(&201) && statuses.last() == Some(&201), "{statuses:?}");
-    world.cloud().forget_requests();
+    assert_eq!(world.statuses("add_route"), [201, 409, 201]);
+    assert_eq!(world.routes(), [route(OTHER), route(DEFAULT)]);
+
     world.cloud().drain_rate_limit_to(0);
-    assert_eq!(world.python(&["networks"]).await.as_array().map(Vec::len), Some(1));
-    assert_eq!(world.statuses("/networks"), [429, 200]);
+    let second = Duration::from_secs(1);
+    let (listed, ()) = tokio::join!(world.python(&["networks"]), world.step_when_met(429, &clock, second));
+    assert_eq!(listed[0]["name"], "private");
+    let met: Vec<u16> = world.statuses("/networks").into_iter().rev().take(2).collect();
+    assert_eq!(met, [200, 429], "last one first");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use common::clock::Clock;
 use common::{Served, document};
 use reqwest::Method;
 use sandbox::cloud::{
@@ -30,7 +31,10 @@ struct Project {
 }
 
 async fn project() -> Project {
-    let cloud = Cloud::default();
+    furnished(Cloud::default()).await
+}
+
+async fn furnished(cloud: Cloud) -> Project {
     let network = cloud.create_network("private", net("10.0.0.0/16"), &[net("10.0.0.0/24"), net("10.0.9.0/24")]);
     let bastion = cloud.create_server("bastion", Some([203, 0, 113, 2].into()));
     let host = cloud.create_server("host", None);
@@ -294,9 +298,12 @@ async fn lists_and_their_pages_are_as_documented() {
 
 #[tokio::test]
 async fn actions_and_members_are_as_documented_in_every_state() {
-    let project = project().await;
+    let clock = Clock::new();
+    let action_duration = Duration::ZERO;
+    let project = furnished(clock.cloud(Settings { action_duration, ..Settings::default() })).await;
     let Project { served, network, bastion, host, .. } = &project;
-    served.cloud.update_settings(|settings| settings.action_duration = Duration::from_millis(100));
+    let action_duration = Duration::from_secs(1);
+    served.cloud.update_settings(|settings| settings.action_duration = action_duration);
     let states = async |started: &common::served::Got| {
         let id = started.json()["action"]["id"].clone();
         let mut seen = BTreeSet::new();
@@ -327,7 +334,7 @@ async fn actions_and_members_are_as_documented_in_every_state() {
         assert_eq!(states(&started).await, only("\"running\"", "null"), "{verb}");
         assert_eq!(member().await, (json!(server), json!(status)), "{verb}");
         assert_eq!(served.get(&format!("/servers/{server}")).await.json()["server"]["locked"], true, "{verb}");
-        served.end_of(&started).await;
+        clock.step(action_duration);
         assert_eq!(states(&started).await, only("\"success\"", "null"), "{verb}");
     }
     assert_eq!(member().await, (json!(bastion), json!("ok")));
@@ -336,7 +343,7 @@ async fn actions_and_members_are_as_documented_in_every_state() {
     served.cloud.inject(Injection { matching, fault: Fault::ActionFailed, times: Times::Next(1) });
     let route = json!({ "destination": "0.0.0.0/0", "gateway": "10.0.0.2" });
     let started = served.post(&format!("/networks/{network}/actions/add_route"), route).await;
-    served.end_of(&started).await;
+    clock.step(action_duration);
     assert_eq!(states(&started).await, only("\"error\"", "\"action_failed\""));
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandbox::cloud::{Busy, Cloud, Fault, Injection, Matching, Route, Settings, Times, Visible};
+use sandbox::cloud::{Busy, Fault, Injection, Matching, Route, Settings, Times, Visible};
 use serde_json::{Value, json};
 
 use crate::{Clock, World, body, instant, net, route, slow};
@@ -110,7 +110,7 @@ async fn a_route_may_show_before_it_carries() {
 
 #[tokio::test]
 async fn the_data_plane_hears_of_every_change_without_anyone_asking() {
-    let settings = Settings { action_duration: Duration::from_millis(50), ..Settings::default() };
+    let settings = Settings { action_duration: Duration::from_secs(1), ..Settings::default() };
     let world = World::new(settings);
     let mut views = world.cloud().watch_networks();
     let before = views.borrow_and_update().clone();
@@ -140,9 +140,11 @@ async fn the_data_plane_hears_of_every_change_without_anyone_asking() {
 
 #[tokio::test]
 async fn a_strangers_change_takes_no_notice_of_locks_and_wins() {
-    let world = World::of(Cloud::new(Settings { action_duration: Duration::from_millis(100), ..Settings::default() }));
+    let clock = Clock::new();
+    let world = World::of(clock.cloud(slow()));
     let started = world.served.post(&world.network_action("add_route"), body(DEFAULT)).await;
     world.cloud().put_route(world.network, net("0.0.0.0/0"), [10, 0, 0, 4].into());
+    clock.step(slow().action_duration);
     let action = world.served.end_of(&started).await;
     assert_eq!(action["status"], "error");
     assert_eq!(world.cloud().routes(world.network), [route("0.0.0.0/0 via 10.0.0.4")]);

@@ -13,10 +13,10 @@ mod metadata;
 mod networks;
 mod servers;
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use common::Served;
+use common::clock::Clock;
 use ipnet::Ipv4Net;
 use sandbox::cloud::{Cloud, NetworkId, Route, ServerId, Settings};
 
@@ -49,25 +49,6 @@ impl World {
     /// `/networks/<id>/actions/<command>`
     fn network_action(&self, command: &str) -> String {
         format!("/networks/{}/actions/{command}", self.network)
-    }
-}
-
-/// A clock that stands until the test moves it.
-#[derive(Clone)]
-struct Clock(Arc<Mutex<SystemTime>>);
-
-impl Clock {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))))
-    }
-
-    fn cloud(&self, settings: Settings) -> Cloud {
-        let now = self.0.clone();
-        Cloud::with_clock(settings, move || *now.lock().expect("no test panicked here"))
-    }
-
-    fn step(&self, by: Duration) {
-        *self.0.lock().expect("no test panicked here") += by;
     }
 }
 
