@@ -97,8 +97,9 @@ fn send(message: &Message) {
         Message::Watchdog => sd_notify::notify(&[NotifyState::Watchdog]),
         Message::Status(line) => sd_notify::notify(&[NotifyState::Status(line)]),
         // systemd takes RELOADING only together with the monotonic time (sd_notify(3)).
-        Message::Reloading => NotifyState::monotonic_usec_now()
-            .and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now])),
+        Message::Reloading => {
+            NotifyState::monotonic_usec_now().and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now]))
+        }
     };
     if let Err(error) = sent {
         tracing::debug!(%error, "the service manager cannot be told");

@@ -222,7 +222,8 @@ fn reconcile() -> Result {
     world.remove_route("0.0.0.0/0".parse()?);
     let output = station.ctl(&["reconcile"])?;
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
-    ensure(text(&output.stdout).contains("(operator)"), text(&output.stdout))?;
+    ensure(text(&output.stdout).starts_with("bastiond "), text(&output.stdout))?;
+    ensure_eq(room(&station, Room::Hcloud)?.totals.repairs, 1)?;
     let gateways: Vec<_> = world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect();
     ensure_eq(gateways, vec![at::BASTION_PRIVATE])
 }

@@ -1,0 +1,34 @@
+# The commands of this project. `make help` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help check test demo sandbox bench fuzz fmt
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+check: ## format and lints: what CI runs before the tests
+	@bash -c '. scripts/setup test && \
+		cargo fmt --all --check && \
+		cargo clippy --workspace --all-targets --locked -- -D warnings && \
+		RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet && \
+		scripts/check-shell'
+
+test: ## everything that can be proven here; installs what is missing
+	@scripts/test
+
+demo: ## the whole story in under 20 s; installs what is missing
+	@scripts/demo
+
+sandbox: ## the demo's world, left open with a shell
+	@bash -c '. scripts/setup demo && cargo build --release --quiet --workspace --bins && \
+		target/release/sandbox shell --bastiond target/release/bastiond'
+
+bench: ## side by side with the alternatives; CASE=gateway or CASE=daemon runs one part
+	@bash -c '. scripts/setup bench && cargo build --release --quiet --workspace --bins && \
+		cargo bench --quiet --bench bench -- $(CASE)'
+
+fuzz: ## every parser that faces the network or the user, a minute each (needs cargo-fuzz)
+	@scripts/fuzz
+
+fmt: ## formats the code
+	@cargo fmt --all
