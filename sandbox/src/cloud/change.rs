@@ -68,7 +68,9 @@ impl Change {
         }
     }
 
-    /// What nobody else may change meanwhile. A floating IP's move leaves its servers free.
+    /// What nobody else may change meanwhile: all that the action names. That a server's attaching and its alias IPs hold
+    /// the network, too, is the stricter reading of the documentation; terraform-provider-hcloud meets `conflict` there.
+    /// A floating IP's move leaves its servers free.
     pub(crate) fn locks(&self) -> Vec<Resource> {
         match *self {
             Self::AssignFloatingIp { floating_ip, .. } | Self::UnassignFloatingIp { floating_ip } => {

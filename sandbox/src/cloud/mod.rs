@@ -5,6 +5,22 @@
 //! namespace that it was bound in), break it ([`Cloud::inject`]) and watch what the data plane should do
 //! ([`Cloud::watch_networks`]). It never reaches out: the real API is not contacted.
 //!
+//! ```no_run
+//! use sandbox::cloud::{Cloud, Fault, Injection, Matching, Settings, Times};
+//!
+//! # async fn example(listener: std::net::TcpListener) -> Result<(), Box<dyn std::error::Error>> {
+//! let cloud = Cloud::new(Settings::default());
+//! let network = cloud.create_network("private", "10.0.0.0/16".parse()?, &["10.0.0.0/24".parse()?]);
+//! let bastion = cloud.create_server("bastion", Some("203.0.113.2".parse()?));
+//! cloud.attach(bastion, network, "10.0.0.2".parse()?, "86:00:00:2a:7d:e0");
+//!
+//! let fault = Fault::Status { code: 503, json: false };
+//! cloud.inject(Injection { matching: Matching::post("add_route"), fault, times: Times::Next(1) });
+//! cloud.serve(listener).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! ```text
 //! state, routes, subnets, attachments   what exists and which changes are allowed   pure
 //! change, actions, rate_limit, faults   what takes time, runs out or goes wrong     pure, the clock passed in

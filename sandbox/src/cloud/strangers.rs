@@ -8,12 +8,13 @@ use ipnet::Ipv4Net;
 
 use super::Cloud;
 use super::ids::NetworkId;
-use super::routes::Route;
+use super::routes::{self, Route};
+use super::state::Network;
 
 impl Cloud {
     /// Lets a Kubernetes route controller loose on a network, as hcloud-cloud-controller-manager runs it: every period
     /// it deletes the routes that touch its cluster CIDR and are none of its nodes', and it adds those that are
-    /// missing. It keeps to its own until the handle is dropped, or after `max_passes`.
+    /// missing, if the network takes them. It ends when the handle is dropped, or after `max_passes`.
     ///
     /// A route counts as touching when its first or its last address lies inside the CIDR
     /// (kubernetes/cloud-provider, `isResponsibleForRoute`): a default route touches no private one.
@@ -27,7 +28,7 @@ impl Cloud {
     ) -> RouteController {
         let (stop, stopped) = channel();
         let cloud = self.clone();
-        let pass = move || {
+        let passes = move || {
             for _ in 0..max_passes {
                 cloud.route_controller_pass(network, cluster_cidr, &nodes);
                 if stopped.recv_timeout(period) != Err(RecvTimeoutError::Timeout) {
@@ -35,28 +36,31 @@ impl Cloud {
                 }
             }
         };
-        RouteController { stop: Some(stop), thread: Some(std::thread::spawn(pass)) }
+        RouteController { stop: Some(stop), thread: Some(std::thread::spawn(passes)) }
     }
 
     fn route_controller_pass(&self, network: NetworkId, cluster_cidr: Ipv4Net, nodes: &[Route]) {
         self.with(|project, _| {
-            let Some(network) = project.world.networks.get_mut(&network) else { return };
-            network.routes = after_a_pass(&network.routes, cluster_cidr, nodes);
+            if let Some(network) = project.world.networks.get_mut(&network) {
+                pass(network, cluster_cidr, nodes);
+            }
         });
     }
 }
 
-/// The routes that a route controller leaves behind.
-fn after_a_pass(routes: &[Route], cluster_cidr: Ipv4Net, nodes: &[Route]) -> Vec<Route> {
+/// One pass of a route controller over its network.
+fn pass(network: &mut Network, cluster_cidr: Ipv4Net, nodes: &[Route]) {
     let is_responsible = |route: &Route| {
         let destination = route.destination;
         cluster_cidr.contains(&destination.network()) || cluster_cidr.contains(&destination.broadcast())
     };
-    let mut left: Vec<Route> =
-        routes.iter().filter(|route| !is_responsible(route) || nodes.contains(route)).copied().collect();
-    let missing = nodes.iter().filter(|node| !left.contains(node)).copied().collect::<Vec<_>>();
-    left.extend(missing);
-    left
+    network.routes.retain(|route| !is_responsible(route) || nodes.contains(route));
+    for node in nodes {
+        // One that is there already overlaps with itself.
+        if routes::check(network, node).is_ok() {
+            network.routes.push(*node);
+        }
+    }
 }
 
 /// A route controller at work; dropping it ends it.
@@ -86,7 +90,7 @@ impl Drop for RouteController {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloud::samples::route;
+    use crate::cloud::samples::{network, route};
 
     #[test]
     fn a_route_controller_keeps_to_routes_that_touch_its_cluster() {
@@ -109,8 +113,12 @@ mod tests {
             "10.244.2.0/24 via 10.0.0.5",
         ]
         .map(route);
-        assert_eq!(after_a_pass(&before, cluster, &nodes), after);
-        assert_eq!(after_a_pass(&after, cluster, &nodes), after);
+        let mut network = network("10.0.0.0/8", &[]);
+        network.routes = before.into();
+        for _ in 0..2 {
+            pass(&mut network, cluster, &nodes);
+            assert_eq!(network.routes, after);
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The front door, in the order of the real one: path, rate limit, token, method, permission; and behind it the
+//! The front door, in the order of the real one: rate limit, path, token, method, permission; and behind it the
 //! endpoint. Faults strike before all of it, or on the way out.
 
 use std::convert::Infallible;
