@@ -8,10 +8,15 @@
 //! | [`Held`] | a connection that must survive | [`Mirror::tcp`] |
 //! | [`download`] | a long transfer, byte for byte | [`Source`] |
 //! | [`Sniffer`] | what crosses a link, or does not | |
+//! | [`Blaster`] | how many packets a second pass | [`Sink`] |
+//! | [`churn`] | how many new connections a second pass | [`Echo`] |
 //!
 //! All of them live in threads inside namespaces, on plain sockets. Nothing waits for ever: probes have time-outs, and
 //! what is started stops when it is dropped.
 
+mod blast;
+mod churn;
+mod conntrack;
 mod flood;
 mod held;
 mod mirror;
@@ -27,6 +32,9 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+pub use blast::{Blaster, Flow, Sent, Sink};
+pub use churn::{Churned, Echo, churn};
+pub use conntrack::forget_flows;
 pub use flood::{Flood, FloodReport};
 pub use held::Held;
 pub use mirror::Mirror;
