@@ -1,0 +1,64 @@
+//! What a daemon does that has nothing to do.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sandbox::daemon::{Daemon, Station};
+use sandbox::world::{SecondNetwork, Settings, World};
+
+use crate::Result;
+use crate::case::{Case, Promise};
+
+pub(super) const CASES: [&str; 2] = ["daemon/idle", "daemon/calls"];
+
+/// What the start itself set in motion is over.
+const SETTLED: Duration = Duration::from_secs(3);
+/// Three polls of the cloud, two passes by the timer.
+const WATCHED: Duration = Duration::from_secs(62);
+
+pub(super) fn measure(programs: &Path) -> Result<Vec<Case>> {
+    // One network, as most have: then a look at the cloud is one call.
+    let world = World::start(Settings { second_network: SecondNetwork::Absent, ..Settings::default() })?;
+    let station = Station::in_world(&world, programs)?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    std::thread::sleep(SETTLED);
+    eprintln!("daemon: idle for {} s", WATCHED.as_secs());
+    let (started, before) = (Instant::now(), wake_ups(&daemon)?);
+    std::thread::sleep(WATCHED);
+    let (elapsed, after) = (started.elapsed(), wake_ups(&daemon)?);
+    let per_minute = f64::from(after - before) * 60.0 / elapsed.as_secs_f64();
+    let calls = calls_an_hour(&world)?;
+    Ok(vec![
+        Case::alone("daemon/idle", "wake-ups of all its threads", "a minute", None, vec![per_minute]),
+        Case::alone(
+            "daemon/calls",
+            "API calls, idle, one network",
+            "an hour",
+            Some(Promise::AtMost(200.0)),
+            vec![calls],
+        ),
+    ])
+}
+
+/// Voluntary context switches of all threads (proc(5)): each is an end of a sleep to come.
+fn wake_ups(daemon: &Daemon) -> Result<u32> {
+    let mut sum = 0;
+    for thread in std::fs::read_dir(format!("/proc/{}/task", daemon.pid()))? {
+        let status = std::fs::read_to_string(thread?.path().join("status"))?;
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sum += count.ok_or("the kernel counts no context switches")?.trim().parse::<u32>()?;
+    }
+    Ok(sum)
+}
+
+/// The pace between the calls of the idle time, from the first to the last of them.
+fn calls_an_hour(world: &World) -> Result<f64> {
+    let calls = world.cloud().requests();
+    let idle = calls.iter().map(|call| call.at).filter(|at| at.elapsed().is_ok_and(|ago| ago < WATCHED));
+    let idle: Vec<_> = idle.collect();
+    let (Some(first), Some(last)) = (idle.first(), idle.last()) else { return Err("no call in a minute".into()) };
+    let between = last.duration_since(*first)?.as_secs_f64();
+    let count = u32::try_from(idle.len() - 1)?;
+    Ok(f64::from(count) * 3600.0 / between)
+}

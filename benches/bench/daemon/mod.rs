@@ -1,0 +1,21 @@
+//! What the daemon itself costs, and how fast it is, on the bastion of the sandbox's world.
+
+mod idle;
+mod start;
+
+use std::path::Path;
+
+use crate::case::Case;
+use crate::{Result, Selection};
+
+pub(crate) fn measure(selection: &Selection, programs: &Path) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    if start::CASES.iter().any(|case| selection.has(case)) {
+        cases.extend(start::measure(programs)?);
+    }
+    if idle::CASES.iter().any(|case| selection.has(case)) {
+        cases.extend(idle::measure(programs)?);
+    }
+    cases.retain(|case| selection.has(case.name));
+    Ok(cases)
+}

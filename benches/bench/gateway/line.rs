@@ -1,0 +1,145 @@
+//! Client – bastion – server, with nothing between them: another hop would dilute what is compared.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::time::Duration;
+
+use sandbox::daemon::{Daemon, Station};
+use sandbox::namespace::Namespace;
+use sandbox::traffic::{Mirror, tcp_probe};
+
+use crate::Result;
+
+/// The client, of the private network 10.0.0.0/16.
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 4);
+/// The bastion's public address (documentation prefix, RFC 5737).
+const BASTION: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+/// The server.
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// The hardware address of the bastion's private link.
+pub(crate) const BASTION_MAC: [u8; 6] = [0x86, 0, 0, 0x2a, 0, 2];
+
+/// What [`Line::prove`] asks.
+const PROOF: SocketAddrV4 = SocketAddrV4::new(SERVER, 8080);
+const SOON: Duration = Duration::from_secs(2);
+
+/// Everything that a bastion without metadata and without a cloud has to be told.
+const CONFIG: &str = r#"
+[site]
+public_interface = "eth0"
+
+[[site.private]]
+interface = "eth1"
+network = "10.0.0.0/16"
+address = "10.0.0.2"
+
+[hcloud]
+enabled = false
+"#;
+
+/// The hand-made way, as tutorials have it.
+const FOUR_LINES: [&str; 4] = [
+    "-t nat -A POSTROUTING -s 10.0.0.0/16 -o eth0 -j MASQUERADE",
+    "-A FORWARD -i eth1 -o eth0 -j ACCEPT",
+    "-A FORWARD -i eth0 -o eth1 -m state --state RELATED,ESTABLISHED -j ACCEPT",
+    "-A FORWARD -i eth0 -o eth1 -j DROP",
+];
+
+/// What a bastion does to packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rules {
+    /// Forwards, nothing else: the server knows the way back.
+    None,
+    /// [`FOUR_LINES`], with the iptables that is made of nftables.
+    IptablesNft,
+    /// What the daemon loads.
+    Bastiond,
+}
+
+/// Three namespaces.
+#[derive(Debug)]
+pub(crate) struct Line {
+    rules: Rules,
+    client: Namespace,
+    bastion: Namespace,
+    server: Namespace,
+}
+
+impl Line {
+    pub(crate) fn lay(name: &str, rules: Rules) -> Result<Self> {
+        let part = |part: &str| Namespace::create(&format!("{name}-{part}"));
+        let line = Self { rules, client: part("client")?, bastion: part("bastion")?, server: part("server")? };
+        // systemd's default for new links (50-default.conf), which is what such servers have.
+        line.bastion.sysctls(&[("net.ipv4.conf.all.rp_filter", "0"), ("net.ipv4.conf.default.rp_filter", "2")])?;
+        let mac = BASTION_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        line.bastion.ip(&format!(
+            "link add name eth1 address {mac} type veth peer name eth0 netns {client}
+             link add name eth0 type veth peer name eth0 netns {server}
+             addr add 10.0.0.2/16 dev eth1
+             addr add {BASTION}/24 dev eth0
+             link set eth0 up
+             link set eth1 up",
+            client = line.client.name(),
+            server = line.server.name(),
+        ))?;
+        line.client
+            .ip(&format!("addr add {CLIENT}/16 dev eth0\nlink set eth0 up\nroute add default via 10.0.0.2 dev eth0"))?;
+        line.server.ip(&format!(
+            "addr add {SERVER}/24 dev eth0\nlink set eth0 up\nroute add 10.0.0.0/16 via {BASTION} dev eth0"
+        ))?;
+        if rules != Rules::Bastiond {
+            line.bastion.sysctl("net.ipv4.ip_forward", "1")?;
+        }
+        if rules == Rules::IptablesNft {
+            for words in FOUR_LINES {
+                let output = line.bastion.command("iptables-nft").args(words.split(' ')).output()?;
+                if !output.status.success() {
+                    return Err(format!("iptables-nft {words}: {}", String::from_utf8_lossy(&output.stderr)).into());
+                }
+            }
+        }
+        Ok(line)
+    }
+
+    pub(crate) fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    pub(crate) fn client(&self) -> &Namespace {
+        &self.client
+    }
+
+    pub(crate) fn bastion(&self) -> &Namespace {
+        &self.bastion
+    }
+
+    pub(crate) fn server(&self) -> &Namespace {
+        &self.server
+    }
+
+    /// A place for the real daemon on this line's bastion.
+    pub(crate) fn station(&self, programs: &Path) -> Result<Station<'_>> {
+        let station = Station::new(&self.bastion, programs)?;
+        station.write_config(CONFIG)?;
+        Ok(station)
+    }
+
+    /// Fails unless the client reaches the server under the address that the rules give it: what did not work, or worked in
+    /// another way, must not be measured.
+    pub(crate) fn prove(&self) -> Result {
+        let _mirror = Mirror::tcp(&self.server, PROOF)?;
+        let seen = tcp_probe(&self.client, PROOF, SOON)?.ip();
+        let expected = IpAddr::from(if self.rules == Rules::None { CLIENT } else { BASTION });
+        if seen == expected {
+            return Ok(());
+        }
+        Err(format!("{:?}: the server sees {seen} instead of {expected}", self.rules).into())
+    }
+}
+
+/// A daemon whose table is loaded.
+pub(crate) fn ready(station: &Station<'_>) -> Result<Daemon> {
+    let mut daemon = station.start()?;
+    daemon.ready();
+    Ok(daemon)
+}

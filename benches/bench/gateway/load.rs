@@ -1,0 +1,94 @@
+//! What is sent through a line, and what arrives.
+
+use std::net::{SocketAddrV4, UdpSocket};
+use std::time::Duration;
+
+use sandbox::traffic::{Blaster, Echo, Flow, Mirror, Sink, churn, forget_flows};
+
+use super::line::{BASTION_MAC, CLIENT, Line, SERVER};
+use crate::Result;
+
+const DURATION: Duration = Duration::from_secs(1);
+/// Where datagrams go: discard (RFC 863).
+const DISCARD: u16 = 9;
+/// New flows of one burst; the kernel's table of flows must hold them all (`nf_conntrack_max`, 65 536 and more).
+const BURST: u16 = 40_000;
+/// Bursts of one run.
+const BURSTS: u32 = 3;
+/// Services to which new flows go. Translation has to find a free port for each service anew.
+const SERVICES: u16 = 64;
+/// Clients and server threads of [`connections`]: enough that no core waits.
+const CLIENTS: usize = 4;
+const SERVERS: usize = 2;
+const WEB: SocketAddrV4 = SocketAddrV4::new(SERVER, 80);
+
+pub(super) fn one_flow(line: &Line) -> Result<f64> {
+    established(line, 1)
+}
+
+pub(super) fn many_flows(line: &Line) -> Result<f64> {
+    established(line, 256)
+}
+
+/// Packets a second that arrive, of flows that have been answered before.
+fn established(line: &Line, count: u16) -> Result<f64> {
+    forget_flows(line.bastion())?;
+    let sink = Sink::install(line.server(), "eth0")?;
+    // Held open: an answer to nobody would be answered by an ICMP error.
+    let _sockets = open_flows(line, count)?;
+    let flows: Vec<Flow> = (0..count).map(|number| flow(20_000 + number, DISCARD)).collect();
+    let blaster = Blaster::open(line.client(), "eth0", BASTION_MAC)?;
+    let before = sink.frames()?;
+    let sent = blaster.repeat(&flows, DURATION)?;
+    Ok(rate(sink.settled_frames()? - before, sent.elapsed))
+}
+
+/// Sends and gets a datagram on each flow, so that the bastion knows it as established.
+fn open_flows(line: &Line, count: u16) -> Result<Vec<UdpSocket>> {
+    let server = Mirror::udp(line.server(), SocketAddrV4::new(SERVER, DISCARD))?;
+    (0..count)
+        .map(|number| {
+            let socket = line.client().bind_udp(SocketAddrV4::new(CLIENT, 20_000 + number))?;
+            socket.set_read_timeout(Some(DURATION))?;
+            socket.connect(server.address())?;
+            socket.send(b"open")?;
+            socket.recv(&mut [0; 64])?;
+            Ok(socket)
+        })
+        .collect()
+}
+
+/// Packets a second that arrive, each the first of its flow.
+pub(super) fn new_flows(line: &Line) -> Result<f64> {
+    let sink = Sink::install(line.server(), "eth0")?;
+    let blaster = Blaster::open(line.client(), "eth0", BASTION_MAC)?;
+    let (mut arrived, mut elapsed) = (0, Duration::ZERO);
+    for _ in 0..BURSTS {
+        forget_flows(line.bastion())?;
+        let before = sink.frames()?;
+        let sent = blaster.once((0..BURST).map(|number| flow(20_000 + number, 1024 + number % SERVICES)))?;
+        arrived += sink.settled_frames()? - before;
+        elapsed += sent.elapsed;
+    }
+    Ok(rate(arrived, elapsed))
+}
+
+/// Connections a second that carried a byte there and back.
+pub(super) fn connections(line: &Line) -> Result<f64> {
+    forget_flows(line.bastion())?;
+    let _server = Echo::start(line.server(), WEB, SERVERS)?;
+    let churned = churn(line.client(), WEB, CLIENTS, DURATION);
+    if churned.failed > 0 {
+        return Err(format!("{} of {} connections failed", churned.failed, churned.failed + churned.completed).into());
+    }
+    Ok(rate(churned.completed, churned.elapsed))
+}
+
+fn flow(source: u16, target: u16) -> Flow {
+    Flow { source: SocketAddrV4::new(CLIENT, source), target: SocketAddrV4::new(SERVER, target) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "2^52 packets take a century")]
+fn rate(count: u64, elapsed: Duration) -> f64 {
+    count as f64 / elapsed.as_secs_f64()
+}

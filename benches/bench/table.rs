@@ -1,0 +1,93 @@
+//! The results for people.
+
+use crate::case::{Case, OURS, Promise, Subject};
+
+/// A table for each group of cases that have the same subjects.
+pub(crate) fn print(cases: &[Case]) {
+    for group in cases.chunk_by(|a, b| names(a).eq(names(b))) {
+        let alone = group[0].others().next().is_none();
+        let rows = if alone { alone_rows(group) } else { compared_rows(group) };
+        println!("{}", aligned(&rows));
+    }
+}
+
+fn names(case: &Case) -> impl Iterator<Item = &'static str> + '_ {
+    case.subjects.iter().map(|subject| subject.name)
+}
+
+fn compared_rows(group: &[Case]) -> Vec<Vec<String>> {
+    let mut head = vec!["case".to_owned(), "unit".to_owned()];
+    head.extend(names(&group[0]).map(str::to_owned));
+    head.extend(group[0].others().map(|other| format!("{OURS} / {}", other.name)));
+    head.push("promise".to_owned());
+    let row = |case: &Case| {
+        let mut row = vec![format!("{}: {}", case.name, case.title), case.unit.to_owned()];
+        row.extend(case.subjects.iter().map(with_spread));
+        row.extend(case.others().map(|other| format!("{:.2}", case.ratio_to(other))));
+        row.push(promise(case));
+        row
+    };
+    std::iter::once(head).chain(group.iter().map(row)).collect()
+}
+
+fn alone_rows(group: &[Case]) -> Vec<Vec<String>> {
+    let head = ["case", "unit", "median", "least", "most", "runs", "promise"].map(str::to_owned).to_vec();
+    let row = |case: &Case| {
+        let ours = case.ours();
+        let name = format!("{}: {}", case.name, case.title);
+        let [median, least, most] = [ours.median(), ours.least(), ours.greatest()].map(number);
+        vec![name, case.unit.to_owned(), median, least, most, ours.values.len().to_string(), promise(case)]
+    };
+    std::iter::once(head).chain(group.iter().map(row)).collect()
+}
+
+/// The median, and how far the rounds went astray.
+fn with_spread(subject: &Subject) -> String {
+    let astray = (subject.greatest() - subject.median()).max(subject.median() - subject.least());
+    format!("{} ±{:.0} %", number(subject.median()), 100.0 * astray / subject.median())
+}
+
+fn promise(case: &Case) -> String {
+    let bar = match case.promise {
+        None => return String::new(),
+        Some(Promise::Below(bar)) => format!("< {}", number(bar)),
+        Some(Promise::AtMost(bar)) => format!("<= {}", number(bar)),
+        Some(Promise::NotBelow(subject)) => format!(">= {subject}"),
+    };
+    let kept = if case.is_kept() == Some(true) { "kept" } else { "NOT KEPT" };
+    format!("{bar}: {kept}")
+}
+
+/// With thin groups of three digits, and decimals only where they tell something.
+fn number(value: f64) -> String {
+    let digits = if value.abs() < 10.0 && value.fract() != 0.0 {
+        return format!("{value:.2}");
+    } else if value.abs() < 100.0 && value.fract() != 0.0 {
+        return format!("{value:.1}");
+    } else {
+        format!("{value:.0}")
+    };
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", &digits[..]), |digits| ("-", digits));
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or("")).collect();
+    format!("{sign}{}", groups.join(" "))
+}
+
+/// As Markdown, so that it can be kept as it is. The first two columns are text.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    let is_text = |column: usize| column < 2 || column + 1 == widths.len();
+    let cell = |(column, text): (usize, &String)| {
+        let width = widths[column];
+        if is_text(column) { format!("{text:<width$}") } else { format!("{text:>width$}") }
+    };
+    let line =
+        |row: &Vec<String>| format!("| {} |\n", row.iter().enumerate().map(cell).collect::<Vec<_>>().join(" | "));
+    let rule: Vec<String> = (0..widths.len())
+        .map(|column| if is_text(column) { "-".repeat(widths[column]) } else { "-".repeat(widths[column] - 1) + ":" })
+        .collect();
+    let mut lines = rows.iter().map(line);
+    let head = lines.next().unwrap_or_default();
+    format!("{head}| {} |\n{}", rule.join(" | "), lines.collect::<String>())
+}
