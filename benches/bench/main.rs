@@ -18,9 +18,6 @@ use case::Case;
 /// Whatever went wrong, it is printed and that was it.
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// How often everything is measured. Values are medians.
-const ROUNDS: usize = 5;
-
 fn main() -> ExitCode {
     if let Err(error) = sandbox::enclave::enter() {
         eprintln!("{}", sandbox::enclave::explain(&error));

@@ -1,6 +1,6 @@
 //! The results for people.
 
-use crate::case::{Case, OURS, Promise, Subject};
+use crate::case::{Case, OURS, Promise, Subject, median as median_of};
 
 /// A table for each group of cases that have the same subjects.
 pub(crate) fn print(cases: &[Case]) {
@@ -41,10 +41,11 @@ fn alone_rows(group: &[Case]) -> Vec<Vec<String>> {
     std::iter::once(head).chain(group.iter().map(row)).collect()
 }
 
-/// The median, and how far the rounds went astray.
+/// The median, and how far from it half of the rounds kept.
 fn with_spread(subject: &Subject) -> String {
-    let astray = (subject.greatest() - subject.median()).max(subject.median() - subject.least());
-    format!("{} ±{:.0} %", number(subject.median()), 100.0 * astray / subject.median())
+    let median = subject.median();
+    let astray = median_of(subject.values.iter().map(|value| (value - median).abs()));
+    format!("{} ±{:.0}%", number(median), 100.0 * astray / median)
 }
 
 fn promise(case: &Case) -> String {

@@ -8,12 +8,14 @@ use sandbox::daemon::{Daemon, Station};
 use sandbox::namespace::Namespace;
 use sandbox::world::{Settings, World};
 
+use crate::Result;
 use crate::case::{Case, Promise};
-use crate::{ROUNDS, Result};
 
 pub(super) const CASES: [&str; 6] =
     ["daemon/ready", "daemon/restart", "daemon/rss", "daemon/rss-peak", "daemon/apply", "daemon/heal-sysctl"];
 
+/// Each with a world of its own.
+const ROUNDS: usize = 5;
 /// When a daemon that was started is at rest.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Far beyond the 2 s that are promised.
@@ -35,9 +37,10 @@ struct Values {
 pub(super) fn measure(programs: &Path) -> Result<Vec<Case>> {
     let mut values = Values::default();
     for round in 1..=ROUNDS {
-        eprintln!("daemon: round {round} of {ROUNDS}");
+        eprint!("\rdaemon: round {round} of {ROUNDS}");
         values.round(programs)?;
     }
+    eprintln!();
     let Values { ready, restart, rss, peak, table, sysctl } = values;
     let repair = Some(Promise::Below(2000.0));
     Ok(vec![
