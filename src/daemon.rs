@@ -374,7 +374,7 @@ async fn reached(due: Option<Instant>) {
 /// Something new was said; never, once nobody is left to say it.
 async fn changed<T>(said: &mut watch::Receiver<T>) {
     if said.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

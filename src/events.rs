@@ -15,10 +15,11 @@ use tokio::task::JoinHandle;
 use crate::nat;
 use crate::report::chain;
 
-/// Multicast groups of `linux/rtnetlink.h`: RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_NETCONF.
+/// Multicast groups of `linux/rtnetlink.h`: `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`,
+/// `RTNLGRP_IPV4_NETCONF`.
 /// The last one tells of `ip_forward` and `rp_filter`.
 const ROUTE_GROUPS: [u32; 4] = [1, 5, 7, 24];
-/// NFNLGRP_NFTABLES of `linux/netfilter/nfnetlink.h`.
+/// `NFNLGRP_NFTABLES` of `linux/netfilter/nfnetlink.h`.
 const NFTABLES_GROUP: u32 = 7;
 /// A rule set with thousands of elements comes in many datagrams; each fits into this (nft's own buffer is as large).
 const BUFFER: usize = 64 * 1024;
@@ -121,7 +122,7 @@ impl Source {
                     }
                 },
                 Err(error) => {
-                    tracing::warn!(room = "site", error = %chain(error), "changes are found by the timer only")
+                    tracing::warn!(room = "site", error = %chain(error), "changes are found by the timer only");
                 }
             }
             tokio::time::sleep(REOPEN).await;

@@ -61,7 +61,7 @@ impl Bench {
             mtu: 1450,
             address: BASTION,
             address_present: true,
-            aliases: Default::default(),
+            aliases: std::collections::BTreeSet::new(),
             network: "10.0.0.0/16".parse().unwrap(),
             network_id: Some(NetworkId(self.network.0)),
             network_name: None,

@@ -37,7 +37,7 @@ pub(super) fn next_look(
     match last {
         Last::Failing { times } => {
             let ceiling = FIRST.saturating_mul(1 << times.saturating_sub(1).min(16)).min(LONGEST);
-            FIRST + (ceiling - FIRST).mul_f64(chance)
+            FIRST + ceiling.saturating_sub(FIRST).mul_f64(chance)
         }
         Last::Settled if rate_limit.is_some_and(|rate| rate.remaining < SCARCE) => {
             interval.saturating_mul(networks).saturating_mul(SPARING)

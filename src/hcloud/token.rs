@@ -64,7 +64,10 @@ mod tests {
         std::fs::write(&second, "two").unwrap();
         let token = read(&source(&[missing.clone(), first, second], Some("three"))).unwrap();
         assert_eq!(token, Some(Secret::new("one".to_owned())));
-        assert_eq!(read(&source(&[missing.clone()], Some("three"))).unwrap(), Some(Secret::new("three".to_owned())));
+        assert_eq!(
+            read(&source(std::slice::from_ref(&missing), Some("three"))).unwrap(),
+            Some(Secret::new("three".to_owned()))
+        );
         assert_eq!(read(&source(&[missing], None)).unwrap(), None);
     }
 
@@ -74,7 +77,7 @@ mod tests {
         let path = directory.path().join("token");
         for content in ["", "\n \n", "two words", "a\nb", &"x".repeat(2000)] {
             std::fs::write(&path, content).unwrap();
-            let error = read(&source(&[path.clone()], Some("fallback"))).unwrap_err().to_string();
+            let error = read(&source(std::slice::from_ref(&path), Some("fallback"))).unwrap_err().to_string();
             assert!(error.ends_with("holds no API token (one line of visible characters is expected)"), "{error}");
         }
         read(&source(&[directory.path().to_owned()], None)).unwrap_err();

@@ -44,7 +44,7 @@ impl Nat {
             return Outcome::unchanged(State::Waiting, "the public interface is not known yet");
         };
         match self.converge(&desired).await {
-            Ok((changes, repaired)) => self.outcome(site, changes, repaired),
+            Ok((changes, repaired)) => Outcome { changes, repaired, ..standing(site) },
             Err(error) => Outcome::failed(&error, error.advice()),
         }
     }
@@ -64,16 +64,6 @@ impl Nat {
             tracing::warn!(room = "nat", error = %chain(&error), "go on without");
         }
         Ok((reasons, drifted))
-    }
-
-    fn outcome(&self, site: &Site, changes: Vec<String>, repaired: bool) -> Outcome {
-        let networks: Vec<String> = site.private.iter().map(|link| link.network.to_string()).collect();
-        let public = site.public.as_ref().map_or("", |link| link.interface.as_str());
-        let detail = match networks.as_slice() {
-            [] => format!("table inet {TABLE} stands, closed: no private network yet"),
-            networks => format!("table inet {TABLE} stands: {} out by {public}", networks.join(", ")),
-        };
-        Outcome { changes, repaired, ..Outcome::unchanged(State::Ok, detail) }
     }
 
     /// What the next pass would do.
@@ -111,6 +101,17 @@ impl Nat {
         }
         (changes, problems)
     }
+}
+
+/// The table stands.
+fn standing(site: &Site) -> Outcome {
+    let networks: Vec<String> = site.private.iter().map(|link| link.network.to_string()).collect();
+    let public = site.public.as_ref().map_or("", |link| link.interface.as_str());
+    let detail = match networks.as_slice() {
+        [] => format!("table inet {TABLE} stands, closed: no private network yet"),
+        networks => format!("table inet {TABLE} stands: {} out by {public}", networks.join(", ")),
+    };
+    Outcome::unchanged(State::Ok, detail)
 }
 
 #[cfg(test)]

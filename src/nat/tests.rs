@@ -10,7 +10,7 @@ fn private(interface: &str, address: &str, network: &str) -> PrivateLink {
         mtu: 1450,
         address: address.parse().unwrap(),
         address_present: true,
-        aliases: Default::default(),
+        aliases: std::collections::BTreeSet::new(),
         network: network.parse().unwrap(),
         network_id: None,
         network_name: None,

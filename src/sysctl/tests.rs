@@ -11,7 +11,7 @@ fn site() -> Site {
             mtu: 1450,
             address: "10.0.0.2".parse().unwrap(),
             address_present: true,
-            aliases: Default::default(),
+            aliases: std::collections::BTreeSet::new(),
             network: "10.0.0.0/16".parse().unwrap(),
             network_id: None,
             network_name: None,

@@ -1,5 +1,6 @@
 //! What is wrong or missing is told, and nothing is lost.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use bastiond::report::{Room, State};
@@ -94,7 +95,6 @@ fn no_nft() -> Result {
     std::fs::write(hidden.join("inner"), script)?;
     std::os::unix::fs::symlink(programs().join("bastionctl"), hidden.join("bastionctl"))?;
     for program in [&wrapped, &hidden.join("inner")] {
-        use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755))?;
     }
     let station = Station::in_world(&world, &hidden)?;
@@ -168,7 +168,6 @@ fn read_only_settings() -> Result {
     );
     std::fs::write(&wrapped, format!("#!/bin/sh\nexec unshare --mount sh -c '{inner}' sh \"$@\"\n"))?;
     std::os::unix::fs::symlink(programs().join("bastionctl"), directory.path().join("bastionctl"))?;
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&wrapped, std::fs::Permissions::from_mode(0o755))?;
     let station = Station::in_world(&world, directory.path())?;
     let mut daemon = station.start()?;

@@ -1,5 +1,6 @@
 //! Start, stop, reload, kill, down: what the service manager and the operator do to the daemon.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use bastiond::report::{Health, Room};
@@ -272,6 +273,5 @@ fn nonsense() -> Result {
     // Twenty who say nothing do not keep the operator from being heard for longer than their time limit.
     let _silent: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&path)).collect();
     wait_for("the operator is heard", Duration::from_secs(8), || Ok(report(&station).is_ok()))?;
-    use std::os::unix::fs::PermissionsExt as _;
     ensure_eq(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o660)
 }
