@@ -107,27 +107,36 @@ impl Source {
     /// Tells `changed` of every datagram, and of everything that was lost.
     async fn listen(self, mut socket: Result<TokioSocket, Error>, changed: impl Fn(&[u8])) {
         let mut buffer = Vec::with_capacity(BUFFER);
+        let mut told = false;
         loop {
             match &mut socket {
-                Ok(open) => loop {
-                    buffer.clear();
-                    match poll_fn(|context| open.poll_recv(context, &mut buffer)).await {
-                        Ok(()) => changed(&buffer),
-                        // The kernel had more to say than the socket could hold: something changed.
-                        Err(error) if error.raw_os_error() == Some(ENOBUFS) => changed(&[]),
-                        Err(error) => {
-                            tracing::warn!(room = "site", error = %error, "lost the kernel's {} events", self.what);
-                            break;
-                        }
-                    }
-                },
-                Err(error) => {
+                Ok(open) => {
+                    told = false;
+                    let error = read(open, &mut buffer, &changed).await;
+                    tracing::warn!(room = "site", %error, "lost the kernel's {} events", self.what);
+                    changed(&[]);
+                }
+                Err(error) if !told => {
+                    told = true;
                     tracing::warn!(room = "site", error = %chain(error), "changes are found by the timer only");
                 }
+                Err(_) => {}
             }
             tokio::time::sleep(REOPEN).await;
             socket = self.open();
-            changed(&[]);
+        }
+    }
+}
+
+/// Reads until the socket fails.
+async fn read(socket: &mut TokioSocket, buffer: &mut Vec<u8>, changed: impl Fn(&[u8])) -> io::Error {
+    loop {
+        buffer.clear();
+        match poll_fn(|context| socket.poll_recv(context, buffer)).await {
+            Ok(()) => changed(buffer),
+            // The kernel had more to say than the socket could hold: something changed.
+            Err(error) if error.raw_os_error() == Some(ENOBUFS) => changed(&[]),
+            Err(error) => return error,
         }
     }
 }

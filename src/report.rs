@@ -244,6 +244,12 @@ impl Report {
         self.health = self.judge();
     }
 
+    /// Notes why a reload was refused, or, with nothing, that the running configuration is the file's.
+    pub fn refuse_configuration(&mut self, reasons: Vec<String>) {
+        self.refused_configuration = reasons;
+        self.health = self.judge();
+    }
+
     /// How a room stands, once it had its first pass.
     pub fn state(&self, room: Room) -> Option<State> {
         self.rooms.get(&room).map(|report| report.state)
@@ -251,7 +257,7 @@ impl Report {
 
     fn judge(&self) -> Health {
         let any = |state| self.rooms.values().any(|room| room.state == state);
-        if any(State::Failed) {
+        if any(State::Failed) || !self.refused_configuration.is_empty() {
             Health::Degraded
         } else if any(State::Waiting) || any(State::HeldBack) {
             Health::Waiting

@@ -45,6 +45,13 @@ impl<'w> Station<'w> {
         Ok(station.env("HCLOUD_ENDPOINT", "http://127.0.0.1:9/v1"))
     }
 
+    /// The same station with other programs.
+    #[must_use]
+    pub fn with_programs(mut self, programs: &Path) -> Self {
+        programs.clone_into(&mut self.programs);
+        self
+    }
+
     /// Sets an environment variable of the daemons and tools to come.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
