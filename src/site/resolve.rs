@@ -31,14 +31,13 @@ pub fn resolve(
     };
     private.sort_by(|a, b| a.interface.cmp(&b.interface));
     let private = without_overlaps(private, &mut problems);
-    let public = match &config.public_interface {
-        Some(name) => existing(kernel, name, "site.public_interface", &mut problems),
-        None => {
-            let private = known_as_private(config, kernel, metadata);
-            let before = before.filter(|name| !private.contains(name));
-            let known = || kernel.links.iter().find(|link| before == Some(&link.name));
-            default_route_link(kernel, &private, &mut problems).or_else(known)
-        }
+    let public = if let Some(name) = &config.public_interface {
+        existing(kernel, name, "site.public_interface", &mut problems)
+    } else {
+        let private = known_as_private(config, kernel, metadata);
+        let before = before.filter(|name| !private.contains(name));
+        let known = || kernel.links.iter().find(|link| before == Some(&link.name));
+        default_route_link(kernel, &private, &mut problems).or_else(known)
     };
     let public = public.map(|link| public_link(link, &mut problems));
     let server_id = config.server_id.or(metadata.latest.as_ref().and_then(|metadata| metadata.server_id));
