@@ -99,7 +99,7 @@ fn spoiled_programs(prepare: &str) -> Result<tempfile::TempDir> {
 /// Each place where nft may be, hidden from one daemon.
 fn without_nft() -> Result<tempfile::TempDir> {
     spoiled_programs(
-        "for nft in /usr/sbin/nft /sbin/nft /usr/bin/nft; do if [ -f $nft ]; then mount --bind /dev/null $nft; fi; done",
+        "for nft in $(command -v nft) /usr/sbin/nft /sbin/nft /usr/bin/nft; do if [ -f $nft ]; then mount --bind /dev/null $nft; fi; done",
     )
 }
 

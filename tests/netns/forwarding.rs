@@ -137,7 +137,7 @@ fn download_without_icmp() -> Result {
     let station = station(&world)?;
     let _daemon = healthy(&station)?;
     for place in world.namespaces() {
-        place.nft("table inet no_icmp { chain c { type filter hook prerouting priority raw - 10; meta l4proto { icmp, ipv6-icmp } drop; }; }")?;
+        place.nft("table inet no_icmp { chain c { type filter hook prerouting priority raw - 10; meta l4proto { 1, 58 } drop; }; }")?;
     }
     let source = traffic::Source::start(world.server(), (at::SERVER, 8000))?;
     let inside = traffic::syns(world.web(), "eth0")?;
