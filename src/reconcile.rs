@@ -12,7 +12,7 @@ use crate::hcloud::Hcloud;
 use crate::nat::{self, Nat};
 use crate::report::{Outcome, Problem, Report, Room, State, Trigger, chain};
 use crate::site::{self, MetadataView, Site};
-use crate::sysctl::{self, Forwarding, Place};
+use crate::sysctl::{self, Doubt, Forwarding, Place};
 
 /// The kernel's side of the gateway, and the account of the whole.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Gateway {
         hardened.detail.push_str(", forwarding waits for the rules");
         // Err: the kernel cannot be asked; what may stand is not cut.
         if rules_failed && matches!(nat::table_exists(), Ok(false)) {
-            let (changes, problems) = sysctl::stop_forwarding(&self.sysctl);
+            let (changes, problems) = sysctl::stop_forwarding(&self.sysctl, Doubt::Leave);
             hardened.changes.extend(changes);
             if !problems.is_empty() {
                 hardened.state = State::Failed;
@@ -171,7 +171,9 @@ impl Gateway {
     /// the rules go.
     pub async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut Hcloud) -> Steps {
         let (mut done, mut problems) = hcloud.remove(&config.hcloud, site).await;
-        let (stopped, still_open) = sysctl::stop_forwarding(&self.sysctl);
+        // Err: the kernel cannot be asked, so nothing is known of the rules either.
+        let doubt = if matches!(nat::table_exists(), Ok(true)) { Doubt::Shut } else { Doubt::Leave };
+        let (stopped, still_open) = sysctl::stop_forwarding(&self.sysctl, doubt);
         done.extend(stopped);
         if !still_open.is_empty() {
             // Without its rules it would forward everything.

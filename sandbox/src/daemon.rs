@@ -70,6 +70,11 @@ impl<'w> Station<'w> {
         self.directory.path().join("run")
     }
 
+    /// The state directory.
+    pub fn state_directory(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
     /// Replaces the configuration file.
     pub fn write_config(&self, text: &str) -> io::Result<()> {
         std::fs::write(self.config_path(), text)
@@ -101,7 +106,7 @@ impl<'w> Station<'w> {
         }
         command
             .env("RUNTIME_DIRECTORY", self.runtime_directory())
-            .env("STATE_DIRECTORY", self.directory.path().join("state"))
+            .env("STATE_DIRECTORY", self.state_directory())
             .args(["--config".as_ref(), self.config_path().as_os_str()])
     }
 }

@@ -222,7 +222,7 @@ impl Daemon {
                         self.wait_no_more();
                     }
                 }
-                Event::Call((Request::Down {}, answer)) => return self.down(answer).await,
+                Event::Call((Request::Down {}, answer)) => return self.down(answer, ticks).await,
                 Event::Call((request, answer)) => {
                     if let Some(due) = self.answer(request, answer).await {
                         next_pass = due;
@@ -344,21 +344,32 @@ impl Daemon {
         }
     }
 
-    /// Takes everything down, answers, and ends.
-    async fn down(mut self, answer: oneshot::Sender<Response>) {
-        self.notifier.status("going down");
-        let mut hcloud = self.cloud.end().await;
-        let site = self.gateway.site().clone();
-        let (steps, mut problems) = self.gateway.down(&self.config, &site, &mut hcloud).await;
-        if site.private.is_empty() {
-            problems.extend(site.problems);
-        }
+    /// Takes everything down, answers, and ends. It may take a minute, and the watchdog hears of it meanwhile.
+    async fn down(self, answer: oneshot::Sender<Response>, mut ticks: Option<tokio::time::Interval>) {
+        let Self { config, mut gateway, cloud, mut notifier, .. } = self;
+        notifier.status("going down");
+        let work = async {
+            let mut hcloud = cloud.end().await;
+            let site = gateway.site().clone();
+            let (steps, mut problems) = gateway.down(&config, &site, &mut hcloud).await;
+            if site.private.is_empty() {
+                problems.extend(site.problems);
+            }
+            (steps, problems)
+        };
+        let mut work = std::pin::pin!(work);
+        let (steps, problems) = loop {
+            tokio::select! {
+                done = &mut work => break done,
+                () = ticked(&mut ticks) => notifier.alive(),
+            }
+        };
         tracing::info!("down: {}", steps.join("; "));
         // Err: whoever asked has gone; it is done all the same.
         let _ = answer.send(Response::Steps { steps, problems });
         // The answer leaves in a task of its own.
         tokio::time::sleep(SETTLE).await;
-        self.notifier.stopping();
+        notifier.stopping();
     }
 
     fn tell(&mut self) {

@@ -65,9 +65,20 @@ pub fn forwards(place: &Place) -> bool {
     value(&place.root, IP_FORWARD).as_deref() == Some("1")
 }
 
+/// What to do with forwarding when nothing is remembered of how it came to be on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// It may be somebody else's.
+    Leave,
+    /// Our rules stand, so it is ours most likely, and without them it would let everything through.
+    Shut,
+}
+
 /// Shuts the gate that we opened, alone: before the rules go, or because they are gone and cannot be loaded.
-pub fn stop_forwarding(place: &Place) -> (Vec<String>, Vec<Problem>) {
-    if !we_forward(place) {
+pub fn stop_forwarding(place: &Place, doubt: Doubt) -> (Vec<String>, Vec<Problem>) {
+    let unknown = Originals::of_this_boot(place).settings.is_empty() && forwards(place);
+    let ours = we_forward(place) || (unknown && doubt == Doubt::Shut);
+    if !ours {
         return (Vec::new(), Vec::new());
     }
     // The kernel resets the redirect settings along with it (net/ipv4/devinet.c, `inet_forward_change`): they stay.

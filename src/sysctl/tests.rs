@@ -90,7 +90,7 @@ fn what_is_put_back_is_what_was_there_first_unless_somebody_changed_it_since() {
     std::fs::write(place.root.join("net/ipv4/ip_forward"), "0").unwrap();
     reconcile(&place, &site(), Forwarding::On, true);
     std::fs::write(place.root.join("net/ipv4/conf/eth0/rp_filter"), "1").unwrap();
-    let (forwarding, problems) = stop_forwarding(&place);
+    let (forwarding, problems) = stop_forwarding(&place, Doubt::Leave);
     assert_eq!((forwarding, problems), (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
     restore(&place);
     assert_eq!(values(&place), before);
@@ -127,7 +127,7 @@ fn forwarding_that_was_on_before_us_is_not_ours_to_stop() {
     let (_directory, place) = fresh_place();
     std::fs::write(place.root.join("net/ipv4/ip_forward"), "1").unwrap();
     reconcile(&place, &site(), Forwarding::On, false);
-    assert_eq!(stop_forwarding(&place), (vec![], vec![]));
+    assert_eq!(stop_forwarding(&place, Doubt::Leave), (vec![], vec![]));
     restore(&place);
     assert_eq!(values(&place)["net/ipv4/ip_forward"], "1");
 }
@@ -143,4 +143,14 @@ fn values_of_another_boot_are_void() {
     std::fs::write(&boot, "two").unwrap();
     assert!(!we_forward(&place));
     assert_eq!(restore(&place), (vec![], vec![]));
+}
+
+#[test]
+fn forwarding_of_which_nothing_is_remembered_is_shut_only_where_our_rules_stand() {
+    let (_directory, place) = fresh_place();
+    reconcile(&place, &site(), Forwarding::On, false);
+    std::fs::remove_file(&place.memory).unwrap();
+    assert_eq!(stop_forwarding(&place, Doubt::Leave), (vec![], vec![]));
+    assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
+    assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec![], vec![]));
 }

@@ -35,6 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_verdict_map_that_holds_foreign_chains_goes_too", foreign_map),
         trial("forwarding_switched_off_for_one_interface_comes_back", one_interface),
         trial("a_silent_metadata_service_takes_nothing_away_over_a_restart_either", silent_metadata),
+        trial("a_first_start_with_a_silent_metadata_service_shuts_the_gate_at_once", shut_at_once),
         trial("a_network_that_the_metadata_forgets_for_a_moment_is_kept", forgotten_network),
         trial("a_flush_while_there_is_no_default_route_is_healed_too", flush_without_default_route),
         trial("a_private_interface_that_goes_and_comes_back_is_served_again", interface_comes_back),
@@ -257,4 +258,22 @@ fn interface_comes_back() -> Result {
         Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok))
     })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn shut_at_once() -> Result {
+    let world = World::start(Settings::default())?;
+    silence_metadata(&world)?;
+    let station = station(&world)?;
+    let mut daemon = station.start()?;
+    wait_for("the gate is shut", Duration::from_secs(1), || {
+        let rules = table(&world, "inet bastiond")?;
+        Ok(rules.contains("policy drop") && rules.contains("ssh_ports") && !rules.contains("masquerade"))
+    })?;
+    ensure(daemon.hears("READY=1", Duration::ZERO).is_none(), "it was ready before: this proves nothing")?;
+    world.bastion().nft("delete table inet silence")?;
+    daemon.ready();
+    wait_for("all is well", Duration::from_secs(8), || {
+        Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok))
+    })?;
+    Ok(())
 }

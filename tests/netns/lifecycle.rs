@@ -30,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_second_daemon_is_refused", second_daemon),
         trial("two_reloads_at_once_end_in_the_newest_configuration", two_reloads),
         trial("down_under_an_unwell_api_is_patient", down_under_trouble),
+        trial("down_that_remembers_nothing_leaves_no_open_router", down_without_memory),
         trial("an_idle_daemon_sleeps", idle),
         trial("nonsense_on_the_control_socket_harms_nobody", nonsense),
     ]
@@ -312,4 +313,17 @@ fn down_under_trouble() -> Result {
         ensure_eq(world.cloud().routes(network).len(), 0)?;
     }
     Ok(())
+}
+
+fn down_without_memory() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    std::fs::remove_file(station.state_directory().join("sysctl.json"))?;
+    let output = station.ctl(&["down"])?;
+    ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
+    ensure_eq(table(&world, "inet bastiond")?, String::new())?;
+    ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())?;
+    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes after down")
 }
