@@ -20,11 +20,11 @@ demo: ## the whole story in under 20 s; installs what is missing
 	@scripts/demo
 
 sandbox: ## the demo's world, left open with a shell
-	@bash -c '. scripts/setup demo && cargo build --release --quiet --workspace --bins && \
+	@bash -c '. scripts/setup demo && cargo build --release --quiet --locked --workspace --bins && \
 		target/release/sandbox shell --bastiond target/release/bastiond'
 
 bench: ## side by side with the alternatives; CASE=gateway or CASE=daemon runs one part
-	@bash -c '. scripts/setup bench && cargo build --release --quiet --workspace --bins && \
+	@bash -c '. scripts/setup bench && cargo build --release --quiet --locked --workspace --bins && \
 		cargo bench --quiet --bench bench -- $(CASE)'
 
 fuzz: ## every parser that faces the network or the user, a minute each (needs cargo-fuzz)

@@ -29,7 +29,7 @@ pub struct Bastionctl {
     /// The configuration file.
     #[arg(long, value_name = "PATH", global = true, default_value = DEFAULT_PATH)]
     pub config: PathBuf,
-    /// The daemon's control socket [default: control.sock in $RUNTIME_DIRECTORY or /run/bastiond].
+    /// The daemon's control socket [default: control.sock in `$RUNTIME_DIRECTORY` or /run/bastiond].
     #[arg(long, value_name = "PATH", global = true)]
     pub socket: Option<PathBuf>,
 }

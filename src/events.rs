@@ -15,10 +15,11 @@ use tokio::task::JoinHandle;
 use crate::nat;
 use crate::report::chain;
 
-/// Multicast groups of `linux/rtnetlink.h`: RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_NETCONF.
+/// Multicast groups of `linux/rtnetlink.h`: `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`,
+/// `RTNLGRP_IPV4_NETCONF`.
 /// The last one tells of `ip_forward` and `rp_filter`.
 const ROUTE_GROUPS: [u32; 4] = [1, 5, 7, 24];
-/// NFNLGRP_NFTABLES of `linux/netfilter/nfnetlink.h`.
+/// `NFNLGRP_NFTABLES` of `linux/netfilter/nfnetlink.h`.
 const NFTABLES_GROUP: u32 = 7;
 /// A rule set with thousands of elements comes in many datagrams; each fits into this (nft's own buffer is as large).
 const BUFFER: usize = 64 * 1024;
@@ -106,27 +107,36 @@ impl Source {
     /// Tells `changed` of every datagram, and of everything that was lost.
     async fn listen(self, mut socket: Result<TokioSocket, Error>, changed: impl Fn(&[u8])) {
         let mut buffer = Vec::with_capacity(BUFFER);
+        let mut told = false;
         loop {
             match &mut socket {
-                Ok(open) => loop {
-                    buffer.clear();
-                    match poll_fn(|context| open.poll_recv(context, &mut buffer)).await {
-                        Ok(()) => changed(&buffer),
-                        // The kernel had more to say than the socket could hold: something changed.
-                        Err(error) if error.raw_os_error() == Some(ENOBUFS) => changed(&[]),
-                        Err(error) => {
-                            tracing::warn!(room = "site", error = %error, "lost the kernel's {} events", self.what);
-                            break;
-                        }
-                    }
-                },
-                Err(error) => {
-                    tracing::warn!(room = "site", error = %chain(error), "changes are found by the timer only")
+                Ok(open) => {
+                    told = false;
+                    let error = read(open, &mut buffer, &changed).await;
+                    tracing::warn!(room = "site", %error, "lost the kernel's {} events", self.what);
+                    changed(&[]);
                 }
+                Err(error) if !told => {
+                    told = true;
+                    tracing::warn!(room = "site", error = %chain(error), "changes are found by the timer only");
+                }
+                Err(_) => {}
             }
             tokio::time::sleep(REOPEN).await;
             socket = self.open();
-            changed(&[]);
+        }
+    }
+}
+
+/// Reads until the socket fails.
+async fn read(socket: &mut TokioSocket, buffer: &mut Vec<u8>, changed: impl Fn(&[u8])) -> io::Error {
+    loop {
+        buffer.clear();
+        match poll_fn(|context| socket.poll_recv(context, buffer)).await {
+            Ok(()) => changed(buffer),
+            // The kernel had more to say than the socket could hold: something changed.
+            Err(error) if error.raw_os_error() == Some(ENOBUFS) => changed(&[]),
+            Err(error) => return error,
         }
     }
 }

@@ -16,8 +16,18 @@ pub enum Error {
     },
 }
 
-/// A client without proxy and redirects: one would send the token, or our trust, elsewhere.
+/// A client without proxy and redirects: one would send the token, or our trust, elsewhere. It trusts the system's
+/// certificate authorities, and cannot be made where there are none.
 pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    builder(timeout).build()
+}
+
+/// The same for plain HTTP on the link: it trusts no authority at all, so it needs none.
+pub fn plain_client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    builder(timeout).tls_certs_only([]).build()
+}
+
+fn builder(timeout: Duration) -> reqwest::ClientBuilder {
     // Err: somebody installed a provider before, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
@@ -26,7 +36,6 @@ pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("bastiond/", env!("CARGO_PKG_VERSION")))
-        .build()
 }
 
 /// The body, or an error as soon as it is larger than `limit` bytes.

@@ -9,7 +9,10 @@ use bastiond::{daemon, exit, systemd};
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let arguments = Bastiond::parse();
+    let arguments = match Bastiond::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::arguments(&error),
+    };
     let environment = Environment::of_process();
     let config = match config::load(&arguments.config, &environment) {
         Ok(config) => config,
@@ -21,7 +24,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return exit::failure(&error),
     };
-    match runtime.block_on(daemon::run(arguments.config, environment, config, log_level)) {
+    let ended = runtime.block_on(daemon::run(arguments.config, environment, config, log_level));
+    // A name that does not resolve must not keep the daemon from ending.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", chain(&error));

@@ -9,10 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Environment};
 use crate::hcloud::Hcloud;
-use crate::nat::Nat;
+use crate::nat::{self, Nat};
 use crate::report::{Outcome, Problem, Report, Room, State, Trigger, chain};
 use crate::site::{self, MetadataView, Site};
-use crate::sysctl::{self, Forwarding, Place};
+use crate::sysctl::{self, Doubt, Forwarding, Place};
 
 /// The kernel's side of the gateway, and the account of the whole.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Gateway {
     pub fn new(environment: &Environment) -> Self {
         let runtime = environment.runtime_directory();
         Self {
-            sysctl: Place::of_kernel(&runtime),
+            sysctl: Place::of_kernel(&environment.state_directory()),
             nat: Nat::remembered_in(&runtime),
             settings_stood_for: None,
             report: Report::new(),
@@ -53,14 +53,15 @@ impl Gateway {
 
     /// Notes why a reload was refused, or that none is.
     pub fn refuse_configuration(&mut self, problems: Vec<String>) {
-        self.report.refused_configuration = problems;
+        self.report.refuse_configuration(problems);
     }
 
     /// One pass of the kernel's lane.
     pub async fn pass(&mut self, config: &Config, metadata: &MetadataView, trigger: Trigger) {
         self.report.passes += 1;
         self.report.trigger = trigger;
-        match site::observe(config, metadata).await {
+        tracing::debug!(pass = self.report.passes, %trigger, "pass");
+        match site::observe(config, metadata, &self.site).await {
             Ok(site) => {
                 self.record(Room::Site, site_outcome(&site));
                 self.report.server_id = site.server_id;
@@ -80,7 +81,7 @@ impl Gateway {
         let stood = self.settings_stood_for.as_ref() == Some(&self.site);
         let hardened = sysctl::reconcile(&self.sysctl, &self.site, Forwarding::Leave, stood);
         let nat = self.nat.reconcile(config, &self.site).await;
-        let rules_stand = nat.state == State::Ok;
+        let (rules_stand, rules_failed) = (nat.state == State::Ok, nat.state == State::Failed);
         self.record(Room::Nat, nat);
         let outcome = if rules_stand {
             let mut opened = sysctl::reconcile(&self.sysctl, &self.site, Forwarding::On, stood);
@@ -88,11 +89,36 @@ impl Gateway {
             opened.changes.splice(0..0, hardened.changes);
             opened
         } else {
-            // Not switched off either, if somebody has it on: that may be Docker's, and is not ours to cut.
-            Outcome { detail: format!("{}, forwarding waits for the rules", hardened.detail), ..hardened }
+            self.keep_shut(hardened, rules_failed)
         };
         self.settings_stood_for = (outcome.state == State::Ok && rules_stand).then(|| self.site.clone());
         self.record(Room::Sysctl, outcome);
+    }
+
+    /// Forwarding waits for the rules. If they are gone and cannot be loaded, the gate that we opened is shut again; one
+    /// that somebody else opened (Docker, a file of the administrator's) is not ours to shut, and rules that stand, though
+    /// they cannot be looked at, are no reason to.
+    fn keep_shut(&self, mut hardened: Outcome, rules_failed: bool) -> Outcome {
+        hardened.detail.push_str(", forwarding waits for the rules");
+        // Err: the kernel cannot be asked; what may stand is not cut.
+        if rules_failed && matches!(nat::table_exists(), Ok(false)) {
+            let (changes, problems) = sysctl::stop_forwarding(&self.sysctl, Doubt::Leave);
+            hardened.changes.extend(changes);
+            if !problems.is_empty() {
+                hardened.state = State::Failed;
+            }
+            hardened.problems.extend(problems);
+        }
+        hardened
+    }
+
+    /// Shuts the gate if no rules stand, for the time until the site is known. What fails here, the first pass tells.
+    pub async fn close_if_open(&mut self, config: &Config) {
+        let Ok(site) = site::observe(config, &MetadataView::default(), &Site::default()).await else { return };
+        let closed = Site { public: None, private: Vec::new(), ..site };
+        if let Err(error) = self.nat.close_if_absent(config, &closed).await {
+            tracing::debug!(room = "nat", error = %chain(&error), "the gate cannot be shut yet");
+        }
     }
 
     /// Takes what the cloud's lane came to into the account.
@@ -115,7 +141,7 @@ impl Gateway {
 
     /// What the next pass of the kernel's lane would do.
     pub async fn preview(&self, config: &Config, metadata: &MetadataView) -> (Site, Steps) {
-        let site = match site::observe(config, metadata).await {
+        let site = match site::observe(config, metadata, &self.site).await {
             Ok(site) => site,
             Err(error) => {
                 let problem = Problem::new(chain(&error), "the daemon needs a route netlink socket");
@@ -144,16 +170,25 @@ impl Gateway {
     /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, the gate is shut, and only then do
     /// the rules go.
     pub async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut Hcloud) -> Steps {
-        let mut done = Vec::new();
-        let mut problems = Vec::new();
-        let mut note = |(changes, failed): Steps| {
+        let (mut done, mut problems) = hcloud.remove(&config.hcloud, site).await;
+        // Err: the kernel cannot be asked, so nothing is known of the rules either.
+        let doubt = if matches!(nat::table_exists(), Ok(true)) { Doubt::Shut } else { Doubt::Leave };
+        let (stopped, still_open) = sysctl::stop_forwarding(&self.sysctl, doubt);
+        done.extend(stopped);
+        if !still_open.is_empty() {
+            // Without its rules it would forward everything.
+            problems.extend(still_open);
+            problems
+                .push(Problem::new("the rules stay, since forwarding is still on", "switch it off, then try again"));
+            return (done, problems);
+        }
+        for (changes, failed) in [self.nat.remove().await, sysctl::restore(&self.sysctl)] {
             done.extend(changes);
             problems.extend(failed);
-        };
-        note(hcloud.remove(&config.hcloud, site).await);
-        note(sysctl::restore_forwarding(&self.sysctl));
-        note(self.nat.remove().await);
-        note(sysctl::restore(&self.sysctl));
+        }
+        if sysctl::forwards(&self.sysctl) {
+            done.push("net/ipv4/ip_forward stays 1: bastiond did not switch it on".to_owned());
+        }
         (done, problems)
     }
 

@@ -244,6 +244,12 @@ impl Report {
         self.health = self.judge();
     }
 
+    /// Notes why a reload was refused, or, with nothing, that the running configuration is the file's.
+    pub fn refuse_configuration(&mut self, reasons: Vec<String>) {
+        self.refused_configuration = reasons;
+        self.health = self.judge();
+    }
+
     /// How a room stands, once it had its first pass.
     pub fn state(&self, room: Room) -> Option<State> {
         self.rooms.get(&room).map(|report| report.state)
@@ -251,7 +257,7 @@ impl Report {
 
     fn judge(&self) -> Health {
         let any = |state| self.rooms.values().any(|room| room.state == state);
-        if any(State::Failed) {
+        if any(State::Failed) || !self.refused_configuration.is_empty() {
             Health::Degraded
         } else if any(State::Waiting) || any(State::HeldBack) {
             Health::Waiting
@@ -262,19 +268,21 @@ impl Report {
 
     /// One line for `systemctl status`.
     pub fn status_line(&self) -> String {
-        let mut line = self.health.to_string();
+        let mut parts = vec![self.health.to_string()];
         if !self.refused_configuration.is_empty() {
-            line.push_str("; the last reload was refused, the old configuration is kept");
+            parts.push("the last reload was refused, the old configuration is kept".to_owned());
         }
-        for (room, report) in self.rooms.iter().filter(|(_, report)| !matches!(report.state, State::Ok | State::Off)) {
-            let detail = report.problems.first().map_or(&report.detail, |problem| &problem.what);
-            line.push_str(&format!("; {room} {}: {detail}", report.state));
+        for (room, report) in &self.rooms {
+            match report.state {
+                State::Ok | State::Off if self.health == Health::Healthy => parts.push(report.detail.clone()),
+                State::Ok | State::Off => {}
+                state => {
+                    let detail = report.problems.first().map_or(&report.detail, |problem| &problem.what);
+                    parts.push(format!("{room} {state}: {detail}"));
+                }
+            }
         }
-        if self.health == Health::Healthy {
-            let details: Vec<&str> = self.rooms.values().map(|report| report.detail.as_str()).collect();
-            line.push_str(&format!("; {}", details.join("; ")));
-        }
-        line
+        parts.join("; ")
     }
 }
 

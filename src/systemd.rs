@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
@@ -113,12 +113,12 @@ pub fn watchdog_pause() -> Option<Duration> {
 
 /// Changes the log level of a running daemon.
 #[derive(Debug, Clone)]
-pub struct LogLevel(reload::Handle<LevelFilter, Registry>);
+pub struct LogLevel(reload::Handle<Targets, Registry>);
 
 impl LogLevel {
     /// From now on.
     pub fn set(&self, level: tracing::Level) {
-        if let Err(error) = self.0.reload(LevelFilter::from_level(level)) {
+        if let Err(error) = self.0.reload(filter(level)) {
             tracing::warn!(%error, "the log level stays as it was");
         }
     }
@@ -126,7 +126,7 @@ impl LogLevel {
 
 /// Sends logs to the journal when standard error is connected to it, else to standard error.
 pub fn start_logging(level: tracing::Level) -> LogLevel {
-    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
+    let (filter, handle) = reload::Layer::new(filter(level));
     let journal = if stderr_is_the_journal() { tracing_journald::layer().ok() } else { None };
     let layer = match journal {
         Some(layer) => {
@@ -139,6 +139,11 @@ pub fn start_logging(level: tracing::Level) -> LogLevel {
     // Err: a test has set a subscriber before.
     let _ = Registry::default().with(filter).with(layer).try_init();
     LogLevel(handle)
+}
+
+/// Our own words at `level`; those of the libraries beneath only when something is wrong.
+fn filter(level: tracing::Level) -> Targets {
+    Targets::new().with_default(LevelFilter::WARN).with_target("bastiond", LevelFilter::from_level(level))
 }
 
 /// systemd names the journal's stream as `device:inode` (systemd.exec(5), `$JOURNAL_STREAM`); a child whose standard error

@@ -45,6 +45,13 @@ impl<'w> Station<'w> {
         Ok(station.env("HCLOUD_ENDPOINT", "http://127.0.0.1:9/v1"))
     }
 
+    /// The same station with other programs.
+    #[must_use]
+    pub fn with_programs(mut self, programs: &Path) -> Self {
+        programs.clone_into(&mut self.programs);
+        self
+    }
+
     /// Sets an environment variable of the daemons and tools to come.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -61,6 +68,11 @@ impl<'w> Station<'w> {
     /// The runtime directory.
     pub fn runtime_directory(&self) -> PathBuf {
         self.directory.path().join("run")
+    }
+
+    /// The state directory.
+    pub fn state_directory(&self) -> PathBuf {
+        self.directory.path().join("state")
     }
 
     /// Replaces the configuration file.
@@ -94,7 +106,7 @@ impl<'w> Station<'w> {
         }
         command
             .env("RUNTIME_DIRECTORY", self.runtime_directory())
-            .env("STATE_DIRECTORY", self.directory.path().join("state"))
+            .env("STATE_DIRECTORY", self.state_directory())
             .args(["--config".as_ref(), self.config_path().as_os_str()])
     }
 }
@@ -136,6 +148,9 @@ impl Daemon {
     }
 
     /// Sends a signal.
+    ///
+    /// # Panics
+    /// Never: Linux' process numbers fit.
     pub fn signal(&self, signal: Signal) -> nix::Result<()> {
         kill(Pid::from_raw(i32::try_from(self.child.id()).expect("Linux' process numbers are below 2^22")), signal)
     }
@@ -177,17 +192,20 @@ impl Drop for Daemon {
     }
 }
 
+/// Lines with the time they came, oldest first, and a bell for each new one.
+type Heard = (Mutex<Vec<(String, Instant)>>, Condvar);
+
 /// What the daemon tells its service manager, read as it comes: an unread socket would hold the daemon up.
 #[derive(Debug)]
 struct Notifications {
-    heard: Arc<(Mutex<Vec<(String, Instant)>>, Condvar)>,
+    heard: Arc<Heard>,
     reader: Option<JoinHandle<()>>,
     socket: UnixDatagram,
 }
 
 impl Notifications {
     fn read(socket: UnixDatagram) -> io::Result<Self> {
-        let heard = Arc::<(Mutex<Vec<(String, Instant)>>, Condvar)>::default();
+        let heard = Arc::<Heard>::default();
         let (theirs, source) = (Arc::clone(&heard), socket.try_clone()?);
         let reader = thread::spawn(move || {
             let mut buffer = [0; 8192];
@@ -205,8 +223,8 @@ impl Notifications {
     fn wait_for(&self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> Option<Instant> {
         let heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
         let missing = |heard: &mut Vec<(String, Instant)>| !heard.iter().any(|(line, _)| wanted(line));
-        let waited = self.heard.1.wait_timeout_while(heard, timeout, missing);
-        let mut heard = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let mut heard =
+            self.heard.1.wait_timeout_while(heard, timeout, missing).unwrap_or_else(PoisonError::into_inner).0;
         let position = heard.iter().position(|(line, _)| wanted(line))?;
         heard.drain(..=position).next_back().map(|(_, at)| at)
     }

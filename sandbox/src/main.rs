@@ -20,6 +20,8 @@ struct Arguments {
 enum Command {
     /// Say whether this machine can host the world, and what is missing.
     Check,
+    /// Show what bastiond does, from nothing to a gateway and back; ends by itself.
+    Demo(commands::demo::Options),
     /// Open the world and a shell in it; the world ends with the shell.
     Shell(commands::shell::Options),
 }
@@ -27,6 +29,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Check => commands::check::run(),
+        Command::Demo(options) => commands::demo::run(&options),
         Command::Shell(options) => commands::shell::run(&options),
     };
     outcome.unwrap_or_else(|error| {

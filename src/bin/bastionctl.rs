@@ -3,9 +3,12 @@
 use std::process::ExitCode;
 
 use bastiond::cli::Bastionctl;
-use bastiond::operator;
+use bastiond::{exit, operator};
 use clap::Parser;
 
 fn main() -> ExitCode {
-    operator::run(&Bastionctl::parse())
+    match Bastionctl::try_parse() {
+        Ok(arguments) => operator::run(&arguments),
+        Err(error) => exit::arguments(&error),
+    }
 }

@@ -64,6 +64,13 @@ pub struct Site {
     pub private: Vec<PrivateLink>,
 }
 
+impl Site {
+    /// The metadata service to ask, if any: it is asked for private links, and where they are written by hand nobody is.
+    pub fn metadata_to_ask(&self) -> Option<String> {
+        self.private.is_empty().then(|| self.metadata_endpoint.clone())
+    }
+}
+
 /// `[[site.private]]`: one private link, written by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrivateLink {

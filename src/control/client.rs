@@ -21,6 +21,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// It may be there, and cannot be asked.
+    #[error("cannot ask bastiond on {} (root and its group may)", path.display())]
+    Unreachable {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// It is there, and the talk broke off.
     #[error("bastiond did not answer on {}", path.display())]
     Talk {
@@ -36,7 +44,13 @@ pub enum Error {
 
 /// Asks once.
 pub fn call(path: &Path, request: Request) -> Result<Response, Error> {
-    let stream = UnixStream::connect(path).map_err(|source| Error::NotRunning { path: path.to_owned(), source })?;
+    let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
+        // Only these two mean that nobody is there: a plan or `down` without the daemon must not run beside it.
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            Error::NotRunning { path: path.to_owned(), source }
+        }
+        _ => Error::Unreachable { path: path.to_owned(), source },
+    })?;
     let line = exchange(stream, request).map_err(|source| Error::Talk { path: path.to_owned(), source })?;
     serde_json::from_slice(&line).map_err(Error::Unreadable)
 }

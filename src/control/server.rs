@@ -22,7 +22,7 @@ static PLACES: Semaphore = Semaphore::const_new(16);
 /// A request, and where its answer goes.
 pub type Call = (Request, oneshot::Sender<Response>);
 
-/// Why there is no control socket. The gateway works without it.
+/// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No socket.
@@ -32,12 +32,6 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         source: io::Error,
-    },
-    /// Somebody else is there.
-    #[error("another bastiond answers on {}", path.display())]
-    InUse {
-        /// Where.
-        path: PathBuf,
     },
 }
 
@@ -49,11 +43,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `path`. A socket that a killed daemon left there is replaced, one that answers is not.
-    pub async fn listen(path: &Path) -> Result<(Self, mpsc::Receiver<Call>), Error> {
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(Error::InUse { path: path.to_owned() });
-        }
+    /// Listens on `path`. A socket that a killed daemon left there is replaced: whoever calls holds the daemon's lock.
+    pub fn listen(path: &Path) -> Result<(Self, mpsc::Receiver<Call>), Error> {
         let open = || {
             crate::state::remove(path).map_err(io::Error::other)?;
             let listener = UnixListener::bind(path)?;

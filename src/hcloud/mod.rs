@@ -28,6 +28,9 @@ use crate::net::NetworkId;
 use crate::report::{Outcome, Problem, State, chain};
 use crate::site::{PrivateLink, Site};
 
+/// How long `down` tries to withdraw routes from an API that is unwell or busy.
+const FAREWELL: Duration = Duration::from_secs(45);
+
 /// Why the routes of a network could not be looked after.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -37,6 +40,12 @@ pub enum Error {
     /// A call failed.
     #[error(transparent)]
     Api(#[from] api::Error),
+    /// `HCLOUD_NETWORK` is one name for several links.
+    #[error("HCLOUD_NETWORK names one network, but {links} private links have no number of their own")]
+    OneNameForMany {
+        /// How many.
+        links: usize,
+    },
     /// `HCLOUD_NETWORK` names nothing.
     #[error("the project has no network called `{name}` (HCLOUD_NETWORK)")]
     NoSuchNetwork {
@@ -51,6 +60,7 @@ impl Error {
         match self {
             Self::Token(_) => "check hcloud.token_file or the systemd credential hcloud-token",
             Self::Api(error) => error.advice(),
+            Self::OneNameForMany { .. } => "write network_id into each [[site.private]]",
             Self::NoSuchNetwork { .. } => "name a network of the token's project",
         }
     }
@@ -82,14 +92,25 @@ impl Hcloud {
             Ok(Connection::Open(api, links)) => self.reconcile_links(&api, config, &links).await,
         };
         self.failing = if transient { self.failing.saturating_add(1) } else { 0 };
-        let last = if transient { Last::Failing { times: self.failing } } else { Last::Settled };
+        let last = match (transient, outcome.state) {
+            (true, _) => Last::Failing { times: self.failing },
+            (false, State::Failed) => Last::Stuck,
+            (false, _) => Last::Settled,
+        };
         let rate_limit = self.api.as_ref().and_then(|api| api.rate_limit());
         (outcome, pace::next_look(last, site.private.len(), config.poll_interval, rate_limit, fastrand::f64()))
     }
 
-    /// What the next pass would do, a line each.
-    pub async fn preview(&mut self, config: &config::Hcloud, site: &Site) -> Result<Vec<String>, Error> {
-        let Connection::Open(api, links) = self.connect(config, site)? else { return Ok(Vec::new()) };
+    /// What the next pass would do, a line each, and what keeps it from doing anything.
+    pub async fn preview(
+        &mut self,
+        config: &config::Hcloud,
+        site: &Site,
+    ) -> Result<(Vec<String>, Vec<Problem>), Error> {
+        let (api, links) = match self.connect(config, site)? {
+            Connection::Open(api, links) => (api, links),
+            Connection::Idle(outcome) => return Ok((Vec::new(), outcome.problems)),
+        };
         let mut steps = Vec::new();
         for link in links {
             let network = self.network_of(&api, config, link).await?;
@@ -99,42 +120,63 @@ impl Hcloud {
             steps.extend(plan.withdraw.iter().map(|route| format!("delete route {route} of {name}")));
             steps.extend(plan.claim.iter().map(|route| format!("add route {route} to {name}")));
         }
-        Ok(steps)
+        Ok((steps, Vec::new()))
     }
 
-    /// Withdraws the routes that are ours: what was done, and what could not be.
+    /// Withdraws the routes that are ours, with patience for what passes: what was done, and what could not be.
     pub async fn remove(&mut self, config: &config::Hcloud, site: &Site) -> (Vec<String>, Vec<Problem>) {
+        let by_hand = "delete the routes to this server by hand: hcloud network remove-route";
         let (api, links) = match self.connect(config, site) {
             Ok(Connection::Open(api, links)) => (api, links),
-            Ok(Connection::Idle(outcome)) => return (Vec::new(), outcome.problems),
-            Err(error) => return (Vec::new(), vec![Problem::new(chain(&error), error.advice())]),
+            Ok(Connection::Idle(outcome)) if outcome.state == State::Off => return (Vec::new(), Vec::new()),
+            Ok(Connection::Idle(outcome)) => {
+                let what = format!("{}, so the routes in the cloud were not looked for", outcome.detail);
+                return (Vec::new(), vec![Problem::new(what, by_hand)]);
+            }
+            Err(error) => return (Vec::new(), vec![Problem::new(chain(&error), by_hand)]),
         };
         let (mut changes, mut problems) = (Vec::new(), Vec::new());
+        let deadline = tokio::time::Instant::now() + FAREWELL;
         for link in links {
-            match self.remove_link(&api, config, link).await {
-                Ok((done, failed)) => {
-                    changes.extend(done);
-                    problems.extend(failed.iter().map(|error| Problem::new(chain(error), error.advice())));
+            let mut pause = Duration::from_secs(1);
+            loop {
+                let (done, error) = self.remove_link(&api, config, link).await;
+                changes.extend(done);
+                match error {
+                    None => break,
+                    Some(error) if error.is_transient() && tokio::time::Instant::now() + pause < deadline => {
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(Duration::from_secs(8));
+                    }
+                    Some(error) => {
+                        problems.push(Problem::new(chain(&error), by_hand));
+                        break;
+                    }
                 }
-                Err(error) => problems.push(Problem::new(chain(&error), error.advice())),
             }
         }
         (changes, problems)
     }
 
+    /// One attempt: what a fresh look finds gone, and why the rest is not.
     async fn remove_link(
         &mut self,
         api: &Api,
         config: &config::Hcloud,
         link: &PrivateLink,
-    ) -> Result<(Vec<String>, Vec<api::Error>), Error> {
-        let network = self.network_of(api, config, link).await?;
-        let table = api.table(network).await?;
-        let withdraw = withdrawal(&desired(config, link), &table, link);
-        let plan = Plan { withdraw, ..Plan::default() };
-        let errors = apply(api, network, &plan).await;
-        self.stood.remove(&network);
-        Ok((outcome::changes(&plan, &api.table(network).await?), errors))
+    ) -> (Vec<String>, Option<Error>) {
+        let attempt = async {
+            let network = self.network_of(api, config, link).await?;
+            let desired = desired(config, link);
+            let withdraw = withdrawal(&desired, &api.table(network).await?, link);
+            let plan = Plan { withdraw, ..Plan::default() };
+            let error = apply(api, network, &plan).await.into_iter().next();
+            self.stood.remove(&network);
+            let table = api.table(network).await?;
+            let left = !withdrawal(&desired, &table, link).is_empty();
+            Ok((outcome::changes(&plan, &table), error.filter(|_| left).map(Error::Api)))
+        };
+        attempt.await.unwrap_or_else(|error| (Vec::new(), Some(error)))
     }
 
     /// The client and the links to look after, or why there is nothing to do.
@@ -142,8 +184,13 @@ impl Hcloud {
         if !config.enabled {
             return Ok(Connection::Idle(Outcome::unchanged(State::Off, "hcloud.enabled = false")));
         }
-        let known = |link: &&PrivateLink| link.network_id.is_some() || config.network.is_some();
-        let links: Vec<&PrivateLink> = site.private.iter().filter(known).collect();
+        // One name can only mean one network.
+        let nameless = site.private.iter().filter(|link| link.network_id.is_none()).count();
+        let named = config.network.is_some() && nameless == 1;
+        let links: Vec<&PrivateLink> = site.private.iter().filter(|link| link.network_id.is_some() || named).collect();
+        if config.network.is_some() && nameless > 1 {
+            return Err(Error::OneNameForMany { links: nameless });
+        }
         if links.is_empty() {
             return Ok(Connection::Idle(outcome::no_network(site)));
         }
@@ -152,7 +199,12 @@ impl Hcloud {
         };
         let api = match &self.api {
             Some(api) if api.speaks_to(&config.endpoint, &token) => Arc::clone(api),
-            _ => Arc::new(Api::new(&config.endpoint, token)?),
+            _ => {
+                // Another project, perhaps: what was known of the old one is void.
+                self.named.clear();
+                self.stood.clear();
+                Arc::new(Api::new(&config.endpoint, token)?)
+            }
         };
         self.api = Some(Arc::clone(&api));
         Ok(Connection::Open(api, links))
@@ -164,7 +216,11 @@ impl Hcloud {
         for link in links {
             let (outcome, may_pass) = match self.reconcile_link(api, config, link).await {
                 Ok(outcome) => outcome,
-                Err(error) => (outcome::failed_link(link, &error), error.is_transient()),
+                Err(error) => {
+                    // A network of that name may have been made anew under another number.
+                    self.named.clear();
+                    (outcome::failed_link(link, &error), error.is_transient())
+                }
             };
             transient |= may_pass;
             outcomes.push(outcome);

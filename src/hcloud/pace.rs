@@ -13,11 +13,16 @@ const SCARCE: u64 = 100;
 /// How much slower an idle poll becomes then.
 const SPARING: u32 = 4;
 
+/// Where only a person can help, the person wants to see the help work: no later than this, whatever the poll's interval.
+const HELPED: Duration = Duration::from_secs(60);
+
 /// How the last pass went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Last {
     /// All is as wanted, or waits for somebody.
     Settled,
+    /// Failed in a way that a person has to mend.
+    Stuck,
     /// Failed so often in a row that trying again may help.
     Failing {
         /// From 1.
@@ -35,9 +40,10 @@ pub(super) fn next_look(
 ) -> Duration {
     let networks = u32::try_from(networks.max(1)).unwrap_or(u32::MAX);
     match last {
+        Last::Stuck => interval.saturating_mul(networks).min(HELPED),
         Last::Failing { times } => {
             let ceiling = FIRST.saturating_mul(1 << times.saturating_sub(1).min(16)).min(LONGEST);
-            FIRST + (ceiling - FIRST).mul_f64(chance)
+            FIRST + ceiling.saturating_sub(FIRST).mul_f64(chance)
         }
         Last::Settled if rate_limit.is_some_and(|rate| rate.remaining < SCARCE) => {
             interval.saturating_mul(networks).saturating_mul(SPARING)

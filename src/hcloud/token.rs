@@ -19,6 +19,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The variable holds something else. What it holds is not shown.
+    #[error("HCLOUD_TOKEN holds no API token (visible characters are expected)")]
+    NotATokenVariable,
     /// The file holds something else. What it holds is not shown.
     #[error("{} holds no API token (one line of visible characters is expected)", path.display())]
     NotAToken {
@@ -39,13 +42,20 @@ pub(super) fn read(source: &TokenSource) -> Result<Option<Secret>, Error> {
         let mut text = String::new();
         file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
         let token = text.trim();
-        let visible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-        if !visible || text.len() as u64 > MAX_BYTES {
+        if !is_token(token) {
             return Err(Error::NotAToken { path: path.clone() });
         }
         return Ok(Some(Secret::new(token.to_owned())));
     }
-    Ok(source.value.clone())
+    match &source.value {
+        Some(token) if !is_token(token.expose()) => Err(Error::NotATokenVariable),
+        token => Ok(token.clone()),
+    }
+}
+
+/// One line of visible characters, as an HTTP header can carry.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.len() as u64 <= MAX_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -64,7 +74,10 @@ mod tests {
         std::fs::write(&second, "two").unwrap();
         let token = read(&source(&[missing.clone(), first, second], Some("three"))).unwrap();
         assert_eq!(token, Some(Secret::new("one".to_owned())));
-        assert_eq!(read(&source(&[missing.clone()], Some("three"))).unwrap(), Some(Secret::new("three".to_owned())));
+        assert_eq!(
+            read(&source(std::slice::from_ref(&missing), Some("three"))).unwrap(),
+            Some(Secret::new("three".to_owned()))
+        );
         assert_eq!(read(&source(&[missing], None)).unwrap(), None);
     }
 
@@ -74,7 +87,7 @@ mod tests {
         let path = directory.path().join("token");
         for content in ["", "\n \n", "two words", "a\nb", &"x".repeat(2000)] {
             std::fs::write(&path, content).unwrap();
-            let error = read(&source(&[path.clone()], Some("fallback"))).unwrap_err().to_string();
+            let error = read(&source(std::slice::from_ref(&path), Some("fallback"))).unwrap_err().to_string();
             assert!(error.ends_with("holds no API token (one line of visible characters is expected)"), "{error}");
         }
         read(&source(&[directory.path().to_owned()], None)).unwrap_err();

@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Enough of nft's complaint to act on.
 const MAX_COMPLAINT: usize = 600;
 
-/// Why the rules could not be read or loaded. The kernel's table is as it was: nft's transactions are whole or not at all.
+/// Why the rules could not be read or loaded. nft's transactions are whole or not at all.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no `nft`.
@@ -57,6 +57,9 @@ pub enum Error {
         /// What was asked.
         command: String,
     },
+    /// What was read back is not what was loaded.
+    #[error("somebody else changed the table while it was being loaded")]
+    Disturbed,
     /// It answered something else than JSON of its schema.
     #[error("nft's listing cannot be read")]
     Unreadable {
@@ -71,7 +74,10 @@ impl Error {
         match self {
             Self::Missing { .. } => "install it: apt install nftables",
             Self::Run { .. } => "the daemon needs to be allowed to run it",
-            Self::Refused { .. } => "the daemon needs CAP_NET_ADMIN and a kernel with nf_tables; tried again by itself",
+            Self::Refused { .. } => {
+                "look at its words (it needs CAP_NET_ADMIN and a kernel with nf_tables); tried again by itself"
+            }
+            Self::Disturbed => "find the program that edits table inet bastiond; tried again by itself",
             Self::Crashed { .. } | Self::TimedOut { .. } | Self::Unreadable { .. } => {
                 "the table is as it was; tried again by itself, and an update of nftables may help"
             }

@@ -4,8 +4,8 @@
 //! transaction flushes and refills them, so that no packet ever meets half a rule set.
 
 mod apply;
-mod events;
 mod model;
+mod netlink;
 mod nft;
 mod observe;
 mod plan;
@@ -13,8 +13,9 @@ mod plan;
 use std::path::{Path, PathBuf};
 
 pub use apply::{Error, Nft};
-pub use events::concerns_our_table;
+
 pub use model::{Base, Chain, Ruleset, Set, TABLE, desired};
+pub use netlink::{concerns_our_table, table_exists};
 pub use observe::Listing;
 pub use plan::{Memory, Plan, commands, plan};
 
@@ -40,13 +41,18 @@ impl Nat {
 
     /// Makes the table as the configuration wants it.
     pub async fn reconcile(&mut self, config: &Config, site: &Site) -> Outcome {
-        let Some(desired) = desired(config, site) else {
-            return Outcome::unchanged(State::Waiting, "the public interface is not known yet");
-        };
-        match self.converge(&desired).await {
-            Ok((changes, repaired)) => self.outcome(site, changes, repaired),
+        match self.converge(&desired(config, site)).await {
+            Ok((changes, repaired)) => Outcome { changes, repaired, ..standing(site) },
             Err(error) => Outcome::failed(&error, error.advice()),
         }
+    }
+
+    /// Loads the rules if no table stands, and lets one that stands be: for the time before the site is known.
+    pub async fn close_if_absent(&mut self, config: &Config, site: &Site) -> Result<(), Error> {
+        if observe::observe(&Nft::find()?).await?.is_none() {
+            self.converge(&desired(config, site)).await?;
+        }
+        Ok(())
     }
 
     async fn converge(&mut self, desired: &Ruleset) -> Result<(Vec<String>, bool), Error> {
@@ -56,9 +62,20 @@ impl Nat {
         else {
             return Ok((Vec::new(), false));
         };
-        nft.apply(&commands).await?;
-        let applied = plan::commands(desired, None);
-        self.memory = observe::observe(&nft).await?.map(|listing| Memory { applied, listing });
+        match nft.apply(&commands).await {
+            // Something in our table is in the way that we do not know of. Without it the flows go on, only the counters
+            // start anew.
+            Err(Error::Refused { complaint, .. }) if observed.is_some() => {
+                tracing::warn!(room = "nat", complaint, "the table cannot be changed in place; it is made anew");
+                nft.apply(&plan::anew(desired)).await?;
+            }
+            applied => applied?,
+        }
+        // What is read back is believed from now on, so nobody's change may have slipped in between.
+        self.memory = None;
+        let listing = observe::observe(&nft).await?.filter(|listing| plan::holds(desired, listing));
+        let listing = listing.ok_or(Error::Disturbed)?;
+        self.memory = Some(Memory { applied: plan::commands(desired, None), listing });
         if let Err(error) = state::write_json(&self.path, &self.memory) {
             // The next start will replace the rules by the same ones; no packet notices.
             tracing::warn!(room = "nat", error = %chain(&error), "go on without");
@@ -66,21 +83,10 @@ impl Nat {
         Ok((reasons, drifted))
     }
 
-    fn outcome(&self, site: &Site, changes: Vec<String>, repaired: bool) -> Outcome {
-        let networks: Vec<String> = site.private.iter().map(|link| link.network.to_string()).collect();
-        let public = site.public.as_ref().map_or("", |link| link.interface.as_str());
-        let detail = match networks.as_slice() {
-            [] => format!("table inet {TABLE} stands, closed: no private network yet"),
-            networks => format!("table inet {TABLE} stands: {} out by {public}", networks.join(", ")),
-        };
-        Outcome { changes, repaired, ..Outcome::unchanged(State::Ok, detail) }
-    }
-
     /// What the next pass would do.
     pub async fn preview(&self, config: &Config, site: &Site) -> Result<Vec<String>, Error> {
-        let Some(desired) = desired(config, site) else { return Ok(Vec::new()) };
         let observed = observe::observe(&Nft::find()?).await?;
-        Ok(match plan(&desired, observed.as_ref(), self.memory.as_ref()) {
+        Ok(match plan(&desired(config, site), observed.as_ref(), self.memory.as_ref()) {
             Plan::Keep => Vec::new(),
             Plan::Replace { reasons, .. } => {
                 reasons.into_iter().map(|reason| format!("replace the rules of table inet {TABLE}: {reason}")).collect()
@@ -110,6 +116,24 @@ impl Nat {
             problems.push(Problem::new(chain(&error), "remove the file by hand"));
         }
         (changes, problems)
+    }
+}
+
+/// The table stands.
+fn standing(site: &Site) -> Outcome {
+    let networks: Vec<String> = site.private.iter().map(|link| link.network.to_string()).collect();
+    match (&site.public, networks.as_slice()) {
+        (None, _) => {
+            let detail = format!("table inet {TABLE} stands, closed: the public interface is not known yet");
+            Outcome::unchanged(State::Waiting, detail)
+        }
+        (Some(_), []) => {
+            Outcome::unchanged(State::Ok, format!("table inet {TABLE} stands, closed: no private network yet"))
+        }
+        (Some(public), networks) => {
+            let detail = format!("table inet {TABLE} stands: {} out by {}", networks.join(", "), public.interface);
+            Outcome::unchanged(State::Ok, detail)
+        }
     }
 }
 

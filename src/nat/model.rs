@@ -80,11 +80,11 @@ const DROPPED_INPUT: &str = "dropped_input";
 const DROPPED_SPOOFED: &str = "dropped_spoofed";
 const EGRESS_FLOWS: &str = "egress_flows";
 
-/// The rules for this server; `None` while its public link is unknown: then nothing is opened, and nothing that stands is
-/// touched.
-pub fn desired(config: &Config, site: &Site) -> Option<Ruleset> {
-    let public = site.public.as_ref()?;
-    Some(Ruleset {
+/// The rules for this server. While its public link is unknown nothing is let through, but what is established and what
+/// concerns the bastion itself.
+pub fn desired(config: &Config, site: &Site) -> Ruleset {
+    let public = site.public.as_ref();
+    Ruleset {
         counters: vec![DROPPED_FORWARD, DROPPED_INPUT, DROPPED_INVALID, DROPPED_SPOOFED, EGRESS_FLOWS],
         sets: sets(config, site),
         chains: vec![
@@ -95,7 +95,7 @@ pub fn desired(config: &Config, site: &Site) -> Option<Ruleset> {
             input(config, public, site),
             postrouting(config, public),
         ],
-    })
+    }
 }
 
 fn sets(config: &Config, site: &Site) -> Vec<Set> {
@@ -160,10 +160,9 @@ fn egress() -> Chain {
     }
 }
 
-fn forward(public: &PublicLink, site: &Site) -> Chain {
-    let ways = site.private.iter().map(|link| {
-        let way = concat([interface(&link.interface), interface(&public.interface)]);
-        (way, goto("egress"))
+fn forward(public: Option<&PublicLink>, site: &Site) -> Chain {
+    let ways = site.private.iter().zip(std::iter::repeat(public)).filter_map(|(link, public)| {
+        Some((concat([interface(&link.interface), interface(&public?.interface)]), goto("egress")))
     });
     let ways: Vec<_> = ways.collect();
     let mut rules = vec![known_flows()];
@@ -193,21 +192,33 @@ fn clamp() -> Chain {
     }
 }
 
-fn input(config: &Config, public: &PublicLink, site: &Site) -> Chain {
+fn input(config: &Config, public: Option<&PublicLink>, site: &Site) -> Chain {
     let icmp = ["echo-request", "destination-unreachable", "time-exceeded", "parameter-problem"];
-    // RFC 4890 section 4.4: what a host must take to work at all, and ping.
+    // RFC 4890 section 4.4.1: what a host must take to work at all, and ping.
     let icmpv6 = [
         "destination-unreachable",
         "packet-too-big",
         "time-exceeded",
         "parameter-problem",
         "echo-request",
+        "mld-listener-query",
         "nd-router-advert",
         "nd-neighbor-solicit",
         "nd-neighbor-advert",
     ];
-    let mut rules = vec![known_flows(), vec![is(iifname(), text("lo")), accept()]];
-    if !site.private.is_empty() {
+    let mut rules = vec![
+        known_flows(),
+        vec![is(iifname(), text("lo")), accept()],
+        // Answers to our own DHCP requests come from addresses that no flow knows; before the check of sources, since
+        // Hetzner's 172.31.1.1 lies inside a range that a private network may have.
+        vec![
+            is(nfproto(), text("ipv4")),
+            is(field("udp", "sport"), number(67)),
+            is(field("udp", "dport"), number(68)),
+            accept(),
+        ],
+    ];
+    if let Some(public) = public.filter(|_| !site.private.is_empty()) {
         rules.push(vec![
             is(iifname(), interface(&public.interface)),
             is(field("ip", "saddr"), set("private_networks")),
@@ -220,13 +231,6 @@ fn input(config: &Config, public: &PublicLink, site: &Site) -> Chain {
         vec![is(field("ip6", "saddr"), set("ssh_from6")), is(field("tcp", "dport"), set("ssh_ports")), accept()],
         vec![is(field("icmp", "type"), anonymous_set(icmp.map(text))), accept()],
         vec![is(field("icmpv6", "type"), anonymous_set(icmpv6.map(text))), accept()],
-        // Answers to our own DHCP requests come from addresses that no flow knows.
-        vec![
-            is(nfproto(), text("ipv4")),
-            is(field("udp", "sport"), number(67)),
-            is(field("udp", "dport"), number(68)),
-            accept(),
-        ],
         vec![
             is(field("ip6", "saddr"), prefix(link_local_v6())),
             is(field("udp", "sport"), number(547)),
@@ -241,7 +245,14 @@ fn input(config: &Config, public: &PublicLink, site: &Site) -> Chain {
     Chain { name: "input", base: Some(filter(NfHook::Input, FILTER, NfChainPolicy::Drop)), rules }
 }
 
-fn postrouting(config: &Config, public: &PublicLink) -> Chain {
+fn postrouting(config: &Config, public: Option<&PublicLink>) -> Chain {
+    let masquerading = |public: &PublicLink| {
+        vec![
+            is(oifname(), interface(&public.interface)),
+            is(field("ip", "saddr"), set("private_networks")),
+            masquerade(config.nat.random_ports),
+        ]
+    };
     Chain {
         name: "postrouting",
         base: Some(Base {
@@ -250,11 +261,7 @@ fn postrouting(config: &Config, public: &PublicLink) -> Chain {
             priority: SRCNAT,
             policy: NfChainPolicy::Accept,
         }),
-        rules: vec![vec![
-            is(oifname(), interface(&public.interface)),
-            is(field("ip", "saddr"), set("private_networks")),
-            masquerade(config.nat.random_ports),
-        ]],
+        rules: public.into_iter().map(masquerading).collect(),
     }
 }
 

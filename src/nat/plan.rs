@@ -96,6 +96,12 @@ pub fn commands(desired: &Ruleset, observed: Option<&Listing>) -> Vec<Value> {
 /// The rules are flushed before, so nothing refers to it any more; chains go first, since they may refer to sets.
 fn removals(desired: &Ruleset, observed: &Listing) -> Vec<Value> {
     let mut removals = Vec::new();
+    // Kinds that we never make: somebody put them into our table. Maps come before chains, since their verdicts hold them.
+    for kind in
+        ["map", "flowtable", "quota", "limit", "ct helper", "ct timeout", "ct expectation", "synproxy", "secmark"]
+    {
+        removals.extend(observed.of_kind(kind).map(|there| delete(kind, there)));
+    }
     for there in observed.of_kind("chain") {
         let wanted =
             desired.chains.iter().find(|chain| there["name"] == chain.name).map(|chain| value(&declaration(chain)));
@@ -112,13 +118,42 @@ fn removals(desired: &Ruleset, observed: &Listing) -> Vec<Value> {
     let counters: BTreeSet<&str> = desired.counters.iter().copied().collect();
     let unwanted = |there: &&Value| !there["name"].as_str().is_some_and(|name| counters.contains(name));
     removals.extend(observed.of_kind("counter").filter(unwanted).map(|there| delete("counter", there)));
-    // Kinds that we never make: somebody put them into our table.
-    for kind in
-        ["map", "quota", "limit", "flowtable", "ct helper", "ct timeout", "ct expectation", "synproxy", "secmark"]
-    {
-        removals.extend(observed.of_kind(kind).map(|there| delete(kind, there)));
-    }
     removals
+}
+
+/// The transaction that replaces the whole table, with what it counted: for when it cannot be changed in place.
+pub(super) fn anew(desired: &Ruleset) -> Vec<Value> {
+    let table = Table { family: NfFamily::INet, name: TABLE.into(), handle: None };
+    // Added first, so that the deletion has something to delete whatever happened meanwhile.
+    let mut commands =
+        vec![typed(NfCmd::Add(NfListObject::Table(table.clone()))), typed(NfCmd::Delete(NfListObject::Table(table)))];
+    commands.extend(self::commands(desired, None));
+    commands
+}
+
+/// Whether a listing can be that of the desired rules: the same chains with as many rules, the same sets and counters, and
+/// nothing else. nft words rules its own way, so they are counted, not compared.
+pub(super) fn holds(desired: &Ruleset, listing: &Listing) -> bool {
+    let known = ["table", "chain", "rule", "set", "counter"];
+    let foreign = listing.0.iter().any(|object| !known.iter().any(|kind| object.get(kind).is_some()));
+    let names =
+        |kind| -> BTreeSet<&str> { listing.of_kind(kind).filter_map(|object| object["name"].as_str()).collect() };
+    let chains = desired.chains.iter().all(|chain| {
+        let wanted = value(&declaration(chain));
+        let rules = listing.of_kind("rule").filter(|rule| rule["chain"] == chain.name).count();
+        let is_wanted = |there: &Value| same(&wanted, there, &["name", "type", "hook", "prio", "policy"]);
+        rules == chain.rules.len() && listing.of_kind("chain").any(is_wanted)
+    });
+    let sets = desired.sets.iter().all(|set| {
+        let empty = |there: &Value| there["elem"].as_array().is_none_or(Vec::is_empty);
+        listing.of_kind("set").any(|there| there["name"] == set.name && empty(there) == set.elements.is_empty())
+    });
+    !foreign
+        && chains
+        && sets
+        && names("chain") == desired.chains.iter().map(|chain| chain.name).collect()
+        && names("set") == desired.sets.iter().map(|set| set.name).collect()
+        && names("counter") == desired.counters.iter().copied().collect()
 }
 
 fn delete(kind: &str, there: &Value) -> Value {

@@ -4,7 +4,7 @@ mod offline;
 mod show;
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli::{Bastionctl, Command};
@@ -39,7 +39,7 @@ fn ask(socket: &Path, request: Request) -> Result<Response, Error> {
 
 /// Asks the daemon, or does it here when none runs.
 fn with_or_without_daemon(
-    socket: &PathBuf,
+    socket: &Path,
     request: Request,
     arguments: &Bastionctl,
     environment: &Environment,

@@ -4,43 +4,62 @@ use std::io;
 
 use crate::config::{Config, Environment};
 use crate::control::{Request, Response};
+use crate::daemon::{self, Alone, metadata_memory, with_cloud_preview};
 use crate::hcloud::Hcloud;
-use crate::reconcile::Gateway;
+use crate::reconcile::{Gateway, Steps};
 use crate::report::{Problem, chain};
 use crate::site::metadata::Watcher;
 use crate::site::{self, MetadataView, Site};
 
+/// Why it cannot be done here.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The runtime does not start.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// A daemon works here, though it does not answer.
+    #[error(transparent)]
+    Daemon(#[from] daemon::Error),
+}
+
 /// Carries the request out here.
-pub(super) fn run(request: Request, config: &Config, environment: &Environment) -> io::Result<Response> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (steps, mut problems) = runtime.block_on(async {
-        let mut gateway = Gateway::new(environment);
-        let metadata = metadata(config).await;
-        let mut hcloud = Hcloud::default();
+pub(super) fn run(request: Request, config: &Config, environment: &Environment) -> Result<Response, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    let response = runtime.block_on(async {
+        let metadata = metadata(config, environment).await;
         if request == (Request::Down {}) {
-            // What cannot be seen of the site cannot be withdrawn; the rest can.
-            let site = site::observe(config, &metadata).await.unwrap_or_else(|error| Site {
-                problems: vec![Problem::new(chain(&error), "the routes in the cloud stay; delete them by hand")],
-                ..Site::default()
-            });
-            let (steps, mut problems) = gateway.down(config, &site, &mut hcloud).await;
-            problems.extend(site.problems);
-            return (steps, problems);
+            let _alone = Alone::in_directories(environment)?;
+            Ok(down(config, environment, &metadata).await)
+        } else {
+            Ok(plan(config, environment, &metadata).await)
         }
-        let (site, (mut steps, mut problems)) = gateway.preview(config, &metadata).await;
-        match hcloud.preview(&config.hcloud, &site).await {
-            Ok(more) => steps.extend(more),
-            Err(error) => problems.push(Problem::new(chain(&error), error.advice())),
-        }
-        (steps, problems)
     });
-    problems.dedup();
+    // A name that does not resolve must not keep the operator waiting.
+    runtime.shutdown_background();
+    let (steps, problems) = response.map_err(Error::Daemon)?;
     Ok(Response::Steps { steps, problems })
 }
 
-async fn metadata(config: &Config) -> MetadataView {
-    let endpoint = config.site.private.is_empty().then(|| config.site.metadata_endpoint.clone());
-    let watcher = Watcher::start(endpoint);
+async fn plan(config: &Config, environment: &Environment, metadata: &MetadataView) -> Steps {
+    let (site, steps) = Gateway::new(environment).preview(config, metadata).await;
+    with_cloud_preview(steps, &config.hcloud, &site).await
+}
+
+async fn down(config: &Config, environment: &Environment, metadata: &MetadataView) -> Steps {
+    // What cannot be seen of the site cannot be withdrawn; the rest can.
+    let site = site::observe(config, metadata, &Site::default()).await.unwrap_or_else(|error| Site {
+        problems: vec![Problem::new(chain(&error), "the routes in the cloud stay; delete them by hand")],
+        ..Site::default()
+    });
+    let (steps, mut problems) = Gateway::new(environment).down(config, &site, &mut Hcloud::default()).await;
+    if site.private.is_empty() {
+        problems.extend(site.problems);
+    }
+    (steps, problems)
+}
+
+async fn metadata(config: &Config, environment: &Environment) -> MetadataView {
+    let watcher = Watcher::start(config.site.metadata_to_ask(), metadata_memory(environment));
     let mut view = watcher.view();
     // The first question is answered or given up within its own time limit.
     let settled = view.wait_for(|view| view.settled).await;

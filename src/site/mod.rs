@@ -15,14 +15,17 @@ pub use model::{PrivateLink, PublicLink, Site};
 pub use observe::{DefaultRoute, Error, Kernel, Link};
 pub use resolve::resolve;
 
+use std::path::Path;
+
 use crate::config::Config;
 
-/// Looks at the kernel and puts it together with what the metadata service said last.
-pub async fn observe(config: &Config, metadata: &MetadataView) -> Result<Site, Error> {
+/// Looks at the kernel and puts it together with what the metadata service said last. `before` is the last look.
+pub async fn observe(config: &Config, metadata: &MetadataView, before: &Site) -> Result<Site, Error> {
     let kernel = observe::observe().await?;
     let sshd_ports = match &config.firewall.ssh_ports {
         Some(_) => std::collections::BTreeSet::new(),
-        None => sshd::ports(std::path::Path::new("/etc/ssh/sshd_config")),
+        None => sshd::ports(Path::new("/etc/ssh/sshd_config"), &sshd::UNIT_DIRECTORIES.map(Path::new)),
     };
-    Ok(resolve(&config.site, &kernel, metadata, sshd_ports))
+    let public_before = before.public.as_ref().map(|link| &link.interface);
+    Ok(resolve(&config.site, &kernel, metadata, sshd_ports, public_before))
 }

@@ -13,7 +13,16 @@ use crate::net::{InterfaceName, MacAddress, overlap};
 use crate::report::Problem;
 
 /// Puts the site together. What is missing or contradictory becomes a problem, and the rest goes on.
-pub fn resolve(config: &config::Site, kernel: &Kernel, metadata: &MetadataView, sshd_ports: BTreeSet<u16>) -> Site {
+///
+/// `before` is the public interface of the last look: it stays the public one while it is there, whether or not a default
+/// route leads through it at the moment (a DHCP client takes the route away and brings it back).
+pub fn resolve(
+    config: &config::Site,
+    kernel: &Kernel,
+    metadata: &MetadataView,
+    sshd_ports: BTreeSet<u16>,
+    before: Option<&InterfaceName>,
+) -> Site {
     let mut problems = Vec::new();
     let mut private = if config.private.is_empty() {
         discovered_links(config.public_interface.as_ref(), kernel, metadata, &mut problems)
@@ -22,9 +31,13 @@ pub fn resolve(config: &config::Site, kernel: &Kernel, metadata: &MetadataView, 
     };
     private.sort_by(|a, b| a.interface.cmp(&b.interface));
     let private = without_overlaps(private, &mut problems);
-    let public = match &config.public_interface {
-        Some(name) => existing(kernel, name, "site.public_interface", &mut problems),
-        None => default_route_link(kernel, &known_as_private(config, kernel, metadata), &mut problems),
+    let public = if let Some(name) = &config.public_interface {
+        existing(kernel, name, "site.public_interface", &mut problems)
+    } else {
+        let private = known_as_private(config, kernel, metadata);
+        let before = before.filter(|name| !private.contains(name));
+        let known = || kernel.links.iter().find(|link| before == Some(&link.name));
+        default_route_link(kernel, &private, &mut problems).or_else(known)
     };
     let public = public.map(|link| public_link(link, &mut problems));
     let server_id = config.server_id.or(metadata.latest.as_ref().and_then(|metadata| metadata.server_id));

@@ -1,5 +1,5 @@
-//! Which ports sshd listens on, by its own configuration: whoever moved SSH to another port must not be locked out by
-//! installing a firewall.
+//! Which ports sshd listens on, by its own configuration and by the socket unit that may listen in its place: whoever moved
+//! SSH to another port must not be locked out by installing a firewall.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,17 @@ const MAX_DEPTH: usize = 16;
 /// More files than anybody has.
 const MAX_FILES: usize = 256;
 
-/// Port 22 and every port that the file, or a file it includes, names. What cannot be read adds nothing.
-pub(super) fn ports(path: &Path) -> BTreeSet<u16> {
+/// Where systemd looks for units (systemd.unit(5)); Ubuntu's `sshd-socket-generator` writes into the last one.
+pub(super) const UNIT_DIRECTORIES: [&str; 4] =
+    ["/usr/lib/systemd/system", "/etc/systemd/system", "/run/systemd/system", "/run/systemd/generator"];
+
+/// Port 22, every port that sshd's file, or a file it includes, names, and every port that `ssh.socket` listens on. What
+/// cannot be read adds nothing.
+pub(super) fn ports(path: &Path, unit_directories: &[&Path]) -> BTreeSet<u16> {
     let mut ports = BTreeSet::from([DEFAULT_PORT]);
+    for directory in unit_directories {
+        ports.extend(socket_ports(directory));
+    }
     let mut left = MAX_FILES;
     // A relative `Include` is relative to sshd's own directory, in included files too (sshd_config(5)).
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -41,6 +49,24 @@ fn collect(path: &Path, directory: &Path, depth: usize, left: &mut usize, ports:
             }
         }
     }
+}
+
+/// The ports of `ssh.socket` (Debian, Ubuntu) or `sshd.socket`, with its drop-ins. A port that a later file takes back with
+/// an empty `ListenStream=` counts all the same: one open port without a listener harms nobody.
+fn socket_ports(directory: &Path) -> BTreeSet<u16> {
+    let units = ["ssh.socket", "sshd.socket"].into_iter();
+    let files =
+        units.flat_map(|unit| [vec![directory.join(unit)], expand(directory, &format!("{unit}.d/*.conf"))].concat());
+    let texts =
+        files.filter_map(|file| std::fs::read(file).ok()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let listens = texts.flat_map(|text| {
+        // systemd ignores white space around the `=` (systemd.syntax(7)).
+        let values =
+            text.lines().filter_map(|line| line.trim().strip_prefix("ListenStream")?.trim_start().strip_prefix('='));
+        let values = values.map(str::trim);
+        values.filter_map(|value| port(value).or_else(|| listen_port(value))).collect::<Vec<_>>()
+    });
+    listens.collect()
 }
 
 /// The keyword, if it is one that matters here, and the rest of the line. sshd takes `Key value` and `Key=value`.
@@ -124,14 +150,14 @@ mod tests {
         }
         let path = directory.path().join("sshd_config");
         std::fs::write(&path, main).unwrap();
-        ports(&path).into_iter().collect()
+        ports(&path, &[]).into_iter().collect()
     }
 
     #[test]
     fn port_22_is_always_among_them() {
         assert_eq!(ports_of("# Port 4444\nPermitRootLogin no\n", &[]), [22]);
-        assert_eq!(ports(Path::new("/nonexistent/sshd_config")), BTreeSet::from([22]));
-        assert_eq!(ports(Path::new("/")), BTreeSet::from([22]));
+        assert_eq!(ports(Path::new("/nonexistent/sshd_config"), &[]), BTreeSet::from([22]));
+        assert_eq!(ports(Path::new("/"), &[]), BTreeSet::from([22]));
     }
 
     #[test]
@@ -213,5 +239,25 @@ mod tests {
             let found = ports_of(format!("{before}\nPort {port}\n{after}"), &[]);
             prop_assert!(found.contains(&port) && found.contains(&22), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_socket_unit_that_listens_in_sshds_place_is_heeded() {
+        let directory = tempfile::tempdir().unwrap();
+        let drop_ins = directory.path().join("ssh.socket.d");
+        std::fs::create_dir(&drop_ins).unwrap();
+        std::fs::write(directory.path().join("ssh.socket"), "[Socket]\nListenStream=22\nAccept=no\n").unwrap();
+        std::fs::write(
+            drop_ins.join("port.conf"),
+            "[Socket]\nListenStream=\nListenStream=0.0.0.0:2201\nListenStream=[::]:2202\n",
+        )
+        .unwrap();
+        std::fs::write(
+            directory.path().join("sshd.socket"),
+            "[Socket]\nListenStream = 2204\nListenStream=2203\nListenStreams=5\n",
+        )
+        .unwrap();
+        let ports = ports(Path::new("/nonexistent/sshd_config"), &[directory.path(), Path::new("/nonexistent")]);
+        assert_eq!(ports, BTreeSet::from([22, 2201, 2202, 2203, 2204]));
     }
 }

@@ -1,18 +1,18 @@
 //! The few kernel settings a gateway needs, and no other.
 //!
 //! Forwarding is the one that opens the gateway, so it has a switch of its own: a pass sets the others first, then the
-//! rules, and forwarding only when the rules stand. What a setting was before we first touched it is remembered in the
-//! runtime directory, which the same reboot clears that resets the settings, so that `bastionctl down` can put it back.
+//! rules, and forwarding only when the rules stand.
 
 mod apply;
 mod model;
 mod observe;
+mod originals;
 mod plan;
 
 use std::path::{Path, PathBuf};
 
-pub use apply::{restore, restore_forwarding};
 pub use model::{Setting, desired};
+pub use originals::{Doubt, forwards, restore, stop_forwarding, we_forward};
 pub use plan::{Write, plan};
 
 use crate::report::{Outcome, Problem, State};
@@ -23,14 +23,14 @@ use crate::site::Site;
 pub struct Place {
     /// `/proc/sys`.
     pub root: PathBuf,
-    /// `originals` of settings that we changed, as JSON.
+    /// The former values, as JSON.
     pub memory: PathBuf,
 }
 
 impl Place {
-    /// The kernel's own, with the memory in `runtime_directory`.
-    pub fn of_kernel(runtime_directory: &Path) -> Self {
-        Self { root: PathBuf::from("/proc/sys"), memory: runtime_directory.join("sysctl.json") }
+    /// The kernel's own, with the memory in `state_directory`.
+    pub fn of_kernel(state_directory: &Path) -> Self {
+        Self { root: PathBuf::from("/proc/sys"), memory: state_directory.join("sysctl.json") }
     }
 }
 
@@ -43,12 +43,13 @@ pub enum Forwarding {
     Leave,
 }
 
-/// Makes the settings true. `before` is how often that was needed before: a change then undoes somebody else's.
+/// Makes the settings true. `stood_before`: they were true after the last pass, so a change now undoes somebody else's.
 pub fn reconcile(place: &Place, site: &Site, forwarding: Forwarding, stood_before: bool) -> Outcome {
     let desired = desired(site, forwarding);
     let observed = observe::observe(&place.root, &desired);
     let steps = plan(&desired, &observed.values);
-    let (changes, mut problems) = apply::apply(place, &steps);
+    originals::note(place, &desired, &observed.values);
+    let (changes, mut problems) = apply::apply(&place.root, &steps);
     problems.extend(
         observed
             .problems

@@ -19,17 +19,23 @@ pub(super) const IP_FORWARD: &str = "net/ipv4/ip_forward";
 pub fn desired(site: &Site, forwarding: Forwarding) -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut set = |path: String, value| settings.push(Setting { path, value });
+    let public = site.public.iter().map(|link| &link.interface);
+    let interfaces: Vec<_> = public.chain(site.private.iter().map(|link| &link.interface)).collect();
     if forwarding == Forwarding::On {
-        // First of all: a change of it resets the redirect settings to the kernel's defaults for routers.
+        // First of all: a change of it sets every interface's switch, and resets the redirect settings.
         set(IP_FORWARD.to_owned(), "1");
+        // A packet is routed by the switch of the interface that it came in by, and others may turn that off alone
+        // (systemd-networkd's IPv4Forwarding=).
+        for interface in &interfaces {
+            set(format!("net/ipv4/conf/{interface}/forwarding"), "1");
+        }
     }
     // Redirects are sent if `all` or the interface says so, and would tell private hosts to leave us out.
     set("net/ipv4/conf/all/send_redirects".to_owned(), "0");
     // On a router these two count only if `all` and the interface say so, so `all` is enough to end them.
     set("net/ipv4/conf/all/accept_redirects".to_owned(), "0");
     set("net/ipv4/conf/all/accept_source_route".to_owned(), "0");
-    let public = site.public.iter().map(|link| &link.interface);
-    for interface in public.chain(site.private.iter().map(|link| &link.interface)) {
+    for interface in &interfaces {
         // The greater one of `all` and the interface counts, so 2 is loose whatever a hardened image sets: the way back
         // may differ from the way in (tunnels, several networks), and the rules check sources themselves.
         set(format!("net/ipv4/conf/{interface}/rp_filter"), "2");

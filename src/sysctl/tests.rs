@@ -11,7 +11,7 @@ fn site() -> Site {
             mtu: 1450,
             address: "10.0.0.2".parse().unwrap(),
             address_present: true,
-            aliases: Default::default(),
+            aliases: std::collections::BTreeSet::new(),
             network: "10.0.0.0/16".parse().unwrap(),
             network_id: None,
             network_name: None,
@@ -29,6 +29,8 @@ fn fresh_place() -> (tempfile::TempDir, Place) {
         ("conf/all/send_redirects", "1\n"),
         ("conf/all/accept_redirects", "1\n"),
         ("conf/all/accept_source_route", "0\n"),
+        ("conf/eth0/forwarding", "0\n"),
+        ("conf/eth0.7/forwarding", "0\n"),
         ("conf/eth0/rp_filter", "1\n"),
         ("conf/eth0/send_redirects", "1\n"),
         ("conf/eth0.7/rp_filter", "2\n"),
@@ -70,7 +72,14 @@ fn forwarding_is_switched_on_only_when_told() {
     reconcile(&place, &site(), Forwarding::Leave, false);
     assert_eq!(values(&place)["net/ipv4/ip_forward"], "0");
     let outcome = reconcile(&place, &site(), Forwarding::On, false);
-    assert_eq!(outcome.changes, ["net/ipv4/ip_forward: 0 -> 1"]);
+    assert_eq!(
+        outcome.changes,
+        [
+            "net/ipv4/ip_forward: 0 -> 1",
+            "net/ipv4/conf/eth0/forwarding: 0 -> 1",
+            "net/ipv4/conf/eth0.7/forwarding: 0 -> 1",
+        ]
+    );
 }
 
 #[test]
@@ -81,10 +90,11 @@ fn what_is_put_back_is_what_was_there_first_unless_somebody_changed_it_since() {
     std::fs::write(place.root.join("net/ipv4/ip_forward"), "0").unwrap();
     reconcile(&place, &site(), Forwarding::On, true);
     std::fs::write(place.root.join("net/ipv4/conf/eth0/rp_filter"), "1").unwrap();
-    let (forwarding, problems) = restore_forwarding(&place);
+    let (forwarding, problems) = stop_forwarding(&place, Doubt::Leave);
     assert_eq!((forwarding, problems), (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
     restore(&place);
     assert_eq!(values(&place), before);
+    assert!(!we_forward(&place));
     assert!(!place.memory.exists());
 }
 
@@ -104,10 +114,43 @@ fn a_setting_that_cannot_be_written_is_named_and_the_others_go_on() {
     std::fs::create_dir(&path).unwrap();
     let outcome = reconcile(&place, &site(), Forwarding::On, false);
     assert_eq!(outcome.state, State::Failed);
-    assert_eq!(outcome.changes.len(), 4);
+    assert_eq!(outcome.changes.len(), 6);
     assert!(
         outcome.problems[0].what.starts_with("cannot read the setting net/ipv4/ip_forward"),
         "{:?}",
         outcome.problems
     );
+}
+
+#[test]
+fn forwarding_that_was_on_before_us_is_not_ours_to_stop() {
+    let (_directory, place) = fresh_place();
+    std::fs::write(place.root.join("net/ipv4/ip_forward"), "1").unwrap();
+    reconcile(&place, &site(), Forwarding::On, false);
+    assert_eq!(stop_forwarding(&place, Doubt::Leave), (vec![], vec![]));
+    restore(&place);
+    assert_eq!(values(&place)["net/ipv4/ip_forward"], "1");
+}
+
+#[test]
+fn values_of_another_boot_are_void() {
+    let (_directory, place) = fresh_place();
+    let boot = place.root.join("kernel/random/boot_id");
+    std::fs::create_dir_all(boot.parent().unwrap()).unwrap();
+    std::fs::write(&boot, "one").unwrap();
+    reconcile(&place, &site(), Forwarding::On, false);
+    assert!(we_forward(&place));
+    std::fs::write(&boot, "two").unwrap();
+    assert!(!we_forward(&place));
+    assert_eq!(restore(&place), (vec![], vec![]));
+}
+
+#[test]
+fn forwarding_of_which_nothing_is_remembered_is_shut_only_where_our_rules_stand() {
+    let (_directory, place) = fresh_place();
+    reconcile(&place, &site(), Forwarding::On, false);
+    std::fs::remove_file(&place.memory).unwrap();
+    assert_eq!(stop_forwarding(&place, Doubt::Leave), (vec![], vec![]));
+    assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
+    assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec![], vec![]));
 }

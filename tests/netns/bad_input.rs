@@ -1,5 +1,6 @@
 //! What is wrong or missing is told, and nothing is lost.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use bastiond::report::{Room, State};
@@ -22,6 +23,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("without_metadata_and_without_configuration_it_waits_and_says_so", nothing_known),
         trial("without_a_daemon_the_status_says_so", no_daemon),
         trial("settings_that_cannot_be_written_are_told", read_only_settings),
+        trial("rules_that_are_gone_and_cannot_be_loaded_shut_the_gate_that_we_opened", broken_nft),
+        trial("wrong_arguments_are_a_failure_like_any_other", wrong_arguments),
+        trial("an_operator_without_rights_is_told_so_and_nothing_runs_beside_the_daemon", no_rights),
     ]
 }
 
@@ -56,7 +60,9 @@ fn missing_interface() -> Result {
     ensure_eq(problem.advice.as_str(), "the interfaces here are: eth0, eth1, eth2")?;
     let states = [Room::Site, Room::Nat, Room::Hcloud].map(|room| report.rooms[&room].state);
     ensure_eq(states, [State::Waiting, State::Waiting, State::HeldBack])?;
-    ensure_eq(table(&world, "inet bastiond")?, String::new())?;
+    // Closed, but for what the bastion itself is reached by.
+    let rules = table(&world, "inet bastiond")?;
+    ensure(rules.contains("policy drop") && rules.contains("ssh_ports") && !rules.contains("masquerade"), rules)?;
     ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())
 }
 
@@ -78,26 +84,29 @@ fn no_public_address() -> Result {
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
+/// Programs whose bastiond runs in a mount namespace of its own, after `prepare` (a line of shell) has spoiled something there.
+fn spoiled_programs(prepare: &str) -> Result<tempfile::TempDir> {
+    let directory = tempfile::tempdir()?;
+    let (outer, inner) = (directory.path().join("bastiond"), directory.path().join("inner"));
+    std::fs::write(&outer, format!("#!/bin/sh\nexec unshare --mount sh {} \"$@\"\n", inner.display()))?;
+    let daemon = programs().join("bastiond");
+    std::fs::write(&inner, format!("set -e\n{prepare}\nexec {} \"$@\"\n", daemon.display()))?;
+    std::fs::set_permissions(&outer, std::fs::Permissions::from_mode(0o755))?;
+    std::os::unix::fs::symlink(programs().join("bastionctl"), directory.path().join("bastionctl"))?;
+    Ok(directory)
+}
+
+/// Each place where nft may be, hidden from one daemon.
+fn without_nft() -> Result<tempfile::TempDir> {
+    spoiled_programs(
+        "for nft in $(command -v nft) /usr/sbin/nft /sbin/nft /usr/bin/nft; do if [ -f $nft ]; then mount --bind /dev/null $nft; fi; done",
+    )
+}
+
 fn no_nft() -> Result {
     let world = World::start(Settings::default())?;
-    // A directory over each place where nft may be, seen by this daemon alone.
-    let directory = tempfile::tempdir()?;
-    let hidden = directory.path().join("programs");
-    std::fs::create_dir(&hidden)?;
-    let script = format!(
-        "#!/bin/sh\nset -e\nfor nft in /usr/sbin/nft /sbin/nft /usr/bin/nft; do\n  if [ -f $nft ]; then mount --bind /dev/null $nft; fi\n\
-         done\nexec {} \"$@\"\n",
-        programs().join("bastiond").display()
-    );
-    let wrapped = hidden.join("bastiond");
-    std::fs::write(&wrapped, format!("#!/bin/sh\nexec unshare --mount sh {}/inner \"$@\"\n", hidden.display()))?;
-    std::fs::write(hidden.join("inner"), script)?;
-    std::os::unix::fs::symlink(programs().join("bastionctl"), hidden.join("bastionctl"))?;
-    for program in [&wrapped, &hidden.join("inner")] {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755))?;
-    }
-    let station = Station::in_world(&world, &hidden)?;
+    let programs = without_nft()?;
+    let station = Station::in_world(&world, programs.path())?;
     let mut daemon = station.start()?;
     daemon.ready();
     let nat = room(&station, Room::Nat)?;
@@ -159,18 +168,9 @@ fn no_daemon() -> Result {
 
 fn read_only_settings() -> Result {
     let world = World::start(Settings::default())?;
-    let directory = tempfile::tempdir()?;
-    let wrapped = directory.path().join("bastiond");
     // As in a container: /proc/sys is there and refuses every write.
-    let inner = format!(
-        "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec {} \"$@\"",
-        programs().join("bastiond").display()
-    );
-    std::fs::write(&wrapped, format!("#!/bin/sh\nexec unshare --mount sh -c '{inner}' sh \"$@\"\n"))?;
-    std::os::unix::fs::symlink(programs().join("bastionctl"), directory.path().join("bastionctl"))?;
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(&wrapped, std::fs::Permissions::from_mode(0o755))?;
-    let station = Station::in_world(&world, directory.path())?;
+    let programs = spoiled_programs("mount --bind /proc/sys /proc/sys\nmount -o remount,bind,ro /proc/sys")?;
+    let station = Station::in_world(&world, programs.path())?;
     let mut daemon = station.start()?;
     daemon.ready();
     let sysctl = room(&station, Room::Sysctl)?;
@@ -182,4 +182,49 @@ fn read_only_settings() -> Result {
     // The rules stand all the same, and nothing is attracted that could not be forwarded.
     ensure_eq(room(&station, Room::Nat)?.state, State::Ok)?;
     ensure_eq(room(&station, Room::Hcloud)?.state, State::HeldBack)
+}
+
+fn broken_nft() -> Result {
+    let world = World::start(Settings::default())?;
+    let programs = without_nft()?;
+    let forwards = || -> Result<bool> { Ok(world.bastion().read_sysctl("net.ipv4.ip_forward")? == "1") };
+    // A good start, and then one that finds no nft: rules that stand are left, and so is forwarding.
+    let good = station(&world)?;
+    drop(healthy(&good)?);
+    let spoiled = good.with_programs(programs.path());
+    let mut daemon = spoiled.start()?;
+    daemon.ready();
+    ensure_eq((room(&spoiled, Room::Nat)?.state, forwards()?), (State::Failed, true))?;
+    // Now the rules go, and cannot come back.
+    world.bastion().nft("delete table inet bastiond")?;
+    wait_for("forwarding is off", SOON, || Ok(!forwards()?))?;
+    drop(daemon);
+    let server = Server::start(&world)?;
+    let _daemon = healthy(&spoiled.with_programs(self::programs()))?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn wrong_arguments() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    ensure_eq(station.ctl(&["explode"])?.status.code(), Some(1))?;
+    ensure_eq(station.ctl(&["--help"])?.status.code(), Some(0))?;
+    ensure_eq(station.ctl(&["--version"])?.status.code(), Some(0))
+}
+
+fn no_rights() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let socket = station.runtime_directory().join("control.sock");
+    // Root is refused by nothing but what is no socket to talk to: a datagram socket in its place.
+    std::fs::remove_file(&socket)?;
+    let _silent = std::os::unix::net::UnixDatagram::bind(&socket)?;
+    for command in ["plan", "down", "status"] {
+        let output = station.ctl(&[command])?;
+        ensure_eq(output.status.code(), Some(1))?;
+        ensure(text(&output.stderr).contains("bastionctl: cannot ask bastiond on"), text(&output.stderr))?;
+    }
+    let gateways: Vec<_> = world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect();
+    ensure_eq(gateways, vec![at::BASTION_PRIVATE])
 }

@@ -7,7 +7,8 @@ use sandbox::traffic::{self, Direction, Mirror, ProbeFailure, Sniffer};
 use sandbox::world::{Interfaces, Settings, World, addresses as at};
 
 use crate::gateway::{
-    NEVER, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, station, trial, wait_for,
+    FAST, NEVER, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, station, table, trial,
+    wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -22,6 +23,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_download_into_the_smaller_mtu_completes_without_icmp", download_without_icmp),
         trial("the_bastions_metadata_is_out_of_reach_of_private_hosts", metadata_is_out_of_reach),
         trial("ipv6_is_not_forwarded", ipv6_is_not_forwarded),
+        trial("an_icmp_error_about_a_flow_comes_back_in", icmp_errors_come_back),
+        trial("source_ports_are_random_unless_the_configuration_keeps_them", source_ports),
     ]
 }
 
@@ -137,7 +140,7 @@ fn download_without_icmp() -> Result {
     let station = station(&world)?;
     let _daemon = healthy(&station)?;
     for place in world.namespaces() {
-        place.nft("table inet no_icmp { chain c { type filter hook prerouting priority raw - 10; meta l4proto { icmp, ipv6-icmp } drop; }; }")?;
+        place.nft("table inet no_icmp { chain c { type filter hook prerouting priority raw - 10; meta l4proto { 1, 58 } drop; }; }")?;
     }
     let source = traffic::Source::start(world.server(), (at::SERVER, 8000))?;
     let inside = traffic::syns(world.web(), "eth0")?;
@@ -202,4 +205,30 @@ fn dropped_forward(world: &World) -> Result<u64> {
     let listing: serde_json::Value = world.bastion().nft_json("list counter inet bastiond dropped_forward")?;
     let objects = listing["nftables"].as_array().cloned().unwrap_or_default();
     Ok(objects.iter().filter_map(|object| object["counter"]["packets"].as_u64()).sum())
+}
+
+fn icmp_errors_come_back() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    // Nobody listens there: the internet host says so by ICMP, which is about the flow, not of it.
+    ensure_eq(traffic::udp_probe(world.web(), (at::SERVER, 9), SOON), Err(ProbeFailure::Refused))
+}
+
+fn source_ports() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let daemon = healthy(&station)?;
+    let seen = |port: u16| -> Result<u16> {
+        let from = std::net::SocketAddr::from((at::WEB, port));
+        Ok(traffic::udp_probe_from(world.web(), from, server.udp.address(), SOON)?.port())
+    };
+    // By chance one may stay the same, but not three.
+    let random = [seen(40001)?, seen(40002)?, seen(40003)?];
+    ensure(random != [40001, 40002, 40003], format!("{random:?} were kept"))?;
+    station.write_config(&format!("{FAST}[nat]\nrandom_ports = false"))?;
+    daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
+    wait_for("the new rules stand", SOON, || Ok(!table(&world, "inet bastiond")?.contains("fully-random")))?;
+    ensure_eq([seen(40004)?, seen(40005)?, seen(40006)?], [40004, 40005, 40006])
 }

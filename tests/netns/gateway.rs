@@ -132,6 +132,7 @@ pub(crate) fn ensure(condition: bool, what: impl Into<String>) -> Result {
 }
 
 /// Fails unless both are equal, and shows them.
+#[expect(clippy::needless_pass_by_value, reason = "as in assert_eq!, so that tests read as comparisons of values")]
 pub(crate) fn ensure_eq<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Result {
     ensure(found == expected, format!("found {found:#?}, expected {expected:#?}"))
 }

@@ -32,6 +32,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("tables_of_others_stay_byte_for_byte", strangers_tables_stay),
         trial("a_reload_under_load_loses_no_packet_and_cuts_no_connection", reload_under_load),
         trial("a_private_network_that_comes_late_is_taken_in", late_network),
+        trial("a_verdict_map_that_holds_foreign_chains_goes_too", foreign_map),
+        trial("forwarding_switched_off_for_one_interface_comes_back", one_interface),
+        trial("a_silent_metadata_service_takes_nothing_away_over_a_restart_either", silent_metadata),
+        trial("a_first_start_with_a_silent_metadata_service_shuts_the_gate_at_once", shut_at_once),
+        trial("a_network_that_the_metadata_forgets_for_a_moment_is_kept", forgotten_network),
+        trial("a_flush_while_there_is_no_default_route_is_healed_too", flush_without_default_route),
+        trial("a_private_interface_that_goes_and_comes_back_is_served_again", interface_comes_back),
     ]
 }
 
@@ -131,4 +138,142 @@ fn late_network() -> Result {
             && room(&station, Room::Hcloud)?.detail.matches("0.0.0.0/0 via").count() == 2)
     })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn foreign_map() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let before = table(&world, "inet bastiond")?;
+    world.bastion().nft(
+        "table inet bastiond {
+            chain backdoor { accept; }
+            map ways { type inet_service : verdict; elements = { 1 : jump backdoor }; }
+        }
+        insert rule inet bastiond input tcp dport vmap @ways
+        insert rule inet bastiond input accept",
+    )?;
+    wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn one_interface() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    for interface in ["eth0", "eth1"] {
+        let key = format!("net.ipv4.conf.{interface}.forwarding");
+        world.bastion().sysctl(&key, "0")?;
+        wait_for("it forwards", REPAIR, || Ok(world.bastion().read_sysctl(&key)? == "1"))?;
+    }
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+/// Cuts the bastion off from its metadata service, as a link-local firewall or an outage does.
+fn silence_metadata(world: &World) -> Result {
+    let rule =
+        "table inet silence { chain out { type filter hook output priority 0; ip daddr 169.254.169.254 drop; }; }";
+    world.bastion().nft(rule)?;
+    Ok(())
+}
+
+fn silent_metadata() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    drop(healthy(&station)?);
+    let before = table(&world, "inet bastiond")?;
+    silence_metadata(&world)?;
+    let mut daemon = station.start()?;
+    let ready = daemon.ready();
+    ensure(ready < SOON, format!("it waited {ready:?} for what it knows already"))?;
+    wait_for("the silence is told", Duration::from_secs(4), || {
+        let problems = room(&station, Room::Site)?.problems;
+        Ok(problems.iter().any(|problem| problem.what.starts_with("the metadata service does not answer")))
+    })?;
+    ensure_eq(table(&world, "inet bastiond")?, before)?;
+    ensure_eq(room(&station, Room::Nat)?.totals.changes, 0)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn forgotten_network() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let before = table(&world, "inet bastiond")?;
+    for network in [world.private_network_id(), world.second_network_id()] {
+        world.cloud().metadata_hide_network(world.bastion_id(), network);
+    }
+    // Any change of a link makes it ask again.
+    world.bastion().ip("link set eth1 alias changed")?;
+    std::thread::sleep(Duration::from_millis(1500));
+    ensure_eq(table(&world, "inet bastiond")?, before)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn flush_without_default_route() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let daemon = healthy(&station)?;
+    let before = table(&world, "inet bastiond")?;
+    let route = text_of_default_route(&world)?;
+    world.bastion().ip("route del default")?;
+    wait_for("the loss is told", SOON, || Ok(room(&station, Room::Site)?.state == State::Waiting))?;
+    world.bastion().nft("flush ruleset")?;
+    wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
+    // A daemon that starts now does not know the public interface; it lets nothing through, and the operator in.
+    drop(daemon);
+    world.bastion().nft("flush ruleset")?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    let closed = table(&world, "inet bastiond")?;
+    ensure(closed.contains("policy drop") && closed.contains("ssh_ports") && !closed.contains("masquerade"), closed)?;
+    world.bastion().ip(&format!("route add {route}"))?;
+    wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
+    wait_for("traffic flows", SOON, || Ok(egress(world.web(), &server, SOON)? == open()))?;
+    Ok(())
+}
+
+fn text_of_default_route(world: &World) -> Result<String> {
+    let routes = world.bastion().ip("route show default")?;
+    Ok(routes.lines().next().ok_or("the bastion has no default route")?.trim().to_owned())
+}
+
+fn interface_comes_back() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    world.bastion().ip("link set eth1 down")?;
+    wait_for("the loss is told", SOON, || Ok(room(&station, Room::Site)?.state == State::Waiting))?;
+    ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
+    world.bastion().ip(
+        "link set eth1 up\nroute replace 10.0.0.1 dev eth1 scope link\nroute replace 10.0.0.0/16 via 10.0.0.1 dev eth1",
+    )?;
+    wait_for("all is well again", Duration::from_secs(4), || {
+        Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok))
+    })?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn shut_at_once() -> Result {
+    let world = World::start(Settings::default())?;
+    silence_metadata(&world)?;
+    let station = station(&world)?;
+    let mut daemon = station.start()?;
+    wait_for("the gate is shut", Duration::from_secs(1), || {
+        let rules = table(&world, "inet bastiond")?;
+        Ok(rules.contains("policy drop") && rules.contains("ssh_ports") && !rules.contains("masquerade"))
+    })?;
+    ensure(daemon.hears("READY=1", Duration::ZERO).is_none(), "it was ready before: this proves nothing")?;
+    world.bastion().nft("delete table inet silence")?;
+    daemon.ready();
+    wait_for("all is well", Duration::from_secs(8), || {
+        Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok))
+    })?;
+    Ok(())
 }

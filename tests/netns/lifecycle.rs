@@ -1,10 +1,12 @@
 //! Start, stop, reload, kill, down: what the service manager and the operator do to the daemon.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use bastiond::report::{Health, Room};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
+use sandbox::cloud::{Fault, Injection, Matching, Times};
 use sandbox::traffic::{Flood, Held, Mirror};
 use sandbox::world::{Settings, World, addresses as at};
 
@@ -26,6 +28,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_plan_says_what_would_be_done_and_does_nothing", plan),
         trial("reconcile_waits_for_the_pass_and_shows_it", reconcile),
         trial("a_second_daemon_is_refused", second_daemon),
+        trial("two_reloads_at_once_end_in_the_newest_configuration", two_reloads),
+        trial("down_under_an_unwell_api_is_patient", down_under_trouble),
+        trial("down_that_remembers_nothing_leaves_no_open_router", down_without_memory),
         trial("an_idle_daemon_sleeps", idle),
         trial("nonsense_on_the_control_socket_harms_nobody", nonsense),
     ]
@@ -157,6 +162,10 @@ fn down(with_daemon: bool) -> Result {
     let read = || -> Result<Vec<String>> {
         settings.iter().map(|key| Ok(world.bastion().read_sysctl(&format!("net.ipv4.{key}"))?)).collect()
     };
+    if !with_daemon {
+        // A hardened image has it off already; switching forwarding would set it.
+        world.bastion().sysctl("net.ipv4.conf.all.accept_redirects", "0")?;
+    }
     let before = read()?;
     let station = station(&world)?;
     let mut daemon = healthy(&station)?;
@@ -234,7 +243,7 @@ fn second_daemon() -> Result {
     let _daemon = healthy(&station)?;
     let mut second = station.start()?;
     ensure_eq(second.ended(SOON)?.and_then(|status| status.code()), Some(1))?;
-    ensure(second.log().contains("another bastiond answers on"), second.log())?;
+    ensure(second.log().contains("another bastiond holds"), second.log())?;
     ensure(report(&station).is_ok(), "the first one no longer answers")
 }
 
@@ -272,6 +281,49 @@ fn nonsense() -> Result {
     // Twenty who say nothing do not keep the operator from being heard for longer than their time limit.
     let _silent: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&path)).collect();
     wait_for("the operator is heard", Duration::from_secs(8), || Ok(report(&station).is_ok()))?;
-    use std::os::unix::fs::PermissionsExt as _;
     ensure_eq(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o660)
+}
+
+fn two_reloads() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let daemon = healthy(&station)?;
+    for port in [40001, 40002, 40003] {
+        station.write_config(&format!("{FAST}[firewall]\nwireguard_port = {port}"))?;
+        daemon.signal(Signal::SIGHUP)?;
+    }
+    wait_for(
+        "the newest rules stand",
+        SOON,
+        || Ok(table(&world, "inet bastiond")?.contains("udp dport 40003 accept")),
+    )?;
+    Ok(())
+}
+
+fn down_under_trouble() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    let mut daemon = healthy(&station)?;
+    let busy = Fault::Api { status: 409, code: "conflict".to_owned(), message: "busy".to_owned() };
+    world.cloud().inject(Injection { matching: Matching::post("delete_route"), fault: busy, times: Times::Next(2) });
+    let output = station.ctl(&["down"])?;
+    ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
+    ensure_eq(daemon.ended(SOON)?.and_then(|status| status.code()), Some(0))?;
+    for network in [world.private_network_id(), world.second_network_id()] {
+        ensure_eq(world.cloud().routes(network).len(), 0)?;
+    }
+    Ok(())
+}
+
+fn down_without_memory() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    std::fs::remove_file(station.state_directory().join("sysctl.json"))?;
+    let output = station.ctl(&["down"])?;
+    ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
+    ensure_eq(table(&world, "inet bastiond")?, String::new())?;
+    ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())?;
+    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes after down")
 }

@@ -1,6 +1,7 @@
 //! What the program can be told to do.
 
 pub(crate) mod check;
+pub(crate) mod demo;
 pub(crate) mod shell;
 
 use std::error::Error;

@@ -25,8 +25,11 @@ pub(crate) struct Options {
 const RUNTIME_DIRECTORY: &str = "/run/bastiond";
 const STATE_DIRECTORY: &str = "/run/bastiond-state";
 const LOG: &str = "/run/bastiond.log";
+/// Empty to start with; a person may edit it and send SIGHUP.
+const CONFIG: &str = "/run/bastiond.toml";
 
-const PICTURE: &str = "
+/// The world, for people.
+pub(crate) const PICTURE: &str = "
   server 203.0.113.10 ─┐
                        │               ┌─ bastion ── eth0 198.51.100.2, eth1 10.0.0.2, eth2 10.2.0.2
                     internet ──────────┘                     │                  │
@@ -100,6 +103,7 @@ impl Daemon {
         for directory in [RUNTIME_DIRECTORY, STATE_DIRECTORY] {
             fs::create_dir_all(directory)?;
         }
+        File::create(CONFIG)?;
         let log = File::create(LOG)?;
         let program = program.to_str().ok_or("the path of bastiond is not UTF-8")?;
         let process = world
@@ -109,6 +113,7 @@ impl Daemon {
             .env("HCLOUD_TOKEN", world.token())
             .env("RUNTIME_DIRECTORY", RUNTIME_DIRECTORY)
             .env("STATE_DIRECTORY", STATE_DIRECTORY)
+            .args(["--config", CONFIG])
             .stdin(std::process::Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -79,7 +79,7 @@ pub enum Error {
         source: http::Error,
     },
     /// The API said no.
-    #[error("{call} was refused: {message} ({code}, HTTP {status}{})", correlation(.correlation_id.as_deref()))]
+    #[error("{call} was refused: {message} ({code}, HTTP {status})")]
     Refused {
         /// Method and path.
         call: String,
@@ -89,8 +89,6 @@ pub enum Error {
         code: Code,
         /// The API's words: for people only, they change.
         message: String,
-        /// What Hetzner's support asks for.
-        correlation_id: Option<String>,
     },
     /// Something before the API said no: a proxy, a load balancer, a wrong endpoint.
     #[error("{call} was answered with HTTP {status} and no error of the API")]
@@ -132,16 +130,16 @@ pub enum Error {
     },
 }
 
-fn correlation(id: Option<&str>) -> String {
-    id.map(|id| format!(", correlation id {id}")).unwrap_or_default()
-}
-
 impl Error {
     /// Whether the same call may succeed soon, without anybody's help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Setup(_) | Self::Unreadable { .. } => false,
-            Self::Transport { .. } | Self::ActionFailed { .. } | Self::ActionUnfinished { .. } => true,
+            Self::Setup(_) => false,
+            // A truncated answer, most likely; the same call is answered whole the next time.
+            Self::Unreadable { .. }
+            | Self::Transport { .. }
+            | Self::ActionFailed { .. }
+            | Self::ActionUnfinished { .. } => true,
             Self::Foreign { status, .. } => *status == 429 || *status >= 500,
             Self::Refused { status, code, .. } => match code {
                 Code::Conflict | Code::Locked | Code::RateLimitExceeded | Code::Maintenance => true,
@@ -160,6 +158,9 @@ impl Error {
 
     /// What the operator can do.
     pub fn advice(&self) -> &'static str {
+        if matches!(self, Self::Setup(_)) {
+            return "install the certificate authorities: apt install ca-certificates";
+        }
         match self.code() {
             Some(Code::Unauthorized) => "check the token; it belongs to one project",
             Some(Code::Forbidden | Code::TokenReadonly) => {

@@ -161,7 +161,7 @@ fn but(change: impl FnOnce(&mut Site)) -> Site {
 }
 
 fn site(config: &config::Site, kernel: &Kernel, metadata: &MetadataView) -> Site {
-    resolve(config, kernel, metadata, BTreeSet::new())
+    resolve(config, kernel, metadata, BTreeSet::new(), None)
 }
 
 const NO_DEFAULT_ROUTE: (&str, &str) = (
@@ -176,7 +176,7 @@ fn problem((what, advice): (&str, &str)) -> Problem {
 #[test]
 fn an_empty_configuration_finds_everything_on_a_usual_server() {
     let ports = BTreeSet::from([22, 2222]);
-    let found = resolve(&empty(), &usual(), &metadata(vec![production()]), ports.clone());
+    let found = resolve(&empty(), &usual(), &metadata(vec![production()]), ports.clone(), None);
     assert_eq!(found, but(|site| site.sshd_ports = ports));
 }
 
@@ -653,5 +653,25 @@ proptest! {
         }
         prop_assert!(site.public.is_some() || !site.problems.is_empty(), "{site:?}");
         prop_assert!(site.private.iter().all(|link| link.address_present) || !site.problems.is_empty(), "{site:?}");
+    }
+}
+
+#[test]
+fn a_default_route_that_goes_for_a_moment_leaves_the_public_interface_what_it_was() {
+    let mut kernel = usual();
+    kernel.default_routes.clear();
+    let found = |before: Option<&str>| {
+        let before = before.map(|name| name.parse().unwrap());
+        resolve(&empty(), &kernel, &metadata(vec![production()]), BTreeSet::new(), before.as_ref())
+    };
+    let expected = but(|site| site.problems = vec![problem(NO_DEFAULT_ROUTE)]);
+    assert_eq!(found(Some("eth0")), expected);
+    let unknown = but(|site| {
+        site.public = None;
+        site.problems = vec![problem(NO_DEFAULT_ROUTE)];
+    });
+    let private = production_link().interface;
+    for before in [None, Some("eth9"), Some(private.as_str())] {
+        assert_eq!(found(before), unknown, "{before:?}");
     }
 }

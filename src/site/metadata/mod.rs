@@ -3,34 +3,26 @@
 //! The list is live, not frozen at boot: a network attached later shows up later. A task of its own asks, so that a service
 //! that hangs never delays a repair; what it said last stays valid until it says something else.
 
+mod watcher;
+
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use reqwest::StatusCode;
-use serde::Deserialize;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use serde::{Deserialize, Serialize};
+
+pub use watcher::Watcher;
 
 use crate::http::{self, read_limited};
 use crate::net::{MacAddress, NetworkId, ServerId};
 
-/// The service is one hop away; cloud-init gives it 2 s as well (cloud-init `DataSourceHetzner`).
-const TIMEOUT: Duration = Duration::from_secs(2);
 /// Three networks with five aliases each take less than 2 KiB.
 const MAX_BODY: usize = 64 * 1024;
 /// 10.0.0.0/8 is the largest private range (RFC 1918), and the largest that Hetzner takes.
 const SHORTEST_PREFIX: u8 = 8;
-/// While something is still expected to appear.
-const SOON: Duration = Duration::from_secs(5);
-/// When all is there: the answer changes only by hand, and a hot-plugged link asks at once.
-const IDLE: Duration = Duration::from_secs(60);
-/// Between two questions, however many links come and go.
-const AT_LEAST: Duration = Duration::from_millis(500);
 
 /// What the metadata service says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// This server's number.
     pub server_id: Option<ServerId>,
@@ -39,7 +31,7 @@ pub struct Metadata {
 }
 
 /// One entry of `/metadata/private-networks`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrivateNetwork {
     /// The server's address in it.
     pub ip: Ipv4Addr,
@@ -103,21 +95,15 @@ pub enum Error {
         /// The range as it came.
         range: Ipv4Net,
     },
-    /// Not a number.
-    #[error("the instance id `{text}` is no number")]
-    InstanceId {
-        /// What came instead.
-        text: String,
-    },
 }
 
-/// Asks once.
+/// Asks once. The server's number is only shown, so its absence hides nothing else.
 pub async fn fetch(client: &reqwest::Client, endpoint: &str) -> Result<Metadata, Error> {
-    let id = get(client, format!("{endpoint}/hetzner/v1/metadata/instance-id")).await?;
-    let id = id.trim();
-    let server_id = id.parse().map_err(|_| Error::InstanceId { text: id.chars().take(40).collect() })?;
     let networks = get(client, format!("{endpoint}/hetzner/v1/metadata/private-networks")).await?;
-    Ok(Metadata { server_id: Some(ServerId(server_id)), private_networks: parse_private_networks(&networks)? })
+    let private_networks = parse_private_networks(&networks)?;
+    let id = get(client, format!("{endpoint}/hetzner/v1/metadata/instance-id")).await;
+    let server_id = id.ok().and_then(|id| id.trim().parse().ok()).map(ServerId);
+    Ok(Metadata { server_id, private_networks })
 }
 
 async fn get(client: &reqwest::Client, url: String) -> Result<String, Error> {
@@ -150,75 +136,6 @@ pub fn parse_private_networks(text: &str) -> Result<Vec<PrivateNetwork>, Error> 
         *network = network.trunc();
     }
     Ok(networks)
-}
-
-/// The task that keeps asking.
-#[derive(Debug)]
-pub struct Watcher {
-    view: watch::Receiver<MetadataView>,
-    nudge: Arc<Notify>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Watcher {
-    /// Starts to ask `endpoint`; `None` asks nobody and is settled at once.
-    pub fn start(endpoint: Option<String>) -> Self {
-        let nudge = Arc::new(Notify::new());
-        let (sender, view) = watch::channel(MetadataView { settled: endpoint.is_none(), ..MetadataView::default() });
-        let task = tokio::spawn(watch_metadata(endpoint, sender, Arc::clone(&nudge)));
-        Self { view, nudge, task }
-    }
-
-    /// What is known now; changes wake its receiver.
-    pub fn view(&self) -> watch::Receiver<MetadataView> {
-        self.view.clone()
-    }
-
-    /// Asks again soon: a link appeared or went.
-    pub fn nudge(&self) {
-        self.nudge.notify_one();
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn watch_metadata(endpoint: Option<String>, view: watch::Sender<MetadataView>, nudge: Arc<Notify>) {
-    let Some(endpoint) = endpoint else { return view.closed().await };
-    let client = match http::client(TIMEOUT) {
-        Ok(client) => client,
-        Err(error) => {
-            let error = Some(crate::report::chain(&error));
-            view.send_replace(MetadataView { latest: None, error, settled: true });
-            return view.closed().await;
-        }
-    };
-    loop {
-        let asked = Instant::now();
-        let answer = fetch(&client, &endpoint).await;
-        let expecting = !matches!(&answer, Ok(metadata) if !metadata.private_networks.is_empty());
-        view.send_if_modified(|view| {
-            let before = view.clone();
-            match answer {
-                Ok(metadata) => {
-                    *view = MetadataView { latest: Some(metadata), error: None, settled: true };
-                }
-                Err(error) => {
-                    view.error = Some(crate::report::chain(&error));
-                    view.settled = true;
-                }
-            }
-            *view != before
-        });
-        tokio::select! {
-            () = tokio::time::sleep(if expecting { SOON } else { IDLE }) => {}
-            () = nudge.notified() => tokio::time::sleep_until(asked + AT_LEAST).await,
-            () = view.closed() => return,
-        }
-    }
 }
 
 #[cfg(test)]

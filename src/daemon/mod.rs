@@ -1,11 +1,15 @@
 //! The loop around the pass: what wakes it, and who is told.
 
-use std::path::PathBuf;
+mod cloud;
+
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Config, Environment};
@@ -13,9 +17,10 @@ use crate::control::{self, Request, Response};
 use crate::events::KernelEvents;
 use crate::hcloud::Hcloud;
 use crate::reconcile::{Gateway, Steps};
-use crate::report::{Outcome, Room, State, Trigger, chain};
+use crate::report::{Problem, Room, State, Trigger, chain};
 use crate::site::metadata::Watcher;
 use crate::systemd::{LogLevel, Notifier, watchdog_pause};
+use cloud::{Lane, Urgency};
 
 /// Between an event and the pass it starts: programs change several things at once.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -25,12 +30,12 @@ const AT_LEAST: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(30);
 /// After a pass that failed.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long a start waits for the metadata service before it shuts the gate for the time being.
+const QUICK_METADATA: Duration = Duration::from_millis(50);
 /// How long the first pass waits for the metadata service's first answer.
 const FIRST_METADATA: Duration = Duration::from_secs(5);
 /// How long readiness waits for the first look at the cloud: an API outage must not keep the gateway from starting.
 const FIRST_CLOUD: Duration = Duration::from_secs(5);
-/// How long `down` waits for a running look at the cloud to end.
-const CLOUD_FAREWELL: Duration = Duration::from_secs(20);
 
 /// Why the daemon ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -46,28 +51,62 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
-    /// There is a daemon already, or no place for its socket.
+    /// There is a daemon already.
+    #[error("another bastiond holds {}", path.display())]
+    Running {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// The lock cannot be had for another reason.
+    #[error("cannot lock {}", path.display())]
+    Lock {
+        /// The lock.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// There is no place for the control socket: without it nobody could see how the gateway stands.
     #[error(transparent)]
     Control(#[from] control::Error),
 }
 
+/// Proof that no other daemon works with this runtime directory.
+#[derive(Debug)]
+pub struct Alone(#[expect(dead_code, reason = "held for its lock, which ends with it")] Flock<File>);
+
+impl Alone {
+    /// Makes the directories if need be, and takes the lock.
+    pub fn in_directories(environment: &Environment) -> Result<Self, Error> {
+        for path in [environment.runtime_directory(), environment.state_directory()] {
+            let made = DirBuilder::new().recursive(true).mode(0o750).create(&path);
+            made.map_err(|source| Error::Directory { path, source })?;
+        }
+        let path = environment.runtime_directory().join("lock");
+        let failed = |source| Error::Lock { path: path.clone(), source };
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self(lock)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(Error::Running { path }),
+            Err((_, errno)) => Err(failed(errno.into())),
+        }
+    }
+}
+
 /// Runs until SIGTERM, SIGINT or `bastionctl down`. Rules and routes stay when it ends by a signal.
 pub async fn run(path: PathBuf, environment: Environment, config: Config, log_level: LogLevel) -> Result<(), Error> {
-    let runtime = environment.runtime_directory();
-    std::fs::create_dir_all(&runtime).map_err(|source| Error::Directory { path: runtime.clone(), source })?;
-    let (_server, calls) = control::Server::listen(&runtime.join(control::SOCKET)).await?;
+    let _alone = Alone::in_directories(&environment)?;
+    let (_server, calls) = control::Server::listen(&environment.runtime_directory().join(control::SOCKET))?;
     let signals = Signals::listen().map_err(Error::Signals)?;
     // Listened to before the first look, so that nothing falls between the two.
     let events = KernelEvents::listen();
     let daemon = Daemon {
         path,
         gateway: Gateway::new(&environment),
+        metadata: Watcher::start(config.site.metadata_to_ask(), metadata_memory(&environment)),
         environment,
-        metadata: Watcher::start(metadata_endpoint(&config)),
         config,
         log_level,
-        cloud: Cloud::Idle(Box::default()),
-        cloud_due: Some(Instant::now()),
+        cloud: Lane::new(),
         cloud_waiters: Vec::new(),
         notifier: Notifier::start(),
         ready: false,
@@ -76,9 +115,9 @@ pub async fn run(path: PathBuf, environment: Environment, config: Config, log_le
     Ok(())
 }
 
-/// The metadata service is asked for private links; where they are written by hand, nobody is.
-fn metadata_endpoint(config: &Config) -> Option<String> {
-    config.site.private.is_empty().then(|| config.site.metadata_endpoint.clone())
+/// Where the metadata service's last answer is kept.
+pub fn metadata_memory(environment: &Environment) -> PathBuf {
+    environment.runtime_directory().join("metadata.json")
 }
 
 struct Signals {
@@ -97,12 +136,6 @@ impl Signals {
     }
 }
 
-/// The cloud's lane: at rest, or on its way in a task that owns the room meanwhile.
-enum Cloud {
-    Idle(Box<Hcloud>),
-    Looking { task: JoinHandle<(Box<Hcloud>, Outcome, Duration)>, again: bool },
-}
-
 /// What woke the loop.
 enum Event {
     Stop,
@@ -111,8 +144,7 @@ enum Event {
     KernelSettled,
     Metadata,
     Timer,
-    CloudDue,
-    CloudDone(Result<(Box<Hcloud>, Outcome, Duration), JoinError>),
+    Cloud(cloud::Event),
     Call(control::Call),
     Watchdog,
     GiveUpWaiting,
@@ -125,9 +157,7 @@ struct Daemon {
     log_level: LogLevel,
     metadata: Watcher,
     gateway: Gateway,
-    cloud: Cloud,
-    /// When to look at the cloud next; `None` while a look is on its way.
-    cloud_due: Option<Instant>,
+    cloud: Lane,
     /// Who wants to be told when the look at the cloud is over.
     cloud_waiters: Vec<oneshot::Sender<Response>>,
     notifier: Notifier,
@@ -140,11 +170,10 @@ impl Daemon {
         let mut network_changes = 0;
         // When the newest pass of an event ended, and when the next one is due.
         let (mut passed, mut kernel_due) = (Instant::now(), None);
-        let mut metadata = self.metadata.view();
-        // An answer in time spares the first pass from finding nothing; no answer is the pass' business to tell.
-        let _ = tokio::time::timeout(FIRST_METADATA, metadata.wait_for(|view| view.settled)).await;
         let mut ticks = watchdog_pause().map(tokio::time::interval);
         self.notifier.status("starting");
+        self.await_metadata().await;
+        let mut metadata = self.metadata.view();
         let mut next_pass = self.pass(Trigger::Start).await;
         let ready_at_last = Instant::now() + FIRST_CLOUD;
         loop {
@@ -152,8 +181,7 @@ impl Daemon {
                 _ = signals.terminate.recv() => Event::Stop,
                 _ = signals.interrupt.recv() => Event::Stop,
                 _ = signals.hangup.recv() => Event::Reload,
-                result = finished(&mut self.cloud) => Event::CloudDone(result),
-                () = reached(self.cloud_due) => Event::CloudDue,
+                event = self.cloud.event() => Event::Cloud(event),
                 () = changed(&mut kernel) => Event::KernelChanged,
                 () = reached(kernel_due) => Event::KernelSettled,
                 () = changed(&mut metadata) => Event::Metadata,
@@ -185,17 +213,16 @@ impl Daemon {
                 }
                 Event::Metadata => next_pass = self.pass(Trigger::Metadata).await,
                 Event::Timer => next_pass = self.pass(Trigger::Timer).await,
-                Event::CloudDue => self.look_at_cloud(),
-                Event::CloudDone(result) => self.cloud_done(result),
-                Event::Call((Request::Down {}, answer)) => {
-                    let (steps, problems) = self.down().await;
-                    // Err: whoever asked has gone; it is done all the same.
-                    let _ = answer.send(Response::Steps { steps, problems });
-                    // The answer leaves in a task of its own.
-                    tokio::time::sleep(SETTLE).await;
-                    self.notifier.stopping();
-                    return;
+                Event::Cloud(cloud::Event::Due) => self.look_at_cloud(),
+                Event::Cloud(cloud::Event::Done { outcome, again }) => {
+                    // The rules may have fallen meanwhile.
+                    self.gateway.record_cloud(self.gateway.holds_back_cloud().unwrap_or(outcome));
+                    self.tell();
+                    if !again {
+                        self.wait_no_more();
+                    }
                 }
+                Event::Call((Request::Down {}, answer)) => return self.down(answer, ticks).await,
                 Event::Call((request, answer)) => {
                     if let Some(due) = self.answer(request, answer).await {
                         next_pass = due;
@@ -207,54 +234,41 @@ impl Daemon {
         self.notifier.stopping();
     }
 
+    /// Waits for the first answer of the metadata service, unless one is remembered. If it takes its time and no rules
+    /// stand, the gate is shut meanwhile, with the operator inside: a machine that just booted has no filter else.
+    async fn await_metadata(&mut self) {
+        let mut view = self.metadata.view();
+        let quick = tokio::time::timeout(QUICK_METADATA, view.wait_for(|view| view.settled)).await.is_ok();
+        if !quick {
+            self.gateway.close_if_open(&self.config).await;
+            // No answer is the first pass' business to tell.
+            let _ = tokio::time::timeout(FIRST_METADATA, view.wait_for(|view| view.settled)).await;
+        }
+    }
+
     /// A pass of the kernel's lane, and what follows from it; when the next one is due.
     async fn pass(&mut self, trigger: Trigger) -> Instant {
         let view = self.metadata.view().borrow().clone();
-        let (site, held) = (self.gateway.site().clone(), self.gateway.holds_back_cloud().is_some());
+        let (subject, held) = (cloud_subject(&self.gateway), self.gateway.holds_back_cloud().is_some());
         self.gateway.pass(&self.config, &view, trigger).await;
-        let (site_changed, holds) = (*self.gateway.site() != site, self.gateway.holds_back_cloud());
-        if let Some(outcome) = holds {
+        if let Some(outcome) = self.gateway.holds_back_cloud() {
             self.gateway.record_cloud(outcome);
             self.wait_no_more();
-        } else if site_changed || held || matches!(trigger, Trigger::Configuration | Trigger::Operator) {
-            self.look_at_cloud();
+        } else if matches!(trigger, Trigger::Configuration | Trigger::Operator) {
+            self.cloud.want(Urgency::Now);
+        } else if held || cloud_subject(&self.gateway) != subject {
+            self.cloud.want(Urgency::Soon);
         }
         self.tell();
         let failed = [Room::Site, Room::Sysctl, Room::Nat].map(|room| self.gateway.report().state(room));
         Instant::now() + if failed.contains(&Some(State::Failed)) { RETRY } else { IDLE }
     }
 
-    /// Starts a look at the cloud, or has the one on its way followed by another.
     fn look_at_cloud(&mut self) {
-        self.cloud_due = None;
         if self.gateway.holds_back_cloud().is_some() {
-            return; // the pass that ends this starts a look
-        }
-        match &mut self.cloud {
-            Cloud::Looking { again, .. } => *again = true,
-            Cloud::Idle(hcloud) => {
-                let mut hcloud = std::mem::take(hcloud);
-                let (config, site) = (self.config.hcloud.clone(), self.gateway.site().clone());
-                let task = tokio::spawn(async move {
-                    let (outcome, pause) = hcloud.reconcile(&config, &site).await;
-                    (hcloud, outcome, pause)
-                });
-                self.cloud = Cloud::Looking { task, again: false };
-            }
-        }
-    }
-
-    fn cloud_done(&mut self, result: Result<(Box<Hcloud>, Outcome, Duration), JoinError>) {
-        let again = matches!(self.cloud, Cloud::Looking { again: true, .. });
-        let (hcloud, outcome, pause) = result.unwrap_or_else(|error| {
-            (Box::default(), Outcome::failed(&error, "this is a bug; the next look starts afresh"), RETRY)
-        });
-        self.cloud = Cloud::Idle(hcloud);
-        self.cloud_due = Some(Instant::now() + if again { Duration::ZERO } else { pause });
-        self.gateway.record_cloud(self.gateway.holds_back_cloud().unwrap_or(outcome));
-        self.tell();
-        if !again {
-            self.wait_no_more();
+            self.cloud.put_off(); // the pass that ends this wants a look
+        } else {
+            self.cloud.look(self.config.hcloud.clone(), self.gateway.site().clone());
         }
     }
 
@@ -282,30 +296,26 @@ impl Daemon {
             Ok(config) => {
                 tracing::info!(path = %self.path.display(), "the configuration is reloaded");
                 self.log_level.set(config.log.level);
-                if metadata_endpoint(&config) != metadata_endpoint(&self.config) {
-                    self.metadata = Watcher::start(metadata_endpoint(&config));
-                    let mut view = self.metadata.view();
-                    let _ = tokio::time::timeout(FIRST_METADATA, view.wait_for(|view| view.settled)).await;
+                if config.site.metadata_to_ask() != self.config.site.metadata_to_ask() {
+                    self.metadata = Watcher::start(config.site.metadata_to_ask(), metadata_memory(&self.environment));
+                    self.await_metadata().await;
                 }
                 self.config = config;
                 self.gateway.refuse_configuration(Vec::new());
                 Some(self.pass(Trigger::Configuration).await)
             }
             Err(error) => {
-                let mut problems: Vec<String> = error.problems().iter().map(ToString::to_string).collect();
-                tracing::error!(path = %self.path.display(), "the reload is refused, the old configuration is kept: {}", chain(&error));
-                for problem in &problems {
-                    tracing::error!(path = %self.path.display(), "{problem}");
-                }
-                if problems.is_empty() {
-                    problems.push(chain(&error));
-                }
-                self.gateway.refuse_configuration(problems);
+                tell_refusal(&self.path, &error);
+                let problems = error.problems().iter().map(ToString::to_string);
+                let whole = error.problems().is_empty().then(|| chain(&error));
+                self.gateway.refuse_configuration(problems.chain(whole).collect());
                 self.tell();
                 None
             }
         };
-        self.notifier.ready();
+        if self.ready {
+            self.notifier.ready();
+        }
         due
     }
 
@@ -313,18 +323,16 @@ impl Daemon {
     async fn answer(&mut self, request: Request, answer: oneshot::Sender<Response>) -> Option<Instant> {
         match request {
             Request::Status {} | Request::Down {} => {
+                // Err, here and below: whoever asked has gone.
                 let _ = answer.send(Response::Report { report: Box::new(self.gateway.report().clone()) });
                 None
             }
             Request::Plan {} => {
                 let view = self.metadata.view().borrow().clone();
-                let (site, (mut steps, mut problems)) = self.gateway.preview(&self.config, &view).await;
+                let (site, steps) = self.gateway.preview(&self.config, &view).await;
                 let config = self.config.hcloud.clone();
                 tokio::spawn(async move {
-                    match Hcloud::default().preview(&config, &site).await {
-                        Ok(more) => steps.extend(more),
-                        Err(error) => problems.push(crate::report::Problem::new(chain(&error), error.advice())),
-                    }
+                    let (steps, problems) = with_cloud_preview(steps, &config, &site).await;
                     let _ = answer.send(Response::Steps { steps, problems });
                 });
                 None
@@ -336,19 +344,32 @@ impl Daemon {
         }
     }
 
-    async fn down(&mut self) -> Steps {
-        let hcloud = match std::mem::replace(&mut self.cloud, Cloud::Idle(Box::default())) {
-            Cloud::Idle(hcloud) => Some(hcloud),
-            Cloud::Looking { mut task, .. } => {
-                let ended = tokio::time::timeout(CLOUD_FAREWELL, &mut task).await;
-                task.abort();
-                ended.ok().and_then(Result::ok).map(|(hcloud, ..)| hcloud)
+    /// Takes everything down, answers, and ends. It may take a minute, and the watchdog hears of it meanwhile.
+    async fn down(self, answer: oneshot::Sender<Response>, mut ticks: Option<tokio::time::Interval>) {
+        let Self { config, mut gateway, cloud, mut notifier, .. } = self;
+        notifier.status("going down");
+        let work = async {
+            let mut hcloud = cloud.end().await;
+            let site = gateway.site().clone();
+            let (steps, mut problems) = gateway.down(&config, &site, &mut hcloud).await;
+            if site.private.is_empty() {
+                problems.extend(site.problems);
+            }
+            (steps, problems)
+        };
+        let mut work = std::pin::pin!(work);
+        let (steps, problems) = loop {
+            tokio::select! {
+                done = &mut work => break done,
+                () = ticked(&mut ticks) => notifier.alive(),
             }
         };
-        let site = self.gateway.site().clone();
-        let steps = self.gateway.down(&self.config, &site, &mut hcloud.unwrap_or_default()).await;
-        tracing::info!("down: {}", steps.0.join("; "));
-        steps
+        tracing::info!("down: {}", steps.join("; "));
+        // Err: whoever asked has gone; it is done all the same.
+        let _ = answer.send(Response::Steps { steps, problems });
+        // The answer leaves in a task of its own.
+        tokio::time::sleep(SETTLE).await;
+        notifier.stopping();
     }
 
     fn tell(&mut self) {
@@ -356,11 +377,28 @@ impl Daemon {
     }
 }
 
-/// The look at the cloud that is on its way; never, if there is none.
-async fn finished(cloud: &mut Cloud) -> Result<(Box<Hcloud>, Outcome, Duration), JoinError> {
-    match cloud {
-        Cloud::Looking { task, .. } => task.await,
-        Cloud::Idle(_) => std::future::pending().await,
+/// What of the site decides about cloud routes.
+fn cloud_subject(gateway: &Gateway) -> Vec<crate::site::PrivateLink> {
+    gateway.site().private.clone()
+}
+
+/// Adds what the cloud's lane would do to a preview of the kernel's.
+pub async fn with_cloud_preview(steps: Steps, config: &config::Hcloud, site: &crate::site::Site) -> Steps {
+    let (mut steps, mut problems) = steps;
+    match Hcloud::default().preview(config, site).await {
+        Ok((more, obstacles)) => {
+            steps.extend(more);
+            problems.extend(obstacles);
+        }
+        Err(error) => problems.push(Problem::new(chain(&error), error.advice())),
+    }
+    (steps, problems)
+}
+
+fn tell_refusal(path: &Path, error: &config::Error) {
+    tracing::error!(path = %path.display(), "the reload is refused, the old configuration is kept: {}", chain(error));
+    for problem in error.problems() {
+        tracing::error!(path = %path.display(), "{problem}");
     }
 }
 
@@ -374,7 +412,7 @@ async fn reached(due: Option<Instant>) {
 /// Something new was said; never, once nobody is left to say it.
 async fn changed<T>(said: &mut watch::Receiver<T>) {
     if said.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
