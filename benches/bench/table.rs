@@ -1,6 +1,6 @@
 //! The results for people.
 
-use crate::case::{Case, OURS, Promise, Subject, median as median_of};
+use crate::case::{Case, OURS, Promise, Subject, TOLERANCE, median as median_of};
 
 /// A table for each group of cases that have the same subjects.
 pub(crate) fn print(cases: &[Case]) {
@@ -53,7 +53,7 @@ fn promise(case: &Case) -> String {
         None => return String::new(),
         Some(Promise::Below(bar)) => format!("< {}", number(bar)),
         Some(Promise::AtMost(bar)) => format!("<= {}", number(bar)),
-        Some(Promise::NotBelow(subject)) => format!(">= {subject}"),
+        Some(Promise::NotBelow(subject)) => format!(">= {:.2} {subject}", 1.0 - TOLERANCE),
     };
     let kept = if case.is_kept() == Some(true) { "kept" } else { "NOT KEPT" };
     format!("{bar}: {kept}")

@@ -92,7 +92,8 @@ impl Line {
         }
         if rules == Rules::IptablesNft {
             for words in FOUR_LINES {
-                let output = line.bastion.command("iptables-nft").args(words.split(' ')).output()?;
+                let output = line.bastion.command("iptables-nft").args(words.split(' ')).output();
+                let output = output.map_err(|error| format!("cannot start iptables-nft: {error}"))?;
                 if !output.status.success() {
                     return Err(format!("iptables-nft {words}: {}", String::from_utf8_lossy(&output.stderr)).into());
                 }
