@@ -171,6 +171,10 @@ impl Gateway {
     /// the rules go.
     pub async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut Hcloud) -> Steps {
         let (mut done, mut problems) = hcloud.remove(&config.hcloud, site).await;
+        if site.private.is_empty() {
+            // Why no network was known whose routes could have been looked for.
+            problems.extend(site.problems.iter().cloned());
+        }
         // Err: the kernel cannot be asked, so nothing is known of the rules either.
         let doubt = if matches!(nat::table_exists(), Ok(true)) { Doubt::Shut } else { Doubt::Leave };
         let (stopped, still_open) = sysctl::stop_forwarding(&self.sysctl, doubt);

@@ -1,4 +1,4 @@
-//! Small JSON files in the runtime directory: written whole or not at all, and never trusted to be there.
+//! Small JSON files in the runtime and state directories: written whole or not at all, and never trusted to be there.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};

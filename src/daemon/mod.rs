@@ -102,7 +102,7 @@ pub async fn run(path: PathBuf, environment: Environment, config: Config, log_le
     let daemon = Daemon {
         path,
         gateway: Gateway::new(&environment),
-        metadata: Watcher::start(config.site.metadata_to_ask(), metadata_memory(&environment)),
+        metadata: Watcher::start(config.site.metadata_to_ask(), &environment.runtime_directory()),
         environment,
         config,
         log_level,
@@ -113,11 +113,6 @@ pub async fn run(path: PathBuf, environment: Environment, config: Config, log_le
     };
     daemon.run(&events, signals, calls).await;
     Ok(())
-}
-
-/// Where the metadata service's last answer is kept.
-pub fn metadata_memory(environment: &Environment) -> PathBuf {
-    environment.runtime_directory().join("metadata.json")
 }
 
 struct Signals {
@@ -297,7 +292,8 @@ impl Daemon {
                 tracing::info!(path = %self.path.display(), "the configuration is reloaded");
                 self.log_level.set(config.log.level);
                 if config.site.metadata_to_ask() != self.config.site.metadata_to_ask() {
-                    self.metadata = Watcher::start(config.site.metadata_to_ask(), metadata_memory(&self.environment));
+                    let runtime = self.environment.runtime_directory();
+                    self.metadata = Watcher::start(config.site.metadata_to_ask(), &runtime);
                     self.await_metadata().await;
                 }
                 self.config = config;
@@ -351,11 +347,7 @@ impl Daemon {
         let work = async {
             let mut hcloud = cloud.end().await;
             let site = gateway.site().clone();
-            let (steps, mut problems) = gateway.down(&config, &site, &mut hcloud).await;
-            if site.private.is_empty() {
-                problems.extend(site.problems);
-            }
-            (steps, problems)
+            gateway.down(&config, &site, &mut hcloud).await
         };
         let mut work = std::pin::pin!(work);
         let (steps, problems) = loop {

@@ -13,7 +13,6 @@ mod plan;
 use std::path::{Path, PathBuf};
 
 pub use apply::{Error, Nft};
-
 pub use model::{Base, Chain, Ruleset, Set, TABLE, desired};
 pub use netlink::{concerns_our_table, table_exists};
 pub use observe::Listing;
@@ -41,7 +40,7 @@ impl Nat {
 
     /// Makes the table as the configuration wants it.
     pub async fn reconcile(&mut self, config: &Config, site: &Site) -> Outcome {
-        match self.converge(&desired(config, site)).await {
+        match self.look_and_converge(&desired(config, site)).await {
             Ok((changes, repaired)) => Outcome { changes, repaired, ..standing(site) },
             Err(error) => Outcome::failed(&error, error.advice()),
         }
@@ -49,15 +48,26 @@ impl Nat {
 
     /// Loads the rules if no table stands, and lets one that stands be: for the time before the site is known.
     pub async fn close_if_absent(&mut self, config: &Config, site: &Site) -> Result<(), Error> {
-        if observe::observe(&Nft::find()?).await?.is_none() {
-            self.converge(&desired(config, site)).await?;
+        let nft = Nft::find()?;
+        if observe::observe(&nft).await?.is_none() {
+            self.converge(&nft, &desired(config, site), None).await?;
         }
         Ok(())
     }
 
-    async fn converge(&mut self, desired: &Ruleset) -> Result<(Vec<String>, bool), Error> {
+    async fn look_and_converge(&mut self, desired: &Ruleset) -> Result<(Vec<String>, bool), Error> {
         let nft = Nft::find()?;
         let observed = observe::observe(&nft).await?;
+        self.converge(&nft, desired, observed).await
+    }
+
+    /// Makes the observed table as desired: what was changed, and whether that undid somebody else's change.
+    async fn converge(
+        &mut self,
+        nft: &Nft,
+        desired: &Ruleset,
+        observed: Option<Listing>,
+    ) -> Result<(Vec<String>, bool), Error> {
         let Plan::Replace { reasons, drifted, commands } = plan(desired, observed.as_ref(), self.memory.as_ref())
         else {
             return Ok((Vec::new(), false));
@@ -73,7 +83,7 @@ impl Nat {
         }
         // What is read back is believed from now on, so nobody's change may have slipped in between.
         self.memory = None;
-        let listing = observe::observe(&nft).await?.filter(|listing| plan::holds(desired, listing));
+        let listing = observe::observe(nft).await?.filter(|listing| plan::holds(desired, listing));
         let listing = listing.ok_or(Error::Disturbed)?;
         self.memory = Some(Memory { applied: plan::commands(desired, None), listing });
         if let Err(error) = state::write_json(&self.path, &self.memory) {

@@ -93,7 +93,7 @@ pub fn commands(desired: &Ruleset, observed: Option<&Listing>) -> Vec<Value> {
 }
 
 /// Deletes what is not wanted, and what is wanted but of another kind than it is (a chain's hook cannot be changed).
-/// The rules are flushed before, so nothing refers to it any more; chains go first, since they may refer to sets.
+/// The rules are flushed before, so only verdicts in maps still refer to chains.
 fn removals(desired: &Ruleset, observed: &Listing) -> Vec<Value> {
     let mut removals = Vec::new();
     // Kinds that we never make: somebody put them into our table. Maps come before chains, since their verdicts hold them.

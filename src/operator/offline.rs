@@ -4,7 +4,7 @@ use std::io;
 
 use crate::config::{Config, Environment};
 use crate::control::{Request, Response};
-use crate::daemon::{self, Alone, metadata_memory, with_cloud_preview};
+use crate::daemon::{self, Alone, with_cloud_preview};
 use crate::hcloud::Hcloud;
 use crate::reconcile::{Gateway, Steps};
 use crate::report::{Problem, chain};
@@ -51,15 +51,11 @@ async fn down(config: &Config, environment: &Environment, metadata: &MetadataVie
         problems: vec![Problem::new(chain(&error), "the routes in the cloud stay; delete them by hand")],
         ..Site::default()
     });
-    let (steps, mut problems) = Gateway::new(environment).down(config, &site, &mut Hcloud::default()).await;
-    if site.private.is_empty() {
-        problems.extend(site.problems);
-    }
-    (steps, problems)
+    Gateway::new(environment).down(config, &site, &mut Hcloud::default()).await
 }
 
 async fn metadata(config: &Config, environment: &Environment) -> MetadataView {
-    let watcher = Watcher::start(config.site.metadata_to_ask(), metadata_memory(environment));
+    let watcher = Watcher::start(config.site.metadata_to_ask(), &environment.runtime_directory());
     let mut view = watcher.view();
     // The first question is answered or given up within its own time limit.
     let settled = view.wait_for(|view| view.settled).await;

@@ -12,7 +12,7 @@ mod plan;
 use std::path::{Path, PathBuf};
 
 pub use model::{Setting, desired};
-pub use originals::{Doubt, forwards, restore, stop_forwarding, we_forward};
+pub use originals::{Doubt, forwards, restore, stop_forwarding};
 pub use plan::{Write, plan};
 
 use crate::report::{Outcome, Problem, State};

@@ -54,12 +54,6 @@ pub(super) fn note(place: &Place, desired: &[Setting], observed: &BTreeMap<Strin
     }
 }
 
-/// Whether forwarding is on because we switched it on.
-pub fn we_forward(place: &Place) -> bool {
-    let originals = Originals::of_this_boot(place);
-    originals.settings.get(IP_FORWARD).is_some_and(|original| original.was == "0") && forwards(place)
-}
-
 /// Whether the host forwards, whoever wanted it.
 pub fn forwards(place: &Place) -> bool {
     value(&place.root, IP_FORWARD).as_deref() == Some("1")
@@ -74,16 +68,27 @@ pub enum Doubt {
     Shut,
 }
 
+fn opened_by_us(noted: &BTreeMap<String, Original>, doubt: Doubt) -> bool {
+    match noted.get(IP_FORWARD) {
+        Some(original) => original.was == "0",
+        None => noted.is_empty() && doubt == Doubt::Shut,
+    }
+}
+
+/// Whether forwarding is on because we switched it on.
+#[cfg(test)]
+pub(super) fn we_forward(place: &Place) -> bool {
+    opened_by_us(&Originals::of_this_boot(place).settings, Doubt::Leave) && forwards(place)
+}
+
 /// Shuts the gate that we opened, alone: before the rules go, or because they are gone and cannot be loaded.
 pub fn stop_forwarding(place: &Place, doubt: Doubt) -> (Vec<String>, Vec<Problem>) {
-    let unknown = Originals::of_this_boot(place).settings.is_empty() && forwards(place);
-    let ours = we_forward(place) || (unknown && doubt == Doubt::Shut);
-    if !ours {
+    let noted = Originals::of_this_boot(place).settings;
+    if !opened_by_us(&noted, doubt) || !forwards(place) {
         return (Vec::new(), Vec::new());
     }
     // The kernel resets the redirect settings along with it (net/ipv4/devinet.c, `inet_forward_change`): they stay.
-    let noted: Vec<String> = Originals::of_this_boot(place).settings.into_keys().collect();
-    let kept = noted.iter().filter(|path| !path.ends_with("forward") && !path.ends_with("/forwarding"));
+    let kept = noted.keys().filter(|path| !path.ends_with("forward") && !path.ends_with("/forwarding"));
     let before: Vec<(&String, Option<String>)> = kept.map(|path| (path, value(&place.root, path))).collect();
     if let Err(error) = super::apply::write(&place.root, IP_FORWARD, "0") {
         return (Vec::new(), vec![Problem::new(chain(&error), "set it by hand: sysctl -w net.ipv4.ip_forward=0")]);

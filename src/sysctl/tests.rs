@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use super::originals::we_forward;
 use super::*;
 use crate::site::{PrivateLink, PublicLink};
 

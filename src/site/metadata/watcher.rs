@@ -5,7 +5,7 @@
 //! really detached loses its interface at once, and the site sees that by itself.)
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,8 +37,10 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Starts to ask `endpoint`, knowing what `memory` holds; `None` asks nobody and is settled at once.
-    pub fn start(endpoint: Option<String>, memory: PathBuf) -> Self {
+    /// Starts to ask `endpoint`, knowing what a daemon before this one left in `runtime_directory`; `None` asks nobody and
+    /// is settled at once.
+    pub fn start(endpoint: Option<String>, runtime_directory: &Path) -> Self {
+        let memory = runtime_directory.join("metadata.json");
         let nudge = Arc::new(Notify::new());
         let latest: Option<Metadata> = endpoint.as_ref().and_then(|_| state::read_json(&memory));
         let settled = endpoint.is_none() || latest.is_some();
