@@ -9,8 +9,8 @@ use sandbox::daemon::Station;
 use sandbox::world::{Metadata, PublicAddress, Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, Result, SOON, Server, egress, ensure, ensure_eq, healthy, open, programs, report, room, station, table, text,
-    trial, wait_for,
+    FAST, Result, SOON, Server, all_stand, egress, ensure, ensure_eq, gateways, healthy, open, programs, report, room,
+    station, table, text, trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -78,9 +78,7 @@ fn no_public_address() -> Result {
     ensure_eq(room(&station, Room::Hcloud)?.state, State::HeldBack)?;
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)?;
     world.give_public_address()?;
-    wait_for("the address is taken up", Duration::from_secs(4), || {
-        Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok))
-    })?;
+    wait_for("the address is taken up", Duration::from_secs(4), || all_stand(&station))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -151,11 +149,8 @@ fn nothing_known() -> Result {
     // Closed, and open for the operator.
     ensure(table(&world, "inet bastiond")?.contains("policy drop"), "no rules stand")?;
     world.serve_metadata()?;
-    wait_for("the metadata is taken up", Duration::from_secs(8), || {
-        Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok))
-    })?;
-    let gateways: Vec<_> = world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect();
-    ensure_eq(gateways, vec![at::BASTION_PRIVATE])
+    wait_for("the metadata is taken up", Duration::from_secs(8), || all_stand(&station))?;
+    ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])
 }
 
 fn no_daemon() -> Result {
@@ -225,6 +220,5 @@ fn no_rights() -> Result {
         ensure_eq(output.status.code(), Some(1))?;
         ensure(text(&output.stderr).contains("bastionctl: cannot ask bastiond on"), text(&output.stderr))?;
     }
-    let gateways: Vec<_> = world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect();
-    ensure_eq(gateways, vec![at::BASTION_PRIVATE])
+    ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])
 }

@@ -9,7 +9,8 @@ use sandbox::traffic::{Flood, Held, Mirror};
 use sandbox::world::{SecondNetwork, Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, healthy, open, room, station, table, trial, wait_for,
+    FAST, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, gateways, healthy, open, room, station, table,
+    trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -27,10 +28,6 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// One network is enough here, and polls twice as often as two.
 fn one_network() -> Result<World> {
     Ok(World::start(Settings { second_network: SecondNetwork::Absent, ..Settings::default() })?)
-}
-
-fn gateways(world: &World) -> Vec<std::net::Ipv4Addr> {
-    world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect()
 }
 
 fn deleted_route() -> Result {

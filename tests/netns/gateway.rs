@@ -39,11 +39,21 @@ pub(crate) fn station(world: &World) -> Result<Station<'_>> {
     Ok(station)
 }
 
+/// Whether every room stands.
+pub(crate) fn all_stand(station: &Station<'_>) -> Result<bool> {
+    Ok(report(station)?.rooms.values().all(|room| room.state == State::Ok))
+}
+
+/// The gateways of the routes in the private network.
+pub(crate) fn gateways(world: &World) -> Vec<std::net::Ipv4Addr> {
+    world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect()
+}
+
 /// A daemon that is ready, and whose every room stands.
 pub(crate) fn healthy(station: &Station<'_>) -> Result<Daemon> {
     let mut daemon = station.start()?;
     daemon.ready();
-    wait_for("every room stands", SOON, || Ok(report(station)?.rooms.values().all(|room| room.state == State::Ok)))
+    wait_for("every room stands", SOON, || all_stand(station))
         .map_err(|error| format!("{}\n{}", error.message().unwrap_or_default(), daemon.log()))?;
     Ok(daemon)
 }

@@ -8,8 +8,8 @@ use sandbox::traffic::{Flood, Held, Mirror};
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, healthy, open, report, room, station, table, trial,
-    wait_for,
+    FAST, REPAIR, Result, SOON, Server, all_stand, egress, ensure, ensure_eq, healthy, open, room, station, table,
+    trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -134,8 +134,7 @@ fn late_network() -> Result {
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
     world.hotplug_private()?;
     wait_for("the late network is served", Duration::from_secs(8), || {
-        Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok)
-            && room(&station, Room::Hcloud)?.detail.matches("0.0.0.0/0 via").count() == 2)
+        Ok(all_stand(&station)? && room(&station, Room::Hcloud)?.detail.matches("0.0.0.0/0 via").count() == 2)
     })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
@@ -254,9 +253,7 @@ fn interface_comes_back() -> Result {
     world.bastion().ip(
         "link set eth1 up\nroute replace 10.0.0.1 dev eth1 scope link\nroute replace 10.0.0.0/16 via 10.0.0.1 dev eth1",
     )?;
-    wait_for("all is well again", Duration::from_secs(4), || {
-        Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok))
-    })?;
+    wait_for("all is well again", Duration::from_secs(4), || all_stand(&station))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -272,8 +269,6 @@ fn shut_at_once() -> Result {
     ensure(daemon.hears("READY=1", Duration::ZERO).is_none(), "it was ready before: this proves nothing")?;
     world.bastion().nft("delete table inet silence")?;
     daemon.ready();
-    wait_for("all is well", Duration::from_secs(8), || {
-        Ok(report(&station)?.rooms.values().all(|room| room.state == State::Ok))
-    })?;
+    wait_for("all is well", Duration::from_secs(8), || all_stand(&station))?;
     Ok(())
 }

@@ -11,8 +11,8 @@ use sandbox::traffic::{Flood, Held, Mirror};
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, NEVER, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, report, room, station, table,
-    text, trial, wait_for,
+    FAST, NEVER, Result, SOON, Server, egress, ensure, ensure_eq, gateways, healthy, is_shut, open, report, room,
+    station, table, text, trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -233,8 +233,7 @@ fn reconcile() -> Result {
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
     ensure(text(&output.stdout).starts_with("bastiond "), text(&output.stdout))?;
     ensure_eq(room(&station, Room::Hcloud)?.totals.repairs, 1)?;
-    let gateways: Vec<_> = world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect();
-    ensure_eq(gateways, vec![at::BASTION_PRIVATE])
+    ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])
 }
 
 fn second_daemon() -> Result {
