@@ -23,3 +23,4 @@ pub mod site;
 pub mod state;
 pub mod sysctl;
 pub mod systemd;
+pub mod wireguard;

@@ -1,0 +1,7 @@
+//! The data plane: everything between the TUN interface and the UDP sockets, around boringtun's protocol core
+//! ([`boringtun::noise::Tunn`]).
+
+pub mod model;
+
+#[cfg(all(feature = "virtual-clock", not(test)))]
+compile_error!("virtual-clock is for unit tests: with it the protocol's timers never run");

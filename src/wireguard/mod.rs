@@ -1,0 +1,4 @@
+//! The tunnel: one WireGuard interface, its peers, and the data plane that carries their packets.
+
+pub mod device;
+pub mod key;
