@@ -1,7 +1,13 @@
 //! The data plane: everything between the TUN interface and the UDP sockets, around boringtun's protocol core
 //! ([`boringtun::noise::Tunn`]).
 
+pub mod checksum;
 pub mod model;
+pub mod packet;
+pub mod segment;
+
+#[cfg(test)]
+mod sample;
 
 #[cfg(all(feature = "virtual-clock", not(test)))]
 compile_error!("virtual-clock is for unit tests: with it the protocol's timers never run");
