@@ -2,6 +2,7 @@
 //! ([`boringtun::noise::Tunn`]).
 
 pub mod model;
+pub mod uapi;
 
 #[cfg(all(feature = "virtual-clock", not(test)))]
 compile_error!("virtual-clock is for unit tests: with it the protocol's timers never run");
