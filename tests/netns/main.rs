@@ -7,6 +7,7 @@ mod gateway;
 mod healing;
 mod input;
 mod lifecycle;
+mod wg_tool;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -19,6 +20,7 @@ fn main() {
         cloud::trials(),
         lifecycle::trials(),
         bad_input::trials(),
+        wg_tool::trials(),
     ]
     .into_iter()
     .flatten()

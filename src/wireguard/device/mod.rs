@@ -8,6 +8,7 @@ pub mod segment;
 
 #[cfg(test)]
 mod sample;
+pub mod uapi;
 
 #[cfg(all(feature = "virtual-clock", not(test)))]
 compile_error!("virtual-clock is for unit tests: with it the protocol's timers never run");
