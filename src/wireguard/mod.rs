@@ -1,4 +1,5 @@
 //! The tunnel: one WireGuard interface, its peers, and the data plane that carries their packets.
 
 pub mod device;
+pub mod endpoint;
 pub mod key;
