@@ -18,11 +18,17 @@ const RESEMBLANCE: f64 = 0.85;
 #[derive(Default)]
 pub(super) struct Findings {
     pub problems: Vec<Problem>,
+    /// What is allowed but hardly meant.
+    pub warnings: Vec<Problem>,
 }
 
 impl Findings {
     pub(super) fn report(&mut self, key: impl Into<String>, reason: impl Into<String>) {
         self.problems.push(Problem::new(key, reason));
+    }
+
+    pub(super) fn warn(&mut self, key: impl Into<String>, reason: impl Into<String>) {
+        self.warnings.push(Problem::new(key, reason));
     }
 
     /// The value if there is one of the right shape; a wrong shape is reported.
@@ -68,12 +74,18 @@ impl Findings {
 
     /// Keys that the section does not have, each with the known one that looks most like it.
     pub(super) fn unknown(&mut self, section: &str, unknown: &Table) {
+        let dot = if section.is_empty() { "" } else { "." };
+        self.unknown_below(&format!("{section}{dot}"), section, unknown);
+    }
+
+    /// The same for keys that are told with another beginning than their section's.
+    pub(super) fn unknown_below(&mut self, prefix: &str, section: &str, unknown: &Table) {
         for name in unknown.keys() {
             let reason = match similar(section, name) {
                 Some(known) => format!("unknown key; did you mean `{known}`?"),
                 None => "unknown key".to_owned(),
             };
-            self.report(dotted(section, name), reason);
+            self.report(format!("{prefix}{}", quoted(name)), reason);
         }
     }
 
@@ -132,24 +144,25 @@ impl Findings {
     }
 }
 
-/// The key as it would stand in the file, on one line whatever the name holds.
-fn dotted(section: &str, name: &str) -> String {
+/// The name as it would stand in the file, on one line whatever it holds.
+fn quoted(name: &str) -> String {
     let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
-    let name = if bare { name.to_owned() } else { format!("{name:?}") };
-    if section.is_empty() { name } else { format!("{section}.{name}") }
+    if bare { name.to_owned() } else { format!("{name:?}") }
 }
 
 /// The known key, or section, that an unknown one was probably meant to be.
 ///
-/// Only last parts are compared, since whole keys of one section look alike by their beginning; among equals the one of
-/// the same section wins.
+/// Only last parts are compared, since whole keys of one section look alike by their beginning; among equals the nearest
+/// section's wins.
 fn similar(section: &str, name: &str) -> Option<&'static str> {
     let section = section.split('[').next().unwrap_or_default();
     let name = name.to_lowercase();
     let sections = KNOWN_KEYS.iter().filter_map(|known| known.rsplit_once('.')).map(|(section, _)| section);
     let scored = KNOWN_KEYS.iter().copied().chain(sections).map(|known| {
         let (known_section, known_name) = known.rsplit_once('.').unwrap_or(("", known));
-        (strsim::jaro_winkler(&name, known_name), known_section == section, known)
+        // Its own section's, or that of a block in it.
+        let nearness = if known_section == section { 2 } else { u8::from(known_section.starts_with(section)) };
+        (strsim::jaro_winkler(&name, known_name), nearness, known)
     });
     let near = scored.filter(|&(resemblance, ..)| resemblance > RESEMBLANCE);
     near.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(.., known)| known)
@@ -179,6 +192,12 @@ mod tests {
             ("site.private[3]", "netwrk", Some("site.private.network")),
             ("site.private[3]", "gateway", None),
             ("nat", "private", Some("site.private")),
+            ("wireguard", "port", None),
+            ("wireguard", "listen_prt", Some("wireguard.listen_port")),
+            ("wireguard", "peers", Some("wireguard.peer")),
+            ("wireguard", "allowed_ips", Some("wireguard.peer.allowed_ips")),
+            ("wireguard.peer[3]", "allowedips", Some("wireguard.peer.allowed_ips")),
+            ("wireguard.peer[3]", "interface", Some("wireguard.interface")),
         ] {
             assert_eq!(similar(section, slip), meant, "{slip} in [{section}]");
         }
@@ -186,10 +205,10 @@ mod tests {
 
     #[test]
     fn a_key_that_needs_quotes_is_shown_in_quotes() {
-        assert_eq!(dotted("hcloud", "take-over_2"), "hcloud.take-over_2");
-        assert_eq!(dotted("", "log.level"), "\"log.level\"");
-        assert_eq!(dotted("site.private[0]", "a\nb"), "site.private[0].\"a\\nb\"");
-        assert_eq!(dotted("nat", ""), "nat.\"\"");
+        assert_eq!(quoted("take-over_2"), "take-over_2");
+        assert_eq!(quoted("log.level"), "\"log.level\"");
+        assert_eq!(quoted("a\nb"), "\"a\\nb\"");
+        assert_eq!(quoted(""), "\"\"");
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The configuration: the file, its defaults, its checks, and the few environment variables of the ecosystem.
 //!
-//! Nothing outside this room meets an unchecked value, and nothing here looks at the world: `parse` is a pure function of
-//! the file's text and the [`Environment`], so `bastionctl check` and the daemon give the same answer.
+//! Nothing outside this room meets an unchecked value, and nothing here looks at the world: [`parse_with`] is a pure function
+//! of the file's text, the [`Environment`] and the [`Files`] that belong to it, so `bastionctl check` and the daemon give the
+//! same answer.
 
 mod check;
 mod environment;
+mod files;
 mod findings;
 mod raw;
+mod wireguard;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,15 +21,14 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
 pub use environment::Environment;
+pub use files::{Files, NoFiles, Text, Unreadable};
 pub use raw::KNOWN_KEYS;
+pub use wireguard::{Backend, Peer, Snat, Wireguard};
 
 use crate::net::{InterfaceName, NetworkId, ServerId};
 
 /// Where the package puts the file.
 pub const DEFAULT_PATH: &str = "/etc/bastiond/config.toml";
-
-/// A larger file is no configuration but a mistake (10 000 port forwards take about 1 MiB).
-const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,10 @@ pub struct Config {
     pub firewall: Firewall,
     /// The routes in the Hetzner Network.
     pub hcloud: Hcloud,
+    /// The tunnel; `None`: there is none.
+    pub wireguard: Option<Wireguard>,
+    /// What is allowed but hardly meant, sorted by key.
+    pub warnings: Vec<Problem>,
 }
 
 /// `[log]`
@@ -98,7 +103,7 @@ pub struct Firewall {
     pub ssh_ports: Option<BTreeSet<u16>>,
     /// Who may reach them.
     pub ssh_from: Vec<IpNet>,
-    /// UDP port of the WireGuard tunnel; `None`: closed.
+    /// UDP port that is open for WireGuard, the tunnel's own unless somebody else's is meant; `None`: closed.
     pub wireguard_port: Option<u16>,
 }
 
@@ -207,13 +212,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
-    },
-    /// The file is too large to be a configuration.
-    #[error("the configuration {} has more than {MAX_FILE_BYTES} bytes", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
+        source: Unreadable,
     },
     /// The file is wrong.
     #[error("the configuration {} has {} problem(s)", path.display(), problems.len())]
@@ -230,29 +229,37 @@ impl Error {
     pub fn problems(&self) -> &[Problem] {
         match self {
             Self::Invalid { problems, .. } => problems,
-            Self::Read { .. } | Self::TooLarge { .. } => &[],
+            Self::Read { .. } => &[],
         }
     }
 }
 
-/// Reads and checks the file at `path`.
+/// Reads and checks the file at `path`, and those that belong to it.
 pub fn load(path: &Path, environment: &Environment) -> Result<Config, Error> {
-    let read_error = |source| Error::Read { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(read_error)?;
-    let mut bytes = Vec::new();
-    // Not by the size that the file system tells: a device or a pipe has none.
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read_error)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::TooLarge { path: path.to_owned() });
-    }
-    let text =
-        String::from_utf8(bytes).map_err(|error| read_error(io::Error::new(io::ErrorKind::InvalidData, error)))?;
-    parse(&text, environment).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })
+    let files = files::Disk::beside(path);
+    let file = files.read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    check_with(&file.text, file.readable_by_all, environment, &files)
+        .map_err(|problems| Error::Invalid { path: path.to_owned(), problems })
 }
 
-/// Checks the text of a configuration file; every problem at once, sorted by key.
+/// Checks the text of a configuration file that stands alone; every problem at once, sorted by key.
 pub fn parse(text: &str, environment: &Environment) -> Result<Config, Vec<Problem>> {
-    raw::parse(text).and_then(|raw| check::check(raw, environment))
+    parse_with(text, environment, &NoFiles)
+}
+
+/// Checks the text of a configuration file and those that belong to it; every problem at once, sorted by key.
+pub fn parse_with(text: &str, environment: &Environment, files: &impl Files) -> Result<Config, Vec<Problem>> {
+    check_with(text, false, environment, files)
+}
+
+fn check_with(
+    text: &str,
+    readable_by_all: bool,
+    environment: &Environment,
+    files: &impl Files,
+) -> Result<Config, Vec<Problem>> {
+    let raw = raw::parse(text).map_err(|problem| vec![problem])?;
+    check::check(raw, &check::Surroundings { environment, files, readable_by_all })
 }
 
 #[cfg(test)]

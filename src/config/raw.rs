@@ -29,6 +29,23 @@ pub const KNOWN_KEYS: &[&str] = &[
     "hcloud.destinations",
     "hcloud.take_over",
     "hcloud.poll_interval",
+    "wireguard.enabled",
+    "wireguard.interface",
+    "wireguard.listen_port",
+    "wireguard.private_key_file",
+    "wireguard.addresses",
+    "wireguard.mtu",
+    "wireguard.fwmark",
+    "wireguard.backend",
+    "wireguard.full_tunnel",
+    "wireguard.snat",
+    "wireguard.peer.name",
+    "wireguard.peer.public_key",
+    "wireguard.peer.preshared_key",
+    "wireguard.peer.preshared_key_file",
+    "wireguard.peer.allowed_ips",
+    "wireguard.peer.endpoint",
+    "wireguard.peer.persistent_keepalive",
 ];
 
 /// One key's value: not there, of the right shape, or why not.
@@ -142,20 +159,41 @@ impl Shape for PortsOrAuto {
     }
 }
 
-/// A port, or `false` for a closed one.
+/// A port, the tunnel's own with the word `auto`, or `false` for a closed one.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum PortOrClosed {
+pub(super) enum PortAutoOrClosed {
     Port(i64),
+    Auto,
     Closed,
 }
 
-impl Shape for PortOrClosed {
-    const EXPECTED: &'static str = "a port number, or false for a closed port";
+impl Shape for PortAutoOrClosed {
+    const EXPECTED: &'static str = "a port number, \"auto\", or false for a closed port";
 
     fn of(value: Value) -> Result<Self, Value> {
         match value {
             Value::Integer(number) => Ok(Self::Port(number)),
+            Value::String(word) if word == "auto" => Ok(Self::Auto),
             Value::Boolean(false) => Ok(Self::Closed),
+            other => Err(other),
+        }
+    }
+}
+
+/// A switch that may be left to the daemon with the word `auto`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum SwitchOrAuto {
+    Switch(bool),
+    Auto,
+}
+
+impl Shape for SwitchOrAuto {
+    const EXPECTED: &'static str = "true, false or \"auto\"";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        match value {
+            Value::Boolean(switch) => Ok(Self::Switch(switch)),
+            Value::String(word) if word == "auto" => Ok(Self::Auto),
             other => Err(other),
         }
     }
@@ -183,6 +221,7 @@ pub(super) struct RawConfig {
     pub nat: Entry<RawNat>,
     pub firewall: Entry<RawFirewall>,
     pub hcloud: Entry<RawHcloud>,
+    pub wireguard: Entry<RawWireguard>,
     #[serde(flatten)]
     pub unknown: Table,
 }
@@ -249,7 +288,7 @@ impl Section for RawNat {}
 pub(super) struct RawFirewall {
     pub ssh_ports: Entry<PortsOrAuto>,
     pub ssh_from: Entry<Vec<Entry<String>>>,
-    pub wireguard_port: Entry<PortOrClosed>,
+    pub wireguard_port: Entry<PortAutoOrClosed>,
     #[serde(flatten)]
     pub unknown: Table,
 }
@@ -271,8 +310,56 @@ pub(super) struct RawHcloud {
 
 impl Section for RawHcloud {}
 
-/// Reads the file's text. Only bad syntax ends here: wrong shapes and unknown keys travel on inside the result.
-pub(super) fn parse(text: &str) -> Result<RawConfig, Vec<Problem>> {
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawWireguard {
+    pub enabled: Entry<bool>,
+    pub interface: Entry<String>,
+    pub listen_port: Entry<i64>,
+    pub private_key_file: Entry<String>,
+    pub addresses: Entry<Vec<Entry<String>>>,
+    pub mtu: Entry<NumberOrAuto>,
+    pub fwmark: Entry<i64>,
+    pub backend: Entry<String>,
+    pub full_tunnel: Entry<bool>,
+    pub snat: Entry<SwitchOrAuto>,
+    pub peer: Entry<RawPeers>,
+    #[serde(flatten)]
+    pub unknown: Table,
+}
+
+impl Section for RawWireguard {}
+
+#[derive(Debug)]
+pub(super) struct RawPeers(pub Vec<Entry<RawPeer>>);
+
+impl Shape for RawPeers {
+    const EXPECTED: &'static str = "[[wireguard.peer]] blocks, in double brackets";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        Vec::of(value).map(Self)
+    }
+}
+
+/// A peer: a block of the file, or a file of `peers.d`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawPeer {
+    pub name: Entry<String>,
+    pub public_key: Entry<String>,
+    pub preshared_key: Entry<String>,
+    pub preshared_key_file: Entry<String>,
+    pub allowed_ips: Entry<Vec<Entry<String>>>,
+    pub endpoint: Entry<String>,
+    pub persistent_keepalive: Entry<i64>,
+    #[serde(flatten)]
+    pub unknown: Table,
+}
+
+impl Section for RawPeer {}
+
+/// Reads a file's text. Only bad syntax ends here: wrong shapes and unknown keys travel on inside the result.
+pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map_or_else(|| "the file".to_owned(), |span| position(text, span.start));
         let literal = error.span().and_then(|span| text.get(span)).unwrap_or_default();
@@ -281,7 +368,7 @@ pub(super) fn parse(text: &str) -> Result<RawConfig, Vec<Problem>> {
         } else {
             error.message().trim_end().replace('\n', ", ")
         };
-        vec![Problem::new(at, reason)]
+        Problem::new(at, reason)
     })
 }
 

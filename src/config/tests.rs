@@ -3,9 +3,50 @@ mod example;
 mod files;
 mod laws;
 mod loading;
+mod tunnel;
 mod values;
 
+use std::collections::BTreeMap;
+
 use super::*;
+
+/// Files of a test, by path. Those below `peers.d` are the peers.
+#[derive(Debug, Default)]
+struct InMemory(BTreeMap<PathBuf, String>);
+
+impl<'a> FromIterator<(&'a str, &'a str)> for InMemory {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(files: I) -> Self {
+        Self(files.into_iter().map(|(path, text)| (path.into(), text.to_owned())).collect())
+    }
+}
+
+impl Files for InMemory {
+    fn read(&self, path: &Path) -> Result<Text, Unreadable> {
+        let text = self.0.get(path).ok_or_else(|| std::io::Error::from_raw_os_error(2))?;
+        Ok(Text { text: text.clone().into(), readable_by_all: path.ends_with("open-to-all") })
+    }
+
+    fn peers(&self) -> std::io::Result<Vec<PathBuf>> {
+        Ok(self.0.keys().filter(|path| path.starts_with("peers.d")).cloned().collect())
+    }
+}
+
+/// The tunnel of an empty section.
+fn tunnel() -> Wireguard {
+    Wireguard {
+        interface: "wg0".parse().unwrap(),
+        listen_port: 51820,
+        private_key: None,
+        private_key_file: "/var/lib/bastiond/wireguard.key".into(),
+        addresses: Vec::new(),
+        mtu: None,
+        fwmark: 0,
+        backend: Backend::Userspace,
+        full_tunnel: false,
+        snat: Snat::Auto,
+        peers: Vec::new(),
+    }
+}
 
 /// The configuration of an empty file in an empty environment, written out.
 fn defaults() -> Config {
@@ -32,6 +73,8 @@ fn defaults() -> Config {
             poll_interval: Duration::from_secs(20),
             network: None,
         },
+        wireguard: None,
+        warnings: Vec::new(),
     }
 }
 

@@ -99,6 +99,7 @@ pub async fn run(path: PathBuf, environment: Environment, config: Config, log_le
     let signals = Signals::listen().map_err(Error::Signals)?;
     // Listened to before the first look, so that nothing falls between the two.
     let events = KernelEvents::listen();
+    tell_warnings(&path, &config);
     let daemon = Daemon {
         path,
         gateway: Gateway::new(&environment),
@@ -290,6 +291,7 @@ impl Daemon {
         let due = match config::load(&self.path, &self.environment) {
             Ok(config) => {
                 tracing::info!(path = %self.path.display(), "the configuration is reloaded");
+                tell_warnings(&self.path, &config);
                 self.log_level.set(config.log.level);
                 if config.site.metadata_to_ask() != self.config.site.metadata_to_ask() {
                     let runtime = self.environment.runtime_directory();
@@ -391,6 +393,12 @@ fn tell_refusal(path: &Path, error: &config::Error) {
     tracing::error!(path = %path.display(), "the reload is refused, the old configuration is kept: {}", chain(error));
     for problem in error.problems() {
         tracing::error!(path = %path.display(), "{problem}");
+    }
+}
+
+fn tell_warnings(path: &Path, config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!(path = %path.display(), "{warning}");
     }
 }
 

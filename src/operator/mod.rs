@@ -57,6 +57,9 @@ fn with_or_without_daemon(
 fn check(path: &Path, environment: &Environment) -> ExitCode {
     match config::load(path, environment) {
         Ok(config) => {
+            for warning in &config.warnings {
+                eprintln!("bastionctl: warning: {warning}");
+            }
             if let Some(warning) = locks_caller_out(&config, std::env::var("SSH_CONNECTION").ok().as_deref()) {
                 eprintln!("bastionctl: {warning}");
             }

@@ -1,5 +1,6 @@
 //! The tunnel: one WireGuard interface, its peers, and the data plane that carries their packets.
 
 pub mod device;
+pub mod endpoint;
 pub mod key;
 mod syntax;

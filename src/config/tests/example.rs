@@ -14,6 +14,14 @@ fn uncommented() -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Keys that stand in another one's place.
+const ALTERNATIVES: [&str; 1] = ["preshared_key = "];
+
+fn without_alternatives(text: &str) -> String {
+    let stays = |line: &&str| !ALTERNATIVES.iter().any(|key| line.starts_with(key));
+    text.lines().filter(stays).collect::<Vec<_>>().join("\n")
+}
+
 /// Every key of a file, dotted, without the numbers of blocks.
 fn keys(text: &str) -> BTreeSet<String> {
     fn collect(section: &str, table: &toml::Table, keys: &mut BTreeSet<String>) {
@@ -52,7 +60,8 @@ fn the_example_documents_every_key_and_no_other() {
 
 #[test]
 fn every_key_with_a_default_is_in_force_in_the_example() {
-    let active: BTreeSet<String> = known().into_iter().filter(|key| !key.starts_with("site.private.")).collect();
+    let is_block = |key: &String| key.starts_with("site.private.") || key.starts_with("wireguard.");
+    let active: BTreeSet<String> = known().into_iter().filter(|key| !is_block(key)).collect();
     assert_eq!(keys(EXAMPLE), active);
 }
 
@@ -64,7 +73,36 @@ fn the_commented_part_of_the_example_is_right_too() {
         network_id: Some(NetworkId(1234)),
         ..link("enp7s0", "10.0.0.0/16")
     }];
-    assert_eq!(parse(&uncommented(), &Environment::default()), Ok(config));
+    let secret = "/etc/bastiond/ada.psk";
+    let files = [(secret, "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=\n")].into_iter().collect::<InMemory>();
+    let net = |text: &str| text.parse().unwrap();
+    config.wireguard = Some(Wireguard {
+        addresses: vec![net("10.100.0.1/24"), net("fd00:100::1/64")],
+        peers: vec![Peer {
+            name: Some("Ada's laptop".to_owned()),
+            public_key: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".parse().unwrap(),
+            preshared_key: Some("FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=".parse().unwrap()),
+            allowed_ips: vec![net("10.100.0.2/32"), net("fd00:100::2/128")],
+            endpoint: Some("vpn.example.org:51820".parse().unwrap()),
+            persistent_keepalive: Some(25),
+        }],
+        ..tunnel()
+    });
+    assert_eq!(parse_with(&without_alternatives(&uncommented()), &Environment::default(), &files), Ok(config));
+}
+
+#[test]
+fn what_the_example_says_of_the_tunnel_are_its_defaults() {
+    let wanted =
+        ["enabled", "interface", "listen_port", "private_key_file", "mtu", "fwmark", "backend", "full_tunnel", "snat"];
+    let uncommented = uncommented();
+    let of_the_tunnel = uncommented.lines().skip_while(|line| *line != "[wireguard]");
+    let of_the_tunnel = of_the_tunnel.take_while(|line| *line != "[[wireguard.peer]]");
+    let is_default = |line: &&str| wanted.iter().any(|key| line.starts_with(&format!("{key} = ")));
+    let lines: Vec<&str> = of_the_tunnel.filter(is_default).collect();
+    assert_eq!(lines.len(), wanted.len());
+    let config = parse(&format!("[wireguard]\n{}", lines.join("\n")), &Environment::default()).unwrap();
+    assert_eq!(config.wireguard, Some(tunnel()));
 }
 
 #[test]

@@ -47,6 +47,8 @@ fn good() -> Vec<(&'static str, Config)> {
         ("dotted-and-inline", dotted_and_inline()),
         ("limits", limits()),
         ("every-key", every_key()),
+        ("tunnel-off", tunnel_off()),
+        ("tunnel-alone", tunnel_alone()),
     ]
 }
 
@@ -107,6 +109,23 @@ fn limits() -> Config {
     config
 }
 
+fn tunnel_off() -> Config {
+    let mut config = defaults();
+    config.firewall.wireguard_port = None;
+    config
+}
+
+/// A section without a key.
+fn tunnel_alone() -> Config {
+    let mut config = defaults();
+    config.wireguard = Some(tunnel());
+    config.warnings = vec![Problem::new(
+        "wireguard.addresses",
+        "there are none, so peers cannot reach this server itself inside the tunnel",
+    )];
+    config
+}
+
 fn every_key() -> Config {
     Config {
         log: Log { level: tracing::Level::WARN },
@@ -142,5 +161,41 @@ fn every_key() -> Config {
             poll_interval: Duration::from_secs(90),
             network: None,
         },
+        wireguard: Some(every_key_of_the_tunnel()),
+        warnings: Vec::new(),
+    }
+}
+
+fn every_key_of_the_tunnel() -> Wireguard {
+    let net = |text: &str| text.parse().unwrap();
+    Wireguard {
+        interface: "wg-office".parse().unwrap(),
+        listen_port: 51821,
+        private_key: None,
+        private_key_file: "/run/secrets/wireguard".into(),
+        addresses: vec![net("10.100.0.1/24"), net("fd00:100::1/64")],
+        mtu: Some(1412),
+        fwmark: 0xca6c,
+        backend: Backend::Auto,
+        full_tunnel: true,
+        snat: Snat::Never,
+        peers: vec![
+            Peer {
+                name: Some("Ada's laptop".to_owned()),
+                public_key: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".parse().unwrap(),
+                preshared_key: Some("FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=".parse().unwrap()),
+                allowed_ips: vec![net("10.100.0.2/32"), net("fd00:100::2/128")],
+                endpoint: None,
+                persistent_keepalive: None,
+            },
+            Peer {
+                name: Some("office".to_owned()),
+                public_key: "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=".parse().unwrap(),
+                preshared_key: None,
+                allowed_ips: vec![net("10.100.0.3/32"), net("192.168.178.0/24")],
+                endpoint: Some("vpn.example.org:51820".parse().unwrap()),
+                persistent_keepalive: Some(25),
+            },
+        ],
     }
 }

@@ -51,7 +51,8 @@ fn what_cannot_be_read_is_an_error_with_its_path_and_cause() {
 #[test]
 fn a_file_too_large_is_refused_before_it_is_read_as_a_whole() {
     let (_directory, path) = file_with(&vec![b'#'; 20 * 1024 * 1024]);
-    let expected = |path: &Path| format!("the configuration {} has more than 4194304 bytes", path.display());
+    let expected =
+        |path: &Path| format!("cannot read the configuration {}: has more than 4194304 bytes", path.display());
     assert_eq!(refusal(&path), expected(&path));
     // A device tells no size and never ends.
     let endless = Path::new("/dev/zero");

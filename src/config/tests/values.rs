@@ -66,11 +66,12 @@ fn every_level_is_taken_by_its_name_in_small_letters_only() {
 fn every_known_key_is_known_to_its_section() {
     // No key takes a number with a fraction, so each must complain of it, under its own name.
     for key in KNOWN_KEYS {
-        let text = match key.strip_prefix("site.private.") {
-            Some(name) => format!("[[site.private]]\n{name} = 0.5"),
-            None => format!("{key} = 0.5"),
+        let blocks = ["site.private", "wireguard.peer"];
+        let block = blocks.iter().find_map(|block| Some((block, key.strip_prefix(block)?.strip_prefix('.')?)));
+        let (text, shown) = match block {
+            Some((block, name)) => (format!("[[{block}]]\n{name} = 0.5"), format!("{block}[0].{name}")),
+            None => (format!("{key} = 0.5"), (*key).to_owned()),
         };
-        let shown = key.replace("site.private.", "site.private[0].");
         let problems = problems_of(&text);
         let complaint = problems.iter().find(|problem| problem.starts_with(&format!("{shown}: expected ")));
         assert!(complaint.is_some_and(|problem| problem.ends_with(", found 0.5")), "{key}: {problems:?}");

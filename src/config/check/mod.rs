@@ -1,5 +1,9 @@
 //! From the file as it stands to a [`Config`], or to every [`Problem`] at once. The defaults are written here and nowhere else.
 
+mod keys;
+mod peers;
+mod wireguard;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -9,10 +13,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::findings::Findings;
 use super::raw::{
-    Entry, NumberOrAuto, PortOrClosed, PortsOrAuto, RawConfig, RawFirewall, RawHcloud, RawLog, RawNat, RawPrivateLink,
-    RawSite,
+    Entry, NumberOrAuto, PortAutoOrClosed, PortsOrAuto, RawConfig, RawFirewall, RawHcloud, RawLog, RawNat,
+    RawPrivateLink, RawSite,
 };
-use super::{Config, Environment, Firewall, Hcloud, Log, Nat, PrivateLink, Problem, Site, TokenSource};
+use super::{Config, Environment, Files, Firewall, Hcloud, Log, Nat, PrivateLink, Problem, Site, TokenSource};
 use crate::net::{InterfaceName, NetworkId, ServerId, overlap};
 
 /// Hetzner's public API (Hetzner API documentation, "Getting started").
@@ -20,8 +24,6 @@ const DEFAULT_ENDPOINT: &str = "https://api.hetzner.cloud/v1";
 /// The metadata service's link-local address (Hetzner documentation, "Server metadata").
 const DEFAULT_METADATA_ENDPOINT: &str = "http://169.254.169.254";
 const DEFAULT_TOKEN_FILE: &str = "/etc/bastiond/hcloud-token";
-/// The port that WireGuard's own documentation and most clients use.
-const DEFAULT_WIREGUARD_PORT: u16 = 51820;
 /// 180 calls an hour for each network: a twentieth of the 3600 that the whole project shares.
 const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(20);
 const POLL_INTERVAL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
@@ -32,18 +34,28 @@ const MAX_DESTINATIONS: usize = 100;
 /// Hetzner's public gateway: the API refuses routes that contain it.
 const HETZNER_PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
 
-pub(super) fn check(raw: RawConfig, environment: &Environment) -> Result<Config, Vec<Problem>> {
+/// What a configuration is checked with, beside its text.
+pub(super) struct Surroundings<'a, F> {
+    pub(super) environment: &'a Environment,
+    pub(super) files: &'a F,
+    /// Whether everybody on this server may read the file.
+    pub(super) readable_by_all: bool,
+}
+
+pub(super) fn check(raw: RawConfig, around: &Surroundings<'_, impl Files>) -> Result<Config, Vec<Problem>> {
     let mut found = Findings::default();
     found.unknown("", &raw.unknown);
-    let config = Config {
-        log: log(found.section("log", raw.log), &mut found),
-        site: site(found.section("site", raw.site), environment, &mut found),
-        nat: nat(found.section("nat", raw.nat), &mut found),
-        firewall: firewall(found.section("firewall", raw.firewall), &mut found),
-        hcloud: hcloud(found.section("hcloud", raw.hcloud), environment, &mut found),
-    };
+    let log = log(found.section("log", raw.log), &mut found);
+    let site = site(found.section("site", raw.site), around.environment, &mut found);
+    let nat = nat(found.section("nat", raw.nat), &mut found);
+    let (mut firewall, port) = firewall(found.section("firewall", raw.firewall), &mut found);
+    let tunnel = wireguard::section(raw.wireguard, port, &site, around, &mut found);
+    firewall.wireguard_port = tunnel.open_port;
+    let hcloud = hcloud(found.section("hcloud", raw.hcloud), around.environment, &mut found);
     if found.problems.is_empty() {
-        return Ok(config);
+        found.warnings.sort();
+        let Findings { warnings, .. } = found;
+        return Ok(Config { log, site, nat, firewall, hcloud, wireguard: tunnel.wireguard, warnings });
     }
     found.problems.sort();
     Err(found.problems)
@@ -170,7 +182,17 @@ fn nat(raw: RawNat, found: &mut Findings) -> Nat {
     Nat { random_ports: found.value("nat.random_ports", raw.random_ports).unwrap_or(true) }
 }
 
-fn firewall(raw: RawFirewall, found: &mut Findings) -> Firewall {
+/// What `firewall.wireguard_port` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OpenPort {
+    /// Whatever the tunnel listens on.
+    Auto,
+    Closed,
+    Port(u16),
+}
+
+/// The section, but for the tunnel's port, which the tunnel has a say in.
+fn firewall(raw: RawFirewall, found: &mut Findings) -> (Firewall, OpenPort) {
     found.unknown("firewall", &raw.unknown);
     let ssh_ports = match found.value("firewall.ssh_ports", raw.ssh_ports) {
         None | Some(PortsOrAuto::Auto) => None,
@@ -180,12 +202,14 @@ fn firewall(raw: RawFirewall, found: &mut Findings) -> Firewall {
         None => vec![everywhere_v4().into(), everywhere_v6().into()],
         Some(texts) => ssh_sources(texts, found),
     };
-    let wireguard_port = match found.value("firewall.wireguard_port", raw.wireguard_port) {
-        None => Some(DEFAULT_WIREGUARD_PORT),
-        Some(PortOrClosed::Closed) => None,
-        Some(PortOrClosed::Port(number)) => found.port("firewall.wireguard_port", number),
+    let port = match found.value("firewall.wireguard_port", raw.wireguard_port) {
+        None | Some(PortAutoOrClosed::Auto) => OpenPort::Auto,
+        Some(PortAutoOrClosed::Closed) => OpenPort::Closed,
+        Some(PortAutoOrClosed::Port(number)) => {
+            found.port("firewall.wireguard_port", number).map_or(OpenPort::Auto, OpenPort::Port)
+        }
     };
-    Firewall { ssh_ports, ssh_from, wireguard_port }
+    (Firewall { ssh_ports, ssh_from, wireguard_port: None }, port)
 }
 
 fn ssh_ports(numbers: Vec<Entry<i64>>, found: &mut Findings) -> BTreeSet<u16> {

@@ -1,0 +1,271 @@
+//! The tunnel: peers in files of their own, keys in files, ports that are one, and what is only warned of.
+
+use super::*;
+
+const ADA: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+const BOB: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
+// RFC 7748 section 6.1: Alice's private and public key.
+const PRIVATE: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+const PUBLIC: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
+
+/// A tunnel that nothing is to be said against, with `text` below it.
+fn with_address(text: &str) -> String {
+    format!("[wireguard]\naddresses = [\"10.100.0.1/24\"]\n{text}")
+}
+
+fn peer(key: &str, allowed_ip: &str) -> String {
+    format!("public_key = \"{key}\"\nallowed_ips = [\"{allowed_ip}\"]\n")
+}
+
+fn checked(text: &str, files: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let files = files.iter().copied().collect::<InMemory>();
+    parse_with(text, &Environment::default(), &files)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    checked(text, &[]).unwrap().warnings.iter().map(ToString::to_string).collect()
+}
+
+fn ports(text: &str) -> (Option<u16>, Option<u16>) {
+    let config = parse(text, &Environment::default()).unwrap();
+    (config.firewall.wireguard_port, config.wireguard.map(|tunnel| tunnel.listen_port))
+}
+
+#[test]
+fn the_firewall_opens_the_port_that_the_tunnel_listens_on() {
+    for (text, expected) in [
+        ("", (Some(51820), None)),
+        ("firewall.wireguard_port = \"auto\"", (Some(51820), None)),
+        ("firewall.wireguard_port = 4242", (Some(4242), None)),
+        ("firewall.wireguard_port = false", (None, None)),
+        ("[wireguard]", (Some(51820), Some(51820))),
+        ("wireguard.listen_port = 4242", (Some(4242), Some(4242))),
+        ("wireguard.listen_port = 4242\nfirewall.wireguard_port = 4242", (Some(4242), Some(4242))),
+        ("wireguard.listen_port = 4242\nfirewall.wireguard_port = false", (None, Some(4242))),
+        ("firewall.wireguard_port = 4242\n[wireguard]", (Some(4242), Some(4242))),
+        ("wireguard = { enabled = false, listen_port = 4242 }", (None, None)),
+        ("firewall.wireguard_port = 4242\nwireguard.enabled = false", (Some(4242), None)),
+    ] {
+        assert_eq!(ports(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_peer_may_stand_in_a_file_of_its_own_and_is_called_like_it() {
+    let files = [
+        ("peers.d/ada.toml", peer(ADA, "10.100.0.2")),
+        ("peers.d/zoe.toml", format!("name = \"Bob\"\n{}", peer(BOB, "10.100.0.3"))),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    let of = |name: &str, key: &str, address: &str| Peer {
+        name: Some(name.to_owned()),
+        public_key: key.parse().unwrap(),
+        preshared_key: None,
+        allowed_ips: vec![address.parse().unwrap()],
+        endpoint: None,
+        persistent_keepalive: None,
+    };
+    let expected =
+        Wireguard { peers: vec![of("ada", ADA, "10.100.0.2/32"), of("Bob", BOB, "10.100.0.3/32")], ..tunnel() };
+    assert_eq!(checked("", &files).unwrap().wireguard, Some(expected), "a peer is enough for a tunnel");
+    assert_eq!(checked("wireguard.enabled = false", &files).unwrap().wireguard, None);
+}
+
+#[test]
+fn what_is_wrong_in_a_peers_file_is_told_with_its_name_and_all_at_once() {
+    let ada = peer(ADA, "10.100.0.2");
+    let block = with_address(&format!("[[wireguard.peer]]\nname = \"bob\"\n{}", peer(BOB, "10.100.0.3")));
+    let files = [
+        ("peers.d/ada.toml", ada.as_str()),
+        ("peers.d/bob.toml", "allowed_ip = []\nendpoint = \"here\"\npersistent_keepalive = 0\n"),
+        ("peers.d/copy.toml", ada.as_str()),
+        ("peers.d/torn.toml", "public_key = \""),
+    ];
+    assert_eq!(
+        checked(&block, &files),
+        Err([
+            "peers.d/bob.toml: allowed_ip: unknown key; did you mean `wireguard.peer.allowed_ips`?",
+            "peers.d/bob.toml: endpoint: `here` is no endpoint (like 192.0.2.7:51820, [2001:db8::7]:51820 or \
+             vpn.example.org:51820)",
+            "peers.d/bob.toml: name: is also the name of wireguard.peer[0]",
+            "peers.d/bob.toml: persistent_keepalive: 0 is not between 1 and 65535 seconds; leave the key away for none",
+            "peers.d/bob.toml: public_key: is needed: `wg pubkey` makes it of the peer's private key",
+            "peers.d/copy.toml: allowed_ips[0]: 10.100.0.2/32 is also an allowed-ip of peers.d/ada.toml",
+            "peers.d/copy.toml: public_key: is also the key of peers.d/ada.toml",
+            "peers.d/torn.toml: line 1, column 15: invalid basic string, expected `\"`",
+        ]
+        .map(str::to_owned)
+        .to_vec())
+    );
+}
+
+#[test]
+fn the_private_key_is_the_named_files_or_the_credentials_or_that_of_the_state_directory() {
+    let state = ("/state/wireguard.key", PRIVATE);
+    let credential = ("/credentials/wireguard-private-key", PRIVATE);
+    let named = ("/srv/key", PRIVATE);
+    let written = "wireguard.private_key_file = \"/srv/key\"";
+    let environment = Environment {
+        credentials_directory: Some("/credentials".into()),
+        state_directory: Some("/state".into()),
+        ..Environment::default()
+    };
+    for (text, files, path, is_there) in [
+        ("[wireguard]", vec![], "/state/wireguard.key", false),
+        ("[wireguard]", vec![state], "/state/wireguard.key", true),
+        ("[wireguard]", vec![state, credential], "/credentials/wireguard-private-key", true),
+        (written, vec![state, credential, named], "/srv/key", true),
+        (written, vec![state, credential], "/srv/key", false),
+    ] {
+        let files = files.into_iter().collect::<InMemory>();
+        let tunnel = parse_with(text, &environment, &files).unwrap().wireguard.unwrap();
+        assert_eq!(tunnel.private_key_file, Path::new(path), "{text} {files:?}");
+        assert_eq!(tunnel.private_key.map(|key| key.public().to_string()), is_there.then(|| PUBLIC.to_owned()));
+    }
+}
+
+#[test]
+fn a_key_that_is_none_is_told_and_not_repeated() {
+    let secret = "c2VjcmV0";
+    let files = [("/srv/key", secret), ("/srv/psk", "")];
+    let text = format!(
+        "[wireguard]\nprivate_key_file = \"/srv/key\"\n[[wireguard.peer]]\npublic_key = \"{ADA}\"\npreshared_key = \"{secret}\"\n\
+         [[wireguard.peer]]\npublic_key = \"{BOB}\"\npreshared_key_file = \"/srv/psk\"\n\
+         [[wireguard.peer]]\npublic_key = \"{PUBLIC}\"\npreshared_key_file = \"/srv/gone\"\n"
+    );
+    let problems = checked(&text, &files).unwrap_err();
+    let no_key = "not a WireGuard key: 32 bytes are written as 44 characters of base64 that end in `=`, as `wg genkey` \
+                  prints them";
+    assert_eq!(
+        problems,
+        [
+            format!("wireguard.peer[0].preshared_key: {no_key}"),
+            format!("wireguard.peer[1].preshared_key_file: /srv/psk holds something else: {no_key}"),
+            "wireguard.peer[2].preshared_key_file: cannot read /srv/gone: No such file or directory (os error 2)"
+                .to_owned(),
+            format!("wireguard.private_key_file: /srv/key holds something else: {no_key}"),
+        ]
+    );
+    assert!(!problems.join("").contains(secret));
+}
+
+#[test]
+fn this_servers_own_key_is_no_peers() {
+    let files = [("/srv/key", PRIVATE)];
+    let text =
+        with_address(&format!("private_key_file = \"/srv/key\"\n[[wireguard.peer]]\n{}", peer(PUBLIC, "10.100.0.2")));
+    assert_eq!(checked(&text, &files), Err(vec!["wireguard.peer[0].public_key: is this server's own key".to_owned()]));
+}
+
+#[test]
+fn a_secret_that_everybody_may_read_is_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let key_file = directory.path().join("key");
+    std::fs::write(&key_file, PRIVATE).unwrap();
+    let text = format!(
+        "private_key_file = {key_file:?}\n[[wireguard.peer]]\npreshared_key = \"{PRIVATE}\"\n{}",
+        peer(ADA, "10.100.0.2")
+    );
+    std::fs::write(&path, with_address(&text)).unwrap();
+    let warned = |mode| -> Vec<String> {
+        use std::os::unix::fs::PermissionsExt;
+        for file in [&path, &key_file] {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        load(&path, &Environment::default()).unwrap().warnings.into_iter().map(|warning| warning.key).collect()
+    };
+    assert_eq!(warned(0o640), [""; 0]);
+    assert_eq!(warned(0o644), ["wireguard.peer[0].preshared_key", "wireguard.private_key_file"]);
+}
+
+#[test]
+fn editors_leftovers_beside_the_peers_are_no_peers() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    std::fs::write(&path, with_address("")).unwrap();
+    std::fs::create_dir(directory.path().join("peers.d")).unwrap();
+    for name in ["ada.toml", "ada.toml~", ".ada.toml", "README"] {
+        std::fs::write(directory.path().join("peers.d").join(name), peer(ADA, "10.100.0.2")).unwrap();
+    }
+    let names: Vec<_> =
+        load(&path, &Environment::default()).unwrap().wireguard.unwrap().peers.iter().map(Peer::label).collect();
+    assert_eq!(names, ["ada"]);
+}
+
+#[test]
+fn what_is_allowed_but_hardly_meant_is_warned_of() {
+    let with_peer = |allowed_ip: &str| {
+        let link = "[[site.private]]\ninterface = \"eth1\"\nnetwork = \"10.0.0.0/16\"\n";
+        with_address(&format!("[[wireguard.peer]]\n{}{link}", peer(ADA, allowed_ip)))
+    };
+    assert_eq!(warnings(&with_peer("10.100.0.2")), [""; 0]);
+    for (allowed_ip, warned) in [
+        ("10.100.0.0/24", "10.100.0.0/24 contains this server's own address 10.100.0.1"),
+        ("10.0.5.0/24", "10.0.5.0/24 lies inside of 10.0.0.0/16, site.private[0].network: its packets go to the peer"),
+        (
+            "10.0.0.0/15",
+            "10.0.0.0/15 contains 10.0.0.0/16, site.private[0].network: it is not routed into the tunnel, and what comes \
+             from it is dropped",
+        ),
+        (
+            "0.0.0.0/0",
+            "0.0.0.0/0 is everything: this server sends it nothing but what narrower allowed-ips name, and no route is made",
+        ),
+    ] {
+        assert_eq!(warnings(&with_peer(allowed_ip)), [format!("wireguard.peer[0].allowed_ips[0]: {warned}")]);
+    }
+    assert_eq!(
+        warnings(&with_address(&format!("[[wireguard.peer]]\npublic_key = \"{ADA}\""))),
+        ["wireguard.peer[0].allowed_ips: there are none, so nothing can be sent to or taken from this peer"]
+    );
+}
+
+#[test]
+fn an_mtu_is_one_that_every_host_can_live_with() {
+    let told = |mtu: u32, address: &str| {
+        problems_of(&format!("[wireguard]\nmtu = {mtu}\naddresses = [\"{address}\"]")).is_empty()
+    };
+    for (mtu, v4, v6) in [
+        (575, false, false),
+        (576, true, false),
+        (1279, true, false),
+        (1280, true, true),
+        (65455, true, true),
+        (65456, false, false),
+    ] {
+        assert_eq!((told(mtu, "10.100.0.1/24"), told(mtu, "fd00::1/64")), (v4, v6), "{mtu}");
+    }
+}
+
+#[test]
+fn ten_thousand_peers_are_checked_in_no_time() {
+    let block = |n: u32| {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&n.to_le_bytes());
+        let key = crate::wireguard::key::PublicKey(key);
+        let address = Ipv4Addr::from(0x0a64_0002 + n);
+        format!("[[wireguard.peer]]\npublic_key = \"{key}\"\nallowed_ips = [\"{address}\"]\n")
+    };
+    let peers = (0..10_000).map(block).collect::<Vec<_>>().concat();
+    let text = format!("[wireguard]\naddresses = [\"10.100.0.1/16\"]\n{peers}");
+    let started = std::time::Instant::now();
+    let tunnel = parse(&text, &Environment::default()).unwrap().wireguard.unwrap();
+    assert_eq!(
+        (tunnel.peers.len(), tunnel.sites(), tunnel.routed_v4()),
+        (10_000, vec![], vec!["10.100.0.0/16".parse().unwrap()])
+    );
+    // A tenth of it on an idle machine; what is quadratic takes minutes.
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[test]
+fn sites_are_what_lies_outside_of_the_tunnels_own_networks() {
+    let peers = [(ADA, "10.100.0.2"), (BOB, "192.168.178.0/24"), (PUBLIC, "0.0.0.0/0")]
+        .map(|(key, allowed_ip)| format!("[[wireguard.peer]]\n{}", peer(key, allowed_ip)));
+    let tunnel = checked(&with_address(&peers.join("")), &[]).unwrap().wireguard.unwrap();
+    assert_eq!(tunnel.sites(), ["192.168.178.0/24".parse::<IpNet>().unwrap()]);
+    let routed: Vec<String> = tunnel.routed_v4().iter().map(ToString::to_string).collect();
+    assert_eq!(routed, ["10.100.0.0/24", "192.168.178.0/24"]);
+}
