@@ -2,6 +2,7 @@
 //! ([`boringtun::noise::Tunn`]).
 
 pub mod checksum;
+pub mod coalesce;
 pub mod model;
 pub mod packet;
 pub mod segment;
