@@ -3,6 +3,7 @@
 
 pub mod checksum;
 pub mod coalesce;
+pub mod ecn;
 pub mod model;
 pub mod packet;
 pub mod segment;
