@@ -4,6 +4,7 @@
 pub mod checksum;
 pub mod coalesce;
 pub mod ecn;
+pub mod icmp;
 pub mod model;
 pub mod packet;
 pub mod segment;
