@@ -2,6 +2,9 @@
 //! ([`boringtun::noise::Tunn`]).
 
 pub mod checksum;
+pub mod coalesce;
+pub mod ecn;
+pub mod icmp;
 pub mod model;
 pub mod packet;
 pub mod segment;

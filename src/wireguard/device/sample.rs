@@ -3,13 +3,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use proptest::prelude::*;
+
 use super::packet::{
     GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, TCP, UDP, VIRTIO_NET_HDR_F_NEEDS_CSUM, VnetHeader,
 };
 
 pub(super) const FIN: u8 = 0x01;
+pub(super) const SYN: u8 = 0x02;
+pub(super) const RST: u8 = 0x04;
 pub(super) const PSH: u8 = 0x08;
 pub(super) const ACK: u8 = 0x10;
+pub(super) const URG: u8 = 0x20;
 pub(super) const ECE: u8 = 0x40;
 pub(super) const CWR: u8 = 0x80;
 
@@ -250,4 +255,24 @@ pub(super) fn split_naively(header: VnetHeader, packet: &[u8]) -> Vec<Vec<u8>> {
         segments.push(segment.bytes());
     }
     segments
+}
+
+/// Any packet with offload, and its segment size; at most 500 segments.
+pub(super) fn super_packet() -> impl Strategy<Value = (Sample, u16)> {
+    let ip = (any::<bool>(), any::<u8>(), any::<u8>(), any::<u16>(), any::<bool>(), 0..=10_usize);
+    let tcp = (any::<u32>(), any::<u32>(), any::<u8>(), any::<u16>(), 0..=10_usize);
+    (ip, any::<bool>(), tcp, 1..20_000_usize, 1..3000_u16, any::<usize>()).prop_map(
+        |((is_v4, tos, ttl, id, df, ip_options), is_tcp, tcp, len, gso_size, from)| {
+            let flow = if is_v4 { Flow::v4(1) } else { Flow::v6(1) };
+            let (seq, ack, flags, window, tcp_options) = tcp;
+            let base = if is_tcp { Sample::tcp(flow) } else { Sample::udp(flow) };
+            let ip_options = vec![1; ip_options * 4];
+            let tcp_options = counting(tcp_options * 4, from % 1000);
+            let payload = counting(len, from % 1000);
+            (
+                Sample { tos, ttl, id, df, ip_options, seq, ack, flags, window, tcp_options, payload, ..base },
+                gso_size.max(u16::try_from(len / 500 + 1).unwrap()),
+            )
+        },
+    )
 }

@@ -79,6 +79,7 @@ pub const fn padding(len: usize, mtu: usize) -> usize {
 /// Cuts `packet[..packet_len]`, which followed `header` in one read, into packets padded for an interface of this `mtu`.
 ///
 /// `packet` has at least [`SPARE`] bytes more than `packet_len`.
+#[inline]
 pub fn split(header: VnetHeader, packet: &mut [u8], packet_len: usize, mtu: usize) -> Result<Segments<'_>, Malformed> {
     if packet.len() < packet_len.saturating_add(SPARE) {
         return Err(Malformed::NoRoom);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wireguard::device::sample::{ACK, ECE, Flow, Sample, counting, naive_checksum, split_naively};
+use crate::wireguard::device::sample::{ACK, ECE, Flow, Sample, naive_checksum, split_naively, super_packet};
 
 /// All segments, each checked to be followed by zeroes only.
 fn cut(header: VnetHeader, packet: &[u8], mtu: usize) -> Result<Vec<Vec<u8>>, Malformed> {
@@ -183,25 +183,6 @@ fn what_cannot_be_cut_is_an_error() {
     let mut buffer = [packet.clone(), vec![0; SPARE - 1]].concat();
     assert_eq!(split(tcp, &mut buffer, packet.len(), 1420).unwrap_err(), Malformed::NoRoom);
     assert_eq!(split(tcp, &mut buffer, usize::MAX, 1420).unwrap_err(), Malformed::NoRoom);
-}
-
-fn super_packet() -> impl Strategy<Value = (Sample, u16)> {
-    let ip = (any::<bool>(), any::<u8>(), any::<u8>(), any::<u16>(), any::<bool>(), 0..=10_usize);
-    let tcp = (any::<u32>(), any::<u32>(), any::<u8>(), any::<u16>(), 0..=10_usize);
-    (ip, any::<bool>(), tcp, 1..20_000_usize, 1..3000_u16, any::<usize>()).prop_map(
-        |((is_v4, tos, ttl, id, df, ip_options), is_tcp, tcp, len, gso_size, from)| {
-            let flow = if is_v4 { Flow::v4(1) } else { Flow::v6(1) };
-            let (seq, ack, flags, window, tcp_options) = tcp;
-            let base = if is_tcp { Sample::tcp(flow) } else { Sample::udp(flow) };
-            let ip_options = vec![1; ip_options * 4];
-            let tcp_options = counting(tcp_options * 4, from % 1000);
-            let payload = counting(len, from % 1000);
-            (
-                Sample { tos, ttl, id, df, ip_options, seq, ack, flags, window, tcp_options, payload, ..base },
-                gso_size.max(u16::try_from(len / 500 + 1).unwrap()),
-            )
-        },
-    )
 }
 
 proptest! {
