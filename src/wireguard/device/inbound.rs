@@ -1,0 +1,213 @@
+//! From the outside to the inside: datagrams are received in runs, opened straight into one arena, joined to large packets
+//! again, and written to the TUN interface.
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+
+use super::clock::Now;
+use super::coalesce::{Coalescer, Offloads};
+use super::ecn;
+use super::message::{self, INITIATION_LEN, Kind};
+use super::outbound::Pumped;
+use super::packet;
+use super::peer::{Opened, Peer, State};
+use super::run::Runs;
+use super::shared::{Counters, HandshakeMessage, Shared};
+use super::table::Table;
+use super::transport::{Batch, Endpoint, RECEIVE_BUFFER, Receive, Received, Send, Tun};
+
+/// Opened packets that are gathered before they are written. Twice a receive buffer: what was just opened is still in the
+/// cache when it is written.
+const ARENA: usize = 2 * RECEIVE_BUFFER;
+/// Batches that are received before the caller may do something else.
+const BUDGET: usize = 16;
+/// So many messages are opened before a thread that waits for the same peer, in the other direction, gets its turn.
+const TURN: usize = 8;
+
+/// One thread's way from the outside to the inside.
+#[derive(Debug)]
+pub struct Inbound {
+    shared: Arc<Shared>,
+    batch: Batch,
+    opened: OpenedPackets,
+    /// Packets that waited for the session that a message has just confirmed.
+    runs: Runs,
+}
+
+/// Packets on their way to the inside.
+#[derive(Debug)]
+struct OpenedPackets {
+    arena: Box<[u8]>,
+    used: usize,
+    coalescer: Coalescer,
+}
+
+impl Inbound {
+    /// A way that has carried nothing yet, to an interface that takes large packets as said.
+    pub fn new(shared: Arc<Shared>, offloads: Offloads) -> Self {
+        Self {
+            shared,
+            batch: Batch::new(),
+            opened: OpenedPackets {
+                arena: vec![0; ARENA].into_boxed_slice(),
+                used: 0,
+                coalescer: Coalescer::new(offloads),
+            },
+            runs: Runs::new(),
+        }
+    }
+
+    /// Carries what is there.
+    ///
+    /// # Errors
+    /// What the socket says, but for `WouldBlock`.
+    pub fn pump(&mut self, from: &mut impl Receive, net: &impl Send, tun: &impl Tun, now: Now) -> io::Result<Pumped> {
+        for _ in 0..BUDGET {
+            match from.receive(&mut self.batch) {
+                Ok(()) => self.carry(net, tun, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Pumped::Dry),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Pumped::More)
+    }
+
+    fn carry(&mut self, net: &impl Send, tun: &impl Tun, now: Now) {
+        let Self { shared, batch, opened, runs } = self;
+        let mut received = batch.received().peekable();
+        while received.peek().is_some() {
+            {
+                let table = shared.table.read();
+                // What fits; then the locks are let go and it is written.
+                while let Some((bytes, from)) = received.next_if(|(bytes, _)| opened.used + bytes.len() <= ARENA) {
+                    open_all(shared, &table, bytes, from, opened, runs, now);
+                    if !runs.has_room() {
+                        break;
+                    }
+                }
+            }
+            runs.send(shared, net, false);
+            opened.write(shared, tun);
+        }
+    }
+}
+
+impl OpenedPackets {
+    fn write(&mut self, shared: &Shared, tun: &impl Tun) {
+        let Ok(()) = self.coalescer.flush(&mut self.arena, |slices| {
+            if let Err(error) = tun.write(slices) {
+                // The interface is down, or has no memory: the packet is lost, as on any link. What is fatal, reading tells.
+                tracing::trace!(%error, "a packet was not taken by the TUN interface");
+                Counters::count(&shared.counters.write_failed);
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+        self.used = 0;
+    }
+}
+
+/// Opens one receive buffer's datagrams.
+fn open_all(
+    shared: &Shared,
+    table: &Table,
+    bytes: &[u8],
+    from: &Received,
+    opened: &mut OpenedPackets,
+    runs: &mut Runs,
+    now: Now,
+) {
+    let mut current: Option<(&Arc<Peer>, MutexGuard<'_, State>)> = None;
+    let mut turn = 0;
+    for datagram in bytes.chunks(from.segment.max(1)) {
+        match message::kind(datagram) {
+            Some(Kind::Data) => {}
+            Some(_) => {
+                pass_on(shared, from, datagram);
+                continue;
+            }
+            None => {
+                Counters::count(&shared.counters.malformed_outside);
+                continue;
+            }
+        }
+        let Some(peer) = table.by_index(message::receiver(datagram)) else {
+            Counters::count(&shared.counters.malformed_outside);
+            continue;
+        };
+        if !current.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, peer)) {
+            // The former peer's lock goes before the next one's is taken: two at once could wait for each other.
+            drop(current.take());
+            current = Some((peer, peer.lock()));
+        }
+        let Some((_, state)) = &mut current else { continue };
+        if turn == TURN {
+            MutexGuard::bump(state);
+            turn = 0;
+        }
+        turn += 1;
+        open(shared, table, peer, state, datagram, from, opened, now);
+        if state.has_staged() {
+            flush_staged(peer, state, runs, now);
+        }
+    }
+}
+
+/// A handshake message goes to the thread that answers them.
+fn pass_on(shared: &Shared, from: &Received, datagram: &[u8]) {
+    let mut bytes = [0; INITIATION_LEN];
+    if let Some(place) = bytes.get_mut(..datagram.len()) {
+        place.copy_from_slice(datagram);
+        shared.call(HandshakeMessage { from: from.endpoint, len: datagram.len(), bytes });
+    }
+}
+
+/// Opens one data message into the arena and judges what it held.
+#[expect(clippy::too_many_arguments, reason = "the innermost step of a loop: each is a local of it")]
+#[inline]
+fn open(
+    shared: &Shared,
+    table: &Table,
+    peer: &Peer,
+    state: &mut State,
+    datagram: &[u8],
+    from: &Received,
+    opened: &mut OpenedPackets,
+    now: Now,
+) {
+    let start = opened.used;
+    let Some(place) = opened.arena.get_mut(start..start + datagram.len()) else { return };
+    let len = match state.open(&from.endpoint, datagram, place, now) {
+        Ok(Opened::Packet(len)) => len,
+        Ok(Opened::Keepalive) => return,
+        Err(_) => {
+            Counters::count(&shared.counters.rejected);
+            return;
+        }
+    };
+    let packet = &mut place[..len];
+    let may_speak = packet::source(packet).is_some_and(|source| table.may_speak_from(peer, source));
+    if !may_speak || ecn::decapsulate(packet, from.tos) == ecn::Verdict::Drop {
+        Counters::count(if may_speak { &shared.counters.rejected } else { &shared.counters.spoofed });
+        return;
+    }
+    opened.used = start + len;
+    opened.coalescer.add(&opened.arena, start..start + len);
+}
+
+/// What waited for a session goes now: this message confirmed it.
+#[cold]
+fn flush_staged(peer: &Peer, state: &mut State, runs: &mut Runs, now: Now) {
+    let Some(endpoint) = state.endpoint() else { return };
+    staged(peer, state, &endpoint, runs, now);
+}
+
+/// Adds the packets of a peer that waited for a session to the runs, as many as there is room for.
+pub fn staged(peer: &Peer, state: &mut State, endpoint: &Endpoint, runs: &mut Runs, now: Now) {
+    let mut message = vec![0; super::transport::MAX_RUN];
+    while runs.has_room() {
+        let Some(len) = state.next_staged(&mut message, now) else { break };
+        runs.add(endpoint, peer.slot, &message[..len]);
+    }
+}

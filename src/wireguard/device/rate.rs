@@ -1,0 +1,96 @@
+//! How often one source may start a handshake while the interface is under load.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Handshakes a second and source (kernel: `PACKETS_PER_SECOND`, drivers/net/wireguard/ratelimiter.c).
+const PER_SECOND: u32 = 20;
+/// Handshakes at once (kernel: `PACKETS_BURSTABLE`).
+const BURST: u32 = 5;
+/// Sources that are remembered. Beyond, nobody new is admitted until the old ones are forgotten, which takes a second.
+const SOURCES: usize = 8192;
+const COST: Duration = Duration::from_nanos(1_000_000_000 / PER_SECOND as u64);
+
+/// Who asked lately, by address or, in IPv6, by network of 64 bits: whoever has one has them all.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    /// For each, when its bucket will be full again (the generic cell rate algorithm).
+    full_at: HashMap<IpAddr, Duration>,
+}
+
+impl Sources {
+    /// Nobody has asked yet.
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether one more of this source is let in; it is counted if so.
+    pub(super) fn admit(&mut self, address: IpAddr, now: Duration) -> bool {
+        let source = source(address);
+        if self.full_at.len() >= SOURCES && !self.full_at.contains_key(&source) {
+            return false;
+        }
+        let full_at = self.full_at.entry(source).or_insert(now);
+        let next = (*full_at).max(now) + COST;
+        let admitted = next <= now + COST * BURST;
+        if admitted {
+            *full_at = next;
+        }
+        admitted
+    }
+
+    /// Forgets those whose bucket is full.
+    pub(super) fn forget_old(&mut self, now: Duration) {
+        self.full_at.retain(|_, full_at| *full_at > now);
+    }
+}
+
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admitted(sources: &mut Sources, address: &str, times: usize, now: Duration) -> usize {
+        (0..times).filter(|_| sources.admit(address.parse().unwrap(), now)).count()
+    }
+
+    #[test]
+    fn a_source_has_five_at_once_and_twenty_a_second() {
+        let mut sources = Sources::new();
+        let start = Duration::from_secs(9);
+        assert_eq!(admitted(&mut sources, "203.0.113.9", 100, start), 5);
+        assert_eq!(admitted(&mut sources, "203.0.113.10", 100, start), 5);
+        let second: usize = (1..=100)
+            .map(|step| admitted(&mut sources, "203.0.113.9", 10, start + Duration::from_millis(step * 10)))
+            .sum();
+        assert_eq!(second, 20);
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one_source() {
+        let mut sources = Sources::new();
+        let total: usize =
+            (0..50).map(|host| admitted(&mut sources, &format!("2001:db8::{host:x}"), 1, Duration::ZERO)).sum();
+        assert_eq!(total, 5);
+        assert_eq!(admitted(&mut sources, "2001:db8:0:1::1", 1, Duration::ZERO), 1);
+    }
+
+    #[test]
+    fn no_flood_of_addresses_takes_more_memory_than_there_is_for_it() {
+        let mut sources = Sources::new();
+        for host in 0..20_000_u32 {
+            sources.admit(IpAddr::V4((0x0b00_0000 + host).into()), Duration::ZERO);
+        }
+        assert_eq!(sources.full_at.len(), SOURCES);
+        sources.forget_old(Duration::from_secs(1));
+        assert_eq!(sources.full_at.len(), 0);
+        assert_eq!(admitted(&mut sources, "203.0.113.9", 1, Duration::from_secs(1)), 1);
+    }
+}

@@ -1,0 +1,317 @@
+//! The kernel's UDP sockets: the way to the outside. One of each address family; one such pair a queue.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
+use nix::{getsockopt_impl, libc, sockopt_impl};
+
+use super::control::{Incoming, Outgoing};
+use super::sys::{self, Headers};
+use super::transport::{Batch, Endpoint, RECEIVE_BATCH, Receive, Received, Run, Send, Sent};
+
+/// Bytes of datagrams that may wait in the kernel for either direction: a tenth of a second at a few Gbit/s.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// How often another port is tried when IPv6 has the one taken that the kernel chose for IPv4.
+const PORT_ATTEMPTS: usize = 16;
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The port cannot be bound.
+    #[error("cannot bind UDP port {port}")]
+    Bind {
+        /// The port; 0 is any.
+        port: u16,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Neither family of addresses is there.
+    #[error("this host has neither IPv4 nor IPv6")]
+    NoFamily,
+    /// A socket option was refused.
+    #[error("cannot set {option} on the UDP socket")]
+    Option {
+        /// Which.
+        option: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The error number that says it best to a program.
+    pub fn errno(&self) -> nix::errno::Errno {
+        match self {
+            Self::Bind { source, .. } | Self::Option { source, .. } => {
+                nix::errno::Errno::from_raw(source.raw_os_error().unwrap_or(libc::EIO))
+            }
+            Self::NoFamily => nix::errno::Errno::EAFNOSUPPORT,
+        }
+    }
+}
+
+/// What the kernel does for the sockets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; none excludes another")]
+pub struct UdpFeatures {
+    /// One send may carry many datagrams (`UDP_SEGMENT`).
+    pub gso: bool,
+    /// One receive may bring many datagrams (`UDP_GRO`).
+    pub gro: bool,
+    /// There is a socket for IPv4.
+    pub v4: bool,
+    /// There is a socket for IPv6.
+    pub v6: bool,
+}
+
+/// A socket of each family on one port.
+#[derive(Debug)]
+pub struct UdpPair {
+    v4: Option<UdpSocket>,
+    v6: Option<UdpSocket>,
+    port: u16,
+    gso: AtomicBool,
+    gro: bool,
+}
+
+impl UdpPair {
+    /// Binds so many pairs to one port (0: any); the kernel keeps each peer with one of them.
+    pub fn bind(port: u16, fwmark: u32, pairs: usize) -> Result<Vec<Arc<Self>>, Error> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let bound = Self::bind_once(port, fwmark, pairs);
+            let retry = matches!(&bound, Err(Error::Bind { source, .. }) if source.kind() == io::ErrorKind::AddrInUse);
+            if port != 0 || !retry || attempt == PORT_ATTEMPTS {
+                return bound;
+            }
+        }
+    }
+
+    fn bind_once(port: u16, fwmark: u32, pairs: usize) -> Result<Vec<Arc<Self>>, Error> {
+        let mut bound = vec![Self::open(port, fwmark, pairs > 1)?];
+        let port = bound[0].port;
+        for _ in 1..pairs {
+            bound.push(Self::open(port, fwmark, true)?);
+        }
+        Ok(bound.into_iter().map(Arc::new).collect())
+    }
+
+    fn open(port: u16, fwmark: u32, shared: bool) -> Result<Self, Error> {
+        let v4 = open_socket(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), fwmark, shared)?;
+        let port = v4.as_ref().and_then(|socket| socket.local_addr().ok()).map_or(port, |address| address.port());
+        let v6 = open_socket(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), fwmark, shared)?;
+        Self::of(v4, v6)
+    }
+
+    /// Takes over sockets that this process's former self bound.
+    pub fn adopt(sockets: Vec<OwnedFd>) -> Result<Self, Error> {
+        let (mut v4, mut v6) = (None, None);
+        for socket in sockets.into_iter().map(UdpSocket::from) {
+            match socket.local_addr() {
+                Ok(SocketAddr::V4(_)) => v4 = Some(socket),
+                Ok(SocketAddr::V6(_)) => v6 = Some(socket),
+                Err(source) => return Err(Error::Bind { port: 0, source }),
+            }
+        }
+        Self::of(v4, v6)
+    }
+
+    fn of(v4: Option<UdpSocket>, v6: Option<UdpSocket>) -> Result<Self, Error> {
+        let sockets: Vec<&UdpSocket> = v4.iter().chain(&v6).collect();
+        let port = match sockets.first() {
+            Some(first) => first.local_addr().map_err(|source| Error::Bind { port: 0, source })?.port(),
+            None => return Err(Error::NoFamily),
+        };
+        // Setting no segment size changes nothing and shows whether the kernel knows the option.
+        let gso = sockets.iter().all(|socket| socket::setsockopt(*socket, sockopt::UdpGsoSegment, &0).is_ok());
+        let gro = sockets.iter().all(|socket| socket::setsockopt(*socket, sockopt::UdpGroSegment, &true).is_ok());
+        Ok(Self { v4, v6, port, gso: AtomicBool::new(gso), gro })
+    }
+
+    /// The port that the sockets are bound to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What the kernel does for these sockets, as far as it is known by now.
+    pub fn features(&self) -> UdpFeatures {
+        UdpFeatures {
+            gso: self.gso.load(Ordering::Relaxed),
+            gro: self.gro,
+            v4: self.v4.is_some(),
+            v6: self.v6.is_some(),
+        }
+    }
+
+    /// Changes the mark of what is sent.
+    pub fn set_fwmark(&self, fwmark: u32) -> Result<(), Error> {
+        self.sockets().try_for_each(|socket| set_mark(socket, fwmark))
+    }
+
+    /// The sockets, to be waited for or handed over.
+    pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.v4.iter().chain(&self.v6)
+    }
+
+    fn socket_for(&self, address: &SocketAddr) -> io::Result<&UdpSocket> {
+        let socket = if address.is_ipv4() { &self.v4 } else { &self.v6 };
+        socket.as_ref().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+    }
+}
+
+/// `None` where the kernel does not have this family.
+fn open_socket(address: SocketAddr, fwmark: u32, shared: bool) -> Result<Option<UdpSocket>, Error> {
+    let bind = |source| Error::Bind { port: address.port(), source };
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = match socket::socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None) {
+        Ok(socket) => socket,
+        Err(nix::errno::Errno::EAFNOSUPPORT) => return Ok(None),
+        Err(error) => return Err(bind(error.into())),
+    };
+    let option = |option| move |error: nix::errno::Errno| Error::Option { option, source: error.into() };
+    if address.is_ipv4() {
+        socket::setsockopt(&socket, sockopt::Ipv4PacketInfo, &true).map_err(option("IP_PKTINFO"))?;
+        socket::setsockopt(&socket, sockopt::IpRecvTos, &true).map_err(option("IP_RECVTOS"))?;
+    } else {
+        socket::setsockopt(&socket, sockopt::Ipv6V6Only, &true).map_err(option("IPV6_V6ONLY"))?;
+        socket::setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true).map_err(option("IPV6_RECVPKTINFO"))?;
+        socket::setsockopt(&socket, sockopt::Ipv6RecvTClass, &true).map_err(option("IPV6_RECVTCLASS"))?;
+    }
+    if shared {
+        socket::setsockopt(&socket, sockopt::ReusePort, &true).map_err(option("SO_REUSEPORT"))?;
+    }
+    enlarge_buffers(&socket);
+    if fwmark != 0 {
+        set_mark(&socket, fwmark)?;
+    }
+    match socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) => Ok(Some(UdpSocket::from(socket))),
+        // IPv6 is compiled in, but switched off.
+        Err(nix::errno::Errno::EADDRNOTAVAIL) if address.is_ipv6() => Ok(None),
+        Err(error) => Err(bind(error.into())),
+    }
+}
+
+/// As large as asked with `CAP_NET_ADMIN`, as large as the sysctls allow without. Nothing depends on it but bursts.
+fn enlarge_buffers(socket: &OwnedFd) {
+    if socket::setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_err() {
+        let _ = socket::setsockopt(socket, sockopt::RcvBuf, &SOCKET_BUFFER);
+    }
+    if socket::setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
+        let _ = socket::setsockopt(socket, sockopt::SndBuf, &SOCKET_BUFFER);
+    }
+}
+
+fn set_mark(socket: &impl AsFd, fwmark: u32) -> Result<(), Error> {
+    socket::setsockopt(socket, sockopt::Mark, &fwmark)
+        .map_err(|error| Error::Option { option: "SO_MARK", source: error.into() })
+}
+
+impl Send for UdpPair {
+    fn send(&self, run: &Run<'_>) -> io::Result<Sent> {
+        let socket = self.socket_for(&run.endpoint.address)?.as_fd();
+        let many = run.bytes.len() > run.segment;
+        if !many || self.gso.load(Ordering::Relaxed) {
+            let refused = match send_whole(socket, run, run.endpoint.local) {
+                Ok(()) => return Ok(Sent::Whole),
+                Err(error) => error,
+            };
+            // ip(7): the source address is not, or no more, one of ours.
+            if run.endpoint.local.is_some() && send_whole(socket, run, None).is_ok() {
+                return Ok(Sent::FromElsewhere);
+            }
+            if !many {
+                return Err(refused);
+            }
+            if refused.raw_os_error() == Some(libc::EIO) && self.gso.swap(false, Ordering::Relaxed) {
+                // udp(7): the outgoing interface cannot checksum, which segmentation needs.
+                tracing::info!(
+                    "a network interface takes no UDP segmentation: datagrams are sent one by one from now on"
+                );
+            }
+        }
+        let result = send_singly(socket, run);
+        if self.gso.load(Ordering::Relaxed) { result.map(|()| Sent::Fragmented) } else { result.map(|()| Sent::Whole) }
+    }
+
+    fn path_mtu(&self, endpoint: &Endpoint) -> Option<usize> {
+        let family = if endpoint.address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let probe = socket::socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
+        if let Ok(mark) = socket::getsockopt(self.sockets().next()?, sockopt::Mark) {
+            if mark != 0 {
+                socket::setsockopt(&probe, sockopt::Mark, &mark).ok()?;
+            }
+        }
+        // Nothing is sent: connecting asks for the route.
+        socket::connect(probe.as_raw_fd(), &SockaddrStorage::from(endpoint.address)).ok()?;
+        let mtu = if endpoint.address.is_ipv4() {
+            socket::getsockopt(&probe, sockopt::IpMtu).ok()?
+        } else {
+            socket::getsockopt(&probe, Ipv6Mtu).ok()?
+        };
+        usize::try_from(mtu).ok()
+    }
+}
+
+sockopt_impl!(
+    /// The path MTU of a connected IPv6 socket (ipv6(7)).
+    Ipv6Mtu,
+    GetOnly,
+    libc::IPPROTO_IPV6,
+    libc::IPV6_MTU,
+    libc::c_int
+);
+
+fn send_whole(socket: BorrowedFd<'_>, run: &Run<'_>, local: Option<IpAddr>) -> io::Result<()> {
+    let segment = if run.bytes.len() > run.segment { u16::try_from(run.segment).ok() } else { None };
+    let control = Outgoing::new(run.endpoint.address.is_ipv4(), segment, run.tos, local);
+    sys::send_message(socket, &run.endpoint.address, run.bytes, control.as_bytes())
+}
+
+/// One by one: slower, and the kernel fragments what the path does not take.
+fn send_singly(socket: BorrowedFd<'_>, run: &Run<'_>) -> io::Result<()> {
+    let control = Outgoing::new(run.endpoint.address.is_ipv4(), None, run.tos, run.endpoint.local);
+    run.bytes
+        .chunks(run.segment.max(1))
+        .try_for_each(|datagram| sys::send_message(socket, &run.endpoint.address, datagram, control.as_bytes()))
+}
+
+/// One thread's receiving side of a socket.
+pub struct UdpReceiver<'a> {
+    socket: &'a UdpSocket,
+    headers: Headers,
+}
+
+impl<'a> UdpReceiver<'a> {
+    /// A receiver of this socket.
+    pub fn new(socket: &'a UdpSocket) -> Self {
+        Self { socket, headers: Headers::new(RECEIVE_BATCH) }
+    }
+}
+
+impl Receive for UdpReceiver<'_> {
+    fn receive(&mut self, batch: &mut Batch) -> io::Result<()> {
+        let (buffers, received) = batch.refill();
+        sys::receive_messages(self.socket.as_fd(), buffers, &mut self.headers)?;
+        received.extend(self.headers.arrived().map(|arrived| {
+            let incoming = Incoming::parse(arrived.control);
+            let address = arrived.from.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+            // What was cut off cannot be authentic.
+            let len = if arrived.truncated || arrived.from.is_none() { 0 } else { arrived.len };
+            Received {
+                endpoint: Endpoint { address, local: incoming.local },
+                len,
+                segment: incoming.segment.filter(|size| *size > 0).unwrap_or(len.max(1)),
+                tos: incoming.tos,
+            }
+        }));
+        Ok(())
+    }
+}
