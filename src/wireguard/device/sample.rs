@@ -85,6 +85,15 @@ impl Sample {
         Self { payload: counting(len, 0), ..self }
     }
 
+    /// The same length with a payload over which UDP's checksum would be 0, and is sent as 0xffff.
+    pub(super) fn with_zero_checksum(mut self) -> Self {
+        self.payload[..2].fill(0);
+        let at = self.bytes().len() - self.payload.len() - 2;
+        let checksum = [self.bytes()[at], self.bytes()[at + 1]];
+        self.payload[..2].copy_from_slice(&checksum);
+        self
+    }
+
     fn transport_header(&self) -> Vec<u8> {
         let mut header = [self.flow.ports.0.to_be_bytes(), self.flow.ports.1.to_be_bytes()].concat();
         if self.protocol == UDP {

@@ -51,10 +51,7 @@ fn an_unfinished_checksum_is_finished() {
 
 #[test]
 fn an_unfinished_udp_checksum_never_becomes_none() {
-    // A payload that brings the sum to 0xffff.
-    let mut sample = Sample { payload: vec![0, 0], ..Sample::udp(Flow::v4(1)) };
-    let rest = u16::from_be_bytes([sample.bytes()[26], sample.bytes()[27]]);
-    sample.payload = rest.to_be_bytes().to_vec();
+    let sample = Sample::udp(Flow::v4(1)).with_payload(2).with_zero_checksum();
     for gso_type in [GSO_NONE, GSO_UDP_L4] {
         let (header, packet) = sample.offloaded(2);
         let segments = cut(VnetHeader { gso_type, ..header }, &packet, 1420).unwrap();
@@ -108,6 +105,26 @@ fn extension_headers_are_repeated() {
     let expected: Vec<_> =
         split_naively(VnetHeader { csum_start: 40, ..header }, &plain).iter().map(|one| extend(one)).collect();
     assert_eq!(cut(header, &extend(&plain), 1420), Ok(expected));
+}
+
+#[test]
+fn headers_that_no_segment_could_repeat_are_an_error() {
+    let extended = |extension: &[u8]| {
+        let (header, plain) = Sample::udp(Flow::v6(1)).with_payload(250).offloaded(100);
+        let mut packet = [&plain[..40], extension, &plain[40..]].concat();
+        packet[6] = if extension[2] == 0 { 43 } else { 60 };
+        let payload_len = u16::try_from(packet.len() - 40).unwrap();
+        packet[4..6].copy_from_slice(&payload_len.to_be_bytes());
+        let csum_start = header.csum_start + u16::try_from(extension.len()).unwrap();
+        cut(VnetHeader { csum_start, ..header }, &packet, 1420).map(|segments| segments.len())
+    };
+    // A routing header that still leads elsewhere: the pseudo-header has an address that is not in place.
+    assert_eq!(extended(&[UDP, 0, 0, 1, 0, 0, 0, 0]), Err(Malformed::Headers));
+    assert_eq!(extended(&[UDP, 0, 0, 0, 0, 0, 0, 0]), Ok(3));
+    // 40 bytes of IPv6 and 8 of UDP leave room for 144.
+    let options = |len: u8| [&[UDP, len / 8 - 1, 1, len - 4][..], &vec![0; usize::from(len) - 4]].concat();
+    assert_eq!(extended(&options(144)), Ok(3));
+    assert_eq!(extended(&options(152)), Err(Malformed::Headers));
 }
 
 #[test]
