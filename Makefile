@@ -10,6 +10,7 @@ check: ## format and lints: what CI runs before the tests
 	@bash -c '. scripts/setup test && \
 		cargo fmt --all --check && \
 		cargo clippy --workspace --all-targets --locked -- -D warnings && \
+		cargo clippy -p bastiond --lib --tests --features virtual-clock --locked -- -D warnings && \
 		RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet && \
 		scripts/check-shell'
 

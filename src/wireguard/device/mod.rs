@@ -9,7 +9,7 @@
 //!
 //! Each direction of each queue is one thread that takes a packet from end to end: nothing is handed from thread to thread, so
 //! the order within a flow is kept and no queue grows. The kernel keeps a flow on one TUN queue and a peer on one socket.
-//! [`transport`] is the seam to the world..
+//! [`transport`] is the seam to the world, [`memory`] a world for tests.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -34,6 +34,7 @@ pub mod ecn;
 pub mod icmp;
 pub mod identity;
 pub mod inbound;
+pub mod memory;
 pub mod message;
 pub mod model;
 pub mod outbound;
@@ -54,8 +55,10 @@ pub mod udp;
 
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod tests;
 
-#[cfg(all(feature = "virtual-clock", not(test)))]
+#[cfg(all(feature = "virtual-clock", not(any(test, clippy))))]
 compile_error!("virtual-clock is for unit tests: with it the protocol's timers never run");
 
 pub use sys::inherited;

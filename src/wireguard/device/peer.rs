@@ -19,6 +19,10 @@ use crate::wireguard::key::{PresharedKey, PublicKey};
 const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 /// After so many messages a session carries nothing more (WireGuard's Reject-After-Messages, 2^64 - 2^13 - 1).
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+/// Whoever sent a packet hears of us after so long at the latest: WireGuard's Keepalive-Timeout.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// After so long without an answer a new handshake is started: WireGuard's Keepalive-Timeout and Rekey-Timeout together.
+const SILENCE: Duration = Duration::from_secs(15);
 /// A peer's handshake initiations that come closer together than this are dropped (kernel: `INITIATIONS_PER_SECOND`, 50).
 const INITIATION_INTERVAL: Duration = Duration::from_millis(20);
 /// How long the session of a former preshared key still opens packets that are on their way, once the next one stands.
@@ -67,8 +71,12 @@ pub struct State {
     pub(super) ticking: bool,
     removed: bool,
     last_initiation: Option<Duration>,
+    /// When a packet was sent that nothing authentic has followed yet.
+    unanswered_since: Option<Duration>,
     /// When an authenticated message last went either way.
     last_traversal: Duration,
+    /// When a packet came that nothing was sent after yet.
+    owing_since: Option<Duration>,
     last_handshake: Option<SystemTime>,
     rx_bytes: u64,
     tx_bytes: u64,
@@ -287,6 +295,9 @@ impl State {
         if counter >= REJECT_AFTER_MESSAGES {
             return Sealed::Exhausted;
         }
+        if !packet.is_empty() && self.unanswered_since.is_none() {
+            self.unanswered_since = Some(now.elapsed);
+        }
         self.sent(len, now);
         Sealed::Message(len)
     }
@@ -323,6 +334,9 @@ impl State {
             self.established(now);
         }
         self.heard(from, datagram.len(), now);
+        if opened != Opened::Keepalive && self.owing_since.is_none() {
+            self.owing_since = Some(now.elapsed);
+        }
         Ok(opened)
     }
 
@@ -397,6 +411,15 @@ impl State {
         }
     }
 
+    /// The initiation that the timers would send next, now.
+    #[cfg(test)]
+    pub(super) fn retry(&mut self, out: &mut [u8]) -> Option<usize> {
+        match self.tunn.as_mut()?.format_handshake_initiation(out, true) {
+            TunnResult::WriteToNetwork(initiation) => Some(initiation.len()),
+            _ => None,
+        }
+    }
+
     /// Whether packets wait for a session.
     #[inline]
     pub fn has_staged(&self) -> bool {
@@ -433,7 +456,8 @@ impl State {
                 _ => {}
             }
         }
-        if ticked.message.is_none() && (handshake_wanted || std::mem::replace(&mut self.rekey_due, false)) {
+        let wanted = handshake_wanted | std::mem::take(&mut self.rekey_due) | self.is_unanswered(now);
+        if ticked.message.is_none() && wanted {
             ticked.message = self.initiate(out, now);
         } else if let Some(len) = ticked.message {
             self.sent(len, now);
@@ -448,6 +472,16 @@ impl State {
         ticked
     }
 
+    /// Whether the peer has been silent for so long that it may have forgotten the session. The core asks itself the same, but
+    /// stamps both events with its last tick, and takes no silence from two that fall into one.
+    fn is_unanswered(&mut self, now: Now) -> bool {
+        let is = self.unanswered_since.is_some_and(|since| now.elapsed >= since + SILENCE);
+        if is {
+            self.unanswered_since = None;
+        }
+        is
+    }
+
     /// The retiring session's timers. It starts no handshake: that is the next one's to do, which knows the new preshared key.
     fn tick_retiring(&mut self, out: &mut [u8], now: Now) -> bool {
         let Some(old) = &mut self.retiring else { return false };
@@ -458,17 +492,29 @@ impl State {
         if self.stands && self.retires_at.is_none() {
             self.retires_at = Some(now.elapsed + RETIREMENT);
         }
+        // Once the next session stands, its own timers say when it is to be renewed.
+        let wants_handshake = wants_handshake && !self.stands;
         if is_over || self.retires_at.is_some_and(|at| now.elapsed >= at) {
             self.retiring = None;
         }
         wants_handshake
     }
 
+    /// The passive keepalive: whoever sent something hears of us within ten seconds. The core's own counts from what was last
+    /// sent, in ticks, and forgets a packet that came in the same tick.
+    fn is_owing(&self, now: Now) -> bool {
+        self.owing_since.is_some_and(|since| now.elapsed >= since + KEEPALIVE)
+    }
+
     /// The persistent keepalive: something went either way within the interval, or goes now.
-    fn keep_alive(&mut self, out: &mut [u8], now: Now) -> Option<usize> {
+    fn is_due(&self, now: Now) -> bool {
         let interval = Duration::from_secs(self.keepalive.into());
-        let due = self.last_traversal.is_zero() || now.elapsed >= self.last_traversal + interval;
-        if interval.is_zero() || self.endpoint.is_none() || self.tunn.is_none() || !due {
+        !interval.is_zero() && (self.last_traversal.is_zero() || now.elapsed >= self.last_traversal + interval)
+    }
+
+    fn keep_alive(&mut self, out: &mut [u8], now: Now) -> Option<usize> {
+        let due = self.is_due(now) || self.is_owing(now);
+        if self.endpoint.is_none() || self.tunn.is_none() || !due {
             return None;
         }
         // Also when nothing can be sent: the next attempt is an interval away.
@@ -491,6 +537,7 @@ impl State {
     fn heard(&mut self, from: &Endpoint, len: usize, now: Now) {
         self.rx_bytes += len as u64;
         self.last_traversal = now.elapsed;
+        self.unanswered_since = None;
         if self.endpoint.as_ref() != Some(from) && !self.removed {
             if self.endpoint.map(|known| known.address) == Some(from.address) {
                 self.endpoint = Some(*from);
@@ -504,5 +551,6 @@ impl State {
     fn sent(&mut self, len: usize, now: Now) {
         self.tx_bytes += len as u64;
         self.last_traversal = now.elapsed;
+        self.owing_since = None;
     }
 }

@@ -1,0 +1,6 @@
+//! Whole devices over a pretended wire: `talk` needs no clock, `time` turns one by hand.
+
+mod talk;
+#[cfg(feature = "virtual-clock")]
+mod time;
+mod world;
