@@ -2,5 +2,6 @@
 
 pub mod device;
 pub mod endpoint;
+pub mod file;
 pub mod key;
 mod syntax;

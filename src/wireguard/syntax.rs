@@ -32,9 +32,37 @@ pub(crate) fn prefix(text: &str) -> Option<IpNet> {
     interface_address(text).map(|net| net.trunc())
 }
 
+/// A value in a message: quoted, on one line. Nothing that is long enough to be a key, or most of one, is repeated.
+pub(crate) fn shown(value: &str) -> String {
+    // 20 characters of base64 are 120 bits; no number, address or port has as many in a row.
+    let is_secretive =
+        value.split(|c: char| !c.is_ascii_alphanumeric() && c != '+' && c != '/').any(|run| run.len() > 20);
+    match value.len() {
+        0 => "an empty value".to_owned(),
+        _ if is_secretive => "the value".to_owned(),
+        1..=80 => format!("`{}`", value.escape_debug()),
+        _ => format!("`{}…`", value.chars().take(80).collect::<String>().escape_debug()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_repeats_a_value_but_no_secret() {
+        for (value, expected) in [
+            ("2001:db8:1111:2222:3333:4444:5555:6666/128", "`2001:db8:1111:2222:3333:4444:5555:6666/128`"),
+            ("", "an empty value"),
+            ("\x1b[2J", "`\\u{1b}[2J`"),
+            ("yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=", "the value"),
+            ("= yAnz5TF+lXXJte14tji3z", "the value"),
+            ("5ecbe75ecbe75ecbe75ecbe7", "the value"),
+        ] {
+            assert_eq!(shown(value), expected);
+        }
+        assert_eq!(shown(&"é ".repeat(50)), format!("`{}…`", "é ".repeat(40)));
+    }
 
     #[test]
     fn a_number_has_digits_only() {

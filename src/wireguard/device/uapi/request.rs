@@ -1,6 +1,5 @@
 //! What clients ask: lines in, a [`Request`] out.
 
-use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6};
 
 use nix::errno::Errno;
@@ -8,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::wireguard::device::model::{AllowedIp, PeerUpdate, Update};
 use crate::wireguard::key::{LENGTH, PresharedKey, PrivateKey, PublicKey};
-use crate::wireguard::syntax::{decimal, mark, prefix};
+use crate::wireguard::syntax::{decimal, mark, prefix, shown};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,18 +49,18 @@ pub enum Reason {
     /// A key that nobody knows, or that does not belong there.
     #[error("{key} is no key of {}", if *.of_peer { "a peer" } else { "an interface, and no peer was named yet" })]
     UnknownKey {
-        /// The key.
-        key: Shown,
+        /// The key, fit to be shown.
+        key: String,
         /// Whether a peer was being described.
         of_peer: bool,
     },
     /// A value that its key cannot have.
-    #[error("{key}: {} is not {expected}", .value.as_ref().map_or("the value".to_owned(), Shown::to_string))]
+    #[error("{key}: {value} is not {expected}")]
     Value {
         /// The key.
         key: &'static str,
-        /// The value, where it is no secret.
-        value: Option<Shown>,
+        /// The value, fit to be shown.
+        value: String,
         /// What would be right.
         expected: &'static str,
     },
@@ -76,35 +75,6 @@ impl Refused {
                 Errno::EINVAL
             }
         }
-    }
-}
-
-/// A piece of a request that may be shown: short, without control characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown(String);
-
-impl Shown {
-    /// Longer than any value but a key; what is longer is cut.
-    const MAX: usize = 64;
-
-    fn of(text: &str) -> Self {
-        let mut shown: String = text.chars().take(Self::MAX).collect();
-        if shown.len() < text.len() {
-            shown.push('…');
-        }
-        Self(shown)
-    }
-
-    /// A key's name. A line may be a misplaced secret (base64 ends in `=`), so only what looks like a name is shown.
-    fn name(text: &str) -> Self {
-        let is_name = text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        Self(if is_name { text.to_owned() } else { String::new() })
-    }
-}
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() { f.write_str("this") } else { write!(f, "`{}`", self.0.escape_debug()) }
     }
 }
 
@@ -228,7 +198,7 @@ fn take_interface_pair(update: &mut Update, key: &str, value: &str) -> Result<()
         "listen_port" => update.listen_port = Some(plain("listen_port", value, "a port", decimal)?),
         "fwmark" => update.fwmark = Some(plain("fwmark", value, "a number of 32 bits", mark)?),
         "replace_peers" => update.replace_peers = flag("replace_peers", value)?,
-        _ => return Err(Reason::UnknownKey { key: Shown::name(key), of_peer: false }),
+        _ => return Err(Reason::UnknownKey { key: shown(key), of_peer: false }),
     }
     Ok(())
 }
@@ -254,7 +224,7 @@ fn take_peer_pair(peer: &mut PeerUpdate, key: &str, value: &str, scope_of: Scope
         "protocol_version" => {
             plain("protocol_version", value, "version 1", |text| (text == "1").then_some(()))?;
         }
-        _ => return Err(Reason::UnknownKey { key: Shown::name(key), of_peer: true }),
+        _ => return Err(Reason::UnknownKey { key: shown(key), of_peer: true }),
     }
     Ok(())
 }
@@ -263,7 +233,11 @@ fn take_peer_pair(peer: &mut PeerUpdate, key: &str, value: &str, scope_of: Scope
 fn secret(key: &'static str, value: &str) -> Result<Zeroizing<[u8; LENGTH]>, Reason> {
     let mut bytes = Zeroizing::new([0; LENGTH]);
     let whole = base16ct::mixed::decode(value, bytes.as_mut_slice()).is_ok_and(|read| read.len() == LENGTH);
-    if whole { Ok(bytes) } else { Err(Reason::Value { key, value: None, expected: "a key of 64 hexadecimal digits" }) }
+    if whole {
+        Ok(bytes)
+    } else {
+        Err(Reason::Value { key, value: "the value".to_owned(), expected: "a key of 64 hexadecimal digits" })
+    }
 }
 
 fn plain<T>(
@@ -272,7 +246,7 @@ fn plain<T>(
     expected: &'static str,
     read: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, Reason> {
-    read(value).ok_or_else(|| Reason::Value { key, value: Some(Shown::of(value)), expected })
+    read(value).ok_or_else(|| Reason::Value { key, value: shown(value), expected })
 }
 
 /// There is no way to say no.
