@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 /// The name of a network interface, as the kernel and nft spell it.
@@ -131,9 +131,30 @@ pub fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
 }
 
+/// The ranges in order, less those inside of another one.
+pub fn without_nested(ranges: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
+    let mut ranges: Vec<IpNet> = ranges.into_iter().collect();
+    // By address, the wider first: what contains a range then comes before it, and only the newest kept one can.
+    ranges.sort_by_key(|range| (range.network(), range.prefix_len()));
+    let mut kept: Vec<IpNet> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        if !kept.last().is_some_and(|wider| wider.contains(&range)) {
+            kept.push(range);
+        }
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_inside_another_one_is_left_out() {
+        let ranges = |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let given = ["192.168.5.0/24", "10.0.0.0/8", "192.168.0.0/16", "fd00::/64", "10.0.0.0/16", "fd00::1/128"];
+        assert_eq!(without_nested(ranges(&given)), ranges(&["10.0.0.0/8", "192.168.0.0/16", "fd00::/64"]));
+    }
 
     #[test]
     fn a_name_that_nft_or_the_file_system_would_read_otherwise_is_no_interface_name() {

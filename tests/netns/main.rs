@@ -7,6 +7,7 @@ mod gateway;
 mod healing;
 mod input;
 mod lifecycle;
+mod routes;
 mod wg_tool;
 
 use libtest_mimic::{Arguments, Trial};
@@ -20,6 +21,7 @@ fn main() {
         cloud::trials(),
         lifecycle::trials(),
         bad_input::trials(),
+        routes::trials(),
         wg_tool::trials(),
     ]
     .into_iter()

@@ -252,10 +252,7 @@ fn ten_thousand_peers_are_checked_in_no_time() {
     let text = format!("[wireguard]\naddresses = [\"10.100.0.1/16\"]\n{peers}");
     let started = std::time::Instant::now();
     let tunnel = parse(&text, &Environment::default()).unwrap().wireguard.unwrap();
-    assert_eq!(
-        (tunnel.peers.len(), tunnel.sites(), tunnel.routed_v4()),
-        (10_000, vec![], vec!["10.100.0.0/16".parse().unwrap()])
-    );
+    assert_eq!((tunnel.peers.len(), tunnel.sites().count()), (10_000, 0));
     // A tenth of it on an idle machine; what is quadratic takes minutes.
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
@@ -265,7 +262,5 @@ fn sites_are_what_lies_outside_of_the_tunnels_own_networks() {
     let peers = [(ADA, "10.100.0.2"), (BOB, "192.168.178.0/24"), (PUBLIC, "0.0.0.0/0")]
         .map(|(key, allowed_ip)| format!("[[wireguard.peer]]\n{}", peer(key, allowed_ip)));
     let tunnel = checked(&with_address(&peers.join("")), &[]).unwrap().wireguard.unwrap();
-    assert_eq!(tunnel.sites(), ["192.168.178.0/24".parse::<IpNet>().unwrap()]);
-    let routed: Vec<String> = tunnel.routed_v4().iter().map(ToString::to_string).collect();
-    assert_eq!(routed, ["10.100.0.0/24", "192.168.178.0/24"]);
+    assert_eq!(tunnel.sites().collect::<Vec<_>>(), ["192.168.178.0/24".parse::<IpNet>().unwrap()]);
 }
