@@ -10,17 +10,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::config::{Config, Environment};
 use crate::hcloud::Hcloud;
 use crate::nat::{self, Nat};
+use crate::net::InterfaceName;
 use crate::report::{Outcome, Problem, Report, Room, State, Trigger, chain};
 use crate::site::{self, MetadataView, Site};
 use crate::sysctl::{self, Doubt, Forwarding, Place};
+use crate::wireguard::model::{WaysBack, tunnel};
 
 /// The kernel's side of the gateway, and the account of the whole.
 #[derive(Debug)]
 pub struct Gateway {
     sysctl: Place,
     nat: Nat,
-    /// What the settings were wanted for when they stood: if they differ later, somebody changed them.
-    settings_stood_for: Option<Site>,
+    /// What the settings were wanted for when they stood, the tunnel's interface among it once it was there: if they differ
+    /// later, somebody changed them.
+    settings_stood_for: Option<(Site, Option<InterfaceName>)>,
+    /// What the cloud was last seen to send here, for the tunnel.
+    ways_back: WaysBack,
     report: Report,
     site: Site,
 }
@@ -36,6 +41,7 @@ impl Gateway {
             sysctl: Place::of_kernel(&environment.state_directory()),
             nat: Nat::remembered_in(&runtime),
             settings_stood_for: None,
+            ways_back: WaysBack::new(),
             report: Report::new(),
             site: Site::default(),
         }
@@ -77,21 +83,25 @@ impl Gateway {
     }
 
     async fn pass_rooms(&mut self, config: &Config) {
+        let tunnel = tunnel(config, &self.site, &self.ways_back);
+        let interface = tunnel.as_ref().map(|tunnel| &tunnel.interface);
+        let subject =
+            (self.site.clone(), interface.filter(|interface| sysctl::has_interface(&self.sysctl, interface)).cloned());
         // Hardening first; forwarding waits for the rules.
-        let stood = self.settings_stood_for.as_ref() == Some(&self.site);
-        let hardened = sysctl::reconcile(&self.sysctl, &self.site, Forwarding::Leave, stood);
-        let nat = self.nat.reconcile(config, &self.site).await;
+        let stood = self.settings_stood_for.as_ref() == Some(&subject);
+        let hardened = sysctl::reconcile(&self.sysctl, &self.site, interface, Forwarding::Leave, stood);
+        let nat = self.nat.reconcile(config, &self.site, tunnel.as_ref()).await;
         let (rules_stand, rules_failed) = (nat.state == State::Ok, nat.state == State::Failed);
         self.record(Room::Nat, nat);
         let outcome = if rules_stand {
-            let mut opened = sysctl::reconcile(&self.sysctl, &self.site, Forwarding::On, stood);
+            let mut opened = sysctl::reconcile(&self.sysctl, &self.site, interface, Forwarding::On, stood);
             opened.repaired |= hardened.repaired;
             opened.changes.splice(0..0, hardened.changes);
             opened
         } else {
             self.keep_shut(hardened, rules_failed)
         };
-        self.settings_stood_for = (outcome.state == State::Ok && rules_stand).then(|| self.site.clone());
+        self.settings_stood_for = (outcome.state == State::Ok && rules_stand).then_some(subject);
         self.record(Room::Sysctl, outcome);
     }
 
@@ -149,7 +159,8 @@ impl Gateway {
             }
         };
         let mut problems = site.problems.clone();
-        let rules = match self.nat.preview(config, &site).await {
+        let tunnel = tunnel(config, &site, &self.ways_back);
+        let rules = match self.nat.preview(config, &site, tunnel.as_ref()).await {
             Ok(rules) => rules,
             Err(error) => {
                 problems.push(Problem::new(chain(&error), error.advice()));
@@ -161,7 +172,8 @@ impl Gateway {
         } else {
             Forwarding::Leave
         };
-        let settings = sysctl::preview(&self.sysctl, &site, forwarding);
+        let interface = tunnel.as_ref().map(|tunnel| &tunnel.interface);
+        let settings = sysctl::preview(&self.sysctl, &site, interface, forwarding);
         let mut steps: Vec<String> = settings.iter().map(|write| format!("set {write}")).collect();
         steps.extend(rules);
         (site, (steps, problems))

@@ -1,8 +1,10 @@
 //! The tunnel as the rooms around it need to know it: what its interface shall be, and whose packets come out of it.
 
+use std::collections::BTreeMap;
+
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::config::{Config, Wireguard};
+use crate::config::{Config, Snat, Wireguard};
 use crate::net::{InterfaceName, without_nested};
 use crate::report::Problem;
 use crate::site::Site;
@@ -30,13 +32,18 @@ pub struct Tunnel {
     pub sites: Vec<IpNet>,
     /// Whether peers reach the internet through the bastion.
     pub full_tunnel: bool,
+    /// For which private links which sources are masqueraded, so that private hosts answer the bastion.
+    pub masqueraded: BTreeMap<InterfaceName, Vec<Ipv4Net>>,
     /// What of the configuration cannot be as it is written, on this server.
     pub problems: Vec<Problem>,
 }
 
+/// What the network behind each private link sends here, besides everything (`0.0.0.0/0`): there its hosts can answer.
+pub type WaysBack = BTreeMap<InterfaceName, Vec<Ipv4Net>>;
+
 /// The tunnel that the configuration wants; `None` where it wants none, or one whose interface is another link of this server
 /// (see [`interface_taken`]): its rules would hold for that link.
-pub fn tunnel(config: &Config, site: &Site) -> Option<Tunnel> {
+pub fn tunnel(config: &Config, site: &Site, ways_back: &WaysBack) -> Option<Tunnel> {
     let wanted = config.wireguard.as_ref().filter(|wanted| interface_taken(wanted, site).is_none())?;
     let public_mtu = site.public.as_ref().map_or(USUAL_PUBLIC_MTU, |link| link.mtu);
     let mut problems = Vec::new();
@@ -51,6 +58,7 @@ pub fn tunnel(config: &Config, site: &Site) -> Option<Tunnel> {
     leave_private_networks_alone(&mut sites, "allowed_ips", site, &mut problems);
     // What lies inside of a private network goes to the peer, as the narrower route; see `config::check`.
     let sites = without_nested(sites);
+    let masqueraded = masqueraded(wanted.snat, &routed(&networks, &sites), site, ways_back);
     Some(Tunnel {
         interface: wanted.interface.clone(),
         mtu: wanted.mtu.unwrap_or_else(|| public_mtu.saturating_sub(OVERHEAD).max(SMALLEST_MTU)),
@@ -58,8 +66,38 @@ pub fn tunnel(config: &Config, site: &Site) -> Option<Tunnel> {
         networks,
         sites,
         full_tunnel: wanted.full_tunnel,
+        masqueraded,
         problems,
     })
+}
+
+/// The IPv4 ranges whose packets reach private hosts, none inside of another.
+fn routed(networks: &[IpNet], sites: &[IpNet]) -> Vec<Ipv4Net> {
+    Ipv4Net::aggregate(&v4(networks.iter().chain(sites).copied()))
+}
+
+/// Without a way back a private host's answer is lost, and Hetzner's gateway drops even the question, since its source is
+/// not this server's (Hetzner documentation, Networks FAQ, "packets with source IPs not related to the server").
+fn masqueraded(
+    snat: Snat,
+    routed: &[Ipv4Net],
+    site: &Site,
+    ways_back: &WaysBack,
+) -> BTreeMap<InterfaceName, Vec<Ipv4Net>> {
+    let mut masqueraded = BTreeMap::new();
+    for link in &site.private {
+        let led_here = ways_back.get(&link.interface).map_or(&[][..], Vec::as_slice);
+        let has_way_back = |range: &Ipv4Net| led_here.iter().any(|way| way.contains(range));
+        let of_link: Vec<Ipv4Net> = match snat {
+            Snat::Never => Vec::new(),
+            Snat::Always => routed.to_vec(),
+            Snat::Auto => routed.iter().copied().filter(|range| !has_way_back(range)).collect(),
+        };
+        if !of_link.is_empty() {
+            masqueraded.insert(link.interface.clone(), of_link);
+        }
+    }
+    masqueraded
 }
 
 /// Why the tunnel cannot have its interface: the name is that of a link towards the internet or a private network.
@@ -95,6 +133,11 @@ impl Tunnel {
     /// Every range that packets out of the tunnel may come from.
     pub fn sources(&self) -> impl Iterator<Item = IpNet> + '_ {
         self.networks.iter().chain(&self.sites).copied()
+    }
+
+    /// The IPv4 ranges whose packets reach private hosts, none inside of another: what a private network needs a way back to.
+    pub fn routed(&self) -> Vec<Ipv4Net> {
+        routed(&self.networks, &self.sites)
     }
 }
 
@@ -134,8 +177,12 @@ mod tests {
     }
 
     fn wanted(section: &str, allowed_ips: &str) -> Option<Tunnel> {
+        with_ways_back(section, allowed_ips, &WaysBack::new())
+    }
+
+    fn with_ways_back(section: &str, allowed_ips: &str, ways_back: &WaysBack) -> Option<Tunnel> {
         let peer = format!("[[wireguard.peer]]\npublic_key = \"{ADA}\"\nallowed_ips = {allowed_ips}");
-        tunnel(&parse(&format!("[wireguard]\n{section}\n{peer}"), &Environment::default()).unwrap(), &site())
+        tunnel(&parse(&format!("[wireguard]\n{section}\n{peer}"), &Environment::default()).unwrap(), &site(), ways_back)
     }
 
     #[test]
@@ -146,11 +193,11 @@ mod tests {
 
     #[test]
     fn without_a_section_or_with_another_links_name_there_is_no_tunnel() {
-        assert_eq!(tunnel(&parse("", &Environment::default()).unwrap(), &site()), None);
+        assert_eq!(tunnel(&parse("", &Environment::default()).unwrap(), &site(), &WaysBack::new()), None);
         for (name, kind) in [("eth0", "public"), ("eth1", "private")] {
             let text = format!("wireguard.interface = \"{name}\"");
             let config = parse(&text, &Environment::default()).unwrap();
-            assert_eq!(tunnel(&config, &site()), None);
+            assert_eq!(tunnel(&config, &site(), &WaysBack::new()), None);
             let taken = interface_taken(config.wireguard.as_ref().unwrap(), &site()).unwrap();
             assert_eq!(taken.what, format!("{name} is this server's {kind} interface, so there is no tunnel"));
         }
@@ -165,5 +212,23 @@ mod tests {
         assert_eq!(tunnel.sites, ["10.0.9.0/24".parse::<IpNet>().unwrap()]);
         let told: Vec<&str> = tunnel.problems.iter().map(|problem| problem.what.as_str()).collect();
         assert_eq!(told, ["10.0.0.0/15 of allowed_ips contains the private network 10.0.0.0/16 on eth1"]);
+    }
+
+    #[test]
+    fn what_has_no_way_back_is_masqueraded_and_never_or_always_means_it() {
+        let ranges = |texts: &[&str]| -> Vec<Ipv4Net> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let masqueraded = |snat: &str, ways_back: &[&str]| -> Vec<Ipv4Net> {
+            let section = format!("addresses = [\"10.100.0.1/24\"]\nsnat = {snat}");
+            let ways_back = [("eth1".parse().unwrap(), ranges(ways_back))].into();
+            let tunnel = with_ways_back(&section, "[\"10.100.0.2\", \"192.168.178.0/24\"]", &ways_back).unwrap();
+            tunnel.masqueraded.get(&"eth1".parse().unwrap()).cloned().unwrap_or_default()
+        };
+        let all = ranges(&["10.100.0.0/24", "192.168.178.0/24"]);
+        let standing = ["10.100.0.0/24", "192.168.178.0/24"];
+        assert_eq!(masqueraded("\"auto\"", &[]), all);
+        assert_eq!(masqueraded("\"auto\"", &["10.100.0.0/16"]), ranges(&["192.168.178.0/24"]));
+        assert_eq!(masqueraded("\"auto\"", &standing), []);
+        assert_eq!(masqueraded("true", &standing), all);
+        assert_eq!(masqueraded("false", &[]), []);
     }
 }

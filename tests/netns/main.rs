@@ -8,6 +8,7 @@ mod healing;
 mod input;
 mod lifecycle;
 mod routes;
+mod tunnel;
 mod wg_tool;
 
 use libtest_mimic::{Arguments, Trial};
@@ -22,6 +23,7 @@ fn main() {
         lifecycle::trials(),
         bad_input::trials(),
         routes::trials(),
+        tunnel::trials(),
         wg_tool::trials(),
     ]
     .into_iter()

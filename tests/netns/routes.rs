@@ -28,6 +28,7 @@ fn tunnel(addresses: &[&str], sites: &[&str]) -> Tunnel {
         networks: nets(addresses).iter().map(IpNet::trunc).collect(),
         sites: nets(sites),
         full_tunnel: false,
+        masqueraded: std::collections::BTreeMap::new(),
         problems: Vec::new(),
     }
 }
@@ -39,8 +40,8 @@ fn host(name: &str) -> Result<Namespace> {
     Ok(host)
 }
 
-/// Runs the room inside.
-fn inside<T: Send>(host: &Namespace, work: impl Future<Output = T> + Send) -> T {
+/// Runs a room inside.
+pub(crate) fn inside<T: Send>(host: &Namespace, work: impl Future<Output = T> + Send) -> T {
     host.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(work)
