@@ -1,6 +1,7 @@
 //! Small network types that more than one room speaks: each checks itself once, where it is made.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -124,6 +125,16 @@ impl fmt::Display for NetworkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Hetzner's public gateway: the API refuses routes that contain it.
+pub const HETZNER_PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
+
+/// Whether the whole range is of those that nobody has on the internet (RFC 1918).
+pub fn is_private(range: Ipv4Net) -> bool {
+    let blocks =
+        [(Ipv4Addr::new(10, 0, 0, 0), 8), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
+    blocks.into_iter().any(|(address, prefix)| Ipv4Net::new_assert(address, prefix).contains(&range))
 }
 
 /// Whether two ranges share an address.

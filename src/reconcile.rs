@@ -5,16 +5,21 @@
 //! the API is unwell, so it runs beside, and a rule deleted meanwhile is healed all the same. Traffic is attracted last: the
 //! cloud's lane starts only while the kernel's stands.
 
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Environment};
-use crate::hcloud::Hcloud;
+use crate::hcloud::{Hcloud, way_back};
 use crate::nat::{self, Nat};
 use crate::net::InterfaceName;
 use crate::report::{Outcome, Problem, Report, Room, State, Trigger, chain};
 use crate::site::{self, MetadataView, Site};
+use crate::state;
 use crate::sysctl::{self, Doubt, Forwarding, Place};
 use crate::wireguard::model::{WaysBack, tunnel};
+
+/// The file of what the cloud sends here.
+const WAYS_BACK: &str = "ways-back.json";
 
 /// The kernel's side of the gateway, and the account of the whole.
 #[derive(Debug)]
@@ -24,8 +29,10 @@ pub struct Gateway {
     /// What the settings were wanted for when they stood, the tunnel's interface among it once it was there: if they differ
     /// later, somebody changed them.
     settings_stood_for: Option<(Site, Option<InterfaceName>)>,
-    /// What the cloud was last seen to send here, for the tunnel.
+    /// What the cloud was last seen to send here, for the tunnel. It is kept in the runtime directory too: a daemon that was
+    /// killed and started again need not masquerade until it has looked.
     ways_back: WaysBack,
+    ways_back_file: PathBuf,
     report: Report,
     site: Site,
 }
@@ -41,7 +48,8 @@ impl Gateway {
             sysctl: Place::of_kernel(&environment.state_directory()),
             nat: Nat::remembered_in(&runtime),
             settings_stood_for: None,
-            ways_back: WaysBack::new(),
+            ways_back: state::read_json(&runtime.join(WAYS_BACK)).unwrap_or_default(),
+            ways_back_file: runtime.join(WAYS_BACK),
             report: Report::new(),
             site: Site::default(),
         }
@@ -136,6 +144,18 @@ impl Gateway {
         self.record(Room::Hcloud, outcome);
     }
 
+    /// Takes over what the networks in the cloud send here now; whether that differs from before.
+    pub fn learn_ways_back(&mut self, ways_back: WaysBack) -> bool {
+        if self.ways_back == ways_back {
+            return false;
+        }
+        self.ways_back = ways_back;
+        if let Err(error) = state::write_json(&self.ways_back_file, &self.ways_back) {
+            tracing::warn!(room = "hcloud", error = %chain(&error), "go on without");
+        }
+        true
+    }
+
     /// Why the cloud's lane must not attract traffic now; `None` if it may.
     pub fn holds_back_cloud(&self) -> Option<Outcome> {
         let not_ok = [Room::Nat, Room::Sysctl].into_iter().find(|&room| self.report.state(room) != Some(State::Ok));
@@ -182,7 +202,7 @@ impl Gateway {
     /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, the gate is shut, and only then do
     /// the rules go.
     pub async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut Hcloud) -> Steps {
-        let (mut done, mut problems) = hcloud.remove(&config.hcloud, site).await;
+        let (mut done, mut problems) = hcloud.remove(&config.hcloud, site, &way_back(config, site)).await;
         if site.private.is_empty() {
             // Why no network was known whose routes could have been looked for.
             problems.extend(site.problems.iter().cloned());
