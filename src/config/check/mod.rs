@@ -1,5 +1,6 @@
 //! From the file as it stands to a [`Config`], or to every [`Problem`] at once. The defaults are written here and nowhere else.
 
+mod file;
 mod keys;
 mod peers;
 mod wireguard;
