@@ -19,6 +19,7 @@ pub mod net;
 pub mod operator;
 pub mod reconcile;
 pub mod report;
+pub mod routes;
 pub mod site;
 pub mod state;
 pub mod sysctl;

@@ -1,9 +1,10 @@
 //! Small network types that more than one room speaks: each checks itself once, where it is made.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 /// The name of a network interface, as the kernel and nft spell it.
@@ -126,14 +127,45 @@ impl fmt::Display for NetworkId {
     }
 }
 
+/// Hetzner's public gateway: the API refuses routes that contain it.
+pub const HETZNER_PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
+
+/// Whether the whole range is of those that nobody has on the internet (RFC 1918).
+pub fn is_private(range: Ipv4Net) -> bool {
+    let blocks =
+        [(Ipv4Addr::new(10, 0, 0, 0), 8), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
+    blocks.into_iter().any(|(address, prefix)| Ipv4Net::new_assert(address, prefix).contains(&range))
+}
+
 /// Whether two ranges share an address.
 pub fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
 }
 
+/// The ranges in order, less those inside of another one.
+pub fn without_nested(ranges: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
+    let mut ranges: Vec<IpNet> = ranges.into_iter().collect();
+    // By address, the wider first: what contains a range then comes before it, and only the newest kept one can.
+    ranges.sort_by_key(|range| (range.network(), range.prefix_len()));
+    let mut kept: Vec<IpNet> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        if !kept.last().is_some_and(|wider| wider.contains(&range)) {
+            kept.push(range);
+        }
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_inside_another_one_is_left_out() {
+        let ranges = |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let given = ["192.168.5.0/24", "10.0.0.0/8", "192.168.0.0/16", "fd00::/64", "10.0.0.0/16", "fd00::1/128"];
+        assert_eq!(without_nested(ranges(&given)), ranges(&["10.0.0.0/8", "192.168.0.0/16", "fd00::/64"]));
+    }
 
     #[test]
     fn a_name_that_nft_or_the_file_system_would_read_otherwise_is_no_interface_name() {

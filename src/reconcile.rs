@@ -5,22 +5,34 @@
 //! the API is unwell, so it runs beside, and a rule deleted meanwhile is healed all the same. Traffic is attracted last: the
 //! cloud's lane starts only while the kernel's stands.
 
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Environment};
-use crate::hcloud::Hcloud;
+use crate::hcloud::{Hcloud, way_back};
 use crate::nat::{self, Nat};
+use crate::net::InterfaceName;
 use crate::report::{Outcome, Problem, Report, Room, State, Trigger, chain};
 use crate::site::{self, MetadataView, Site};
+use crate::state;
 use crate::sysctl::{self, Doubt, Forwarding, Place};
+use crate::wireguard::model::{WaysBack, tunnel};
+
+/// The file of what the cloud sends here.
+const WAYS_BACK: &str = "ways-back.json";
 
 /// The kernel's side of the gateway, and the account of the whole.
 #[derive(Debug)]
 pub struct Gateway {
     sysctl: Place,
     nat: Nat,
-    /// What the settings were wanted for when they stood: if they differ later, somebody changed them.
-    settings_stood_for: Option<Site>,
+    /// What the settings were wanted for when they stood, the tunnel's interface among it once it was there: if they differ
+    /// later, somebody changed them.
+    settings_stood_for: Option<(Site, Option<InterfaceName>)>,
+    /// What the cloud was last seen to send here, for the tunnel. It is kept in the runtime directory too: a daemon that was
+    /// killed and started again need not masquerade until it has looked.
+    ways_back: WaysBack,
+    ways_back_file: PathBuf,
     report: Report,
     site: Site,
 }
@@ -36,6 +48,8 @@ impl Gateway {
             sysctl: Place::of_kernel(&environment.state_directory()),
             nat: Nat::remembered_in(&runtime),
             settings_stood_for: None,
+            ways_back: state::read_json(&runtime.join(WAYS_BACK)).unwrap_or_default(),
+            ways_back_file: runtime.join(WAYS_BACK),
             report: Report::new(),
             site: Site::default(),
         }
@@ -77,21 +91,25 @@ impl Gateway {
     }
 
     async fn pass_rooms(&mut self, config: &Config) {
+        let tunnel = tunnel(config, &self.site, &self.ways_back);
+        let interface = tunnel.as_ref().map(|tunnel| &tunnel.interface);
+        let subject =
+            (self.site.clone(), interface.filter(|interface| sysctl::has_interface(&self.sysctl, interface)).cloned());
         // Hardening first; forwarding waits for the rules.
-        let stood = self.settings_stood_for.as_ref() == Some(&self.site);
-        let hardened = sysctl::reconcile(&self.sysctl, &self.site, Forwarding::Leave, stood);
-        let nat = self.nat.reconcile(config, &self.site).await;
+        let stood = self.settings_stood_for.as_ref() == Some(&subject);
+        let hardened = sysctl::reconcile(&self.sysctl, &self.site, interface, Forwarding::Leave, stood);
+        let nat = self.nat.reconcile(config, &self.site, tunnel.as_ref()).await;
         let (rules_stand, rules_failed) = (nat.state == State::Ok, nat.state == State::Failed);
         self.record(Room::Nat, nat);
         let outcome = if rules_stand {
-            let mut opened = sysctl::reconcile(&self.sysctl, &self.site, Forwarding::On, stood);
+            let mut opened = sysctl::reconcile(&self.sysctl, &self.site, interface, Forwarding::On, stood);
             opened.repaired |= hardened.repaired;
             opened.changes.splice(0..0, hardened.changes);
             opened
         } else {
             self.keep_shut(hardened, rules_failed)
         };
-        self.settings_stood_for = (outcome.state == State::Ok && rules_stand).then(|| self.site.clone());
+        self.settings_stood_for = (outcome.state == State::Ok && rules_stand).then_some(subject);
         self.record(Room::Sysctl, outcome);
     }
 
@@ -126,6 +144,18 @@ impl Gateway {
         self.record(Room::Hcloud, outcome);
     }
 
+    /// Takes over what the networks in the cloud send here now; whether that differs from before.
+    pub fn learn_ways_back(&mut self, ways_back: WaysBack) -> bool {
+        if self.ways_back == ways_back {
+            return false;
+        }
+        self.ways_back = ways_back;
+        if let Err(error) = state::write_json(&self.ways_back_file, &self.ways_back) {
+            tracing::warn!(room = "hcloud", error = %chain(&error), "go on without");
+        }
+        true
+    }
+
     /// Why the cloud's lane must not attract traffic now; `None` if it may.
     pub fn holds_back_cloud(&self) -> Option<Outcome> {
         let not_ok = [Room::Nat, Room::Sysctl].into_iter().find(|&room| self.report.state(room) != Some(State::Ok));
@@ -149,7 +179,8 @@ impl Gateway {
             }
         };
         let mut problems = site.problems.clone();
-        let rules = match self.nat.preview(config, &site).await {
+        let tunnel = tunnel(config, &site, &self.ways_back);
+        let rules = match self.nat.preview(config, &site, tunnel.as_ref()).await {
             Ok(rules) => rules,
             Err(error) => {
                 problems.push(Problem::new(chain(&error), error.advice()));
@@ -161,7 +192,8 @@ impl Gateway {
         } else {
             Forwarding::Leave
         };
-        let settings = sysctl::preview(&self.sysctl, &site, forwarding);
+        let interface = tunnel.as_ref().map(|tunnel| &tunnel.interface);
+        let settings = sysctl::preview(&self.sysctl, &site, interface, forwarding);
         let mut steps: Vec<String> = settings.iter().map(|write| format!("set {write}")).collect();
         steps.extend(rules);
         (site, (steps, problems))
@@ -170,7 +202,7 @@ impl Gateway {
     /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, the gate is shut, and only then do
     /// the rules go.
     pub async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut Hcloud) -> Steps {
-        let (mut done, mut problems) = hcloud.remove(&config.hcloud, site).await;
+        let (mut done, mut problems) = hcloud.remove(&config.hcloud, site, &way_back(config, site)).await;
         if site.private.is_empty() {
             // Why no network was known whose routes could have been looked for.
             problems.extend(site.problems.iter().cloned());

@@ -148,6 +148,8 @@ pub enum Trigger {
     Kernel,
     /// The metadata service said something new.
     Metadata,
+    /// The networks in the cloud send other packets here than before.
+    Cloud,
     /// It was time to look.
     Timer,
     /// Somebody asked for it.
@@ -161,6 +163,7 @@ impl fmt::Display for Trigger {
             Self::Configuration => "new configuration",
             Self::Kernel => "kernel event",
             Self::Metadata => "metadata",
+            Self::Cloud => "cloud routes",
             Self::Timer => "timer",
             Self::Operator => "operator",
         })

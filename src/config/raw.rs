@@ -39,6 +39,7 @@ pub const KNOWN_KEYS: &[&str] = &[
     "wireguard.backend",
     "wireguard.full_tunnel",
     "wireguard.snat",
+    "wireguard.file",
     "wireguard.peer.name",
     "wireguard.peer.public_key",
     "wireguard.peer.preshared_key",
@@ -323,6 +324,7 @@ pub(super) struct RawWireguard {
     pub backend: Entry<String>,
     pub full_tunnel: Entry<bool>,
     pub snat: Entry<SwitchOrAuto>,
+    pub file: Entry<String>,
     pub peer: Entry<RawPeers>,
     #[serde(flatten)]
     pub unknown: Table,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use crate::net::InterfaceName;
 use crate::wireguard::endpoint::EndpointName;
@@ -87,44 +87,11 @@ impl Wireguard {
         self.addresses.iter().map(IpNet::trunc)
     }
 
-    /// The allowed-ips of all peers that the tunnel's own networks do not contain: the sites behind peers. A range inside
-    /// another one is left out, and so is everything (`0.0.0.0/0`, `::/0`): a gateway does not send the whole internet to a
-    /// peer.
-    pub fn sites(&self) -> Vec<IpNet> {
-        let mut sites: Vec<IpNet> = self.peers.iter().flat_map(|peer| &peer.allowed_ips).copied().collect();
-        sites.retain(|site| site.prefix_len() > 0 && !self.networks().any(|network| network.contains(site)));
-        without_nested(sites)
-    }
-
-    /// The IPv4 ranges for which the private networks need a way back.
-    pub fn routed_v4(&self) -> Vec<Ipv4Net> {
-        let v4 = |net| if let IpNet::V4(net) = net { Some(net) } else { None };
-        let networks = self.networks().chain(self.sites()).filter_map(v4).filter(|network| network.prefix_len() > 0);
-        Ipv4Net::aggregate(&networks.collect::<Vec<_>>())
-    }
-}
-
-/// The ranges in order, less those inside of another one.
-fn without_nested(mut ranges: Vec<IpNet>) -> Vec<IpNet> {
-    // By address, the wider first: what contains a range then comes before it, and only the newest kept one can.
-    ranges.sort_by_key(|range| (range.network(), range.prefix_len()));
-    let mut kept: Vec<IpNet> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        if !kept.last().is_some_and(|wider| wider.contains(&range)) {
-            kept.push(range);
-        }
-    }
-    kept
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_inside_another_one_is_left_out() {
-        let ranges = |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
-        let given = ["192.168.5.0/24", "10.0.0.0/8", "192.168.0.0/16", "fd00::/64", "10.0.0.0/16", "fd00::1/128"];
-        assert_eq!(without_nested(ranges(&given)), ranges(&["10.0.0.0/8", "192.168.0.0/16", "fd00::/64"]));
+    /// The allowed-ips of all peers that the tunnel's own networks do not contain: the sites behind peers. Everything
+    /// (`0.0.0.0/0`, `::/0`) is left out: a gateway does not send the whole internet to a peer.
+    pub fn sites(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let inside = |site: &IpNet| self.networks().any(|network| network.contains(site));
+        let allowed_ips = self.peers.iter().flat_map(|peer| &peer.allowed_ips).copied();
+        allowed_ips.filter(move |site| site.prefix_len() > 0 && !inside(site))
     }
 }

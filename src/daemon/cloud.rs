@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config;
-use crate::hcloud::Hcloud;
+use crate::config::{self, Config};
+use crate::hcloud::{Hcloud, WayBack, way_back};
 use crate::report::Outcome;
 use crate::site::Site;
+use crate::wireguard::model::WaysBack;
 
 /// After a look that panicked.
 const RETRY: Duration = Duration::from_secs(10);
@@ -20,6 +21,19 @@ const FAREWELL: Duration = Duration::from_secs(20);
 /// What a look comes to: the room is handed back with it.
 type Look = (Box<Hcloud>, Outcome, Duration);
 
+/// What a look is about.
+pub(super) struct Subject {
+    pub(super) config: config::Hcloud,
+    pub(super) site: Site,
+    pub(super) way_back: WayBack,
+}
+
+impl Subject {
+    pub(super) fn of(config: &Config, site: &Site) -> Self {
+        Self { config: config.hcloud.clone(), site: site.clone(), way_back: way_back(config, site) }
+    }
+}
+
 /// What happened in the lane.
 pub(super) enum Event {
     /// It is time to look.
@@ -30,6 +44,8 @@ pub(super) enum Event {
         outcome: Outcome,
         /// Somebody wants a fresh one.
         again: bool,
+        /// What the networks send here for the tunnel; `None`: the look broke off.
+        ways_back: Option<WaysBack>,
     },
 }
 
@@ -69,12 +85,16 @@ impl Lane {
             }
             Work::Looking { task, again } => (task, *again),
         };
-        let (hcloud, outcome, pause) = task.await.unwrap_or_else(|error| {
-            (Box::default(), Outcome::failed(&error, "this is a bug; the next look starts afresh"), RETRY)
-        });
+        let (ways_back, (hcloud, outcome, pause)) = match task.await {
+            Ok(look) => (Some(look.0.ways_back().clone()), look),
+            Err(error) => {
+                let outcome = Outcome::failed(&error, "this is a bug; the next look starts afresh");
+                (None, (Box::default(), outcome, RETRY))
+            }
+        };
         self.work = Work::Resting(hcloud);
         self.due = Instant::now() + if again { Duration::ZERO } else { pause };
-        Event::Done { outcome, again }
+        Event::Done { outcome, again, ways_back }
     }
 
     /// Wants a look; one that is on its way is followed by another.
@@ -93,12 +113,13 @@ impl Lane {
     }
 
     /// Starts the look that is due.
-    pub(super) fn look(&mut self, config: config::Hcloud, site: Site) {
+    pub(super) fn look(&mut self, subject: Subject) {
         if let Work::Resting(hcloud) = &mut self.work {
             let mut hcloud = std::mem::take(hcloud);
             self.started = Some(Instant::now());
             let task = tokio::spawn(async move {
-                let (outcome, pause) = hcloud.reconcile(&config, &site).await;
+                let Subject { config, site, way_back } = subject;
+                let (outcome, pause) = hcloud.reconcile(&config, &site, &way_back).await;
                 (hcloud, outcome, pause)
             });
             self.work = Work::Looking { task, again: false };
@@ -135,8 +156,8 @@ mod tests {
 
     /// A look that asks nobody.
     async fn look(lane: &mut Lane) -> bool {
-        let config = config::parse("[hcloud]\nenabled = false", &config::Environment::default()).unwrap().hcloud;
-        lane.look(config, Site::default());
+        let config = config::parse("[hcloud]\nenabled = false", &config::Environment::default()).unwrap();
+        lane.look(Subject::of(&config, &Site::default()));
         matches!(lane.event().await, Event::Done { again: true, .. })
     }
 
@@ -162,8 +183,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_wish_during_a_look_is_followed_by_another_look() {
         let mut lane = Lane::new();
-        let config = config::parse("[hcloud]\nenabled = false", &config::Environment::default()).unwrap().hcloud;
-        lane.look(config, Site::default());
+        let config = config::parse("[hcloud]\nenabled = false", &config::Environment::default()).unwrap();
+        lane.look(Subject::of(&config, &Site::default()));
         lane.want(Urgency::Soon);
         assert!(matches!(lane.event().await, Event::Done { again: true, .. }));
         assert_eq!(next_due(&mut lane).await, Duration::ZERO);

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::{self, Config, Environment};
 use crate::control::{self, Request, Response};
 use crate::events::KernelEvents;
-use crate::hcloud::Hcloud;
+use crate::hcloud::{Hcloud, way_back};
 use crate::reconcile::{Gateway, Steps};
 use crate::report::{Problem, Room, State, Trigger, chain};
 use crate::site::metadata::Watcher;
@@ -210,9 +210,12 @@ impl Daemon {
                 Event::Metadata => next_pass = self.pass(Trigger::Metadata).await,
                 Event::Timer => next_pass = self.pass(Trigger::Timer).await,
                 Event::Cloud(cloud::Event::Due) => self.look_at_cloud(),
-                Event::Cloud(cloud::Event::Done { outcome, again }) => {
+                Event::Cloud(cloud::Event::Done { outcome, again, ways_back }) => {
                     // The rules may have fallen meanwhile.
                     self.gateway.record_cloud(self.gateway.holds_back_cloud().unwrap_or(outcome));
+                    if ways_back.is_some_and(|ways_back| self.gateway.learn_ways_back(ways_back)) {
+                        next_pass = self.pass(Trigger::Cloud).await;
+                    }
                     self.tell();
                     if !again {
                         self.wait_no_more();
@@ -264,7 +267,7 @@ impl Daemon {
         if self.gateway.holds_back_cloud().is_some() {
             self.cloud.put_off(); // the pass that ends this wants a look
         } else {
-            self.cloud.look(self.config.hcloud.clone(), self.gateway.site().clone());
+            self.cloud.look(cloud::Subject::of(&self.config, self.gateway.site()));
         }
     }
 
@@ -328,7 +331,7 @@ impl Daemon {
             Request::Plan {} => {
                 let view = self.metadata.view().borrow().clone();
                 let (site, steps) = self.gateway.preview(&self.config, &view).await;
-                let config = self.config.hcloud.clone();
+                let config = self.config.clone();
                 tokio::spawn(async move {
                     let (steps, problems) = with_cloud_preview(steps, &config, &site).await;
                     let _ = answer.send(Response::Steps { steps, problems });
@@ -377,9 +380,9 @@ fn cloud_subject(gateway: &Gateway) -> Vec<crate::site::PrivateLink> {
 }
 
 /// Adds what the cloud's lane would do to a preview of the kernel's.
-pub async fn with_cloud_preview(steps: Steps, config: &config::Hcloud, site: &crate::site::Site) -> Steps {
+pub async fn with_cloud_preview(steps: Steps, config: &Config, site: &crate::site::Site) -> Steps {
     let (mut steps, mut problems) = steps;
-    match Hcloud::default().preview(config, site).await {
+    match Hcloud::default().preview(&config.hcloud, site, &way_back(config, site)).await {
         Ok((more, obstacles)) => {
             steps.extend(more);
             problems.extend(obstacles);

@@ -1,7 +1,7 @@
 //! The routes in the Hetzner Networks that lead the networks' traffic here.
 //!
-//! Ours: the destinations that the configuration names, in the networks this server is attached to. Every other route stays,
-//! and so does one of ours that names somebody else, unless `hcloud.take_over` says otherwise.
+//! Ours: the destinations that the configuration names, and the tunnel's ranges, in the networks this server is attached to.
+//! Every other route stays, and so does one of ours that names somebody else, unless `hcloud.take_over` says otherwise.
 
 pub mod api;
 mod apply;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use api::Api;
 pub use apply::apply;
-pub use model::{CloudRoute, NetworkTable, desired};
+pub use model::{CloudRoute, Desired, MAX_ROUTES, NetworkTable, Unroutable, WayBack, desired, led_here, way_back};
 pub use observe::RouteTables;
 use pace::Last;
 pub use plan::{Contest, Obstacle, Plan, plan, withdrawal};
@@ -27,6 +27,7 @@ use crate::config;
 use crate::net::NetworkId;
 use crate::report::{Outcome, Problem, State, chain};
 use crate::site::{PrivateLink, Site};
+use crate::wireguard::model::WaysBack;
 
 /// How long `down` tries to withdraw routes from an API that is unwell or busy.
 const FAREWELL: Duration = Duration::from_secs(45);
@@ -79,17 +80,28 @@ pub struct Hcloud {
     named: BTreeMap<String, NetworkId>,
     /// Routes that stood as wanted after a pass: if one is missing later, somebody took it away.
     stood: BTreeMap<NetworkId, BTreeSet<CloudRoute>>,
+    /// Routes that we keep for the tunnel: when it wants them no more, they go.
+    kept_for_tunnel: BTreeMap<NetworkId, BTreeSet<CloudRoute>>,
+    /// What each link's network was last seen to send here. What is known is not forgotten because the API is silent.
+    ways_back: WaysBack,
     /// Passes in a row that failed and may succeed soon.
     failing: u32,
 }
 
 impl Hcloud {
+    /// What each link's network was last seen to send here, besides everything.
+    pub fn ways_back(&self) -> &WaysBack {
+        &self.ways_back
+    }
+
     /// Makes the routes as the configuration wants them; the outcome, and when to look again.
-    pub async fn reconcile(&mut self, config: &config::Hcloud, site: &Site) -> (Outcome, Duration) {
-        let (outcome, transient) = match self.connect(config, site) {
+    pub async fn reconcile(&mut self, config: &config::Hcloud, site: &Site, way_back: &WayBack) -> (Outcome, Duration) {
+        self.ways_back
+            .retain(|interface, _| config.enabled && site.private.iter().any(|link| link.interface == *interface));
+        let (outcome, transient) = match self.connect(config, site, way_back) {
             Err(error) => (Outcome::failed(&error, error.advice()), error.is_transient()),
             Ok(Connection::Idle(outcome)) => (outcome, false),
-            Ok(Connection::Open(api, links)) => self.reconcile_links(&api, config, &links).await,
+            Ok(Connection::Open(api, links)) => self.reconcile_links(&api, config, way_back, &links).await,
         };
         self.failing = if transient { self.failing.saturating_add(1) } else { 0 };
         let last = match (transient, outcome.state) {
@@ -106,8 +118,9 @@ impl Hcloud {
         &mut self,
         config: &config::Hcloud,
         site: &Site,
+        way_back: &WayBack,
     ) -> Result<(Vec<String>, Vec<Problem>), Error> {
-        let (api, links) = match self.connect(config, site)? {
+        let (api, links) = match self.connect(config, site, way_back)? {
             Connection::Open(api, links) => (api, links),
             Connection::Idle(outcome) => return Ok((Vec::new(), outcome.problems)),
         };
@@ -115,7 +128,7 @@ impl Hcloud {
         for link in links {
             let network = self.network_of(&api, config, link).await?;
             let table = api.table(network).await?;
-            let plan = plan(&desired(config, link), &table, link, config.take_over);
+            let plan = plan(&desired(config, way_back, link).routes(), &table, link, config.take_over);
             let name = outcome::network_name(&table);
             steps.extend(plan.withdraw.iter().map(|route| format!("delete route {route} of {name}")));
             steps.extend(plan.claim.iter().map(|route| format!("add route {route} to {name}")));
@@ -124,9 +137,14 @@ impl Hcloud {
     }
 
     /// Withdraws the routes that are ours, with patience for what passes: what was done, and what could not be.
-    pub async fn remove(&mut self, config: &config::Hcloud, site: &Site) -> (Vec<String>, Vec<Problem>) {
+    pub async fn remove(
+        &mut self,
+        config: &config::Hcloud,
+        site: &Site,
+        way_back: &WayBack,
+    ) -> (Vec<String>, Vec<Problem>) {
         let by_hand = "delete the routes to this server by hand: hcloud network remove-route";
-        let (api, links) = match self.connect(config, site) {
+        let (api, links) = match self.connect(config, site, way_back) {
             Ok(Connection::Open(api, links)) => (api, links),
             Ok(Connection::Idle(outcome)) if outcome.state == State::Off => return (Vec::new(), Vec::new()),
             Ok(Connection::Idle(outcome)) => {
@@ -140,7 +158,7 @@ impl Hcloud {
         for link in links {
             let mut pause = Duration::from_secs(1);
             loop {
-                let (done, error) = self.remove_link(&api, config, link).await;
+                let (done, error) = self.remove_link(&api, config, way_back, link).await;
                 changes.extend(done);
                 match error {
                     None => break,
@@ -163,11 +181,12 @@ impl Hcloud {
         &mut self,
         api: &Api,
         config: &config::Hcloud,
+        way_back: &WayBack,
         link: &PrivateLink,
     ) -> (Vec<String>, Option<Error>) {
         let attempt = async {
             let network = self.network_of(api, config, link).await?;
-            let desired = desired(config, link);
+            let desired = desired(config, way_back, link).routes();
             let withdraw = withdrawal(&desired, &api.table(network).await?, link);
             let plan = Plan { withdraw, ..Plan::default() };
             let error = apply(api, network, &plan).await.into_iter().next();
@@ -180,7 +199,12 @@ impl Hcloud {
     }
 
     /// The client and the links to look after, or why there is nothing to do.
-    fn connect<'a>(&mut self, config: &config::Hcloud, site: &'a Site) -> Result<Connection<'a>, Error> {
+    fn connect<'a>(
+        &mut self,
+        config: &config::Hcloud,
+        site: &'a Site,
+        way_back: &WayBack,
+    ) -> Result<Connection<'a>, Error> {
         if !config.enabled {
             return Ok(Connection::Idle(Outcome::unchanged(State::Off, "hcloud.enabled = false")));
         }
@@ -195,7 +219,7 @@ impl Hcloud {
             return Ok(Connection::Idle(outcome::no_network(site)));
         }
         let Some(token) = token::read(&config.token)? else {
-            return Ok(Connection::Idle(outcome::no_token(config, &links)));
+            return Ok(Connection::Idle(outcome::no_token(config, way_back, &links)));
         };
         let api = match &self.api {
             Some(api) if api.speaks_to(&config.endpoint, &token) => Arc::clone(api),
@@ -203,6 +227,7 @@ impl Hcloud {
                 // Another project, perhaps: what was known of the old one is void.
                 self.named.clear();
                 self.stood.clear();
+                self.kept_for_tunnel.clear();
                 Arc::new(Api::new(&config.endpoint, token)?)
             }
         };
@@ -211,10 +236,16 @@ impl Hcloud {
     }
 
     /// One network after the other; the whole, and whether trying again soon may help.
-    async fn reconcile_links(&mut self, api: &Api, config: &config::Hcloud, links: &[&PrivateLink]) -> (Outcome, bool) {
+    async fn reconcile_links(
+        &mut self,
+        api: &Api,
+        config: &config::Hcloud,
+        way_back: &WayBack,
+        links: &[&PrivateLink],
+    ) -> (Outcome, bool) {
         let (mut outcomes, mut transient) = (Vec::new(), false);
         for link in links {
-            let (outcome, may_pass) = match self.reconcile_link(api, config, link).await {
+            let (outcome, may_pass) = match self.reconcile_link(api, config, way_back, link).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     // A network of that name may have been made anew under another number.
@@ -232,6 +263,7 @@ impl Hcloud {
         &mut self,
         api: &Api,
         config: &config::Hcloud,
+        way_back: &WayBack,
         link: &PrivateLink,
     ) -> Result<(Outcome, bool), Error> {
         if !link.address_present {
@@ -239,31 +271,70 @@ impl Hcloud {
             return Ok((outcome::no_address(link), false));
         }
         let network = self.network_of(api, config, link).await?;
-        let desired = desired(config, link);
-        let table = api.table(network).await?;
-        let first = plan(&desired, &table, link, config.take_over);
+        let wanted = desired(config, way_back, link);
+        let routes = wanted.routes();
+        let table = self.look(api, network, link).await?;
+        let first = self.plan(network, &wanted, &table, link, config.take_over);
         if table.subnets.is_empty() && !first.claim.is_empty() {
             return Ok((outcome::no_subnet(&table), false));
         }
+        let told = |plan: &Plan, errors: &[api::Error], table: &NetworkTable| {
+            let account = outcome::Account { table, link, wanted: &wanted, way_back, plan };
+            account.outcome(errors)
+        };
         if first.withdraw.is_empty() && first.claim.is_empty() {
             if first.is_settled() {
-                self.stood.insert(network, desired);
+                self.stood.insert(network, routes);
             }
-            return Ok((outcome::standing(&table, link, &first), false));
+            self.keep_for_tunnel(network, &wanted, &table);
+            return Ok((told(&first, &[], &table), false));
         }
         let errors = apply(api, network, &first).await;
-        let repaired = self.stood.get(&network) == Some(&desired);
+        let repaired = self.stood.get(&network) == Some(&routes);
         // What the API answered is one thing, what the network holds now is what counts.
-        let table = api.table(network).await?;
-        let rest = plan(&desired, &table, link, config.take_over);
+        let table = self.look(api, network, link).await?;
+        let rest = self.plan(network, &wanted, &table, link, config.take_over);
         let unfinished = !rest.withdraw.is_empty() || !rest.claim.is_empty();
         if rest.is_settled() {
-            self.stood.insert(network, desired);
+            self.stood.insert(network, routes);
         }
+        self.keep_for_tunnel(network, &wanted, &table);
         let may_pass = errors.is_empty() || errors.iter().any(api::Error::is_transient);
         let changes = outcome::changes(&first, &table);
-        let outcome = Outcome { changes, repaired, ..outcome::after_changes(&table, link, &rest, &errors) };
+        let outcome = Outcome { changes, repaired, ..told(&rest, &errors, &table) };
         Ok((outcome, unfinished && may_pass))
+    }
+
+    async fn look(&mut self, api: &Api, network: NetworkId, link: &PrivateLink) -> Result<NetworkTable, Error> {
+        let table = api.table(network).await?;
+        self.ways_back.insert(link.interface.clone(), led_here(&table, link));
+        Ok(table)
+    }
+
+    /// What is to be done: the room's plan, and the routes that we kept for a tunnel which wants them no more.
+    fn plan(
+        &self,
+        network: NetworkId,
+        wanted: &Desired,
+        table: &NetworkTable,
+        link: &PrivateLink,
+        take_over: bool,
+    ) -> Plan {
+        let routes = wanted.routes();
+        let kept = self.kept_for_tunnel.get(&network).into_iter().flatten();
+        let given_up = kept.filter(|route| !routes.contains(route) && table.routes.contains(route));
+        let given_up: BTreeSet<CloudRoute> = given_up.copied().collect();
+        // They go first, so they are in nobody's way.
+        let without = NetworkTable { routes: &table.routes - &given_up, ..table.clone() };
+        let mut plan = plan(&routes, &without, link, take_over);
+        plan.withdraw.extend(given_up);
+        plan
+    }
+
+    fn keep_for_tunnel(&mut self, network: NetworkId, wanted: &Desired, table: &NetworkTable) {
+        let kept = self.kept_for_tunnel.entry(network).or_default();
+        kept.retain(|route| table.routes.contains(route));
+        kept.extend(wanted.way_back.intersection(&table.routes).copied());
     }
 
     /// The link's network: by its number, or by `HCLOUD_NETWORK`.

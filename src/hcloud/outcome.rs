@@ -1,7 +1,9 @@
 //! The cloud room's findings in an operator's words.
 
+use ipnet::Ipv4Net;
+
 use super::api;
-use super::model::NetworkTable;
+use super::model::{Desired, MAX_ROUTES, NetworkTable, Unroutable, WayBack};
 use super::plan::{Contest, Obstacle, Plan};
 use super::{Error, desired};
 use crate::config;
@@ -28,8 +30,12 @@ pub(super) fn no_network(site: &Site) -> Outcome {
     Outcome::unchanged(State::Off, "the private links are no Hetzner Networks (site.private.network_id)")
 }
 
-pub(super) fn no_token(config: &config::Hcloud, links: &[&PrivateLink]) -> Outcome {
-    let by_hand = links.iter().flat_map(|link| desired(config, link).into_iter().map(move |route| (link, route)));
+pub(super) fn no_token(config: &config::Hcloud, way_back: &WayBack, links: &[&PrivateLink]) -> Outcome {
+    // Where peers are masqueraded meanwhile, nobody has to do anything for them.
+    let needed = if way_back.else_masqueraded { &WayBack::default() } else { way_back };
+    let by_hand = links
+        .iter()
+        .flat_map(|link| desired(config, needed, link).routes().into_iter().map(move |route| (link, route)));
     let by_hand: Vec<String> = by_hand
         .map(|(link, route)| {
             let network = link.network_id.map_or_else(|| "NETWORK".to_owned(), |id| id.to_string());
@@ -66,26 +72,88 @@ pub(super) fn failed_link(link: &PrivateLink, error: &Error) -> Outcome {
     Outcome { detail: format!("{network}: {}", chain(error)), ..Outcome::failed(error, error.advice()) }
 }
 
-/// Nothing was to be done.
-pub(super) fn standing(table: &NetworkTable, link: &PrivateLink, plan: &Plan) -> Outcome {
-    let problems: Vec<Problem> = plan.contested.iter().map(|contest| contested(table, contest)).collect();
-    let state = if problems.is_empty() { State::Ok } else { State::Waiting };
-    Outcome { problems, ..Outcome::unchanged(state, detail(table, link)) }
+/// One network, and what is wanted of it.
+pub(super) struct Account<'a> {
+    pub(super) table: &'a NetworkTable,
+    pub(super) link: &'a PrivateLink,
+    pub(super) wanted: &'a Desired,
+    pub(super) way_back: &'a WayBack,
+    /// What a fresh look finds still to do, or in the way.
+    pub(super) plan: &'a Plan,
 }
 
-/// Something was done, or tried: `rest` is what a fresh look finds still to do.
-pub(super) fn after_changes(table: &NetworkTable, link: &PrivateLink, rest: &Plan, errors: &[api::Error]) -> Outcome {
-    let mut outcome = standing(table, link, rest);
-    if rest.claim.is_empty() && rest.withdraw.is_empty() {
-        return outcome; // whatever was answered, the routes are right
+impl Account<'_> {
+    /// How the network stands; `errors` are those of what was tried.
+    pub(super) fn outcome(&self, errors: &[api::Error]) -> Outcome {
+        let mut outcome = self.standing();
+        if self.plan.claim.is_empty() && self.plan.withdraw.is_empty() {
+            return outcome; // whatever was answered, the routes are right
+        }
+        outcome.state = State::Failed;
+        outcome.problems.extend(errors.iter().map(|error| Problem::new(chain(error), error.advice())));
+        if errors.is_empty() {
+            let what = format!("{} does not show the routes that were just changed", network_name(self.table));
+            outcome.problems.push(Problem::new(what, "tried again by itself"));
+        }
+        outcome
     }
-    outcome.state = State::Failed;
-    outcome.problems.extend(errors.iter().map(|error| Problem::new(chain(error), error.advice())));
-    if errors.is_empty() {
-        let what = format!("{} does not show the routes that were just changed", network_name(table));
-        outcome.problems.push(Problem::new(what, "tried again by itself"));
+
+    fn standing(&self) -> Outcome {
+        let is_way_back = |contest: &&Contest| self.wanted.way_back.contains(&contest.wanted);
+        let of_tunnel = self.plan.contested.iter().filter(is_way_back).map(|contest| self.contested(contest));
+        let unroutable = self.wanted.unroutable.iter().map(|(range, why)| unroutable(*range, *why));
+        let of_tunnel: Vec<Problem> = of_tunnel.chain(unroutable).collect();
+        let named = self.plan.contested.iter().filter(|contest| !is_way_back(contest));
+        let mut problems: Vec<Problem> = named.map(|contest| self.contested(contest)).collect();
+        let mut detail = self.detail();
+        if self.way_back.else_masqueraded {
+            // What was asked for happens, one way or the other: no problem, but worth a word.
+            for problem in of_tunnel {
+                detail.push_str("; peers are masqueraded: ");
+                detail.push_str(&problem.what);
+            }
+        } else {
+            problems.extend(of_tunnel);
+        }
+        let state = if problems.is_empty() { State::Ok } else { State::Waiting };
+        Outcome { problems, ..Outcome::unchanged(state, detail) }
     }
-    outcome
+
+    fn detail(&self) -> String {
+        let here = self.table.routes.iter().filter(|route| self.link.holds(route.gateway));
+        let here: Vec<String> = here.map(ToString::to_string).collect();
+        let routes = if here.is_empty() { "no route leads here".to_owned() } else { here.join(", ") };
+        format!("{}: {routes}", network_name(self.table))
+    }
+
+    fn contested(&self, contest: &Contest) -> Problem {
+        let (name, wanted) = (network_name(self.table), contest.wanted);
+        let key = if self.wanted.way_back.contains(&wanted) { "the tunnel's network" } else { "hcloud.destinations" };
+        match contest.by {
+            Obstacle::Held(held) => Problem::new(
+                format!("{name} sends {} to {}, which is not this server", held.destination, held.gateway),
+                "it is left alone; delete that route, or set hcloud.take_over = true to have it replaced",
+            ),
+            Obstacle::OverlappingRoute(other) => Problem::new(
+                format!("{wanted} overlaps the route {other} of {name}"),
+                format!("Hetzner takes only one of them: delete the other, or change {key}"),
+            ),
+            Obstacle::Subnet(subnet) => Problem::new(
+                format!("{wanted} overlaps the subnet {subnet} of {name}"),
+                format!("Hetzner takes no route into a subnet: change {key}"),
+            ),
+        }
+    }
+}
+
+fn unroutable(range: Ipv4Net, why: Unroutable) -> Problem {
+    let advice = "set wireguard.snat to \"auto\" or true, or take another range for the tunnel";
+    let reason = match why {
+        Unroutable::Foreign => "Hetzner takes no route for it".to_owned(),
+        Unroutable::Named(named) => format!("it overlaps {named} of hcloud.destinations"),
+        Unroutable::TooMany => format!("a network holds at most {MAX_ROUTES} routes"),
+    };
+    Problem::new(format!("{range} of the tunnel has no route back: {reason}"), advice)
 }
 
 /// What of the plan a fresh look finds done, a line each.
@@ -108,30 +176,5 @@ pub(super) fn merged(outcomes: Vec<Outcome>) -> Outcome {
         repaired: outcomes.iter().any(|outcome| outcome.repaired && !outcome.changes.is_empty()),
         changes: outcomes.iter().flat_map(|outcome| outcome.changes.clone()).collect(),
         problems: outcomes.into_iter().flat_map(|outcome| outcome.problems).collect(),
-    }
-}
-
-fn detail(table: &NetworkTable, link: &PrivateLink) -> String {
-    let here: Vec<String> =
-        table.routes.iter().filter(|route| link.holds(route.gateway)).map(ToString::to_string).collect();
-    let routes = if here.is_empty() { "no route leads here".to_owned() } else { here.join(", ") };
-    format!("{}: {routes}", network_name(table))
-}
-
-fn contested(table: &NetworkTable, contest: &Contest) -> Problem {
-    let (name, wanted) = (network_name(table), contest.wanted);
-    match contest.by {
-        Obstacle::Held(held) => Problem::new(
-            format!("{name} sends {} to {}, which is not this server", held.destination, held.gateway),
-            "it is left alone; delete that route, or set hcloud.take_over = true to have it replaced",
-        ),
-        Obstacle::OverlappingRoute(other) => Problem::new(
-            format!("{wanted} overlaps the route {other} of {name}"),
-            "Hetzner takes only one of them: delete the other, or change hcloud.destinations",
-        ),
-        Obstacle::Subnet(subnet) => Problem::new(
-            format!("{wanted} overlaps the subnet {subnet} of {name}"),
-            "Hetzner takes no route into a subnet: change hcloud.destinations",
-        ),
     }
 }

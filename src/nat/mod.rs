@@ -9,6 +9,7 @@ mod netlink;
 mod nft;
 mod observe;
 mod plan;
+mod tunnel;
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::report::{Outcome, Problem, State, chain};
 use crate::site::Site;
 use crate::state;
+use crate::wireguard::model::Tunnel;
 
 /// What the room keeps between passes: what it applied last and how that was listed. It is kept in the runtime directory
 /// too, so that a daemon that was killed and started again finds that nothing has changed.
@@ -39,9 +41,9 @@ impl Nat {
     }
 
     /// Makes the table as the configuration wants it.
-    pub async fn reconcile(&mut self, config: &Config, site: &Site) -> Outcome {
-        match self.look_and_converge(&desired(config, site)).await {
-            Ok((changes, repaired)) => Outcome { changes, repaired, ..standing(site) },
+    pub async fn reconcile(&mut self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Outcome {
+        match self.look_and_converge(&desired(config, site, tunnel)).await {
+            Ok((changes, repaired)) => Outcome { changes, repaired, ..standing(site, tunnel) },
             Err(error) => Outcome::failed(&error, error.advice()),
         }
     }
@@ -50,7 +52,7 @@ impl Nat {
     pub async fn close_if_absent(&mut self, config: &Config, site: &Site) -> Result<(), Error> {
         let nft = Nft::find()?;
         if observe::observe(&nft).await?.is_none() {
-            self.converge(&nft, &desired(config, site), None).await?;
+            self.converge(&nft, &desired(config, site, None), None).await?;
         }
         Ok(())
     }
@@ -94,9 +96,9 @@ impl Nat {
     }
 
     /// What the next pass would do.
-    pub async fn preview(&self, config: &Config, site: &Site) -> Result<Vec<String>, Error> {
+    pub async fn preview(&self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Result<Vec<String>, Error> {
         let observed = observe::observe(&Nft::find()?).await?;
-        Ok(match plan(&desired(config, site), observed.as_ref(), self.memory.as_ref()) {
+        Ok(match plan(&desired(config, site, tunnel), observed.as_ref(), self.memory.as_ref()) {
             Plan::Keep => Vec::new(),
             Plan::Replace { reasons, .. } => {
                 reasons.into_iter().map(|reason| format!("replace the rules of table inet {TABLE}: {reason}")).collect()
@@ -130,7 +132,7 @@ impl Nat {
 }
 
 /// The table stands.
-fn standing(site: &Site) -> Outcome {
+fn standing(site: &Site, tunnel: Option<&Tunnel>) -> Outcome {
     let networks: Vec<String> = site.private.iter().map(|link| link.network.to_string()).collect();
     match (&site.public, networks.as_slice()) {
         (None, _) => {
@@ -142,7 +144,7 @@ fn standing(site: &Site) -> Outcome {
         }
         (Some(public), networks) => {
             let detail = format!("table inet {TABLE} stands: {} out by {}", networks.join(", "), public.interface);
-            Outcome::unchanged(State::Ok, detail)
+            Outcome::unchanged(State::Ok, format!("{detail}{}", tunnel.map_or_else(String::new, tunnel::told)))
         }
     }
 }

@@ -11,8 +11,10 @@ use super::nft::{
     Phrase, Value, accept, and, anonymous_set, clamp_mss_to_route, concat, counter, ct_state, drop, field, flags, goto,
     iifname, interface, is, is_not, masquerade, nfproto, number, oifname, prefix, ranges, set, text, vmap,
 };
+use super::tunnel;
 use crate::config::Config;
 use crate::site::{PublicLink, Site};
+use crate::wireguard::model::Tunnel;
 
 /// The one table that is ours, in family `inet`.
 pub const TABLE: &str = "bastiond";
@@ -75,27 +77,32 @@ const BEFORE_FILTER: i32 = -5;
 const SRCNAT: i32 = 100;
 
 const DROPPED_INVALID: &str = "dropped_invalid";
-const DROPPED_FORWARD: &str = "dropped_forward";
+pub(super) const DROPPED_FORWARD: &str = "dropped_forward";
 const DROPPED_INPUT: &str = "dropped_input";
-const DROPPED_SPOOFED: &str = "dropped_spoofed";
-const EGRESS_FLOWS: &str = "egress_flows";
+pub(super) const DROPPED_SPOOFED: &str = "dropped_spoofed";
+pub(super) const EGRESS_FLOWS: &str = "egress_flows";
 
 /// The rules for this server. While its public link is unknown nothing is let through, but what is established and what
 /// concerns the bastion itself.
-pub fn desired(config: &Config, site: &Site) -> Ruleset {
+pub fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Ruleset {
     let public = site.public.as_ref();
-    Ruleset {
+    let mut rules = Ruleset {
         counters: vec![DROPPED_FORWARD, DROPPED_INPUT, DROPPED_INVALID, DROPPED_SPOOFED, EGRESS_FLOWS],
         sets: sets(config, site),
-        chains: vec![
-            invalid(),
-            egress(),
-            forward(public, site),
-            clamp(),
-            input(config, public, site),
-            postrouting(config, public),
-        ],
+        chains: vec![invalid(), egress()],
+    };
+    if let Some(tunnel) = tunnel {
+        rules.counters.push(tunnel::FLOWS);
+        rules.sets.extend(tunnel::sets(tunnel));
+        rules.chains.extend([tunnel::inwards(tunnel, public), tunnel::outwards()]);
     }
+    rules.chains.extend([
+        forward(public, site, tunnel),
+        clamp(),
+        input(config, public, site, tunnel),
+        postrouting(config, public, tunnel),
+    ]);
+    rules
 }
 
 fn sets(config: &Config, site: &Site) -> Vec<Set> {
@@ -109,20 +116,24 @@ fn sets(config: &Config, site: &Site) -> Vec<Set> {
     }
     let v6 = Ipv6Net::aggregate(&v6).into_iter().map(|range| prefix(range.into()));
     let ports = ssh_ports(config, site).into_iter().map(number);
-    let address =
-        |name, kind, elements| Set { name, key: SetTypeValue::Single(kind), flag: SetFlag::Interval, elements };
     vec![
-        address("private_networks", SetType::Ipv4Addr, ranges(site.private.iter().map(|link| link.network))),
-        Set {
-            name: "private_sources",
-            key: SetTypeValue::Concatenated(vec![SetType::Ifname, SetType::Ipv4Addr].into()),
-            flag: SetFlag::Interval,
-            elements: sources.collect(),
-        },
-        address("ssh_from4", SetType::Ipv4Addr, ranges(v4)),
-        address("ssh_from6", SetType::Ipv6Addr, v6.collect()),
-        address("ssh_ports", SetType::InetService, ports.collect()),
+        of_ranges("private_networks", SetType::Ipv4Addr, ranges(site.private.iter().map(|link| link.network))),
+        of_interfaces_and_ranges("private_sources", sources.collect()),
+        of_ranges("ssh_from4", SetType::Ipv4Addr, ranges(v4)),
+        of_ranges("ssh_from6", SetType::Ipv6Addr, v6.collect()),
+        of_ranges("ssh_ports", SetType::InetService, ports.collect()),
     ]
+}
+
+/// A set of ranges of one kind.
+pub(super) fn of_ranges(name: &'static str, kind: SetType, elements: Vec<Value>) -> Set {
+    Set { name, key: SetTypeValue::Single(kind), flag: SetFlag::Interval, elements }
+}
+
+/// A set of interfaces, each with a range that belongs to it.
+pub(super) fn of_interfaces_and_ranges(name: &'static str, elements: Vec<Value>) -> Set {
+    let key = SetTypeValue::Concatenated(vec![SetType::Ifname, SetType::Ipv4Addr].into());
+    Set { name, key, flag: SetFlag::Interval, elements }
 }
 
 /// The configured ports, or those that sshd names and 22.
@@ -149,22 +160,24 @@ fn egress() -> Chain {
                 counter(DROPPED_SPOOFED),
                 drop(),
             ],
-            // Link-local: the bastion's own metadata service, with its user-data, lives there.
-            vec![
-                is(field("ip", "daddr"), prefix(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16).into())),
-                counter(DROPPED_FORWARD),
-                drop(),
-            ],
+            to_link_local(),
             vec![counter(EGRESS_FLOWS), accept()],
         ],
     }
 }
 
-fn forward(public: Option<&PublicLink>, site: &Site) -> Chain {
+/// The bastion's own metadata service, with its user-data, lives there.
+pub(super) fn to_link_local() -> Vec<Phrase> {
+    let link_local = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
+    vec![is(field("ip", "daddr"), prefix(link_local.into())), counter(DROPPED_FORWARD), drop()]
+}
+
+fn forward(public: Option<&PublicLink>, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
     let ways = site.private.iter().zip(std::iter::repeat(public)).filter_map(|(link, public)| {
         Some((concat([interface(&link.interface), interface(&public?.interface)]), goto("egress")))
     });
-    let ways: Vec<_> = ways.collect();
+    let through_tunnel = tunnel.into_iter().flat_map(|tunnel| tunnel::ways(tunnel, public, site));
+    let ways: Vec<_> = ways.chain(through_tunnel).collect();
     let mut rules = vec![known_flows()];
     if !ways.is_empty() {
         // IPv6 is not routed at all: Hetzner's networks are IPv4 only.
@@ -192,7 +205,7 @@ fn clamp() -> Chain {
     }
 }
 
-fn input(config: &Config, public: Option<&PublicLink>, site: &Site) -> Chain {
+fn input(config: &Config, public: Option<&PublicLink>, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
     let icmp = ["echo-request", "destination-unreachable", "time-exceeded", "parameter-problem"];
     // RFC 4890 section 4.4.1: what a host must take to work at all, and ping.
     let icmpv6 = [
@@ -226,6 +239,7 @@ fn input(config: &Config, public: Option<&PublicLink>, site: &Site) -> Chain {
             drop(),
         ]);
     }
+    rules.extend(tunnel.into_iter().flat_map(tunnel::input));
     rules.extend([
         vec![is(field("ip", "saddr"), set("ssh_from4")), is(field("tcp", "dport"), set("ssh_ports")), accept()],
         vec![is(field("ip6", "saddr"), set("ssh_from6")), is(field("tcp", "dport"), set("ssh_ports")), accept()],
@@ -245,14 +259,16 @@ fn input(config: &Config, public: Option<&PublicLink>, site: &Site) -> Chain {
     Chain { name: "input", base: Some(filter(NfHook::Input, FILTER, NfChainPolicy::Drop)), rules }
 }
 
-fn postrouting(config: &Config, public: Option<&PublicLink>) -> Chain {
+fn postrouting(config: &Config, public: Option<&PublicLink>, tunnel: Option<&Tunnel>) -> Chain {
+    let random_ports = config.nat.random_ports;
     let masquerading = |public: &PublicLink| {
         vec![
             is(oifname(), interface(&public.interface)),
             is(field("ip", "saddr"), set("private_networks")),
-            masquerade(config.nat.random_ports),
+            masquerade(random_ports),
         ]
     };
+    let of_tunnel = tunnel.into_iter().flat_map(|tunnel| tunnel::postrouting(tunnel, public, random_ports));
     Chain {
         name: "postrouting",
         base: Some(Base {
@@ -261,7 +277,7 @@ fn postrouting(config: &Config, public: Option<&PublicLink>) -> Chain {
             priority: SRCNAT,
             policy: NfChainPolicy::Accept,
         }),
-        rules: public.into_iter().map(masquerading).collect(),
+        rules: public.into_iter().map(masquerading).chain(of_tunnel).collect(),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use nftables::expr::{
     CT, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, RT, RTKey, SetItem, TcpOption,
 };
@@ -153,4 +153,10 @@ pub(super) fn prefix(network: ipnet::IpNet) -> Value {
 pub(super) fn ranges(networks: impl IntoIterator<Item = Ipv4Net>) -> Vec<Value> {
     let networks: Vec<Ipv4Net> = networks.into_iter().collect();
     Ipv4Net::aggregate(&networks).into_iter().map(|network| prefix(network.into())).collect()
+}
+
+/// The same for IPv6.
+pub(super) fn ranges6(networks: impl IntoIterator<Item = Ipv6Net>) -> Vec<Value> {
+    let networks: Vec<Ipv6Net> = networks.into_iter().collect();
+    Ipv6Net::aggregate(&networks).into_iter().map(|network| prefix(network.into())).collect()
 }

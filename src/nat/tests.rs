@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::config::{self, Environment};
 use crate::site::{PrivateLink, PublicLink};
+use crate::wireguard::model::{WaysBack, tunnel};
 
 fn private(interface: &str, address: &str, network: &str) -> PrivateLink {
     PrivateLink {
@@ -30,7 +31,7 @@ fn config(text: &str) -> Config {
 }
 
 fn rules(text: &str, site: &Site) -> Ruleset {
-    desired(&config(text), site)
+    desired(&config(text), site, tunnel(&config(text), site, &WaysBack::new()).as_ref())
 }
 
 /// The table as nft 1.0.6 lists it after the rules of `one_network` were loaded.
@@ -241,6 +242,100 @@ fn what_nft_says_that_is_no_listing_is_an_error() {
     for text in ["", "{}", "[]", "{\"nftables\": 3}", "{\"nftables\": [{\"table\""] {
         observe::normalised(text).unwrap_err();
     }
+}
+
+/// Ada's laptop and an office, 192.168.178.0/24, in a tunnel 10.100.0.0/24.
+const TUNNEL: &str = r#"
+[wireguard]
+addresses = ["10.100.0.1/24", "fd00:100::1/64"]
+[[wireguard.peer]]
+public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+allowed_ips = ["10.100.0.2"]
+[[wireguard.peer]]
+public_key = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0="
+allowed_ips = ["10.100.0.3", "192.168.178.0/24"]
+"#;
+
+/// The rules of a tunnel, to which the networks behind `eth1` have the ways back that are named.
+fn with_tunnel(ways_back: &[&str]) -> Ruleset {
+    let config = config(TUNNEL);
+    let ways_back = ways_back.iter().map(|text| text.parse().unwrap()).collect();
+    let ways_back = [("eth1".parse().unwrap(), ways_back)].into();
+    desired(&config, &one_network(), tunnel(&config, &one_network(), &ways_back).as_ref())
+}
+
+fn set_of(rules: &Ruleset, name: &str) -> serde_json::Value {
+    serde_json::to_value(&rules.sets.iter().find(|set| set.name == name).unwrap().elements).unwrap()
+}
+
+/// The ways of the forward chain: `in -> out`, as the map of verdicts has them.
+fn ways(rules: &Ruleset) -> Vec<String> {
+    let forward = rules.chains.iter().find(|chain| chain.name == "forward").unwrap();
+    let rules = serde_json::to_value(&forward.rules).unwrap();
+    let pairs = rules.pointer("/1/1/vmap/data/set").unwrap().as_array().unwrap().clone();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let way = |pair: &serde_json::Value| {
+        let (from, to) = (text(&pair[0]["concat"][0]), text(&pair[0]["concat"][1]));
+        format!("{from} -> {to}: {}", text(&pair[1]["goto"]["target"]))
+    };
+    pairs.iter().map(way).collect()
+}
+
+#[test]
+fn the_tunnel_opens_the_ways_to_and_from_private_networks_and_to_the_internet_only_when_told() {
+    let inside = ["eth1 -> eth0: egress", "wg0 -> eth1: from_tunnel", "eth1 -> wg0: to_tunnel"];
+    assert_eq!(ways(&with_tunnel(&[])), inside);
+    let config = config(&TUNNEL.replace("[wireguard]", "[wireguard]\nfull_tunnel = true"));
+    let full = tunnel(&config, &one_network(), &WaysBack::new());
+    assert_eq!(
+        ways(&desired(&config, &one_network(), full.as_ref())),
+        [&inside[..], &["wg0 -> eth0: from_tunnel"]].concat()
+    );
+    assert_eq!(ways(&rules("", &one_network())), ["eth1 -> eth0: egress"]);
+}
+
+#[test]
+fn without_a_tunnel_the_table_has_nothing_of_one() {
+    let mut with = with_tunnel(&["10.100.0.0/24", "192.168.178.0/24"]);
+    let without = rules("", &one_network());
+    with.counters.retain(|name| *name != "tunnel_flows");
+    with.sets.retain(|set| !set.name.starts_with("tunnel_"));
+    assert_eq!((with.counters, with.sets), (without.counters, without.sets));
+}
+
+#[test]
+fn sites_are_told_from_the_tunnels_own_networks() {
+    let rules = with_tunnel(&[]);
+    let range = |address: &str, length: u8| json!({"prefix": {"addr": address, "len": length}});
+    assert_eq!(set_of(&rules, "tunnel_networks4"), json!([range("10.100.0.0", 24)]));
+    assert_eq!(set_of(&rules, "tunnel_networks6"), json!([range("fd00:100::", 64)]));
+    assert_eq!(set_of(&rules, "tunnel_sites4"), json!([range("192.168.178.0", 24)]));
+    assert_eq!(set_of(&rules, "tunnel_sources4"), json!([range("10.100.0.0", 24), range("192.168.178.0", 24)]));
+    assert_eq!(set_of(&rules, "tunnel_sources6"), json!([range("fd00:100::", 64)]));
+}
+
+#[test]
+fn what_has_no_way_back_is_masqueraded_and_nothing_else() {
+    let masqueraded = |rules: &Ruleset| {
+        let postrouting = rules.chains.iter().find(|chain| chain.name == "postrouting").unwrap();
+        (set_of(rules, "tunnel_masqueraded"), postrouting.rules.len())
+    };
+    let of_link = |address: &str| json!({"concat": ["eth1", {"prefix": {"addr": address, "len": 24}}]});
+    assert_eq!(masqueraded(&with_tunnel(&["10.100.0.0/24", "192.168.178.0/24"])), (json!([]), 1));
+    assert_eq!(masqueraded(&with_tunnel(&["10.100.0.0/24"])), (json!([of_link("192.168.178.0")]), 2));
+    let all = json!([of_link("10.100.0.0"), of_link("192.168.178.0")]);
+    assert_eq!(masqueraded(&with_tunnel(&[])), (all, 2));
+}
+
+#[test]
+fn the_status_line_names_the_tunnel_and_what_is_masqueraded() {
+    let config = config(TUNNEL);
+    let tunnel = tunnel(&config, &one_network(), &WaysBack::new()).unwrap();
+    assert_eq!(
+        standing(&one_network(), Some(&tunnel)).detail,
+        "table inet bastiond stands: 10.0.0.0/16 out by eth0; 10.100.0.0/24 in by wg0; 10.100.0.0/24, 192.168.178.0/24 \
+         masqueraded on eth1"
+    );
 }
 
 mod events {

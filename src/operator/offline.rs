@@ -42,7 +42,7 @@ pub(super) fn run(request: Request, config: &Config, environment: &Environment) 
 
 async fn plan(config: &Config, environment: &Environment, metadata: &MetadataView) -> Steps {
     let (site, steps) = Gateway::new(environment).preview(config, metadata).await;
-    with_cloud_preview(steps, &config.hcloud, &site).await
+    with_cloud_preview(steps, config, &site).await
 }
 
 async fn down(config: &Config, environment: &Environment, metadata: &MetadataView) -> Steps {

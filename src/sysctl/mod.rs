@@ -15,6 +15,7 @@ pub use model::{Setting, desired};
 pub use originals::{Doubt, forwards, restore, stop_forwarding};
 pub use plan::{Write, plan};
 
+use crate::net::InterfaceName;
 use crate::report::{Outcome, Problem, State};
 use crate::site::Site;
 
@@ -44,8 +45,14 @@ pub enum Forwarding {
 }
 
 /// Makes the settings true. `stood_before`: they were true after the last pass, so a change now undoes somebody else's.
-pub fn reconcile(place: &Place, site: &Site, forwarding: Forwarding, stood_before: bool) -> Outcome {
-    let desired = desired(site, forwarding);
+pub fn reconcile(
+    place: &Place,
+    site: &Site,
+    tunnel: Option<&InterfaceName>,
+    forwarding: Forwarding,
+    stood_before: bool,
+) -> Outcome {
+    let desired = desired(site, tunnel, forwarding);
     let observed = observe::observe(&place.root, &desired);
     let steps = plan(&desired, &observed.values);
     originals::note(place, &desired, &observed.values);
@@ -61,9 +68,14 @@ pub fn reconcile(place: &Place, site: &Site, forwarding: Forwarding, stood_befor
     Outcome { state, detail, repaired: stood_before && !changes.is_empty(), changes, problems }
 }
 
+/// Whether the kernel has settings for the interface: whether it is there.
+pub fn has_interface(place: &Place, interface: &InterfaceName) -> bool {
+    place.root.join("net/ipv4/conf").join(interface.as_str()).exists()
+}
+
 /// What the next pass would write.
-pub fn preview(place: &Place, site: &Site, forwarding: Forwarding) -> Vec<Write> {
-    let desired = desired(site, forwarding);
+pub fn preview(place: &Place, site: &Site, tunnel: Option<&InterfaceName>, forwarding: Forwarding) -> Vec<Write> {
+    let desired = desired(site, tunnel, forwarding);
     plan(&desired, &observe::observe(&place.root, &desired).values)
 }
 

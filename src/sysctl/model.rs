@@ -1,6 +1,7 @@
 //! The settings and their values.
 
 use super::Forwarding;
+use crate::net::InterfaceName;
 use crate::site::Site;
 
 /// One setting.
@@ -15,12 +16,13 @@ pub struct Setting {
 /// The path of the switch that makes a host a router.
 pub(super) const IP_FORWARD: &str = "net/ipv4/ip_forward";
 
-/// What a gateway with these links needs. Sources: the kernel's `Documentation/networking/ip-sysctl.rst`.
-pub fn desired(site: &Site, forwarding: Forwarding) -> Vec<Setting> {
+/// What a gateway with these links and this tunnel needs. Sources: the kernel's `Documentation/networking/ip-sysctl.rst`.
+pub fn desired(site: &Site, tunnel: Option<&InterfaceName>, forwarding: Forwarding) -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut set = |path: String, value| settings.push(Setting { path, value });
     let public = site.public.iter().map(|link| &link.interface);
-    let interfaces: Vec<_> = public.chain(site.private.iter().map(|link| &link.interface)).collect();
+    let private = site.private.iter().map(|link| &link.interface);
+    let interfaces: Vec<_> = public.chain(private).chain(tunnel).collect();
     if forwarding == Forwarding::On {
         // First of all: a change of it sets every interface's switch, and resets the redirect settings.
         set(IP_FORWARD.to_owned(), "1");

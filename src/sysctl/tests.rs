@@ -46,14 +46,14 @@ fn fresh_place() -> (tempfile::TempDir, Place) {
 }
 
 fn values(place: &Place) -> BTreeMap<String, String> {
-    let everything = desired(&site(), Forwarding::On);
+    let everything = desired(&site(), None, Forwarding::On);
     observe::observe(&place.root, &everything).values
 }
 
 #[test]
 fn only_what_differs_is_written_and_a_second_pass_writes_nothing() {
     let (_directory, place) = fresh_place();
-    let outcome = reconcile(&place, &site(), Forwarding::Leave, false);
+    let outcome = reconcile(&place, &site(), None, Forwarding::Leave, false);
     assert_eq!(
         outcome.changes,
         [
@@ -63,16 +63,16 @@ fn only_what_differs_is_written_and_a_second_pass_writes_nothing() {
             "net/ipv4/conf/eth0/send_redirects: 1 -> 0",
         ]
     );
-    let again = reconcile(&place, &site(), Forwarding::Leave, true);
+    let again = reconcile(&place, &site(), None, Forwarding::Leave, true);
     assert_eq!((again.changes, again.repaired, again.state), (vec![], false, State::Ok));
 }
 
 #[test]
 fn forwarding_is_switched_on_only_when_told() {
     let (_directory, place) = fresh_place();
-    reconcile(&place, &site(), Forwarding::Leave, false);
+    reconcile(&place, &site(), None, Forwarding::Leave, false);
     assert_eq!(values(&place)["net/ipv4/ip_forward"], "0");
-    let outcome = reconcile(&place, &site(), Forwarding::On, false);
+    let outcome = reconcile(&place, &site(), None, Forwarding::On, false);
     assert_eq!(
         outcome.changes,
         [
@@ -87,9 +87,9 @@ fn forwarding_is_switched_on_only_when_told() {
 fn what_is_put_back_is_what_was_there_first_unless_somebody_changed_it_since() {
     let (_directory, place) = fresh_place();
     let before = values(&place);
-    reconcile(&place, &site(), Forwarding::On, false);
+    reconcile(&place, &site(), None, Forwarding::On, false);
     std::fs::write(place.root.join("net/ipv4/ip_forward"), "0").unwrap();
-    reconcile(&place, &site(), Forwarding::On, true);
+    reconcile(&place, &site(), None, Forwarding::On, true);
     std::fs::write(place.root.join("net/ipv4/conf/eth0/rp_filter"), "1").unwrap();
     let (forwarding, problems) = stop_forwarding(&place, Doubt::Leave);
     assert_eq!((forwarding, problems), (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
@@ -103,7 +103,7 @@ fn what_is_put_back_is_what_was_there_first_unless_somebody_changed_it_since() {
 fn an_interface_that_just_went_is_no_failure() {
     let (_directory, place) = fresh_place();
     std::fs::remove_dir_all(place.root.join("net/ipv4/conf/eth0.7")).unwrap();
-    assert_eq!(reconcile(&place, &site(), Forwarding::On, false).state, State::Ok);
+    assert_eq!(reconcile(&place, &site(), None, Forwarding::On, false).state, State::Ok);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_setting_that_cannot_be_written_is_named_and_the_others_go_on() {
     std::fs::remove_file(&path).unwrap();
     // A directory in its place: neither readable nor writable as a file, for root as well.
     std::fs::create_dir(&path).unwrap();
-    let outcome = reconcile(&place, &site(), Forwarding::On, false);
+    let outcome = reconcile(&place, &site(), None, Forwarding::On, false);
     assert_eq!(outcome.state, State::Failed);
     assert_eq!(outcome.changes.len(), 6);
     assert!(
@@ -127,7 +127,7 @@ fn a_setting_that_cannot_be_written_is_named_and_the_others_go_on() {
 fn forwarding_that_was_on_before_us_is_not_ours_to_stop() {
     let (_directory, place) = fresh_place();
     std::fs::write(place.root.join("net/ipv4/ip_forward"), "1").unwrap();
-    reconcile(&place, &site(), Forwarding::On, false);
+    reconcile(&place, &site(), None, Forwarding::On, false);
     assert_eq!(stop_forwarding(&place, Doubt::Leave), (vec![], vec![]));
     restore(&place);
     assert_eq!(values(&place)["net/ipv4/ip_forward"], "1");
@@ -139,7 +139,7 @@ fn values_of_another_boot_are_void() {
     let boot = place.root.join("kernel/random/boot_id");
     std::fs::create_dir_all(boot.parent().unwrap()).unwrap();
     std::fs::write(&boot, "one").unwrap();
-    reconcile(&place, &site(), Forwarding::On, false);
+    reconcile(&place, &site(), None, Forwarding::On, false);
     assert!(we_forward(&place));
     std::fs::write(&boot, "two").unwrap();
     assert!(!we_forward(&place));
@@ -149,7 +149,7 @@ fn values_of_another_boot_are_void() {
 #[test]
 fn forwarding_of_which_nothing_is_remembered_is_shut_only_where_our_rules_stand() {
     let (_directory, place) = fresh_place();
-    reconcile(&place, &site(), Forwarding::On, false);
+    reconcile(&place, &site(), None, Forwarding::On, false);
     std::fs::remove_file(&place.memory).unwrap();
     assert_eq!(stop_forwarding(&place, Doubt::Leave), (vec![], vec![]));
     assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));

@@ -4,4 +4,5 @@ pub mod device;
 pub mod endpoint;
 pub mod file;
 pub mod key;
+pub mod model;
 mod syntax;

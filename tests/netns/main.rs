@@ -7,6 +7,8 @@ mod gateway;
 mod healing;
 mod input;
 mod lifecycle;
+mod routes;
+mod tunnel;
 mod wg_tool;
 
 use libtest_mimic::{Arguments, Trial};
@@ -20,6 +22,8 @@ fn main() {
         cloud::trials(),
         lifecycle::trials(),
         bad_input::trials(),
+        routes::trials(),
+        tunnel::trials(),
         wg_tool::trials(),
     ]
     .into_iter()

@@ -1,5 +1,6 @@
 //! From the file as it stands to a [`Config`], or to every [`Problem`] at once. The defaults are written here and nowhere else.
 
+mod file;
 mod keys;
 mod peers;
 mod wireguard;
@@ -17,7 +18,7 @@ use super::raw::{
     RawPrivateLink, RawSite,
 };
 use super::{Config, Environment, Files, Firewall, Hcloud, Log, Nat, PrivateLink, Problem, Site, TokenSource};
-use crate::net::{InterfaceName, NetworkId, ServerId, overlap};
+use crate::net::{HETZNER_PUBLIC_GATEWAY, InterfaceName, NetworkId, ServerId, is_private, overlap};
 
 /// Hetzner's public API (Hetzner API documentation, "Getting started").
 const DEFAULT_ENDPOINT: &str = "https://api.hetzner.cloud/v1";
@@ -29,10 +30,7 @@ const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(20);
 const POLL_INTERVAL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 /// Hetzner attaches a server to three networks at most; ten leave room for links of other kinds.
 const MAX_PRIVATE_LINKS: usize = 10;
-/// Routes of one network (Hetzner documentation, "Networks", limits).
-const MAX_DESTINATIONS: usize = 100;
-/// Hetzner's public gateway: the API refuses routes that contain it.
-const HETZNER_PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
+const MAX_DESTINATIONS: usize = crate::hcloud::MAX_ROUTES;
 
 /// What a configuration is checked with, beside its text.
 pub(super) struct Surroundings<'a, F> {
@@ -334,12 +332,6 @@ fn endpoint(
         Some(text) => found.base_url(variable, text),
         None => from_file,
     }
-}
-
-fn is_private(range: Ipv4Net) -> bool {
-    let blocks =
-        [(Ipv4Addr::new(10, 0, 0, 0), 8), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
-    blocks.into_iter().any(|(address, prefix)| Ipv4Net::new_assert(address, prefix).contains(&range))
 }
 
 fn everywhere_v4() -> Ipv4Net {

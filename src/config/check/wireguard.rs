@@ -9,6 +9,7 @@ use super::super::files::Files;
 use super::super::findings::Findings;
 use super::super::raw::{Entry, NumberOrAuto, RawWireguard, SwitchOrAuto};
 use super::super::{Backend, Site, Snat, Wireguard};
+use super::file::{self, WgFile};
 use super::peers::{self, CheckedPeer};
 use super::{OpenPort, Surroundings, keys, unroutable};
 use crate::net::InterfaceName;
@@ -60,11 +61,16 @@ pub(super) fn section(
     let enabled = found.value("wireguard.enabled", raw.enabled).unwrap_or(true);
     let blocks = found.value("wireguard.peer", raw.peer).map(|blocks| blocks.0).unwrap_or_default();
     peers.splice(0..0, peers::of_blocks(blocks, around, found));
+    let file = found.value(file::KEY, raw.file).and_then(|text| file::read(&text, around, found)).unwrap_or_default();
+    if file.path.is_some() && !peers.is_empty() {
+        found.report(&peers[0].place, "stands beside wireguard.file, which holds the peers: write them in one place");
+    }
+    peers.extend(file.peers());
 
-    let interface = interface(raw.interface, site, found);
-    let listen_port = listen_port(raw.listen_port, port, found);
-    let (private_key_file, private_key) = private_key(raw.private_key_file, around, found);
-    let addresses = addresses(raw.addresses, site, found);
+    let interface = interface(raw.interface, &file, site, found);
+    let listen_port = listen_port(raw.listen_port, &file, port, found);
+    let (private_key_file, private_key) = private_key(raw.private_key_file, &file, around, found);
+    let addresses = addresses(raw.addresses, &file, site, found);
     peers::differ(&peers, found);
     for peer in &peers {
         allowed_ips_fit(peer, &addresses, site, found);
@@ -74,14 +80,8 @@ pub(super) fn section(
     }
     let allowed_ips = peers.iter().flat_map(|peer| &peer.allowed_ips).map(|(_, net)| net);
     let has_v6 = addresses.iter().chain(allowed_ips).any(|net| matches!(net, IpNet::V6(_)));
-    let mtu = mtu(raw.mtu, has_v6, found);
-    let fwmark = found.value("wireguard.fwmark", raw.fwmark).and_then(|number| {
-        let mark = u32::try_from(number).ok();
-        if mark.is_none() {
-            found.report("wireguard.fwmark", format!("{number} is no mark (0 to {})", u32::MAX));
-        }
-        mark
-    });
+    let mtu = mtu(raw.mtu, &file, has_v6, found);
+    let fwmark = fwmark(raw.fwmark, &file, found);
     let backend = backend(raw.backend, found);
     let snat = match found.value("wireguard.snat", raw.snat) {
         None | Some(SwitchOrAuto::Auto) => Snat::Auto,
@@ -101,7 +101,7 @@ pub(super) fn section(
         private_key_file,
         addresses,
         mtu,
-        fwmark: fwmark.unwrap_or(0),
+        fwmark,
         backend,
         full_tunnel,
         snat,
@@ -110,9 +110,9 @@ pub(super) fn section(
     Tunnel { wireguard: enabled.then_some(wireguard), open_port }
 }
 
-fn interface(raw: Entry<String>, site: &Site, found: &mut Findings) -> InterfaceName {
+fn interface(raw: Entry<String>, file: &WgFile, site: &Site, found: &mut Findings) -> InterfaceName {
     let key = "wireguard.interface";
-    let default = || DEFAULT_INTERFACE.parse().expect("the default is an interface name");
+    let default = || file.interface().unwrap_or_else(|| DEFAULT_INTERFACE.parse().expect("that is an interface name"));
     let interface = found.value(key, raw).and_then(|text| found.interface(key, &text)).unwrap_or_else(default);
     if RESERVED_NAMES.contains(&interface.as_str()) {
         found.report(key, format!("`{interface}` cannot be a tunnel's name"));
@@ -126,8 +126,11 @@ fn interface(raw: Entry<String>, site: &Site, found: &mut Findings) -> Interface
     interface
 }
 
-fn listen_port(raw: Entry<i64>, open: OpenPort, found: &mut Findings) -> u16 {
-    let written = found.value("wireguard.listen_port", raw).and_then(|n| found.port("wireguard.listen_port", n));
+fn listen_port(raw: Entry<i64>, file: &WgFile, open: OpenPort, found: &mut Findings) -> u16 {
+    let key = "wireguard.listen_port";
+    let written = found.value(key, raw).and_then(|number| found.port(key, number));
+    // 0 lets the kernel choose; a port that peers shall find and the firewall open is better known.
+    let written = file.or_written(key, "ListenPort", written, file.content.listen_port.filter(|&port| port > 0), found);
     match (written, open) {
         (Some(port), OpenPort::Port(open)) if port != open => {
             let reason = format!(
@@ -145,12 +148,20 @@ fn listen_port(raw: Entry<i64>, open: OpenPort, found: &mut Findings) -> u16 {
 /// Where the key is, or shall be, and the key if it is there already.
 fn private_key(
     raw: Entry<String>,
+    file: &WgFile,
     around: &Surroundings<'_, impl Files>,
     found: &mut Findings,
 ) -> (PathBuf, Option<PrivateKey>) {
     let key = "wireguard.private_key_file";
     let default = around.environment.state_directory().join(KEY_FILE);
-    if let Some(text) = found.value(key, raw) {
+    let written = found.value(key, raw);
+    if let Some((path, private_key)) = file.path.as_ref().zip(file.content.private_key.as_ref()) {
+        if written.is_some() {
+            found.report(key, format!("stands beside the PrivateKey of {}: write only one of them", path.display()));
+        }
+        return (path.clone(), Some(private_key.clone()));
+    }
+    if let Some(text) = written {
         let Some(path) = keys::absolute(key, &text, found) else { return (default, None) };
         let private_key = keys::read(key, path, around.files, found).unwrap_or_else(|error| {
             if !error.is_absence() {
@@ -172,15 +183,24 @@ fn private_key(
     (default, private_key)
 }
 
-fn addresses(raw: Entry<Vec<Entry<String>>>, site: &Site, found: &mut Findings) -> Vec<IpNet> {
-    let listed = found.value("wireguard.addresses", raw).unwrap_or_default();
-    let mut addresses: Vec<IpNet> = Vec::new();
-    for (key, text) in found.elements("wireguard.addresses", listed) {
+fn addresses(raw: Entry<Vec<Entry<String>>>, file: &WgFile, site: &Site, found: &mut Findings) -> Vec<IpNet> {
+    let key = "wireguard.addresses";
+    let listed = found.value(key, raw);
+    if listed.is_some() && !file.content.addresses.is_empty() {
+        found.report(key, format!("stands beside the Address of {}: write only one of them", file.shown()));
+    }
+    let mut listed_addresses: Vec<(String, IpNet)> =
+        file.content.addresses.iter().map(|&address| (file::KEY.to_owned(), address)).collect();
+    for (key, text) in found.elements(key, listed.unwrap_or_default()) {
         let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         let Ok(address) = parsed else {
             found.report(key, format!("`{text}` is no address with a prefix (like 10.100.0.1/24 or fd00:100::1/64)"));
             continue;
         };
+        listed_addresses.push((key, address));
+    }
+    let mut addresses: Vec<IpNet> = Vec::new();
+    for (key, address) in listed_addresses {
         if let Some(reason) = unfit(address, site) {
             found.report(key, reason);
         } else if addresses.iter().any(|other| other.addr() == address.addr()) {
@@ -199,7 +219,7 @@ fn addresses(raw: Entry<Vec<Entry<String>>>, site: &Site, found: &mut Findings) 
         }
     }
     if addresses.is_empty() {
-        found.warn("wireguard.addresses", "there are none, so peers cannot reach this server itself inside the tunnel");
+        found.warn(key, "there are none, so peers cannot reach this server itself inside the tunnel");
     }
     addresses
 }
@@ -271,18 +291,30 @@ fn allowed_ips_fit(peer: &CheckedPeer, addresses: &[IpNet], site: &Site, found: 
     }
 }
 
-fn mtu(raw: Entry<NumberOrAuto>, has_v6: bool, found: &mut Findings) -> Option<u32> {
-    let number = match found.value("wireguard.mtu", raw) {
-        None | Some(NumberOrAuto::Auto) => return None,
-        Some(NumberOrAuto::Number(number)) => number,
+fn mtu(raw: Entry<NumberOrAuto>, file: &WgFile, has_v6: bool, found: &mut Findings) -> Option<u32> {
+    let key = "wireguard.mtu";
+    let number = match found.value(key, raw) {
+        None | Some(NumberOrAuto::Auto) => None,
+        Some(NumberOrAuto::Number(number)) => Some(number),
     };
+    let number = file.or_written(key, "MTU", number, file.content.mtu.map(i64::from), found)?;
     let smallest = if has_v6 { SMALLEST_MTU_V6 } else { SMALLEST_MTU_V4 };
     let mtu = u32::try_from(number).ok().filter(|mtu| (smallest..=LARGEST_MTU).contains(mtu));
     if mtu.is_none() {
         let of = if has_v6 { "a tunnel that carries IPv6" } else { "a tunnel" };
-        found.report("wireguard.mtu", format!("{number} is no MTU of {of} ({smallest} to {LARGEST_MTU})"));
+        found.report(key, format!("{number} is no MTU of {of} ({smallest} to {LARGEST_MTU})"));
     }
     mtu
+}
+
+fn fwmark(raw: Entry<i64>, file: &WgFile, found: &mut Findings) -> u32 {
+    let key = "wireguard.fwmark";
+    let number = found.value(key, raw);
+    let number = file.or_written(key, "FwMark", number, file.content.fwmark.map(i64::from), found).unwrap_or(0);
+    u32::try_from(number).unwrap_or_else(|_| {
+        found.report(key, format!("{number} is no mark (0 to {})", u32::MAX));
+        0
+    })
 }
 
 fn backend(raw: Entry<String>, found: &mut Findings) -> Backend {

@@ -15,7 +15,7 @@ fn uncommented() -> String {
 }
 
 /// Keys that stand in another one's place.
-const ALTERNATIVES: [&str; 1] = ["preshared_key = "];
+const ALTERNATIVES: [&str; 2] = ["preshared_key = ", "file = "];
 
 fn without_alternatives(text: &str) -> String {
     let stays = |line: &&str| !ALTERNATIVES.iter().any(|key| line.starts_with(key));

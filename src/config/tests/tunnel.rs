@@ -252,10 +252,7 @@ fn ten_thousand_peers_are_checked_in_no_time() {
     let text = format!("[wireguard]\naddresses = [\"10.100.0.1/16\"]\n{peers}");
     let started = std::time::Instant::now();
     let tunnel = parse(&text, &Environment::default()).unwrap().wireguard.unwrap();
-    assert_eq!(
-        (tunnel.peers.len(), tunnel.sites(), tunnel.routed_v4()),
-        (10_000, vec![], vec!["10.100.0.0/16".parse().unwrap()])
-    );
+    assert_eq!((tunnel.peers.len(), tunnel.sites().count()), (10_000, 0));
     // A tenth of it on an idle machine; what is quadratic takes minutes.
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
@@ -265,7 +262,89 @@ fn sites_are_what_lies_outside_of_the_tunnels_own_networks() {
     let peers = [(ADA, "10.100.0.2"), (BOB, "192.168.178.0/24"), (PUBLIC, "0.0.0.0/0")]
         .map(|(key, allowed_ip)| format!("[[wireguard.peer]]\n{}", peer(key, allowed_ip)));
     let tunnel = checked(&with_address(&peers.join("")), &[]).unwrap().wireguard.unwrap();
-    assert_eq!(tunnel.sites(), ["192.168.178.0/24".parse::<IpNet>().unwrap()]);
-    let routed: Vec<String> = tunnel.routed_v4().iter().map(ToString::to_string).collect();
-    assert_eq!(routed, ["10.100.0.0/24", "192.168.178.0/24"]);
+    assert_eq!(tunnel.sites().collect::<Vec<_>>(), ["192.168.178.0/24".parse::<IpNet>().unwrap()]);
+}
+
+const WG_EXAMPLE: &str = include_str!("../../../tests/data/wireguard/wg-example.conf");
+
+#[test]
+fn the_example_of_wg_is_taken_over_as_it_stands() {
+    let config =
+        checked("wireguard.file = \"/etc/wireguard/wg-office.conf\"", &[("/etc/wireguard/wg-office.conf", WG_EXAMPLE)]);
+    let peer = |key: &str, allowed_ips: &[&str], endpoint: &str| Peer {
+        name: None,
+        public_key: key.parse().unwrap(),
+        preshared_key: None,
+        allowed_ips: allowed_ips.iter().map(|text| text.parse().unwrap()).collect(),
+        endpoint: Some(endpoint.parse().unwrap()),
+        persistent_keepalive: None,
+    };
+    let expected = Wireguard {
+        interface: "wg-office".parse().unwrap(),
+        private_key: Some("yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=".parse().unwrap()),
+        private_key_file: "/etc/wireguard/wg-office.conf".into(),
+        peers: vec![
+            peer(ADA, &["10.192.122.3/32", "10.192.124.0/24"], "192.95.5.67:1234"),
+            peer(BOB, &["10.192.122.4/32", "192.168.0.0/16"], "[2607:5300:60:6b0::c05f:543]:2468"),
+            peer("gN65BkIKy1eCE9pP1wdc8ROUtkHLF2PfAqYdyYBz6EA=", &["10.10.10.230/32"], "test.wireguard.com:18981"),
+        ],
+        ..tunnel()
+    };
+    assert_eq!(config.unwrap().wireguard, Some(expected));
+}
+
+#[test]
+fn a_wg_file_and_the_configuration_do_not_say_the_same_thing_twice() {
+    let text = format!(
+        "[wireguard]\nfile = \"/srv/wg7.conf\"\nlisten_port = 7\nprivate_key_file = \"/srv/key\"\naddresses = [\"10.7.0.1/24\"]\nmtu = 1400\n\
+         fwmark = 7\n[[wireguard.peer]]\n{}",
+        peer(PUBLIC, "10.7.0.9")
+    );
+    let wg =
+        format!("[Interface]\nPrivateKey = {PRIVATE}\nListenPort = 7\nAddress = 10.8.0.1/24\nMTU = 1400\nFwMark = 7\n");
+    assert_eq!(
+        checked(&text, &[("/srv/wg7.conf", &wg)]).unwrap_err(),
+        [
+            "wireguard.addresses: stands beside the Address of /srv/wg7.conf: write only one of them",
+            "wireguard.fwmark: stands beside the FwMark of /srv/wg7.conf: write only one of them",
+            "wireguard.listen_port: stands beside the ListenPort of /srv/wg7.conf: write only one of them",
+            "wireguard.mtu: stands beside the MTU of /srv/wg7.conf: write only one of them",
+            "wireguard.peer[0]: stands beside wireguard.file, which holds the peers: write them in one place",
+            "wireguard.peer[0].public_key: is this server's own key",
+            "wireguard.private_key_file: stands beside the PrivateKey of /srv/wg7.conf: write only one of them",
+        ]
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_wg_file_is_told_with_its_line() {
+    let files = [("/srv/bad.conf", "[Interface]\nListenPort = x\nAddres = 10.7.0.1/24\n")];
+    let told = |text: &str| checked(text, &files).unwrap_err();
+    assert_eq!(
+        told("wireguard.file = \"/srv/bad.conf\""),
+        [
+            "wireguard.file: line 2 of /srv/bad.conf: ListenPort: `x` is not a port (0 to 65535)",
+            "wireguard.file: line 3 of /srv/bad.conf: `Addres` is no key; did you mean Address?",
+        ]
+    );
+    assert_eq!(told("wireguard.file = \"bad.conf\""), ["wireguard.file: `bad.conf` is no absolute path"]);
+    assert_eq!(
+        told("wireguard.file = \"/srv/gone.conf\""),
+        ["wireguard.file: cannot read /srv/gone.conf: No such file or directory (os error 2)"]
+    );
+}
+
+#[test]
+fn what_wg_quick_would_do_and_nobody_does_here_is_warned_of() {
+    let wg = "[Interface]\nAddress = 10.8.0.1/24\nDNS = 1.1.1.1\nPostUp = iptables -A FORWARD -j ACCEPT\nTable = off\n";
+    let config = checked("wireguard.file = \"/srv/open-to-all\"", &[("/srv/open-to-all", wg)]).unwrap();
+    let warned: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warned,
+        [
+            "wireguard.file: /srv/open-to-all: Table is not acted on; routes go into the main table",
+            "wireguard.file: line 3 of /srv/open-to-all: DNS is not acted on",
+            "wireguard.file: line 4 of /srv/open-to-all: PostUp is not acted on",
+        ]
+    );
 }

@@ -1,0 +1,93 @@
+//! The nouns of the routes room, and what shall be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+
+use crate::net::InterfaceName;
+use crate::wireguard::model::Tunnel;
+
+/// Who made a route or an address (`rtm_protocol`, `IFA_PROTO`): we. Numbers above 4 (`RTPROT_STATIC`) are free for whoever
+/// makes routes; iproute2's `etc/iproute2/rt_protos` gives this one to nobody, and `ip route show proto 98` lists ours.
+pub const PROTOCOL: u8 = 98;
+
+/// What shall be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// The tunnel's interface.
+    pub interface: InterfaceName,
+    /// Its addresses, with the prefixes of their networks.
+    pub addresses: BTreeSet<IpNet>,
+    /// What is routed into it, without what its addresses bring along.
+    pub destinations: BTreeSet<IpNet>,
+}
+
+/// The addresses of the tunnel, and routes for the ranges behind its peers. The kernel makes those of the tunnel's own
+/// networks by itself.
+pub fn desired(tunnel: &Tunnel) -> Desired {
+    Desired {
+        interface: tunnel.interface.clone(),
+        addresses: tunnel.addresses.iter().copied().collect(),
+        destinations: tunnel.sites.iter().copied().collect(),
+    }
+}
+
+/// What is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The tunnel's interface, once there is one.
+    pub link: Option<Link>,
+    /// Its addresses, less link-local ones, which the kernel gives.
+    pub addresses: Vec<Address>,
+    /// The routes of the main table, of both families.
+    pub routes: Vec<Route>,
+    /// Names of interfaces, for messages.
+    pub names: BTreeMap<u32, String>,
+}
+
+impl Observed {
+    /// What people call an interface.
+    pub fn name(&self, index: u32) -> Option<&str> {
+        self.names.get(&index).map(String::as_str)
+    }
+}
+
+/// An interface, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Its number.
+    pub index: u32,
+    /// Whether it is administratively up: a link that is down takes no routes.
+    pub up: bool,
+}
+
+/// An address of the tunnel's interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// The address with its network's prefix.
+    pub net: IpNet,
+    /// Whether it carries our number.
+    pub ours: bool,
+}
+
+/// A route of the main table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// Where to, without host bits.
+    pub destination: IpNet,
+    /// The interface it leaves by; 0 for one that leads nowhere.
+    pub interface: u32,
+    /// Who made it; ours is [`PROTOCOL`].
+    pub protocol: u8,
+    /// The lower one wins. The kernel's own default is 0 for IPv4 and 1024 for IPv6.
+    pub metric: u32,
+    /// Whether it leads straight to the interface: no router, no other kind than unicast.
+    pub plain: bool,
+}
+
+impl Route {
+    /// Whether we made it.
+    pub fn is_ours(&self) -> bool {
+        self.protocol == PROTOCOL
+    }
+}

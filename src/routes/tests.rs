@@ -1,0 +1,185 @@
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+
+use super::*;
+
+const TUNNEL: u32 = 7;
+const OTHER: u32 = 3;
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn wanted(addresses: &[&str], destinations: &[&str]) -> Desired {
+    Desired {
+        interface: "wg0".parse().unwrap(),
+        addresses: addresses.iter().map(|text| net(text)).collect(),
+        destinations: destinations.iter().map(|text| net(text)).collect(),
+    }
+}
+
+fn ours(destination: &str, interface: u32) -> Route {
+    Route { destination: net(destination), interface, protocol: PROTOCOL, metric: 0, plain: true }
+}
+
+/// A route by hand: `RTPROT_BOOT`.
+fn strangers(destination: &str, interface: u32) -> Route {
+    Route { protocol: 3, ..ours(destination, interface) }
+}
+
+fn observed(routes: &[Route], addresses: &[Address]) -> Observed {
+    Observed {
+        link: Some(Link { index: TUNNEL, up: true }),
+        addresses: addresses.to_vec(),
+        routes: routes.to_vec(),
+        names: [(TUNNEL, "wg0".to_owned()), (OTHER, "eth1".to_owned())].into(),
+    }
+}
+
+const SITE: &str = "192.168.178.0/24";
+
+#[test]
+fn what_is_missing_is_added_and_what_stands_is_left() {
+    let desired = wanted(&["10.100.0.1/24", "fd00::1/64"], &[SITE, "fd01::/64"]);
+    let nothing = observed(&[], &[]);
+    let expected =
+        Plan { add_addresses: desired.addresses.clone(), add_routes: desired.destinations.clone(), ..Plan::default() };
+    assert_eq!(plan(Some(&desired), &nothing), expected);
+    let all = observed(
+        &[ours(SITE, TUNNEL), ours("fd01::/64", TUNNEL), strangers("10.100.0.0/24", TUNNEL)],
+        &["10.100.0.1/24", "fd00::1/64"].map(|text| Address { net: net(text), ours: true }),
+    );
+    assert!(plan(Some(&desired), &all).is_settled());
+}
+
+#[test]
+fn orphans_of_an_earlier_configuration_go_wherever_they_lead() {
+    let orphans = [ours("192.168.1.0/24", TUNNEL), ours(SITE, OTHER)];
+    let there = observed(&orphans, &[Address { net: net("10.99.0.1/24"), ours: true }]);
+    let expected = Plan {
+        remove_routes: orphans.into(),
+        add_routes: [net(SITE)].into(),
+        remove_addresses: [net("10.99.0.1/24")].into(),
+        ..Plan::default()
+    };
+    assert_eq!(plan(Some(&wanted(&[], &[SITE])), &there), expected);
+    assert_eq!(plan(None, &there), Plan { remove_routes: orphans.into(), ..Plan::default() });
+}
+
+#[test]
+fn a_strangers_route_is_left_and_told_unless_it_leads_into_the_tunnel() {
+    let elsewhere = strangers(SITE, OTHER);
+    let desired = wanted(&[], &[SITE]);
+    let expected = Plan { contested: [Contest { destination: net(SITE), by: elsewhere }].into(), ..Plan::default() };
+    assert_eq!(plan(Some(&desired), &observed(&[elsewhere], &[])), expected);
+    // With another metric as well: ours would win over it.
+    let weaker = Route { metric: 100, ..elsewhere };
+    assert_eq!(plan(Some(&desired), &observed(&[weaker], &[])).add_routes, BTreeSet::new());
+    assert!(plan(Some(&desired), &observed(&[strangers(SITE, TUNNEL)], &[])).is_settled());
+    let nowhere = Route { interface: 0, plain: false, ..elsewhere };
+    assert_eq!(plan(Some(&desired), &observed(&[nowhere], &[])).contested.len(), 1);
+}
+
+#[test]
+fn an_address_by_hand_is_left_and_told() {
+    let by_hand = Address { net: net("10.99.0.1/24"), ours: false };
+    let expected = Plan { foreign_addresses: [by_hand.net].into(), ..Plan::default() };
+    assert_eq!(plan(Some(&wanted(&[], &[])), &observed(&[], &[by_hand])), expected);
+}
+
+#[test]
+fn a_link_that_is_down_or_gone_gets_no_routes() {
+    let desired = wanted(&["10.100.0.1/24"], &[SITE]);
+    let down = Observed { link: Some(Link { index: TUNNEL, up: false }), ..observed(&[], &[]) };
+    let expected = Plan { add_addresses: desired.addresses.clone(), ..Plan::default() };
+    assert_eq!(plan(Some(&desired), &down), expected);
+    let gone = Observed { link: None, ..observed(&[], &[]) };
+    assert!(plan(Some(&desired), &gone).is_settled());
+}
+
+#[test]
+fn a_line_of_the_status_stays_a_line() {
+    let many: Vec<String> = (0..100).map(|n| format!("192.168.{n}.0/24")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(
+        detail(&wanted(&["10.100.0.1/24"], &many)),
+        "wg0 10.100.0.1/24; routes to 192.168.0.0/24, 192.168.1.0/24, 192.168.2.0/24 and 97 more"
+    );
+}
+
+/// The world after a plan was carried out, as the kernel would do it.
+fn carried_out(before: &Observed, plan: &Plan) -> Observed {
+    let mut after = before.clone();
+    after.routes.retain(|route| !plan.remove_routes.contains(route));
+    after.addresses.retain(|address| !plan.remove_addresses.contains(&address.net));
+    after.addresses.extend(plan.add_addresses.iter().map(|&net| Address { net, ours: true }));
+    for &destination in &plan.add_routes {
+        // The kernel refuses a second one of the same metric (EEXIST), whoever asks.
+        assert!(!after.routes.iter().any(|route| route.destination == destination && route.metric == 0));
+        after.routes.push(Route { destination, interface: TUNNEL, protocol: PROTOCOL, metric: 0, plain: true });
+    }
+    after
+}
+
+fn any_destination() -> impl Strategy<Value = IpNet> {
+    // Few values, so that they meet.
+    prop::sample::select(vec!["192.168.0.0/16", "192.168.1.0/24", "10.0.0.0/16", "fd00::/64", "0.0.0.0/0"])
+        .prop_map(|text| text.parse().unwrap())
+}
+
+fn any_route() -> impl Strategy<Value = Route> {
+    let interface = prop::sample::select(vec![TUNNEL, OTHER, 0]);
+    (any_destination(), interface, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(destination, interface, mine, far, routed)| Route {
+            destination,
+            interface,
+            protocol: if mine { PROTOCOL } else { 3 },
+            metric: if far { 100 } else { 0 },
+            plain: !routed && interface != 0,
+        },
+    )
+}
+
+fn any_address() -> impl Strategy<Value = Address> {
+    let net = prop::sample::select(vec!["10.100.0.1/24", "10.100.0.2/24", "fd00::1/64"]);
+    (net, any::<bool>()).prop_map(|(text, ours)| Address { net: text.parse().unwrap(), ours })
+}
+
+proptest! {
+    #[test]
+    fn one_pass_settles_addresses_and_routes_and_spares_strangers(
+        destinations in prop::collection::btree_set(any_destination(), 0..4),
+        addresses in prop::collection::btree_set(any_address(), 0..3),
+        routes in prop::collection::btree_map(any_route().prop_map(|route| (route.destination, route.metric)), any_route(), 0..6),
+        there in prop::collection::btree_map(any_address().prop_map(|address| address.net), any::<bool>(), 0..3),
+        wants in any::<bool>(),
+    ) {
+        let desired = Desired {
+            interface: "wg0".parse().unwrap(),
+            addresses: addresses.into_iter().map(|address| address.net).collect(),
+            destinations,
+        };
+        let desired = wants.then_some(desired);
+        // One route for each destination and metric, as in the kernel.
+        let routes = routes.into_iter().map(|((destination, metric), route)| Route { destination, metric, ..route });
+        let addresses = there.into_iter().map(|(net, ours)| Address { net, ours });
+        let before = observed(&routes.collect::<Vec<_>>(), &addresses.collect::<Vec<_>>());
+        let after = carried_out(&before, &plan(desired.as_ref(), &before));
+        let rest = plan(desired.as_ref(), &after);
+        let told = Plan { contested: rest.contested.clone(), foreign_addresses: rest.foreign_addresses.clone(), ..Plan::default() };
+        prop_assert_eq!(&rest, &told, "a second pass changes nothing");
+        let foreign = |world: &Observed| -> (Vec<Route>, Vec<Address>) {
+            let routes = world.routes.iter().filter(|route| !route.is_ours()).copied().collect();
+            (routes, world.addresses.iter().filter(|address| !address.ours).copied().collect())
+        };
+        prop_assert_eq!(foreign(&after), foreign(&before));
+        let wanted: BTreeSet<IpNet> = desired.iter().flat_map(|desired| desired.destinations.clone()).collect();
+        let contested: BTreeSet<IpNet> = rest.contested.iter().map(|contest| contest.destination).collect();
+        for destination in wanted.difference(&contested) {
+            let leads_in = |route: &Route| route.destination == *destination && route.interface == TUNNEL && route.plain;
+            prop_assert!(after.routes.iter().any(leads_in), "{destination} is routed");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The tunnel as the rooms around it need to know it: what its interface shall be, and whose packets come out of it.
+
+use std::collections::BTreeMap;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::config::{Config, Snat, Wireguard};
+use crate::net::{InterfaceName, without_nested};
+use crate::report::Problem;
+use crate::site::Site;
+
+/// An IPv6 header, a UDP header and WireGuard's own, with the tag: 40 + 8 + 16 + 16 bytes (WireGuard's paper, section 5.4.6).
+/// Over IPv4 it is 20 less, but a peer may come by either.
+const OVERHEAD: u32 = 80;
+/// The public link's, while it is not known: Hetzner's.
+const USUAL_PUBLIC_MTU: u32 = 1500;
+/// What every host must be able to receive (RFC 791 section 3.1).
+const SMALLEST_MTU: u32 = 576;
+
+/// The tunnel on this server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Its interface.
+    pub interface: InterfaceName,
+    /// Largest IP packet inside, in bytes.
+    pub mtu: u32,
+    /// The bastion's own addresses in it.
+    pub addresses: Vec<IpNet>,
+    /// The networks of these addresses, where people and devices are.
+    pub networks: Vec<IpNet>,
+    /// The ranges behind peers: allowed-ips outside of `networks`.
+    pub sites: Vec<IpNet>,
+    /// Whether peers reach the internet through the bastion.
+    pub full_tunnel: bool,
+    /// For which private links which sources are masqueraded, so that private hosts answer the bastion.
+    pub masqueraded: BTreeMap<InterfaceName, Vec<Ipv4Net>>,
+    /// What of the configuration cannot be as it is written, on this server.
+    pub problems: Vec<Problem>,
+}
+
+/// What the network behind each private link sends here, besides everything (`0.0.0.0/0`): there its hosts can answer.
+pub type WaysBack = BTreeMap<InterfaceName, Vec<Ipv4Net>>;
+
+/// The tunnel that the configuration wants; `None` where it wants none, or one whose interface is another link of this server
+/// (see [`interface_taken`]): its rules would hold for that link.
+pub fn tunnel(config: &Config, site: &Site, ways_back: &WaysBack) -> Option<Tunnel> {
+    let wanted = config.wireguard.as_ref().filter(|wanted| interface_taken(wanted, site).is_none())?;
+    let public_mtu = site.public.as_ref().map_or(USUAL_PUBLIC_MTU, |link| link.mtu);
+    let mut problems = Vec::new();
+    let mut networks: Vec<IpNet> = Vec::new();
+    for network in wanted.networks() {
+        if !networks.contains(&network) {
+            networks.push(network);
+        }
+    }
+    leave_private_networks_alone(&mut networks, "wireguard.addresses", site, &mut problems);
+    let mut sites: Vec<IpNet> = wanted.sites().collect();
+    leave_private_networks_alone(&mut sites, "allowed_ips", site, &mut problems);
+    // What lies inside of a private network goes to the peer, as the narrower route; see `config::check`.
+    let sites = without_nested(sites);
+    let masqueraded = masqueraded(wanted.snat, &routed(&networks, &sites), site, ways_back);
+    Some(Tunnel {
+        interface: wanted.interface.clone(),
+        mtu: wanted.mtu.unwrap_or_else(|| public_mtu.saturating_sub(OVERHEAD).max(SMALLEST_MTU)),
+        addresses: wanted.addresses.clone(),
+        networks,
+        sites,
+        full_tunnel: wanted.full_tunnel,
+        masqueraded,
+        problems,
+    })
+}
+
+/// The IPv4 ranges whose packets reach private hosts, none inside of another.
+fn routed(networks: &[IpNet], sites: &[IpNet]) -> Vec<Ipv4Net> {
+    Ipv4Net::aggregate(&v4(networks.iter().chain(sites).copied()))
+}
+
+/// Without a way back a private host's answer is lost, and Hetzner's gateway drops even the question, since its source is
+/// not this server's (Hetzner documentation, Networks FAQ, "packets with source IPs not related to the server").
+fn masqueraded(
+    snat: Snat,
+    routed: &[Ipv4Net],
+    site: &Site,
+    ways_back: &WaysBack,
+) -> BTreeMap<InterfaceName, Vec<Ipv4Net>> {
+    let mut masqueraded = BTreeMap::new();
+    for link in &site.private {
+        let led_here = ways_back.get(&link.interface).map_or(&[][..], Vec::as_slice);
+        let has_way_back = |range: &Ipv4Net| led_here.iter().any(|way| way.contains(range));
+        let of_link: Vec<Ipv4Net> = match snat {
+            Snat::Never => Vec::new(),
+            Snat::Always => routed.to_vec(),
+            Snat::Auto => routed.iter().copied().filter(|range| !has_way_back(range)).collect(),
+        };
+        if !of_link.is_empty() {
+            masqueraded.insert(link.interface.clone(), of_link);
+        }
+    }
+    masqueraded
+}
+
+/// Why the tunnel cannot have its interface: the name is that of a link towards the internet or a private network.
+pub fn interface_taken(wanted: &Wireguard, site: &Site) -> Option<Problem> {
+    let name = &wanted.interface;
+    let is_public = site.public.as_ref().is_some_and(|link| link.interface == *name);
+    let is_private = site.private.iter().any(|link| link.interface == *name);
+    let kind = match (is_public, is_private) {
+        (true, _) => "public",
+        (_, true) => "private",
+        (false, false) => return None,
+    };
+    let what = format!("{name} is this server's {kind} interface, so there is no tunnel");
+    Some(Problem::new(what, "give the tunnel another name in wireguard.interface"))
+}
+
+/// Takes out what contains a whole private network: whoever speaks for that could speak for its hosts.
+fn leave_private_networks_alone(ranges: &mut Vec<IpNet>, key: &str, site: &Site, problems: &mut Vec<Problem>) {
+    ranges.retain(|range| {
+        let covered = site.private.iter().find(|link| range.contains(&IpNet::V4(link.network)));
+        if let Some(link) = covered {
+            let what = format!("{range} of {key} contains the private network {} on {}", link.network, link.interface);
+            problems.push(Problem::new(
+                what,
+                "nothing is routed to it through the tunnel and nothing is let in from it; write ranges without that network",
+            ));
+        }
+        covered.is_none()
+    });
+}
+
+impl Tunnel {
+    /// Every range that packets out of the tunnel may come from.
+    pub fn sources(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.networks.iter().chain(&self.sites).copied()
+    }
+
+    /// The IPv4 ranges whose packets reach private hosts, none inside of another: what a private network needs a way back to.
+    pub fn routed(&self) -> Vec<Ipv4Net> {
+        routed(&self.networks, &self.sites)
+    }
+}
+
+/// The IPv4 ranges among these.
+pub fn v4(ranges: impl IntoIterator<Item = IpNet>) -> Vec<Ipv4Net> {
+    ranges.into_iter().filter_map(|range| if let IpNet::V4(range) = range { Some(range) } else { None }).collect()
+}
+
+/// The IPv6 ranges among these.
+pub fn v6(ranges: impl IntoIterator<Item = IpNet>) -> Vec<Ipv6Net> {
+    ranges.into_iter().filter_map(|range| if let IpNet::V6(range) = range { Some(range) } else { None }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, parse};
+    use crate::site::{PrivateLink, PublicLink};
+
+    const ADA: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
+    fn site() -> Site {
+        Site {
+            public: Some(PublicLink { interface: "eth0".parse().unwrap(), mtu: 1500, addresses: Vec::new() }),
+            private: vec![PrivateLink {
+                interface: "eth1".parse().unwrap(),
+                mtu: 1450,
+                address: "10.0.0.2".parse().unwrap(),
+                address_present: true,
+                aliases: std::collections::BTreeSet::new(),
+                network: "10.0.0.0/16".parse().unwrap(),
+                network_id: None,
+                network_name: None,
+            }],
+            ..Site::default()
+        }
+    }
+
+    fn wanted(section: &str, allowed_ips: &str) -> Option<Tunnel> {
+        with_ways_back(section, allowed_ips, &WaysBack::new())
+    }
+
+    fn with_ways_back(section: &str, allowed_ips: &str, ways_back: &WaysBack) -> Option<Tunnel> {
+        let peer = format!("[[wireguard.peer]]\npublic_key = \"{ADA}\"\nallowed_ips = {allowed_ips}");
+        tunnel(&parse(&format!("[wireguard]\n{section}\n{peer}"), &Environment::default()).unwrap(), &site(), ways_back)
+    }
+
+    #[test]
+    fn the_mtu_is_the_public_links_less_80_unless_it_is_written() {
+        assert_eq!(wanted("", "[]").unwrap().mtu, 1420);
+        assert_eq!(wanted("mtu = 1380", "[]").unwrap().mtu, 1380);
+    }
+
+    #[test]
+    fn without_a_section_or_with_another_links_name_there_is_no_tunnel() {
+        assert_eq!(tunnel(&parse("", &Environment::default()).unwrap(), &site(), &WaysBack::new()), None);
+        for (name, kind) in [("eth0", "public"), ("eth1", "private")] {
+            let text = format!("wireguard.interface = \"{name}\"");
+            let config = parse(&text, &Environment::default()).unwrap();
+            assert_eq!(tunnel(&config, &site(), &WaysBack::new()), None);
+            let taken = interface_taken(config.wireguard.as_ref().unwrap(), &site()).unwrap();
+            assert_eq!(taken.what, format!("{name} is this server's {kind} interface, so there is no tunnel"));
+        }
+    }
+
+    #[test]
+    fn nobody_speaks_for_a_whole_private_network() {
+        let tunnel =
+            wanted("addresses = [\"10.100.0.1/24\"]", "[\"10.100.0.2\", \"10.0.0.0/15\", \"10.0.9.0/24\", \"::/0\"]");
+        let tunnel = tunnel.unwrap();
+        assert_eq!(tunnel.networks, ["10.100.0.0/24".parse::<IpNet>().unwrap()]);
+        assert_eq!(tunnel.sites, ["10.0.9.0/24".parse::<IpNet>().unwrap()]);
+        let told: Vec<&str> = tunnel.problems.iter().map(|problem| problem.what.as_str()).collect();
+        assert_eq!(told, ["10.0.0.0/15 of allowed_ips contains the private network 10.0.0.0/16 on eth1"]);
+    }
+
+    #[test]
+    fn what_has_no_way_back_is_masqueraded_and_never_or_always_means_it() {
+        let ranges = |texts: &[&str]| -> Vec<Ipv4Net> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let masqueraded = |snat: &str, ways_back: &[&str]| -> Vec<Ipv4Net> {
+            let section = format!("addresses = [\"10.100.0.1/24\"]\nsnat = {snat}");
+            let ways_back = [("eth1".parse().unwrap(), ranges(ways_back))].into();
+            let tunnel = with_ways_back(&section, "[\"10.100.0.2\", \"192.168.178.0/24\"]", &ways_back).unwrap();
+            tunnel.masqueraded.get(&"eth1".parse().unwrap()).cloned().unwrap_or_default()
+        };
+        let all = ranges(&["10.100.0.0/24", "192.168.178.0/24"]);
+        let standing = ["10.100.0.0/24", "192.168.178.0/24"];
+        assert_eq!(masqueraded("\"auto\"", &[]), all);
+        assert_eq!(masqueraded("\"auto\"", &["10.100.0.0/16"]), ranges(&["192.168.178.0/24"]));
+        assert_eq!(masqueraded("\"auto\"", &standing), []);
+        assert_eq!(masqueraded("true", &standing), all);
+        assert_eq!(masqueraded("false", &[]), []);
+    }
+}
