@@ -24,8 +24,8 @@ sandbox: ## the demo's world, left open with a shell
 	@bash -c '. scripts/setup demo && cargo build --release --quiet --locked --workspace --bins && \
 		target/release/sandbox shell --bastiond target/release/bastiond'
 
-bench: ## side by side with the alternatives; CASE=gateway or CASE=daemon runs one part
-	@bash -c '. scripts/setup bench && cargo build --release --quiet --locked --workspace --bins && \
+bench: ## side by side with the alternatives; CASE=gateway, CASE=daemon or CASE=tunnel runs one part
+	@bash -c '. scripts/setup bench && scripts/install-bench-peers "$(CASE)" && cargo build --release --quiet --locked --workspace --bins && \
 		cargo bench --quiet --bench bench -- $(CASE)'
 
 fuzz: ## every parser that faces the network or the user, a minute each (needs cargo-fuzz)

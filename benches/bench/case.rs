@@ -16,7 +16,7 @@ pub(crate) struct Case {
     pub(crate) better: Better,
     /// In the order in which they were measured in each round. One is [`OURS`].
     pub(crate) subjects: Vec<Subject>,
-    /// What we promise.
+    /// What we promise of our own value; a [`Bar`] is what we promise of a ratio.
     pub(crate) promise: Option<Promise>,
 }
 
@@ -27,11 +27,12 @@ pub(crate) enum Better {
     Lower,
 }
 
-/// Who was measured, and what came out, a value a round.
+/// Who was measured, and what came out, a value a round; not a number where the subject failed.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) values: Vec<f64>,
+    pub(crate) bar: Option<Bar>,
 }
 
 /// A bar that our median has to take.
@@ -39,8 +40,13 @@ pub(crate) struct Subject {
 pub(crate) enum Promise {
     Below(f64),
     AtMost(f64),
-    /// Not below that subject, give or take what the machine itself wavers.
-    NotBelow(&'static str),
+}
+
+/// What our value over that subject's has to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Bar {
+    AtLeast(f64),
+    AtMost(f64),
 }
 
 /// The same rules measured twice differ by up to as much on a shared machine.
@@ -55,7 +61,7 @@ impl Case {
         promise: Option<Promise>,
         values: Vec<f64>,
     ) -> Self {
-        let subjects = vec![Subject { name: OURS, values }];
+        let subjects = vec![Subject { name: OURS.to_owned(), values, bar: None }];
         Self { name, title, unit, better: Better::Lower, subjects, promise }
     }
 
@@ -72,23 +78,48 @@ impl Case {
     }
 
     /// Ours over that subject's. Both were measured within seconds in each round, so the median of the rounds' ratios
-    /// wavers less than the ratio of the medians.
+    /// wavers less than the ratio of the medians. Not a number if either failed in every round.
     pub(crate) fn ratio_to(&self, other: &Subject) -> f64 {
         median(self.ours().values.iter().zip(&other.values).map(|(ours, theirs)| ours / theirs))
     }
 
-    /// Whether the promise is kept, if there is one.
+    /// Whether everything that was promised is kept, if there is a promise.
     pub(crate) fn is_kept(&self) -> Option<bool> {
-        let median = self.ours().median();
-        self.promise.map(|promise| match promise {
-            Promise::Below(bar) => median < bar,
-            Promise::AtMost(bar) => median <= bar,
-            Promise::NotBelow(subject) => self.ratio_to(self.subject(subject)) >= 1.0 - TOLERANCE,
-        })
+        let own = self.promise.map(|promise| promise.is_kept(self.ours().median()));
+        let bars = self.others().filter_map(|other| Some(self.takes(other.bar?, other)));
+        own.into_iter().chain(bars).reduce(|one, other| one && other)
+    }
+
+    fn takes(&self, bar: Bar, other: &Subject) -> bool {
+        // Who cannot do it at all is no rival.
+        let unrivalled = !other.has_values() && self.ours().has_values();
+        unrivalled || bar.is_taken(self.ratio_to(other))
+    }
+}
+
+impl Promise {
+    fn is_kept(self, median: f64) -> bool {
+        match self {
+            Self::Below(bar) => median < bar,
+            Self::AtMost(bar) => median <= bar,
+        }
+    }
+}
+
+impl Bar {
+    fn is_taken(self, ratio: f64) -> bool {
+        match self {
+            Self::AtLeast(bar) => ratio >= bar,
+            Self::AtMost(bar) => ratio <= bar,
+        }
     }
 }
 
 impl Subject {
+    pub(crate) fn new(name: impl Into<String>, bar: Option<Bar>) -> Self {
+        Self { name: name.into(), values: Vec::new(), bar }
+    }
+
     pub(crate) fn median(&self) -> f64 {
         median(self.values.iter().copied())
     }
@@ -100,11 +131,20 @@ impl Subject {
     pub(crate) fn greatest(&self) -> f64 {
         self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
+
+    /// In how many rounds it did what was asked.
+    pub(crate) fn runs(&self) -> usize {
+        self.values.iter().filter(|value| !value.is_nan()).count()
+    }
+
+    pub(crate) fn has_values(&self) -> bool {
+        self.runs() > 0
+    }
 }
 
-/// Not a number if there are no values.
+/// Of those that are numbers. Not a number if there are none.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
+    let mut values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,

@@ -9,8 +9,9 @@ mod gateway;
 mod machine;
 mod results;
 mod table;
+mod tunnel;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use case::Case;
@@ -41,11 +42,12 @@ fn run(selection: &Selection) -> Result {
     let mut cases: Vec<Case> = Vec::new();
     cases.extend(gateway::measure(selection, programs)?);
     cases.extend(daemon::measure(selection, programs)?);
+    cases.extend(tunnel::measure(selection, programs, target(programs))?);
     if cases.is_empty() {
-        return Err("no case has such a name; cases are called gateway/… and daemon/…".into());
+        return Err("no case has such a name; cases are called gateway/…, daemon/… and tunnel/…".into());
     }
     table::print(&cases);
-    let path = results_path(programs);
+    let path = target(programs).join("bench/results.json");
     results::write(&path, &cases)?;
     println!("{}\nwritten to {}", machine::load(), path.display());
     Ok(())
@@ -56,9 +58,9 @@ fn programs() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_bastiond")).parent().expect("a program lies in a directory")
 }
 
-/// `bench/results.json` in cargo's target directory.
-fn results_path(programs: &Path) -> PathBuf {
-    programs.parent().unwrap_or(programs).join("bench/results.json")
+/// Cargo's target directory: what is measured against, and what came out, lie in its `bench`.
+fn target(programs: &Path) -> &Path {
+    programs.parent().unwrap_or(programs)
 }
 
 /// Which cases shall run: those whose names begin with one of the words, or all.

@@ -6,9 +6,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::Result;
-use crate::case::{Better, Case, OURS};
+use crate::case::{Better, Case, OURS, Subject};
 
-/// Our median, and the others'.
+/// Our median, the others', and how ours compares: `null` is what failed, and who failed is not listed.
 #[derive(Debug, Serialize)]
 struct Entry<'a> {
     case: &'a str,
@@ -16,7 +16,10 @@ struct Entry<'a> {
     value: f64,
     unit: &'a str,
     better: &'static str,
+    /// The others' medians.
     against: BTreeMap<&'a str, f64>,
+    /// Ours over theirs, whichever direction is good.
+    ratios: BTreeMap<&'a str, f64>,
     runs: usize,
 }
 
@@ -31,15 +34,20 @@ impl<'a> From<&'a Case> for Entry<'a> {
                 Better::Higher => "higher",
                 Better::Lower => "lower",
             },
-            against: case.others().map(|other| (other.name, rounded(other.median()))).collect(),
-            runs: case.ours().values.len(),
+            against: case.others().filter_map(|other| listed(other, other.median())).collect(),
+            ratios: case.others().filter_map(|other| listed(other, case.ratio_to(other))).collect(),
+            runs: case.ours().runs(),
         }
     }
 }
 
+fn listed(subject: &Subject, value: f64) -> Option<(&str, f64)> {
+    (!value.is_nan()).then(|| (&subject.name[..], rounded(value)))
+}
+
 /// More digits would be noise.
 fn rounded(value: f64) -> f64 {
-    let scale = if value.abs() >= 1000.0 { 1.0 } else { 100.0 };
+    let scale = if value.abs() >= 1000.0 { 1.0 } else { 1000.0 };
     (value * scale).round() / scale
 }
 

@@ -1,6 +1,6 @@
 //! The results for people.
 
-use crate::case::{Case, OURS, Promise, Subject, TOLERANCE, median as median_of};
+use crate::case::{Bar, Case, OURS, Promise, Subject, median as median_of};
 
 /// A table for each group of cases that have the same subjects.
 pub(crate) fn print(cases: &[Case]) {
@@ -11,19 +11,19 @@ pub(crate) fn print(cases: &[Case]) {
     }
 }
 
-fn names(case: &Case) -> impl Iterator<Item = &'static str> + '_ {
-    case.subjects.iter().map(|subject| subject.name)
+fn names(case: &Case) -> impl Iterator<Item = &str> {
+    case.subjects.iter().map(|subject| &subject.name[..])
 }
 
 fn compared_rows(group: &[Case]) -> Vec<Vec<String>> {
     let mut head = vec!["case".to_owned(), "unit".to_owned()];
     head.extend(names(&group[0]).map(str::to_owned));
-    head.extend(group[0].others().map(|other| format!("{OURS} / {}", other.name)));
+    head.extend(group[0].others().map(|other| format!("{OURS} / {}", without_version(&other.name))));
     head.push("promise".to_owned());
     let row = |case: &Case| {
         let mut row = vec![format!("{}: {}", case.name, case.title), case.unit.to_owned()];
         row.extend(case.subjects.iter().map(with_spread));
-        row.extend(case.others().map(|other| format!("{:.2}", case.ratio_to(other))));
+        row.extend(case.others().map(|other| ratio(case, other)));
         row.push(promise(case));
         row
     };
@@ -41,22 +41,39 @@ fn alone_rows(group: &[Case]) -> Vec<Vec<String>> {
     std::iter::once(head).chain(group.iter().map(row)).collect()
 }
 
+fn without_version(name: &str) -> &str {
+    name.split(' ').next().unwrap_or(name)
+}
+
 /// The median, and how far from it half of the rounds kept.
 fn with_spread(subject: &Subject) -> String {
+    if !subject.has_values() {
+        return "failed".to_owned();
+    }
     let median = subject.median();
     let astray = median_of(subject.values.iter().map(|value| (value - median).abs()));
     format!("{} ±{:.0}%", number(median), 100.0 * astray / median)
 }
 
+/// With the bar beside it.
+fn ratio(case: &Case, other: &Subject) -> String {
+    let ratio = case.ratio_to(other);
+    let ratio = if ratio.is_nan() { "-".to_owned() } else { format!("{ratio:.2}") };
+    match other.bar {
+        None => ratio,
+        Some(Bar::AtLeast(bar)) => format!("{ratio} >= {bar}"),
+        Some(Bar::AtMost(bar)) => format!("{ratio} <= {bar}"),
+    }
+}
+
 fn promise(case: &Case) -> String {
-    let bar = match case.promise {
-        None => return String::new(),
-        Some(Promise::Below(bar)) => format!("< {}", number(bar)),
-        Some(Promise::AtMost(bar)) => format!("<= {}", number(bar)),
-        Some(Promise::NotBelow(subject)) => format!(">= {:.2} {subject}", 1.0 - TOLERANCE),
-    };
-    let kept = if case.is_kept() == Some(true) { "kept" } else { "NOT KEPT" };
-    format!("{bar}: {kept}")
+    let Some(kept) = case.is_kept() else { return String::new() };
+    let kept = if kept { "kept" } else { "NOT KEPT" };
+    match case.promise {
+        None => kept.to_owned(),
+        Some(Promise::Below(bar)) => format!("< {}: {kept}", number(bar)),
+        Some(Promise::AtMost(bar)) => format!("<= {}: {kept}", number(bar)),
+    }
 }
 
 /// With thin groups of three digits, and decimals only where they tell something.

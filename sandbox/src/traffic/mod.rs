@@ -9,6 +9,7 @@
 //! | [`download`] | a long transfer, byte for byte | [`Source`] |
 //! | [`Sniffer`] | what crosses a link, or does not | |
 //! | [`Blaster`] | how many packets a second pass | [`Sink`] |
+//! | [`offer`] | how many of so many datagrams a second pass | |
 //! | [`churn`] | how many new connections a second pass | [`Echo`] |
 //!
 //! All of them live in threads inside namespaces, on plain sockets. Nothing waits for ever: probes have time-outs, and
@@ -20,6 +21,7 @@ mod conntrack;
 mod flood;
 mod held;
 mod mirror;
+mod offered;
 mod packet;
 mod ping;
 mod probe;
@@ -38,6 +40,7 @@ pub use conntrack::forget_flows;
 pub use flood::{Flood, FloodReport};
 pub use held::Held;
 pub use mirror::Mirror;
+pub use offered::{Delivered, Offered, offer};
 pub use packet::{Arp, Direction, Ip, Packet, Tcp};
 pub use ping::{Fragmentation, Ping, PingReport, Reply, ping};
 pub use probe::{ProbeFailure, tcp_connects, tcp_probe, udp_probe, udp_probe_from};

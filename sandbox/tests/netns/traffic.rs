@@ -1,12 +1,13 @@
 //! The probes see what is there, and see what is missing.
 
+use std::net::SocketAddrV4;
 use std::thread::sleep;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use sandbox::traffic::{
-    Direction, DownloadFailure, Flood, FloodReport, Fragmentation, Held, Mirror, Ping, ProbeFailure, Source, download,
-    ping, syns, tcp_connects, tcp_probe, udp_probe,
+    Direction, DownloadFailure, Flood, FloodReport, Fragmentation, Held, Mirror, Offered, Ping, ProbeFailure, Source,
+    download, offer, ping, syns, tcp_connects, tcp_probe, udp_probe,
 };
 use sandbox::world::{Settings, World, addresses as at};
 
@@ -18,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         probes_tell_refused_from_silent_from_unreachable,
         a_flood_without_trouble_loses_nothing,
         a_flood_names_what_an_outage_lost_and_how_long_it_was,
+        what_is_offered_slowly_arrives_and_what_is_dropped_is_missed,
         a_held_connection_notices_when_the_path_is_cut,
         a_download_is_compared_byte_for_byte,
         a_download_that_stalls_says_how_far_it_came,
@@ -77,6 +79,26 @@ fn a_flood_names_what_an_outage_lost_and_how_long_it_was() -> Outcome {
     let (first, last) = (report.lost.first().ok_or("some are lost")?, report.lost.last().ok_or("some are lost")?);
     assert_eq!(report.lost, (*first..=*last).collect::<Vec<_>>());
     assert!(report.received > 50, "{report:?}");
+    Ok(())
+}
+
+fn what_is_offered_slowly_arrives_and_what_is_dropped_is_missed() -> Outcome {
+    let world = connected()?;
+    let target = SocketAddrV4::new(at::SERVER, 9);
+    let offered = Offered { rate: 2000, size: 64, duration: Duration::from_millis(250) };
+    let delivered = offer(world.web(), world.server(), target, offered)?;
+    assert_eq!((delivered.arrived, delivered.loss()), (delivered.sent, 0.0), "{delivered:?}");
+    assert!((100..=500).contains(&delivered.sent), "{delivered:?}");
+    // Every second one.
+    world.server().nft(
+        "table ip half { chain input {
+             type filter hook input priority 0; policy accept;
+             udp dport 9 numgen inc mod 2 0 drop
+         }
+         }",
+    )?;
+    let delivered = offer(world.web(), world.server(), target, offered)?;
+    assert!((0.45..=0.55).contains(&delivered.loss()), "{delivered:?}");
     Ok(())
 }
 

@@ -1,0 +1,162 @@
+//! Two interfaces of one program, in two namespaces with a virtual link between them.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sandbox::namespace::Namespace;
+use sandbox::traffic::{Ping, ping};
+use tempfile::TempDir;
+
+use super::config::{self, Keys};
+use super::device::Device;
+use super::program::Program;
+use crate::Result;
+
+/// The ends of the link (documentation prefix, RFC 5737) ...
+const OUTSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
+/// ... and of the tunnel.
+pub(super) const INSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(10, 77, 0, 2)];
+pub(super) const PORT: u16 = 51820;
+/// What `wg-quick` takes on a link with 1500: 40 for IPv6, 8 for UDP, 32 for WireGuard.
+const MTU: u16 = 1420;
+/// For the first packet through the tunnel.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For a run of `wg`.
+const WG_SECONDS: &str = "30";
+
+/// One of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Clients are here.
+    Near = 0,
+    /// Servers are here.
+    Far = 1,
+}
+
+/// Both ends, and what they are told.
+pub(super) struct Pair<'p> {
+    pub(super) program: &'p Program,
+    namespaces: [Namespace; 2],
+    devices: Option<[Device; 2]>,
+    configs: [PathBuf; 2],
+    directory: TempDir,
+}
+
+impl<'p> Pair<'p> {
+    /// The link, and configurations in which each end has so many peers: the other one, and strangers.
+    pub(super) fn lay(program: &'p Program, peers: usize) -> Result<Self> {
+        let part = |part: &str| Namespace::create(&format!("{}-{part}", program.tag()));
+        let namespaces = [part("near")?, part("far")?];
+        let [near, far] = &namespaces;
+        near.ip(&format!("link add name eth0 type veth peer name eth0 netns {}", far.name()))?;
+        for (namespace, address) in namespaces.iter().zip(OUTSIDE) {
+            namespace.ip(&format!("addr add {address}/24 dev eth0\nlink set eth0 up"))?;
+        }
+        let directory = tempfile::Builder::new().prefix("bench-").tempdir()?;
+        let mut random = fastrand::Rng::with_seed(7);
+        let keys = [Keys::generate(&mut random), Keys::generate(&mut random)];
+        let configs = ["near.conf", "far.conf"].map(|name| directory.path().join(name));
+        for (this, other) in [(0, 1), (1, 0)] {
+            let mut text = config::interface(&keys[this], PORT);
+            let endpoint = SocketAddrV4::new(OUTSIDE[other], PORT);
+            config::add_peer(&mut text, &keys[other].public, INSIDE[other], Some(endpoint));
+            for (key, address) in config::strangers(&mut random).take(peers - 1) {
+                config::add_peer(&mut text, &key, address, None);
+            }
+            std::fs::write(&configs[this], text)?;
+        }
+        Ok(Self { program, namespaces, devices: None, configs, directory })
+    }
+
+    pub(super) fn namespace(&self, end: End) -> &Namespace {
+        &self.namespaces[end as usize]
+    }
+
+    pub(super) fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    pub(super) fn config(&self, end: End) -> &PathBuf {
+        &self.configs[end as usize]
+    }
+
+    /// An end that runs.
+    pub(super) fn device(&self, end: End) -> Result<&Device> {
+        let devices = self.devices.as_ref().ok_or("the interfaces do not run")?;
+        Ok(&devices[end as usize])
+    }
+
+    /// Fresh processes that know nothing, with their interfaces up.
+    pub(super) fn start(&mut self) -> Result {
+        self.devices = None;
+        let start = |end: End, suffix: &str| -> Result<Device> {
+            let namespace = self.namespace(end);
+            let interface = format!("{}-{suffix}", self.program.tag());
+            let device = Device::start(namespace, self.program, &interface, self.directory.path(), None)?;
+            let address = INSIDE[end as usize];
+            namespace.ip(&format!("addr add {address}/24 dev {interface}\nlink set dev {interface} mtu {MTU} up"))?;
+            Ok(device)
+        };
+        self.devices = Some([start(End::Near, "near")?, start(End::Far, "far")?]);
+        Ok(())
+    }
+
+    /// Tells an end its key and its peers; says how long `wg setconf` took.
+    pub(super) fn configure(&mut self, end: End) -> Result<Duration> {
+        let config = self.config(end).to_string_lossy().into_owned();
+        let took = self.wg(end, "setconf", &[&config])?;
+        Ok(took)
+    }
+
+    /// Runs `wg COMMAND INTERFACE ARGUMENTS`, and says how long it took.
+    pub(super) fn wg(&mut self, end: End, command: &str, arguments: &[&str]) -> Result<Duration> {
+        let interface = self.device(end)?.interface().to_owned();
+        let start = Instant::now();
+        let words = ["--kill-after=1", WG_SECONDS, "wg", command, &interface];
+        let output = self.namespace(end).command("timeout").args(words).args(arguments).output()?;
+        let took = start.elapsed();
+        self.check()?;
+        if output.status.success() {
+            return Ok(took);
+        }
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        Err(format!("wg {command} {interface}: {} {}", output.status, complaint.trim()).into())
+    }
+
+    /// Sends a packet through, until one comes back: what follows meets a session.
+    pub(super) fn prime(&mut self) -> Result {
+        let start = Instant::now();
+        let once = Ping { timeout: Duration::from_millis(500), ..Ping::default() };
+        while ping(self.namespace(End::Near), INSIDE[End::Far as usize], once)?.replies.is_empty() {
+            self.check()?;
+            if start.elapsed() > PATIENCE {
+                return Err(format!("no packet comes through within {} s", PATIENCE.as_secs()).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Fresh processes with a session.
+    pub(super) fn restart(&mut self) -> Result {
+        self.start()?;
+        self.configure(End::Near)?;
+        self.configure(End::Far)?;
+        self.prime()
+    }
+
+    /// The processes that run with a session; fresh ones if they do not.
+    pub(super) fn ready(&mut self) -> Result {
+        if self.devices.is_none() { self.restart() } else { self.prime() }
+    }
+
+    /// Fails if one of the processes has ended.
+    pub(super) fn check(&mut self) -> Result {
+        self.devices.iter_mut().flatten().try_for_each(Device::check)
+    }
+
+    /// Ends the processes.
+    pub(super) fn stop(&mut self) {
+        self.devices = None;
+    }
+}

@@ -1,0 +1,58 @@
+//! Ten thousand peers: how long it takes to tell, and what they weigh.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::config;
+use super::pair::{End, Pair};
+use super::program::Program;
+use super::tcp::{Direction, transfer};
+use crate::Result;
+
+const PEERS: usize = 10_000;
+/// What the start itself set in motion is over.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// In the order in which they are measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Value {
+    /// `wg setconf`, in milliseconds.
+    Setconf,
+    /// MiB without traffic ...
+    Idle,
+    /// ... and with four streams.
+    Load,
+    /// `wg set` with one peer more.
+    Add,
+    /// `wg syncconf` of what is there already.
+    Sync,
+}
+
+/// Fills in what can be measured until something fails.
+pub(super) fn measure(program: &Program, values: &mut [f64]) -> Result {
+    let mut fill = |value: Value, number: f64| values[value as usize] = number;
+    let mut pair = Pair::lay(program, PEERS)?;
+    pair.start()?;
+    fill(Value::Setconf, milliseconds(pair.configure(End::Near)?));
+    pair.configure(End::Far)?;
+    pair.prime()?;
+    std::thread::sleep(SETTLED);
+    fill(Value::Idle, pair.device(End::Near)?.resident()?);
+    fill(Value::Load, transfer(&mut pair, 4, Direction::Forth)?.resident);
+    let mut random = fastrand::Rng::with_seed(13);
+    let (key, address) = config::strangers(&mut random).nth(PEERS).ok_or("strangers never end")?;
+    let allowed = format!("{address}/32");
+    let words = ["peer", &config::encoded(&key), "allowed-ips", &allowed];
+    fill(Value::Add, milliseconds(pair.wg(End::Near, "set", &words)?));
+    // With the new one too: the same as is there.
+    let path = pair.config(End::Near).clone();
+    let mut peer = String::new();
+    config::add_peer(&mut peer, &key, address, None);
+    std::fs::OpenOptions::new().append(true).open(&path)?.write_all(peer.as_bytes())?;
+    fill(Value::Sync, milliseconds(pair.wg(End::Near, "syncconf", &[&path.to_string_lossy()])?));
+    Ok(())
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

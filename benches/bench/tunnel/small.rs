@@ -1,0 +1,82 @@
+//! Small packets: how many, and how soon.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use sandbox::traffic::{Delivered, Offered, offer};
+
+use super::pair::{End, INSIDE, Pair};
+use crate::Result;
+use crate::case::median;
+
+/// Bytes of data in a datagram.
+const SIZE: usize = 64;
+/// What may be lost.
+const LOSS: f64 = 0.01;
+/// More than this is no accident that another try would undo.
+const CLEARLY: f64 = 0.05;
+/// Between these, in datagrams a second, the highest rate is looked for ...
+const LEAST: f64 = 10_000.0;
+const MOST: f64 = 1_000_000.0;
+/// ... by halving the ratio so often: the last step is one of 2 %.
+const STEPS: u32 = 8;
+/// Of one try.
+const DURATION: Duration = Duration::from_millis(400);
+/// Where datagrams go: discard (RFC 863).
+const DISCARD: u16 = 9;
+
+/// Of the echo requests.
+const PINGS: usize = 400;
+const INTERVAL: &str = "0.005";
+const PING_SECONDS: &str = "8";
+
+/// The most datagrams a second that arrive with no more than [`LOSS`].
+pub(super) fn throughput(pair: &mut Pair<'_>) -> Result<f64> {
+    let (mut passed, mut failed, mut best) = (LEAST, MOST, 0.0_f64);
+    for _ in 0..STEPS {
+        let rate = (passed * failed).sqrt();
+        let delivered = twice_if_close(pair, rate)?;
+        pair.check()?;
+        if delivered.loss() <= LOSS {
+            passed = rate;
+            // A sender that did not keep up has offered less.
+            best = best.max(delivered.rate());
+        } else {
+            failed = rate;
+        }
+    }
+    if best == 0.0 {
+        return Err(format!("more than {LOSS} is lost of {LEAST} datagrams a second").into());
+    }
+    Ok(best)
+}
+
+fn twice_if_close(pair: &Pair<'_>, rate: f64) -> Result<Delivered> {
+    let first = try_rate(pair, rate)?;
+    let close = first.loss() > LOSS && first.loss() < CLEARLY;
+    if close { try_rate(pair, rate) } else { Ok(first) }
+}
+
+fn try_rate(pair: &Pair<'_>, rate: f64) -> Result<Delivered> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between LEAST and MOST")]
+    let offered = Offered { rate: rate as u32, size: SIZE, duration: DURATION };
+    let target = SocketAddrV4::new(INSIDE[1], DISCARD);
+    Ok(offer(pair.namespace(End::Near), pair.namespace(End::Far), target, offered)?)
+}
+
+/// Round trips of an idle tunnel in milliseconds: the median, and what 99 of 100 are not above.
+pub(super) fn round_trips(pair: &mut Pair<'_>) -> Result<(f64, f64)> {
+    let count = PINGS.to_string();
+    let words = ["-n", "-c", &count, "-i", INTERVAL, "-w", PING_SECONDS, &INSIDE[1].to_string()];
+    let output = pair.namespace(End::Near).command("ping").env("LC_ALL", "C").args(words).output()?;
+    pair.check()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    // `64 bytes from 10.77.0.2: icmp_seq=1 ttl=64 time=0.236 ms`
+    let times = said.lines().filter_map(|line| line.split_once(" time=")?.1.strip_suffix(" ms")?.parse().ok());
+    let mut times: Vec<f64> = times.collect();
+    if times.len() < PINGS * 99 / 100 {
+        return Err(format!("only {} of {PINGS} echo requests were answered", times.len()).into());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok((median(times.iter().copied()), times[times.len() * 99 / 100]))
+}
