@@ -5,4 +5,5 @@ pub mod endpoint;
 pub mod file;
 pub mod key;
 pub mod model;
+pub mod standalone;
 mod syntax;

@@ -9,6 +9,7 @@ mod input;
 mod lifecycle;
 mod routes;
 mod tunnel;
+mod tunnel_alone;
 mod wg_tool;
 
 use libtest_mimic::{Arguments, Trial};
@@ -25,6 +26,7 @@ fn main() {
         routes::trials(),
         tunnel::trials(),
         wg_tool::trials(),
+        tunnel_alone::trials(),
     ]
     .into_iter()
     .flatten()

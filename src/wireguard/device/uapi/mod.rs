@@ -19,7 +19,7 @@ use nix::errno::Errno;
 
 pub use request::{Refused, parse_set};
 pub use server::Server;
-pub use socket::{DIRECTORY, Error, bind};
+pub use socket::{DIRECTORY, Error, Watch, bind, discard};
 
 use super::model::{Snapshot, Update};
 

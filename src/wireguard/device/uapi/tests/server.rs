@@ -16,7 +16,7 @@ use crate::net::InterfaceName;
 use crate::wireguard::device::model::Snapshot;
 use crate::wireguard::device::uapi::answer::format_get;
 use crate::wireguard::device::uapi::server::{LIMITS, Limits, Server};
-use crate::wireguard::device::uapi::{Error, Interface, bind};
+use crate::wireguard::device::uapi::{Error, Interface, bind, discard};
 
 /// Long enough for a busy machine.
 const SOON: Duration = Duration::from_secs(10);
@@ -245,6 +245,37 @@ fn the_socket_of_a_dead_process_is_replaced() {
     let mut answer = [0; 6];
     client.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"listen");
+}
+
+#[test]
+fn wg_never_takes_a_socket_that_is_being_made_for_a_dead_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("wg0.sock");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // As wg(8) does it.
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let refused =
+                    UnixStream::connect(&path).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused);
+                if refused {
+                    let _ = std::fs::remove_file(&path);
+                }
+            }
+        });
+        let missing = (0..2000).filter(|_| {
+            let missing = bind(directory.path(), &wg0()).map(|listener| {
+                let missing = !path.exists();
+                // The file goes while there is a listener: at no time is there one without the other.
+                discard(&listener);
+                missing
+            });
+            missing.unwrap_or(true)
+        });
+        let missing = missing.count();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(missing, 0);
+    });
 }
 
 #[test]

@@ -1,0 +1,19 @@
+//! `bastiond-tunnel`, the tunnel's data plane by itself: arguments, environment, run, exit code.
+
+use std::process::ExitCode;
+
+use bastiond::cli::BastiondTunnel;
+use bastiond::exit;
+use bastiond::wireguard::standalone::{self, Environment};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = match BastiondTunnel::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::arguments(&error),
+    };
+    match Environment::of_process().and_then(|environment| standalone::run(&arguments, environment)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::failure(&error),
+    }
+}
