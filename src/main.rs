@@ -1,5 +1,6 @@
 //! `bastiond`, the daemon: arguments, configuration, logging, run, exit code.
 
+use std::alloc::System;
 use std::process::ExitCode;
 
 use bastiond::cli::Bastiond;
@@ -7,6 +8,12 @@ use bastiond::config::{self, Environment};
 use bastiond::report::chain;
 use bastiond::{daemon, exit, systemd};
 use clap::Parser;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Session keys live in memory of the protocol core and of ring, which do not wipe it. Whatever is freed is wiped; nothing is
+/// freed while packets pass.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     let arguments = match Bastiond::try_parse() {

@@ -1,6 +1,7 @@
 //! The service manager and the journal: readiness, status, watchdog, structured logs. Without systemd all of it is silent,
 //! and logs go to standard error.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
@@ -10,6 +11,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
+
+use crate::wireguard::device::inherited;
 
 /// Messages that may wait for a service manager that does not read; further ones are dropped.
 const WAITING: usize = 32;
@@ -35,6 +38,8 @@ enum Message {
     Stopping,
     Watchdog,
     Status(String),
+    Keep(String, Vec<OwnedFd>),
+    Forget(String),
 }
 
 impl Notifier {
@@ -82,6 +87,19 @@ impl Notifier {
         }
     }
 
+    /// Has the service manager keep these descriptors under a name, over restarts and crashes (`FileDescriptorStoreMax=` of the
+    /// unit says how many it takes). The next daemon gets them by [`kept_descriptors`].
+    pub fn keep(&self, name: &str, descriptors: Vec<OwnedFd>) {
+        if !descriptors.is_empty() {
+            self.tell(Message::Keep(name.to_owned(), descriptors));
+        }
+    }
+
+    /// Has it close what it keeps under a name.
+    pub fn forget(&self, name: &str) {
+        self.tell(Message::Forget(name.to_owned()));
+    }
+
     fn tell(&self, message: Message) {
         let sent = self.messages.as_ref().map(|sender| sender.try_send(message));
         if let Some(Err(error)) = sent {
@@ -96,6 +114,13 @@ fn send(message: &Message) {
         Message::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
         Message::Watchdog => sd_notify::notify(&[NotifyState::Watchdog]),
         Message::Status(line) => sd_notify::notify(&[NotifyState::Status(line)]),
+        // FDPOLL=0: a TUN interface that is down looks to epoll as if it had broken off, and would be thrown away.
+        Message::Keep(name, descriptors) => {
+            let state = [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
+            let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+            sd_notify::notify_with_fds(&state, &borrowed)
+        }
+        Message::Forget(name) => sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]),
         // systemd takes RELOADING only together with the monotonic time (sd_notify(3)).
         Message::Reloading => {
             NotifyState::monotonic_usec_now().and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now]))
@@ -104,6 +129,19 @@ fn send(message: &Message) {
     if let Err(error) = sent {
         tracing::debug!(%error, "the service manager cannot be told");
     }
+}
+
+/// The descriptors that a former daemon has left with the service manager, with their names (sd_listen_fds(3)). To be asked for
+/// once, before anything else is opened: they are owned from then on, and whatever is dropped of them is closed.
+pub fn kept_descriptors() -> Vec<(String, OwnedFd)> {
+    let listed = match sd_notify::listen_fds_with_names() {
+        Ok(listed) => listed,
+        Err(error) => {
+            tracing::warn!(%error, "what the service manager kept cannot be read");
+            return Vec::new();
+        }
+    };
+    listed.filter_map(|(number, name)| Some((name, inherited(number).ok()?))).collect()
 }
 
 /// How often the watchdog wants to hear of us: half of what the unit says, so that one late tick does no harm.
