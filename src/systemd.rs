@@ -131,7 +131,7 @@ fn send(message: &Message) {
     }
 }
 
-/// The descriptors that a former daemon has left with the service manager, with their names (sd_listen_fds(3)). To be asked for
+/// The descriptors that a former daemon has left with the service manager, with their names (`sd_listen_fds(3)`). To be asked for
 /// once, before anything else is opened: they are owned from then on, and whatever is dropped of them is closed.
 pub fn kept_descriptors() -> Vec<(String, OwnedFd)> {
     let listed = match sd_notify::listen_fds_with_names() {
