@@ -2,5 +2,6 @@
 
 pub mod device;
 pub mod endpoint;
+pub mod kernel;
 pub mod key;
 mod syntax;

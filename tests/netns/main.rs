@@ -6,6 +6,7 @@ mod forwarding;
 mod gateway;
 mod healing;
 mod input;
+mod kernel_wireguard;
 mod lifecycle;
 mod wg_tool;
 
@@ -21,6 +22,7 @@ fn main() {
         lifecycle::trials(),
         bad_input::trials(),
         wg_tool::trials(),
+        kernel_wireguard::trials(),
     ]
     .into_iter()
     .flatten()
