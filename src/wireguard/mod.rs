@@ -3,6 +3,7 @@
 pub mod device;
 pub mod endpoint;
 pub mod file;
+pub mod kernel;
 pub mod key;
 pub mod model;
 pub mod standalone;

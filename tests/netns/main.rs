@@ -6,6 +6,7 @@ mod forwarding;
 mod gateway;
 mod healing;
 mod input;
+mod kernel_wireguard;
 mod lifecycle;
 mod routes;
 mod tunnel;
@@ -27,6 +28,7 @@ fn main() {
         tunnel::trials(),
         wg_tool::trials(),
         tunnel_alone::trials(),
+        kernel_wireguard::trials(),
     ]
     .into_iter()
     .flatten()

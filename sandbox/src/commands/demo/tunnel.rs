@@ -1,0 +1,116 @@
+//! The demo's laptop: somebody else's WireGuard, with a configuration that a person would write.
+
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use sandbox::daemon::{Daemon, Station};
+use sandbox::namespace::Namespace;
+use sandbox::traffic::{self, Mirror};
+use sandbox::world::{World, addresses as at};
+
+use super::{SOON, Step, check};
+
+/// What the status calls the laptop.
+const NAME: &str = "laptop-of-anna";
+/// The laptop's address in the tunnel.
+const INSIDE: &str = "10.100.0.2";
+
+/// The laptop's tunnel, for as long as it is kept.
+pub(super) struct Tunnel {
+    /// What the status calls it.
+    pub(super) peer: String,
+    program: Child,
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        // Err: it has ended.
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+pub(super) fn from_the_laptop(world: &World, station: &Station<'_>, daemon: &mut Daemon) -> Step<Tunnel> {
+    let laptop = world.laptop();
+    let private_key = printed(laptop, "wg", &["genkey"], "")?;
+    let public_key = printed(laptop, "wg", &["pubkey"], &private_key)?;
+    let config = format!(
+        "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n\n[[wireguard.peer]]\nname = \"{NAME}\"\npublic_key = \
+         \"{public_key}\"\nallowed_ips = [\"{INSIDE}/32\"]\n"
+    );
+    println!("config.toml of the bastion:\n{}", indented(&config));
+    station.write_config(&config)?;
+    daemon.signal(Signal::SIGHUP)?;
+    let bastion = patiently(|| printed(world.bastion(), "wg", &["show", "wg0", "public-key"], ""))?;
+
+    let file = format!(
+        "[Interface]\nPrivateKey = {private_key}\n\n[Peer]\nPublicKey = {bastion}\nEndpoint = {}:51820\nAllowedIPs = \
+         10.0.0.0/16, 10.100.0.1/32\nPersistentKeepalive = 25\n",
+        at::BASTION
+    );
+    println!("home.conf of the laptop:\n{}", indented(&file.replace(&private_key, "(secret)")));
+    let path = station.runtime_directory().join("home.conf");
+    std::fs::write(&path, file)?;
+    let program = laptop
+        .command("wireguard-go")
+        .args(["--foreground", "home"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let tunnel = Tunnel { peer: NAME.to_owned(), program };
+    patiently(|| printed(laptop, "wg", &["show", "home"], ""))?;
+    printed(laptop, "wg", &["setconf", "home", &path.to_string_lossy()], "")?;
+    laptop.ip(&format!("addr add {INSIDE}/32 dev home\nlink set home up mtu 1420\nroute add 10.0.0.0/16 dev home"))?;
+
+    // The way back is a route of the network: when the cloud has it, private hosts see the laptop's own address.
+    let gateway = world.gateway(world.private_network_id());
+    gateway.await_route("10.100.0.0/24".parse()?, Some(at::BASTION_PRIVATE), SOON)?;
+    let ssh = Mirror::tcp(world.web(), (at::WEB, 22))?;
+    let seen = patiently(|| {
+        let seen = traffic::tcp_probe(laptop, ssh.address(), SOON)?;
+        check(seen.ip().to_string() == INSIDE, "the private host does not see the laptop's own address")?;
+        Ok(seen)
+    })?;
+    println!("laptop {} -> {} through the tunnel: answered; the private host saw {seen}", at::LAPTOP, ssh.address());
+    let handshake = printed(laptop, "wg", &["show", "home", "latest-handshakes"], "")?;
+    check(!handshake.ends_with("\t0"), "there was no handshake")?;
+    Ok(tunnel)
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") }).collect()
+}
+
+/// What must come, within [`SOON`].
+fn patiently<T>(mut attempt: impl FnMut() -> Step<T>) -> Step<T> {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if start.elapsed() > SOON => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// What a program prints when it succeeds, without the line's end.
+fn printed(place: &Namespace, program: &str, arguments: &[&str], input: &str) -> Step<String> {
+    let mut child = place
+        .command(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        std::io::Write::write_all(&mut stdin, input.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+    } else {
+        Err(format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim_end()).into())
+    }
+}
