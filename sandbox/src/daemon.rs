@@ -1,7 +1,9 @@
 //! The real `bastiond` on the world's bastion, as systemd would run it: with directories, a notification socket and a token.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, IoSliceMut, Read as _};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output, Stdio};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
 use crate::namespace::Namespace;
@@ -23,7 +26,11 @@ pub struct Station<'w> {
     programs: PathBuf,
     directory: TempDir,
     environment: Vec<(String, String)>,
+    store: Store,
 }
+
+/// The descriptor store of a service manager (`FileDescriptorStoreMax=`): descriptors by name, kept from one daemon for the next.
+type Store = Arc<Mutex<Vec<(String, OwnedFd)>>>;
 
 impl<'w> Station<'w> {
     /// On the bastion of `world`, with `programs` (a directory that holds `bastiond` and `bastionctl`), the fake cloud as the
@@ -40,7 +47,13 @@ impl<'w> Station<'w> {
         for name in ["run", "state"] {
             std::fs::create_dir(directory.path().join(name))?;
         }
-        let station = Self { namespace, programs: programs.to_owned(), directory, environment: Vec::new() };
+        let station = Self {
+            namespace,
+            programs: programs.to_owned(),
+            directory,
+            environment: Vec::new(),
+            store: Store::default(),
+        };
         station.write_config("")?;
         Ok(station.env("HCLOUD_ENDPOINT", "http://127.0.0.1:9/v1"))
     }
@@ -84,10 +97,10 @@ impl<'w> Station<'w> {
     pub fn start(&self) -> io::Result<Daemon> {
         let socket = self.directory.path().join("notify");
         let _ = std::fs::remove_file(&socket);
-        let notifications = Notifications::read(UnixDatagram::bind(&socket)?)?;
+        let notifications = Notifications::read(UnixDatagram::bind(&socket)?, Arc::clone(&self.store))?;
         let log = self.directory.path().join("log");
         let file = File::options().create(true).append(true).open(&log)?;
-        let command = self.command("bastiond").env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
+        let command = self.daemon()?.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
         let started = Instant::now();
         let child = command.stdout(file.try_clone()?).stderr(file).spawn()?;
         Ok(Daemon { child, notifications, log, started })
@@ -98,9 +111,32 @@ impl<'w> Station<'w> {
         self.command("bastionctl").args(arguments).stdin(Stdio::null()).output()
     }
 
+    /// What the service manager kept.
+    pub fn kept_names(&self) -> Vec<String> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The daemon, with what was kept for it (`sd_listen_fds(3)`).
+    fn daemon(&self) -> io::Result<crate::namespace::Command<'w>> {
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        if store.is_empty() {
+            return Ok(self.command("bastiond"));
+        }
+        let descriptors = store.iter().map(|(_, descriptor)| descriptor.try_clone()).collect::<io::Result<Vec<_>>>()?;
+        let names: Vec<&str> = store.iter().map(|(name, _)| name.as_str()).collect();
+        // Only the process itself knows its number, which has to stand in its environment.
+        let shell = self.namespace.command("bash").args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\""]);
+        self.prepared(shell.arg(self.programs.join("bastiond")))
+            .env("LISTEN_FDS", descriptors.len().to_string())
+            .env("LISTEN_FDNAMES", names.join(":"))
+            .descriptors(descriptors)
+    }
+
     fn command(&self, program: &str) -> crate::namespace::Command<'w> {
-        let program = self.programs.join(program);
-        let mut command = self.namespace.command(&program.to_string_lossy());
+        self.prepared(self.namespace.command(&self.programs.join(program).to_string_lossy()))
+    }
+
+    fn prepared(&self, mut command: crate::namespace::Command<'w>) -> crate::namespace::Command<'w> {
         for (name, value) in &self.environment {
             command = command.env(name, value);
         }
@@ -204,14 +240,13 @@ struct Notifications {
 }
 
 impl Notifications {
-    fn read(socket: UnixDatagram) -> io::Result<Self> {
+    fn read(socket: UnixDatagram, store: Store) -> io::Result<Self> {
         let heard = Arc::<Heard>::default();
         let (theirs, source) = (Arc::clone(&heard), socket.try_clone()?);
         let reader = thread::spawn(move || {
-            let mut buffer = [0; 8192];
-            // A length of 0 is the end: the socket was shut down.
-            while let Ok(length @ 1..) = source.recv(&mut buffer) {
-                let text = String::from_utf8_lossy(&buffer[..length]);
+            // Ok(None) is the end: the socket was shut down.
+            while let Ok(Some((text, descriptors))) = receive(&source) {
+                keep(&store, &text, descriptors);
                 let lines = text.lines().map(|line| (line.to_owned(), Instant::now()));
                 theirs.0.lock().unwrap_or_else(PoisonError::into_inner).extend(lines);
                 theirs.1.notify_all();
@@ -227,6 +262,34 @@ impl Notifications {
             self.heard.1.wait_timeout_while(heard, timeout, missing).unwrap_or_else(PoisonError::into_inner).0;
         let position = heard.iter().position(|(line, _)| wanted(line))?;
         heard.drain(..=position).next_back().map(|(_, at)| at)
+    }
+}
+
+/// One message, and the descriptors that came with it.
+fn receive(socket: &UnixDatagram) -> io::Result<Option<(String, Vec<OwnedFd>)>> {
+    let mut buffer = [0; 8192];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut slices = [IoSliceMut::new(&mut buffer)];
+    let received = recvmsg(socket, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let descriptors = ancillary.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+        _ => Vec::new(),
+    });
+    let descriptors = descriptors.collect();
+    let text = String::from_utf8_lossy(&buffer[..received.bytes]).into_owned();
+    Ok((received.bytes > 0).then_some((text, descriptors)))
+}
+
+/// What systemd does with `FDSTORE=1` and `FDSTOREREMOVE=1` (`sd_notify(3)`).
+fn keep(store: &Store, text: &str, descriptors: Vec<OwnedFd>) {
+    let says = |wanted: &str| text.lines().any(|line| line == wanted);
+    let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored").to_owned();
+    let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+    if says("FDSTOREREMOVE=1") {
+        store.retain(|(known, _)| *known != name);
+    } else if says("FDSTORE=1") {
+        store.extend(descriptors.into_iter().map(|descriptor| (name.clone(), descriptor)));
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Output, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
 
 use super::Namespace;
 
@@ -74,6 +77,13 @@ impl<'a> Command<'a> {
     pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
         self.command.stderr(stderr);
         self
+    }
+
+    /// Hands it descriptors: it finds them under the numbers from 3 on, in this order.
+    pub fn descriptors(mut self, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+        let mappings = (3..).zip(descriptors).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
+        self.command.fd_mappings(mappings).map_err(io::Error::other)?;
+        Ok(self)
     }
 
     /// Starts it. Who drops the child without waiting leaves it running until the enclave ends.
