@@ -1,22 +1,26 @@
 //! The pass: look at the world, compare it with what is wanted, make it so, account for it.
 //!
-//! A pass has two lanes. The kernel's rooms take milliseconds and run in the order sysctl, nat, forwarding: rules stand before
-//! the first packet is forwarded, so forwarding, though a sysctl, comes after them. The cloud's room may take a minute when
+//! A pass has two lanes. The kernel's rooms take milliseconds and run in the order sysctl, nat, wireguard, routes, forwarding:
+//! rules stand before the first packet is forwarded, so forwarding, though a sysctl, comes after them. The cloud's room may take a minute when
 //! the API is unwell, so it runs beside, and a rule deleted meanwhile is healed all the same. Traffic is attracted last: the
 //! cloud's lane starts only while the kernel's stands.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
 use crate::config::{Config, Environment};
 use crate::hcloud::{Hcloud, way_back};
 use crate::nat::{self, Nat};
 use crate::net::InterfaceName;
 use crate::report::{Outcome, Problem, Report, Room, State, Trigger, chain};
+use crate::routes::Routes;
 use crate::site::{self, MetadataView, Site};
 use crate::state;
 use crate::sysctl::{self, Doubt, Forwarding, Place};
-use crate::wireguard::model::{WaysBack, tunnel};
+use crate::wireguard::model::{Tunnel, WaysBack, interface_taken, tunnel};
+use crate::wireguard::{self, Wireguard};
 
 /// The file of what the cloud sends here.
 const WAYS_BACK: &str = "ways-back.json";
@@ -26,6 +30,8 @@ const WAYS_BACK: &str = "ways-back.json";
 pub struct Gateway {
     sysctl: Place,
     nat: Nat,
+    wireguard: Wireguard,
+    routes: Routes,
     /// What the settings were wanted for when they stood, the tunnel's interface among it once it was there: if they differ
     /// later, somebody changed them.
     settings_stood_for: Option<(Site, Option<InterfaceName>)>,
@@ -47,6 +53,8 @@ impl Gateway {
         Self {
             sysctl: Place::of_kernel(&environment.state_directory()),
             nat: Nat::remembered_in(&runtime),
+            wireguard: Wireguard::remembered_in(&runtime),
+            routes: Routes::default(),
             settings_stood_for: None,
             ways_back: state::read_json(&runtime.join(WAYS_BACK)).unwrap_or_default(),
             ways_back_file: runtime.join(WAYS_BACK),
@@ -101,6 +109,7 @@ impl Gateway {
         let nat = self.nat.reconcile(config, &self.site, tunnel.as_ref()).await;
         let (rules_stand, rules_failed) = (nat.state == State::Ok, nat.state == State::Failed);
         self.record(Room::Nat, nat);
+        self.pass_tunnel(config, tunnel.as_ref(), !rules_failed).await;
         let outcome = if rules_stand {
             let mut opened = sysctl::reconcile(&self.sysctl, &self.site, interface, Forwarding::On, stood);
             opened.repaired |= hardened.repaired;
@@ -111,6 +120,46 @@ impl Gateway {
         };
         self.settings_stood_for = (outcome.state == State::Ok && rules_stand).then_some(subject);
         self.record(Room::Sysctl, outcome);
+    }
+
+    /// The tunnel and its routes; where there is none and never was, nothing is said of it.
+    async fn pass_tunnel(&mut self, config: &Config, tunnel: Option<&Tunnel>, rules_stand: bool) {
+        let wanted = config.wireguard.as_ref().zip(tunnel);
+        let mut wireguard = self.wireguard.reconcile(wanted, rules_stand, Instant::now()).await;
+        let taken = config.wireguard.as_ref().and_then(|wanted| interface_taken(wanted, &self.site));
+        if let Some(problem) = taken {
+            wireguard =
+                Outcome { changes: wireguard.changes, ..Outcome::unchanged(State::Failed, problem.what.clone()) };
+            wireguard.problems.push(problem);
+        }
+        // An interface that is not ours gets no address and no route of ours.
+        let mut routes = self.routes.reconcile(tunnel.filter(|_| self.wireguard.is_running())).await;
+        if let Some(tunnel) = tunnel.filter(|_| routes.state == State::Off) {
+            routes.state = State::HeldBack;
+            routes.detail = format!("{} is not there yet", tunnel.interface);
+        }
+        for (room, outcome) in [(Room::Wireguard, wireguard), (Room::Routes, routes)] {
+            let is_news = outcome.state != State::Off || !outcome.changes.is_empty();
+            if is_news || self.report.rooms.contains_key(&room) {
+                self.record(room, outcome);
+            }
+        }
+        self.refresh_tunnel().await;
+    }
+
+    /// Brings the tunnel's part of the report up to the moment.
+    pub async fn refresh_tunnel(&mut self) {
+        self.report.tunnel = self.wireguard.account().await;
+    }
+
+    /// Waits until something happens in the tunnel beside the passes. Cancel-safe.
+    pub async fn tunnel_event(&mut self) -> wireguard::Event {
+        self.wireguard.event().await
+    }
+
+    /// Looks at the tunnel's peers beside the passes.
+    pub async fn look_at_tunnel(&mut self) {
+        self.wireguard.look(Instant::now()).await;
     }
 
     /// Forwarding waits for the rules. If they are gone and cannot be loaded, the gate that we opened is shut again; one
@@ -196,6 +245,14 @@ impl Gateway {
         let settings = sysctl::preview(&self.sysctl, &site, interface, forwarding);
         let mut steps: Vec<String> = settings.iter().map(|write| format!("set {write}")).collect();
         steps.extend(rules);
+        steps.extend(self.wireguard.preview(config.wireguard.as_ref().zip(tunnel.as_ref())).await);
+        match self.routes.preview(tunnel.as_ref().filter(|_| self.wireguard.is_running())).await {
+            Ok((more, obstacles)) => {
+                steps.extend(more);
+                problems.extend(obstacles);
+            }
+            Err(error) => problems.push(Problem::new(chain(&error), "the daemon needs a route netlink socket")),
+        }
         (site, (steps, problems))
     }
 
@@ -218,7 +275,9 @@ impl Gateway {
                 .push(Problem::new("the rules stay, since forwarding is still on", "switch it off, then try again"));
             return (done, problems);
         }
-        for (changes, failed) in [self.nat.remove().await, sysctl::restore(&self.sysctl)] {
+        let tunnel = (self.wireguard.remove().await, Vec::new());
+        let parts = [self.routes.remove().await, tunnel, self.nat.remove().await, sysctl::restore(&self.sysctl)];
+        for (changes, failed) in parts {
             done.extend(changes);
             problems.extend(failed);
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::net::ServerId;
+use crate::wireguard::status::TunnelReport;
 
 /// Something that keeps a room from its aim, and what the operator can do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,10 @@ pub enum Room {
     Sysctl,
     /// `table inet bastiond`.
     Nat,
+    /// The tunnel's interface and its peers.
+    Wireguard,
+    /// Addresses of the tunnel, and routes into it.
+    Routes,
     /// Cloud routes.
     Hcloud,
 }
@@ -49,6 +54,8 @@ impl fmt::Display for Room {
             Self::Site => "site",
             Self::Sysctl => "sysctl",
             Self::Nat => "nat",
+            Self::Wireguard => "wireguard",
+            Self::Routes => "routes",
             Self::Hcloud => "hcloud",
         })
     }
@@ -150,6 +157,8 @@ pub enum Trigger {
     Metadata,
     /// The networks in the cloud send other packets here than before.
     Cloud,
+    /// The name of a peer's endpoint leads elsewhere than before, or does not resolve.
+    Names,
     /// It was time to look.
     Timer,
     /// Somebody asked for it.
@@ -164,6 +173,7 @@ impl fmt::Display for Trigger {
             Self::Kernel => "kernel event",
             Self::Metadata => "metadata",
             Self::Cloud => "cloud routes",
+            Self::Names => "endpoint names",
             Self::Timer => "timer",
             Self::Operator => "operator",
         })
@@ -211,6 +221,9 @@ pub struct Report {
     pub rooms: BTreeMap<Room, RoomReport>,
     /// Why the newest reload was refused; empty when the running configuration is the file's.
     pub refused_configuration: Vec<String>,
+    /// The tunnel, where there is one.
+    #[serde(default)]
+    pub tunnel: Option<TunnelReport>,
 }
 
 impl Report {
@@ -225,6 +238,7 @@ impl Report {
             server_id: None,
             rooms: BTreeMap::new(),
             refused_configuration: Vec::new(),
+            tunnel: None,
         }
     }
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::{Problem, Report};
 
-/// Longest request, and longest response that a client accepts, in bytes.
-pub const MAX_LINE: usize = 1024 * 1024;
+/// Longest response that a client accepts, in bytes: ten thousand peers take 3 MB.
+pub const MAX_LINE: usize = 64 * 1024 * 1024;
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

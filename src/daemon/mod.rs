@@ -20,6 +20,7 @@ use crate::reconcile::{Gateway, Steps};
 use crate::report::{Problem, Room, State, Trigger, chain};
 use crate::site::metadata::Watcher;
 use crate::systemd::{LogLevel, Notifier, watchdog_pause};
+use crate::wireguard;
 use cloud::{Lane, Urgency};
 
 /// Between an event and the pass it starts: programs change several things at once.
@@ -141,6 +142,7 @@ enum Event {
     Metadata,
     Timer,
     Cloud(cloud::Event),
+    Tunnel(wireguard::Event),
     Call(control::Call),
     Watchdog,
     GiveUpWaiting,
@@ -178,6 +180,7 @@ impl Daemon {
                 _ = signals.interrupt.recv() => Event::Stop,
                 _ = signals.hangup.recv() => Event::Reload,
                 event = self.cloud.event() => Event::Cloud(event),
+                event = self.gateway.tunnel_event() => Event::Tunnel(event),
                 () = changed(&mut kernel) => Event::KernelChanged,
                 () = reached(kernel_due) => Event::KernelSettled,
                 () = changed(&mut metadata) => Event::Metadata,
@@ -209,6 +212,8 @@ impl Daemon {
                 }
                 Event::Metadata => next_pass = self.pass(Trigger::Metadata).await,
                 Event::Timer => next_pass = self.pass(Trigger::Timer).await,
+                Event::Tunnel(wireguard::Event::Renamed) => next_pass = self.pass(Trigger::Names).await,
+                Event::Tunnel(wireguard::Event::Look) => self.gateway.look_at_tunnel().await,
                 Event::Cloud(cloud::Event::Due) => self.look_at_cloud(),
                 Event::Cloud(cloud::Event::Done { outcome, again, ways_back }) => {
                     // The rules may have fallen meanwhile.
@@ -229,6 +234,8 @@ impl Daemon {
                 }
             }
         }
+        // Who is active now is called upon by the next daemon.
+        self.gateway.look_at_tunnel().await;
         tracing::info!("ends; rules and routes stay");
         self.notifier.stopping();
     }
@@ -259,8 +266,9 @@ impl Daemon {
             self.cloud.want(Urgency::Soon);
         }
         self.tell();
-        let failed = [Room::Site, Room::Sysctl, Room::Nat].map(|room| self.gateway.report().state(room));
-        Instant::now() + if failed.contains(&Some(State::Failed)) { RETRY } else { IDLE }
+        let kernels = [Room::Site, Room::Sysctl, Room::Nat, Room::Wireguard, Room::Routes];
+        let failed = kernels.map(|room| self.gateway.report().state(room)).contains(&Some(State::Failed));
+        Instant::now() + if failed { RETRY } else { IDLE }
     }
 
     fn look_at_cloud(&mut self) {
@@ -324,6 +332,7 @@ impl Daemon {
     async fn answer(&mut self, request: Request, answer: oneshot::Sender<Response>) -> Option<Instant> {
         match request {
             Request::Status {} | Request::Down {} => {
+                self.gateway.refresh_tunnel().await;
                 // Err, here and below: whoever asked has gone.
                 let _ = answer.send(Response::Report { report: Box::new(self.gateway.report().clone()) });
                 None

@@ -72,6 +72,9 @@ pub(super) fn failed_link(link: &PrivateLink, error: &Error) -> Outcome {
     Outcome { detail: format!("{network}: {}", chain(error)), ..Outcome::failed(error, error.advice()) }
 }
 
+/// How many routes a line of the status names before it counts them.
+const NAMED: usize = 6;
+
 /// One network, and what is wanted of it.
 pub(super) struct Account<'a> {
     pub(super) table: &'a NetworkTable,
@@ -121,7 +124,12 @@ impl Account<'_> {
 
     fn detail(&self) -> String {
         let here = self.table.routes.iter().filter(|route| self.link.holds(route.gateway));
-        let here: Vec<String> = here.map(ToString::to_string).collect();
+        let mut here: Vec<String> = here.map(ToString::to_string).collect();
+        if here.len() > NAMED {
+            let more = format!("{} more", here.len() - NAMED);
+            here.truncate(NAMED);
+            here.push(more);
+        }
         let routes = if here.is_empty() { "no route leads here".to_owned() } else { here.join(", ") };
         format!("{}: {routes}", network_name(self.table))
     }

@@ -2,6 +2,7 @@
 
 mod offline;
 mod show;
+mod tunnel;
 
 use std::net::IpAddr;
 use std::path::Path;

@@ -10,6 +10,9 @@ use crate::report::{Problem, Report, Totals};
 /// Widest detail that keeps a row on one line of a usual terminal; longer ones go on below.
 const DETAIL_WIDTH: usize = 76;
 
+/// As wide as the longest name of a room, but for the tunnel's.
+const ROOM_WIDTH: usize = 8;
+
 /// Indented JSON.
 pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("our own types have string keys only, which JSON can hold")
@@ -24,9 +27,11 @@ pub(super) fn report(report: &Report, now: SystemTime) -> String {
     line(&mut text, format_args!("bastiond {}{server}: {}", report.version, report.health));
     line(&mut text, format_args!("pass {} ended {ago} s ago ({})", report.passes, report.trigger));
     line(&mut text, format_args!(""));
+    // A gateway without a tunnel has short names only.
+    let width = report.rooms.keys().map(|room| room.to_string().len()).fold(ROOM_WIDTH, usize::max);
     line(
         &mut text,
-        format_args!("{:<8} {:<10} {:>7} {:>7} {:>8}  DETAIL", "ROOM", "STATE", "CHANGES", "REPAIRS", "FAILURES"),
+        format_args!("{:<width$} {:<10} {:>7} {:>7} {:>8}  DETAIL", "ROOM", "STATE", "CHANGES", "REPAIRS", "FAILURES"),
     );
     for (room, state) in &report.rooms {
         let Totals { changes, repairs, failures } = state.totals;
@@ -35,14 +40,17 @@ pub(super) fn report(report: &Report, now: SystemTime) -> String {
         line(
             &mut text,
             format_args!(
-                "{:<8} {:<10} {changes:>7} {repairs:>7} {failures:>8}  {first}",
+                "{:<width$} {:<10} {changes:>7} {repairs:>7} {failures:>8}  {first}",
                 room.to_string(),
                 state.state.to_string()
             ),
         );
         for part in parts {
-            line(&mut text, format_args!("{:46}{part}", ""));
+            line(&mut text, format_args!("{:1$}{part}", "", width + 38));
         }
+    }
+    if let Some(tunnel) = &report.tunnel {
+        text.push_str(&super::tunnel::table(tunnel, now));
     }
     let problems =
         report.rooms.iter().flat_map(|(room, state)| state.problems.iter().map(move |problem| (room, problem)));
@@ -51,11 +59,14 @@ pub(super) fn report(report: &Report, now: SystemTime) -> String {
         line(&mut text, format_args!("\nPROBLEMS"));
     }
     for reason in &report.refused_configuration {
-        line(&mut text, format_args!("config   the last reload was refused, the old configuration is kept: {reason}"));
+        line(
+            &mut text,
+            format_args!("{:<width$} the last reload was refused, the old configuration is kept: {reason}", "config"),
+        );
     }
     for (room, problem) in problems {
-        line(&mut text, format_args!("{:<8} {}", room.to_string(), problem.what));
-        line(&mut text, format_args!("{:8} -> {}", "", problem.advice));
+        line(&mut text, format_args!("{:<width$} {}", room.to_string(), problem.what));
+        line(&mut text, format_args!("{:width$} -> {}", "", problem.advice));
     }
     text
 }

@@ -11,6 +11,7 @@ mod lifecycle;
 mod routes;
 mod tunnel;
 mod tunnel_alone;
+mod way_in;
 mod wg_tool;
 
 use libtest_mimic::{Arguments, Trial};
@@ -26,6 +27,7 @@ fn main() {
         bad_input::trials(),
         routes::trials(),
         tunnel::trials(),
+        way_in::trials(),
         wg_tool::trials(),
         tunnel_alone::trials(),
         kernel_wireguard::trials(),

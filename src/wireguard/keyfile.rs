@@ -1,0 +1,112 @@
+//! The interface's private key: in a file of its own, made there at the first start.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::key::{InvalidKey, PrivateKey};
+
+/// Why there is no private key.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the private key {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It holds something else.
+    #[error("{} holds no private key", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: InvalidKey,
+    },
+    /// There is none, and none can be made.
+    #[error("cannot make a private key in {}", path.display())]
+    Make {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What the operator can do.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "the daemon has to be allowed to read it (mode 0600, owned by root)",
+            Self::Invalid { .. } => "put a key there (wg genkey), or delete the file to have one made",
+            Self::Make { .. } => {
+                "its directory has to exist and to be writable, or name another wireguard.private_key_file"
+            }
+        }
+    }
+}
+
+/// Reads the key, or makes one; whether it was made.
+pub fn read_or_make(path: &Path) -> Result<(PrivateKey, bool), Error> {
+    match std::fs::read_to_string(path).map(Zeroizing::new) {
+        Ok(text) => {
+            let key = text.trim().parse().map_err(|source| Error::Invalid { path: path.to_owned(), source })?;
+            Ok((key, false))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = PrivateKey::generate();
+            make(path, &key).map_err(|source| Error::Make { path: path.to_owned(), source })?;
+            Ok((key, true))
+        }
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// Whole or not at all, as a key that was cut off would lock every peer out for good; and never over another one.
+fn make(path: &Path, key: &PrivateKey) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let linked = (|| {
+        file.write_all(key.to_base64().as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        std::fs::hard_link(&unfinished, path)
+    })();
+    let removed = std::fs::remove_file(&unfinished);
+    linked.and(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_only_its_owner_may_read_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("wireguard.key");
+        let (made, is_new) = read_or_make(&path).unwrap();
+        assert!(is_new);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(read_or_make(&path).unwrap(), (made, false));
+        let names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["wireguard.key"], "nothing is left behind");
+    }
+
+    #[test]
+    fn a_file_that_holds_something_else_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("wireguard.key");
+        std::fs::write(&path, "my diary").unwrap();
+        assert!(matches!(read_or_make(&path), Err(Error::Invalid { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "my diary");
+        assert!(matches!(read_or_make(directory.path()), Err(Error::Read { .. })));
+        assert!(matches!(read_or_make(&directory.path().join("no/such/place")), Err(Error::Make { .. })));
+    }
+}

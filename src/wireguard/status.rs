@@ -1,0 +1,80 @@
+//! The tunnel's part of the status: what `wg show` would say, and which data plane says it. No secrets.
+
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::device::model::{PeerSnapshot, Snapshot};
+use super::key::PublicKey;
+use crate::net::InterfaceName;
+
+/// An interface and its peers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelReport {
+    /// Its name.
+    pub interface: InterfaceName,
+    /// Its public key: what peers write into their configuration.
+    pub public_key: Option<PublicKey>,
+    /// Its UDP port.
+    pub listen_port: u16,
+    /// Largest IP packet inside, in bytes.
+    pub mtu: u32,
+    /// Which data plane carries its packets, and what the kernel does for it.
+    pub data_plane: Vec<String>,
+    /// Its peers.
+    pub peers: Vec<PeerReport>,
+}
+
+/// A peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// What people call it.
+    pub name: Option<String>,
+    /// Who.
+    pub public_key: PublicKey,
+    /// Where it was last heard, or is configured to be.
+    pub endpoint: Option<SocketAddr>,
+    /// Its prefixes.
+    pub allowed_ips: Vec<IpNet>,
+    /// When the newest handshake was completed, seconds since 1970-01-01 UTC.
+    pub last_handshake_unix: Option<u64>,
+    /// Bytes received from it.
+    pub rx_bytes: u64,
+    /// Bytes sent to it.
+    pub tx_bytes: u64,
+}
+
+impl TunnelReport {
+    /// Puts it together.
+    pub fn of(
+        interface: &InterfaceName,
+        mtu: u32,
+        data_plane: Vec<String>,
+        snapshot: &Snapshot,
+        name: impl Fn(&PublicKey) -> Option<String>,
+    ) -> Self {
+        let peer = |peer: &PeerSnapshot| PeerReport {
+            name: name(&peer.public_key),
+            public_key: peer.public_key,
+            endpoint: peer.endpoint,
+            allowed_ips: peer.allowed_ips.clone(),
+            last_handshake_unix: peer.last_handshake.and_then(seconds),
+            rx_bytes: peer.rx_bytes,
+            tx_bytes: peer.tx_bytes,
+        };
+        Self {
+            interface: interface.clone(),
+            public_key: snapshot.private_key.as_ref().map(super::key::PrivateKey::public),
+            listen_port: snapshot.listen_port,
+            mtu,
+            data_plane,
+            peers: snapshot.peers.iter().map(peer).collect(),
+        }
+    }
+}
+
+fn seconds(time: SystemTime) -> Option<u64> {
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
