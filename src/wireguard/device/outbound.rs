@@ -171,6 +171,11 @@ fn seal(
             if turn == TURN {
                 MutexGuard::bump(&mut state);
                 turn = 0;
+                if !state.is_awake() {
+                    // Whoever had its turn has ended the sessions: once more from the start.
+                    segment = Some(packet);
+                    break;
+                }
             }
             turn += 1;
             let Some(place) = runs.place(target, packet.len() + DATA_OVERHEAD) else {

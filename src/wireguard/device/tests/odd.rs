@@ -1,0 +1,62 @@
+//! What happens at odd moments, and what a peer or a stranger may try.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use boringtun::noise::errors::WireGuardError;
+
+use super::super::message::{self, Kind};
+use super::super::model::PeerUpdate;
+use super::super::packet::{GSO_NONE, VnetHeader};
+use super::super::sample::{Flow, Sample};
+use super::super::transport::Endpoint;
+use super::world::{Node, World, packet, peer, psk};
+
+/// A world in which the addresses of [`Flow`] are Alice's (source) and Bob's (destination), too.
+fn world_with_flows() -> World {
+    let world = World::new();
+    let (alice, bob) = (world.alice.public_key(), world.bob.public_key());
+    world.alice.change(peer(bob, None, &["10.0.0.2/32", "10.2.0.1/32", "fd00:2::1/128"]));
+    world.bob.change(peer(alice, None, &["10.0.0.1/32", "10.1.0.1/32", "fd00:1::1/128"]));
+    world
+}
+
+fn put(node: &Node, header: VnetHeader, packet: &[u8]) {
+    node.inside.outgoing.lock().push_back([&header.to_bytes(), packet].concat());
+}
+
+/// Packets that do not join into few runs: each that follows a shorter one begins another.
+fn uneven() -> Vec<Vec<u8>> {
+    let text = |number: usize| format!("{number}{}", "x".repeat((1 - number % 2) * 300));
+    (0..60).map(|number| packet("10.0.0.1", "10.0.0.2", &text(number))).collect()
+}
+
+#[test]
+fn sessions_that_end_while_a_large_packet_is_sealed_cost_that_packet_and_no_thread() {
+    let mut world = world_with_flows();
+    assert!(world.crosses("before"));
+    let bob = Arc::clone(world.alice.shared.table.read().by_key(&world.bob.public_key()).unwrap());
+    let (header, large) = Sample::tcp(Flow::v4(1)).with_payload(60_000).offloaded(1000);
+    let now = world.now();
+    let over = AtomicBool::new(false);
+    let survived = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                bob.lock().forget_sessions();
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        });
+        let survived = catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..300 {
+                put(&world.alice, header, &large);
+                world.alice.turn(now);
+            }
+        }));
+        over.store(true, Ordering::Relaxed);
+        survived
+    });
+    assert!(survived.is_ok());
+}
