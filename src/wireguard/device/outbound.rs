@@ -16,13 +16,15 @@ use super::peer::{Peer, Sealed};
 use super::run::{Runs, Target};
 use super::segment::{self, Segments};
 use super::shared::{Counters, Shared};
-use super::transport::{Send, Tun};
+use super::transport::{MAX_RUN, Send, Tun};
 use super::{ecn, icmp};
 
 /// Room behind a packet for its padding.
 const SPARE: usize = 64;
 /// The largest IP packet with its header, and room behind it.
 const BUFFER: usize = VNET_HEADER_LEN + 65_535 + SPARE;
+/// The largest packet that a datagram holds with its padding, bytes.
+const LARGEST: usize = (MAX_RUN - DATA_OVERHEAD) / 16 * 16;
 /// Packets that are read before the caller may do something else.
 const BUDGET: usize = 256;
 /// So many segments are sealed before a thread that waits for the same peer, in the other direction, gets its turn.
@@ -104,11 +106,17 @@ impl Outbound {
         };
         let mtu = shared.mtu.load(Ordering::Relaxed);
         let mut split = segment::split(header, packet, len, mtu);
-        if let (Ok(segments), Some(limit)) = (&split, limit) {
-            if segments.segment_len() > limit {
+        let limit = limit.map_or(LARGEST, |limit| limit.min(LARGEST));
+        if let Ok(segments) = &split {
+            let longest = segments.segment_len();
+            if longest > limit {
                 if let Some(error) = icmp::too_big(&packet[..len], limit, destination) {
                     Counters::count(&shared.counters.too_big);
                     errors.tell(Some(error), tun, now);
+                    return;
+                }
+                if longest > LARGEST {
+                    Counters::count(&shared.counters.too_big);
                     return;
                 }
                 // It may be fragmented: outside, then, by the kernel.

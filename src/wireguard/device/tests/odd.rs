@@ -60,3 +60,24 @@ fn sessions_that_end_while_a_large_packet_is_sealed_cost_that_packet_and_no_thre
     });
     assert!(survived.is_ok());
 }
+
+#[test]
+fn a_packet_that_no_datagram_holds_is_thrown_away() {
+    let mut world = World::new();
+    assert!(world.crosses("before"));
+    world.alice.shared.mtu.store(65_535, Ordering::Relaxed);
+    let mut may_be_fragmented = packet("10.0.0.1", "10.0.0.2", &"x".repeat(65_490));
+    may_be_fragmented[6] = 0;
+    world.alice.inside.put(&packet("10.0.0.1", "10.0.0.2", &"x".repeat(65_490)));
+    world.alice.inside.put(&may_be_fragmented);
+    world.alice.inside.put(&packet("10.0.0.1", "10.0.0.2", &"x".repeat(65_440)));
+    let (done, turned) = channel();
+    std::thread::spawn(move || {
+        world.settle();
+        done.send(world)
+    });
+    let mut world = turned.recv_timeout(Duration::from_secs(30)).expect("the way to the outside goes on");
+    assert_eq!(world.bob.inside.take().len(), 1);
+    assert_eq!(world.alice.shared.counters.too_big.load(Ordering::Relaxed), 2);
+    assert!(world.crosses("after"));
+}
