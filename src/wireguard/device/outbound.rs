@@ -25,6 +25,8 @@ const SPARE: usize = 64;
 const BUFFER: usize = VNET_HEADER_LEN + 65_535 + SPARE;
 /// The largest packet that a datagram holds with its padding, bytes.
 const LARGEST: usize = (MAX_RUN - DATA_OVERHEAD) / 16 * 16;
+/// What every link that carries IPv6 takes, bytes.
+const V6_MINIMUM_MTU: usize = 1280;
 /// Packets that are read before the caller may do something else.
 const BUDGET: usize = 256;
 /// So many segments are sealed before a thread that waits for the same peer, in the other direction, gets its turn.
@@ -106,7 +108,9 @@ impl Outbound {
         };
         let mtu = shared.mtu.load(Ordering::Relaxed);
         let mut split = segment::split(header, packet, len, mtu);
-        let limit = limit.map_or(LARGEST, |limit| limit.min(LARGEST));
+        // Whoever speaks IPv6 sends packets of 1280 bytes whatever it is told (RFC 8200 section 5): they are fragmented outside.
+        let least = if destination.is_ipv6() { V6_MINIMUM_MTU } else { 0 };
+        let limit = limit.map_or(LARGEST, |limit| limit.clamp(least, LARGEST));
         if let Ok(segments) = &split {
             let longest = segments.segment_len();
             if longest > limit {

@@ -81,3 +81,20 @@ fn a_packet_that_no_datagram_holds_is_thrown_away() {
     assert_eq!(world.alice.shared.counters.too_big.load(Ordering::Relaxed), 2);
     assert!(world.crosses("after"));
 }
+
+#[test]
+fn an_ipv6_packet_that_every_link_has_to_take_crosses_a_path_that_does_not_take_it_whole() {
+    let mut world = world_with_flows();
+    *world.alice.socket.path_mtu.lock() = Some(1300);
+    assert!(world.crosses("small"));
+    world.elapsed += Duration::from_secs(2);
+    world.settle();
+    // RFC 8200 section 5: nobody sends less than 1280 for being told so.
+    let smallest_mtu = Sample::udp(Flow::v6(1)).with_payload(1280 - 48).bytes();
+    world.alice.inside.put(&smallest_mtu);
+    world.alice.inside.put(&Sample::udp(Flow::v6(1)).with_payload(1281 - 48).bytes());
+    world.settle();
+    assert_eq!(world.bob.inside.take(), [smallest_mtu]);
+    let told = world.alice.inside.take();
+    assert_eq!((told.len(), told[0][40], &told[0][44..48]), (1, 2, &1280_u32.to_be_bytes()[..]));
+}
