@@ -124,7 +124,7 @@ impl Outbound {
                     return;
                 }
                 // It may be fragmented: outside, then, by the kernel.
-                split = segment::split(header, packet, len, mtu);
+                split = segment::split(header.finished(), packet, len, mtu);
             }
         }
         match split {

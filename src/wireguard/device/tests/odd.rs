@@ -98,3 +98,17 @@ fn an_ipv6_packet_that_every_link_has_to_take_crosses_a_path_that_does_not_take_
     let told = world.alice.inside.take();
     assert_eq!((told.len(), told[0][40], &told[0][44..48]), (1, 2, &1280_u32.to_be_bytes()[..]));
 }
+
+#[test]
+fn a_packet_that_is_fragmented_outside_has_the_right_checksum() {
+    let mut world = world_with_flows();
+    *world.alice.socket.path_mtu.lock() = Some(1300);
+    assert!(world.crosses("small"));
+    world.elapsed += Duration::from_secs(2);
+    world.settle();
+    let sample = Sample { df: false, ..Sample::udp(Flow::v4(1)) }.with_payload(1350);
+    let (header, bytes) = sample.offloaded(0);
+    put(&world.alice, VnetHeader { gso_type: GSO_NONE, ..header }, &bytes);
+    world.settle();
+    assert_eq!(world.bob.inside.take(), [sample.bytes()]);
+}
