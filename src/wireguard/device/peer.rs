@@ -318,6 +318,10 @@ impl State {
         out: &mut [u8],
         now: Now,
     ) -> Result<Opened, WireGuardError> {
+        if message::counter(datagram) >= REJECT_AFTER_MESSAGES {
+            // The core would count past the end of its type.
+            return Err(WireGuardError::InvalidCounter);
+        }
         let receiver = message::receiver(datagram);
         let tunn = if message::is_odd(receiver) == self.odd { &mut self.tunn } else { &mut self.retiring };
         let Some(tunn) = tunn else { return Err(WireGuardError::NoCurrentSession) };

@@ -112,3 +112,23 @@ fn a_packet_that_is_fragmented_outside_has_the_right_checksum() {
     world.settle();
     assert_eq!(world.bob.inside.take(), [sample.bytes()]);
 }
+
+#[test]
+fn a_counter_beyond_the_last_message_of_a_session_is_refused_before_it_is_opened() {
+    let mut world = World::new();
+    assert!(world.crosses("before"));
+    let data = |datagram: &&super::super::memory::Datagram| message::kind(&datagram.bytes) == Some(Kind::Data);
+    let mut bytes = world.overheard.iter().filter(data).next_back().unwrap().bytes.clone();
+    let table = world.bob.shared.table.read();
+    let mut state = table.by_key(&world.alice.public_key()).unwrap().lock();
+    let from = Endpoint::from(*world.alice.socket.address.lock());
+    let mut open = |counter: u64| {
+        bytes[8..16].copy_from_slice(&counter.to_le_bytes());
+        state.open(&from, &bytes, &mut vec![0; bytes.len()], world.now())
+    };
+    let last = u64::MAX - (1 << 13) - 1;
+    assert!(matches!(open(last), Err(WireGuardError::InvalidAeadTag)), "it would be opened if it were authentic");
+    for counter in [last + 1, u64::MAX] {
+        assert!(matches!(open(counter), Err(WireGuardError::InvalidCounter)), "{counter}");
+    }
+}
