@@ -158,8 +158,9 @@ impl Peer {
         if state.stands {
             state.retiring = Some(old);
             state.retires_at = None;
+            // One that never stood leaves its index to the next: the other one may still be the retiring session's.
+            state.odd = !state.odd;
         }
-        state.odd = !state.odd;
         state.unconfirmed = None;
         state.staged = false;
         state.stands = false;

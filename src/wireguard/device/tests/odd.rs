@@ -132,3 +132,15 @@ fn a_counter_beyond_the_last_message_of_a_session_is_refused_before_it_is_opened
         assert!(matches!(open(counter), Err(WireGuardError::InvalidCounter)), "{counter}");
     }
 }
+
+#[test]
+fn a_preshared_key_that_is_changed_twice_leaves_the_session_that_stands() {
+    let mut world = World::new();
+    assert!(world.crosses("before"));
+    let bob = world.bob.public_key();
+    for byte in 1..4 {
+        world.alice.change(PeerUpdate { preshared_key: Some(psk(byte)), ..PeerUpdate::of(bob) });
+        assert!(world.crosses("there"), "key {byte}");
+        assert!(world.crosses_back("back"), "key {byte}");
+    }
+}
