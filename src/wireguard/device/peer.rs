@@ -324,7 +324,8 @@ impl State {
             return Err(WireGuardError::InvalidCounter);
         }
         let receiver = message::receiver(datagram);
-        let tunn = if message::is_odd(receiver) == self.odd { &mut self.tunn } else { &mut self.retiring };
+        let is_retiring = message::is_odd(receiver) != self.odd;
+        let tunn = if is_retiring { &mut self.retiring } else { &mut self.tunn };
         let Some(tunn) = tunn else { return Err(WireGuardError::NoCurrentSession) };
         let opened = match tunn.decapsulate(None, datagram, out) {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
@@ -334,7 +335,8 @@ impl State {
             TunnResult::Err(error) => return Err(error),
             TunnResult::WriteToNetwork(_) => return Err(WireGuardError::UnexpectedPacket),
         };
-        if self.unconfirmed == Some(receiver) {
+        // The peer may use the session of an earlier answer than the last.
+        if self.unconfirmed == Some(receiver) || !(self.stands || is_retiring) {
             self.unconfirmed = None;
             self.established(now);
         }

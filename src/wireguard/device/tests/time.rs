@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::super::memory::Datagram;
 use super::super::message::{self, Kind};
 use super::super::model::PeerUpdate;
+use super::super::shared::{HandshakeMessage, MAX_QUEUED_HANDSHAKES};
+use super::super::transport::Endpoint;
 use super::world::{World, packet, psk};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -232,4 +234,19 @@ fn a_cookie_that_was_asked_for_lets_the_next_initiation_in() {
     let second =
         world.overheard.iter().filter(|datagram| message::kind(&datagram.bytes) == Some(Kind::Initiation)).nth(1);
     assert_ne!(second.unwrap().bytes[132..], [0; 16], "the second MAC is there");
+}
+
+#[test]
+fn a_session_of_an_earlier_answer_stands_as_well_as_one_of_the_last() {
+    let mut world = World::new();
+    world.alice.inside.put(&packet("10.0.0.1", "10.0.0.2", "hello"));
+    // Bob answers twice, and the second answer is lost; the first is only late.
+    world.pass_with(6 * SECOND, |datagram, _| message::kind(&datagram.bytes) != Some(Kind::Response));
+    let answers = world.overheard.iter().filter(|datagram| message::kind(&datagram.bytes) == Some(Kind::Response));
+    assert_eq!(answers.clone().count(), 2);
+    let first = answers.clone().next().cloned();
+    world.alice.brought(first);
+    world.settle();
+    assert_eq!(world.bob.inside.take(), [packet("10.0.0.1", "10.0.0.2", "hello")]);
+    assert!(world.bob.peer(&world.alice.public_key()).last_handshake.is_some());
 }
