@@ -427,15 +427,15 @@ impl State {
         }
     }
 
-    /// Whether packets wait for a session.
+    /// Whether packets that waited for a session can go.
     #[inline]
     pub fn has_staged(&self) -> bool {
-        self.staged
+        self.staged && self.stands
     }
 
     /// Seals the next packet that waited for a session into `out` (room for the largest packet); its message's length.
     pub fn next_staged(&mut self, out: &mut [u8], now: Now) -> Option<usize> {
-        if !self.staged || !self.stands {
+        if !self.has_staged() {
             return None;
         }
         let TunnResult::WriteToNetwork(message) = self.tunn.as_mut()?.decapsulate(None, &[], out) else {

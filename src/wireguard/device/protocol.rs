@@ -140,7 +140,7 @@ impl Protocol {
                 if kind == Kind::Initiation {
                     self.initiation(&identity, bytes, &message.from, now)
                 } else {
-                    self.response(bytes, &message.from, now)
+                    self.response(bytes, &message.from, net, now)
                 }
             }
             _ => Some(()),
@@ -204,12 +204,19 @@ impl Protocol {
         Some(())
     }
 
-    fn response(&mut self, bytes: &[u8], from: &Endpoint, now: Now) -> Option<()> {
+    fn response(&mut self, bytes: &[u8], from: &Endpoint, net: &impl Send, now: Now) -> Option<()> {
         let peer = self.shared.table.read().by_index(message::response_receiver(bytes)).cloned()?;
         let mut state = peer.lock();
         let len = state.accept(from, bytes, &mut self.out, now).ok()?;
         self.runs.add(from, peer.slot, &self.out[..len]);
         staged(&peer, &mut state, from, &mut self.runs, now);
+        while state.has_staged() {
+            // They are more than are sent at once.
+            drop(state);
+            self.runs.send(&self.shared, net, false);
+            state = peer.lock();
+            staged(&peer, &mut state, from, &mut self.runs, now);
+        }
         Some(())
     }
 

@@ -114,6 +114,28 @@ fn a_packet_that_is_fragmented_outside_has_the_right_checksum() {
 }
 
 #[test]
+fn uneven_packets_that_waited_for_a_handshake_cross_all_whoever_started_it() {
+    let mut world = World::new();
+    let packets = uneven();
+    packets.iter().for_each(|packet| world.alice.inside.put(packet));
+    world.settle();
+    assert_eq!(world.bob.inside.take(), packets);
+
+    let mut world = World::new();
+    assert!(world.crosses("so that each knows where the other is"));
+    let bob = world.bob.public_key();
+    world.alice.shared.table.read().by_key(&bob).unwrap().lock().forget_sessions();
+    packets.iter().for_each(|packet| world.alice.inside.put(packet));
+    // Alice's own handshakes do not get through; Bob's does.
+    let from_alice = "203.0.113.1:1000".parse().unwrap();
+    world.settle_with(|datagram| datagram.from != from_alice);
+    world.elapsed += Duration::from_secs(1);
+    world.bob.shared.initiate(world.alice.public_key());
+    world.settle();
+    assert_eq!(world.bob.inside.take(), packets);
+}
+
+#[test]
 fn a_counter_beyond_the_last_message_of_a_session_is_refused_before_it_is_opened() {
     let mut world = World::new();
     assert!(world.crosses("before"));
