@@ -129,6 +129,10 @@ impl Protocol {
 
     /// Takes one handshake message, behind which `waiting` more wait.
     pub fn receive(&mut self, message: &HandshakeMessage, waiting: usize, net: &impl Send, now: Now) {
+        if self.next_tick.is_none() && self.shared.is_ticking() {
+            // The queue was too full to tell.
+            self.look(now);
+        }
         if waiting >= UNDER_LOAD {
             self.loaded_until = now.elapsed + LOAD_LASTS;
         }

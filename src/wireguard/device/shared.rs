@@ -140,7 +140,7 @@ impl Shared {
 
     /// Wakes the protocol's thread.
     pub fn look(&self) {
-        // Full: it is awake.
+        // Full: it is awake, and looks when it has nothing to wait for.
         let _ = self.calls.try_send(Call::Look);
     }
 
@@ -152,6 +152,11 @@ impl Shared {
     /// The peers whose timers run. They are given back with [`Shared::keep_ticking`].
     pub fn ticking(&self) -> Vec<Arc<Peer>> {
         std::mem::take(&mut *self.ticking.lock())
+    }
+
+    /// Whether anyone's timers run.
+    pub fn is_ticking(&self) -> bool {
+        !self.ticking.lock().is_empty()
     }
 
     /// Gives back those whose timers go on.

@@ -250,3 +250,25 @@ fn a_session_of_an_earlier_answer_stands_as_well_as_one_of_the_last() {
     assert_eq!(world.bob.inside.take(), [packet("10.0.0.1", "10.0.0.2", "hello")]);
     assert!(world.bob.peer(&world.alice.public_key()).last_handshake.is_some());
 }
+
+#[test]
+fn a_lost_initiation_is_repeated_even_if_a_flood_kept_the_timers_from_being_told() {
+    let mut world = World::new();
+    let forged = HandshakeMessage {
+        from: Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 66], 666))),
+        len: message::INITIATION_LEN,
+        bytes: {
+            let mut bytes = [0; message::INITIATION_LEN];
+            bytes[0] = 1;
+            bytes
+        },
+    };
+    for _ in 0..MAX_QUEUED_HANDSHAKES {
+        world.alice.shared.call(forged);
+    }
+    world.alice.inside.put(&packet("10.0.0.1", "10.0.0.2", "in spite of it"));
+    world.settle_with(|_| false);
+    assert_eq!(world.kinds_overheard(), [Kind::Initiation]);
+    world.pass(6 * SECOND);
+    assert_eq!(world.bob.inside.take(), [packet("10.0.0.1", "10.0.0.2", "in spite of it")]);
+}
