@@ -251,6 +251,13 @@ impl State {
         (self.last_handshake, self.rx_bytes, self.tx_bytes)
     }
 
+    /// Does without a protocol core until one is needed again.
+    pub fn sleep(&mut self) {
+        self.tunn = None;
+        self.staged = false;
+        self.stands = false;
+    }
+
     /// Ends all sessions: the interface's key changed, or the peer goes.
     pub fn forget_sessions(&mut self) {
         self.tunn = None;
@@ -456,9 +463,7 @@ impl State {
                 TunnResult::WriteToNetwork(message) => ticked.message = Some(message.len()),
                 TunnResult::Err(WireGuardError::ConnectionExpired) => {
                     // Its keys were to be wiped by now: three times Reject-After-Time, or a minute and a half of silence.
-                    self.tunn = None;
-                    self.staged = false;
-                    self.stands = false;
+                    self.sleep();
                 }
                 _ => {}
             }

@@ -199,8 +199,15 @@ impl Protocol {
     fn answer(&mut self, peer: &Arc<Peer>, bytes: &[u8], from: &Endpoint, now: Now) -> Option<()> {
         let table = self.shared.table.read();
         let mut state = peer.lock();
+        let was_awake = state.is_awake();
         self.shared.wake(&table, peer, &mut state);
-        let len = state.answer(bytes, &mut self.out, now).ok()?;
+        let Ok(len) = state.answer(bytes, &mut self.out, now) else {
+            if !was_awake {
+                // It was not this peer: everyone who knows its public key can name it.
+                state.sleep();
+            }
+            return None;
+        };
         drop(state);
         self.runs.add_handshake(from, Some(peer.slot), &self.out[..len]);
         drop(table);

@@ -166,3 +166,22 @@ fn a_preshared_key_that_is_changed_twice_leaves_the_session_that_stands() {
         assert!(world.crosses_back("back"), "key {byte}");
     }
 }
+
+#[test]
+fn an_initiation_that_is_not_answered_wakes_nobody() {
+    let mut world = World::new();
+    let carol = Node::new("203.0.113.1:1000");
+    let (alice, bob) = (world.alice.public_key(), world.bob.public_key());
+    assert!(world.crosses("Alice is known at this address"));
+    world.bob.shared.table.read().by_key(&alice).unwrap().lock().forget_sessions();
+    // Carol has it now; Bob tries whether she is Alice.
+    world.bob.change(peer(carol.public_key(), None, &["10.0.0.3/32"]));
+    carol.change(peer(bob, Some("203.0.113.2:2000".parse().unwrap()), &["10.0.0.2/32"]));
+    carol.inside.put(&packet("10.0.0.3", "10.0.0.2", "I am not Alice"));
+    let former = std::mem::replace(&mut world.alice, carol);
+    world.elapsed += Duration::from_secs(1);
+    world.settle();
+    assert_eq!(world.bob.inside.take().len(), 1);
+    assert!(world.bob.is_awake(&world.alice.public_key()));
+    assert!(!world.bob.is_awake(&former.public_key()));
+}
