@@ -531,6 +531,10 @@ impl State {
         }
         // Also when nothing can be sent: the next attempt is an interval away.
         self.last_traversal = now.elapsed.max(Duration::from_nanos(1));
+        if self.staged {
+            // What waits for the session says as much (kernel: send.c, `wg_packet_send_keepalive`).
+            return self.initiate(out, now);
+        }
         match self.seal(&[], out, now) {
             Sealed::Message(len) | Sealed::Initiation(len) => Some(len),
             Sealed::Staged | Sealed::Exhausted => None,

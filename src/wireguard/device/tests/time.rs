@@ -272,3 +272,17 @@ fn a_lost_initiation_is_repeated_even_if_a_flood_kept_the_timers_from_being_told
     world.pass(6 * SECOND);
     assert_eq!(world.bob.inside.take(), [packet("10.0.0.1", "10.0.0.2", "in spite of it")]);
 }
+
+#[test]
+fn keepalives_do_not_pile_up_while_there_is_no_session() {
+    let mut world = World::new();
+    let bob = world.bob.public_key();
+    world.alice.change(PeerUpdate { persistent_keepalive: Some(1), ..PeerUpdate::of(bob) });
+    world.pass_with(60 * SECOND, |_, _| false);
+    let tried = world.kinds_overheard().iter().filter(|kind| **kind == Kind::Initiation).count();
+    assert!((11..=13).contains(&tried), "{tried} initiations");
+    world.overheard.clear();
+    world.pass(6 * SECOND);
+    let data = world.kinds_overheard().iter().filter(|kind| **kind == Kind::Data).count();
+    assert!((2..=10).contains(&data), "{data} keepalives");
+}
