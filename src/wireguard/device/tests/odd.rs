@@ -135,6 +135,8 @@ fn uneven_packets_that_waited_for_a_handshake_cross_all_whoever_started_it() {
     assert_eq!(world.bob.inside.take(), packets);
 }
 
+/// The kernel refuses such a number (receive.c, `counter_validate`). The core would count past the end: a panic where
+/// overflows are checked, and a replay window that begins anew where they are not.
 #[test]
 fn a_counter_beyond_the_last_message_of_a_session_is_refused_before_it_is_opened() {
     let mut world = World::new();
