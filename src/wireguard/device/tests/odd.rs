@@ -1,5 +1,6 @@
 //! What happens at odd moments, and what a peer or a stranger may try.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use super::super::message::{self, Kind};
 use super::super::model::PeerUpdate;
 use super::super::packet::{GSO_NONE, VnetHeader};
 use super::super::sample::{Flow, Sample};
+use super::super::shared::{HandshakeMessage, MAX_QUEUED_HANDSHAKES};
 use super::super::transport::Endpoint;
 use super::world::{Node, World, packet, peer, psk};
 
@@ -167,6 +169,24 @@ fn a_preshared_key_that_is_changed_twice_leaves_the_session_that_stands() {
         assert!(world.crosses("there"), "key {byte}");
         assert!(world.crosses_back("back"), "key {byte}");
     }
+}
+
+#[test]
+fn whoever_asks_for_a_handshake_does_not_wait_for_a_flood_to_end() {
+    let mut world = World::new();
+    for _ in 0..MAX_QUEUED_HANDSHAKES {
+        let from = Endpoint::from(SocketAddr::from(([192, 0, 2, 66], 666)));
+        world.alice.shared.call(HandshakeMessage { from, len: 1, bytes: [0; message::INITIATION_LEN] });
+    }
+    let (shared, bob) = (Arc::clone(&world.alice.shared), world.bob.public_key());
+    let (done, asked) = channel();
+    std::thread::spawn(move || {
+        shared.initiate(bob);
+        done.send(())
+    });
+    asked.recv_timeout(Duration::from_secs(30)).expect("it does not wait");
+    world.settle();
+    assert_eq!(world.kinds_overheard()[..2], [Kind::Initiation, Kind::Response]);
 }
 
 #[test]
