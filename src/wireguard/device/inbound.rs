@@ -34,6 +34,8 @@ pub struct Inbound {
     opened: OpenedPackets,
     /// Packets that waited for the session that a message has just confirmed.
     runs: Runs,
+    /// Peers that have more such packets than were sent at once.
+    waiting: Vec<Arc<Peer>>,
 }
 
 /// Packets on their way to the inside.
@@ -56,6 +58,7 @@ impl Inbound {
                 coalescer: Coalescer::new(offloads),
             },
             runs: Runs::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -75,20 +78,24 @@ impl Inbound {
     }
 
     fn carry(&mut self, net: &impl Send, tun: &impl Tun, now: Now) {
-        let Self { shared, batch, opened, runs } = self;
+        let Self { shared, batch, opened, runs, waiting } = self;
         let mut received = batch.received().peekable();
         while received.peek().is_some() {
             {
                 let table = shared.table.read();
                 // What fits; then the locks are let go and it is written.
                 while let Some((bytes, from)) = received.next_if(|(bytes, _)| opened.used + bytes.len() <= ARENA) {
-                    open_all(shared, &table, bytes, from, opened, runs, now);
+                    open_all(shared, &table, bytes, from, opened, runs, waiting, now);
                     if !runs.has_room() {
                         break;
                     }
                 }
             }
             runs.send(shared, net, false);
+            while let Some(peer) = waiting.pop() {
+                flush_staged(&peer, &mut peer.lock(), runs, waiting, now);
+                runs.send(shared, net, false);
+            }
             opened.write(shared, tun);
         }
     }
@@ -109,6 +116,7 @@ impl OpenedPackets {
 }
 
 /// Opens one receive buffer's datagrams.
+#[expect(clippy::too_many_arguments, reason = "the innards of a loop: each is a local of it")]
 fn open_all(
     shared: &Shared,
     table: &Table,
@@ -116,6 +124,7 @@ fn open_all(
     from: &Received,
     opened: &mut OpenedPackets,
     runs: &mut Runs,
+    waiting: &mut Vec<Arc<Peer>>,
     now: Now,
 ) {
     let mut current: Option<(&Arc<Peer>, MutexGuard<'_, State>)> = None;
@@ -149,7 +158,7 @@ fn open_all(
         turn += 1;
         open(shared, table, peer, state, datagram, from, opened, now);
         if state.has_staged() {
-            flush_staged(peer, state, runs, now);
+            flush_staged(peer, state, runs, waiting, now);
         }
     }
 }
@@ -198,9 +207,12 @@ fn open(
 
 /// What waited for a session goes now: this message confirmed it.
 #[cold]
-fn flush_staged(peer: &Peer, state: &mut State, runs: &mut Runs, now: Now) {
+fn flush_staged(peer: &Arc<Peer>, state: &mut State, runs: &mut Runs, waiting: &mut Vec<Arc<Peer>>, now: Now) {
     let Some(endpoint) = state.endpoint() else { return };
     staged(peer, state, &endpoint, runs, now);
+    if state.has_staged() && !waiting.iter().any(|other| Arc::ptr_eq(other, peer)) {
+        waiting.push(Arc::clone(peer));
+    }
 }
 
 /// Adds the packets of a peer that waited for a session to the runs, as many as there is room for.

@@ -16,13 +16,17 @@ use super::peer::{Peer, Sealed};
 use super::run::{Runs, Target};
 use super::segment::{self, Segments};
 use super::shared::{Counters, Shared};
-use super::transport::{Send, Tun};
+use super::transport::{MAX_RUN, Send, Tun};
 use super::{ecn, icmp};
 
 /// Room behind a packet for its padding.
 const SPARE: usize = 64;
 /// The largest IP packet with its header, and room behind it.
 const BUFFER: usize = VNET_HEADER_LEN + 65_535 + SPARE;
+/// The largest packet that a datagram holds with its padding, bytes.
+const LARGEST: usize = (MAX_RUN - DATA_OVERHEAD) / 16 * 16;
+/// What every link that carries IPv6 takes, bytes.
+const V6_MINIMUM_MTU: usize = 1280;
 /// Packets that are read before the caller may do something else.
 const BUDGET: usize = 256;
 /// So many segments are sealed before a thread that waits for the same peer, in the other direction, gets its turn.
@@ -104,15 +108,23 @@ impl Outbound {
         };
         let mtu = shared.mtu.load(Ordering::Relaxed);
         let mut split = segment::split(header, packet, len, mtu);
-        if let (Ok(segments), Some(limit)) = (&split, limit) {
-            if segments.segment_len() > limit {
+        // Whoever speaks IPv6 sends packets of 1280 bytes whatever it is told (RFC 8200 section 5): they are fragmented outside.
+        let least = if destination.is_ipv6() { V6_MINIMUM_MTU } else { 0 };
+        let limit = limit.map_or(LARGEST, |limit| limit.clamp(least, LARGEST));
+        if let Ok(segments) = &split {
+            let longest = segments.segment_len();
+            if longest > limit {
                 if let Some(error) = icmp::too_big(&packet[..len], limit, destination) {
                     Counters::count(&shared.counters.too_big);
                     errors.tell(Some(error), tun, now);
                     return;
                 }
+                if longest > LARGEST {
+                    Counters::count(&shared.counters.too_big);
+                    return;
+                }
                 // It may be fragmented: outside, then, by the kernel.
-                split = segment::split(header, packet, len, mtu);
+                split = segment::split(header.finished(), packet, len, mtu);
             }
         }
         match split {
@@ -171,6 +183,11 @@ fn seal(
             if turn == TURN {
                 MutexGuard::bump(&mut state);
                 turn = 0;
+                if !state.is_awake() {
+                    // Whoever had its turn has ended the sessions: once more from the start.
+                    segment = Some(packet);
+                    break;
+                }
             }
             turn += 1;
             let Some(place) = runs.place(target, packet.len() + DATA_OVERHEAD) else {

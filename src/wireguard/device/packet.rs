@@ -69,6 +69,12 @@ impl VnetHeader {
         })
     }
 
+    /// The header once the checksum of a packet that is whole was finished. Segments' checksums are made with them.
+    #[must_use]
+    pub fn finished(self) -> Self {
+        if self.gso_type == GSO_NONE { Self { flags: self.flags & !VIRTIO_NET_HDR_F_NEEDS_CSUM, ..self } } else { self }
+    }
+
     /// The header as it stands before a packet.
     #[inline]
     pub fn to_bytes(&self) -> [u8; VNET_HEADER_LEN] {

@@ -158,8 +158,9 @@ impl Peer {
         if state.stands {
             state.retiring = Some(old);
             state.retires_at = None;
+            // One that never stood leaves its index to the next: the other one may still be the retiring session's.
+            state.odd = !state.odd;
         }
-        state.odd = !state.odd;
         state.unconfirmed = None;
         state.staged = false;
         state.stands = false;
@@ -250,6 +251,13 @@ impl State {
         (self.last_handshake, self.rx_bytes, self.tx_bytes)
     }
 
+    /// Does without a protocol core until one is needed again.
+    pub fn sleep(&mut self) {
+        self.tunn = None;
+        self.staged = false;
+        self.stands = false;
+    }
+
     /// Ends all sessions: the interface's key changed, or the peer goes.
     pub fn forget_sessions(&mut self) {
         self.tunn = None;
@@ -318,8 +326,13 @@ impl State {
         out: &mut [u8],
         now: Now,
     ) -> Result<Opened, WireGuardError> {
+        if message::counter(datagram) >= REJECT_AFTER_MESSAGES {
+            // The core would count past the end of its type.
+            return Err(WireGuardError::InvalidCounter);
+        }
         let receiver = message::receiver(datagram);
-        let tunn = if message::is_odd(receiver) == self.odd { &mut self.tunn } else { &mut self.retiring };
+        let is_retiring = message::is_odd(receiver) != self.odd;
+        let tunn = if is_retiring { &mut self.retiring } else { &mut self.tunn };
         let Some(tunn) = tunn else { return Err(WireGuardError::NoCurrentSession) };
         let opened = match tunn.decapsulate(None, datagram, out) {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
@@ -329,7 +342,8 @@ impl State {
             TunnResult::Err(error) => return Err(error),
             TunnResult::WriteToNetwork(_) => return Err(WireGuardError::UnexpectedPacket),
         };
-        if self.unconfirmed == Some(receiver) {
+        // The peer may use the session of an earlier answer than the last.
+        if self.unconfirmed == Some(receiver) || !(self.stands || is_retiring) {
             self.unconfirmed = None;
             self.established(now);
         }
@@ -420,15 +434,15 @@ impl State {
         }
     }
 
-    /// Whether packets wait for a session.
+    /// Whether packets that waited for a session can go.
     #[inline]
     pub fn has_staged(&self) -> bool {
-        self.staged
+        self.staged && self.stands
     }
 
     /// Seals the next packet that waited for a session into `out` (room for the largest packet); its message's length.
     pub fn next_staged(&mut self, out: &mut [u8], now: Now) -> Option<usize> {
-        if !self.staged || !self.stands {
+        if !self.has_staged() {
             return None;
         }
         let TunnResult::WriteToNetwork(message) = self.tunn.as_mut()?.decapsulate(None, &[], out) else {
@@ -449,9 +463,7 @@ impl State {
                 TunnResult::WriteToNetwork(message) => ticked.message = Some(message.len()),
                 TunnResult::Err(WireGuardError::ConnectionExpired) => {
                     // Its keys were to be wiped by now: three times Reject-After-Time, or a minute and a half of silence.
-                    self.tunn = None;
-                    self.staged = false;
-                    self.stands = false;
+                    self.sleep();
                 }
                 _ => {}
             }
@@ -519,6 +531,10 @@ impl State {
         }
         // Also when nothing can be sent: the next attempt is an interval away.
         self.last_traversal = now.elapsed.max(Duration::from_nanos(1));
+        if self.staged {
+            // What waits for the session says as much (kernel: send.c, `wg_packet_send_keepalive`).
+            return self.initiate(out, now);
+        }
         match self.seal(&[], out, now) {
             Sealed::Message(len) | Sealed::Initiation(len) => Some(len),
             Sealed::Staged | Sealed::Exhausted => None,

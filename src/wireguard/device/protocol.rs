@@ -129,6 +129,10 @@ impl Protocol {
 
     /// Takes one handshake message, behind which `waiting` more wait.
     pub fn receive(&mut self, message: &HandshakeMessage, waiting: usize, net: &impl Send, now: Now) {
+        if self.next_tick.is_none() && self.shared.is_ticking() {
+            // The queue was too full to tell.
+            self.look(now);
+        }
         if waiting >= UNDER_LOAD {
             self.loaded_until = now.elapsed + LOAD_LASTS;
         }
@@ -140,7 +144,7 @@ impl Protocol {
                 if kind == Kind::Initiation {
                     self.initiation(&identity, bytes, &message.from, now)
                 } else {
-                    self.response(bytes, &message.from, now)
+                    self.response(bytes, &message.from, net, now)
                 }
             }
             _ => Some(()),
@@ -195,8 +199,15 @@ impl Protocol {
     fn answer(&mut self, peer: &Arc<Peer>, bytes: &[u8], from: &Endpoint, now: Now) -> Option<()> {
         let table = self.shared.table.read();
         let mut state = peer.lock();
+        let was_awake = state.is_awake();
         self.shared.wake(&table, peer, &mut state);
-        let len = state.answer(bytes, &mut self.out, now).ok()?;
+        let Ok(len) = state.answer(bytes, &mut self.out, now) else {
+            if !was_awake {
+                // It was not this peer: everyone who knows its public key can name it.
+                state.sleep();
+            }
+            return None;
+        };
         drop(state);
         self.runs.add_handshake(from, Some(peer.slot), &self.out[..len]);
         drop(table);
@@ -204,12 +215,19 @@ impl Protocol {
         Some(())
     }
 
-    fn response(&mut self, bytes: &[u8], from: &Endpoint, now: Now) -> Option<()> {
+    fn response(&mut self, bytes: &[u8], from: &Endpoint, net: &impl Send, now: Now) -> Option<()> {
         let peer = self.shared.table.read().by_index(message::response_receiver(bytes)).cloned()?;
         let mut state = peer.lock();
         let len = state.accept(from, bytes, &mut self.out, now).ok()?;
         self.runs.add(from, peer.slot, &self.out[..len]);
         staged(&peer, &mut state, from, &mut self.runs, now);
+        while state.has_staged() {
+            // They are more than are sent at once.
+            drop(state);
+            self.runs.send(&self.shared, net, false);
+            state = peer.lock();
+            staged(&peer, &mut state, from, &mut self.runs, now);
+        }
         Some(())
     }
 

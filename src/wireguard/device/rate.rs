@@ -10,6 +10,8 @@ const PER_SECOND: u32 = 20;
 const BURST: u32 = 5;
 /// Sources that are remembered. Beyond, nobody new is admitted until the old ones are forgotten, which takes a second.
 const SOURCES: usize = 8192;
+/// The old ones are looked for this often at most when there is no room (kernel: `wg_ratelimiter_gc_entries`, each second).
+const FORGET_INTERVAL: Duration = Duration::from_secs(1);
 const COST: Duration = Duration::from_nanos(1_000_000_000 / PER_SECOND as u64);
 
 /// Who asked lately, by address or, in IPv6, by network of 64 bits: whoever has one has them all.
@@ -17,6 +19,7 @@ const COST: Duration = Duration::from_nanos(1_000_000_000 / PER_SECOND as u64);
 pub(super) struct Sources {
     /// For each, when its bucket will be full again (the generic cell rate algorithm).
     full_at: HashMap<IpAddr, Duration>,
+    forgotten_at: Duration,
 }
 
 impl Sources {
@@ -29,7 +32,14 @@ impl Sources {
     pub(super) fn admit(&mut self, address: IpAddr, now: Duration) -> bool {
         let source = source(address);
         if self.full_at.len() >= SOURCES && !self.full_at.contains_key(&source) {
-            return false;
+            // Not more than once a second: it looks at all of them.
+            if now < self.forgotten_at + FORGET_INTERVAL {
+                return false;
+            }
+            self.forget_old(now);
+            if self.full_at.len() >= SOURCES {
+                return false;
+            }
         }
         let full_at = self.full_at.entry(source).or_insert(now);
         let next = (*full_at).max(now) + COST;
@@ -42,6 +52,7 @@ impl Sources {
 
     /// Forgets those whose bucket is full.
     pub(super) fn forget_old(&mut self, now: Duration) {
+        self.forgotten_at = now;
         self.full_at.retain(|_, full_at| *full_at > now);
     }
 }
@@ -92,5 +103,15 @@ mod tests {
         sources.forget_old(Duration::from_secs(1));
         assert_eq!(sources.full_at.len(), 0);
         assert_eq!(admitted(&mut sources, "203.0.113.9", 1, Duration::from_secs(1)), 1);
+    }
+
+    #[test]
+    fn the_old_ones_are_forgotten_even_if_nobody_asks_for_it() {
+        let mut sources = Sources::new();
+        for host in 0..20_000_u32 {
+            sources.admit(IpAddr::V4((0x0b00_0000 + host).into()), Duration::ZERO);
+        }
+        assert_eq!(admitted(&mut sources, "203.0.113.9", 1, Duration::ZERO), 0);
+        assert_eq!(admitted(&mut sources, "203.0.113.9", 1, Duration::from_secs(2)), 1);
     }
 }

@@ -1,5 +1,6 @@
 //! What the threads of one interface share: its peers, who of them has timers running, and what was thrown away.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -14,6 +15,9 @@ use crate::wireguard::key::PublicKey;
 
 /// Handshake messages that may wait (kernel: `MAX_QUEUED_INCOMING_HANDSHAKES`, 4096; here each peer answers slower).
 pub const MAX_QUEUED_HANDSHAKES: usize = 1024;
+
+/// Handshakes that are started before those that came are answered.
+const INITIATIONS_AT_ONCE: usize = 64;
 
 /// A handshake message on its way from the thread that received it to the one that answers.
 #[derive(Debug, Clone, Copy)]
@@ -31,9 +35,7 @@ pub struct HandshakeMessage {
 pub enum Call {
     /// A handshake message came.
     Handshake(HandshakeMessage),
-    /// A handshake with this peer shall be started.
-    Initiate(PublicKey),
-    /// A peer's timers start, or the thread shall look whether it is to end.
+    /// A peer's timers start, a handshake shall be started, or the thread shall look whether it is to end.
     Look,
 }
 
@@ -83,6 +85,8 @@ pub struct Shared {
     pub mtu: AtomicUsize,
     /// Peers whose timers run.
     ticking: Mutex<Vec<Arc<Peer>>>,
+    /// Peers with whom a handshake shall be started.
+    asked: Mutex<HashSet<PublicKey>>,
     calls: SyncSender<Call>,
     queued: AtomicUsize,
 }
@@ -96,6 +100,7 @@ impl Shared {
             counters: Counters::default(),
             mtu: AtomicUsize::new(mtu),
             ticking: Mutex::default(),
+            asked: Mutex::default(),
             calls,
             queued: AtomicUsize::new(0),
         }
@@ -123,8 +128,22 @@ impl Shared {
 
     /// Has a handshake with a peer started.
     pub fn initiate(&self, peer: PublicKey) {
-        // Waits while the queue is full of a flood; the thread works it off.
-        let _ = self.calls.send(Call::Initiate(peer));
+        // Not through the queue: whoever asks would wait for a place in it for as long as a flood lasts.
+        self.asked.lock().insert(peer);
+        self.look();
+    }
+
+    /// Peers with whom a handshake shall be started now. Some of many at once: their answers come meanwhile.
+    pub fn asked(&self) -> Vec<PublicKey> {
+        let mut asked = self.asked.lock();
+        let some: Vec<PublicKey> = asked.iter().take(INITIATIONS_AT_ONCE).copied().collect();
+        for key in &some {
+            asked.remove(key);
+        }
+        if !asked.is_empty() {
+            self.look();
+        }
+        some
     }
 
     /// Hands a handshake message on. Under a flood it is dropped: the threads that carry packets do not wait.
@@ -140,7 +159,7 @@ impl Shared {
 
     /// Wakes the protocol's thread.
     pub fn look(&self) {
-        // Full: it is awake.
+        // Full: it is awake, and looks when it has nothing to wait for.
         let _ = self.calls.try_send(Call::Look);
     }
 
@@ -152,6 +171,11 @@ impl Shared {
     /// The peers whose timers run. They are given back with [`Shared::keep_ticking`].
     pub fn ticking(&self) -> Vec<Arc<Peer>> {
         std::mem::take(&mut *self.ticking.lock())
+    }
+
+    /// Whether anyone's timers run.
+    pub fn is_ticking(&self) -> bool {
+        !self.ticking.lock().is_empty()
     }
 
     /// Gives back those whose timers go on.

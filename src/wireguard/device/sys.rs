@@ -18,7 +18,8 @@ use nix::libc::{self, c_int, c_void, ifreq};
 
 // linux/if_tun.h.
 const TUN_IOCTLS: u8 = b'T';
-nix::ioctl_write_ptr_bad!(tunsetiff, nix::request_code_write!(TUN_IOCTLS, 202, size_of::<c_int>()), ifreq);
+// Written back to by the kernel, whatever its number says (drivers/net/tun.c, __tun_chr_ioctl).
+nix::ioctl_readwrite_bad!(tunsetiff, nix::request_code_write!(TUN_IOCTLS, 202, size_of::<c_int>()), ifreq);
 nix::ioctl_write_int_bad!(tunsetoffload, nix::request_code_write!(TUN_IOCTLS, 208, size_of::<libc::c_uint>()));
 nix::ioctl_read_bad!(tungetiff, nix::request_code_read!(TUN_IOCTLS, 210, size_of::<libc::c_uint>()), ifreq);
 nix::ioctl_readwrite_bad!(siocgifmtu, libc::SIOCGIFMTU, ifreq);
@@ -48,7 +49,7 @@ pub(super) fn attach_tun(tun: BorrowedFd<'_>, name: &str, flags: c_int) -> io::R
     request.ifr_ifru.ifru_flags =
         libc::c_short::try_from(flags).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: the descriptor is open for the call, and the kernel reads and writes one `ifreq`, which is what is pointed to.
-    unsafe { tunsetiff(tun.as_raw_fd(), &raw const request) }?;
+    unsafe { tunsetiff(tun.as_raw_fd(), &raw mut request) }?;
     Ok(name_of(&request))
 }
 

@@ -218,7 +218,6 @@ pub(super) fn protocol(works: &Works, calls: &Receiver<Call>) {
                 let waiting = works.shared.taken();
                 protocol.receive(&message, waiting, pair.as_ref(), now);
             }
-            Ok(Call::Initiate(key)) => protocol.initiate(&key, pair.as_ref(), now),
             Ok(Call::Look) => {
                 refresh_mtu(works);
                 protocol.look(now);
@@ -228,6 +227,9 @@ pub(super) fn protocol(works: &Works, calls: &Receiver<Call>) {
                 protocol.tick(pair.as_ref(), now);
             }
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        for key in works.shared.asked() {
+            protocol.initiate(&key, pair.as_ref(), now);
         }
     }
 }

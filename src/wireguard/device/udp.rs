@@ -95,8 +95,13 @@ impl UdpPair {
     }
 
     fn bind_once(port: u16, fwmark: u32, pairs: usize) -> Result<Vec<Arc<Self>>, Error> {
-        let mut bound = vec![Self::open(port, fwmark, pairs > 1)?];
+        // The first is bound alone, so that a port that somebody else has is refused even if it could be shared; the others
+        // join it.
+        let mut bound = vec![Self::open(port, fwmark, false)?];
         let port = bound[0].port;
+        if pairs > 1 {
+            bound[0].sockets().try_for_each(share)?;
+        }
         for _ in 1..pairs {
             bound.push(Self::open(port, fwmark, true)?);
         }
@@ -185,7 +190,7 @@ fn open_socket(address: SocketAddr, fwmark: u32, shared: bool) -> Result<Option<
         socket::setsockopt(&socket, sockopt::Ipv6RecvTClass, &true).map_err(option("IPV6_RECVTCLASS"))?;
     }
     if shared {
-        socket::setsockopt(&socket, sockopt::ReusePort, &true).map_err(option("SO_REUSEPORT"))?;
+        share(&socket)?;
     }
     enlarge_buffers(&socket);
     if fwmark != 0 {
@@ -207,6 +212,12 @@ fn enlarge_buffers(socket: &OwnedFd) {
     if socket::setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
         let _ = socket::setsockopt(socket, sockopt::SndBuf, &SOCKET_BUFFER);
     }
+}
+
+/// Lets others of this user bind the socket's port.
+fn share(socket: &impl AsFd) -> Result<(), Error> {
+    socket::setsockopt(socket, sockopt::ReusePort, &true)
+        .map_err(|error| Error::Option { option: "SO_REUSEPORT", source: error.into() })
 }
 
 fn set_mark(socket: &impl AsFd, fwmark: u32) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! Whole devices over a pretended wire: `talk` needs no clock, `time` turns one by hand.
 
+mod odd;
 mod talk;
 #[cfg(feature = "virtual-clock")]
 mod time;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::super::memory::Datagram;
 use super::super::message::{self, Kind};
 use super::super::model::PeerUpdate;
+use super::super::shared::{HandshakeMessage, MAX_QUEUED_HANDSHAKES};
+use super::super::transport::Endpoint;
 use super::world::{World, packet, psk};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -232,4 +234,55 @@ fn a_cookie_that_was_asked_for_lets_the_next_initiation_in() {
     let second =
         world.overheard.iter().filter(|datagram| message::kind(&datagram.bytes) == Some(Kind::Initiation)).nth(1);
     assert_ne!(second.unwrap().bytes[132..], [0; 16], "the second MAC is there");
+}
+
+#[test]
+fn a_session_of_an_earlier_answer_stands_as_well_as_one_of_the_last() {
+    let mut world = World::new();
+    world.alice.inside.put(&packet("10.0.0.1", "10.0.0.2", "hello"));
+    // Bob answers twice, and the second answer is lost; the first is only late.
+    world.pass_with(6 * SECOND, |datagram, _| message::kind(&datagram.bytes) != Some(Kind::Response));
+    let answers = world.overheard.iter().filter(|datagram| message::kind(&datagram.bytes) == Some(Kind::Response));
+    assert_eq!(answers.clone().count(), 2);
+    let first = answers.clone().next().cloned();
+    world.alice.brought(first);
+    world.settle();
+    assert_eq!(world.bob.inside.take(), [packet("10.0.0.1", "10.0.0.2", "hello")]);
+    assert!(world.bob.peer(&world.alice.public_key()).last_handshake.is_some());
+}
+
+#[test]
+fn a_lost_initiation_is_repeated_even_if_a_flood_kept_the_timers_from_being_told() {
+    let mut world = World::new();
+    let forged = HandshakeMessage {
+        from: Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 66], 666))),
+        len: message::INITIATION_LEN,
+        bytes: {
+            let mut bytes = [0; message::INITIATION_LEN];
+            bytes[0] = 1;
+            bytes
+        },
+    };
+    for _ in 0..MAX_QUEUED_HANDSHAKES {
+        world.alice.shared.call(forged);
+    }
+    world.alice.inside.put(&packet("10.0.0.1", "10.0.0.2", "in spite of it"));
+    world.settle_with(|_| false);
+    assert_eq!(world.kinds_overheard(), [Kind::Initiation]);
+    world.pass(6 * SECOND);
+    assert_eq!(world.bob.inside.take(), [packet("10.0.0.1", "10.0.0.2", "in spite of it")]);
+}
+
+#[test]
+fn keepalives_do_not_pile_up_while_there_is_no_session() {
+    let mut world = World::new();
+    let bob = world.bob.public_key();
+    world.alice.change(PeerUpdate { persistent_keepalive: Some(1), ..PeerUpdate::of(bob) });
+    world.pass_with(60 * SECOND, |_, _| false);
+    let tried = world.kinds_overheard().iter().filter(|kind| **kind == Kind::Initiation).count();
+    assert!((11..=13).contains(&tried), "{tried} initiations");
+    world.overheard.clear();
+    world.pass(6 * SECOND);
+    let data = world.kinds_overheard().iter().filter(|kind| **kind == Kind::Data).count();
+    assert!((2..=10).contains(&data), "{data} keepalives");
 }

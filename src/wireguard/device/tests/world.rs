@@ -79,8 +79,10 @@ impl Node {
                     let waiting = self.shared.taken();
                     self.protocol.receive(&message, waiting, &self.socket, now);
                 }
-                Call::Initiate(key) => self.protocol.initiate(&key, &self.socket, now),
                 Call::Look => self.protocol.look(now),
+            }
+            for key in self.shared.asked() {
+                self.protocol.initiate(&key, &self.socket, now);
             }
         }
         if self.protocol.next_tick().is_some_and(|at| at <= now.elapsed) {
