@@ -26,12 +26,13 @@ fn main() -> ExitCode {
         Err(error) => return exit::wrong_configuration(&error),
     };
     let log_level = systemd::start_logging(config.log.level);
+    let kept = systemd::kept_descriptors();
     // One thread: the daemon waits most of the time, and the data path is the kernel's.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return exit::failure(&error),
     };
-    let ended = runtime.block_on(daemon::run(arguments.config, environment, config, log_level));
+    let ended = runtime.block_on(daemon::run(arguments.config, environment, config, log_level, kept));
     // A name that does not resolve must not keep the daemon from ending.
     runtime.shutdown_background();
     match ended {

@@ -19,6 +19,7 @@ use crate::routes::Routes;
 use crate::site::{self, MetadataView, Site};
 use crate::state;
 use crate::sysctl::{self, Doubt, Forwarding, Place};
+use crate::wireguard::handover::{Handover, Named};
 use crate::wireguard::model::{Tunnel, WaysBack, interface_taken, tunnel};
 use crate::wireguard::{self, Wireguard};
 
@@ -61,6 +62,16 @@ impl Gateway {
             report: Report::new(),
             site: Site::default(),
         }
+    }
+
+    /// Takes what the service manager kept of a former daemon's tunnel.
+    pub fn take_over(&mut self, kept: Named) {
+        self.wireguard.take_over(kept);
+    }
+
+    /// What the service manager is to keep for the next daemon, if that has changed.
+    pub fn handover(&mut self) -> Option<Handover> {
+        self.wireguard.handover()
     }
 
     /// The account so far.

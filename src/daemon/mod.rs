@@ -21,6 +21,7 @@ use crate::report::{Problem, Room, State, Trigger, chain};
 use crate::site::metadata::Watcher;
 use crate::systemd::{LogLevel, Notifier, watchdog_pause};
 use crate::wireguard;
+use crate::wireguard::handover::Named;
 use cloud::{Lane, Urgency};
 
 /// Between an event and the pass it starts: programs change several things at once.
@@ -94,16 +95,26 @@ impl Alone {
 }
 
 /// Runs until SIGTERM, SIGINT or `bastionctl down`. Rules and routes stay when it ends by a signal.
-pub async fn run(path: PathBuf, environment: Environment, config: Config, log_level: LogLevel) -> Result<(), Error> {
+///
+/// `kept` is what the service manager kept of a former daemon.
+pub async fn run(
+    path: PathBuf,
+    environment: Environment,
+    config: Config,
+    log_level: LogLevel,
+    kept: Named,
+) -> Result<(), Error> {
     let _alone = Alone::in_directories(&environment)?;
     let (_server, calls) = control::Server::listen(&environment.runtime_directory().join(control::SOCKET))?;
     let signals = Signals::listen().map_err(Error::Signals)?;
     // Listened to before the first look, so that nothing falls between the two.
     let events = KernelEvents::listen();
     tell_warnings(&path, &config);
+    let mut gateway = Gateway::new(&environment);
+    gateway.take_over(kept);
     let daemon = Daemon {
         path,
-        gateway: Gateway::new(&environment),
+        gateway,
         metadata: Watcher::start(config.site.metadata_to_ask(), &environment.runtime_directory()),
         environment,
         config,
@@ -265,6 +276,7 @@ impl Daemon {
         } else if held || cloud_subject(&self.gateway) != subject {
             self.cloud.want(Urgency::Soon);
         }
+        hand_over(&mut self.gateway, &self.notifier);
         self.tell();
         let kernels = [Room::Site, Room::Sysctl, Room::Nat, Room::Wireguard, Room::Routes];
         let failed = kernels.map(|room| self.gateway.report().state(room)).contains(&Some(State::Failed));
@@ -363,13 +375,16 @@ impl Daemon {
             let site = gateway.site().clone();
             gateway.down(&config, &site, &mut hcloud).await
         };
-        let mut work = std::pin::pin!(work);
-        let (steps, problems) = loop {
-            tokio::select! {
-                done = &mut work => break done,
-                () = ticked(&mut ticks) => notifier.alive(),
+        let (steps, problems) = {
+            let mut work = std::pin::pin!(work);
+            loop {
+                tokio::select! {
+                    done = &mut work => break done,
+                    () = ticked(&mut ticks) => notifier.alive(),
+                }
             }
         };
+        hand_over(&mut gateway, &notifier);
         tracing::info!("down: {}", steps.join("; "));
         // Err: whoever asked has gone; it is done all the same.
         let _ = answer.send(Response::Steps { steps, problems });
@@ -380,6 +395,17 @@ impl Daemon {
 
     fn tell(&mut self) {
         self.notifier.status(&self.gateway.report().status_line());
+    }
+}
+
+/// Has the service manager keep the tunnel's descriptors for the next daemon.
+fn hand_over(gateway: &mut Gateway, notifier: &Notifier) {
+    let Some(handover) = gateway.handover() else { return };
+    for name in &handover.forget {
+        notifier.forget(name);
+    }
+    for (name, descriptors) in handover.keep {
+        notifier.keep(&name, descriptors);
     }
 }
 

@@ -7,6 +7,7 @@ use super::device::model::{Snapshot, Update};
 use super::device::tun::TunInterface;
 use super::device::udp::UdpPair;
 use super::device::{self, Device, queues_for, tun, uapi, udp};
+use super::handover::Kept;
 use super::key::PublicKey;
 use crate::config::Backend;
 use crate::net::InterfaceName;
@@ -78,6 +79,17 @@ pub struct Beginning {
     pub backend: Backend,
 }
 
+/// What a start came to.
+#[derive(Debug)]
+pub struct Started {
+    /// The data plane.
+    pub carrier: Carrier,
+    /// What else is wrong, such as a control socket that cannot be had.
+    pub problems: Vec<Problem>,
+    /// Whether interface and sockets are those that the service manager kept.
+    pub is_kept: bool,
+}
+
 /// A data plane at work. The interface goes when it is dropped.
 #[derive(Debug)]
 pub struct Carrier {
@@ -87,12 +99,17 @@ pub struct Carrier {
 }
 
 impl Carrier {
-    /// Makes the interface and starts its threads; what else is wrong, such as a control socket that cannot be had.
-    pub async fn start(beginning: Beginning) -> Result<(Self, Vec<Problem>), Error> {
+    /// Makes the interface, or goes on with the one that was kept, and starts its threads.
+    pub async fn start(beginning: Beginning, kept: Kept, tun: Option<TunInterface>) -> Result<Started, Error> {
         if beginning.backend == Backend::Kernel {
             return Err(Error::NoKernel);
         }
-        off_the_loop(move || start(&beginning)).await?
+        off_the_loop(move || start(&beginning, kept, tun)).await?
+    }
+
+    /// The data plane, for those who keep its descriptors.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Carries out a change.
@@ -148,13 +165,15 @@ impl Carrier {
     }
 }
 
-fn start(beginning: &Beginning) -> Result<(Carrier, Vec<Problem>), Error> {
+fn start(beginning: &Beginning, mut kept: Kept, tun: Option<TunInterface>) -> Result<Started, Error> {
     let Beginning { interface, listen_port, fwmark, mtu, .. } = beginning;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let queues = queues_for(cores);
+    let queues = tun.as_ref().map_or_else(|| queues_for(cores), |tun| tun.queues.len());
+    let kept_sockets = kept.take_sockets(*listen_port, queues);
+    let is_kept = tun.is_some() && kept_sockets.is_some();
     // The port first: an interface without one would be there for nothing.
-    let sockets = UdpPair::bind(*listen_port, *fwmark, queues)?;
-    let tun = TunInterface::open(interface.as_str(), queues)?;
+    let sockets = kept_sockets.map_or_else(|| UdpPair::bind(*listen_port, *fwmark, queues), Ok)?;
+    let tun = tun.map_or_else(|| TunInterface::open(interface.as_str(), queues), Ok)?;
     let bytes = usize::try_from(*mtu).unwrap_or(usize::MAX);
     tun.set_mtu(bytes).map_err(|source| Error::Mtu { interface: interface.clone(), mtu: *mtu, source })?;
     let device = Arc::new(Device::start(tun, sockets)?);
@@ -167,7 +186,7 @@ fn start(beginning: &Beginning) -> Result<(Carrier, Vec<Problem>), Error> {
             (None, vec![Problem::new(chain(&error), advice)])
         }
     };
-    Ok((Carrier { control, device }, problems))
+    Ok(Started { carrier: Carrier { control, device }, problems, is_kept })
 }
 
 /// What may take its time must not hold up the loop: ten thousand peers are made in half a second.

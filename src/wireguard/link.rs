@@ -25,6 +25,14 @@ pub enum Error {
         /// Why not.
         source: rtnetlink::Error,
     },
+    /// It cannot be taken away.
+    #[error("cannot remove {interface}")]
+    Remove {
+        /// The interface.
+        interface: InterfaceName,
+        /// Why not.
+        source: rtnetlink::Error,
+    },
 }
 
 /// An interface.
@@ -77,4 +85,14 @@ pub async fn set(interface: &InterfaceName, index: u32, mtu: u32) -> Result<(), 
     let done = handle.link().set(LinkUnspec::new_with_index(index).mtu(mtu).up().build()).execute().await;
     connection.abort();
     done.map_err(|source| Error::Set { interface: interface.clone(), mtu, source })
+}
+
+/// Takes the interface away, whoever holds its descriptors.
+pub async fn remove(interface: &InterfaceName) -> Result<(), Error> {
+    let Some(link) = observe(interface).await? else { return Ok(()) };
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
+    let connection = tokio::spawn(connection);
+    let done = handle.link().del(link.index).execute().await;
+    connection.abort();
+    done.map_err(|source| Error::Remove { interface: interface.clone(), source })
 }

@@ -8,6 +8,7 @@ pub mod carrier;
 pub mod device;
 pub mod endpoint;
 pub mod file;
+pub mod handover;
 pub mod kernel;
 pub mod key;
 pub mod keyfile;

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::carrier::{self, Beginning, Carrier};
 use super::device::model::Snapshot;
 use super::endpoint::EndpointName;
+use super::handover::{Handover, Kept, Ledger, Named};
 use super::key::{PrivateKey, PublicKey};
 use super::keyfile;
 use super::link;
@@ -19,7 +20,7 @@ use super::plan::{self, Configured, Interface};
 use super::status::TunnelReport;
 use crate::config;
 use crate::net::InterfaceName;
-use crate::report::{Outcome, Problem, State};
+use crate::report::{Outcome, Problem, State, chain};
 
 /// Between two looks at who is active and who does not answer.
 const LOOK: Duration = Duration::from_secs(5);
@@ -75,6 +76,11 @@ pub struct Wireguard {
     runtime_directory: PathBuf,
     running: Option<Running>,
     names: Names,
+    /// What the service manager kept for us, until the interface is known that it may belong to.
+    kept: Named,
+    /// Names of what it kept and nobody needs.
+    unused: Vec<String>,
+    ledger: Ledger,
 }
 
 /// An interface at work.
@@ -106,7 +112,33 @@ struct Running {
 impl Wireguard {
     /// A room without an interface; what a daemon before this one knew of peers is in `runtime_directory`.
     pub fn remembered_in(runtime_directory: &Path) -> Self {
-        Self { runtime_directory: runtime_directory.to_owned(), running: None, names: Names::of_system() }
+        Self {
+            runtime_directory: runtime_directory.to_owned(),
+            running: None,
+            names: Names::of_system(),
+            kept: Named::new(),
+            unused: Vec::new(),
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Takes what the service manager kept of a former daemon's interface.
+    pub fn take_over(&mut self, kept: Named) {
+        self.kept = kept;
+    }
+
+    /// What the service manager is to be told, if anything has changed.
+    pub fn handover(&mut self) -> Option<Handover> {
+        let device = self.running.as_ref().map(|running| (&running.interface, running.carrier.device()));
+        let news = self.ledger.update(device);
+        let unused = std::mem::take(&mut self.unused);
+        if news.is_none() && unused.is_empty() {
+            return None;
+        }
+        let mut handover = news.unwrap_or_default();
+        // What is of no use goes before something of the same name is kept.
+        handover.forget.splice(0..0, unused);
+        Some(handover)
     }
 
     /// Makes the tunnel as it is wanted. Without rules that stand (`may_start`) none is begun; one that runs goes on.
@@ -117,6 +149,7 @@ impl Wireguard {
         now: Instant,
     ) -> Outcome {
         let Some((config, tunnel)) = wanted else {
+            self.unused.extend(self.kept.drain(..).map(|(name, _)| name));
             let changes = self.stop().await;
             return Outcome { changes, ..Outcome::unchanged(State::Off, "no tunnel") };
         };
@@ -190,9 +223,14 @@ impl Wireguard {
         converged
     }
 
-    async fn start(&self, config: &config::Wireguard, tunnel: &Tunnel, now: Instant) -> Result<Running, Error> {
+    async fn start(&mut self, config: &config::Wireguard, tunnel: &Tunnel, now: Instant) -> Result<Running, Error> {
         let interface = config.interface.clone();
-        if let Some(link) = link::observe(&interface).await? {
+        let had_kept: Vec<String> = self.kept.iter().map(|(name, _)| name.clone()).collect();
+        let (mut kept, rest) = Kept::of(&interface, std::mem::take(&mut self.kept));
+        let tun = kept.take_tun(&interface);
+        let foreign = if tun.is_some() { None } else { link::observe(&interface).await? };
+        if let Some(link) = foreign {
+            self.unused.extend(had_kept);
             return Err(Error::Foreign { interface, kind: link.kind });
         }
         let beginning = Beginning {
@@ -202,7 +240,13 @@ impl Wireguard {
             mtu: tunnel.mtu,
             backend: config.backend,
         };
-        let (carrier, problems) = Carrier::start(beginning).await?;
+        let started = Carrier::start(beginning, kept, tun).await;
+        let is_kept = started.as_ref().is_ok_and(|started| started.is_kept);
+        self.unused.extend(if is_kept { rest } else { had_kept });
+        let carrier::Started { carrier, problems, .. } = started?;
+        if is_kept {
+            self.ledger.took_over(&interface, carrier.device());
+        }
         let (memory, remembered) = Memory::of(&interface, &self.runtime_directory);
         Ok(Running {
             interface,
@@ -228,6 +272,10 @@ impl Wireguard {
         let Some(running) = self.running.take() else { return Vec::new() };
         let interface = running.interface.clone();
         running.carrier.end().await;
+        // The service manager may keep it yet.
+        if let Err(error) = link::remove(&interface).await {
+            tracing::warn!(room = "wireguard", error = %chain(&error), "{interface} stays until the daemon's unit is stopped");
+        }
         vec![format!("{interface} removed")]
     }
 

@@ -28,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("without_a_way_back_in_the_cloud_peers_are_masqueraded_until_it_stands", masqueraded_meanwhile),
         trial("a_reload_touches_only_what_differs", reload),
         trial("after_a_restart_the_daemon_calls_on_those_who_were_active", restart),
+        trial("interface_and_sockets_stay_while_a_new_daemon_starts", kept),
         trial("a_tunnel_that_somebody_deletes_is_made_again", deleted),
         trial("a_site_and_the_private_network_reach_each_other", site_to_site),
         trial("an_interface_of_somebody_elses_is_left_alone", foreign_interface),
@@ -325,6 +326,44 @@ fn restart() -> Result {
     // By itself a client notices after 15 s.
     ensure(flood.longest_gap < Duration::from_secs(3), format!("a gap of {:?}", flood.longest_gap))?;
     println!("heard again {took:?} after the kill; the longest gap was {:?}", flood.longest_gap);
+    Ok(())
+}
+
+fn kept() -> Result {
+    let world = world()?;
+    let web = Mirror::udp(world.web(), (at::WEB, 53))?;
+    let (station, mut daemon, _ada) = with_laptop(&world, "wi-kept", "", "10.100.0.0/24,10.0.0.0/16")?;
+    ensure(traffic::udp_probe(world.laptop(), web.address(), SOON).is_ok(), "the tunnel works")?;
+    // The kernel's number of the interface: a new one would have another.
+    let index = || -> Result<Option<String>> {
+        let output = world.bastion().command("ip").args(["-o", "link", "show", "wi-kept"]).output()?;
+        Ok(text(&output.stdout).split(':').next().map(str::to_owned).filter(|index| !index.is_empty()))
+    };
+    let before = index()?;
+    ensure(before.is_some(), "the interface is there")?;
+    wait_for("interface and sockets are kept", SOON, || Ok(station.kept_names().len() >= 3))?;
+    let names = station.kept_names();
+    let flood = Flood::start(world.laptop(), web.address(), 200)?;
+    std::thread::sleep(Duration::from_millis(300));
+    daemon.signal(Signal::SIGTERM)?;
+    ensure(daemon.ended(Duration::from_secs(5))?.is_some(), "the daemon ends")?;
+    ensure_eq(index()?, before)?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    wait_for("the laptop is heard again", SOON, || Ok(peer(&station, "ada")?.last_handshake_unix.is_some()))?;
+    std::thread::sleep(Duration::from_millis(500));
+    let flood = flood.stop();
+    ensure_eq(index()?, before)?;
+    ensure_eq(station.kept_names(), names)?;
+    // By itself a client notices after 15 s.
+    ensure(flood.longest_gap < Duration::from_secs(1), format!("a gap of {:?}", flood.longest_gap))?;
+    println!("the longest gap over the restart was {:?}", flood.longest_gap);
+
+    // Without a tunnel nothing is kept, and nothing is left of what was.
+    station.write_config(FAST)?;
+    daemon.signal(Signal::SIGHUP)?;
+    wait_for("nothing is kept", SOON, || Ok(station.kept_names().is_empty()))?;
+    wait_for("the interface is gone", SOON, || Ok(index()?.is_none()))?;
     Ok(())
 }
 

@@ -32,6 +32,7 @@ pub struct HandshakeMessage {
 
 /// What the protocol's thread is woken for.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box each would cost an allocation for every message of a flood")]
 pub enum Call {
     /// A handshake message came.
     Handshake(HandshakeMessage),
