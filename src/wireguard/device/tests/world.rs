@@ -64,7 +64,6 @@ impl Node {
     }
 
     /// Whether the device keeps a protocol core for this peer.
-    #[cfg(feature = "virtual-clock")]
     pub(super) fn is_awake(&self, key: &PublicKey) -> bool {
         self.shared.table.read().by_key(key).is_some_and(|peer| peer.lock().is_awake())
     }
