@@ -68,8 +68,10 @@ impl Node {
                     let waiting = self.shared.taken();
                     self.protocol.receive(&message, waiting, &self.socket, now);
                 }
-                Call::Initiate(key) => self.protocol.initiate(&key, &self.socket, now),
                 Call::Look => self.protocol.look(now),
+            }
+            for key in self.shared.asked() {
+                self.protocol.initiate(&key, &self.socket, now);
             }
         }
         self.protocol.tick(&self.socket, now);

@@ -76,7 +76,7 @@ fn a_packet_that_no_datagram_holds_is_thrown_away() {
     let (done, turned) = channel();
     std::thread::spawn(move || {
         world.settle();
-        done.send(world)
+        done.send(Box::new(world))
     });
     let mut world = turned.recv_timeout(Duration::from_secs(30)).expect("the way to the outside goes on");
     assert_eq!(world.bob.inside.take().len(), 1);
@@ -119,7 +119,9 @@ fn a_packet_that_is_fragmented_outside_has_the_right_checksum() {
 fn uneven_packets_that_waited_for_a_handshake_cross_all_whoever_started_it() {
     let mut world = World::new();
     let packets = uneven();
-    packets.iter().for_each(|packet| world.alice.inside.put(packet));
+    for packet in &packets {
+        world.alice.inside.put(packet);
+    }
     world.settle();
     assert_eq!(world.bob.inside.take(), packets);
 
@@ -127,7 +129,9 @@ fn uneven_packets_that_waited_for_a_handshake_cross_all_whoever_started_it() {
     assert!(world.crosses("so that each knows where the other is"));
     let bob = world.bob.public_key();
     world.alice.shared.table.read().by_key(&bob).unwrap().lock().forget_sessions();
-    packets.iter().for_each(|packet| world.alice.inside.put(packet));
+    for packet in &packets {
+        world.alice.inside.put(packet);
+    }
     // Alice's own handshakes do not get through; Bob's does.
     let from_alice = "203.0.113.1:1000".parse().unwrap();
     world.settle_with(|datagram| datagram.from != from_alice);
@@ -144,7 +148,7 @@ fn a_counter_beyond_the_last_message_of_a_session_is_refused_before_it_is_opened
     let mut world = World::new();
     assert!(world.crosses("before"));
     let data = |datagram: &&super::super::memory::Datagram| message::kind(&datagram.bytes) == Some(Kind::Data);
-    let mut bytes = world.overheard.iter().filter(data).next_back().unwrap().bytes.clone();
+    let mut bytes = world.overheard.iter().rfind(data).unwrap().bytes.clone();
     let table = world.bob.shared.table.read();
     let mut state = table.by_key(&world.alice.public_key()).unwrap().lock();
     let from = Endpoint::from(*world.alice.socket.address.lock());
