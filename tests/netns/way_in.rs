@@ -347,7 +347,7 @@ fn kept() -> Result {
     std::thread::sleep(Duration::from_millis(300));
     daemon.signal(Signal::SIGTERM)?;
     ensure(daemon.ended(Duration::from_secs(5))?.is_some(), "the daemon ends")?;
-    ensure_eq(index()?, before)?;
+    ensure_eq(index()?, before.clone())?;
     let mut daemon = station.start()?;
     daemon.ready();
     wait_for("the laptop is heard again", SOON, || Ok(peer(&station, "ada")?.last_handshake_unix.is_some()))?;
