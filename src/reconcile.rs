@@ -286,8 +286,8 @@ impl Gateway {
                 .push(Problem::new("the rules stay, since forwarding is still on", "switch it off, then try again"));
             return (done, problems);
         }
-        let tunnel = (self.wireguard.remove().await, Vec::new());
-        let parts = [self.routes.remove().await, tunnel, self.nat.remove().await, sysctl::restore(&self.sysctl)];
+        let (routes, tunnel) = (self.routes.remove().await, self.wireguard.remove().await);
+        let parts = [routes, tunnel, self.nat.remove().await, sysctl::restore(&self.sysctl)];
         for (changes, failed) in parts {
             done.extend(changes);
             problems.extend(failed);

@@ -1,4 +1,4 @@
-//! Who carries the tunnel's packets: our own data plane, in threads of this process.
+//! Who carries the tunnel's packets: our own data plane, in threads of this process, or the kernel's.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,9 @@ use super::device::tun::TunInterface;
 use super::device::udp::UdpPair;
 use super::device::{self, Device, queues_for, tun, uapi, udp};
 use super::handover::Kept;
+use super::kernel::{self, Choice};
 use super::key::PublicKey;
+use super::link;
 use crate::config::Backend;
 use crate::net::InterfaceName;
 use crate::report::{Problem, chain};
@@ -35,9 +37,20 @@ pub enum Error {
     /// The data plane does not run, or refuses a change.
     #[error(transparent)]
     Device(#[from] device::Error),
-    /// The kernel's data plane is wanted.
-    #[error("wireguard.backend = \"kernel\" is not supported yet")]
-    NoKernel,
+    /// The kernel's data plane refuses.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// The link cannot be looked at or marked.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// Somebody else has an interface of that name.
+    #[error("there is an interface {interface} already{}, which is not bastiond's", kind.as_ref().map_or_else(String::new, |kind| format!(" (a {kind} one)")))]
+    Foreign {
+        /// The name.
+        interface: InterfaceName,
+        /// What it is.
+        kind: Option<String>,
+    },
     /// It broke off: a bug.
     #[error("the tunnel's work broke off")]
     Panicked(#[source] tokio::task::JoinError),
@@ -58,7 +71,11 @@ impl Error {
             Self::Mtu { .. } | Self::Socket(_) | Self::Device(_) => {
                 "the daemon needs CAP_NET_ADMIN; tried again by itself"
             }
-            Self::NoKernel => "write \"userspace\"",
+            Self::Kernel(error) => error.advice(),
+            Self::Link(error) => error.advice(),
+            Self::Foreign { .. } => {
+                "end whoever made it (wg-quick down, systemctl disable wg-quick@), or choose another wireguard.interface"
+            }
             Self::Panicked(_) => "this is a bug; tried again by itself",
         }
     }
@@ -90,78 +107,137 @@ pub struct Started {
     pub is_kept: bool,
 }
 
-/// A data plane at work. The interface goes when it is dropped.
+/// A data plane at work.
 #[derive(Debug)]
-pub struct Carrier {
+pub enum Carrier {
+    /// Our own. The interface goes when it is dropped.
+    Userspace(Userspace),
+    /// The kernel's. It goes on when the daemon ends.
+    Kernel(InterfaceName),
+}
+
+/// Our own data plane, and the socket that wg(8) speaks to.
+#[derive(Debug)]
+pub struct Userspace {
     #[expect(dead_code, reason = "held for its socket, which ends first: nobody is to ask for an interface that goes")]
     control: Option<uapi::Server>,
     device: Arc<Device>,
 }
 
+impl Started {
+    fn with_the_kernel(interface: InterfaceName) -> Self {
+        Self { carrier: Carrier::Kernel(interface), problems: Vec::new(), is_kept: false }
+    }
+}
+
 impl Carrier {
-    /// Makes the interface, or goes on with the one that was kept, and starts its threads.
-    pub async fn start(beginning: Beginning, kept: Kept, tun: Option<TunInterface>) -> Result<Started, Error> {
-        if beginning.backend == Backend::Kernel {
-            return Err(Error::NoKernel);
+    /// Makes the interface, or goes on with the one that the service manager kept or a former daemon left to the kernel.
+    pub async fn start(beginning: Beginning, mut kept: Kept) -> Result<Started, Error> {
+        let interface = beginning.interface.clone();
+        let choice = choose(beginning.backend).await?;
+        let tun = if choice == Choice::Userspace { kept.take_tun(&interface) } else { None };
+        if tun.is_none() {
+            match (left_for_us(&interface).await?, choice) {
+                (true, Choice::Kernel) => return Ok(Started::with_the_kernel(interface)),
+                (false, Choice::Kernel) => {
+                    kernel::make(&interface).await?;
+                    let made = link::observe(&interface).await?;
+                    let index = made.ok_or(kernel::Error::Absent { interface: interface.clone() })?.index;
+                    link::mark(&interface, index).await?;
+                    return Ok(Started::with_the_kernel(interface));
+                }
+                (true, Choice::Userspace) => {
+                    kernel::remove(&interface).await?;
+                }
+                (false, Choice::Userspace) => {}
+            }
         }
         off_the_loop(move || start(&beginning, kept, tun)).await?
     }
 
-    /// The data plane, for those who keep its descriptors.
-    pub fn device(&self) -> &Device {
-        &self.device
+    /// Our own data plane, for those who keep its descriptors.
+    pub fn device(&self) -> Option<&Device> {
+        match self {
+            Self::Userspace(userspace) => Some(&userspace.device),
+            Self::Kernel(_) => None,
+        }
+    }
+
+    /// Which one this is.
+    pub fn choice(&self) -> Choice {
+        match self {
+            Self::Userspace(_) => Choice::Userspace,
+            Self::Kernel(_) => Choice::Kernel,
+        }
     }
 
     /// Carries out a change.
     pub async fn set(&self, update: Update) -> Result<(), Error> {
-        let device = Arc::clone(&self.device);
-        Ok(off_the_loop(move || device.set(update)).await??)
+        match self {
+            Self::Userspace(Userspace { device, .. }) => {
+                let device = Arc::clone(device);
+                Ok(off_the_loop(move || device.set(update)).await??)
+            }
+            Self::Kernel(interface) => Ok(kernel::set(interface, update).await?),
+        }
     }
 
     /// The interface as it is.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
-        let device = Arc::clone(&self.device);
-        off_the_loop(move || device.snapshot()).await
+        match self {
+            Self::Userspace(Userspace { device, .. }) => {
+                let device = Arc::clone(device);
+                off_the_loop(move || device.snapshot()).await
+            }
+            Self::Kernel(interface) => Ok(kernel::snapshot(interface).await?),
+        }
     }
 
-    /// Starts handshakes with these peers.
+    /// Starts handshakes with these peers. The kernel's sessions outlive us, so nobody has to be called upon there.
     pub async fn initiate(&self, peers: Vec<PublicKey>) -> Result<(), Error> {
-        let device = Arc::clone(&self.device);
-        off_the_loop(move || peers.into_iter().for_each(|peer| device.initiate(peer))).await
+        match self {
+            Self::Userspace(Userspace { device, .. }) => {
+                let device = Arc::clone(device);
+                off_the_loop(move || peers.into_iter().for_each(|peer| device.initiate(peer))).await
+            }
+            Self::Kernel(_) => Ok(()),
+        }
     }
 
     /// Whether the interface was deleted, or a thread died.
-    pub fn is_gone(&self) -> bool {
-        self.device.is_gone()
+    pub async fn is_gone(&self) -> bool {
+        match self {
+            Self::Userspace(Userspace { device, .. }) => device.is_gone(),
+            Self::Kernel(interface) => matches!(link::observe(interface).await, Ok(None)),
+        }
     }
 
     /// Which data plane it is, and what the kernel does for it: `userspace`, `tun: tso, uso`, `udp: gso, gro`.
     pub fn features(&self) -> Vec<String> {
-        let features = self.device.features();
+        let features = match self {
+            Self::Userspace(Userspace { device, .. }) => device.features(),
+            Self::Kernel(_) => return vec!["kernel".to_owned()],
+        };
         let listed = |name: &str, list: &[(bool, &str)]| {
             let there: Vec<&str> = list.iter().filter(|(is_there, _)| *is_there).map(|(_, name)| *name).collect();
             format!("{name}: {}", if there.is_empty() { "none".to_owned() } else { there.join(", ") })
         };
+        let (tun, udp) = (features.tun, features.udp);
+        let queues = if features.queues == 1 { "1 queue".to_owned() } else { format!("{} queues", features.queues) };
         vec![
             "userspace".to_owned(),
-            format!("{} queue(s)", features.queues),
-            listed("tun", &[(features.tun.tso, "tso"), (features.tun.uso, "uso")]),
-            listed(
-                "udp",
-                &[
-                    (features.udp.gso, "gso"),
-                    (features.udp.gro, "gro"),
-                    (features.udp.v4, "ipv4"),
-                    (features.udp.v6, "ipv6"),
-                ],
-            ),
+            queues,
+            listed("tun", &[(tun.tso, "tso"), (tun.uso, "uso")]),
+            listed("udp", &[(udp.gso, "gso"), (udp.gro, "gro"), (udp.v4, "ipv4"), (udp.v6, "ipv6")]),
         ]
     }
 
     /// Ends it; the interface is gone when this returns.
-    pub async fn end(self) {
-        // Err: it panicked, which its own thread has told; the interface is gone as well.
-        let _ = off_the_loop(move || drop(self)).await;
+    pub async fn end(self) -> Result<(), Error> {
+        match self {
+            Self::Userspace(userspace) => off_the_loop(move || drop(userspace)).await,
+            Self::Kernel(interface) => Ok(kernel::remove(&interface).await.map(drop)?),
+        }
     }
 }
 
@@ -186,7 +262,24 @@ fn start(beginning: &Beginning, mut kept: Kept, tun: Option<TunInterface>) -> Re
             (None, vec![Problem::new(chain(&error), advice)])
         }
     };
-    Ok(Started { carrier: Carrier { control, device }, problems, is_kept })
+    let carrier = Carrier::Userspace(Userspace { control, device });
+    Ok(Started { carrier, problems, is_kept })
+}
+
+/// Which data plane a wish comes to on this kernel.
+pub async fn choose(wanted: Backend) -> Result<Choice, Error> {
+    // The kernel is asked only where it matters: asking makes it load its module.
+    let available = wanted != Backend::Userspace && kernel::is_available().await?;
+    Ok(kernel::choose(wanted, available)?)
+}
+
+/// Whether a former daemon left the interface to the kernel. One that is somebody else's is an error.
+pub async fn left_for_us(interface: &InterfaceName) -> Result<bool, Error> {
+    match link::observe(interface).await? {
+        None => Ok(false),
+        Some(link) if link.ours && link.kind.as_deref() == Some("wireguard") => Ok(true),
+        Some(link) => Err(Error::Foreign { interface: interface.clone(), kind: link.kind }),
+    }
 }
 
 /// What may take its time must not hold up the loop: ten thousand peers are made in half a second.

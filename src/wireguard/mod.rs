@@ -18,6 +18,7 @@ pub mod model;
 pub mod names;
 pub mod plan;
 mod room;
+mod running;
 pub mod standalone;
 pub mod status;
 mod syntax;

@@ -8,15 +8,16 @@ use tokio::time::{Instant, sleep_until};
 
 use super::carrier::{self, Beginning, Carrier};
 use super::device::model::Snapshot;
-use super::endpoint::EndpointName;
 use super::handover::{Handover, Kept, Ledger, Named};
-use super::key::{PrivateKey, PublicKey};
+use super::kernel;
+use super::key::PublicKey;
 use super::keyfile;
 use super::link;
-use super::memory::{Active, Memory};
+use super::memory::Memory;
 use super::model::Tunnel;
-use super::names::{Host, Names, Vigil};
-use super::plan::{self, Configured, Interface};
+use super::names::Names;
+use super::plan::{self, Configured};
+use super::running::{Running, detail, host, interface, private_key};
 use super::status::TunnelReport;
 use crate::config;
 use crate::net::InterfaceName;
@@ -37,14 +38,6 @@ pub enum Error {
     /// The link cannot be looked at or set.
     #[error(transparent)]
     Link(#[from] link::Error),
-    /// Somebody else has an interface of that name.
-    #[error("there is an interface {interface} already{}, which is not bastiond's", kind.as_ref().map_or_else(String::new, |kind| format!(" (a {kind} one)")))]
-    Foreign {
-        /// The name.
-        interface: InterfaceName,
-        /// What it is.
-        kind: Option<String>,
-    },
 }
 
 impl Error {
@@ -53,10 +46,7 @@ impl Error {
         match self {
             Self::Key(error) => error.advice(),
             Self::Carrier(error) => error.advice(),
-            Self::Link(_) => "the daemon needs a route netlink socket and CAP_NET_ADMIN; tried again by itself",
-            Self::Foreign { .. } => {
-                "end whoever made it (wg-quick down, systemctl disable wg-quick@), or choose another wireguard.interface"
-            }
+            Self::Link(error) => error.advice(),
         }
     }
 }
@@ -83,32 +73,6 @@ pub struct Wireguard {
     ledger: Ledger,
 }
 
-/// An interface at work.
-#[derive(Debug)]
-struct Running {
-    interface: InterfaceName,
-    backend: config::Backend,
-    carrier: Carrier,
-    /// What its start left to be told.
-    problems: Vec<Problem>,
-    mtu: u32,
-    /// Names of the peers that have one.
-    labels: BTreeMap<PublicKey, String>,
-    /// Peers whose endpoints are names.
-    named: BTreeMap<PublicKey, Host>,
-    vigils: BTreeMap<PublicKey, Vigil>,
-    /// Endpoints as they were configured when they were set last.
-    configured: Configured,
-    /// What stood after the last pass: if it differs later, somebody changed it.
-    stood: Option<Interface>,
-    /// Whether it ever stood: before that nobody knows its port.
-    stood_once: bool,
-    memory: Memory,
-    /// Who was active before, until they are called upon.
-    remembered: Active,
-    look_at: Instant,
-}
-
 impl Wireguard {
     /// A room without an interface; what a daemon before this one knew of peers is in `runtime_directory`.
     pub fn remembered_in(runtime_directory: &Path) -> Self {
@@ -129,7 +93,7 @@ impl Wireguard {
 
     /// What the service manager is to be told, if anything has changed.
     pub fn handover(&mut self) -> Option<Handover> {
-        let device = self.running.as_ref().map(|running| (&running.interface, running.carrier.device()));
+        let device = self.running.as_ref().and_then(|running| Some((&running.interface, running.carrier.device()?)));
         let news = self.ledger.update(device);
         let unused = std::mem::take(&mut self.unused);
         if news.is_none() && unused.is_empty() {
@@ -150,11 +114,12 @@ impl Wireguard {
     ) -> Outcome {
         let Some((config, tunnel)) = wanted else {
             self.unused.extend(self.kept.drain(..).map(|(name, _)| name));
-            let changes = self.stop().await;
-            return Outcome { changes, ..Outcome::unchanged(State::Off, "no tunnel") };
+            let (changes, problems) = self.stop(None).await;
+            let state = if problems.is_empty() { State::Off } else { State::Failed };
+            return Outcome { changes, problems, ..Outcome::unchanged(state, "no tunnel") };
         };
         let mut changes = Vec::new();
-        let repaired = self.make_way(config, &mut changes).await;
+        let repaired = self.bury(&mut changes).await;
         if self.running.is_none() && !may_start {
             let detail = format!("{} waits for the rules", config.interface);
             return Outcome { changes, ..Outcome::unchanged(State::HeldBack, detail) };
@@ -179,23 +144,45 @@ impl Wireguard {
         tunnel.problems.iter().chain(of_start).cloned().chain(self.names.problems()).collect()
     }
 
-    /// Ends an interface that cannot become the wanted one; whether somebody else had taken it away.
-    async fn make_way(&mut self, config: &config::Wireguard, changes: &mut Vec<String>) -> bool {
-        let Some(running) = &self.running else { return false };
-        let is_gone = running.carrier.is_gone();
-        if is_gone {
+    /// Ends an interface that somebody else has taken away; whether there was such a one.
+    async fn bury(&mut self, changes: &mut Vec<String>) -> bool {
+        let is_gone = match &self.running {
+            Some(running) => running.carrier.is_gone().await,
+            None => false,
+        };
+        if let Some(mut running) = self.running.take_if(|_| is_gone) {
             changes.push(format!("{} was gone", running.interface));
-            if let Some(mut running) = self.running.take() {
-                // What it knew of its peers is there yet.
-                if let Ok(snapshot) = running.carrier.snapshot().await {
-                    running.memory.keep(&snapshot, SystemTime::now());
-                }
-                running.carrier.end().await;
+            // What it knew of its peers is there yet.
+            if let Ok(snapshot) = running.carrier.snapshot().await {
+                running.memory.keep(&snapshot, SystemTime::now());
             }
-        } else if running.interface != config.interface || running.backend != config.backend {
-            changes.extend(self.stop().await);
+            // Err: there was nothing left to end.
+            let _ = running.carrier.end().await;
         }
         is_gone
+    }
+
+    /// Ends an interface that is not the wanted one, once nothing is known to be in the wanted one's way.
+    async fn make_room(&mut self, config: &config::Wireguard, changes: &mut Vec<String>) -> Result<(), Error> {
+        if let Some(running) = &mut self.running {
+            if running.backend != config.backend && running.carrier.choice() == carrier::choose(config.backend).await? {
+                running.backend = config.backend;
+            }
+            let is_renamed = running.interface != config.interface;
+            if is_renamed {
+                carrier::left_for_us(&config.interface).await?;
+            }
+            if !is_renamed && running.backend == config.backend {
+                return Ok(());
+            }
+        }
+        let (ended, problems) = self.stop(Some(&config.interface)).await;
+        changes.extend(ended);
+        // The start that they hinder tells it as well.
+        for problem in problems {
+            tracing::warn!(room = "wireguard", advice = %problem.advice, "{}", problem.what);
+        }
+        Ok(())
     }
 
     /// The interface as it is afterwards, and whether somebody else had changed it.
@@ -207,6 +194,7 @@ impl Wireguard {
         changes: &mut Vec<String>,
     ) -> Result<(Snapshot, bool), Error> {
         let private_key = private_key(config, changes)?;
+        self.make_room(config, changes).await?;
         self.names.want(&config.peers.iter().filter_map(host).collect(), now);
         let (mut running, is_new) = match self.running.take() {
             Some(running) => (running, false),
@@ -226,13 +214,7 @@ impl Wireguard {
     async fn start(&mut self, config: &config::Wireguard, tunnel: &Tunnel, now: Instant) -> Result<Running, Error> {
         let interface = config.interface.clone();
         let had_kept: Vec<String> = self.kept.iter().map(|(name, _)| name.clone()).collect();
-        let (mut kept, rest) = Kept::of(&interface, std::mem::take(&mut self.kept));
-        let tun = kept.take_tun(&interface);
-        let foreign = if tun.is_some() { None } else { link::observe(&interface).await? };
-        if let Some(link) = foreign {
-            self.unused.extend(had_kept);
-            return Err(Error::Foreign { interface, kind: link.kind });
-        }
+        let (kept, rest) = Kept::of(&interface, std::mem::take(&mut self.kept));
         let beginning = Beginning {
             interface: interface.clone(),
             listen_port: config.listen_port,
@@ -240,12 +222,12 @@ impl Wireguard {
             mtu: tunnel.mtu,
             backend: config.backend,
         };
-        let started = Carrier::start(beginning, kept, tun).await;
+        let started = Carrier::start(beginning, kept).await;
         let is_kept = started.as_ref().is_ok_and(|started| started.is_kept);
         self.unused.extend(if is_kept { rest } else { had_kept });
         let carrier::Started { carrier, problems, .. } = started?;
-        if is_kept {
-            self.ledger.took_over(&interface, carrier.device());
+        if let (true, Some(device)) = (is_kept, carrier.device()) {
+            self.ledger.took_over(&interface, device);
         }
         let (memory, remembered) = Memory::of(&interface, &self.runtime_directory);
         Ok(Running {
@@ -266,22 +248,35 @@ impl Wireguard {
         })
     }
 
-    /// Ends the interface, if there is one; what was done.
-    async fn stop(&mut self) -> Vec<String> {
+    /// Ends the interface, and those that former daemons left to the kernel under another name than `but`: what was done, and
+    /// what could not be.
+    async fn stop(&mut self, but: Option<&InterfaceName>) -> (Vec<String>, Vec<Problem>) {
         self.names.want(&BTreeSet::new(), Instant::now());
-        let Some(running) = self.running.take() else { return Vec::new() };
-        let interface = running.interface.clone();
-        running.carrier.end().await;
-        // The service manager may keep it yet.
-        if let Err(error) = link::remove(&interface).await {
-            tracing::warn!(room = "wireguard", error = %chain(&error), "{interface} stays until the daemon's unit is stopped");
+        let (mut changes, mut problems) = (Vec::new(), Vec::new());
+        if let Some(running) = self.running.take() {
+            let interface = running.interface;
+            match running.carrier.end().await {
+                // The service manager may keep ours yet.
+                Ok(()) => match link::remove(&interface).await {
+                    Ok(()) => changes.push(format!("{interface} removed")),
+                    Err(error) => problems.push(Problem::new(chain(&error), "stop the daemon's unit: then it goes")),
+                },
+                Err(error) => problems.push(Problem::new(chain(&error), error.advice())),
+            }
         }
-        vec![format!("{interface} removed")]
+        // Err: whoever needs netlink next tells it.
+        for left in link::marked().await.unwrap_or_default().iter().filter(|left| Some(*left) != but) {
+            match kernel::remove(left).await {
+                Ok(_) => changes.push(format!("{left} removed")),
+                Err(error) => problems.push(Problem::new(chain(&error), error.advice())),
+            }
+        }
+        (changes, problems)
     }
 
     /// Whether there is an interface of ours.
     pub fn is_running(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| !running.carrier.is_gone())
+        self.running.is_some()
     }
 
     /// What the next pass would do.
@@ -308,11 +303,11 @@ impl Wireguard {
     }
 
     /// Takes the tunnel away for good.
-    pub async fn remove(&mut self) -> Vec<String> {
+    pub async fn remove(&mut self) -> (Vec<String>, Vec<Problem>) {
         if let Some(running) = &mut self.running {
             running.memory.forget();
         }
-        self.stop().await
+        self.stop(None).await
     }
 
     /// Waits until something happens beside the passes; without an interface, for ever. Cancel-safe.
@@ -363,117 +358,4 @@ impl Wireguard {
         let features = running.carrier.features();
         Some(TunnelReport::of(&running.interface, running.mtu, features, &snapshot, label))
     }
-}
-
-impl Running {
-    /// Takes over what only people and look-ups need.
-    fn describe(&mut self, config: &config::Wireguard, tunnel: &Tunnel) {
-        self.mtu = tunnel.mtu;
-        self.labels = config.peers.iter().filter_map(|peer| Some((peer.public_key, peer.name.clone()?))).collect();
-        self.named = config.peers.iter().filter_map(|peer| Some((peer.public_key, host(peer)?))).collect();
-        self.vigils.retain(|key, _| self.named.contains_key(key));
-    }
-
-    async fn converge(&mut self, mut desired: Interface, changes: &mut Vec<String>) -> Result<(Snapshot, bool), Error> {
-        let configured: Configured =
-            desired.peers.iter().filter_map(|(key, peer)| Some((*key, peer.endpoint?))).collect();
-        let remembered = std::mem::take(&mut self.remembered);
-        for (key, peer) in &mut desired.peers {
-            // Where it was last heard is a better guess than where it was once configured to be.
-            peer.endpoint = remembered.get(key).copied().or(peer.endpoint);
-        }
-        let before = self.carrier.snapshot().await?;
-        let update = plan::plan(&desired, &before, &self.configured);
-        let drifted = update.is_some() && self.stood.as_ref() == Some(&desired);
-        self.stood = None;
-        let mut callees: Vec<PublicKey> = remembered.into_keys().collect();
-        if let Some(update) = update {
-            let label = |key: &PublicKey| self.labels.get(key).cloned().unwrap_or_else(|| key.to_string());
-            let told = plan::told(&update, &before, label);
-            if update.listen_port.is_some() && self.stood_once {
-                // They know the former port. A packet from the new one tells them, where no NAT is in its way.
-                let now = SystemTime::now();
-                callees.extend(before.peers.iter().filter(|peer| peer.is_active(now)).map(|peer| peer.public_key));
-            }
-            self.carrier.set(update).await?;
-            changes.extend(told);
-        }
-        self.set_link(changes).await?;
-        callees.retain(|key| desired.peers.contains_key(key));
-        if !callees.is_empty() {
-            changes.push(format!("{} peer(s) that were active are called upon", callees.len()));
-            self.carrier.initiate(callees).await?;
-        }
-        self.stood_once = true;
-        self.configured = configured;
-        self.stood = Some(desired);
-        let after = self.carrier.snapshot().await?;
-        self.memory.keep(&after, SystemTime::now());
-        Ok((after, drifted))
-    }
-
-    /// Somebody may have set it down, or changed its MTU.
-    async fn set_link(&self, changes: &mut Vec<String>) -> Result<(), Error> {
-        let Some(link) = link::observe(&self.interface).await? else { return Ok(()) }; // the next pass makes it anew
-        if link.up && link.mtu == self.mtu {
-            return Ok(());
-        }
-        link::set(&self.interface, link.index, self.mtu).await?;
-        if !link.up {
-            changes.push(format!("{} set up", self.interface));
-        }
-        if link.mtu != self.mtu {
-            changes.push(format!("{}: MTU {} -> {}", self.interface, link.mtu, self.mtu));
-        }
-        Ok(())
-    }
-}
-
-/// The configured key, or that of the file, which is made if it is missing.
-fn private_key(config: &config::Wireguard, changes: &mut Vec<String>) -> Result<PrivateKey, Error> {
-    if let Some(key) = &config.private_key {
-        return Ok(key.clone());
-    }
-    let (key, is_new) = keyfile::read_or_make(&config.private_key_file)?;
-    if is_new {
-        changes.push(format!("private key made in {}", config.private_key_file.display()));
-    }
-    Ok(key)
-}
-
-fn host(peer: &config::Peer) -> Option<Host> {
-    match peer.endpoint.as_ref()? {
-        EndpointName::Name { host, port } => Some((host.clone(), *port)),
-        EndpointName::Address(_) => None,
-    }
-}
-
-fn interface(config: &config::Wireguard, private_key: PrivateKey, names: &Names) -> Interface {
-    let endpoint = |peer: &config::Peer| match peer.endpoint.as_ref()? {
-        EndpointName::Address(address) => Some(*address),
-        EndpointName::Name { host, port } => names.address(&(host.clone(), *port)),
-    };
-    let peer = |peer: &config::Peer| {
-        let desired = plan::Peer {
-            preshared_key: peer.preshared_key.clone(),
-            allowed_ips: peer.allowed_ips.iter().copied().collect(),
-            endpoint: endpoint(peer),
-            persistent_keepalive: peer.persistent_keepalive.unwrap_or(0),
-        };
-        (peer.public_key, desired)
-    };
-    let peers = config.peers.iter().map(peer).collect();
-    Interface { private_key, listen_port: config.listen_port, fwmark: config.fwmark, peers }
-}
-
-/// The line of the status table.
-fn detail(config: &config::Wireguard, snapshot: &Snapshot, now: SystemTime) -> String {
-    let active = snapshot.peers.iter().filter(|peer| peer.is_active(now)).count();
-    let public_key = snapshot.private_key.as_ref().map_or_else(String::new, |key| format!("; {}", key.public()));
-    format!(
-        "{} on UDP {}: {} peer(s), {active} active{public_key}",
-        config.interface,
-        snapshot.listen_port,
-        snapshot.peers.len()
-    )
 }

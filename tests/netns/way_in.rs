@@ -35,6 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("what_somebody_changes_in_the_tunnel_is_changed_back", drift),
         trial("an_existing_wg_file_is_served_as_it_stands", wg_file),
         trial("a_port_in_use_is_told_and_taken_when_it_is_free", port_in_use),
+        trial("the_kernels_wireguard_is_used_where_there_is_one_and_missed_aloud_where_there_is_none", kernel),
         trial("down_takes_the_tunnel_away", down),
     ]
 }
@@ -519,6 +520,50 @@ fn port_in_use() -> Result {
     drop(other);
     wait_for("the tunnel is made", Duration::from_secs(4), || all_stand(&station))?;
     Ok(())
+}
+
+fn kernel() -> Result {
+    let world = world()?;
+    let made = world.bastion().command("ip").args(["link", "add", "wi-probe", "type", "wireguard"]).output()?;
+    let has_wireguard = made.status.success();
+    if has_wireguard {
+        world.bastion().ip("link del wi-probe")?;
+    }
+    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let (station, daemon, _ada) =
+        with_laptop(&world, "wi-kernel", "backend = \"auto\"\n", "10.100.0.0/24,10.0.0.0/16")?;
+    ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
+    let data_plane = || -> Result<Option<String>> {
+        Ok(report(&station)?.tunnel.and_then(|tunnel| tunnel.data_plane.into_iter().next()))
+    };
+    ensure_eq(data_plane()?, Some(if has_wireguard { "kernel" } else { "userspace" }.to_owned()))?;
+    if has_wireguard {
+        // It goes on without a daemon, and the next one knows it.
+        drop(daemon);
+        ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
+        let (_daemon, _) = serving(&station)?;
+        ensure_eq(data_plane()?, Some("kernel".to_owned()))?;
+        return ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()));
+    }
+    let config = std::fs::read_to_string(station.config_path())?;
+    station.write_config(&config.replace("\"auto\"", "\"kernel\""))?;
+    daemon.signal(Signal::SIGHUP)?;
+    wait_for("it is told", SOON, || Ok(room(&station, Room::Wireguard)?.state == State::Failed))?;
+    let problem = room(&station, Room::Wireguard)?.problems.remove(0);
+    ensure_eq(problem.what.as_str(), "this kernel has no WireGuard")?;
+    ensure(problem.advice.contains("modprobe wireguard"), problem.advice)?;
+    // What runs is not given up for what cannot run; nor for a name that is somebody else's.
+    ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
+    station.write_config(&config.replace("wi-kernel\"", "lo2\""))?;
+    world.bastion().ip("tuntap add lo2 mode tun")?;
+    daemon.signal(Signal::SIGHUP)?;
+    wait_for("it is told", SOON, || {
+        Ok(room(&station, Room::Wireguard)?
+            .problems
+            .iter()
+            .any(|problem| problem.what.contains("interface lo2 already")))
+    })?;
+    ensure_eq(report(&station)?.tunnel.map(|tunnel| tunnel.interface.to_string()), Some("wi-kernel".to_owned()))
 }
 
 fn down() -> Result {
