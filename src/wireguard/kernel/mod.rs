@@ -172,7 +172,16 @@ pub async fn remove(interface: &InterfaceName) -> Result<bool, Error> {
     let failed = |step, source| Error::Link { step, interface: interface.clone(), source };
     match links.find(interface).await.map_err(|source| failed("look for", source))? {
         None => Ok(false),
-        Some(found) if found.is_wireguard() => links.remove(&found).await.map_err(|source| failed("remove", source)),
+        Some(found) if found.is_wireguard() => {
+            // A link that goes with its peers waits a whole RCU grace period for each (`netif_napi_del`, without the lock that
+            // makes `synchronize_net` hurry): three minutes for 10 000. Without peers it goes at once. If they cannot be taken
+            // away, the link still can.
+            let emptied = set(interface, Update { replace_peers: true, ..Update::default() }).await;
+            if let Err(error) = emptied {
+                tracing::debug!(%interface, error = %crate::report::chain(&error), "the peers go with the link");
+            }
+            links.remove(&found).await.map_err(|source| failed("remove", source))
+        }
         Some(found) => Err(Error::OtherKind { interface: interface.clone(), kind: found.kind() }),
     }
 }

@@ -35,7 +35,8 @@ impl Removal {
 /// Whether a change can be said only by one who knows how the interface is.
 pub fn wants_a_look(update: &Update, removal: Removal) -> bool {
     let removes = || update.peers.iter().flat_map(|peer| &peer.allowed_ips).any(|allowed_ip| allowed_ip.remove);
-    update.replace_peers || (removal == Removal::ByReplacing && removes())
+    // Where nobody is named, nobody stays.
+    (update.replace_peers && !update.peers.is_empty()) || (removal == Removal::ByReplacing && removes())
 }
 
 /// The change that makes of the interface as it was observed what `update` makes of it in our own data plane.

@@ -58,7 +58,9 @@ fn a_look_is_taken_only_where_the_kernel_means_something_else() {
     assert!(wants_a_look(&removal(), Removal::ByReplacing));
     assert!(!wants_a_look(&removal(), Removal::Flag));
     assert!(!wants_a_look(&update(vec![configured(1, &["10.0.0.1/32"])]), Removal::ByReplacing));
-    assert!(wants_a_look(&Update { replace_peers: true, ..Update::default() }, Removal::Flag));
+    let replacing = |peers| Update { replace_peers: true, ..update(peers) };
+    assert!(wants_a_look(&replacing(vec![PeerUpdate::of(peer(1))]), Removal::Flag));
+    assert!(!wants_a_look(&replacing(vec![]), Removal::ByReplacing));
 }
 
 /// Peers 1 to 3, of which 1 has two prefixes.
