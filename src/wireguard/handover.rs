@@ -22,6 +22,8 @@ pub struct Kept {
     tun: Vec<OwnedFd>,
     /// The sockets of each queue.
     udp: BTreeMap<usize, Vec<OwnedFd>>,
+    /// Sockets of an interface that was taken away from this very daemon.
+    spared: Vec<Arc<UdpPair>>,
 }
 
 fn tun_name(interface: &InterfaceName) -> String {
@@ -50,6 +52,13 @@ impl Kept {
         (kept, rest)
     }
 
+    /// Adds the sockets of an interface that was taken away: the service manager has them too, so that binding new ones to the
+    /// same port would fail.
+    pub fn with_sockets(mut self, spared: Vec<Arc<UdpPair>>) -> Self {
+        self.spared = spared;
+        self
+    }
+
     /// The interface, if it was kept and still is one.
     pub fn take_tun(&mut self, interface: &InterfaceName) -> Option<TunInterface> {
         let queues = std::mem::take(&mut self.tun);
@@ -64,8 +73,8 @@ impl Kept {
     /// The sockets, if they were kept and are bound to this port.
     pub fn take_sockets(&mut self, port: u16, queues: usize) -> Option<Vec<Arc<UdpPair>>> {
         let kept = std::mem::take(&mut self.udp);
-        let pairs: Vec<Arc<UdpPair>> =
-            kept.into_values().filter_map(|sockets| UdpPair::adopt(sockets).ok()).map(Arc::new).collect();
+        let mut pairs = std::mem::take(&mut self.spared);
+        pairs.extend(kept.into_values().filter_map(|sockets| UdpPair::adopt(sockets).ok()).map(Arc::new));
         (pairs.len() == queues && pairs.iter().all(|pair| pair.port() == port)).then_some(pairs)
     }
 }

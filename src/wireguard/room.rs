@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
 use super::carrier::{self, Beginning, Carrier};
 use super::device::model::Snapshot;
+use super::device::udp::UdpPair;
 use super::handover::{Handover, Kept, Ledger, Named};
 use super::kernel;
 use super::key::PublicKey;
@@ -68,6 +70,8 @@ pub struct Wireguard {
     names: Names,
     /// What the service manager kept for us, until the interface is known that it may belong to.
     kept: Named,
+    /// The sockets of an interface that was taken away, for the next one.
+    spared: Vec<Arc<UdpPair>>,
     /// Names of what it kept and nobody needs.
     unused: Vec<String>,
     ledger: Ledger,
@@ -81,6 +85,7 @@ impl Wireguard {
             running: None,
             names: Names::of_system(),
             kept: Named::new(),
+            spared: Vec::new(),
             unused: Vec::new(),
             ledger: Ledger::default(),
         }
@@ -156,6 +161,7 @@ impl Wireguard {
             if let Ok(snapshot) = running.carrier.snapshot().await {
                 running.memory.keep(&snapshot, SystemTime::now());
             }
+            self.spared = running.carrier.device().map(|device| device.sockets().to_vec()).unwrap_or_default();
             // Err: there was nothing left to end.
             let _ = running.carrier.end().await;
         }
@@ -222,6 +228,7 @@ impl Wireguard {
             mtu: tunnel.mtu,
             backend: config.backend,
         };
+        let kept = kept.with_sockets(std::mem::take(&mut self.spared));
         let started = Carrier::start(beginning, kept).await;
         let is_kept = started.as_ref().is_ok_and(|started| started.is_kept);
         self.unused.extend(if is_kept { rest } else { had_kept });
