@@ -4,5 +4,7 @@ pub mod cloud;
 pub mod daemon;
 pub mod enclave;
 pub mod namespace;
+pub mod star;
 pub mod traffic;
+pub mod tunnel;
 pub mod world;

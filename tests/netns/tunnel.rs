@@ -1,4 +1,13 @@
-//! The tunnel: who gets where by it.
+//! The tunnel: who gets where by it, and its data plane among other implementations.
+
+mod allowed;
+mod foreign;
+mod hostile;
+mod lasting;
+mod live;
+mod outside;
+mod roaming;
+mod site;
 
 use bastiond::config::{Environment, parse};
 use bastiond::nat::Nat;
@@ -11,7 +20,20 @@ use crate::gateway::{Result, ensure, ensure_eq, text, trial};
 use crate::routes::inside;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("the_rules_of_a_tunnel_load_are_kept_and_are_those_of_the_document", rules_load)]
+    let rules = trial("the_rules_of_a_tunnel_load_are_kept_and_are_those_of_the_document", rules_load);
+    [
+        vec![rules],
+        foreign::trials(),
+        roaming::trials(),
+        allowed::trials(),
+        live::trials(),
+        outside::trials(),
+        hostile::trials(),
+        lasting::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A tunnel with a laptop and an office behind it.

@@ -7,6 +7,7 @@
 //! | [`Flood`] | every single packet lost, and the longest silence | [`Mirror::udp`] |
 //! | [`Held`] | a connection that must survive | [`Mirror::tcp`] |
 //! | [`download`] | a long transfer, byte for byte | [`Source`] |
+//! | [`Stream`] | a transfer that must go on | [`Source`] |
 //! | [`Sniffer`] | what crosses a link, or does not | |
 //! | [`Blaster`] | how many packets a second pass | [`Sink`] |
 //! | [`offer`] | how many of so many datagrams a second pass | |
@@ -26,6 +27,7 @@ mod packet;
 mod ping;
 mod probe;
 mod sniffer;
+mod stream;
 mod transfer;
 
 use std::io;
@@ -45,6 +47,7 @@ pub use packet::{Arp, Direction, Ip, Packet, Tcp};
 pub use ping::{Fragmentation, Ping, PingReport, Reply, ping};
 pub use probe::{ProbeFailure, tcp_connects, tcp_probe, udp_probe, udp_probe_from};
 pub use sniffer::{Sniffer, syns};
+pub use stream::{Stream, StreamReport};
 pub use transfer::{Download, DownloadFailure, Source, download};
 
 /// How often a thread that waits for packets looks whether it should stop.

@@ -52,6 +52,8 @@ pub struct Ip<'a> {
     pub protocol: u8,
     /// Hops left.
     pub ttl: u8,
+    /// The type of service or traffic class, whose last two bits are the ECN (RFC 3168).
+    pub traffic_class: u8,
     /// What follows the header.
     pub payload: &'a [u8],
 }
@@ -91,12 +93,21 @@ impl Packet {
                 let header = usize::from(bytes.first()? & 0x0f) * 4;
                 let address = |at| Some(Ipv4Addr::from(array::<4>(bytes, at)?).into());
                 let (source, destination) = (address(12)?, address(16)?);
-                Some(Ip { source, destination, protocol: bytes[9], ttl: bytes[8], payload: bytes.get(header..)? })
+                let payload = bytes.get(header..)?;
+                Some(Ip { source, destination, protocol: bytes[9], ttl: bytes[8], traffic_class: bytes[1], payload })
             }
             IPV6 => {
                 let address = |at| Some(Ipv6Addr::from(array::<16>(bytes, at)?).into());
                 let (source, destination) = (address(8)?, address(24)?);
-                Some(Ip { source, destination, protocol: bytes[6], ttl: bytes[7], payload: &bytes[40..] })
+                let traffic_class = bytes[0] << 4 | bytes[1] >> 4;
+                Some(Ip {
+                    source,
+                    destination,
+                    protocol: bytes[6],
+                    ttl: bytes[7],
+                    traffic_class,
+                    payload: &bytes[40..],
+                })
             }
             _ => None,
         }
@@ -121,6 +132,12 @@ impl Packet {
     pub fn udp(&self) -> Option<(u16, u16)> {
         let ip = self.ip().filter(|ip| ip.protocol == UDP)?;
         Some((u16_at(ip.payload, 0)?, u16_at(ip.payload, 2)?))
+    }
+
+    /// What a UDP datagram carries, if it is one: of a fragment, what the fragment has.
+    pub fn udp_payload(&self) -> Option<&[u8]> {
+        self.udp()?;
+        self.ip()?.payload.get(8..)
     }
 }
 

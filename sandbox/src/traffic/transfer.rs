@@ -170,18 +170,18 @@ fn fetch(stream: &mut TcpStream, bytes: u64, deadline: Instant, received: &mut u
 }
 
 /// The bytes of every transfer, in blocks.
-struct Bytes {
+pub(super) struct Bytes {
     random: fastrand::Rng,
     block: Vec<u8>,
 }
 
 impl Bytes {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { random: fastrand::Rng::with_seed(SEED), block: vec![0; BLOCK] }
     }
 
     /// The next block, shorter only when fewer bytes are left.
-    fn next_block(&mut self, left: u64) -> &[u8] {
+    pub(super) fn next_block(&mut self, left: u64) -> &[u8] {
         self.random.fill(&mut self.block);
         let length = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
         &self.block[..length]

@@ -34,14 +34,14 @@ pub(super) const ROUTER: [(&str, &str); 8] = [
 ];
 
 /// A namespace that is a fresh host.
-pub(super) fn host(name: &str) -> Result<Namespace, namespace::Error> {
+pub(crate) fn host(name: &str) -> Result<Namespace, namespace::Error> {
     let namespace = Namespace::create(name)?;
     namespace.sysctls(&HOST)?;
     Ok(namespace)
 }
 
 /// A namespace that is a router of the internet.
-pub(super) fn router(name: &str) -> Result<Namespace, namespace::Error> {
+pub(crate) fn router(name: &str) -> Result<Namespace, namespace::Error> {
     let namespace = Namespace::create(name)?;
     namespace.sysctls(&ROUTER)?;
     namespace.sysctl("net.ipv6.conf.all.forwarding", "1")?;

@@ -13,7 +13,7 @@
 
 pub mod addresses;
 mod gateway;
-mod hosts;
+pub(crate) mod hosts;
 mod links;
 mod private;
 mod services;

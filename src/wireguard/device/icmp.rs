@@ -12,8 +12,10 @@ use super::packet::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, destination, source, total
 
 /// The longest error over IPv4 (RFC 1812 section 4.3.2.3).
 const V4_MAX: usize = 576;
-/// The longest error over IPv6: the smallest MTU of IPv6 (RFC 4443 section 2.4 (c)).
-const V6_MAX: usize = 1280;
+/// What every link carries of IPv6 (RFC 8200 section 5).
+pub const IPV6_MIN_MTU: usize = 1280;
+/// The longest error over IPv6 (RFC 4443 section 2.4 (c)).
+const V6_MAX: usize = IPV6_MIN_MTU;
 const ICMP_HEADER_LEN: usize = 8;
 
 const ICMP: u8 = 1;
@@ -48,7 +50,7 @@ pub fn too_big(packet: &[u8], mtu: usize, source: IpAddr) -> Option<Message> {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             if may_be_fragmented { None } else { error(packet, source, (3, 4), mtu.into()) }
         }
-        IpAddr::V6(_) => error(packet, source, (2, 0), u32::try_from(mtu.max(V6_MAX)).unwrap_or(u32::MAX)),
+        IpAddr::V6(_) => error(packet, source, (2, 0), u32::try_from(mtu.max(IPV6_MIN_MTU)).unwrap_or(u32::MAX)),
     }
 }
 

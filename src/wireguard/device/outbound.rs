@@ -98,6 +98,8 @@ impl Outbound {
                 let state = peer.lock();
                 (state.endpoint()?, state.inner_limit())
             };
+            // IPv6 packets are never told to be smaller than this: the kernel fragments them outside if it must.
+            let limit = limit.map(|limit| if destination.is_ipv6() { limit.max(icmp::IPV6_MIN_MTU) } else { limit });
             let tos = ecn::encapsulate(packet::traffic_class(packet));
             Some((Target { endpoint, tos, peer: Some(peer.slot) }, limit, peer))
         });

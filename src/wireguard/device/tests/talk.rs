@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::super::memory::Datagram;
 use super::super::message::{self, Kind};
 use super::super::model::PeerUpdate;
+use super::super::sample::{Flow, Sample};
 use super::world::{Node, World, packet, peer, psk};
 use crate::wireguard::key::PrivateKey;
 
@@ -261,6 +262,30 @@ fn a_packet_that_the_path_does_not_take_is_answered_from_the_inside() {
     // RFC 792 and 1191: destination unreachable, fragmentation needed; 1300 less 60, to a multiple of 16.
     assert_eq!((told[0][20], told[0][21], &told[0][26..28]), (3, 4, &1232_u16.to_be_bytes()[..]));
     assert!(world.crosses(&"x".repeat(1200)));
+}
+
+#[test]
+fn a_packet_of_ipv6s_smallest_mtu_is_sent_over_every_path() {
+    let mut world = World::new();
+    let bob = world.bob.public_key();
+    world.alice.change(peer(bob, None, &["10.0.0.2/32", "fd00:2::/64"]));
+    *world.alice.socket.path_mtu.lock() = Some(1300);
+    assert!(world.crosses("small"));
+    world.elapsed += std::time::Duration::from_secs(2);
+    world.settle();
+    // RFC 8200 section 5: a link that cannot carry 1280 bytes whole has to fragment and join below IPv6.
+    let of_length = |len: usize| Sample::udp(Flow::v6(1)).with_payload(len - 40 - 8).bytes();
+    let sent = |world: &mut World, len| {
+        world.overheard.clear();
+        world.alice.inside.put(&of_length(len));
+        world.settle();
+        world.kinds_overheard().len()
+    };
+    assert_eq!((sent(&mut world, 1280), world.alice.inside.take()), (1, vec![]));
+    assert_eq!(sent(&mut world, 1281), 0);
+    let told = world.alice.inside.take();
+    // RFC 4443 section 3.2: packet too big.
+    assert_eq!((told.len(), told[0][40], &told[0][44..48]), (1, 2, &1280_u32.to_be_bytes()[..]));
 }
 
 #[test]
