@@ -36,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_existing_wg_file_is_served_as_it_stands", wg_file),
         trial("a_port_in_use_is_told_and_taken_when_it_is_free", port_in_use),
         trial("the_kernels_wireguard_is_used_where_there_is_one_and_missed_aloud_where_there_is_none", kernel),
+        trial("ten_thousand_peers_are_served_and_one_more_is_a_small_change", crowd),
         trial("down_takes_the_tunnel_away", down),
     ]
 }
@@ -564,6 +565,35 @@ fn kernel() -> Result {
             .any(|problem| problem.what.contains("interface lo2 already")))
     })?;
     ensure_eq(report(&station)?.tunnel.map(|tunnel| tunnel.interface.to_string()), Some("wi-kernel".to_owned()))
+}
+
+fn crowd() -> Result {
+    let world = world()?;
+    let station = station(&world)?;
+    let block = |number: u32| {
+        let mut key = [7; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        let address = Ipv4Addr::from(u32::from(INSIDE) + 255 + number);
+        format!("[[wireguard.peer]]\npublic_key = \"{}\"\nallowed_ips = [\"{address}\"]\n", PublicKey(key))
+    };
+    let peers = (0..10_000).map(block).collect::<Vec<_>>().concat();
+    let config = tunnel("wi-crowd", &peers).replace("/24", "/16");
+    station.write_config(&config)?;
+    let started = Instant::now();
+    let (daemon, _) = serving(&station)?;
+    let (ready, started) = (started.elapsed(), Instant::now());
+    station.write_config(&format!("{config}{}", block(10_000)))?;
+    daemon.signal(Signal::SIGHUP)?;
+    let count = || -> Result<usize> { Ok(report(&station)?.tunnel.map_or(0, |tunnel| tunnel.peers.len())) };
+    wait_for("the one is there", Duration::from_secs(10), || Ok(count()? == 10_001))?;
+    let changes = room(&station, Room::Wireguard)?.last_changes;
+    ensure(changes.len() == 1 && changes[0].ends_with(" added"), format!("{changes:?}"))?;
+    println!(
+        "10 000 peers: ready after {ready:?}, one more after {:?}; {}",
+        started.elapsed(),
+        daemon.status_field("VmRSS")?
+    );
+    Ok(())
 }
 
 fn down() -> Result {
