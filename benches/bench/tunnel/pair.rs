@@ -2,8 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::process::{Child, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sandbox::namespace::Namespace;
 use sandbox::traffic::{Ping, ping};
 use tempfile::TempDir;
@@ -23,7 +27,7 @@ const MTU: u16 = 1420;
 /// For the first packet through the tunnel.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For a run of `wg`.
-const WG_SECONDS: &str = "30";
+const WG_PATIENCE: Duration = Duration::from_secs(30);
 
 /// One of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,9 +116,10 @@ impl<'p> Pair<'p> {
     /// Runs `wg COMMAND INTERFACE ARGUMENTS`, and says how long it took.
     pub(super) fn wg(&mut self, end: End, command: &str, arguments: &[&str]) -> Result<Duration> {
         let interface = self.device(end)?.interface().to_owned();
+        let wg = self.namespace(end).command("wg").args([command, &interface]).args(arguments);
         let start = Instant::now();
-        let words = ["--kill-after=1", WG_SECONDS, "wg", command, &interface];
-        let output = self.namespace(end).command("timeout").args(words).args(arguments).output()?;
+        let child = wg.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let output = wait(child)?;
         let took = start.elapsed();
         self.check()?;
         if output.status.success() {
@@ -159,4 +164,21 @@ impl<'p> Pair<'p> {
     pub(super) fn stop(&mut self) {
         self.devices = None;
     }
+}
+
+/// Waits for the end of a process, and makes it come after [`WG_PATIENCE`].
+fn wait(child: Child) -> Result<Output> {
+    let pid = Pid::from_raw(i32::try_from(child.id())?);
+    let (ended, end) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if end.recv_timeout(WG_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                // If it was waited for only this moment, its number is nobody else's yet.
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        });
+        let output = child.wait_with_output();
+        drop(ended);
+        Ok(output?)
+    })
 }

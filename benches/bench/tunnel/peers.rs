@@ -8,8 +8,11 @@ use super::pair::{End, Pair};
 use super::program::Program;
 use super::tcp::{Direction, transfer};
 use crate::Result;
+use crate::case::median;
 
 const PEERS: usize = 10_000;
+/// Peers that are added one by one, because most of such a time is the start of `wg`.
+const ADDED: usize = 9;
 /// What the start itself set in motion is over.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -22,7 +25,7 @@ pub(super) enum Value {
     Idle,
     /// ... and with four streams.
     Load,
-    /// `wg set` with one peer more.
+    /// `wg set` with one peer more; the median of [`ADDED`] times.
     Add,
     /// `wg syncconf` of what is there already.
     Sync,
@@ -40,15 +43,17 @@ pub(super) fn measure(program: &Program, values: &mut [f64]) -> Result {
     fill(Value::Idle, pair.device(End::Near)?.resident()?);
     fill(Value::Load, transfer(&mut pair, 4, Direction::Forth)?.resident);
     let mut random = fastrand::Rng::with_seed(13);
-    let (key, address) = config::strangers(&mut random).nth(PEERS).ok_or("strangers never end")?;
-    let allowed = format!("{address}/32");
-    let words = ["peer", &config::encoded(&key), "allowed-ips", &allowed];
-    fill(Value::Add, milliseconds(pair.wg(End::Near, "set", &words)?));
-    // With the new one too: the same as is there.
+    let newcomers: Vec<_> = config::strangers(&mut random).skip(PEERS).take(ADDED).collect();
+    let (mut took, mut text) = (Vec::new(), String::new());
+    for (key, address) in &newcomers {
+        let words = ["peer", &config::encoded(key), "allowed-ips", &format!("{address}/32")];
+        took.push(milliseconds(pair.wg(End::Near, "set", &words)?));
+        config::add_peer(&mut text, key, *address, None);
+    }
+    fill(Value::Add, median(took.into_iter()));
+    // With the newcomers too: the same as is there.
     let path = pair.config(End::Near).clone();
-    let mut peer = String::new();
-    config::add_peer(&mut peer, &key, address, None);
-    std::fs::OpenOptions::new().append(true).open(&path)?.write_all(peer.as_bytes())?;
+    std::fs::OpenOptions::new().append(true).open(&path)?.write_all(text.as_bytes())?;
     fill(Value::Sync, milliseconds(pair.wg(End::Near, "syncconf", &[&path.to_string_lossy()])?));
     Ok(())
 }
