@@ -54,6 +54,7 @@ impl Kept {
 
     /// Adds the sockets of an interface that was taken away: the service manager has them too, so that binding new ones to the
     /// same port would fail.
+    #[must_use]
     pub fn with_sockets(mut self, spared: Vec<Arc<UdpPair>>) -> Self {
         self.spared = spared;
         self

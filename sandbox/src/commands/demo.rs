@@ -13,6 +13,8 @@ use sandbox::world::{Laptop, Names, Settings, World, addresses as at};
 
 use super::{Outcome, shell::PICTURE};
 
+mod tunnel;
+
 #[derive(Args)]
 pub(crate) struct Options {
     /// The directory that holds bastiond and bastionctl.
@@ -101,10 +103,16 @@ fn story(world: &World, station: &Station<'_>, mirrors: &Mirrors, daemon: &mut D
     rule_comes_back(world)?;
     answered(world, mirrors)?;
 
+    heading("A laptop behind a NAT of its own reaches the private host through the tunnel");
+    let laptop = tunnel::from_the_laptop(world, station, daemon)?;
+
     heading("What the operator sees: bastionctl status");
     let status = station.ctl(&["status"])?;
+    let seen = String::from_utf8_lossy(&status.stdout);
+    print!("{seen}");
     check(status.status.success(), "the status is not healthy")?;
-    print!("{}", String::from_utf8_lossy(&status.stdout));
+    check(seen.contains(&laptop.peer), "the status does not name the laptop")?;
+    drop(laptop);
 
     heading("And gone: bastionctl down");
     let down = station.ctl(&["down"])?;

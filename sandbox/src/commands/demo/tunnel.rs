@@ -1,7 +1,7 @@
 //! The demo's laptop: somebody else's WireGuard, with a configuration that a person would write.
 
 use std::process::{Child, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use sandbox::daemon::{Daemon, Station};
