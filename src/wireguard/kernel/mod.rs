@@ -1,7 +1,7 @@
 //! The other data plane: the kernel's own WireGuard, where there is one.
 //!
 //! The same nouns as [`device`](super::device), and the same meaning of a change, but nothing of ours runs: the kernel has the
-//! interface and its peers, and keeps them when the daemon ends. Links are made and removed by rtnetlink ([`link`]), all else
+//! interface and its peers, and keeps them when the daemon ends. Links are made and removed by rtnetlink (`link`), all else
 //! is said in the WireGuard family of generic netlink ([`message`], [`socket`]); [`plan`] puts what the kernel would
 //! understand otherwise into other words. Addresses, routes and whether the interface is up are not this module's.
 
