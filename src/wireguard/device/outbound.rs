@@ -25,8 +25,6 @@ const SPARE: usize = 64;
 const BUFFER: usize = VNET_HEADER_LEN + 65_535 + SPARE;
 /// The largest packet that a datagram holds with its padding, bytes.
 const LARGEST: usize = (MAX_RUN - DATA_OVERHEAD) / 16 * 16;
-/// What every link that carries IPv6 takes, bytes.
-const V6_MINIMUM_MTU: usize = 1280;
 /// Packets that are read before the caller may do something else.
 const BUDGET: usize = 256;
 /// So many segments are sealed before a thread that waits for the same peer, in the other direction, gets its turn.
@@ -98,8 +96,6 @@ impl Outbound {
                 let state = peer.lock();
                 (state.endpoint()?, state.inner_limit())
             };
-            // IPv6 packets are never told to be smaller than this: the kernel fragments them outside if it must.
-            let limit = limit.map(|limit| if destination.is_ipv6() { limit.max(icmp::IPV6_MIN_MTU) } else { limit });
             let tos = ecn::encapsulate(packet::traffic_class(packet));
             Some((Target { endpoint, tos, peer: Some(peer.slot) }, limit, peer))
         });
@@ -111,7 +107,7 @@ impl Outbound {
         let mtu = shared.mtu.load(Ordering::Relaxed);
         let mut split = segment::split(header, packet, len, mtu);
         // Whoever speaks IPv6 sends packets of 1280 bytes whatever it is told (RFC 8200 section 5): they are fragmented outside.
-        let least = if destination.is_ipv6() { V6_MINIMUM_MTU } else { 0 };
+        let least = if destination.is_ipv6() { icmp::IPV6_MIN_MTU } else { 0 };
         let limit = limit.map_or(LARGEST, |limit| limit.clamp(least, LARGEST));
         if let Ok(segments) = &split {
             let longest = segments.segment_len();

@@ -23,6 +23,8 @@ const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// After so long without an answer a new handshake is started: WireGuard's Keepalive-Timeout and Rekey-Timeout together.
 const SILENCE: Duration = Duration::from_secs(15);
+/// Between two looks at the path to a peer that is spoken to. A look is three system calls.
+const PATH_INTERVAL: Duration = Duration::from_secs(2);
 /// A peer's handshake initiations that come closer together than this are dropped (kernel: `INITIATIONS_PER_SECOND`, 50).
 const INITIATION_INTERVAL: Duration = Duration::from_millis(20);
 /// How long the session of a former preshared key still opens packets that are on their way, once the next one stands.
@@ -62,6 +64,9 @@ pub struct State {
     inner_limit: Option<usize>,
     /// Whether the limit is to be looked up.
     path_unknown: bool,
+    /// When it was looked up last, and how much had been sent by then.
+    path_looked_up: Duration,
+    sent_at_look: u64,
     /// The receiver index of a session that the peer started and has not used yet.
     unconfirmed: Option<u32>,
     /// Whether the protocol core keeps packets that wait for a session.
@@ -213,9 +218,15 @@ impl State {
         self.inner_limit
     }
 
-    /// The endpoint whose path is to be looked up, once.
-    pub fn path_to_look_up(&mut self) -> Option<Endpoint> {
-        if std::mem::replace(&mut self.path_unknown, false) { self.endpoint } else { None }
+    /// The endpoint whose path is to be looked up: once when something says so, and now and then while something is sent. A
+    /// router's word that a single datagram was too large is heard by the kernel alone, which fragments the next ones silently.
+    pub fn path_to_look_up(&mut self, now: Now) -> Option<Endpoint> {
+        let sent = self.tx_bytes != self.sent_at_look;
+        let is_due = self.path_unknown || (sent && now.elapsed >= self.path_looked_up + PATH_INTERVAL);
+        if is_due {
+            (self.path_unknown, self.path_looked_up, self.sent_at_look) = (false, now.elapsed, self.tx_bytes);
+        }
+        self.endpoint.filter(|_| is_due)
     }
 
     /// What the look-up said; `inner_limit` in bytes of an inner packet.

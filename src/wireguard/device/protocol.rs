@@ -98,7 +98,7 @@ impl Protocol {
         if let (Some(len), Some(endpoint)) = (ticked.message, state.endpoint()) {
             self.runs.add(&endpoint, peer.slot, &self.out[..len]);
         }
-        let path = state.path_to_look_up();
+        let path = state.path_to_look_up(now);
         drop(state);
         if let Some(endpoint) = path {
             let limit = net.path_mtu(&endpoint).map(|mtu| inner_limit(&endpoint, mtu));
