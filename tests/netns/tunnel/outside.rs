@@ -202,11 +202,17 @@ fn small_link_far_away() -> Result {
         peer.meets(&us, Reach::Unknown)?;
         us.meets(&peer, Reach::At(outside))?;
         ensure(us.reaches(&peer)?, "nothing passes")?;
-        for (from, to) in [(&us, &peer), (&peer, &us)] {
+        let transfer = |from: &Site<'_>, to: &Site<'_>| -> Result {
             let server = Source::start(to.namespace(), (to.v4(), 0))?;
-            fetch(from, server.address(), 4 * MIB)?;
-        }
-        // A router far away has told us; we tell the inside.
+            fetch(from, server.address(), 3 * MIB)
+        };
+        // What is longer than the link in one piece leaves without DF, so routers cut it and say nothing ...
+        transfer(&us, &peer)?;
+        transfer(&peer, &us)?;
+        // ... but a single datagram is refused by the router; the kernel learns, and with the next burst we do.
+        traffic::ping(us.namespace(), peer.v4(), whole(1400))?;
+        transfer(&us, &peer)?;
+        transfer(&peer, &us)?;
         let limit = inner_limit(outside);
         wait_for("the inside is told that its packet is too big", 2 * SOON, || is_told(&us, &peer, limit))?;
     }
