@@ -60,7 +60,7 @@ impl Delivered {
 
 /// Sends datagrams of one flow at an even pace from one namespace to `target` in another, where a plain socket reads them.
 ///
-/// A sender that is held up for a moment sends on at the pace that was asked for, at most [`BATCH`] at once: it would else
+/// A sender that is held up for a moment sends on at the pace that was asked for, at most `BATCH` at once: it would else
 /// make up for it in a burst that no queue holds. Without privileges over the machine the receiver's buffer stays as small
 /// as `net.core.rmem_max`, and what is lost there counts as lost.
 ///

@@ -4,11 +4,22 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use parking_lot::Mutex;
 
+use super::clock::Now;
+use super::coalesce::Offloads;
+use super::inbound::Inbound;
+use super::model::{PeerSnapshot, PeerUpdate};
+use super::outbound::Outbound;
 use super::packet::VNET_HEADER_LEN;
+use super::protocol::Protocol;
+use super::shared::{Call, MAX_QUEUED_HANDSHAKES, Shared};
 use super::transport::{Batch, Endpoint, RECEIVE_BATCH, Receive, Received, Run, Send, Sent, Tun};
+use crate::wireguard::key::{PrivateKey, PublicKey};
 
 /// One datagram on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,5 +130,97 @@ impl Tun for Inside {
         let bytes: Vec<u8> = slices.iter().skip(1).flat_map(|slice| slice.iter().copied()).collect();
         self.delivered.lock().push(bytes);
         Ok(())
+    }
+}
+
+/// A whole device without threads: it does what there is to do when it is told to.
+#[derive(Debug)]
+pub struct Node {
+    /// Who it is.
+    pub public_key: PublicKey,
+    /// What its threads would share.
+    pub shared: Arc<Shared>,
+    /// Its inside.
+    pub inside: Inside,
+    /// Its outside.
+    pub socket: Socket,
+    calls: Receiver<Call>,
+    outbound: Outbound,
+    inbound: Inbound,
+    protocol: Protocol,
+}
+
+impl Node {
+    /// A device without peers.
+    pub fn new(key: PrivateKey, address: SocketAddr, offloads: Offloads) -> Self {
+        let (sender, calls) = sync_channel(MAX_QUEUED_HANDSHAKES);
+        // Any number scrambles; the same in each run, so that a failure comes again.
+        let shared = Arc::new(Shared::new(0x1234_5678, 1420, sender));
+        let public_key = key.public();
+        shared.table.write().set_private_key(Some(key));
+        Self {
+            public_key,
+            inside: Inside::default(),
+            socket: Socket::at(address),
+            calls,
+            outbound: Outbound::new(Arc::clone(&shared)),
+            inbound: Inbound::new(Arc::clone(&shared), offloads),
+            protocol: Protocol::new(Arc::clone(&shared)),
+            shared,
+        }
+    }
+
+    /// Changes a peer.
+    pub fn change(&self, update: PeerUpdate) {
+        let timed = self.shared.table.write().change(update);
+        if let Some(peer) = timed {
+            self.shared.start_timers(&peer);
+        }
+        self.shared.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// A peer as it is.
+    pub fn peer(&self, key: &PublicKey) -> Option<PeerSnapshot> {
+        let snapshot = self.shared.table.read().snapshot();
+        snapshot.peers.into_iter().find(|peer| peer.public_key == *key)
+    }
+
+    /// Whether the device keeps a protocol core for this peer.
+    pub fn is_awake(&self, key: &PublicKey) -> bool {
+        self.shared.table.read().by_key(key).is_some_and(|peer| peer.lock().is_awake())
+    }
+
+    /// Does everything that there is to do now.
+    ///
+    /// # Panics
+    /// Never: the pretended world gives no errors.
+    pub fn turn(&mut self, now: Now) {
+        self.outbound.pump(&self.inside, &self.socket, now).expect("the pretended inside gives no errors");
+        self.inbound.pump(&mut &self.socket, &self.socket, &self.inside, now).expect("nor does the outside");
+        while let Ok(call) = self.calls.try_recv() {
+            match call {
+                Call::Handshake(message) => {
+                    let waiting = self.shared.taken();
+                    self.protocol.receive(&message, waiting, &self.socket, now);
+                }
+                Call::Look => self.protocol.look(now),
+            }
+            for key in self.shared.asked() {
+                self.protocol.initiate(&key, &self.socket, now);
+            }
+        }
+        if self.protocol.next_tick().is_some_and(|at| at <= now.elapsed) {
+            self.protocol.tick(&self.socket, now);
+        }
+    }
+
+    /// Takes what the device has sent and nobody has carried on.
+    pub fn sent(&self) -> Vec<Datagram> {
+        self.socket.sent.lock().drain(..).collect()
+    }
+
+    /// Brings it datagrams.
+    pub fn brought(&self, datagrams: impl IntoIterator<Item = Datagram>) {
+        self.socket.arrived.lock().extend(datagrams);
     }
 }

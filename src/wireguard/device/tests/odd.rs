@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use boringtun::noise::errors::WireGuardError;
 
+use super::super::memory::{Datagram, Node};
 use super::super::message::{self, Kind};
 use super::super::model::PeerUpdate;
 use super::super::packet::{GSO_NONE, VnetHeader};
 use super::super::sample::{Flow, Sample};
 use super::super::shared::{HandshakeMessage, MAX_QUEUED_HANDSHAKES};
 use super::super::transport::Endpoint;
-use super::world::{Node, World, packet, peer, psk};
+use super::world::{World, node, packet, peer, psk};
 
 /// A world in which the addresses of [`Flow`] are Alice's (source) and Bob's (destination), too.
 fn world_with_flows() -> World {
     let world = World::new();
-    let (alice, bob) = (world.alice.public_key(), world.bob.public_key());
+    let (alice, bob) = (world.alice.public_key, world.bob.public_key);
     world.alice.change(peer(bob, None, &["10.0.0.2/32", "10.2.0.1/32", "fd00:2::1/128"]));
     world.bob.change(peer(alice, None, &["10.0.0.1/32", "10.1.0.1/32", "fd00:1::1/128"]));
     world
@@ -40,7 +41,7 @@ fn uneven() -> Vec<Vec<u8>> {
 fn sessions_that_end_while_a_large_packet_is_sealed_cost_that_packet_and_no_thread() {
     let mut world = world_with_flows();
     assert!(world.crosses("before"));
-    let bob = Arc::clone(world.alice.shared.table.read().by_key(&world.bob.public_key()).unwrap());
+    let bob = Arc::clone(world.alice.shared.table.read().by_key(&world.bob.public_key).unwrap());
     let (header, large) = Sample::tcp(Flow::v4(1)).with_payload(60_000).offloaded(1000);
     let now = world.now();
     let over = AtomicBool::new(false);
@@ -127,7 +128,7 @@ fn uneven_packets_that_waited_for_a_handshake_cross_all_whoever_started_it() {
 
     let mut world = World::new();
     assert!(world.crosses("so that each knows where the other is"));
-    let bob = world.bob.public_key();
+    let bob = world.bob.public_key;
     world.alice.shared.table.read().by_key(&bob).unwrap().lock().forget_sessions();
     for packet in &packets {
         world.alice.inside.put(packet);
@@ -136,7 +137,7 @@ fn uneven_packets_that_waited_for_a_handshake_cross_all_whoever_started_it() {
     let from_alice = "203.0.113.1:1000".parse().unwrap();
     world.settle_with(|datagram| datagram.from != from_alice);
     world.elapsed += Duration::from_secs(1);
-    world.bob.shared.initiate(world.alice.public_key());
+    world.bob.shared.initiate(world.alice.public_key);
     world.settle();
     assert_eq!(world.bob.inside.take(), packets);
 }
@@ -147,10 +148,10 @@ fn uneven_packets_that_waited_for_a_handshake_cross_all_whoever_started_it() {
 fn a_counter_beyond_the_last_message_of_a_session_is_refused_before_it_is_opened() {
     let mut world = World::new();
     assert!(world.crosses("before"));
-    let data = |datagram: &&super::super::memory::Datagram| message::kind(&datagram.bytes) == Some(Kind::Data);
+    let data = |datagram: &&Datagram| message::kind(&datagram.bytes) == Some(Kind::Data);
     let mut bytes = world.overheard.iter().rfind(data).unwrap().bytes.clone();
     let table = world.bob.shared.table.read();
-    let mut state = table.by_key(&world.alice.public_key()).unwrap().lock();
+    let mut state = table.by_key(&world.alice.public_key).unwrap().lock();
     let from = Endpoint::from(*world.alice.socket.address.lock());
     let mut open = |counter: u64| {
         bytes[8..16].copy_from_slice(&counter.to_le_bytes());
@@ -167,7 +168,7 @@ fn a_counter_beyond_the_last_message_of_a_session_is_refused_before_it_is_opened
 fn a_preshared_key_that_is_changed_twice_leaves_the_session_that_stands() {
     let mut world = World::new();
     assert!(world.crosses("before"));
-    let bob = world.bob.public_key();
+    let bob = world.bob.public_key;
     for byte in 1..4 {
         world.alice.change(PeerUpdate { preshared_key: Some(psk(byte)), ..PeerUpdate::of(bob) });
         assert!(world.crosses("there"), "key {byte}");
@@ -182,7 +183,7 @@ fn whoever_asks_for_a_handshake_does_not_wait_for_a_flood_to_end() {
         let from = Endpoint::from(SocketAddr::from(([192, 0, 2, 66], 666)));
         world.alice.shared.call(HandshakeMessage { from, len: 1, bytes: [0; message::INITIATION_LEN] });
     }
-    let (shared, bob) = (Arc::clone(&world.alice.shared), world.bob.public_key());
+    let (shared, bob) = (Arc::clone(&world.alice.shared), world.bob.public_key);
     let (done, asked) = channel();
     std::thread::spawn(move || {
         shared.initiate(bob);
@@ -196,18 +197,18 @@ fn whoever_asks_for_a_handshake_does_not_wait_for_a_flood_to_end() {
 #[test]
 fn an_initiation_that_is_not_answered_wakes_nobody() {
     let mut world = World::new();
-    let carol = Node::new("203.0.113.1:1000");
-    let (alice, bob) = (world.alice.public_key(), world.bob.public_key());
+    let carol = node("203.0.113.1:1000");
+    let (alice, bob) = (world.alice.public_key, world.bob.public_key);
     assert!(world.crosses("Alice is known at this address"));
     world.bob.shared.table.read().by_key(&alice).unwrap().lock().forget_sessions();
     // Carol has it now; Bob tries whether she is Alice.
-    world.bob.change(peer(carol.public_key(), None, &["10.0.0.3/32"]));
+    world.bob.change(peer(carol.public_key, None, &["10.0.0.3/32"]));
     carol.change(peer(bob, Some("203.0.113.2:2000".parse().unwrap()), &["10.0.0.2/32"]));
     carol.inside.put(&packet("10.0.0.3", "10.0.0.2", "I am not Alice"));
     let former = std::mem::replace(&mut world.alice, carol);
     world.elapsed += Duration::from_secs(1);
     world.settle();
     assert_eq!(world.bob.inside.take().len(), 1);
-    assert!(world.bob.is_awake(&world.alice.public_key()));
-    assert!(!world.bob.is_awake(&former.public_key()));
+    assert!(world.bob.is_awake(&world.alice.public_key));
+    assert!(!world.bob.is_awake(&former.public_key));
 }

@@ -6,7 +6,7 @@ use super::super::memory::Datagram;
 use super::super::message::{self, Kind};
 use super::super::model::PeerUpdate;
 use super::super::sample::{Flow, Sample};
-use super::world::{Node, World, packet, peer, psk};
+use super::world::{World, node, packet, peer, psk};
 use crate::wireguard::key::PrivateKey;
 
 #[test]
@@ -15,7 +15,7 @@ fn the_first_packet_starts_a_handshake_and_crosses_after_it() {
     assert!(world.crosses("first"));
     assert_eq!(world.kinds_overheard()[..2], [Kind::Initiation, Kind::Response]);
     assert!(world.crosses_back("answer"));
-    let bob = world.alice.peer(&world.bob.public_key());
+    let bob = world.alice.peer(&world.bob.public_key).unwrap();
     assert!(bob.last_handshake.is_some());
     assert!(bob.rx_bytes > 0 && bob.tx_bytes > 0);
 }
@@ -85,12 +85,12 @@ fn a_packet_overtaken_by_more_than_a_thousand_is_refused() {
 fn an_authentic_packet_moves_the_endpoint_and_nothing_else_does() {
     let mut world = World::new();
     assert!(world.crosses("from the first place"));
-    let alice = world.alice.public_key();
-    assert_eq!(world.bob.peer(&alice).endpoint, Some("203.0.113.1:1000".parse().unwrap()));
+    let alice = world.alice.public_key;
+    assert_eq!(world.bob.peer(&alice).unwrap().endpoint, Some("203.0.113.1:1000".parse().unwrap()));
 
     *world.alice.socket.address.lock() = "198.51.100.7:3000".parse().unwrap();
     assert!(world.crosses("from the second place"));
-    assert_eq!(world.bob.peer(&alice).endpoint, Some("198.51.100.7:3000".parse().unwrap()));
+    assert_eq!(world.bob.peer(&alice).unwrap().endpoint, Some("198.51.100.7:3000".parse().unwrap()));
     assert!(world.crosses_back("to the second place"));
 
     // Everything that was ever said, and the same with a bit changed, said again by a stranger.
@@ -104,7 +104,7 @@ fn an_authentic_packet_moves_the_endpoint_and_nothing_else_does() {
     });
     world.bob.brought(forged.chain(replayed.clone()));
     world.settle();
-    assert_eq!(world.bob.peer(&alice).endpoint, Some("198.51.100.7:3000".parse().unwrap()));
+    assert_eq!(world.bob.peer(&alice).unwrap().endpoint, Some("198.51.100.7:3000".parse().unwrap()));
     assert!(world.crosses("still there"));
 }
 
@@ -112,7 +112,7 @@ fn an_authentic_packet_moves_the_endpoint_and_nothing_else_does() {
 fn a_replayed_initiation_does_not_move_a_peer_even_after_its_session_was_forgotten() {
     let mut world = World::new();
     assert!(world.crosses("hello"));
-    let alice = world.alice.public_key();
+    let alice = world.alice.public_key;
     let initiation = world.overheard[0].clone();
     // As after a restart: the newest timestamp is forgotten.
     world.bob.shared.table.read().by_key(&alice).unwrap().lock().forget_sessions();
@@ -120,14 +120,14 @@ fn a_replayed_initiation_does_not_move_a_peer_even_after_its_session_was_forgott
     world.bob.brought([Datagram { from: "192.0.2.66:666".parse().unwrap(), ..initiation }]);
     world.bob.turn(world.now());
     assert_eq!(world.bob.sent().len(), 1, "the core answers: it cannot know better");
-    assert_eq!(world.bob.peer(&alice).endpoint, Some("203.0.113.1:1000".parse().unwrap()));
+    assert_eq!(world.bob.peer(&alice).unwrap().endpoint, Some("203.0.113.1:1000".parse().unwrap()));
 }
 
 #[test]
 fn a_peer_cannot_speak_from_an_address_of_another() {
     let mut world = World::new();
     let admin = PrivateKey::generate().public();
-    world.bob.change(peer(world.alice.public_key(), None, &["10.0.0.0/8"]));
+    world.bob.change(peer(world.alice.public_key, None, &["10.0.0.0/8"]));
     world.bob.change(peer(admin, None, &["10.0.0.99/32"]));
     world.alice.inside.put(&packet("10.0.0.99", "10.0.0.2", "I am the admin"));
     world.settle();
@@ -141,7 +141,7 @@ fn a_peer_cannot_speak_from_an_address_of_another() {
 #[test]
 fn a_preshared_key_has_to_be_the_same_at_both_ends() {
     let mut world = World::new();
-    let (alice, bob) = (world.alice.public_key(), world.bob.public_key());
+    let (alice, bob) = (world.alice.public_key, world.bob.public_key);
     world.alice.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::of(bob) });
     assert!(!world.crosses("with a key that Bob does not have"));
     world.bob.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::of(alice) });
@@ -155,7 +155,7 @@ fn a_preshared_key_has_to_be_the_same_at_both_ends() {
 fn a_new_preshared_key_leaves_the_session_that_stands() {
     let mut world = World::new();
     assert!(world.crosses("before"));
-    let (alice, bob) = (world.alice.public_key(), world.bob.public_key());
+    let (alice, bob) = (world.alice.public_key, world.bob.public_key);
     world.alice.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::of(bob) });
     assert!(world.crosses("while Bob has the old key"));
     world.bob.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::of(alice) });
@@ -174,7 +174,7 @@ fn a_new_preshared_key_leaves_the_session_that_stands() {
 fn a_removed_peer_is_not_heard_and_not_spoken_to() {
     let mut world = World::new();
     assert!(world.crosses("before"));
-    let alice = world.alice.public_key();
+    let alice = world.alice.public_key;
     world.bob.change(PeerUpdate { remove: true, ..PeerUpdate::of(alice) });
     assert!(!world.crosses("after"));
     assert!(!world.crosses_back("neither"));
@@ -206,8 +206,8 @@ fn a_new_private_key_ends_every_session() {
 fn under_a_flood_a_peer_that_answers_for_its_address_still_gets_in() {
     let mut world = World::new();
     // Initiations of somebody unknown, with a right first MAC: each would cost a calculation.
-    let mut stranger = Node::new("192.0.2.66:666");
-    stranger.change(peer(world.bob.public_key(), Some("203.0.113.2:2000".parse().unwrap()), &["10.0.0.2/32"]));
+    let mut stranger = node("192.0.2.66:666");
+    stranger.change(peer(world.bob.public_key, Some("203.0.113.2:2000".parse().unwrap()), &["10.0.0.2/32"]));
     stranger.inside.put(&packet("10.0.0.66", "10.0.0.2", "let me in"));
     stranger.turn(world.now());
     let initiation = stranger.sent().remove(0);
@@ -225,7 +225,7 @@ fn under_a_flood_a_peer_that_answers_for_its_address_still_gets_in() {
     world.alice.inside.put(&packet("10.0.0.1", "10.0.0.2", "in spite of it"));
     world.settle();
     assert_eq!(world.kinds_overheard(), [Kind::Initiation, Kind::CookieReply]);
-    let bob = world.bob.public_key();
+    let bob = world.bob.public_key;
     let table = world.alice.shared.table.read();
     let mut out = [0; 148];
     let again = retry_now(&mut table.by_key(&bob).unwrap().lock(), &mut out);
@@ -267,7 +267,7 @@ fn a_packet_that_the_path_does_not_take_is_answered_from_the_inside() {
 #[test]
 fn a_packet_of_ipv6s_smallest_mtu_is_sent_over_every_path() {
     let mut world = World::new();
-    let bob = world.bob.public_key();
+    let bob = world.bob.public_key;
     world.alice.change(peer(bob, None, &["10.0.0.2/32", "fd00:2::/64"]));
     *world.alice.socket.path_mtu.lock() = Some(1300);
     assert!(world.crosses("small"));

@@ -1,102 +1,18 @@
 //! Two devices, a wire between them, and a clock that the test turns.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, SystemTime};
 
 use super::super::clock::Now;
 use super::super::coalesce::Offloads;
-use super::super::inbound::Inbound;
-use super::super::memory::{Datagram, Inside, Socket};
+use super::super::memory::{Datagram, Node};
 use super::super::message::{self, Kind};
-use super::super::model::{AllowedIp, PeerSnapshot, PeerUpdate};
-use super::super::outbound::Outbound;
-use super::super::protocol::Protocol;
-use super::super::shared::{Call, MAX_QUEUED_HANDSHAKES, Shared};
+use super::super::model::{AllowedIp, PeerUpdate};
 use crate::wireguard::key::{PresharedKey, PrivateKey, PublicKey};
 
-/// One device, without threads.
-pub(super) struct Node {
-    pub(super) key: PrivateKey,
-    pub(super) shared: Arc<Shared>,
-    pub(super) inside: Inside,
-    pub(super) socket: Socket,
-    calls: Receiver<Call>,
-    outbound: Outbound,
-    inbound: Inbound,
-    protocol: Protocol,
-}
-
-impl Node {
-    pub(super) fn new(address: &str) -> Self {
-        let (sender, calls) = sync_channel(MAX_QUEUED_HANDSHAKES);
-        let shared = Arc::new(Shared::new(0x1234_5678, 1420, sender));
-        let key = PrivateKey::generate();
-        shared.table.write().set_private_key(Some(key.clone()));
-        Self {
-            key,
-            inside: Inside::default(),
-            socket: Socket::at(address.parse().unwrap()),
-            calls,
-            outbound: Outbound::new(Arc::clone(&shared)),
-            inbound: Inbound::new(Arc::clone(&shared), Offloads::default()),
-            protocol: Protocol::new(Arc::clone(&shared)),
-            shared,
-        }
-    }
-
-    pub(super) fn public_key(&self) -> PublicKey {
-        self.key.public()
-    }
-
-    pub(super) fn change(&self, update: PeerUpdate) {
-        let timed = self.shared.table.write().change(update);
-        if let Some(peer) = timed {
-            self.shared.start_timers(&peer);
-        }
-        self.shared.generation.fetch_add(1, std::sync::atomic::Ordering::Release);
-    }
-
-    pub(super) fn peer(&self, key: &PublicKey) -> PeerSnapshot {
-        let snapshot = self.shared.table.read().snapshot();
-        snapshot.peers.into_iter().find(|peer| peer.public_key == *key).expect("the peer is there")
-    }
-
-    /// Whether the device keeps a protocol core for this peer.
-    pub(super) fn is_awake(&self, key: &PublicKey) -> bool {
-        self.shared.table.read().by_key(key).is_some_and(|peer| peer.lock().is_awake())
-    }
-
-    /// Does everything that there is to do now.
-    pub(super) fn turn(&mut self, now: Now) {
-        self.outbound.pump(&self.inside, &self.socket, now).expect("the pretended inside gives no errors");
-        self.inbound.pump(&mut &self.socket, &self.socket, &self.inside, now).expect("nor does the outside");
-        while let Ok(call) = self.calls.try_recv() {
-            match call {
-                Call::Handshake(message) => {
-                    let waiting = self.shared.taken();
-                    self.protocol.receive(&message, waiting, &self.socket, now);
-                }
-                Call::Look => self.protocol.look(now),
-            }
-            for key in self.shared.asked() {
-                self.protocol.initiate(&key, &self.socket, now);
-            }
-        }
-        if self.protocol.next_tick().is_some_and(|at| at <= now.elapsed) {
-            self.protocol.tick(&self.socket, now);
-        }
-    }
-
-    /// Takes what the device has sent and nobody has carried on.
-    pub(super) fn sent(&self) -> Vec<Datagram> {
-        self.socket.sent.lock().drain(..).collect()
-    }
-
-    pub(super) fn brought(&self, datagrams: impl IntoIterator<Item = Datagram>) {
-        self.socket.arrived.lock().extend(datagrams);
-    }
+/// A device with a key of its own, whose interface takes one packet at a time.
+pub(super) fn node(address: &str) -> Node {
+    Node::new(PrivateKey::generate(), address.parse().unwrap(), Offloads::default())
 }
 
 /// What an update of a peer says, in few words.
@@ -116,10 +32,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
-        let alice = Node::new("203.0.113.1:1000");
-        let bob = Node::new("203.0.113.2:2000");
-        alice.change(peer(bob.public_key(), Some("203.0.113.2:2000".parse().unwrap()), &["10.0.0.2/32"]));
-        bob.change(peer(alice.public_key(), None, &["10.0.0.1/32"]));
+        let alice = node("203.0.113.1:1000");
+        let bob = node("203.0.113.2:2000");
+        alice.change(peer(bob.public_key, Some("203.0.113.2:2000".parse().unwrap()), &["10.0.0.2/32"]));
+        bob.change(peer(alice.public_key, None, &["10.0.0.1/32"]));
         Self { alice, bob, elapsed: Duration::from_secs(1), overheard: Vec::new() }
     }
 
