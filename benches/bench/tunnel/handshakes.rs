@@ -29,10 +29,11 @@ const PEERS: u32 = 512;
 /// Initiations of each: more than the fastest answers within [`DURATION`].
 const SUPPLY: usize = 60;
 const DURATION: Duration = Duration::from_secs(2);
-/// Initiations under way: what an interface that has to answer always has waiting, and not enough to count as its load.
-const WINDOW: usize = 64;
+/// Initiations under way: an interface always has some waiting, but never, even if as many were lost, the 128 that count as
+/// load.
+const WINDOW: usize = 48;
 /// After so long without any answer those under way are lost.
-const LOST: Duration = Duration::from_millis(100);
+const LOST: Duration = Duration::from_millis(500);
 /// Passes in which peers gather cookies, at most. Usually there are two; a program that counts anew each second, and takes the
 /// first hundred without, may need more.
 const REHEARSALS: usize = 8;
