@@ -17,8 +17,15 @@ mod wg_tool;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    let patient = tunnel::patient_trials();
+    if arguments.test_threads.is_none() {
+        // They wait for minutes and work for moments: each has a thread of its own beside those that work.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        arguments.test_threads = Some(cores + patient.len());
+    }
     let trials: Vec<Trial> = [
+        patient,
         forwarding::trials(),
         input::trials(),
         healing::trials(),

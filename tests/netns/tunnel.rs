@@ -29,11 +29,15 @@ pub(crate) fn trials() -> Vec<Trial> {
         live::trials(),
         outside::trials(),
         hostile::trials(),
-        lasting::trials(),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Those that wait for the protocol's own times, which are minutes.
+pub(crate) fn patient_trials() -> Vec<Trial> {
+    lasting::trials()
 }
 
 /// A tunnel with a laptop and an office behind it.
