@@ -10,9 +10,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::namespace::{self, Namespace};
 use crate::world::hosts;
+
+/// For the links to come up.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The router and its hosts. Dropping it takes all of them away.
 #[derive(Debug)]
@@ -35,7 +41,19 @@ impl Star {
         let star = STARS.fetch_add(1, Ordering::Relaxed) + 1;
         let router = hosts::router(&format!("s{star}-router"))?;
         let hosts = (0..hosts).map(|number| Host::attach(&router, star, number)).collect::<Result<_, _>>()?;
-        Ok(Self { router, hosts })
+        let star = Self { router, hosts };
+        star.wait_for_carriers()?;
+        Ok(star)
+    }
+
+    /// The kernel sees a while later that the other end of a link has come up (`net/core/link_watch.c`), and drops what is sent
+    /// until then: seconds, while other namespaces are taken down. If it takes longer, a test's first packet tells.
+    fn wait_for_carriers(&self) -> Result<(), namespace::Error> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.router.ip("link show up")?.contains("NO-CARRIER") && Instant::now() < deadline {
+            thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     /// What is in the middle.

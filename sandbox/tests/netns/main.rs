@@ -4,6 +4,7 @@ mod api;
 mod enclave;
 mod gateway;
 mod private;
+mod star;
 mod traffic;
 mod world;
 
@@ -30,7 +31,8 @@ macro_rules! trials {
 use trials;
 
 fn main() -> ExitCode {
-    let rooms = [enclave::trials(), world::trials(), gateway::trials(), private::trials(), traffic::trials()];
+    let rooms =
+        [enclave::trials(), world::trials(), gateway::trials(), private::trials(), traffic::trials(), star::trials()];
     let trials: Vec<_> = rooms.into_iter().flatten().collect();
     sandbox::enclave::require(trials.len());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
