@@ -20,8 +20,8 @@ use sandbox::star::{Family, Star};
 use sandbox::traffic::{Direction, Packet, Sniffer};
 use sandbox::tunnel::Program;
 
-use super::site::{Site, Transfer, join, ours};
-use crate::gateway::{Result, SOON, ensure, ensure_eq, trial};
+use super::site::{Reach, Site, Transfer, join, ours};
+use crate::gateway::{Result, SOON, ensure, ensure_eq, trial, wait_for};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
@@ -96,9 +96,9 @@ const SOURCES: u32 = 0xc613_0000;
 const ADDRESSES: u32 = 1000;
 /// Initiations that differ. Each is a calculation for whoever answers it, and one for us to make it.
 const INITIATIONS: u32 = 40;
-/// Datagrams between two rests, and a rest: some ten thousand a second.
+/// Datagrams between two rests, and a rest: some five thousand a second.
 const BURST: u32 = 20;
-const REST: Duration = Duration::from_millis(2);
+const REST: Duration = Duration::from_millis(4);
 
 /// Initiations for us of somebody whom we do not know: their first MAC is right, as our public key is no secret.
 fn initiations(us: &Site<'_>) -> Vec<Vec<u8>> {
@@ -163,9 +163,10 @@ fn pour(socket: &UdpSocket, target: SocketAddrV4, initiations: &[Vec<u8>], stop:
 }
 
 fn flood() -> Result {
-    let star = Star::with(3)?;
+    let star = Star::with(5)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     let stranger = star.host(2);
+    let newcomers = [Site::start(&star, 3, &Program::wireguard_go())?, Site::start(&star, 4, &Program::boringtun())?];
     let sources = Ipv4Addr::from(SOURCES);
     star.router().ip(&format!("route add {sources}/16 via {}", stranger.v4()))?;
     stranger.namespace().ip(&format!("route add local {sources}/16 dev lo"))?;
@@ -181,6 +182,16 @@ fn flood() -> Result {
         transfer.goes_on()?;
     }
     ensure(us.reaches(&peer)? && peer.reaches(&us)?, "nothing passes during the flood")?;
+    // Whoever is known gets in: with the cookie that it is given, when it repeats its initiation after five seconds.
+    for newcomer in &newcomers {
+        us.meets(newcomer, Reach::Unknown)?;
+        newcomer.meets(&us, Reach::At(Family::V4))?;
+        // A packet to begin with. Whether it comes through is left to chance: now and then nobody is asked for a cookie.
+        newcomer.is_cut_off_from(&us)?;
+    }
+    for newcomer in &newcomers {
+        wait_for("a known peer gets in during the flood", 10 * SOON, || newcomer.reaches(&us))?;
+    }
     transfer.stop()?;
     let sent = flooder.stop()?;
     let answers = answers.stop();

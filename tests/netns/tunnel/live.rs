@@ -18,6 +18,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("wg_set_of_a_live_peer_loses_no_packet_of_it_nor_of_others", set),
         trial("a_peer_that_is_removed_is_heard_no_more_and_the_others_notice_nothing", remove),
         trial("a_new_preshared_key_is_taken_over_without_a_lost_packet", preshared_key),
+        trial("a_new_private_key_of_ours_ends_the_sessions_of_those_who_do_not_know_it", private_key),
         trial("wg_syncconf_loses_no_session_no_byte_and_no_count", syncconf),
         trial("a_thousand_peers_come_by_wg_setconf_and_one_of_them_speaks", setconf),
         trial("another_port_is_listened_on_without_a_restart_and_peers_learn_it", port),
@@ -129,6 +130,21 @@ fn preshared_key() -> Result {
     busy.goes_on()?;
     ensure_eq((us.peer(peer)?.preshared, us.peer(other)?.latest_handshake), (false, untouched))?;
     busy.stop()
+}
+
+fn private_key() -> Result {
+    let star = Star::with(2)?;
+    let (mut us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
+    join(&us, &peer)?;
+    let former = std::mem::replace(&mut us.key, PrivateKey::generate());
+    us.interface.set_with("private-key /dev/stdin", &us.key.to_base64())?;
+    ensure(us.is_cut_off_from(&peer)? && peer.is_cut_off_from(&us)?, "the former key still serves")?;
+    // What is configured about the peer stays.
+    let known = us.peer(&peer)?;
+    ensure_eq((known.endpoint, known.allowed_ips.len()), (Some(peer.outside(Family::V4)), 2))?;
+    peer.interface.set(&format!("peer {} remove", former.public()))?;
+    peer.meets(&us, Reach::At(Family::V4))?;
+    ensure(peer.reaches(&us)? && us.reaches(&peer)?, "nothing passes with the new key")
 }
 
 /// What `wg showconf` prints, which `wg syncconf` and `wg setconf` read.
