@@ -108,6 +108,9 @@ fn troubles() -> Result {
         world.remove_route("0.0.0.0/0".parse()?);
         world.cloud().clear_faults();
         wait_for("the route is back", Duration::from_secs(8), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
+        // The network's gateway follows the API a moment later.
+        let gateway = world.gateway(world.private_network_id());
+        gateway.await_route("0.0.0.0/0".parse()?, Some(at::BASTION_PRIVATE), SOON)?;
         wait_for("all is well again", SOON, || Ok(room(&station, Room::Hcloud)?.state == State::Ok))?;
         connection = Held::open(world.web(), held_by.address(), SOON)?;
     }
