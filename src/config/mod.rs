@@ -8,20 +8,24 @@ mod check;
 mod environment;
 mod files;
 mod findings;
+mod policy;
 mod raw;
 mod wireguard;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 use serde::Serialize;
 
 pub use environment::Environment;
 pub use files::{Files, NoFiles, Text, Unreadable};
+pub use policy::{
+    Acl, Egress, EgressLists, Fastpath, Firewall, Forward, LogDrops, Nat, NetworkPolicy, Ports, Protocol, Service,
+    StaticNat, Transport, Transports,
+};
 pub use raw::KNOWN_KEYS;
 pub use wireguard::{Backend, Peer, Snat, Wireguard};
 
@@ -39,6 +43,12 @@ pub struct Config {
     pub site: Site,
     /// How private sources are translated.
     pub nat: Nat,
+    /// What private hosts may reach.
+    pub egress: Egress,
+    /// `[[network]]`: what holds for single private networks.
+    pub networks: Vec<NetworkPolicy>,
+    /// `[tenants]`: what may pass from one private network to another, from those who open a flow to those who answer.
+    pub tenants: Vec<Acl>,
     /// What may reach the bastion itself.
     pub firewall: Firewall,
     /// The routes in the Hetzner Network.
@@ -87,24 +97,6 @@ pub struct PrivateLink {
     pub address: Option<Ipv4Addr>,
     /// The number of the Hetzner Network, for its routes; `None`: `HCLOUD_NETWORK`, or no routes.
     pub network_id: Option<NetworkId>,
-}
-
-/// `[nat]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Nat {
-    /// Whether source ports are chosen at random instead of kept where free.
-    pub random_ports: bool,
-}
-
-/// `[firewall]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Firewall {
-    /// TCP ports of the SSH server; `None`: 22 and those that sshd's own configuration names.
-    pub ssh_ports: Option<BTreeSet<u16>>,
-    /// Who may reach them.
-    pub ssh_from: Vec<IpNet>,
-    /// UDP port that is open for WireGuard, the tunnel's own unless somebody else's is meant; `None`: closed.
-    pub wireguard_port: Option<u16>,
 }
 
 /// `[hcloud]`

@@ -6,7 +6,9 @@ mod loading;
 mod tunnel;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
 
 use super::*;
 

@@ -17,7 +17,10 @@ use super::raw::{
     Entry, NumberOrAuto, PortAutoOrClosed, PortsOrAuto, RawConfig, RawFirewall, RawHcloud, RawLog, RawNat,
     RawPrivateLink, RawSite,
 };
-use super::{Config, Environment, Files, Firewall, Hcloud, Log, Nat, PrivateLink, Problem, Site, TokenSource};
+use super::{
+    Config, Egress, EgressLists, Environment, Fastpath, Files, Firewall, Hcloud, Log, LogDrops, Nat, PrivateLink,
+    Problem, Site, TokenSource,
+};
 use crate::net::{HETZNER_PUBLIC_GATEWAY, InterfaceName, NetworkId, ServerId, is_private, overlap};
 
 /// Hetzner's public API (Hetzner API documentation, "Getting started").
@@ -28,6 +31,15 @@ const DEFAULT_TOKEN_FILE: &str = "/etc/bastiond/hcloud-token";
 /// 180 calls an hour for each network: a twentieth of the 3600 that the whole project shares.
 const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(20);
 const POLL_INTERVAL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+/// A busy host opens tens of flows a second; one that scans opens thousands.
+const DEFAULT_NEW_FLOWS: u32 = 500;
+/// An eighth of the ports that one address has towards one destination (64 512, `docs/traffic.md`).
+const DEFAULT_MAX_FLOWS: u32 = 8192;
+/// Tools that open a connection for each host stay below; guessers of passwords do not.
+const DEFAULT_SSH_ATTEMPTS: u32 = 30;
+const DEFAULT_SSH_BAN: Duration = Duration::from_secs(600);
+const DEFAULT_PINGS: u32 = 100;
+const DEFAULT_SYNS: u32 = 200;
 /// Hetzner attaches a server to three networks at most; ten leave room for links of other kinds.
 const MAX_PRIVATE_LINKS: usize = 10;
 const MAX_DESTINATIONS: usize = crate::hcloud::MAX_ROUTES;
@@ -53,7 +65,15 @@ pub(super) fn check(raw: RawConfig, around: &Surroundings<'_, impl Files>) -> Re
     if found.problems.is_empty() {
         found.warnings.sort();
         let Findings { warnings, .. } = found;
-        return Ok(Config { log, site, nat, firewall, hcloud, wireguard: tunnel.wireguard, warnings });
+        let egress = Egress {
+            guard: true,
+            new_flows_per_second: Some(DEFAULT_NEW_FLOWS),
+            max_flows: Some(DEFAULT_MAX_FLOWS),
+            lists: EgressLists::default(),
+        };
+        let wireguard = tunnel.wireguard;
+        let (networks, tenants) = (Vec::new(), Vec::new());
+        return Ok(Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings });
     }
     found.problems.sort();
     Err(found.problems)
@@ -177,7 +197,14 @@ fn private_links_differ(links: &[CheckedLink], public: Option<&InterfaceName>, f
 
 fn nat(raw: RawNat, found: &mut Findings) -> Nat {
     found.unknown("nat", &raw.unknown);
-    Nat { random_ports: found.value("nat.random_ports", raw.random_ports).unwrap_or(true) }
+    Nat {
+        random_ports: found.value("nat.random_ports", raw.random_ports).unwrap_or(true),
+        egress_addresses: Vec::new(),
+        drain: BTreeSet::new(),
+        fastpath: Fastpath::Auto,
+        forwards: Vec::new(),
+        statics: Vec::new(),
+    }
 }
 
 /// What `firewall.wireguard_port` says.
@@ -207,7 +234,20 @@ fn firewall(raw: RawFirewall, found: &mut Findings) -> (Firewall, OpenPort) {
             found.port("firewall.wireguard_port", number).map_or(OpenPort::Auto, OpenPort::Port)
         }
     };
-    (Firewall { ssh_ports, ssh_from, wireguard_port: None }, port)
+    let firewall = Firewall {
+        ssh_ports,
+        ssh_from,
+        ssh_only_by_tunnel: false,
+        ssh_attempts: Some(DEFAULT_SSH_ATTEMPTS),
+        ssh_ban: DEFAULT_SSH_BAN,
+        wireguard_port: None,
+        services: Vec::new(),
+        pings_per_second: Some(DEFAULT_PINGS),
+        syns_per_second: Some(DEFAULT_SYNS),
+        blocklist: Vec::new(),
+        log_drops: LogDrops::Journal,
+    };
+    (firewall, port)
 }
 
 fn ssh_ports(numbers: Vec<Entry<i64>>, found: &mut Findings) -> BTreeSet<u16> {

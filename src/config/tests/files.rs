@@ -103,6 +103,7 @@ fn limits() -> Config {
         ssh_ports: Some(BTreeSet::from([1, 65535])),
         ssh_from: vec!["::/0".parse().unwrap(), "::1/128".parse().unwrap()],
         wireguard_port: Some(65535),
+        ..config.firewall
     };
     config.hcloud.destinations = Vec::new();
     config.hcloud.poll_interval = Duration::from_secs(24 * 3600);
@@ -146,11 +147,15 @@ fn every_key() -> Config {
                 },
             ],
         },
-        nat: Nat { random_ports: false },
+        nat: Nat { random_ports: false, ..defaults().nat },
+        egress: defaults().egress,
+        networks: Vec::new(),
+        tenants: Vec::new(),
         firewall: Firewall {
             ssh_ports: Some(BTreeSet::from([22, 2222])),
             ssh_from: vec!["203.0.113.7/32".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
             wireguard_port: Some(51821),
+            ..defaults().firewall
         },
         hcloud: Hcloud {
             enabled: false,

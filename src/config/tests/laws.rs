@@ -167,6 +167,7 @@ fn any_firewall() -> impl Strategy<Value = Firewall> {
         ssh_ports,
         ssh_from: ssh_from.into_iter().collect(),
         wireguard_port,
+        ..parse("", &Environment::default()).unwrap().firewall
     })
 }
 
@@ -241,15 +242,10 @@ fn any_config() -> impl Strategy<Value = Config> {
         if let Some((tunnel, open)) = wireguard.as_mut().zip(firewall.wireguard_port.as_mut()) {
             *open = tunnel.listen_port;
         }
-        Config {
-            log: Log { level },
-            site,
-            nat: Nat { random_ports },
-            firewall,
-            hcloud,
-            wireguard,
-            warnings: Vec::new(),
-        }
+        let Config { mut nat, egress, networks, tenants, .. } = parse("", &Environment::default()).unwrap();
+        nat.random_ports = random_ports;
+        let (log, warnings) = (Log { level }, Vec::new());
+        Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings }
     })
 }
 
