@@ -130,6 +130,11 @@ impl fmt::Display for NetworkId {
 /// Hetzner's public gateway: the API refuses routes that contain it.
 pub const HETZNER_PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
 
+/// Hetzner's metadata service: it holds the server's user-data.
+pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// The link-local network (RFC 3927) that it is in: nothing of it is ever forwarded.
+pub const METADATA_NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
+
 /// Whether the whole range is of those that nobody has on the internet (RFC 1918).
 pub fn is_private(range: Ipv4Net) -> bool {
     let blocks =

@@ -106,6 +106,14 @@ impl Nft {
         })
     }
 
+    /// Loads what has to be declared first, if anything, and then the commands as one transaction.
+    pub(super) async fn load(&self, skeleton: Option<String>, commands: &[Value]) -> Result<(), Error> {
+        if let Some(text) = skeleton {
+            self.run(&["-f", "-"], Some(text)).await?;
+        }
+        self.apply(commands).await
+    }
+
     /// Loads the commands as one transaction.
     pub(super) async fn apply(&self, commands: &[Value]) -> Result<(), Error> {
         let document = json!({ "nftables": commands }).to_string();

@@ -1,8 +1,9 @@
-//! The two things that are asked of nftables' netlink family directly, without `nft`.
+//! The three things that are asked of nftables' netlink family directly, without `nft`.
 //!
 //! Notifications are read just far enough to know whether they are about our table: other programs change theirs all day long
-//! (bans, containers), and each look at ours costs a process. And whether our table stands at all has to be known just when
-//! `nft` is broken.
+//! (bans, containers), and each look at ours costs a process. Whether our table stands at all has to be known just when
+//! `nft` is broken. And the kernel counts the generations of all its rules: while the number is the same, there is no need to
+//! look at ten thousand elements again.
 
 use std::io;
 
@@ -19,6 +20,11 @@ const NFNL_SUBSYS_NFTABLES: u8 = 10;
 /// `NFT_MSG_GETTABLE`, and `NFT_MSG_NEWTABLE`, its answer.
 const GET_TABLE: u8 = 1;
 const NEW_TABLE: u8 = 0;
+/// `NFT_MSG_NEWGEN`, the answer, and `NFT_MSG_GETGEN`.
+const NEW_GENERATION: u8 = 15;
+const GET_GENERATION: u8 = 16;
+/// `NFTA_GEN_ID`, a number in network byte order.
+const NFTA_GEN_ID: u16 = 1;
 /// `NLM_F_REQUEST`
 const REQUEST: u16 = 1;
 /// `NLMSG_ERROR`
@@ -52,34 +58,67 @@ pub fn concerns_our_table(mut datagram: &[u8]) -> bool {
 
 /// Whether our table is in the kernel.
 pub fn table_exists() -> io::Result<bool> {
-    let socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&question(), 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    verdict(&answer)
+    let mut name = Vec::from(TABLE.as_bytes());
+    name.push(0);
+    verdict(&ask(GET_TABLE, &attribute(NFTA_TABLE_NAME, &name))?)
 }
 
-/// The request for our table by its name.
-fn question() -> Vec<u8> {
-    let mut attribute = Vec::from(TABLE.as_bytes());
-    attribute.push(0);
-    let attribute_length = 4 + attribute.len();
-    attribute.resize(align(attribute.len()), 0);
-    let length = NLMSG_HEADER + NFGENMSG + 4 + attribute.len();
+/// The kernel's generation of rules, of all tables together: every transaction of anybody raises it.
+pub(super) fn generation() -> io::Result<u32> {
+    let answer = ask(GET_GENERATION, &[])?;
+    let wanted = u16::from_ne_bytes([NEW_GENERATION, NFNL_SUBSYS_NFTABLES]);
+    let id = (half_word(&answer, 4) == Some(wanted)).then(|| attribute_of(&answer, NFTA_GEN_ID)).flatten();
+    id.and_then(|id| id.try_into().ok()).map(u32::from_be_bytes).ok_or_else(unreadable)
+}
+
+fn ask(kind: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
+    let socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(&question(kind, attributes), 0)?;
+    Ok(socket.recv_from_full()?.0)
+}
+
+fn question(kind: u8, attributes: &[u8]) -> Vec<u8> {
+    let length = NLMSG_HEADER + NFGENMSG + attributes.len();
     let mut message = Vec::with_capacity(length);
-    message.extend(u32::try_from(length).expect("a table's name is short").to_ne_bytes());
-    message.extend([GET_TABLE, NFNL_SUBSYS_NFTABLES]);
+    message.extend(u32::try_from(length).expect("a question is short").to_ne_bytes());
+    message.extend([kind, NFNL_SUBSYS_NFTABLES]);
     message.extend(REQUEST.to_ne_bytes());
     message.extend([0; 8]); // sequence and port: one question, one answer
     message.extend([NFPROTO_INET, 0, 0, 0]);
-    message.extend(u16::try_from(attribute_length).expect("a table's name is short").to_ne_bytes());
-    message.extend(NFTA_TABLE_NAME.to_ne_bytes());
-    message.extend(attribute);
+    message.extend(attributes);
     message
 }
 
+/// An attribute, padded.
+fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(align(4 + payload.len()));
+    bytes.extend(u16::try_from(4 + payload.len()).expect("an attribute is short").to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(payload);
+    bytes.resize(align(bytes.len()), 0);
+    bytes
+}
+
+/// A message's first attribute of a kind.
+fn attribute_of(message: &[u8], wanted: u16) -> Option<&[u8]> {
+    let mut attributes = message.get(NLMSG_HEADER + NFGENMSG..)?;
+    while !attributes.is_empty() {
+        let length = usize::from(half_word(attributes, 0)?);
+        let payload = attributes.get(4..length)?;
+        if half_word(attributes, 2)? & NLA_TYPE_MASK == wanted {
+            return Some(payload);
+        }
+        attributes = attributes.get(align(length)..).unwrap_or_default();
+    }
+    None
+}
+
+fn unreadable() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer cannot be read")
+}
+
 fn verdict(answer: &[u8]) -> io::Result<bool> {
-    let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer cannot be read");
     let kind = half_word(answer, 4).ok_or_else(unreadable)?;
     if kind == ERROR {
         let code =

@@ -1,72 +1,206 @@
 //! One function for each nft phrase that our rules use, so that the rules read as nft prints them.
 //!
-//! The types are the `nftables` crate's. Three of its habits are worked around here: a verdict inside a verdict map has to be
+//! The types are the `nftables` crate's. Four of its habits are worked around here: a verdict inside a verdict map has to be
 //! a statement (the crate's `Verdict` prints as a bare string, which nft refuses), `Operator::LT` prints as `>` (so no
-//! comparison of order is used), and a counter object without values prints `null` (so counters are made by hand).
+//! comparison of order is used), a counter object without values prints `null` (so counters are made by hand), and its
+//! statement that fills a set has no room for the limit or counter of the new element (so that one is made by hand too).
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
 use nftables::expr::{
-    CT, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, RT, RTKey, SetItem, TcpOption,
+    CT, Expression, JHash, Map, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, RT, RTKey, SetItem,
+    TcpOption,
 };
-use nftables::stmt::{Counter, JumpTarget, Mangle, Match, NAT, NATFlag, Operator, Statement, VerdictMap};
+use nftables::stmt::{
+    Counter, Flow, JumpTarget, Limit, Log, Mangle, Match, NAT, NATFamily, NATFlag, Operator, Reject, RejectType, SetOp,
+    Statement, VerdictMap,
+};
+use serde::Serialize;
+use serde_json::json;
 
+use super::model::Name;
 use crate::net::InterfaceName;
 
 /// A statement that owns its text.
-pub(super) type Phrase = Statement<'static>;
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Phrase {
+    /// As the crate has it.
+    Typed(Box<Statement<'static>>),
+    /// As nft has it, where the crate has not.
+    Json(serde_json::Value),
+}
+
+impl From<Statement<'static>> for Phrase {
+    fn from(statement: Statement<'static>) -> Self {
+        Self::Typed(Box::new(statement))
+    }
+}
+
 /// An expression that owns its text.
 pub(super) type Value = Expression<'static>;
 
 /// `accept`
 pub(super) fn accept() -> Phrase {
-    Statement::Accept(None)
+    Statement::Accept(None).into()
 }
 
 /// `drop`
 pub(super) fn drop() -> Phrase {
-    Statement::Drop(None)
+    Statement::Drop(None).into()
 }
 
 /// `goto CHAIN`
-pub(super) fn goto(chain: &'static str) -> Phrase {
+pub(super) fn goto(chain: impl Into<Name>) -> Phrase {
+    go(chain).into()
+}
+
+fn go(chain: impl Into<Name>) -> Statement<'static> {
     Statement::Goto(JumpTarget { target: chain.into() })
+}
+
+/// `reject with tcp reset`
+pub(super) fn reset() -> Phrase {
+    Statement::Reject(Some(Reject::new(Some(RejectType::TCPReset), None))).into()
+}
+
+/// `flow add @NAME`
+pub(super) fn offload(flowtable: &'static str) -> Phrase {
+    Statement::Flow(Flow { op: SetOp::Add, flowtable: Cow::Owned(format!("@{flowtable}")) }).into()
+}
+
+/// `log prefix "PREFIX" group GROUP snaplen LENGTH`
+pub(super) fn log(prefix: String, group: u16, snaplen: u32) -> Phrase {
+    let log = Log { prefix: Some(prefix.into()), snaplen: Some(snaplen), ..Log::new(Some(group.into())) };
+    Statement::Log(Some(log)).into()
+}
+
+/// `limit rate RATE/PER burst BURST packets`: matches what is within the limit.
+pub(super) fn limit(rate: u32, per: &'static str, burst: u32) -> Phrase {
+    limiting(rate, per, burst, false).into()
+}
+
+/// `limit rate over …`: matches what is beyond it.
+pub(super) fn limit_over(rate: u32, per: &'static str, burst: u32) -> Phrase {
+    limiting(rate, per, burst, true).into()
+}
+
+fn limiting(rate: u32, per: &'static str, burst: u32, over: bool) -> Statement<'static> {
+    let (burst, inv) = (Some(burst), over.then_some(true));
+    Statement::Limit(Limit { rate, rate_unit: None, per: Some(per.into()), burst, burst_unit: None, inv })
+}
+
+/// `update @SET { KEY STATEMENT }`: an element for the key, with a limit or counter of its own; the rule goes on where that
+/// matches.
+pub(super) fn each(set: &str, key: &Value, statement: Phrase) -> Phrase {
+    Phrase::Json(json!({"set": {"op": "update", "elem": key, "set": format!("@{set}"), "stmt": [statement]}}))
+}
+
+/// `add @SET { KEY ct count over COUNT }`: matches beyond so many flows of the key.
+pub(super) fn flows_over(set: &str, key: &Value, count: u32) -> Phrase {
+    let statement = json!({"ct count": {"val": count, "inv": true}});
+    Phrase::Json(json!({"set": {"op": "add", "elem": key, "set": format!("@{set}"), "stmt": [statement]}}))
+}
+
+/// `add @SET { KEY timeout SECONDS }`
+pub(super) fn remember(set: &str, key: &Value, seconds: u64) -> Phrase {
+    let element = json!({"elem": {"val": key, "timeout": seconds}});
+    Phrase::Json(json!({"set": {"op": "add", "elem": element, "set": format!("@{set}")}}))
+}
+
+/// `counter`, without a name: for [`each`].
+pub(super) fn counting() -> Phrase {
+    Phrase::Json(json!({"counter": {"packets": 0, "bytes": 0}}))
 }
 
 /// `counter name "NAME"`
 pub(super) fn counter(name: &'static str) -> Phrase {
-    Statement::Counter(Counter::Named(name.into()))
+    Statement::Counter(Counter::Named(name.into())).into()
 }
 
 /// `masquerade`, with `fully-random` source ports if wanted.
 pub(super) fn masquerade(random_ports: bool) -> Phrase {
-    let flags = random_ports.then(|| HashSet::from([NATFlag::FullyRandom]));
-    Statement::Masquerade(flags.map(|flags| NAT { addr: None, family: None, port: None, flags: Some(flags) }))
+    let nat = random(random_ports).map(|flags| NAT { addr: None, family: None, port: None, flags: Some(flags) });
+    Statement::Masquerade(nat).into()
+}
+
+fn random(random_ports: bool) -> Option<HashSet<NATFlag>> {
+    random_ports.then(|| HashSet::from([NATFlag::FullyRandom]))
+}
+
+/// `snat ip to ADDRESS`, with `fully-random` source ports if wanted.
+pub(super) fn snat(address: Value, random_ports: bool) -> Phrase {
+    Statement::SNAT(Some(translation(address, random(random_ports)))).into()
+}
+
+/// `dnat ip to ADDRESS`
+pub(super) fn dnat(address: Value) -> Phrase {
+    Statement::DNAT(Some(translation(address, None))).into()
+}
+
+fn translation(address: Value, flags: Option<HashSet<NATFlag>>) -> NAT<'static> {
+    NAT { addr: Some(address), family: Some(NATFamily::IP), port: None, flags }
+}
+
+/// `KEY map @NAME`
+pub(super) fn map(key: Value, name: &str) -> Value {
+    let data = set(Cow::Owned(name.to_owned()));
+    Expression::Named(NamedExpression::Map(Box::new(Map { key, data })))
+}
+
+/// `jhash ip saddr mod N map { 0 : ADDRESS, … }`: each source has its own slot, always the same.
+pub(super) fn by_source(slots: &[Ipv4Addr]) -> Value {
+    let hash = JHash {
+        hash_mod: u32::try_from(slots.len()).unwrap_or(u32::MAX),
+        offset: None,
+        expr: Box::new(field("ip", "saddr")),
+        seed: None,
+    };
+    let slot = |(slot, address): (u32, &Ipv4Addr)| SetItem::Mapping(Expression::Number(slot), self::address(*address));
+    let data = Expression::Named(NamedExpression::Set((0..).zip(slots).map(slot).collect()));
+    Expression::Named(NamedExpression::Map(Box::new(Map {
+        key: Expression::Named(NamedExpression::JHash(hash)),
+        data,
+    })))
+}
+
+/// An address.
+pub(super) fn address(address: Ipv4Addr) -> Value {
+    Expression::String(Cow::Owned(address.to_string()))
 }
 
 /// `tcp option maxseg size set rt mtu`: never raises the value, and looks at the routes of both directions.
 pub(super) fn clamp_mss_to_route() -> Phrase {
     let key = NamedExpression::TcpOption(TcpOption { name: "maxseg".into(), field: Some("size".into()) });
     let value = NamedExpression::RT(RT { key: RTKey::MTU, family: None });
-    Statement::Mangle(Mangle { key: Expression::Named(key), value: Expression::Named(value) })
+    Statement::Mangle(Mangle { key: Expression::Named(key), value: Expression::Named(value) }).into()
 }
 
 /// `LEFT == RIGHT`; a set on the right means "in".
 pub(super) fn is(left: Value, right: Value) -> Phrase {
-    Statement::Match(Match { left, right, op: Operator::EQ })
+    matching(left, right, Operator::EQ)
 }
 
 /// `LEFT != RIGHT`; a set on the right means "not in".
 pub(super) fn is_not(left: Value, right: Value) -> Phrase {
-    Statement::Match(Match { left, right, op: Operator::NEQ })
+    matching(left, right, Operator::NEQ)
 }
 
-/// `KEY vmap { KEY : VERDICT, … }`
-pub(super) fn vmap(key: Value, entries: impl IntoIterator<Item = (Value, Phrase)>) -> Phrase {
-    let items = entries.into_iter().map(|(key, verdict)| SetItem::MappingStatement(key, verdict)).collect();
-    Statement::VerdictMap(VerdictMap { key, data: Expression::Named(NamedExpression::Set(items)) })
+/// `LEFT RIGHT` for bits and lists of bits: any of them.
+pub(super) fn has(left: Value, right: Value) -> Phrase {
+    matching(left, right, Operator::IN)
+}
+
+fn matching(left: Value, right: Value, op: Operator) -> Phrase {
+    Statement::Match(Match { left, right, op }).into()
+}
+
+/// `KEY vmap { KEY : goto CHAIN, … }`
+pub(super) fn vmap(key: Value, entries: impl IntoIterator<Item = (Value, Name)>) -> Phrase {
+    let items = entries.into_iter().map(|(key, chain)| SetItem::MappingStatement(key, go(chain))).collect();
+    Statement::VerdictMap(VerdictMap { key, data: Expression::Named(NamedExpression::Set(items)) }).into()
 }
 
 /// `iifname`
@@ -90,7 +224,21 @@ fn meta(key: MetaKey) -> Value {
 
 /// `ct state`
 pub(super) fn ct_state() -> Value {
-    Expression::Named(NamedExpression::CT(CT { key: "state".into(), family: None, dir: None }))
+    ct("state")
+}
+
+/// `ct status`
+pub(super) fn ct_status() -> Value {
+    ct("status")
+}
+
+fn ct(key: &'static str) -> Value {
+    Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir: None }))
+}
+
+/// `meta l4proto`
+pub(super) fn l4proto() -> Value {
+    meta(MetaKey::L4proto)
 }
 
 /// `PROTOCOL FIELD`: `ip saddr`, `tcp dport`, `icmp type` …
@@ -120,8 +268,8 @@ pub(super) fn anonymous_set(items: impl IntoIterator<Item = Value>) -> Value {
 }
 
 /// `@NAME`
-pub(super) fn set(name: &'static str) -> Value {
-    Expression::String(Cow::Owned(format!("@{name}")))
+pub(super) fn set(name: impl Into<Name>) -> Value {
+    Expression::String(Cow::Owned(format!("@{}", name.into())))
 }
 
 /// A word of nft's: a state, a type, a flag.
@@ -147,16 +295,4 @@ pub(super) fn prefix(network: ipnet::IpNet) -> Value {
     }
     let prefix = Prefix { addr: Box::new(address), len: network.prefix_len().into() };
     Expression::Named(NamedExpression::Prefix(prefix))
-}
-
-/// The ranges as elements of an interval set: it takes no overlapping ones.
-pub(super) fn ranges(networks: impl IntoIterator<Item = Ipv4Net>) -> Vec<Value> {
-    let networks: Vec<Ipv4Net> = networks.into_iter().collect();
-    Ipv4Net::aggregate(&networks).into_iter().map(|network| prefix(network.into())).collect()
-}
-
-/// The same for IPv6.
-pub(super) fn ranges6(networks: impl IntoIterator<Item = Ipv6Net>) -> Vec<Value> {
-    let networks: Vec<Ipv6Net> = networks.into_iter().collect();
-    Ipv6Net::aggregate(&networks).into_iter().map(|network| prefix(network.into())).collect()
 }

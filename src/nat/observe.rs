@@ -1,13 +1,16 @@
-//! Our table as nft lists it, less what changes by itself (handles, counters' values).
+//! Our table as nft lists it, less what changes by itself (handles, counters' values, what the rules themselves remember).
 //!
 //! The listing is kept as plain JSON values: nft rewrites what it is given, differently from version to version, so drift is
 //! judged in its own words, by comparing two listings, never by reading rules back into types.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::apply::{Error, Nft};
 use super::model::TABLE;
+use super::skeleton;
 
 /// The table's objects in nft's words and order. Equal listings are equal tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +42,24 @@ pub(super) fn normalised(output: &str) -> Result<Listing, Error> {
     objects.retain(|object| object.get("metainfo").is_none());
     for object in &mut objects {
         settle(object);
+        condense(object);
     }
     Ok(Listing(objects))
+}
+
+/// Leaves of a set's elements how many they are and what they come to, so that ten thousand take no memory between two looks.
+/// A meter's are left away: packets make them.
+fn condense(object: &mut Value) {
+    for kind in ["set", "map"] {
+        let Some(Value::Object(set)) = object.get_mut(kind) else { continue };
+        let is_meter = set.get("name").and_then(Value::as_str).is_some_and(|name| skeleton::declares("set", name));
+        let Some(Value::Array(elements)) = set.remove("elem") else { continue };
+        if !is_meter && !elements.is_empty() {
+            let mut hasher = DefaultHasher::new();
+            elements.iter().for_each(|element| element.to_string().hash(&mut hasher));
+            set.insert("elem".to_owned(), json!({"count": elements.len(), "digest": hasher.finish()}));
+        }
+    }
 }
 
 /// Removes handles and the values of counters, and sorts the elements of sets, whose order nft does not promise.

@@ -9,6 +9,7 @@ mod input;
 mod kernel_wireguard;
 mod lifecycle;
 mod routes;
+mod table;
 mod tunnel;
 mod tunnel_alone;
 mod way_in;
@@ -33,6 +34,7 @@ fn main() {
         lifecycle::trials(),
         bad_input::trials(),
         routes::trials(),
+        table::trials(),
         tunnel::trials(),
         way_in::trials(),
         wg_tool::trials(),

@@ -1,0 +1,124 @@
+//! What is wrong with a packet before anything is known of its flow: sources that its interface cannot have, and those that
+//! are not heard at all. It stands before connection tracking, so junk costs no entry there.
+
+use ipnet::Ipv4Net;
+use nftables::types::{NfChainPolicy, NfHook};
+
+use super::super::element::{Element, of_both, ranges};
+use super::super::model::{Chain, Set, fields};
+use super::super::nft::{
+    Phrase, Value, accept, address, anonymous_set, field, goto, iifname, interface, is, is_not, number, prefix, set,
+    text,
+};
+use super::drops::{Reason, drop_as};
+use super::{RAW, filter};
+use crate::config::Config;
+use crate::net::{HETZNER_PUBLIC_GATEWAY, METADATA_ADDRESS};
+use crate::site::{PublicLink, Site};
+use crate::wireguard::model::{Tunnel, v4, v6};
+
+/// Ranges that nobody has on the internet (RFC 6890 and its registry): "this network", private (RFC 1918), carriers' NAT (RFC
+/// 6598), loopback, link-local (the bastion's own metadata service is there), IETF protocol assignments, benchmarks (RFC
+/// 2544), multicast and reserved. The three documentation ranges are not among them: nothing is scanned there, and labs
+/// build their internets of them.
+const UNROUTABLE: [([u8; 4], u8); 11] = [
+    ([0, 0, 0, 0], 8),
+    ([10, 0, 0, 0], 8),
+    ([100, 64, 0, 0], 10),
+    ([127, 0, 0, 0], 8),
+    ([169, 254, 0, 0], 16),
+    ([172, 16, 0, 0], 12),
+    ([192, 0, 0, 0], 24),
+    ([192, 168, 0, 0], 16),
+    ([198, 18, 0, 0], 15),
+    ([224, 0, 0, 0], 4),
+    ([240, 0, 0, 0], 4),
+];
+
+/// [`UNROUTABLE`], without those that the public link itself is in: behind another gateway they are the internet.
+pub(super) fn unroutable(public: Option<&PublicLink>) -> impl Iterator<Item = Ipv4Net> {
+    let ranges = UNROUTABLE.map(|(address, length)| Ipv4Net::new_assert(address.into(), length));
+    ranges.into_iter().filter(move |range| {
+        !public.is_some_and(|public| public.addresses.iter().any(|address| range.contains(address)))
+    })
+}
+
+pub(super) fn sets(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Set> {
+    let inside = site.private.iter().map(|link| link.network);
+    let in_tunnel = tunnel.map(|tunnel| v4(tunnel.networks.iter().copied())).unwrap_or_default();
+    let unexpected = unroutable(site.public.as_ref()).chain(inside).chain(in_tunnel);
+    let mut sets = vec![Set::ranges("not_from_outside", &[fields::V4], ranges(unexpected))];
+    let (blocked4, blocked6) = of_both(&config.firewall.blocklist);
+    let blocked: [(_, &'static [&'static str], Vec<Element>); 2] =
+        [("blocked4", &[fields::V4], blocked4), ("blocked6", &[fields::V6], blocked6)];
+    sets.extend(
+        blocked
+            .into_iter()
+            .filter(|(.., elements)| !elements.is_empty())
+            .map(|(name, key, elements)| Set::ranges(name, key, elements)),
+    );
+    sets
+}
+
+pub(super) fn chains(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Chain> {
+    let mut rules = Vec::new();
+    let from = |name| is(iifname(), interface(name));
+    if let Some(public) = &site.public {
+        let outside = || from(&public.interface);
+        rules.push(vec![outside(), is(field("ip", "saddr"), set("not_from_outside")), goto("unexpected")]);
+        let (blocked4, blocked6) = of_both(&config.firewall.blocklist);
+        for (protocol, name, elements) in [("ip", "blocked4", blocked4), ("ip6", "blocked6", blocked6)] {
+            if !elements.is_empty() {
+                rules.push(vec![outside(), is(field(protocol, "saddr"), set(name)), drop_as(Reason::Blocked)]);
+            }
+        }
+    }
+    for link in &site.private {
+        let foreign = is_not(field("ip", "saddr"), prefix(link.network.into()));
+        rules.push(vec![from(&link.interface), foreign, goto("unexpected")]);
+    }
+    rules.extend(tunnel.into_iter().flat_map(of_tunnel));
+    vec![
+        unexpected(),
+        Chain { name: "early".into(), base: Some(filter(NfHook::Prerouting, RAW, NfChainPolicy::Accept)), rules },
+    ]
+}
+
+/// A source belongs to the tunnel or to the rest of the world.
+fn of_tunnel(tunnel: &Tunnel) -> Vec<Vec<Phrase>> {
+    let inside = || is(iifname(), interface(&tunnel.interface));
+    let outside = || is_not(iifname(), interface(&tunnel.interface));
+    let spoofed = |place: Phrase, source: Phrase| vec![place, source, drop_as(Reason::Spoofed)];
+    let mut rules = vec![
+        spoofed(inside(), is_not(field("ip", "saddr"), set("tunnel_sources4"))),
+        spoofed(inside(), is_not(field("ip6", "saddr"), set("tunnel_sources6"))),
+    ];
+    // Not the sites: the peer's own public address may well lie in one. IPv4 from outside and from private links is looked at
+    // above; this is for interfaces that are nobody's.
+    if !v4(tunnel.networks.iter().copied()).is_empty() {
+        rules.push(spoofed(outside(), is(field("ip", "saddr"), set("tunnel_networks4"))));
+    }
+    if !v6(tunnel.networks.iter().copied()).is_empty() {
+        rules.push(spoofed(outside(), is(field("ip6", "saddr"), set("tunnel_networks6"))));
+    }
+    rules
+}
+
+/// A source that its link should not have: some pass for a reason, most are dropped.
+fn unexpected() -> Chain {
+    let from_cloud: [Value; 2] = [address(HETZNER_PUBLIC_GATEWAY), address(METADATA_ADDRESS)];
+    // Routers between here and anywhere may answer from addresses of their carrier's own; whether an error is about a flow
+    // of ours, connection tracking knows.
+    let errors = ["destination-unreachable", "time-exceeded", "parameter-problem"].map(text);
+    Chain::regular(
+        "unexpected",
+        vec![
+            // Answers to our own DHCP requests come before there are addresses, and Hetzner's server is in a private range.
+            vec![is(field("udp", "sport"), number(67)), is(field("udp", "dport"), number(68)), accept()],
+            vec![is(field("ip", "saddr"), anonymous_set(from_cloud)), accept()],
+            vec![is(field("ip", "saddr"), set("private_networks")), drop_as(Reason::Spoofed)],
+            vec![is(field("icmp", "type"), anonymous_set(errors)), accept()],
+            vec![drop_as(Reason::Bogon)],
+        ],
+    )
+}

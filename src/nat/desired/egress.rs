@@ -1,0 +1,126 @@
+//! From private networks to the internet.
+
+use ipnet::Ipv4Net;
+
+use super::super::element::ranges;
+use super::super::model::{Chain, Name, Set, fields};
+use super::super::nft::{
+    Phrase, accept, and, counter, each, field, flags, flows_over, goto, is, is_not, limit_over, number, prefix, reset,
+    set, text,
+};
+use super::access::List;
+use super::drops::{Reason, drop_as};
+use super::early::unroutable;
+use super::{EGRESS_FLOWS, RESET_FLOWS};
+use crate::config::{Config, EgressLists};
+use crate::net::METADATA_NETWORK;
+use crate::site::{PrivateLink, PublicLink, Site};
+
+/// SMTP (RFC 5321).
+const SMTP: u16 = 25;
+
+/// The chain for flows of one private link.
+pub(super) fn chain_of(config: &Config, link: &PrivateLink) -> Name {
+    match config.networks.iter().find(|policy| policy.range == link.network) {
+        Some(policy) => format!("egress_{}", named(policy.range)).into(),
+        None => "egress".into(),
+    }
+}
+
+/// A network as a part of a name: `10_2_0_0_16`.
+fn named(network: Ipv4Net) -> String {
+    network.to_string().replace(['.', '/'], "_")
+}
+
+/// The lists that hold for some link here, each with the ending of its names.
+fn lists<'a>(config: &'a Config, site: &Site) -> Vec<(String, &'a EgressLists)> {
+    let served = |range: Ipv4Net| site.private.iter().any(|link| link.network == range);
+    let own = config.networks.iter().filter(|policy| served(policy.range));
+    let own: Vec<_> = own.map(|policy| (format!("_{}", named(policy.range)), &policy.lists)).collect();
+    let shared = site.private.iter().any(|link| config.networks.iter().all(|policy| policy.range != link.network));
+    // Peers of the tunnel have the shared lists too.
+    let shared = shared || config.wireguard.is_some() || own.is_empty();
+    shared.then(|| (String::new(), &config.egress.lists)).into_iter().chain(own).collect()
+}
+
+fn allow(ending: &str, lists: &EgressLists) -> Option<List> {
+    lists.allow.as_ref().map(|lines| List::of_destinations(format!("allow{ending}"), lines))
+}
+
+fn deny(ending: &str, lists: &EgressLists) -> List {
+    List::of_destinations(format!("deny{ending}"), &lists.deny)
+}
+
+pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
+    let mut sets = Vec::new();
+    if config.egress.guard {
+        sets.push(Set::ranges("unroutable", &[fields::V4], ranges(unroutable(site.public.as_ref()))));
+    }
+    for (ending, lists) in lists(config, site) {
+        sets.extend(deny(&ending, lists).sets());
+        sets.extend(allow(&ending, lists).into_iter().flat_map(List::sets));
+    }
+    sets
+}
+
+pub(super) fn chains(config: &Config, site: &Site) -> Vec<Chain> {
+    let mut chains = vec![unknown_flow(), let_out(config)];
+    for (ending, lists) in lists(config, site) {
+        let mut rules = vec![unknown_flows(), guard(config)];
+        rules.extend(deny(&ending, lists).rules(|| vec![drop_as(Reason::Egress)]));
+        if !lists.smtp {
+            rules.push(vec![is(field("tcp", "dport"), number(SMTP)), drop_as(Reason::Egress)]);
+        }
+        match allow(&ending, lists) {
+            None => rules.push(vec![goto("let_out")]),
+            Some(list) => {
+                rules.extend(list.rules(|| vec![goto("let_out")]));
+                rules.push(vec![drop_as(Reason::Egress)]);
+            }
+        }
+        chains.push(Chain::regular(format!("egress{ending}"), rules));
+    }
+    chains
+}
+
+/// What nobody has on the internet stays here, and at least the bastion's own metadata service, with its user-data.
+fn guard(config: &Config) -> Vec<Phrase> {
+    let range = if config.egress.guard { set("unroutable") } else { prefix(METADATA_NETWORK.into()) };
+    vec![is(field("ip", "daddr"), range), drop_as(Reason::Unroutable)]
+}
+
+/// A TCP packet that neither belongs to a flow nor opens one: the flow died here, over a reboot or by its time-out.
+pub(super) fn unknown_flows() -> Vec<Phrase> {
+    let flags = and(field("tcp", "flags"), flags(["fin", "syn", "rst", "ack"]));
+    vec![is_not(flags, text("syn")), goto("unknown_flow")]
+}
+
+/// Whoever sent it is told, so that applications fail at once instead of waiting for minutes (as AWS's and Azure's gateways
+/// do). Packets that connection tracking calls invalid are not answered: they may be about a flow that lives.
+fn unknown_flow() -> Chain {
+    Chain::regular("unknown_flow", vec![vec![counter(RESET_FLOWS), reset()]])
+}
+
+/// The last look at a flow that may go: whether its source has not too many.
+fn let_out(config: &Config) -> Chain {
+    let source = || field("ip", "saddr");
+    let mut rules = Vec::new();
+    if let Some(rate) = config.egress.new_flows_per_second {
+        let limit = limit_over(rate, "second", rate.saturating_mul(2));
+        rules.push(vec![each("new_flows", &source(), limit), drop_as(Reason::NewFlows)]);
+    }
+    if let Some(count) = config.egress.max_flows {
+        rules.push(vec![flows_over("flows", &source(), count), drop_as(Reason::Flows)]);
+    }
+    rules.push(vec![counter(EGRESS_FLOWS), accept()]);
+    Chain::regular("let_out", rules)
+}
+
+/// The public link's side of [`chain_of`]: which way leads where.
+pub(super) fn ways<'a>(
+    config: &'a Config,
+    site: &'a Site,
+    public: &'a PublicLink,
+) -> impl Iterator<Item = super::Way> + 'a {
+    site.private.iter().map(move |link| (link.interface.clone(), public.interface.clone(), chain_of(config, link)))
+}

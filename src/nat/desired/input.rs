@@ -1,0 +1,201 @@
+//! What reaches the bastion itself.
+
+use std::collections::BTreeSet;
+
+use ipnet::{IpNet, Ipv6Net};
+use nftables::types::{NfChainPolicy, NfHook};
+
+use super::super::element::{Atom, Element, of_both};
+use super::super::model::{Chain, Set, fields};
+use super::super::nft::{
+    Phrase, Value, accept, and, anonymous_set, concat, each, field, goto, iifname, interface, is, l4proto, limit_over,
+    number, prefix, remember, set, text,
+};
+use super::drops::{Reason, drop_as};
+use super::published::syns;
+use super::{FILTER, filter, known_flows};
+use crate::config::{Config, Ports};
+use crate::site::Site;
+use crate::wireguard::model::Tunnel;
+
+/// One customer's share of IPv6 (RFC 6177): an attacker has all of it.
+const PREFIX_OF_ONE: &str = "ffff:ffff:ffff:ffff::";
+
+/// The source of a packet, as limits tell sources apart.
+struct Source {
+    protocol: &'static str,
+    ending: &'static str,
+    key: Value,
+}
+
+fn sources() -> [Source; 2] {
+    let v6 = and(field("ip6", "saddr"), text(PREFIX_OF_ONE));
+    [
+        Source { protocol: "ip", ending: "4", key: field("ip", "saddr") },
+        Source { protocol: "ip6", ending: "6", key: v6 },
+    ]
+}
+
+pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
+    let (ssh_from4, ssh_from6) = of_both(&config.firewall.ssh_from);
+    let ports = ssh_ports(config, site).into_iter().map(|port| Element::of([Atom::port(port)]));
+    let mut sets = vec![
+        Set::ranges("ssh_from4", &[fields::V4], ssh_from4),
+        Set::ranges("ssh_from6", &[fields::V6], ssh_from6),
+        Set::ranges("ssh_ports", &[fields::PORT], ports.collect()),
+    ];
+    if !config.firewall.services.is_empty() {
+        sets.extend(services(config));
+    }
+    sets
+}
+
+/// The configured ports, or those that sshd names and 22.
+fn ssh_ports(config: &Config, site: &Site) -> BTreeSet<u16> {
+    match &config.firewall.ssh_ports {
+        Some(ports) => ports.clone(),
+        None => site.sshd_ports.iter().copied().chain([22]).collect(),
+    }
+}
+
+fn services(config: &Config) -> [Set; 2] {
+    let everybody: [IpNet; 2] = [ipnet::Ipv4Net::default().into(), Ipv6Net::default().into()];
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for service in &config.firewall.services {
+        let (from4, from6) = of_both(if service.from.is_empty() { &everybody } else { &service.from });
+        for transport in service.transports.each() {
+            for ports in merged(&service.ports) {
+                let entry = |source: Element| {
+                    let key = [Atom::ports(ports)].into_iter().chain(source.key).chain([Atom::transport(*transport)]);
+                    Element { key: key.collect(), data: Vec::new() }
+                };
+                v4.extend(from4.iter().cloned().map(entry));
+                v6.extend(from6.iter().cloned().map(entry));
+            }
+        }
+    }
+    use fields::{PORT, PROTOCOL, V4, V6};
+    [Set::ranges("services4", &[PORT, V4, PROTOCOL], v4), Set::ranges("services6", &[PORT, V6, PROTOCOL], v6)]
+}
+
+/// The ports without overlaps.
+fn merged(ports: &[Ports]) -> Vec<Ports> {
+    let mut sorted = ports.to_vec();
+    sorted.sort();
+    let mut merged: Vec<Ports> = Vec::new();
+    for ports in sorted {
+        match merged.last_mut() {
+            Some(last) if ports.first <= last.last.saturating_add(1) => last.last = last.last.max(ports.last),
+            _ => merged.push(ports),
+        }
+    }
+    merged
+}
+
+pub(super) fn chains(config: &Config, tunnel: Option<&Tunnel>) -> Vec<Chain> {
+    let mut chains = vec![ssh(config)];
+    if !config.firewall.services.is_empty() {
+        chains.push(service(config));
+    }
+    chains.push(input(config, tunnel));
+    chains
+}
+
+/// A new SSH connection from where one may come: not from those who tried too often. Connections that stand are not touched.
+fn ssh(config: &Config) -> Chain {
+    let mut rules = Vec::new();
+    if let Some(attempts) = config.firewall.ssh_attempts {
+        for Source { ending, key, .. } in sources() {
+            rules.push(vec![is(key, set(format!("banned{ending}"))), drop_as(Reason::Banned)]);
+        }
+        for Source { ending, key, .. } in sources() {
+            let limit = limit_over(attempts, "minute", attempts.saturating_mul(2));
+            rules.push(vec![
+                each(&format!("ssh_tries{ending}"), &key, limit),
+                remember(&format!("banned{ending}"), &key, config.firewall.ssh_ban.as_secs().max(1)),
+                drop_as(Reason::Banned),
+            ]);
+        }
+    }
+    rules.push(vec![accept()]);
+    Chain::regular("ssh_logins", rules)
+}
+
+/// A new flow to a service of the bastion.
+fn service(config: &Config) -> Chain {
+    let mut rules = Vec::new();
+    if let Some(rate) = config.firewall.syns_per_second {
+        rules.extend(sources().map(|Source { ending, key, .. }| syns(rate, &format!("syns{ending}"), &key)));
+    }
+    rules.push(vec![accept()]);
+    Chain::regular("service", rules)
+}
+
+fn input(config: &Config, tunnel: Option<&Tunnel>) -> Chain {
+    let errors = ["destination-unreachable", "time-exceeded", "parameter-problem"];
+    // RFC 4890 section 4.4.1: what a host must take to work at all.
+    let errors6 = [
+        "destination-unreachable",
+        "packet-too-big",
+        "time-exceeded",
+        "parameter-problem",
+        "mld-listener-query",
+        "nd-router-advert",
+        "nd-neighbor-solicit",
+        "nd-neighbor-advert",
+    ];
+    let mut rules = vec![];
+    rules.extend(known_flows());
+    rules.extend([
+        vec![is(iifname(), text("lo")), accept()],
+        // Answers to our own DHCP requests come from addresses that no flow knows.
+        vec![
+            is(super::super::nft::nfproto(), text("ipv4")),
+            is(field("udp", "sport"), number(67)),
+            is(field("udp", "dport"), number(68)),
+            accept(),
+        ],
+    ]);
+    rules.extend(tunnel.map(|tunnel| super::tunnel::logins(tunnel)));
+    if !config.firewall.ssh_only_by_tunnel {
+        let to_ssh = || is(field("tcp", "dport"), set("ssh_ports"));
+        rules.push(vec![is(field("ip", "saddr"), set("ssh_from4")), to_ssh(), goto("ssh_logins")]);
+        rules.push(vec![is(field("ip6", "saddr"), set("ssh_from6")), to_ssh(), goto("ssh_logins")]);
+    }
+    rules.push(vec![is(field("icmp", "type"), anonymous_set(errors.map(text))), accept()]);
+    rules.push(vec![is(field("icmpv6", "type"), anonymous_set(errors6.map(text))), accept()]);
+    rules.extend(["icmp", "icmpv6"].into_iter().flat_map(|protocol| pings(config, protocol)));
+    rules.push(vec![
+        is(field("ip6", "saddr"), prefix(link_local_v6())),
+        is(field("udp", "sport"), number(547)),
+        is(field("udp", "dport"), number(546)),
+        accept(),
+    ]);
+    if let Some(port) = config.firewall.wireguard_port {
+        rules.push(vec![is(field("udp", "dport"), number(port)), accept()]);
+    }
+    if !config.firewall.services.is_empty() {
+        for Source { protocol, ending, .. } in sources() {
+            let key = concat([field("th", "dport"), field(protocol, "saddr"), l4proto()]);
+            rules.push(vec![is(key, set(format!("services{ending}"))), goto("service")]);
+        }
+    }
+    rules.push(vec![drop_as(Reason::Input)]);
+    Chain { name: "input".into(), base: Some(filter(NfHook::Input, FILTER, NfChainPolicy::Drop)), rules }
+}
+
+/// Pings are answered, so many a second.
+fn pings(config: &Config, protocol: &'static str) -> Vec<Vec<Phrase>> {
+    let ping = || is(field(protocol, "type"), text("echo-request"));
+    let over = |rate: u32| vec![ping(), limit_over(rate, "second", rate.saturating_mul(2)), drop_as(Reason::Pings)];
+    config.firewall.pings_per_second.map(over).into_iter().chain([vec![ping(), accept()]]).collect()
+}
+
+fn link_local_v6() -> IpNet {
+    Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10).into()
+}
+
+/// A rule for what comes by `name`.
+pub(super) fn by(name: &crate::net::InterfaceName) -> Phrase {
+    is(iifname(), interface(name))
+}

@@ -1,0 +1,198 @@
+//! What leads from public addresses to private hosts, and from one private network to another.
+//!
+//! Who may use a forward is decided where it is translated, before it is: what no map holds is not translated, and what was not
+//! translated is not let in. So one rule in `forward` suffices, whatever the number of forwards.
+
+use std::net::Ipv4Addr;
+
+use nftables::types::NfHook;
+
+use super::super::boxes::Span;
+use super::super::element::{Atom, Element};
+use super::super::model::{Chain, Set};
+use super::super::nft::{
+    Phrase, Value, accept, anonymous_set, concat, counter, ct_status, dnat, each, field, has, iifname, interface, is,
+    l4proto, limit_over, map, masquerade, oifname, snat, text,
+};
+use super::access::List;
+use super::drops::{Reason, drop_as};
+use super::egress::unknown_flows;
+use super::{PUBLISHED_FLOWS, TENANT_FLOWS, Way, is_syn, nat};
+use crate::config::{Acl, Config, Forward, Ports, StaticNat};
+use crate::site::{PublicLink, Site};
+
+/// nft's `dstnat`.
+const DSTNAT: i32 = -100;
+
+/// Whether anything leads from outside to private hosts.
+pub(super) fn any(config: &Config) -> bool {
+    !config.nat.forwards.is_empty() || !config.nat.statics.is_empty()
+}
+
+/// The forwards that lead to a host of a network that is served.
+fn forwards<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a Forward> {
+    config.nat.forwards.iter().filter(|forward| site.private.iter().any(|link| link.network.contains(&forward.to)))
+}
+
+fn statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
+    config.nat.statics.iter().filter(|entry| site.private.iter().any(|link| link.network.contains(&entry.private)))
+}
+
+/// The public addresses of a forward.
+fn addresses<'a>(forward: &'a Forward, public: &'a PublicLink) -> &'a [Ipv4Addr] {
+    if forward.public.is_empty() { &public.addresses } else { &forward.public }
+}
+
+pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
+    let mut sets = vec![];
+    let (mut exact, mut from, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
+    for forward in site.public.iter().flat_map(|public| forwards(config, site).map(move |forward| (forward, public))) {
+        elements(forward.0, addresses(forward.0, forward.1), &mut exact, &mut from, &mut ranges);
+    }
+    sets.push(Set::map("forwards", exact));
+    sets.push(Set::map("forwards_from", from));
+    sets.push(Set::map("forward_ranges", ranges));
+    let pair = |entry: &StaticNat| (Atom::address(entry.public), Atom::address(entry.private));
+    let pairs: Vec<_> = statics(config, site).map(pair).collect();
+    sets.push(Set::map("static_in", pairs.iter().cloned().map(|(out, into)| Element::leads([out], [into])).collect()));
+    sets.push(Set::map("static_out", pairs.into_iter().map(|(out, into)| Element::leads([into], [out])).collect()));
+    sets.extend(open(config, site).sets());
+    sets.extend(tenants(config).sets());
+    sets
+}
+
+fn elements(
+    forward: &Forward,
+    public: &[Ipv4Addr],
+    exact: &mut Vec<Element>,
+    from: &mut Vec<Element>,
+    ranges: &mut Vec<Element>,
+) {
+    let Ports { first, last } = forward.ports;
+    let target = || [Atom::address(forward.to), Atom::port(forward.to_port.unwrap_or(first))];
+    let anybody = [ipnet::Ipv4Net::default()];
+    let sources = if forward.from.is_empty() { anybody.to_vec() } else { ipnet::Ipv4Net::aggregate(&forward.from) };
+    for address in public.iter().copied().map(Atom::address) {
+        for transport in forward.transports.each().iter().copied().map(Atom::transport) {
+            if forward.ports.is_single() && forward.from.is_empty() {
+                let key = [address.clone(), transport, Atom::port(first)];
+                exact.push(Element::leads(key, target()));
+                continue;
+            }
+            for source in &sources {
+                let key =
+                    [Atom::Ports(first, last), address.clone(), Atom::addresses(Span::of(*source)), transport.clone()];
+                if forward.ports.is_single() {
+                    from.push(Element::leads(key, target()));
+                } else {
+                    ranges.push(Element::leads(key, [Atom::address(forward.to)]));
+                }
+            }
+        }
+    }
+}
+
+/// What may come in to hosts with a public address of their own.
+fn open(config: &Config, site: &Site) -> List {
+    let at = |entry: &StaticNat, line: &Acl| Acl { to: vec![entry.public.into()], ..line.clone() };
+    let lines: Vec<Acl> =
+        statics(config, site).flat_map(|entry| entry.open.iter().map(move |line| at(entry, line))).collect();
+    List::of_pairs("static_open", &lines)
+}
+
+fn tenants(config: &Config) -> List {
+    List::of_pairs("tenants", &config.tenants)
+}
+
+/// Where a packet's destination is changed: the first one of a flow, whichever interface it comes by, so that private hosts
+/// and peers reach a forward by its public address as well.
+pub(super) fn prerouting(config: &Config, site: &Site) -> Option<Chain> {
+    let mut rules = Vec::new();
+    let destination = || field("ip", "daddr");
+    let port = || field("th", "dport");
+    let by_source = || concat([port(), destination(), field("ip", "saddr"), l4proto()]);
+    // nft wants to hear of the transport protocol before it puts a port into a translation.
+    let transport = || is(l4proto(), anonymous_set(["tcp", "udp"].map(text)));
+    let (mut exact, mut restricted, mut ranges) = (false, false, false);
+    for forward in forwards(config, site) {
+        match (forward.ports.is_single(), forward.from.is_empty()) {
+            (true, true) => exact = true,
+            (true, false) => restricted = true,
+            (false, _) => ranges = true,
+        }
+    }
+    if exact {
+        rules.push(vec![dnat(map(concat([destination(), l4proto(), port()]), "forwards"))]);
+    }
+    if restricted {
+        rules.push(vec![transport(), dnat(map(by_source(), "forwards_from"))]);
+    }
+    if ranges {
+        rules.push(vec![transport(), dnat(map(by_source(), "forward_ranges"))]);
+    }
+    rules.extend(open(config, site).rules(|| vec![dnat(map(destination(), "static_in"))]));
+    (!rules.is_empty()).then(|| Chain { name: "prerouting".into(), base: Some(nat(NfHook::Prerouting, DSTNAT)), rules })
+}
+
+/// What was translated on its way in.
+fn translated() -> Phrase {
+    has(ct_status(), text("dnat"))
+}
+
+/// The ways to private hosts: from outside, and from one private network to itself and to others.
+pub(super) fn ways(config: &Config, site: &Site, public: &PublicLink) -> Vec<Way> {
+    let mut ways: Vec<Way> = Vec::new();
+    for to in &site.private {
+        if any(config) {
+            ways.push((public.interface.clone(), to.interface.clone(), "published".into()));
+        }
+        for from in &site.private {
+            let is_way = if from.interface == to.interface { any(config) } else { site.private.len() > 1 };
+            if is_way {
+                ways.push((from.interface.clone(), to.interface.clone(), "lateral".into()));
+            }
+        }
+    }
+    ways
+}
+
+pub(super) fn chains(config: &Config, site: &Site) -> Vec<Chain> {
+    let mut chains = Vec::new();
+    let let_in = || vec![translated(), counter(PUBLISHED_FLOWS), accept()];
+    if any(config) {
+        let mut rules = Vec::new();
+        rules.extend(config.firewall.syns_per_second.map(|rate| syns(rate, "syns4", &field("ip", "saddr"))));
+        rules.extend([let_in(), vec![drop_as(Reason::Forward)]]);
+        chains.push(Chain::regular("published", rules));
+    }
+    if any(config) || site.private.len() > 1 {
+        let mut rules = vec![];
+        rules.extend(any(config).then(let_in));
+        rules.extend(tenants(config).rules(|| vec![counter(TENANT_FLOWS), accept()]));
+        rules.push(unknown_flows());
+        rules.push(vec![drop_as(Reason::Tenant)]);
+        chains.push(Chain::regular("lateral", rules));
+    }
+    chains
+}
+
+/// New TCP connections of one source beyond the limit are dropped.
+pub(super) fn syns(rate: u32, meter: &str, source: &Value) -> Vec<Phrase> {
+    let limit = limit_over(rate, "second", rate.saturating_mul(2));
+    vec![is_syn(), each(meter, source, limit), drop_as(Reason::Syns)]
+}
+
+/// Answers to a private host that used the public address of another one must come back here: the two would talk directly.
+pub(super) fn hairpin(config: &Config, site: &Site) -> Option<Vec<Phrase>> {
+    let links = || anonymous_set(site.private.iter().map(|link| interface(&link.interface)));
+    let inside = || [is(iifname(), links()), is(oifname(), links())];
+    let wanted = any(config) && !site.private.is_empty();
+    wanted.then(|| inside().into_iter().chain([translated(), masquerade(false)]).collect())
+}
+
+/// Hosts with a public address of their own go out under it.
+pub(super) fn outgoing(config: &Config, site: &Site, public: &PublicLink) -> Option<Vec<Phrase>> {
+    let out = is(oifname(), interface(&public.interface));
+    let to = map(field("ip", "saddr"), "static_out");
+    statics(config, site).next().map(|_| vec![out, snat(to, false)])
+}

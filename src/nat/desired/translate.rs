@@ -1,0 +1,70 @@
+//! The addresses under which private hosts and peers are seen on the internet.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use nftables::types::NfHook;
+
+use super::super::model::Chain;
+use super::super::nft::{Phrase, address, by_source, field, interface, is, masquerade, oifname, prefix, set, snat};
+use super::{nat, published, tunnel};
+use crate::config::Config;
+use crate::site::{PublicLink, Site};
+use crate::wireguard::model::Tunnel;
+
+/// nft's `srcnat`.
+const SRCNAT: i32 = 100;
+
+pub(super) fn postrouting(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
+    let random_ports = config.nat.random_ports;
+    let mut rules = Vec::new();
+    if let Some(public) = &site.public {
+        rules.extend(published::outgoing(config, site, public));
+        let out = |from: Phrase, pool: &[Ipv4Addr]| {
+            vec![is(oifname(), interface(&public.interface)), from, translation(pool, random_ports)]
+        };
+        let source = |network: Ipv4Net| is(field("ip", "saddr"), prefix(network.into()));
+        let shared = slots(&config.nat.egress_addresses, config, public);
+        for link in &site.private {
+            let policy = config.networks.iter().find(|policy| policy.range == link.network);
+            if let Some(addresses) = policy.and_then(|policy| policy.egress_addresses.as_ref()) {
+                rules.push(out(source(link.network), &slots(addresses, config, public)));
+            }
+        }
+        match site.private.as_slice() {
+            [] => {}
+            // One comparison instead of a look-up.
+            [link] => rules.push(out(source(link.network), &shared)),
+            _ => rules.push(out(is(field("ip", "saddr"), set("private_networks")), &shared)),
+        }
+        if tunnel.is_some_and(|tunnel| tunnel.full_tunnel) {
+            rules.push(out(is(field("ip", "saddr"), set("tunnel_sources4")), &shared));
+        }
+    }
+    rules.extend(published::hairpin(config, site));
+    rules.extend(tunnel.and_then(|tunnel| tunnel::masqueraded(tunnel, random_ports)));
+    Chain { name: "postrouting".into(), base: Some(nat(NfHook::Postrouting, SRCNAT)), rules }
+}
+
+fn translation(pool: &[Ipv4Addr], random_ports: bool) -> Phrase {
+    match pool {
+        [] => masquerade(random_ports),
+        [single] => snat(address(*single), random_ports),
+        several => snat(by_source(several), random_ports),
+    }
+}
+
+/// The addresses that sources are spread over, a slot each. Only those that this server has: an answer to another never comes
+/// here. A slot whose address is drained, or missing, is filled by the others in turn, so that the sources of the other
+/// slots keep the address they have. Empty: none of them is here.
+pub(super) fn slots(addresses: &[Ipv4Addr], config: &Config, public: &PublicLink) -> Vec<Ipv4Addr> {
+    let good = |address: &Ipv4Addr| public.addresses.contains(address) && !config.nat.drain.contains(address);
+    let stand_ins: Vec<Ipv4Addr> = addresses.iter().copied().filter(good).collect();
+    let mut in_turn = stand_ins.iter().copied().cycle();
+    let mut slots: Vec<Ipv4Addr> =
+        addresses.iter().filter_map(|address| if good(address) { Some(*address) } else { in_turn.next() }).collect();
+    if slots.iter().all(|slot| Some(slot) == slots.first()) {
+        slots.truncate(1);
+    }
+    slots
+}

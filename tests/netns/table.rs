@@ -1,0 +1,118 @@
+//! The table as nft itself lists it: golden files, and the document's listing.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use bastiond::config::{Config, Environment, parse};
+use bastiond::nat::Nat;
+use bastiond::report::Outcome;
+use bastiond::site::{PrivateLink, PublicLink, Site};
+use bastiond::wireguard::model::{WaysBack, tunnel};
+use libtest_mimic::Trial;
+use sandbox::namespace::Namespace;
+
+use crate::gateway::{Result, ensure, ensure_eq, text, trial};
+use crate::routes::inside;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("the_table_of_one_network_is_the_golden_one", || golden("one-network")),
+        trial("the_table_of_a_tunnel_is_the_golden_one", || golden("tunnel")),
+        trial("without_a_tunnel_nothing_of_it_is_left", tunnel_goes),
+    ]
+}
+
+fn link(interface: &str, address: &str, network: &str) -> Result<PrivateLink> {
+    Ok(PrivateLink {
+        interface: interface.parse()?,
+        mtu: 1450,
+        address: address.parse()?,
+        address_present: true,
+        aliases: std::collections::BTreeSet::new(),
+        network: network.parse()?,
+        network_id: None,
+        network_name: None,
+    })
+}
+
+/// One private network; three for everything.
+fn site(name: &str) -> Result<Site> {
+    let mut addresses = vec!["198.51.100.2".parse()?];
+    let mut private = vec![link("eth1", "10.0.0.2", "10.0.0.0/16")?];
+    if name == "everything" {
+        addresses.extend([50, 51, 52].map(|host| Ipv4Addr::new(203, 0, 113, host)));
+        private.extend([link("eth2", "10.2.0.2", "10.2.0.0/16")?, link("ens10.7", "10.3.0.2", "10.3.0.0/16")?]);
+    }
+    let public = Some(PublicLink { interface: "eth0".parse()?, mtu: 1500, addresses });
+    Ok(Site { public, private, ..Site::default() })
+}
+
+fn data(file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/tables").join(file)
+}
+
+fn config(name: &str) -> Result<Config> {
+    let path = data(&format!("{name}.toml"));
+    let config = parse(&std::fs::read_to_string(path)?, &Environment::default());
+    Ok(config.map_err(|problems| format!("{name}: {problems:?}"))?)
+}
+
+fn reconcile(host: &Namespace, nat: &mut Nat, config: &Config, site: &Site) -> Outcome {
+    inside(host, nat.reconcile(config, site, tunnel(config, site, &WaysBack::new()).as_ref()))
+}
+
+/// What nft lists, with these arguments before the table's name.
+fn listed(host: &Namespace, arguments: &[&str]) -> Result<String> {
+    let output = host.command("nft").args(arguments).args(["list", "table", "inet", "bastiond"]).output()?;
+    Ok(text(&output.stdout))
+}
+
+/// The golden file, made anew where the environment says `BASTIOND_BLESS`.
+fn matches(file: &str, now: &str) -> Result {
+    let path = data(file);
+    if std::env::var_os("BASTIOND_BLESS").is_some() {
+        std::fs::write(&path, now)?;
+    }
+    let golden = std::fs::read_to_string(&path)?;
+    let differs = golden.lines().zip(now.lines()).position(|(golden, now)| golden != now);
+    let line = differs.unwrap_or_else(|| golden.lines().count().min(now.lines().count()));
+    let told =
+        || format!("{file}, line {}: {:?} is now {:?}", line + 1, golden.lines().nth(line), now.lines().nth(line));
+    ensure(golden == now, told())
+}
+
+fn golden(name: &str) -> Result {
+    let host = Namespace::create(&format!("golden-{name}"))?;
+    let memory = tempfile::tempdir()?;
+    let (config, site) = (config(name)?, site(name)?);
+    let mut nat = Nat::remembered_in(memory.path());
+    let loaded = reconcile(&host, &mut nat, &config, &site);
+    ensure_eq((loaded.changes.len(), loaded.problems), (1, Vec::new()))?;
+    ensure_eq(reconcile(&host, &mut nat, &config, &site).changes, Vec::new())?;
+    // A daemon that was started anew recognises it too.
+    let mut successor = Nat::remembered_in(memory.path());
+    ensure_eq(reconcile(&host, &mut successor, &config, &site).changes, Vec::new())?;
+    // Other versions of nft word it in other ways: there it has to load and to be kept.
+    if text(&host.command("nft").arg("--version").output()?.stdout).contains("v1.0.6 ") {
+        let now = listed(&host, &["-s"])?;
+        matches(&format!("{name}.nft"), &now)?;
+        if name == "one-network" {
+            matches("one-network.json", &listed(&host, &["-j"])?)?;
+            let document = include_str!("../../docs/traffic.md");
+            ensure(document.contains(now.trim_end()), "docs/traffic.md lists another table than one-network.nft")?;
+        }
+    }
+    Ok(())
+}
+
+fn tunnel_goes() -> Result {
+    let host = Namespace::create("tunnel-goes")?;
+    let memory = tempfile::tempdir()?;
+    let mut nat = Nat::remembered_in(memory.path());
+    reconcile(&host, &mut nat, &config("tunnel")?, &site("tunnel")?);
+    ensure(listed(&host, &[])?.contains("wg0"), "there is no tunnel to take away")?;
+    let plain = reconcile(&host, &mut nat, &config("one-network")?, &site("one-network")?);
+    ensure_eq((plain.changes.len(), plain.problems), (1, Vec::new()))?;
+    let listed = listed(&host, &[])?;
+    ensure(!listed.contains("tunnel") && !listed.contains("wg0"), listed)
+}
