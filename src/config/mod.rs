@@ -10,6 +10,7 @@ mod files;
 mod findings;
 mod policy;
 mod raw;
+mod values;
 mod wireguard;
 
 use std::fmt;

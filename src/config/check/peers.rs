@@ -10,7 +10,8 @@ use super::super::Peer;
 use super::super::files::Files;
 use super::super::findings::Findings;
 use super::super::raw::{self, Entry, RawPeer};
-use super::{Surroundings, keys, unroutable};
+use super::site::unroutable;
+use super::{Surroundings, keys};
 use crate::wireguard::endpoint::{EndpointName, InvalidEndpoint};
 use crate::wireguard::key::{InvalidKey, PresharedKey, PublicKey};
 

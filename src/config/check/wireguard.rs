@@ -10,8 +10,10 @@ use super::super::findings::Findings;
 use super::super::raw::{Entry, NumberOrAuto, RawWireguard, SwitchOrAuto};
 use super::super::{Backend, Site, Snat, Wireguard};
 use super::file::{self, WgFile};
+use super::firewall::OpenPort;
 use super::peers::{self, CheckedPeer};
-use super::{OpenPort, Surroundings, keys, unroutable};
+use super::site::unroutable;
+use super::{Surroundings, keys};
 use crate::net::InterfaceName;
 use crate::wireguard::key::PrivateKey;
 

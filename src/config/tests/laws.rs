@@ -261,7 +261,7 @@ fn written(config: &Config) -> String {
     fn list(items: impl IntoIterator<Item = impl Display>) -> String {
         format!("[{}]", items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", "))
     }
-    let Config { log, site, nat, firewall, hcloud, wireguard, warnings: _ } = config;
+    let Config { log, site, nat, firewall, hcloud, wireguard, .. } = config;
     let mut lines = vec![
         "[log]".to_owned(),
         format!("level = {}", quoted(log.level).to_lowercase()),
