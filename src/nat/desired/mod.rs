@@ -101,7 +101,7 @@ fn forward(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: bool
     // 1500 bytes outside meet 1450 inside: TCP learns it from the handshake, since ICMP is often lost.
     let mut rules = vec![vec![is_syn_or_answer(), clamp_mss_to_route()]];
     if fastpath {
-        rules.push(vec![is(ct_state(), text("established")), offload(FLOWTABLE)]);
+        rules.push(vec![has(ct_state(), text("established")), offload(FLOWTABLE)]);
     }
     rules.extend(known_flows());
     let mut ways: Vec<Way> = Vec::new();
@@ -131,7 +131,7 @@ fn forward(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: bool
 /// What is known passes, whatever the configuration holds. Two rules, not a map of verdicts: that costs more (measured).
 fn known_flows() -> [Vec<Phrase>; 2] {
     let known = Value::List(["established", "related"].map(text).into());
-    [vec![has(ct_state(), known), accept()], vec![is(ct_state(), text("invalid")), drop_as(Reason::Invalid)]]
+    [vec![has(ct_state(), known), accept()], vec![has(ct_state(), text("invalid")), drop_as(Reason::Invalid)]]
 }
 
 /// `SYN` or `SYN+ACK`.
