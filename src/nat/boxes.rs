@@ -84,7 +84,9 @@ fn join<const N: usize>(
         let pieces = &mut out[start..];
         if touches && pieces.len() == rest.len() && pieces.iter().zip(&rest).all(|(one, other)| same(one, other)) {
             let joined = Span { first: before.first, last: slab.last };
-            pieces.iter_mut().for_each(|piece| piece[dimension] = joined);
+            for piece in pieces {
+                piece[dimension] = joined;
+            }
             return (joined, start);
         }
     }

@@ -9,7 +9,7 @@ use super::super::element::{Atom, Element, of_both};
 use super::super::model::{Chain, Set, fields};
 use super::super::nft::{
     Phrase, Value, accept, and, anonymous_set, concat, each, field, goto, iifname, interface, is, l4proto, limit_over,
-    number, prefix, remember, set, text,
+    nfproto, number, prefix, remember, set, text,
 };
 use super::drops::{Reason, drop_as};
 use super::published::syns;
@@ -59,6 +59,7 @@ fn ssh_ports(config: &Config, site: &Site) -> BTreeSet<u16> {
 }
 
 fn services(config: &Config) -> [Set; 2] {
+    use fields::{PORT, PROTOCOL, V4, V6};
     let everybody: [IpNet; 2] = [ipnet::Ipv4Net::default().into(), Ipv6Net::default().into()];
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for service in &config.firewall.services {
@@ -74,7 +75,6 @@ fn services(config: &Config) -> [Set; 2] {
             }
         }
     }
-    use fields::{PORT, PROTOCOL, V4, V6};
     [Set::ranges("services4", &[PORT, V4, PROTOCOL], v4), Set::ranges("services6", &[PORT, V6, PROTOCOL], v6)]
 }
 
@@ -150,13 +150,13 @@ fn input(config: &Config, tunnel: Option<&Tunnel>) -> Chain {
         vec![is(iifname(), text("lo")), accept()],
         // Answers to our own DHCP requests come from addresses that no flow knows.
         vec![
-            is(super::super::nft::nfproto(), text("ipv4")),
+            is(nfproto(), text("ipv4")),
             is(field("udp", "sport"), number(67)),
             is(field("udp", "dport"), number(68)),
             accept(),
         ],
     ]);
-    rules.extend(tunnel.map(|tunnel| super::tunnel::logins(tunnel)));
+    rules.extend(tunnel.map(super::tunnel::logins));
     if !config.firewall.ssh_only_by_tunnel {
         let to_ssh = || is(field("tcp", "dport"), set("ssh_ports"));
         rules.push(vec![is(field("ip", "saddr"), set("ssh_from4")), to_ssh(), goto("ssh_logins")]);
