@@ -16,8 +16,20 @@ use crate::net::InterfaceName;
 #[command(name = "bastiond", version)]
 pub struct Bastiond {
     /// The configuration file. An empty one is valid: everything is discovered.
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    #[arg(long, value_name = "PATH", global = true, default_value = DEFAULT_PATH)]
     pub config: PathBuf,
+    /// Something else than to run.
+    #[command(subcommand)]
+    pub errand: Option<Errand>,
+}
+
+/// What `bastiond` can do instead of running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Errand {
+    /// Loads the rules that were good last, for a unit that runs before the network is up; then ends. Without such rules, or
+    /// if they cannot be loaded, nothing is forwarded and this server itself stays reachable as the configuration says. A table
+    /// that stands is left alone.
+    Boot,
 }
 
 /// Looks at and steers the running bastiond.

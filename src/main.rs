@@ -1,13 +1,15 @@
 //! `bastiond`, the daemon: arguments, configuration, logging, run, exit code.
 
 use std::alloc::System;
+use std::path::Path;
 use std::process::ExitCode;
 
-use bastiond::cli::Bastiond;
+use bastiond::cli::{Bastiond, Errand};
 use bastiond::config::{self, Environment};
 use bastiond::report::chain;
 use bastiond::{daemon, exit, systemd};
 use clap::Parser;
+use tokio::runtime::Runtime;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Session keys live in memory of the protocol core and of ring, which do not wipe it. Whatever is freed is wiped; nothing is
@@ -21,14 +23,16 @@ fn main() -> ExitCode {
         Err(error) => return exit::arguments(&error),
     };
     let environment = Environment::of_process();
+    if arguments.errand == Some(Errand::Boot) {
+        return boot(&arguments.config, &environment);
+    }
     let config = match config::load(&arguments.config, &environment) {
         Ok(config) => config,
         Err(error) => return exit::wrong_configuration(&error),
     };
     let log_level = systemd::start_logging(config.log.level);
     let kept = systemd::kept_descriptors();
-    // One thread: the daemon waits most of the time, and the data path is the kernel's.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return exit::failure(&error),
     };
@@ -39,6 +43,29 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One thread: the daemon waits most of the time, and the data path is the kernel's.
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Before the network is up. A wrong configuration must not leave the gate open, so it is told, and the gate shut.
+fn boot(path: &Path, environment: &Environment) -> ExitCode {
+    let config = config::load(path, environment);
+    systemd::start_logging(config.as_ref().map_or(tracing::Level::INFO, |config| config.log.level));
+    let wrong = config.as_ref().err().map(exit::wrong_configuration);
+    let booted = match runtime() {
+        Ok(runtime) => runtime.block_on(daemon::boot(config.ok(), environment)),
+        Err(error) => return exit::failure(&error),
+    };
+    match booted {
+        Ok(()) => wrong.unwrap_or(ExitCode::SUCCESS),
+        Err(error) => {
+            tracing::error!(advice = error.advice(), "{}", chain(&error));
             ExitCode::FAILURE
         }
     }

@@ -53,7 +53,7 @@ impl Gateway {
         let runtime = environment.runtime_directory();
         Self {
             sysctl: Place::of_kernel(&environment.state_directory()),
-            nat: Nat::remembered_in(&runtime),
+            nat: Nat::remembered_in(&runtime, &environment.state_directory()),
             wireguard: Wireguard::remembered_in(&runtime),
             routes: Routes::default(),
             settings_stood_for: None,

@@ -1,5 +1,6 @@
 //! The loop around the pass: what wakes it, and who is told.
 
+mod boot;
 mod cloud;
 
 use std::fs::{DirBuilder, File};
@@ -23,6 +24,8 @@ use crate::systemd::{LogLevel, Notifier, watchdog_pause};
 use crate::wireguard;
 use crate::wireguard::handover::Named;
 use cloud::{Lane, Urgency};
+
+pub use boot::boot;
 
 /// Between an event and the pass it starts: programs change several things at once.
 const SETTLE: Duration = Duration::from_millis(50);

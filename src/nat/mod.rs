@@ -4,9 +4,12 @@
 //! transaction flushes and refills them, so that no packet ever meets half a rule set.
 
 mod apply;
+mod boot;
 mod boxes;
 mod desired;
 mod element;
+mod findings;
+mod flowtable;
 mod model;
 mod netlink;
 mod nft;
@@ -17,6 +20,7 @@ mod skeleton;
 use std::path::{Path, PathBuf};
 
 pub use apply::{Error, Nft};
+pub use boot::{Loaded, boot};
 pub use desired::{JOURNAL_GROUP, desired};
 pub use element::{Atom, Element};
 pub use model::{Base, Chain, Kind, Meter, Ruleset, Set, TABLE};
@@ -24,11 +28,12 @@ pub use netlink::{concerns_our_table, table_exists};
 pub use observe::Listing;
 pub use plan::{Memory, Plan, commands, fingerprint, plan};
 
-use crate::config::Config;
+use crate::config::{Config, Fastpath};
 use crate::report::{Outcome, Problem, State, chain};
 use crate::site::Site;
 use crate::state;
 use crate::wireguard::model::Tunnel;
+use flowtable::Flowtable;
 
 /// What the room keeps between passes: what it applied last and how that was listed. It is kept in the runtime directory
 /// too, so that a daemon that was killed and started again finds that nothing has changed.
@@ -36,20 +41,38 @@ use crate::wireguard::model::Tunnel;
 pub struct Nat {
     memory: Option<Memory>,
     path: PathBuf,
+    /// Where the rules that were good last are kept over a reboot.
+    state_directory: PathBuf,
+    /// What the kernel has of a flowtable; asked once.
+    flowtable: Option<Flowtable>,
 }
 
 impl Nat {
-    /// Remembers what a daemon before this one left in `runtime_directory`.
-    pub fn remembered_in(runtime_directory: &Path) -> Self {
+    /// Remembers what a daemon before this one left in `runtime_directory`, and keeps good rules in `state_directory`.
+    pub fn remembered_in(runtime_directory: &Path, state_directory: &Path) -> Self {
         let path = runtime_directory.join("nat.json");
-        Self { memory: state::read_json(&path), path }
+        Self { memory: state::read_json(&path), path, state_directory: state_directory.to_owned(), flowtable: None }
     }
 
     /// Makes the table as the configuration wants it.
     pub async fn reconcile(&mut self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Outcome {
-        match self.look_and_converge(&desired(config, site, tunnel, false)).await {
-            Ok((changes, repaired)) => Outcome { changes, repaired, ..standing(site, tunnel) },
+        match self.look_and_converge(config, site, tunnel).await {
+            Ok((changes, repaired)) => {
+                // The rules of a gateway that waits for its links are not worth a boot: those of before are.
+                if !changes.is_empty() && site.public.is_some() {
+                    self.keep_for_boot(&desired(config, site, tunnel, false));
+                }
+                let problems = findings::findings(config, site);
+                let fastpath = self.flowtable.filter(|_| config.nat.fastpath != Fastpath::Off);
+                Outcome { changes, repaired, problems, ..standing(site, tunnel, fastpath) }
+            }
             Err(error) => Outcome::failed(&error, error.advice()),
+        }
+    }
+
+    fn keep_for_boot(&self, desired: &Ruleset) {
+        if let Err(error) = boot::Kept::of(desired).write(&self.state_directory) {
+            tracing::warn!(room = "nat", error = %chain(&error), "the next boot will load older rules, or none");
         }
     }
 
@@ -62,7 +85,13 @@ impl Nat {
         Ok(())
     }
 
-    async fn look_and_converge(&mut self, desired: &Ruleset) -> Result<(Vec<String>, bool), Error> {
+    async fn look_and_converge(
+        &mut self,
+        config: &Config,
+        site: &Site,
+        tunnel: Option<&Tunnel>,
+    ) -> Result<(Vec<String>, bool), Error> {
+        let desired = &desired(config, site, tunnel, self.fastpath(config).await?);
         // Asked before the look: what is changed after it has another generation.
         let generation = netlink::generation().ok();
         let same = |memory: &Memory| memory.generation == generation && memory.ruleset.as_ref() == Some(desired);
@@ -77,6 +106,18 @@ impl Nat {
             memory.ruleset = Some(desired.clone());
         }
         Ok(done)
+    }
+
+    /// Whether established flows take the kernel's short way.
+    async fn fastpath(&mut self, config: &Config) -> Result<bool, Error> {
+        if config.nat.fastpath == Fastpath::Off {
+            return Ok(false);
+        }
+        let flowtable = match self.flowtable {
+            Some(known) => known,
+            None => *self.flowtable.insert(Flowtable::of_kernel(&Nft::find()?).await?),
+        };
+        Ok(flowtable.is_wanted(config.nat.fastpath))
     }
 
     /// Makes the observed table as desired: what was changed, and whether that undid somebody else's change.
@@ -121,7 +162,8 @@ impl Nat {
     /// What the next pass would do.
     pub async fn preview(&self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Result<Vec<String>, Error> {
         let observed = observe::observe(&Nft::find()?).await?;
-        Ok(match plan(&desired(config, site, tunnel, false), observed.as_ref(), self.memory.as_ref()) {
+        let fastpath = self.flowtable.is_some_and(|flowtable| flowtable.is_wanted(config.nat.fastpath));
+        Ok(match plan(&desired(config, site, tunnel, fastpath), observed.as_ref(), self.memory.as_ref()) {
             Plan::Keep => Vec::new(),
             Plan::Replace { reasons, .. } => {
                 reasons.into_iter().map(|reason| format!("replace the rules of table inet {TABLE}: {reason}")).collect()
@@ -147,15 +189,15 @@ impl Nat {
                 (Vec::new(), vec![Problem::new(chain(&error), error.advice())])
             }
         };
-        if let Err(error) = state::remove(&self.path) {
-            problems.push(Problem::new(chain(&error), "remove the file by hand"));
+        for removed in [state::remove(&self.path), boot::forget(&self.state_directory)] {
+            problems.extend(removed.err().map(|error| Problem::new(chain(&error), "remove the file by hand")));
         }
         (changes, problems)
     }
 }
 
 /// The table stands.
-fn standing(site: &Site, tunnel: Option<&Tunnel>) -> Outcome {
+fn standing(site: &Site, tunnel: Option<&Tunnel>, fastpath: Option<Flowtable>) -> Outcome {
     let networks: Vec<String> = site.private.iter().map(|link| link.network.to_string()).collect();
     match (&site.public, networks.as_slice()) {
         (None, _) => {
@@ -167,7 +209,9 @@ fn standing(site: &Site, tunnel: Option<&Tunnel>) -> Outcome {
         }
         (Some(public), networks) => {
             let detail = format!("table inet {TABLE} stands: {} out by {}", networks.join(", "), public.interface);
-            Outcome::unchanged(State::Ok, format!("{detail}{}", tunnel.map_or_else(String::new, desired::told)))
+            let tunnel = tunnel.map_or_else(String::new, desired::told);
+            let fastpath = fastpath.map_or_else(String::new, |flowtable| format!("; fast path: {flowtable}"));
+            Outcome::unchanged(State::Ok, format!("{detail}{tunnel}{fastpath}"))
         }
     }
 }

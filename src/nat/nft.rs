@@ -94,7 +94,7 @@ fn limiting(rate: u32, per: &'static str, burst: u32, over: bool) -> Statement<'
 
 /// `update @SET { KEY STATEMENT }`: an element for the key, with a limit or counter of its own; the rule goes on where that
 /// matches.
-pub(super) fn each(set: &str, key: &Value, statement: Phrase) -> Phrase {
+pub(super) fn each(set: &str, key: &Value, statement: &Phrase) -> Phrase {
     Phrase::Json(json!({"set": {"op": "update", "elem": key, "set": format!("@{set}"), "stmt": [statement]}}))
 }
 

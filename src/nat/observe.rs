@@ -56,7 +56,9 @@ fn condense(object: &mut Value) {
         let Some(Value::Array(elements)) = set.remove("elem") else { continue };
         if !is_meter && !elements.is_empty() {
             let mut hasher = DefaultHasher::new();
-            elements.iter().for_each(|element| element.to_string().hash(&mut hasher));
+            for element in &elements {
+                element.to_string().hash(&mut hasher);
+            }
             set.insert("elem".to_owned(), json!({"count": elements.len(), "digest": hasher.finish()}));
         }
     }

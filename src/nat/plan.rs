@@ -226,9 +226,10 @@ fn is_wanted_flowtable(desired: &Ruleset, there: &Value) -> bool {
 pub(super) fn anew(desired: &Ruleset) -> (String, Vec<Value>) {
     let closed = "{ type filter hook forward priority filter - 5; policy drop; }";
     // Added first, so that the deletion has something to delete whatever happened meanwhile.
-    let mut text = format!("add table inet {TABLE}\ndelete table inet {TABLE}\n");
-    text.push_str(&skeleton::missing(TABLE, |_, _| false).unwrap_or_default());
-    text.push_str(&format!("add chain inet {TABLE} forward {closed}\n"));
+    let skeleton = skeleton::missing(TABLE, |_, _| false).unwrap_or_default();
+    let text = format!(
+        "add table inet {TABLE}\ndelete table inet {TABLE}\n{skeleton}add chain inet {TABLE} forward {closed}\n"
+    );
     (text, commands(desired, None, None, None))
 }
 

@@ -70,11 +70,10 @@ pub(super) fn missing(table: &str, has: impl Fn(&str, &str) -> bool) -> Option<S
     if lacking.is_empty() {
         return None;
     }
-    let mut text = format!("add table inet {table}\n");
-    for Declaration { name, what, body } in lacking {
-        text.push_str(&format!("add {} inet {table} {name} {{ {body} }}\n", word(*what)));
-    }
-    Some(text)
+    let declared = lacking
+        .into_iter()
+        .map(|Declaration { name, what, body }| format!("add {} inet {table} {name} {{ {body} }}\n", word(*what)));
+    Some([format!("add table inet {table}\n")].into_iter().chain(declared).collect())
 }
 
 /// Whether a set or map is one of these.

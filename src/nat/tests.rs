@@ -22,11 +22,11 @@ fn public() -> PublicLink {
     PublicLink { interface: "eth0".parse().unwrap(), mtu: 1500, addresses: vec!["198.51.100.2".parse().unwrap()] }
 }
 
-fn one_network() -> Site {
+pub(super) fn one_network() -> Site {
     Site { public: Some(public()), private: vec![private("eth1", "10.0.0.2", "10.0.0.0/16")], ..Site::default() }
 }
 
-fn config(text: &str) -> Config {
+pub(super) fn config(text: &str) -> Config {
     config::parse(text, &Environment::default()).unwrap()
 }
 
@@ -345,7 +345,7 @@ fn the_status_line_names_the_tunnel_and_what_is_masqueraded() {
     let config = config(TUNNEL);
     let tunnel = tunnel(&config, &one_network(), &WaysBack::new()).unwrap();
     assert_eq!(
-        standing(&one_network(), Some(&tunnel)).detail,
+        standing(&one_network(), Some(&tunnel), None).detail,
         "table inet bastiond stands: 10.0.0.0/16 out by eth0; 10.100.0.0/24 in by wg0; 10.100.0.0/24, 192.168.178.0/24 \
          masqueraded on eth1"
     );

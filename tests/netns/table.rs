@@ -85,12 +85,12 @@ fn golden(name: &str) -> Result {
     let host = Namespace::create(&format!("golden-{name}"))?;
     let memory = tempfile::tempdir()?;
     let (config, site) = (config(name)?, site(name)?);
-    let mut nat = Nat::remembered_in(memory.path());
+    let mut nat = Nat::remembered_in(memory.path(), memory.path());
     let loaded = reconcile(&host, &mut nat, &config, &site);
     ensure_eq((loaded.changes.len(), loaded.problems), (1, Vec::new()))?;
     ensure_eq(reconcile(&host, &mut nat, &config, &site).changes, Vec::new())?;
     // A daemon that was started anew recognises it too.
-    let mut successor = Nat::remembered_in(memory.path());
+    let mut successor = Nat::remembered_in(memory.path(), memory.path());
     ensure_eq(reconcile(&host, &mut successor, &config, &site).changes, Vec::new())?;
     // Other versions of nft word it in other ways: there it has to load and to be kept.
     if text(&host.command("nft").arg("--version").output()?.stdout).contains("v1.0.6 ") {
@@ -108,7 +108,7 @@ fn golden(name: &str) -> Result {
 fn tunnel_goes() -> Result {
     let host = Namespace::create("tunnel-goes")?;
     let memory = tempfile::tempdir()?;
-    let mut nat = Nat::remembered_in(memory.path());
+    let mut nat = Nat::remembered_in(memory.path(), memory.path());
     reconcile(&host, &mut nat, &config("tunnel")?, &site("tunnel")?);
     ensure(listed(&host, &[])?.contains("wg0"), "there is no tunnel to take away")?;
     let plain = reconcile(&host, &mut nat, &config("one-network")?, &site("one-network")?);

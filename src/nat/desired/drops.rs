@@ -134,7 +134,7 @@ pub(super) fn chains(log_drops: LogDrops) -> impl Iterator<Item = Chain> {
             rules.push(vec![limit(LOGGED_PER_SECOND, "second", LOGGED_AT_ONCE), told]);
         }
         let source: Value = field("ip", "saddr");
-        let remembered = reason.sources().map(|set| each(set, &source, counting()));
+        let remembered = reason.sources().map(|set| each(set, &source, &counting()));
         rules.push(remembered.into_iter().chain([counter(reason.counter()), drop()]).collect());
         Chain::regular(reason.chain(), rules)
     })

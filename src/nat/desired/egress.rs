@@ -107,7 +107,7 @@ fn let_out(config: &Config) -> Chain {
     let mut rules = Vec::new();
     if let Some(rate) = config.egress.new_flows_per_second {
         let limit = limit_over(rate, "second", rate.saturating_mul(2));
-        rules.push(vec![each("new_flows", &source(), limit), drop_as(Reason::NewFlows)]);
+        rules.push(vec![each("new_flows", &source(), &limit), drop_as(Reason::NewFlows)]);
     }
     if let Some(count) = config.egress.max_flows {
         rules.push(vec![flows_over("flows", &source(), count), drop_as(Reason::Flows)]);

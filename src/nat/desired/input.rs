@@ -111,7 +111,7 @@ fn ssh(config: &Config) -> Chain {
         for Source { ending, key, .. } in sources() {
             let limit = limit_over(attempts, "minute", attempts.saturating_mul(2));
             rules.push(vec![
-                each(&format!("ssh_tries{ending}"), &key, limit),
+                each(&format!("ssh_tries{ending}"), &key, &limit),
                 remember(&format!("banned{ending}"), &key, config.firewall.ssh_ban.as_secs().max(1)),
                 drop_as(Reason::Banned),
             ]);

@@ -179,7 +179,7 @@ pub(super) fn chains(config: &Config, site: &Site) -> Vec<Chain> {
 /// New TCP connections of one source beyond the limit are dropped.
 pub(super) fn syns(rate: u32, meter: &str, source: &Value) -> Vec<Phrase> {
     let limit = limit_over(rate, "second", rate.saturating_mul(2));
-    vec![is_syn(), each(meter, source, limit), drop_as(Reason::Syns)]
+    vec![is_syn(), each(meter, source, &limit), drop_as(Reason::Syns)]
 }
 
 /// Answers to a private host that used the public address of another one must come back here: the two would talk directly.

@@ -1,0 +1,24 @@
+//! The errand of a boot: rules before the network.
+
+use crate::config::{self, Config, Environment};
+use crate::nat::{self, Loaded};
+use crate::site::{self, MetadataView, Site};
+
+/// Loads the rules that were good last, or shuts the gate as `config` says; without one, as an empty file would.
+///
+/// # Errors
+/// `nft` cannot be run, or refuses even rules that let nothing through.
+pub async fn boot(config: Option<Config>, environment: &Environment) -> Result<(), nat::Error> {
+    let config = config.or_else(|| config::parse("", environment).ok());
+    let Some(config) = config else { return Ok(()) };
+    // Only for the ports that sshd listens to: the links need not be there yet.
+    let site = site::observe(&config, &MetadataView::default(), &Site::default()).await.unwrap_or_default();
+    let closed = Site { public: None, private: Vec::new(), ..site };
+    let loaded = nat::boot(&environment.state_directory(), &nat::desired(&config, &closed, None, false)).await?;
+    match loaded {
+        Loaded::Stood => tracing::info!(room = "nat", "the table stands already"),
+        Loaded::LastGood => tracing::info!(room = "nat", "the rules that were good last are loaded"),
+        Loaded::Closed => tracing::info!(room = "nat", "there are no rules of before; nothing is forwarded"),
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! The rules that were good last, kept over a reboot: loaded before the network is up, so that there is no moment in which
+//! packets are forwarded without them.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::apply::{Error, Nft};
+use super::model::Ruleset;
+use super::{observe, plan, skeleton};
+use crate::state;
+
+/// In the state directory.
+const FILE: &str = "rules.json";
+/// Raised when what the file holds can no longer be loaded by a newer version.
+const FORMAT: u32 = 1;
+
+/// What makes the table from nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    format: u32,
+    /// nft's text; see `super::skeleton`.
+    skeleton: String,
+    /// nft's JSON, one transaction.
+    commands: Vec<Value>,
+}
+
+/// How a boot was made safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loaded {
+    /// The table stood already.
+    Stood,
+    /// The rules that were good last.
+    LastGood,
+    /// Rules that let nothing through but what is for the bastion itself.
+    Closed,
+}
+
+impl Kept {
+    /// Of a table without a fast path: its interfaces need not be there yet.
+    pub(super) fn of(ruleset: &Ruleset) -> Self {
+        let skeleton = skeleton::missing(super::TABLE, |_, _| false).unwrap_or_default();
+        Self { format: FORMAT, skeleton, commands: plan::commands(ruleset, None, None, None) }
+    }
+
+    /// Keeps it for the next boot.
+    pub(super) fn write(&self, state_directory: &Path) -> Result<(), state::Error> {
+        state::write_json(&state_directory.join(FILE), self)
+    }
+
+    fn read(state_directory: &Path) -> Option<Self> {
+        state::read_json(&state_directory.join(FILE)).filter(|kept: &Self| kept.format == FORMAT)
+    }
+}
+
+/// Forgets the rules that were good last.
+pub(super) fn forget(state_directory: &Path) -> Result<(), state::Error> {
+    state::remove(&state_directory.join(FILE))
+}
+
+/// Loads the rules that were good last, or else `closed`. A table that stands is left alone: a daemon made it.
+pub async fn boot(state_directory: &Path, closed: &Ruleset) -> Result<Loaded, Error> {
+    let nft = Nft::find()?;
+    if observe::observe(&nft).await?.is_some() {
+        return Ok(Loaded::Stood);
+    }
+    if let Some(Kept { skeleton, commands, .. }) = Kept::read(state_directory) {
+        match nft.load(Some(skeleton), &commands).await {
+            Ok(()) => return Ok(Loaded::LastGood),
+            Err(error) => {
+                tracing::warn!(room = "nat", %error, "the rules that were good last cannot be loaded; the gate is shut instead");
+            }
+        }
+    }
+    let (text, commands) = plan::anew(closed);
+    nft.load(Some(text), &commands).await?;
+    Ok(Loaded::Closed)
+}

@@ -1,0 +1,164 @@
+//! What of the configuration cannot be as it is written on this server, by the keys it is written under.
+//!
+//! The file alone does not tell: networks are discovered, and a floating IP may be assigned a minute later. So these are
+//! problems of the gateway, not of the file: what they are about is left out, and the rest stands.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::config::Config;
+use crate::report::Problem;
+use crate::site::Site;
+
+/// Everything that is wrong, in the order of the file. Nothing while the site is not known: then nothing can be judged.
+pub(super) fn findings(config: &Config, site: &Site) -> Vec<Problem> {
+    let mut found = Vec::new();
+    if !site.private.is_empty() {
+        hosts(config, site, &mut found);
+    }
+    if site.public.as_ref().is_some_and(|public| !public.addresses.is_empty()) {
+        addresses(config, site, &mut found);
+    }
+    found
+}
+
+/// Hosts and ranges that are in no network here.
+fn hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
+    let networks: Vec<String> = site.private.iter().map(|link| link.network.to_string()).collect();
+    let served = networks.join(", ");
+    let outside = |key: String, host: Ipv4Addr, what: &str| {
+        let inside = site.private.iter().any(|link| link.network.contains(&host));
+        let told = || format!("{key}: {host} is in no private network of this server, so {what}");
+        (!inside).then(|| Problem::new(told(), format!("name a host of {served}")))
+    };
+    let own = |key: String, host: Ipv4Addr| {
+        let is_own = site.private.iter().any(|link| link.holds(host));
+        let told = || format!("{key}: {host} is this server itself");
+        (is_own).then(|| Problem::new(told(), "a service of its own is opened by [[firewall.service]]"))
+    };
+    for forward in &config.nat.forwards {
+        let key = || format!("{}.to", forward.key);
+        found.extend(outside(key(), forward.to, "nothing is forwarded to it").or_else(|| own(key(), forward.to)));
+    }
+    for entry in &config.nat.statics {
+        let key = || format!("{}.private", entry.key);
+        let what = "it does not get the public address";
+        found.extend(outside(key(), entry.private, what).or_else(|| own(key(), entry.private)));
+    }
+    for policy in &config.networks {
+        if site.private.iter().all(|link| link.network != policy.range) {
+            let what = format!("{}.range: {} is no private network of this server", policy.key, policy.range);
+            found.push(Problem::new(what, format!("its networks are {served}; the whole range is to be written")));
+        }
+    }
+    let apart = |range: &Ipv4Net| site.private.iter().all(|link| !crate::net::overlap(link.network, *range));
+    for (index, line) in config.tenants.iter().enumerate() {
+        for (side, ranges) in [("from", &line.from), ("to", &line.to)] {
+            found.extend(ranges.iter().filter(|range| apart(range)).map(|range| {
+                let what = format!("tenants.allow[{index}].{side}: {range} is in no private network of this server");
+                Problem::new(what, format!("its networks are {served}"))
+            }));
+        }
+    }
+}
+
+/// Public addresses that this server does not have.
+fn addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
+    let Some(public) = &site.public else { return };
+    let mut missing = |key: String, address: Ipv4Addr, what: &str| {
+        if !public.addresses.contains(&address) {
+            let told = format!("{key}: {} does not have {address}, so {what}", public.interface);
+            let advice = format!(
+                "assign it to this server (a floating IP in the cloud) and configure it: ip addr add {address}/32 dev {}",
+                public.interface
+            );
+            found.push(Problem::new(told, advice));
+        }
+    };
+    for (index, address) in config.nat.egress_addresses.iter().enumerate() {
+        missing(format!("nat.egress_addresses[{index}]"), *address, "no flow leaves under it");
+    }
+    for policy in &config.networks {
+        for (index, address) in policy.egress_addresses.iter().flatten().enumerate() {
+            missing(format!("{}.egress_addresses[{index}]", policy.key), *address, "no flow leaves under it");
+        }
+    }
+    for entry in &config.nat.statics {
+        missing(
+            format!("{}.public", entry.key),
+            entry.public,
+            "it is used only if packets for it come here all the same",
+        );
+    }
+    for forward in &config.nat.forwards {
+        for (index, address) in forward.public.iter().enumerate() {
+            let what = "it is used only if packets for it come here all the same";
+            missing(format!("{}.public[{index}]", forward.key), *address, what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{config, one_network};
+    use super::*;
+
+    fn told(text: &str) -> Vec<String> {
+        findings(&config(text), &one_network()).into_iter().map(|problem| problem.what).collect()
+    }
+
+    #[test]
+    fn everything_that_this_server_does_not_have_is_told_at_once() {
+        let text = r#"
+            tenants.allow = [{ from = ["10.0.0.0/16"], to = ["10.9.0.0/16"] }]
+            [nat]
+            egress_addresses = ["203.0.113.50", "198.51.100.2"]
+            [[nat.forward]]
+            port = 443
+            to = "10.7.0.4"
+            public = ["203.0.113.51"]
+            [[nat.forward]]
+            port = 444
+            to = "10.0.0.2"
+            [[nat.static]]
+            public = "203.0.113.52"
+            private = "10.7.0.5"
+            [[network]]
+            range = "10.0.0.0/24"
+            egress_addresses = ["203.0.113.53"]
+        "#;
+        assert_eq!(
+            told(text),
+            [
+                "nat.forward[0].to: 10.7.0.4 is in no private network of this server, so nothing is forwarded to it",
+                "nat.forward[1].to: 10.0.0.2 is this server itself",
+                "nat.static[0].private: 10.7.0.5 is in no private network of this server, so it does not get the public \
+                 address",
+                "network[0].range: 10.0.0.0/24 is no private network of this server",
+                "tenants.allow[0].to: 10.9.0.0/16 is in no private network of this server",
+                "nat.egress_addresses[0]: eth0 does not have 203.0.113.50, so no flow leaves under it",
+                "network[0].egress_addresses[0]: eth0 does not have 203.0.113.53, so no flow leaves under it",
+                "nat.static[0].public: eth0 does not have 203.0.113.52, so it is used only if packets for it come here all \
+                 the same",
+                "nat.forward[0].public[0]: eth0 does not have 203.0.113.51, so it is used only if packets for it come here \
+                 all the same",
+            ]
+        );
+        assert_eq!(findings(&config(text), &Site::default()), []);
+    }
+
+    #[test]
+    fn what_this_server_has_is_no_finding() {
+        let text = r#"
+            [nat]
+            egress_addresses = ["198.51.100.2"]
+            [[nat.forward]]
+            port = 443
+            to = "10.0.0.4"
+            [[network]]
+            range = "10.0.0.0/16"
+        "#;
+        assert_eq!(told(text), Vec::<String>::new());
+    }
+}
