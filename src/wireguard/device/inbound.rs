@@ -21,8 +21,10 @@ use super::transport::{Batch, Endpoint, RECEIVE_BUFFER, Receive, Received, Send,
 /// Opened packets that are gathered before they are written. Twice a receive buffer: what was just opened is still in the
 /// cache when it is written.
 const ARENA: usize = 2 * RECEIVE_BUFFER;
-/// Batches that are received before the caller may do something else.
-const BUDGET: usize = 16;
+/// Batches that are received before a caller without other work looks around.
+pub const BUDGET: usize = 16;
+/// After a batch of so few buffers there was nothing more, and asking again is a system call for nothing.
+const SHORT: usize = 1;
 /// So many messages are opened before a thread that waits for the same peer, in the other direction, gets its turn.
 const TURN: usize = 8;
 
@@ -62,14 +64,26 @@ impl Inbound {
         }
     }
 
-    /// Carries what is there.
+    /// Carries what is there, at most `budget` batches.
     ///
     /// # Errors
     /// What the socket says, but for `WouldBlock`.
-    pub fn pump(&mut self, from: &mut impl Receive, net: &impl Send, tun: &impl Tun, now: Now) -> io::Result<Pumped> {
-        for _ in 0..BUDGET {
+    pub fn pump(
+        &mut self,
+        from: &mut impl Receive,
+        net: &impl Send,
+        tun: &impl Tun,
+        now: Now,
+        budget: usize,
+    ) -> io::Result<Pumped> {
+        for _ in 0..budget {
             match from.receive(&mut self.batch) {
-                Ok(()) => self.carry(net, tun, now),
+                Ok(()) => {
+                    self.carry(net, tun, now);
+                    if self.batch.received().count() <= SHORT {
+                        return Ok(Pumped::Dry);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Pumped::Dry),
                 Err(error) => return Err(error),
             }

@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 
 use super::clock::Now;
 use super::coalesce::Offloads;
-use super::inbound::Inbound;
+use super::inbound::{self, Inbound};
 use super::model::{PeerSnapshot, PeerUpdate};
-use super::outbound::Outbound;
+use super::outbound::{self, Outbound};
 use super::packet::VNET_HEADER_LEN;
 use super::protocol::Protocol;
 use super::shared::{Call, MAX_QUEUED_HANDSHAKES, Shared};
@@ -195,8 +195,12 @@ impl Node {
     /// # Panics
     /// Never: the pretended world gives no errors.
     pub fn turn(&mut self, now: Now) {
-        self.outbound.pump(&self.inside, &self.socket, now).expect("the pretended inside gives no errors");
-        self.inbound.pump(&mut &self.socket, &self.socket, &self.inside, now).expect("nor does the outside");
+        self.outbound
+            .pump(&self.inside, &self.socket, now, outbound::BUDGET)
+            .expect("the pretended inside gives no errors");
+        self.inbound
+            .pump(&mut &self.socket, &self.socket, &self.inside, now, inbound::BUDGET)
+            .expect("nor does the outside");
         while let Ok(call) = self.calls.try_recv() {
             match call {
                 Call::Handshake(message) => {

@@ -7,8 +7,8 @@
 //!                          protocol: handshakes, cookies, timers
 //! ```
 //!
-//! Each direction of each queue is one thread that takes a packet from end to end: nothing is handed from thread to thread, so
-//! the order within a flow is kept and no queue grows. The kernel keeps a flow on one TUN queue and a peer on one socket.
+//! One thread takes a packet from end to end: nothing is handed from thread to thread, so the order within a flow is kept and no
+//! queue grows. Each queue has one for both directions, and another one that takes over the way out while there is much to do. The kernel keeps a flow on one TUN queue and a peer on one socket.
 //! [`transport`] is the seam to the world, [`memory`] a world for tests.
 
 use std::collections::HashSet;
@@ -145,8 +145,8 @@ impl Device {
         };
         for queue in 0..queues {
             // The kernel shows 15 bytes of a thread's name.
-            spawn(format!("wg-out-{queue}"), Box::new(move |works| threads::outbound(works, queue)))?;
-            spawn(format!("wg-in-{queue}"), Box::new(move |works| threads::inbound(works, queue)))?;
+            spawn(format!("wg-help-{queue}"), Box::new(move |works| threads::helper(works, queue)))?;
+            spawn(format!("wg-carry-{queue}"), Box::new(move |works| threads::carrier(works, queue)))?;
         }
         spawn("wg-protocol".to_owned(), Box::new(move |works| threads::protocol(works, &called)))?;
         Ok(device)

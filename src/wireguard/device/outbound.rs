@@ -25,8 +25,8 @@ const SPARE: usize = 64;
 const BUFFER: usize = VNET_HEADER_LEN + 65_535 + SPARE;
 /// The largest packet that a datagram holds with its padding, bytes.
 const LARGEST: usize = (MAX_RUN - DATA_OVERHEAD) / 16 * 16;
-/// Packets that are read before the caller may do something else.
-const BUDGET: usize = 256;
+/// Packets that are read before a caller without other work looks around.
+pub const BUDGET: usize = 256;
 /// So many segments are sealed before a thread that waits for the same peer, in the other direction, gets its turn.
 const TURN: usize = 8;
 /// ICMP errors to the inside, in [`ICMP_WINDOW`] (the kernel's `icmp_ratelimit` is of the same order).
@@ -65,12 +65,12 @@ impl Outbound {
         }
     }
 
-    /// Carries what is there.
+    /// Carries what is there, at most `budget` packets.
     ///
     /// # Errors
     /// What the TUN interface says, but for `WouldBlock`.
-    pub fn pump(&mut self, tun: &impl Tun, net: &impl Send, now: Now) -> io::Result<Pumped> {
-        for _ in 0..BUDGET {
+    pub fn pump(&mut self, tun: &impl Tun, net: &impl Send, now: Now, budget: usize) -> io::Result<Pumped> {
+        for _ in 0..budget {
             match tun.read(&mut self.buffer[..BUFFER - SPARE]) {
                 Ok(len) => self.carry(len, tun, net, now),
                 Err(error) => {

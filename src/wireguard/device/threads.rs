@@ -1,8 +1,12 @@
-//! The threads of one interface: two for each queue, one a direction, which carry each packet from end to end, and one for
-//! handshakes and timers. They wait in the kernel while there is nothing to do.
+//! The threads of one interface: two for each queue, which carry each packet from end to end, and one for handshakes and
+//! timers. They wait in the kernel while there is nothing to do.
+//!
+//! While there is little to carry, one thread of a queue does both directions. Once it does not get to the end of what is
+//! there, it lends the TUN queue to the other one, which gives it back when there is little again. The queue is with one of them
+//! at any time, and neither passes it on before what it has read is sent: order within a flow is kept.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -16,8 +20,8 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::clock::Clock;
 use super::coalesce::Offloads;
-use super::inbound::Inbound;
-use super::outbound::{Outbound, Pumped};
+use super::inbound::{self, Inbound};
+use super::outbound::{self, Outbound, Pumped};
 use super::protocol::Protocol;
 use super::shared::{Call, Shared};
 use super::sys;
@@ -26,6 +30,12 @@ use super::udp::{UdpPair, UdpReceiver};
 
 /// How long a thread waits after an error that it does not know, so that it cannot spin.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Packets from the inside that one thread carries beside its own direction; more at once are work for two.
+const LIGHT: usize = 8;
+/// In so many milliseconds ...
+const WINDOW: u8 = 10;
+/// ... the second thread finds packets at least so often, or it is not needed.
+const ENOUGH: usize = 16;
 
 /// What all threads of an interface work with.
 pub(super) struct Works {
@@ -36,8 +46,10 @@ pub(super) struct Works {
     /// One pair a queue. Replaced whole when the port changes.
     pub(super) sockets: RwLock<Arc<[Arc<UdpPair>]>>,
     pub(super) clock: Clock,
-    /// One for each thread that waits in the kernel, outbound ones first.
+    /// One for each thread that waits in the kernel, the second ones of the queues first.
     pub(super) wakers: Vec<EventFd>,
+    /// Whether a queue's second thread reads its packets. Set by the first one, cleared by the second.
+    lent: Vec<AtomicBool>,
     stopping: AtomicBool,
     gone: Mutex<bool>,
     went: Condvar,
@@ -57,6 +69,7 @@ impl Works {
         Ok(Self {
             name,
             shared,
+            lent: queues.iter().map(|_| AtomicBool::new(false)).collect(),
             queues,
             offloads,
             sockets: RwLock::new(sockets),
@@ -104,6 +117,18 @@ impl Works {
         self.went.notify_all();
     }
 
+    /// Leaves the packets of a TUN queue to its second thread.
+    fn lend(&self, queue: usize) {
+        self.lent[queue].store(true, Ordering::Release);
+        let _ = self.wakers[queue].write(1);
+    }
+
+    /// Leaves them to its first thread again.
+    fn give_back(&self, queue: usize) {
+        self.lent[queue].store(false, Ordering::Release);
+        let _ = self.wakers[self.queues.len() + queue].write(1);
+    }
+
     pub(super) fn pair(&self, queue: usize) -> Option<Arc<UdpPair>> {
         self.sockets.read().get(queue).cloned()
     }
@@ -120,81 +145,160 @@ impl Drop for Alive<'_> {
     }
 }
 
-/// Waits until one of the descriptors has something to read; `None` after a signal.
-fn wait(descriptors: &[BorrowedFd<'_>], waker: &EventFd) -> io::Result<()> {
-    let mut polled: Vec<PollFd<'_>> = descriptors
-        .iter()
-        .copied()
-        .chain([waker.as_fd()])
-        .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
-        .collect();
-    match poll(&mut polled, PollTimeout::NONE) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(error) => return Err(error.into()),
-    }
-    // Empty: it was something else.
-    let _ = waker.read();
-    Ok(())
+/// Whether a descriptor that was waited for has something to say, an error included.
+fn is_ready(polled: &PollFd<'_>) -> bool {
+    polled.any().unwrap_or(true)
 }
 
-/// The way from the TUN interface to the sockets.
-pub(super) fn outbound(works: &Works, queue: usize) {
+/// Waits until one of the descriptors is ready, at most for `timeout`.
+fn wait(polled: &mut [PollFd<'_>], timeout: PollTimeout) -> io::Result<()> {
+    loop {
+        match poll(polled, timeout) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// What a turn of the way from the inside to the outside ended with.
+enum Turn {
+    /// There is nothing more.
+    Dry,
+    /// There may be more.
+    More,
+    /// Reading failed; it may fail again at once.
+    Failed,
+    /// The interface is gone.
+    Over,
+}
+
+fn carry_out(works: &Works, queue: usize, way: &mut Outbound, pair: &UdpPair, budget: usize) -> Turn {
+    match way.pump(&works.queues[queue], pair, works.clock.now(), budget) {
+        Ok(Pumped::More) => Turn::More,
+        Ok(Pumped::Dry) => Turn::Dry,
+        // EBADFD: the interface was deleted.
+        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
+            if !works.is_stopping() {
+                tracing::warn!(interface = works.name, "the TUN interface was deleted");
+            }
+            Turn::Over
+        }
+        Err(error) => {
+            tracing::debug!(%error, interface = works.name, "reading from the TUN interface failed");
+            Turn::Failed
+        }
+    }
+}
+
+/// A turn of one who has another direction to look after, too.
+fn carry_few(works: &Works, queue: usize, way: &mut Outbound, pair: &UdpPair) -> Turn {
+    // The first packet leaves before another one is looked for: mostly there is none.
+    match carry_out(works, queue, way, pair, 1) {
+        Turn::More => carry_out(works, queue, way, pair, LIGHT),
+        turn => turn,
+    }
+}
+
+/// The way from the sockets to the TUN interface, and the other way as long as one thread can do both.
+///
+/// An answer from the inside to what was just written there is then found by the thread that is awake already. Waking another
+/// one costs more than everything else that happens to a small packet.
+pub(super) fn carrier(works: &Works, queue: usize) {
     let _alive = Alive(works);
-    let mut way = Outbound::new(Arc::clone(&works.shared));
-    let (tun, waker) = (&works.queues[queue], &works.wakers[queue]);
+    let mut inbound = Inbound::new(Arc::clone(&works.shared), works.offloads);
+    let mut outbound = Outbound::new(Arc::clone(&works.shared));
+    let (tun, lent) = (&works.queues[queue], &works.lent[queue]);
+    let waker = &works.wakers[works.queues.len() + queue];
     while !works.is_stopping() {
         let Some(pair) = works.pair(queue) else { return };
-        match way.pump(tun, pair.as_ref(), works.clock.now()) {
-            Ok(Pumped::More) => {}
-            Ok(Pumped::Dry) => {
-                if let Err(error) = wait(&[tun.as_fd()], waker) {
-                    tracing::warn!(%error, interface = works.name, "waiting for the TUN interface failed");
-                    std::thread::sleep(PAUSE);
-                }
-            }
-            // EBADFD: the interface was deleted.
-            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
-                if !works.is_stopping() {
-                    tracing::warn!(interface = works.name, "the TUN interface was deleted");
-                }
-                return;
-            }
-            Err(error) => {
-                tracing::debug!(%error, interface = works.name, "reading from the TUN interface failed");
+        let mut receivers: Vec<UdpReceiver<'_>> = pair.sockets().map(UdpReceiver::new).collect();
+        let descriptors = [waker.as_fd()].into_iter().chain(pair.sockets().map(AsFd::as_fd)).chain([tun.as_fd()]);
+        let mut polled: Vec<PollFd<'_>> = descriptors.map(|one| PollFd::new(one, PollFlags::POLLIN)).collect();
+        let sockets = 1..polled.len() - 1;
+        while !works.is_stopping() && works.pair(queue).is_some_and(|now| Arc::ptr_eq(&now, &pair)) {
+            let is_alone = !lent.load(Ordering::Acquire);
+            let watched = if is_alone { polled.len() } else { sockets.end };
+            if let Err(error) = wait(&mut polled[..watched], PollTimeout::NONE) {
+                tracing::warn!(%error, interface = works.name, "waiting for packets failed");
                 std::thread::sleep(PAUSE);
+                continue;
+            }
+            if is_ready(&polled[0]) {
+                let _ = waker.read();
+            }
+            let mut is_busy = false;
+            for (receiver, polled) in receivers.iter_mut().zip(&polled[sockets.clone()]) {
+                if !is_ready(polled) {
+                    continue;
+                }
+                let budget = if is_alone { 1 } else { inbound::BUDGET };
+                match inbound.pump(receiver, pair.as_ref(), tun, works.clock.now(), budget) {
+                    Ok(pumped) => is_busy |= pumped == Pumped::More,
+                    // A pending error of the socket, an ICMP message for one: reading it has cleared it.
+                    Err(error) => {
+                        tracing::debug!(%error, interface = works.name, "receiving failed");
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                }
+            }
+            let has_received = polled[sockets.clone()].iter().any(is_ready);
+            // What was just written may have been answered on the spot: looking is as cheap as asking whether to look.
+            if is_alone && (has_received || is_ready(&polled[sockets.end])) {
+                match if is_busy { Turn::More } else { carry_few(works, queue, &mut outbound, &pair) } {
+                    Turn::Dry => {}
+                    // Nor shall what comes from the outside wait for what is wrong with the inside.
+                    Turn::More | Turn::Failed => works.lend(queue),
+                    Turn::Over => return,
+                }
             }
         }
     }
 }
 
-/// The way from the sockets to the TUN interface.
-pub(super) fn inbound(works: &Works, queue: usize) {
+/// The way from the TUN interface to the sockets, while there is work for two threads.
+pub(super) fn helper(works: &Works, queue: usize) {
     let _alive = Alive(works);
-    let mut way = Inbound::new(Arc::clone(&works.shared), works.offloads);
-    let (tun, waker) = (&works.queues[queue], &works.wakers[works.queues.len() + queue]);
+    let mut way = Outbound::new(Arc::clone(&works.shared));
+    let (tun, waker, lent) = (&works.queues[queue], &works.wakers[queue], &works.lent[queue]);
+    let mut polled = [waker.as_fd(), tun.as_fd()].map(|one| PollFd::new(one, PollFlags::POLLIN));
+    let window = Duration::from_millis(WINDOW.into());
+    let (mut since, mut turns) = (Duration::ZERO, 0);
     while !works.is_stopping() {
-        let Some(pair) = works.pair(queue) else { return };
-        let mut receivers: Vec<UdpReceiver<'_>> = pair.sockets().map(UdpReceiver::new).collect();
-        let descriptors: Vec<BorrowedFd<'_>> = pair.sockets().map(AsFd::as_fd).collect();
-        while !works.is_stopping() && works.pair(queue).is_some_and(|now| Arc::ptr_eq(&now, &pair)) {
-            let mut more = false;
-            for receiver in &mut receivers {
-                match way.pump(receiver, pair.as_ref(), tun, works.clock.now()) {
-                    Ok(pumped) => more |= pumped == Pumped::More,
-                    // A pending error of the socket, an ICMP message for one: reading it has cleared it.
-                    Err(error) => {
-                        tracing::debug!(%error, interface = works.name, "receiving failed");
-                        std::thread::sleep(Duration::from_millis(1));
-                        more = true;
-                    }
+        let waited = if lent.load(Ordering::Acquire) {
+            let Some(pair) = works.pair(queue) else { return };
+            match carry_out(works, queue, &mut way, &pair, outbound::BUDGET) {
+                Turn::Over => return,
+                Turn::More => {
+                    turns = ENOUGH;
+                    continue;
                 }
-            }
-            if !more {
-                if let Err(error) = wait(&descriptors, waker) {
-                    tracing::warn!(%error, interface = works.name, "waiting for the UDP sockets failed");
+                Turn::Failed => {
                     std::thread::sleep(PAUSE);
+                    turns += 1;
                 }
+                Turn::Dry => turns += 1,
             }
+            let now = works.clock.now().elapsed;
+            if now >= since + window {
+                if turns < ENOUGH {
+                    works.give_back(queue);
+                    continue;
+                }
+                (since, turns) = (now, 0);
+            }
+            wait(&mut polled, WINDOW.into())
+        } else {
+            let waited = wait(&mut polled[..1], PollTimeout::NONE);
+            (since, turns) = (works.clock.now().elapsed, 0);
+            waited
+        };
+        if let Err(error) = waited {
+            tracing::warn!(%error, interface = works.name, "waiting for the TUN interface failed");
+            std::thread::sleep(PAUSE);
+        }
+        if is_ready(&polled[0]) {
+            let _ = waker.read();
         }
     }
 }
