@@ -10,6 +10,7 @@ use bastiond::site::{PrivateLink, PublicLink, Site};
 use bastiond::wireguard::model::{WaysBack, tunnel};
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
+use serde_json::Value;
 
 use crate::gateway::{Result, ensure, ensure_eq, text, trial};
 use crate::routes::inside;
@@ -97,7 +98,7 @@ fn golden(name: &str) -> Result {
         let now = listed(&host, &["-s"])?;
         matches(&format!("{name}.nft"), &now)?;
         if name == "one-network" {
-            matches("one-network.json", &listed(&host, &["-j"])?)?;
+            matches("one-network.json", &object_a_line(&listed(&host, &["-j"])?)?)?;
             let document = include_str!("../../docs/traffic.md");
             ensure(document.contains(now.trim_end()), "docs/traffic.md lists another table than one-network.nft")?;
         }
