@@ -82,6 +82,24 @@ fn matches(file: &str, now: &str) -> Result {
     ensure(golden == now, told())
 }
 
+/// nft's JSON, so that people can read and compare it; handles differ from run to run.
+fn object_a_line(json: &str) -> Result<String> {
+    fn without_handles(value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                map.remove("handle");
+                map.values_mut().for_each(without_handles);
+            }
+            Value::Array(values) => values.iter_mut().for_each(without_handles),
+            _ => {}
+        }
+    }
+    let mut document: Value = serde_json::from_str(json)?;
+    without_handles(&mut document);
+    let lines: Vec<String> = document["nftables"].as_array().into_iter().flatten().map(Value::to_string).collect();
+    Ok(format!("{{\"nftables\": [\n{}\n]}}\n", lines.join(",\n")))
+}
+
 fn golden(name: &str) -> Result {
     let host = Namespace::create(&format!("golden-{name}"))?;
     let memory = tempfile::tempdir()?;
