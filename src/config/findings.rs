@@ -1,5 +1,9 @@
 //! The account of what is wrong, and what is said of keys that are unknown.
 
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+
 use toml::Table;
 
 use super::Problem;
@@ -58,6 +62,81 @@ impl Findings {
         elements
     }
 
+    /// The value of a block's key. The key's full name is made up only for a report: blocks come by the ten thousand.
+    pub(super) fn field<T>(&mut self, block: &str, name: &str, entry: Entry<T>) -> Option<T> {
+        match entry {
+            Entry::Absent => None,
+            Entry::Good(value) => Some(value),
+            Entry::Bad(reason) => {
+                self.report(format!("{block}.{name}"), reason);
+                None
+            }
+        }
+    }
+
+    /// The same, as `read` understands it or tells why it does not.
+    pub(super) fn read<T: Borrow<B>, B: ?Sized, U>(
+        &mut self,
+        block: &str,
+        name: &str,
+        entry: Entry<T>,
+        read: impl FnOnce(&B) -> Result<U, String>,
+    ) -> Option<U> {
+        let value = self.field(block, name, entry)?;
+        read(value.borrow()).map_err(|reason| self.report(format!("{block}.{name}"), reason)).ok()
+    }
+
+    /// The elements of a block's list as `read` understands them, each with its index; `None` where there is no list. What is
+    /// listed twice is reported, and so is an empty list, with the reason `empty`.
+    pub(super) fn list<T: Borrow<B>, B: ?Sized, U: Copy + Ord + Display>(
+        &mut self,
+        block: &str,
+        name: &str,
+        entry: Entry<Vec<Entry<T>>>,
+        empty: Option<&str>,
+        read: impl Fn(&B) -> Result<U, String>,
+    ) -> Option<Vec<(usize, U)>> {
+        let list = self.field(block, name, entry)?;
+        if let Some(empty) = empty.filter(|_| list.is_empty()) {
+            self.report(format!("{block}.{name}"), empty);
+        }
+        let (mut elements, mut seen) = (Vec::with_capacity(list.len()), BTreeSet::new());
+        for (index, entry) in list.into_iter().enumerate() {
+            let key = || format!("{block}.{name}[{index}]");
+            let element = match entry {
+                Entry::Absent => continue,
+                Entry::Good(value) => read(value.borrow()),
+                Entry::Bad(reason) => Err(reason),
+            };
+            match element {
+                Ok(element) if seen.insert(element) => elements.push((index, element)),
+                Ok(element) => self.report(key(), format!("{element} is listed twice")),
+                Err(reason) => self.report(key(), reason),
+            }
+        }
+        Some(elements)
+    }
+
+    /// Reports a key that has to be there and is not.
+    pub(super) fn needed<T>(&mut self, block: &str, name: &str, entry: &Entry<T>, reason: &str) {
+        if matches!(entry, Entry::Absent) {
+            self.report(format!("{block}.{name}"), format!("is needed: {reason}"));
+        }
+    }
+
+    /// Reports names that several blocks have.
+    pub(super) fn names_differ<'a>(&mut self, blocks: impl IntoIterator<Item = (&'a str, &'a Option<String>)>) {
+        let mut names = BTreeMap::new();
+        for (block, name) in blocks {
+            let Some(name) = name else { continue };
+            if let Some(earlier) = names.get(name) {
+                self.report(format!("{block}.name"), format!("is also the name of {earlier}"));
+            } else {
+                names.insert(name, block);
+            }
+        }
+    }
+
     /// Keys that the section does not have, each with the known one that looks most like it.
     pub(super) fn unknown(&mut self, section: &str, unknown: &Table) {
         let dot = if section.is_empty() { "" } else { "." };
@@ -84,20 +163,30 @@ fn quoted(name: &str) -> String {
 
 /// The known key, or section, that an unknown one was probably meant to be.
 ///
-/// Only last parts are compared, since whole keys of one section look alike by their beginning; among equals the nearest
-/// section's wins.
+/// Only last parts are compared, since whole keys of one section look alike by their beginning. One of the same section wins;
+/// then the one that looks most alike, and among equals the nearest section's. Keys of other sections' blocks, which are called
+/// `name` and `port`, are nobody's slip.
 fn similar(section: &str, name: &str) -> Option<&'static str> {
-    let section = section.split('[').next().unwrap_or_default();
+    const OWN: u8 = 2;
+    let section = without_indexes(section);
     let name = name.to_lowercase();
     let sections = KNOWN_KEYS.iter().filter_map(|known| known.rsplit_once('.')).map(|(section, _)| section);
     let scored = KNOWN_KEYS.iter().copied().chain(sections).map(|known| {
         let (known_section, known_name) = known.rsplit_once('.').unwrap_or(("", known));
         // Its own section's, or that of a block in it.
-        let nearness = if known_section == section { 2 } else { u8::from(known_section.starts_with(section)) };
+        let nearness = if known_section == section { OWN } else { u8::from(known_section.starts_with(&section)) };
         (strsim::jaro_winkler(&name, known_name), nearness, known)
     });
-    let near = scored.filter(|&(resemblance, ..)| resemblance > RESEMBLANCE);
-    near.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(.., known)| known)
+    let is_strange = |known: &str| known.matches('.').count() > 1;
+    let near = scored
+        .filter(|&(resemblance, nearness, known)| resemblance > RESEMBLANCE && (nearness > 0 || !is_strange(known)));
+    let best = near.max_by(|a, b| (a.1 == OWN).cmp(&(b.1 == OWN)).then(a.0.total_cmp(&b.0)).then(a.1.cmp(&b.1)));
+    best.map(|(.., known)| known)
+}
+
+/// The section of a block in it: `nat.static.open` of `nat.static[0].open[1]`.
+fn without_indexes(block: &str) -> String {
+    block.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect()
 }
 
 #[cfg(test)]
@@ -123,13 +212,21 @@ mod tests {
             ("site", "privat", Some("site.private")),
             ("site.private[3]", "netwrk", Some("site.private.network")),
             ("site.private[3]", "gateway", None),
-            ("nat", "private", Some("site.private")),
+            ("log", "private", Some("site.private")),
+            ("nat", "private", Some("nat.static.private")),
             ("wireguard", "port", None),
             ("wireguard", "listen_prt", Some("wireguard.listen_port")),
             ("wireguard", "peers", Some("wireguard.peer")),
             ("wireguard", "allowed_ips", Some("wireguard.peer.allowed_ips")),
             ("wireguard.peer[3]", "allowedips", Some("wireguard.peer.allowed_ips")),
             ("wireguard.peer[3]", "interface", Some("wireguard.interface")),
+            ("nat", "forwards", Some("nat.forward")),
+            ("nat.forward[3]", "form", Some("nat.forward.from")),
+            ("nat.static[3]", "opn", Some("nat.static.open")),
+            ("nat.static[3].open[1]", "port", Some("nat.static.open.ports")),
+            ("firewall.service[0]", "port", Some("firewall.service.ports")),
+            ("egress.deny[1]", "port", Some("egress.deny.ports")),
+            ("", "networks", Some("network")),
         ] {
             assert_eq!(similar(section, slip), meant, "{slip} in [{section}]");
         }

@@ -3,6 +3,7 @@ mod example;
 mod files;
 mod laws;
 mod loading;
+mod policy;
 mod tunnel;
 mod values;
 
@@ -113,9 +114,40 @@ fn link(interface: &str, network: &str) -> PrivateLink {
     }
 }
 
+/// A forward of one TCP port with nothing but what is needed.
+fn forward(index: usize, public: &str, port: u16, to: &str) -> Forward {
+    Forward {
+        key: format!("nat.forward[{index}]"),
+        name: None,
+        public: vec![public.parse().unwrap()],
+        transports: Transports::Tcp,
+        ports: ports(port, port),
+        to: to.parse().unwrap(),
+        to_port: None,
+        from: Vec::new(),
+    }
+}
+
+fn ports(first: u16, last: u16) -> Ports {
+    Ports { first, last }
+}
+
+fn net_v4(text: &str) -> Ipv4Net {
+    text.parse().unwrap()
+}
+
+/// Everybody to everywhere.
+fn tcp(ports: &[Ports]) -> Acl {
+    Acl { protocol: Protocol::Tcp, ports: ports.to_vec(), ..Acl::default() }
+}
+
 fn problems_of(text: &str) -> Vec<String> {
     match parse(text, &Environment::default()) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
     }
+}
+
+fn warnings_of(text: &str) -> Vec<String> {
+    parse(text, &Environment::default()).unwrap().warnings.iter().map(ToString::to_string).collect()
 }

@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 
 use super::super::findings::Findings;
 use super::super::raw::{Entry, RawHcloud};
+use super::super::values;
 use super::super::{Environment, Hcloud, TokenSource};
 use super::{endpoint, everywhere_v4};
 use crate::net::{HETZNER_PUBLIC_GATEWAY, is_private, overlap};
@@ -16,7 +17,6 @@ const DEFAULT_ENDPOINT: &str = "https://api.hetzner.cloud/v1";
 const DEFAULT_TOKEN_FILE: &str = "/etc/bastiond/hcloud-token";
 /// 180 calls an hour for each network: a twentieth of the 3600 that the whole project shares.
 const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(20);
-const POLL_INTERVAL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 const MAX_DESTINATIONS: usize = crate::hcloud::MAX_ROUTES;
 
 pub(super) fn section(raw: RawHcloud, environment: &Environment, found: &mut Findings) -> Hcloud {
@@ -33,22 +33,7 @@ pub(super) fn section(raw: RawHcloud, environment: &Environment, found: &mut Fin
         None => vec![everywhere_v4()],
         Some(texts) => destinations(texts, found),
     };
-    let poll_interval = found.value("hcloud.poll_interval", raw.poll_interval).and_then(|text| {
-        match humantime::parse_duration(&text) {
-            Ok(interval) if POLL_INTERVAL_RANGE.contains(&interval) => Some(interval),
-            Ok(_) => {
-                found.report("hcloud.poll_interval", format!("`{text}` is not between 1s and 24h"));
-                None
-            }
-            Err(error) => {
-                found.report(
-                    "hcloud.poll_interval",
-                    format!("`{text}` is no time span (like \"20s\" or \"5m\"): {error}"),
-                );
-                None
-            }
-        }
-    });
+    let poll_interval = found.read("hcloud", "poll_interval", raw.poll_interval, values::span);
     let credential = environment.credentials_directory.as_ref().map(|directory| directory.join("hcloud-token"));
     let files = credential.into_iter().chain([PathBuf::from(token_file)]).chain(environment.hcloud_token_file.clone());
     Hcloud {

@@ -1,12 +1,19 @@
 //! From the file as it stands to a [`Config`], or to every [`Problem`] at once. The defaults are written here and nowhere else.
 
+mod acl;
+mod egress;
 mod file;
 mod firewall;
+mod forwards;
 mod hcloud;
 mod keys;
 mod nat;
+mod overlap;
 mod peers;
+mod private;
+mod services;
 mod site;
+mod statics;
 mod wireguard;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -15,12 +22,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::findings::Findings;
 use super::raw::{RawConfig, RawLog};
-use super::{Config, Egress, EgressLists, Environment, Files, Log, Problem};
-
-/// A busy host opens tens of flows a second; one that scans opens thousands.
-const DEFAULT_NEW_FLOWS: u32 = 500;
-/// An eighth of the ports that one address has towards one destination (64 512, `docs/traffic.md`).
-const DEFAULT_MAX_FLOWS: u32 = 8192;
+use super::{Config, Environment, Files, Log, Problem};
+use egress::CheckedNetwork;
 
 /// What a configuration is checked with, beside its text.
 pub(super) struct Surroundings<'a, F> {
@@ -34,23 +37,27 @@ pub(super) fn check(raw: RawConfig, around: &Surroundings<'_, impl Files>) -> Re
     let mut found = Findings::default();
     found.unknown("", &raw.unknown);
     let log = log(found.section("log", raw.log), &mut found);
-    let site = site::section(found.section("site", raw.site), around.environment, &mut found);
-    let nat = nat::section(found.section("nat", raw.nat), &mut found);
+    let (site, private) = site::section(found.section("site", raw.site), around.environment, &mut found);
+    let mut budget = acl::Budget::default();
+    let nat = nat::section(found.section("nat", raw.nat), &private, &mut budget, &mut found);
+    let egress = egress::section(found.section("egress", raw.egress), &mut budget, &mut found);
+    let networks = found.value("network", raw.network).map(|blocks| blocks.0).unwrap_or_default();
+    let networks = egress::networks(networks, &egress.lists, &private, &mut budget, &mut found);
+    let tenants = acl::tenants(found.section("tenants", raw.tenants), &mut budget, &mut found);
+    budget.keep(&mut found);
+    nat.addresses_differ(networks.iter().filter_map(|network| network.pool.as_ref()), &mut found);
     let (mut firewall, port) = firewall::section(found.section("firewall", raw.firewall), &mut found);
     let tunnel = wireguard::section(raw.wireguard, port, &site, around, &mut found);
     firewall.wireguard_port = tunnel.open_port;
+    let wireguard = tunnel.wireguard;
+    firewall::ssh_by_tunnel(&firewall, wireguard.as_ref(), &mut found);
+    forwards::spare_the_bastion(&nat.forwards, &firewall, &mut found);
     let hcloud = hcloud::section(found.section("hcloud", raw.hcloud), around.environment, &mut found);
     if found.problems.is_empty() {
         found.warnings.sort();
         let Findings { warnings, .. } = found;
-        let egress = Egress {
-            guard: true,
-            new_flows_per_second: Some(DEFAULT_NEW_FLOWS),
-            max_flows: Some(DEFAULT_MAX_FLOWS),
-            lists: EgressLists::default(),
-        };
-        let wireguard = tunnel.wireguard;
-        let (networks, tenants) = (Vec::new(), Vec::new());
+        let nat = nat.whole();
+        let networks = networks.into_iter().filter_map(CheckedNetwork::whole).collect();
         return Ok(Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings });
     }
     found.problems.sort();

@@ -10,13 +10,11 @@ use super::super::Peer;
 use super::super::files::Files;
 use super::super::findings::Findings;
 use super::super::raw::{self, Entry, RawPeer};
+use super::super::values;
 use super::site::unroutable;
 use super::{Surroundings, keys};
 use crate::wireguard::endpoint::{EndpointName, InvalidEndpoint};
 use crate::wireguard::key::{InvalidKey, PresharedKey, PublicKey};
-
-/// Enough for a person and a device, short enough for a table.
-const MAX_NAME: usize = 64;
 
 /// A peer of which some keys may be wrong; the others are still compared with those of other peers.
 pub(super) struct CheckedPeer {
@@ -102,7 +100,9 @@ fn peer(
 ) -> CheckedPeer {
     let key = |name: &str| format!("{prefix}{name}");
     found.unknown_below(&prefix, "wireguard.peer", &raw.unknown);
-    let name = found.value(&key("name"), raw.name).and_then(|name| label(&key("name"), name, found));
+    let name = found
+        .value(&key("name"), raw.name)
+        .and_then(|name| values::label(&name).map_err(|reason| found.report(key("name"), reason)).ok());
     if matches!(raw.public_key, Entry::Absent) {
         found.report(key("public_key"), "is needed: `wg pubkey` makes it of the peer's private key");
     }
@@ -133,14 +133,6 @@ fn peer(
         });
     let preshared_key = preshared_key.map(|(preshared_key, _)| preshared_key);
     CheckedPeer { place, prefix, name, public_key, preshared_key, allowed_ips, endpoint, persistent_keepalive }
-}
-
-fn label(key: &str, name: String, found: &mut Findings) -> Option<String> {
-    if name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
-        found.report(key, format!("`{name}` is no label (1 to {MAX_NAME} characters on one line)"));
-        return None;
-    }
-    Some(name)
 }
 
 /// The key, and whether it is written right here.

@@ -8,6 +8,7 @@ use super::super::findings::Findings;
 use super::super::raw::{Entry, NumberOrAuto, RawPrivateLink, RawSite};
 use super::super::{Environment, PrivateLink, Site};
 use super::endpoint;
+use super::private::PrivateNetworks;
 use crate::net::{InterfaceName, NetworkId, ServerId, overlap};
 
 /// The metadata service's link-local address (Hetzner documentation, "Server metadata").
@@ -15,7 +16,8 @@ const DEFAULT_METADATA_ENDPOINT: &str = "http://169.254.169.254";
 /// Hetzner attaches a server to three networks at most; ten leave room for links of other kinds.
 const MAX_PRIVATE_LINKS: usize = 10;
 
-pub(super) fn section(raw: RawSite, environment: &Environment, found: &mut Findings) -> Site {
+/// The section, and what it says of the private networks even where some of it is wrong.
+pub(super) fn section(raw: RawSite, environment: &Environment, found: &mut Findings) -> (Site, PrivateNetworks) {
     found.unknown("site", &raw.unknown);
     let public_interface = found
         .unless_auto("site.public_interface", raw.public_interface)
@@ -28,24 +30,27 @@ pub(super) fn section(raw: RawSite, environment: &Environment, found: &mut Findi
     let from_environment = ("HCLOUD_METADATA_ENDPOINT", environment.hcloud_metadata_endpoint.as_deref());
     let metadata_endpoint = endpoint("site.metadata_endpoint", from_file, from_environment, found)
         .unwrap_or_else(|| DEFAULT_METADATA_ENDPOINT.to_owned());
+    let is_list = !matches!(raw.private, Entry::Bad(_));
     let mut links = found.value("site.private", raw.private).map(|links| links.0).unwrap_or_default();
-    if links.len() > MAX_PRIVATE_LINKS {
-        found.report("site.private", format!("{} links; at most {MAX_PRIVATE_LINKS} are supported", links.len()));
+    let count = links.len();
+    if count > MAX_PRIVATE_LINKS {
+        found.report("site.private", format!("{count} links; at most {MAX_PRIVATE_LINKS} are supported"));
         links.truncate(MAX_PRIVATE_LINKS);
     }
     let links = found.elements("site.private", links);
     let links: Vec<_> = links.into_iter().map(|(key, link)| private_link(key, link, found)).collect();
     private_links_differ(&links, public_interface.as_ref(), found);
+    let networks = PrivateNetworks::of(&links, is_list.then_some(count));
     let private = links.into_iter().filter_map(CheckedLink::whole).collect();
-    Site { public_interface, server_id, metadata_endpoint, private }
+    (Site { public_interface, server_id, metadata_endpoint, private }, networks)
 }
 
 /// A private link of which some keys may be wrong; the others are still compared with those of other links.
-struct CheckedLink {
-    key: String,
+pub(super) struct CheckedLink {
+    pub(super) key: String,
     interface: Option<InterfaceName>,
-    network: Option<Ipv4Net>,
-    address: Option<Ipv4Addr>,
+    pub(super) network: Option<Ipv4Net>,
+    pub(super) address: Option<Ipv4Addr>,
     network_id: Option<NetworkId>,
 }
 

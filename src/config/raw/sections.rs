@@ -2,12 +2,25 @@
 
 use toml::{Table, Value};
 
-use super::shape::{Entry, NumberOrAuto, PortAutoOrClosed, PortsOrAuto, Section, Shape, SwitchOrAuto};
+use super::shape::{
+    Entry, JournalGroupOrOff, LimitOrNone, NumberOrAuto, PortAutoOrClosed, PortOrRange, PortsOrAuto, Section, Shape,
+    SwitchOrAuto, TextsOrAuto,
+};
+
+/// A field's name in the file: its own, unless that is a word of Rust.
+macro_rules! key {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $key:literal) => {
+        $key
+    };
+}
 
 /// A section: its keys, and whatever else stands in it. Keys are taken from the table one by one: serde's `flatten`, which
 /// would also collect the rest, copies every value twice, which shows with ten thousand blocks.
 macro_rules! section {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $shape:ty),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($field:ident $(= $key:literal)?: $shape:ty),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
         pub(in crate::config) struct $name {
@@ -18,7 +31,7 @@ macro_rules! section {
         impl Section for $name {
             fn of_table(mut table: Table) -> Self {
                 Self {
-                    $($field: table.remove(stringify!($field)).map_or(Entry::Absent, Entry::from),)+
+                    $($field: table.remove(key!($field $($key)?)).map_or(Entry::Absent, Entry::from),)+
                     unknown: table,
                 }
             }
@@ -47,6 +60,9 @@ section! {
         log: RawLog,
         site: RawSite,
         nat: RawNat,
+        egress: RawEgress,
+        network: RawNetworks,
+        tenants: RawTenants,
         firewall: RawFirewall,
         hcloud: RawHcloud,
         wireguard: RawWireguard,
@@ -82,6 +98,75 @@ section! {
 section! {
     RawNat {
         random_ports: bool,
+        egress_addresses: TextsOrAuto,
+        drain: Vec<Entry<String>>,
+        fastpath: SwitchOrAuto,
+        forward: RawForwards,
+        statics = "static": RawStatics,
+    }
+}
+
+blocks!(RawForwards of RawForward, "nat.forward");
+
+section! {
+    RawForward {
+        name: String,
+        public: TextsOrAuto,
+        protocol: String,
+        port: PortOrRange,
+        to: String,
+        to_port: i64,
+        from: Vec<Entry<String>>,
+    }
+}
+
+blocks!(RawStatics of RawStatic, "nat.static");
+
+section! {
+    RawStatic {
+        name: String,
+        public: String,
+        private: String,
+        open: Vec<Entry<RawAcl>>,
+    }
+}
+
+section! {
+    /// A line of any access list. Not every list takes every key.
+    RawAcl {
+        from: Vec<Entry<String>>,
+        to: Vec<Entry<String>>,
+        protocol: String,
+        ports: Vec<Entry<PortOrRange>>,
+    }
+}
+
+section! {
+    RawEgress {
+        guard: bool,
+        smtp: bool,
+        new_flows_per_second: LimitOrNone,
+        max_flows: LimitOrNone,
+        allow: Vec<Entry<RawAcl>>,
+        deny: Vec<Entry<RawAcl>>,
+    }
+}
+
+blocks!(RawNetworks of RawNetwork, "network");
+
+section! {
+    RawNetwork {
+        range: String,
+        egress_addresses: TextsOrAuto,
+        smtp: bool,
+        allow: Vec<Entry<RawAcl>>,
+        deny: Vec<Entry<RawAcl>>,
+    }
+}
+
+section! {
+    RawTenants {
+        allow: Vec<Entry<RawAcl>>,
     }
 }
 
@@ -90,6 +175,25 @@ section! {
         ssh_ports: PortsOrAuto,
         ssh_from: Vec<Entry<String>>,
         wireguard_port: PortAutoOrClosed,
+        ssh_only_by_tunnel: bool,
+        ssh_attempts: LimitOrNone,
+        ssh_ban: String,
+        pings_per_second: LimitOrNone,
+        syns_per_second: LimitOrNone,
+        blocklist: Vec<Entry<String>>,
+        log_drops: JournalGroupOrOff,
+        service: RawServices,
+    }
+}
+
+blocks!(RawServices of RawService, "firewall.service");
+
+section! {
+    RawService {
+        name: String,
+        protocol: String,
+        ports: Vec<Entry<PortOrRange>>,
+        from: Vec<Entry<String>>,
     }
 }
 

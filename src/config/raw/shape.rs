@@ -147,6 +147,83 @@ impl Shape for SwitchOrAuto {
     }
 }
 
+/// A list of texts that may be left to the daemon with the word `auto`.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) enum TextsOrAuto {
+    Texts(Vec<Entry<String>>),
+    Auto,
+}
+
+impl Shape for TextsOrAuto {
+    const EXPECTED: &'static str = "a list or \"auto\"";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        match value {
+            Value::String(word) if word == "auto" => Ok(Self::Auto),
+            other => Vec::of(other).map(Self::Texts),
+        }
+    }
+}
+
+/// A port, or a range of ports as text.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) enum PortOrRange {
+    Port(i64),
+    Range(String),
+}
+
+impl Shape for PortOrRange {
+    const EXPECTED: &'static str = "a port number or a range of ports in quotes (like \"30000-30100\")";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        match value {
+            Value::Integer(number) => Ok(Self::Port(number)),
+            Value::String(range) => Ok(Self::Range(range)),
+            other => Err(other),
+        }
+    }
+}
+
+/// A limit, or `false` for none.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) enum LimitOrNone {
+    Limit(i64),
+    None,
+}
+
+impl Shape for LimitOrNone {
+    const EXPECTED: &'static str = "a whole number, or false for no limit";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        match value {
+            Value::Integer(number) => Ok(Self::Limit(number)),
+            Value::Boolean(false) => Ok(Self::None),
+            other => Err(other),
+        }
+    }
+}
+
+/// Where something is told: in the journal, to an nflog group, or nowhere with `false`.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) enum JournalGroupOrOff {
+    Journal,
+    Group(i64),
+    Off,
+}
+
+impl Shape for JournalGroupOrOff {
+    const EXPECTED: &'static str = "\"journal\", the number of an nflog group, or false";
+
+    fn of(value: Value) -> Result<Self, Value> {
+        match value {
+            Value::String(word) if word == "journal" => Ok(Self::Journal),
+            Value::Integer(number) => Ok(Self::Group(number)),
+            Value::Boolean(false) => Ok(Self::Off),
+            other => Err(other),
+        }
+    }
+}
+
 /// A table with keys of its own. Their values are [`Entry`]s, so reading it cannot fail once it is a table.
 pub(in crate::config) trait Section: Sized {
     /// Takes the section's keys out of the table; what stays is unknown.

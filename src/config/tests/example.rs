@@ -60,8 +60,19 @@ fn the_example_documents_every_key_and_no_other() {
 
 #[test]
 fn every_key_with_a_default_is_in_force_in_the_example() {
-    let is_block = |key: &String| key.starts_with("site.private.") || key.starts_with("wireguard.");
-    let active: BTreeSet<String> = known().into_iter().filter(|key| !is_block(key)).collect();
+    let blocks = [
+        "site.private.",
+        "nat.forward.",
+        "nat.static.",
+        "egress.allow.",
+        "egress.deny.",
+        "network.",
+        "tenants.",
+        "firewall.service.",
+        "wireguard.",
+    ];
+    let is_in_block = |key: &String| blocks.iter().any(|block| key.starts_with(block));
+    let active: BTreeSet<String> = known().into_iter().filter(|key| !is_in_block(key)).collect();
     assert_eq!(keys(EXAMPLE), active);
 }
 
@@ -72,6 +83,53 @@ fn the_commented_part_of_the_example_is_right_too() {
         address: Some(Ipv4Addr::new(10, 0, 0, 2)),
         network_id: Some(NetworkId(1234)),
         ..link("enp7s0", "10.0.0.0/16")
+    }];
+    config.nat.forwards = vec![Forward {
+        name: Some("web".to_owned()),
+        to_port: Some(8443),
+        from: vec![net_v4("203.0.113.0/24")],
+        ..forward(0, "198.51.100.2", 443, "10.0.0.4")
+    }];
+    config.nat.statics = vec![StaticNat {
+        key: "nat.static[0]".to_owned(),
+        name: Some("mail".to_owned()),
+        public: "203.0.113.51".parse().unwrap(),
+        private: "10.0.0.7".parse().unwrap(),
+        open: vec![
+            Acl { from: vec![net_v4("203.0.113.0/24")], ..tcp(&[ports(25, 25), ports(80, 80), ports(8000, 8100)]) },
+            Acl { protocol: Protocol::Icmp, ..Acl::default() },
+        ],
+    }];
+    let test_net = net_v4("192.0.2.0/24");
+    config.egress.lists.allow = Some(vec![
+        Acl {
+            to: vec![net_v4("1.1.1.1/32"), net_v4("9.9.9.0/24")],
+            protocol: Protocol::Udp,
+            ports: vec![ports(53, 53)],
+            ..Acl::default()
+        },
+        tcp(&[ports(80, 80), ports(443, 443)]),
+    ]);
+    config.egress.lists.deny =
+        vec![Acl { to: vec![test_net], ..Acl::default() }, tcp(&[ports(6667, 6667), ports(6690, 6699)])];
+    config.networks = vec![NetworkPolicy {
+        key: "network[0]".to_owned(),
+        range: net_v4("10.0.0.0/16"),
+        egress_addresses: Some(vec!["203.0.113.52".parse().unwrap()]),
+        lists: EgressLists {
+            smtp: true,
+            allow: Some(vec![Acl { to: vec![net_v4("0.0.0.0/0")], ..tcp(&[ports(25, 25), ports(443, 443)]) }]),
+            deny: vec![Acl { to: vec![test_net], ..tcp(&[ports(25, 25)]) }],
+        },
+    }];
+    config.tenants =
+        vec![Acl { from: vec![net_v4("10.0.0.0/16")], to: vec![net_v4("10.2.0.0/16")], ..tcp(&[ports(5432, 5432)]) }];
+    config.firewall.services = vec![Service {
+        key: "firewall.service[0]".to_owned(),
+        name: Some("node exporter".to_owned()),
+        transports: Transports::Tcp,
+        ports: vec![ports(9100, 9100)],
+        from: vec![net_v4("10.0.0.0/16").into()],
     }];
     let secret = "/etc/bastiond/ada.psk";
     let files = [(secret, "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=\n")].into_iter().collect::<InMemory>();

@@ -46,6 +46,7 @@ fn good() -> Vec<(&'static str, Config)> {
         ("auto", auto()),
         ("dotted-and-inline", dotted_and_inline()),
         ("limits", limits()),
+        ("policy-limits", policy_limits()),
         ("every-key", every_key()),
         ("tunnel-off", tunnel_off()),
         ("tunnel-alone", tunnel_alone()),
@@ -110,6 +111,52 @@ fn limits() -> Config {
     config
 }
 
+/// Everything at the ends of its range.
+fn policy_limits() -> Config {
+    let mut config = defaults();
+    config.nat.fastpath = Fastpath::On;
+    config.nat.forwards = vec![
+        Forward {
+            name: Some("ü".repeat(64)),
+            public: Vec::new(),
+            ports: ports(1, 21),
+            from: vec![net_v4("0.0.0.0/0")],
+            ..forward(0, "198.51.100.2", 1, "172.31.255.254")
+        },
+        Forward {
+            name: Some("x".to_owned()),
+            public: Vec::new(),
+            to_port: Some(1),
+            ..forward(1, "198.51.100.2", 65535, "192.168.0.1")
+        },
+        Forward {
+            public: Vec::new(),
+            transports: Transports::Udp,
+            ports: ports(51821, 65535),
+            ..forward(2, "198.51.100.2", 1, "10.0.0.4")
+        },
+    ];
+    config.egress.new_flows_per_second = Some(1);
+    config.egress.max_flows = Some(65_536);
+    config.egress.lists.allow = Some(vec![Acl::default()]);
+    config.networks = vec![NetworkPolicy {
+        key: "network[0]".to_owned(),
+        range: net_v4("192.168.0.0/32"),
+        egress_addresses: Some(Vec::new()),
+        lists: config.egress.lists.clone(),
+    }];
+    config.firewall = Firewall {
+        ssh_attempts: Some(1_000_000),
+        ssh_ban: Duration::from_secs(24 * 3600),
+        pings_per_second: Some(1),
+        syns_per_second: Some(1_000_000),
+        blocklist: vec!["0.0.0.0/1".parse().unwrap(), "::1/128".parse().unwrap()],
+        log_drops: LogDrops::Group(65535),
+        ..config.firewall
+    };
+    config
+}
+
 fn tunnel_off() -> Config {
     let mut config = defaults();
     config.firewall.wireguard_port = None;
@@ -147,16 +194,15 @@ fn every_key() -> Config {
                 },
             ],
         },
-        nat: Nat { random_ports: false, ..defaults().nat },
-        egress: defaults().egress,
-        networks: Vec::new(),
-        tenants: Vec::new(),
-        firewall: Firewall {
-            ssh_ports: Some(BTreeSet::from([22, 2222])),
-            ssh_from: vec!["203.0.113.7/32".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
-            wireguard_port: Some(51821),
-            ..defaults().firewall
-        },
+        nat: every_key_of_nat(),
+        egress: every_key_of_egress(),
+        networks: every_key_of_networks(),
+        tenants: vec![Acl {
+            from: vec![net_v4("10.0.0.0/16")],
+            to: vec![net_v4("10.2.0.4/32")],
+            ..tcp(&[ports(5432, 5432), ports(8000, 8100)])
+        }],
+        firewall: every_key_of_the_firewall(),
         hcloud: Hcloud {
             enabled: false,
             endpoint: "https://api.example.org/v1".to_owned(),
@@ -168,6 +214,120 @@ fn every_key() -> Config {
         },
         wireguard: Some(every_key_of_the_tunnel()),
         warnings: Vec::new(),
+    }
+}
+
+fn every_key_of_nat() -> Nat {
+    let address = |text: &str| -> Ipv4Addr { text.parse().unwrap() };
+    Nat {
+        random_ports: false,
+        egress_addresses: vec![address("198.51.100.2"), address("203.0.113.50")],
+        drain: BTreeSet::from([address("203.0.113.50")]),
+        fastpath: Fastpath::Off,
+        forwards: vec![
+            Forward {
+                name: Some("web".to_owned()),
+                public: vec![address("198.51.100.2"), address("203.0.113.53")],
+                transports: Transports::Both,
+                to_port: Some(8443),
+                from: vec![net_v4("203.0.113.0/24"), net_v4("192.0.2.7/32")],
+                ..forward(0, "198.51.100.2", 443, "10.0.0.4")
+            },
+            Forward {
+                public: Vec::new(),
+                transports: Transports::Udp,
+                ports: ports(30000, 30100),
+                ..forward(1, "198.51.100.2", 1, "10.2.0.5")
+            },
+            forward(2, "198.51.100.2", 444, "10.0.0.4"),
+        ],
+        statics: vec![
+            StaticNat {
+                key: "nat.static[0]".to_owned(),
+                name: Some("mail".to_owned()),
+                public: address("203.0.113.51"),
+                private: address("10.0.0.7"),
+                open: vec![
+                    Acl { from: vec![net_v4("192.0.2.0/24")], ..tcp(&[ports(25, 25), ports(8000, 8100)]) },
+                    Acl { protocol: Protocol::Icmp, ..Acl::default() },
+                    Acl::default(),
+                ],
+            },
+            StaticNat {
+                key: "nat.static[1]".to_owned(),
+                name: None,
+                public: address("203.0.113.54"),
+                private: address("10.2.0.7"),
+                open: Vec::new(),
+            },
+        ],
+    }
+}
+
+fn every_key_of_egress() -> Egress {
+    Egress {
+        guard: false,
+        new_flows_per_second: Some(100),
+        max_flows: None,
+        lists: EgressLists {
+            smtp: true,
+            allow: Some(vec![Acl {
+                to: vec![net_v4("1.1.1.1/32"), net_v4("9.9.9.0/24")],
+                protocol: Protocol::Udp,
+                ports: vec![ports(53, 53)],
+                ..Acl::default()
+            }]),
+            deny: vec![Acl { to: vec![net_v4("192.0.2.0/24")], ..Acl::default() }],
+        },
+    }
+}
+
+/// One that says everything, and one that takes everything over.
+fn every_key_of_networks() -> Vec<NetworkPolicy> {
+    vec![
+        NetworkPolicy {
+            key: "network[0]".to_owned(),
+            range: net_v4("10.2.0.0/16"),
+            egress_addresses: Some(vec!["203.0.113.52".parse().unwrap()]),
+            lists: EgressLists { smtp: false, allow: Some(vec![Acl::default()]), deny: Vec::new() },
+        },
+        NetworkPolicy {
+            key: "network[1]".to_owned(),
+            range: net_v4("10.0.0.0/16"),
+            egress_addresses: None,
+            lists: every_key_of_egress().lists,
+        },
+    ]
+}
+
+fn every_key_of_the_firewall() -> Firewall {
+    Firewall {
+        ssh_ports: Some(BTreeSet::from([22, 2222])),
+        ssh_from: vec!["203.0.113.7/32".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+        ssh_only_by_tunnel: true,
+        ssh_attempts: Some(6),
+        ssh_ban: Duration::from_secs(3600),
+        wireguard_port: Some(51821),
+        services: vec![
+            Service {
+                key: "firewall.service[0]".to_owned(),
+                name: Some("node exporter".to_owned()),
+                transports: Transports::Tcp,
+                ports: vec![ports(9100, 9100), ports(9200, 9210)],
+                from: vec!["10.0.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+            },
+            Service {
+                key: "firewall.service[1]".to_owned(),
+                name: None,
+                transports: Transports::Both,
+                ports: vec![ports(53, 53)],
+                from: Vec::new(),
+            },
+        ],
+        pings_per_second: None,
+        syns_per_second: Some(50),
+        blocklist: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8:bad::/48".parse().unwrap()],
+        log_drops: LogDrops::Group(5),
     }
 }
 

@@ -66,11 +66,22 @@ fn every_level_is_taken_by_its_name_in_small_letters_only() {
 fn every_known_key_is_known_to_its_section() {
     // No key takes a number with a fraction, so each must complain of it, under its own name.
     for key in KNOWN_KEYS {
-        let blocks = ["site.private", "wireguard.peer"];
-        let block = blocks.iter().find_map(|block| Some((block, key.strip_prefix(block)?.strip_prefix('.')?)));
-        let (text, shown) = match block {
-            Some((block, name)) => (format!("[[{block}]]\n{name} = 0.5"), format!("{block}[0].{name}")),
-            None => (format!("{key} = 0.5"), (*key).to_owned()),
+        let (section, name) = key.rsplit_once('.').unwrap();
+        let (text, shown) = match section {
+            "site.private" | "wireguard.peer" | "nat.forward" | "network" | "firewall.service" | "nat.static" => {
+                (format!("[[{section}]]\n{name} = 0.5"), format!("{section}[0].{name}"))
+            }
+            "nat.static.open" => {
+                (format!("[[nat.static]]\nopen = [{{ {name} = 0.5 }}]"), format!("nat.static[0].open[0].{name}"))
+            }
+            "network.allow" | "network.deny" => {
+                let list = section.replace("network.", "");
+                (format!("[[network]]\n{list} = [{{ {name} = 0.5 }}]"), format!("network[0].{list}[0].{name}"))
+            }
+            "egress.allow" | "egress.deny" | "tenants.allow" => {
+                (format!("{section} = [{{ {name} = 0.5 }}]"), format!("{section}[0].{name}"))
+            }
+            _ => (format!("{key} = 0.5"), (*key).to_owned()),
         };
         let problems = problems_of(&text);
         let complaint = problems.iter().find(|problem| problem.starts_with(&format!("{shown}: expected ")));
