@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("the_table_of_one_network_is_the_golden_one", || golden("one-network")),
         trial("the_table_of_a_tunnel_is_the_golden_one", || golden("tunnel")),
+        trial("the_table_of_everything_is_the_golden_one", || golden("everything")),
         trial("without_a_tunnel_nothing_of_it_is_left", tunnel_goes),
     ]
 }
