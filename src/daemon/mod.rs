@@ -127,7 +127,8 @@ pub async fn run(
         notifier: Notifier::start(),
         ready: false,
     };
-    daemon.run(&events, signals, calls).await;
+    // On the heap: all that a pass may be in the middle of is kilobytes.
+    Box::pin(daemon.run(&events, signals, calls)).await;
     Ok(())
 }
 

@@ -38,16 +38,22 @@ fn statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a S
     config.nat.statics.iter().filter(|entry| site.private.iter().any(|link| link.network.contains(&entry.private)))
 }
 
-/// The public addresses of a forward.
-fn addresses<'a>(forward: &'a Forward, public: &'a PublicLink) -> &'a [Ipv4Addr] {
-    if forward.public.is_empty() { &public.addresses } else { &forward.public }
+/// The public addresses of a forward: if it names none, those that are nobody's own.
+fn addresses(forward: &Forward, config: &Config, public: &PublicLink) -> Vec<Ipv4Addr> {
+    if !forward.public.is_empty() {
+        return forward.public.clone();
+    }
+    let is_shared = |address: &&Ipv4Addr| config.nat.statics.iter().all(|entry| entry.public != **address);
+    public.addresses.iter().filter(is_shared).copied().collect()
 }
 
 pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
     let mut sets = vec![];
     let (mut exact, mut from, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
-    for forward in site.public.iter().flat_map(|public| forwards(config, site).map(move |forward| (forward, public))) {
-        elements(forward.0, addresses(forward.0, forward.1), &mut exact, &mut from, &mut ranges);
+    if let Some(public) = &site.public {
+        for forward in forwards(config, site) {
+            elements(forward, &addresses(forward, config, public), &mut exact, &mut from, &mut ranges);
+        }
     }
     sets.push(Set::map("forwards", exact));
     sets.push(Set::map("forwards_from", from));

@@ -58,8 +58,8 @@ pub(super) fn ways(tunnel: &Tunnel, public: &PublicLink, site: &Site) -> Vec<Way
 /// peers may go there.
 pub(super) fn inwards(tunnel: &Tunnel, public: Option<&PublicLink>) -> Chain {
     let metadata = is(field("ip", "daddr"), prefix(METADATA_NETWORK.into()));
+    // Nothing is translated between peers and private hosts as a rule: a flow that was forgotten here goes on.
     let mut rules = vec![
-        unknown_flows(),
         vec![metadata, drop_as(Reason::Unroutable)],
         vec![is(concat([oifname(), field("ip", "daddr")]), set("behind_links")), counter(FLOWS), accept()],
     ];
@@ -75,7 +75,7 @@ pub(super) fn outwards() -> Chain {
     let to_site = is(field("ip", "daddr"), set("tunnel_sites4"));
     Chain::regular(
         "to_tunnel",
-        vec![unknown_flows(), vec![to_site, counter(FLOWS), accept()], vec![drop_as(Reason::Forward)]],
+        vec![vec![to_site, counter(FLOWS), accept()], unknown_flows(), vec![drop_as(Reason::Forward)]],
     )
 }
 
