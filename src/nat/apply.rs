@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use tokio::process;
+
+use super::plan::Command;
 
 /// Ten thousand elements take a tenth of a second; a machine out of memory may take much longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,7 +108,7 @@ impl Nft {
     }
 
     /// Loads what has to be declared first, if anything, and then the commands as one transaction.
-    pub(super) async fn load(&self, skeleton: Option<String>, commands: &[Value]) -> Result<(), Error> {
+    pub(super) async fn load(&self, skeleton: Option<String>, commands: &[Command]) -> Result<(), Error> {
         if let Some(text) = skeleton {
             self.run(&["-f", "-"], Some(text)).await?;
         }
@@ -115,8 +116,8 @@ impl Nft {
     }
 
     /// Loads the commands as one transaction.
-    pub(super) async fn apply(&self, commands: &[Value]) -> Result<(), Error> {
-        let document = json!({ "nftables": commands }).to_string();
+    pub(super) async fn apply(&self, commands: &[Command]) -> Result<(), Error> {
+        let document = format!("{{\"nftables\":[{}]}}", commands.join(","));
         self.run(&["-j", "-f", "-"], Some(document)).await.map(drop)
     }
 
@@ -124,7 +125,7 @@ impl Nft {
     pub(super) async fn run(&self, arguments: &[&str], input: Option<String>) -> Result<String, Error> {
         let command = format!("nft {}", arguments.join(" "));
         let failed = |source| Error::Run { program: self.program.clone(), source };
-        let mut child = Command::new(&self.program)
+        let mut child = process::Command::new(&self.program)
             .args(arguments)
             .env("LC_ALL", "C")
             .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })

@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::apply::{Error, Nft};
 use super::model::Ruleset;
+use super::plan::Command;
 use super::{observe, plan, skeleton};
 use crate::state;
 
@@ -23,7 +23,7 @@ pub(super) struct Kept {
     /// nft's text; see `super::skeleton`.
     skeleton: String,
     /// nft's JSON, one transaction.
-    commands: Vec<Value>,
+    commands: Vec<Command>,
 }
 
 /// How a boot was made safe.

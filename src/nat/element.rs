@@ -1,12 +1,13 @@
 //! Elements of sets and maps.
 //!
 //! Our own types, not the `nftables` crate's expressions: a table has ten thousand of them, they are compared with those that
-//! were sent before, and a crate's expression takes twenty times the memory and has no order.
+//! were sent before, and a crate's expression takes twenty times the memory and has no order. For the same reason they are
+//! written as text at once: trees of JSON values for ten thousand would take most of a reload's time.
 
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
-use serde_json::{Value, json};
 
 use super::boxes::Span;
 use crate::config::{Ports, Transport};
@@ -89,20 +90,23 @@ impl Atom {
         Self::Protocols(transport.number(), transport.number())
     }
 
-    /// As nft's JSON has it.
-    fn json(&self) -> Value {
+    /// Writes it as nft's JSON has it. Nothing in it needs escaping: addresses, numbers, and names of interfaces, which are
+    /// letters, digits, `.`, `_`, `-` and `@`.
+    fn write(&self, out: &mut String) -> fmt::Result {
         match self {
-            Self::Address(address) => json!(address),
-            Self::Network(network) => json!({"prefix": {"addr": network.addr(), "len": network.prefix_len()}}),
-            Self::Addresses(first, last) => json!({"range": [first, last]}),
-            Self::Ports(first, last) if first == last => json!(first),
-            Self::Ports(first, last) => json!({"range": [first, last]}),
-            Self::Protocols(1, 1) => json!("icmp"),
-            Self::Protocols(6, 6) => json!("tcp"),
-            Self::Protocols(17, 17) => json!("udp"),
-            Self::Protocols(first, last) if first == last => json!(first),
-            Self::Protocols(first, last) => json!({"range": [first, last]}),
-            Self::Interface(name) => json!(name.as_str()),
+            Self::Address(address) => write!(out, "\"{address}\""),
+            Self::Network(network) => {
+                write!(out, "{{\"prefix\":{{\"addr\":\"{}\",\"len\":{}}}}}", network.addr(), network.prefix_len())
+            }
+            Self::Addresses(first, last) => write!(out, "{{\"range\":[\"{first}\",\"{last}\"]}}"),
+            Self::Ports(first, last) if first == last => write!(out, "{first}"),
+            Self::Ports(first, last) => write!(out, "{{\"range\":[{first},{last}]}}"),
+            Self::Protocols(1, 1) => out.write_str("\"icmp\""),
+            Self::Protocols(6, 6) => out.write_str("\"tcp\""),
+            Self::Protocols(17, 17) => out.write_str("\"udp\""),
+            Self::Protocols(first, last) if first == last => write!(out, "{first}"),
+            Self::Protocols(first, last) => write!(out, "{{\"range\":[{first},{last}]}}"),
+            Self::Interface(name) => write!(out, "\"{name}\""),
         }
     }
 }
@@ -118,22 +122,40 @@ impl Element {
         Self { key: key.into(), data: data.into() }
     }
 
-    /// As nft's JSON has it: with what it leads to.
-    pub(super) fn json(&self) -> Value {
-        if self.data.is_empty() { self.key_json() } else { json!([fields(&self.key), fields(&self.data)]) }
+    /// Writes it as nft's JSON has it: with what it leads to.
+    pub(super) fn write(&self, out: &mut String) {
+        if self.data.is_empty() {
+            return self.write_key(out);
+        }
+        out.push('[');
+        write_fields(&self.key, out);
+        out.push(',');
+        write_fields(&self.data, out);
+        out.push(']');
     }
 
-    /// Its key alone.
-    pub(super) fn key_json(&self) -> Value {
-        fields(&self.key)
+    /// Writes its key alone.
+    pub(super) fn write_key(&self, out: &mut String) {
+        write_fields(&self.key, out);
     }
 }
 
-fn fields(atoms: &[Atom]) -> Value {
-    match atoms {
-        [single] => single.json(),
-        several => json!({"concat": several.iter().map(Atom::json).collect::<Vec<_>>()}),
-    }
+fn write_fields(atoms: &[Atom], out: &mut String) {
+    let written = match atoms {
+        [single] => single.write(out),
+        several => {
+            out.push_str("{\"concat\":[");
+            let written = several.iter().enumerate().try_for_each(|(index, atom)| {
+                if index > 0 {
+                    out.push(',');
+                }
+                atom.write(out)
+            });
+            out.push_str("]}");
+            written
+        }
+    };
+    written.expect("writing to a string does not fail");
 }
 
 /// Elements for whole ranges, without overlaps and joined where they touch: an interval set takes no others.

@@ -26,7 +26,7 @@ pub use element::{Atom, Element};
 pub use model::{Base, Chain, Kind, Meter, Ruleset, Set, TABLE};
 pub use netlink::{concerns_our_table, table_exists};
 pub use observe::Listing;
-pub use plan::{Memory, Plan, commands, fingerprint, plan};
+pub use plan::{Command, Memory, Plan, commands, fingerprint, plan};
 
 use crate::config::{Config, Fastpath};
 use crate::report::{Outcome, Problem, State, chain};
@@ -99,7 +99,12 @@ impl Nat {
             return Ok((Vec::new(), false));
         }
         let nft = Nft::find()?;
-        let observed = observe::observe(&nft).await?;
+        let untouched = |memory: &&Memory| generation.is_some() && memory.generation == generation;
+        let observed = match self.memory.as_ref().filter(untouched) {
+            // What is there need not be listed again to be known.
+            Some(memory) => Some(memory.listing.clone()),
+            None => observe::observe(&nft).await?,
+        };
         let done = self.converge(&nft, desired, observed).await?;
         if let Some(memory) = self.memory.as_mut().filter(|_| done.0.is_empty()) {
             memory.generation = generation;
@@ -179,7 +184,7 @@ impl Nat {
             if observe::observe(&nft).await?.is_none() {
                 return Ok(Vec::new());
             }
-            nft.apply(&[serde_json::json!({"delete": {"table": {"family": "inet", "name": TABLE}}})]).await?;
+            nft.apply(&[plan::deletion()]).await?;
             Ok(vec![format!("table inet {TABLE} removed")])
         };
         let (changes, mut problems) = match removed.await {

@@ -3,9 +3,12 @@
 //! The listing is kept as plain JSON values: nft rewrites what it is given, differently from version to version, so drift is
 //! judged in its own words, by comparing two listings, never by reading rules back into types.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::apply::{Error, Nft};
@@ -32,39 +35,56 @@ pub(super) async fn observe(nft: &Nft) -> Result<Option<Listing>, Error> {
     }
 }
 
-/// nft's JSON without what changes by itself.
+/// nft's JSON without what changes by itself, and with a sum in the place of a set's elements: ten thousand of them shall
+/// take no memory between two looks, and as little as can be during one.
 pub(super) fn normalised(output: &str) -> Result<Listing, Error> {
     let unreadable = |source| Error::Unreadable { source };
-    let mut document: Value = serde_json::from_str(output).map_err(unreadable)?;
-    let Some(Value::Array(mut objects)) = document.get_mut("nftables").map(Value::take) else {
-        return Err(unreadable(serde::de::Error::missing_field("nftables")));
-    };
-    objects.retain(|object| object.get("metainfo").is_none());
-    for object in &mut objects {
-        settle(object);
-        condense(object);
+    let document: Document<'_> = serde_json::from_str(output).map_err(unreadable)?;
+    let mut objects = Vec::with_capacity(document.nftables.len());
+    for object in document.nftables {
+        for (kind, body) in object {
+            let body = match kind.as_ref() {
+                "metainfo" => continue,
+                "set" | "map" => condensed(&kind, body),
+                _ => serde_json::from_str(body.get()),
+            };
+            let mut object = json!({ kind: body.map_err(unreadable)? });
+            settle(&mut object);
+            objects.push(object);
+        }
     }
     Ok(Listing(objects))
 }
 
-/// Leaves of a set's elements how many they are and what they come to, so that ten thousand take no memory between two looks.
-/// A meter's are left away: packets make them.
-fn condense(object: &mut Value) {
-    for kind in ["set", "map"] {
-        let Some(Value::Object(set)) = object.get_mut(kind) else { continue };
-        let is_meter = set.get("name").and_then(Value::as_str).is_some_and(|name| skeleton::declares("set", name));
-        let Some(Value::Array(elements)) = set.remove("elem") else { continue };
-        if !is_meter && !elements.is_empty() {
-            let mut hasher = DefaultHasher::new();
-            for element in &elements {
-                element.to_string().hash(&mut hasher);
-            }
-            set.insert("elem".to_owned(), json!({"count": elements.len(), "digest": hasher.finish()}));
-        }
-    }
+/// What `nft -j` prints, with each object's body still as text.
+#[derive(Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    nftables: Vec<BTreeMap<Cow<'a, str>, &'a RawValue>>,
 }
 
-/// Removes handles and the values of counters, and sorts the elements of sets, whose order nft does not promise.
+/// A set without its elements, but for their number and what they come to. A meter's are left away: packets make them.
+fn condensed(kind: &str, body: &RawValue) -> Result<Value, serde_json::Error> {
+    let mut body: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(body.get())?;
+    let elements: Vec<&RawValue> =
+        body.remove("elem").map_or(Ok(Vec::new()), |list| serde_json::from_str(list.get()))?;
+    let mut set = serde_json::Map::new();
+    for (key, value) in body.into_iter().filter(|(key, _)| key != "handle") {
+        set.insert(key.into_owned(), serde_json::from_str(value.get())?);
+    }
+    let is_meter = set.get("name").and_then(Value::as_str).is_some_and(|name| skeleton::declares(kind, name));
+    if !elements.is_empty() && !(is_meter && kind == "set") {
+        // nft does not promise an order.
+        let mut texts: Vec<&str> = elements.iter().map(|element| element.get()).collect();
+        texts.sort_unstable();
+        let mut hasher = DefaultHasher::new();
+        texts.hash(&mut hasher);
+        set.insert("elem".to_owned(), json!({"count": texts.len(), "digest": hasher.finish()}));
+    }
+    Ok(Value::Object(set))
+}
+
+/// Removes handles and the values of counters, and sorts the elements of anonymous sets.
 fn settle(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -76,9 +96,7 @@ fn settle(value: &mut Value) {
                         counter.remove("packets");
                         counter.remove("bytes");
                     }
-                    Value::Array(elements) if key == "elem" || key == "set" => {
-                        elements.sort_by_cached_key(Value::to_string);
-                    }
+                    Value::Array(elements) if key == "set" => elements.sort_by_cached_key(Value::to_string),
                     _ => {}
                 }
             }

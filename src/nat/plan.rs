@@ -50,16 +50,19 @@ pub enum Plan {
         /// The text that declares what JSON cannot, if something of it is missing.
         skeleton: Option<String>,
         /// The transaction.
-        commands: Vec<Value>,
+        commands: Vec<Command>,
     },
 }
+
+/// A command of nft's, as JSON text.
+pub type Command = String;
 
 /// A number that is the same for the same table. A daemon of another version may come to another one; it then replaces the
 /// rules by the same rules.
 pub fn fingerprint(desired: &Ruleset) -> u64 {
     let mut hasher = DefaultHasher::new();
     for command in commands(desired, None, None, None) {
-        command.to_string().hash(&mut hasher);
+        command.hash(&mut hasher);
     }
     desired.meters.iter().for_each(|meter| (meter.name, meter.limit).hash(&mut hasher));
     hasher.finish()
@@ -101,7 +104,7 @@ pub fn commands(
     observed: Option<&Listing>,
     before: Option<&Ruleset>,
     meters: Option<&BTreeMap<String, Option<u32>>>,
-) -> Vec<Value> {
+) -> Vec<Command> {
     let mut commands = vec![typed(NfCmd::Add(NfListObject::Table(table())))];
     let changed: Vec<&model::Chain> = match before {
         Some(before) => desired.chains.iter().filter(|chain| !before.chains.contains(chain)).collect(),
@@ -110,62 +113,81 @@ pub fn commands(
     match before {
         Some(before) => {
             let stands = |chain: &&&model::Chain| before.chains.iter().any(|other| other.name == chain.name);
-            commands.extend(changed.iter().filter(stands).map(|chain| json!({"flush": {"chain": named(&chain.name)}})));
+            commands.extend(
+                changed.iter().filter(stands).map(|chain| text(&json!({"flush": {"chain": named(&chain.name)}}))),
+            );
             // Chains that are to go may refer to each other.
             let gone = before.chains.iter().filter(|old| desired.chains.iter().all(|chain| chain.name != old.name));
-            commands.extend(gone.map(|chain| json!({"flush": {"chain": named(&chain.name)}})));
+            commands.extend(gone.map(|chain| text(&json!({"flush": {"chain": named(&chain.name)}}))));
         }
         None => commands.push(typed(NfCmd::Flush(FlushObject::Table(table())))),
     }
     if let Some(observed) = observed {
-        commands.extend(removals(desired, observed));
+        commands.extend(removals(desired, observed).iter().map(text));
     }
     // By hand: the crate prints a counter without values as `"bytes": null`.
-    commands.extend(desired.counters.iter().map(|name| json!({"add": {"counter": named(name)}})));
+    commands.extend(desired.counters.iter().map(|name| text(&json!({"add": {"counter": named(name)}}))));
     for set in &desired.sets {
         contents(set, before.and_then(|before| before.sets.iter().find(|old| old.name == set.name)), &mut commands);
     }
     if observed.is_some() {
         let made_otherwise = |meter: &&model::Meter| meters.and_then(|m| m.get(meter.name)) != Some(&meter.limit);
         let stale = desired.meters.iter().filter(made_otherwise);
-        commands.extend(stale.map(|meter| json!({"flush": {"set": named(meter.name)}})));
+        commands.extend(stale.map(|meter| text(&json!({"flush": {"set": named(meter.name)}}))));
     }
     if !desired.fastpath.is_empty() && before.is_none_or(|before| before.fastpath != desired.fastpath) {
         commands.push(typed(NfCmd::Add(NfListObject::FlowTable(flowtable(desired)))));
     }
     commands.extend(changed.iter().map(|chain| typed(NfCmd::Add(NfListObject::Chain(declaration(chain))))));
     for chain in changed {
-        commands.extend(chain.rules.iter().map(
-            |rule| json!({"add": {"rule": {"family": "inet", "table": TABLE, "chain": chain.name, "expr": rule}}}),
-        ));
+        commands.extend(chain.rules.iter().map(|rule| {
+            text(&json!({"add": {"rule": {"family": "inet", "table": TABLE, "chain": chain.name, "expr": rule}}}))
+        }));
     }
     commands
 }
 
 /// Makes a set hold what it shall.
-fn contents(set: &Set, before: Option<&Set>, commands: &mut Vec<Value>) {
-    let elements = |what: &str, elements: Vec<Value>| {
-        let part = json!({"family": "inet", "table": TABLE, "name": set.name, "elem": elements});
-        (!part["elem"].as_array().is_none_or(Vec::is_empty)).then(|| json!({what: {"element": part}}))
-    };
+fn contents(set: &Set, before: Option<&Set>, commands: &mut Vec<Command>) {
     match before.filter(|before| before.kind == set.kind) {
         Some(before) if before.elements == set.elements => {}
         Some(before) if set.elements.len().max(before.elements.len()) > WORTH_COMPARING => {
             let missing_in = |list: &[Element], element: &&Element| list.binary_search(element).is_err();
             let gone = before.elements.iter().filter(|element| missing_in(&set.elements, element));
             let new = set.elements.iter().filter(|element| missing_in(&before.elements, element));
-            commands.extend(elements("delete", gone.map(Element::key_json).collect()));
-            commands.extend(elements("add", new.map(Element::json).collect()));
+            commands.extend(elements("delete", &set.name, gone, Element::write_key));
+            commands.extend(elements("add", &set.name, new, Element::write));
         }
         _ => {
             if let Kind::Ranges(_) = set.kind {
-                commands.push(json!({"add": {"set": definition(set)}}));
+                commands.push(text(&json!({"add": {"set": definition(set)}})));
             }
             let kind = if set.kind == Kind::Map { "map" } else { "set" };
-            commands.push(json!({"flush": {kind: named(&set.name)}}));
-            commands.extend(elements("add", set.elements.iter().map(Element::json).collect()));
+            commands.push(text(&json!({"flush": {kind: named(&set.name)}})));
+            commands.extend(elements("add", &set.name, set.elements.iter(), Element::write));
         }
     }
+}
+
+/// The command that adds or deletes elements; none where there are none.
+fn elements<'a>(
+    verb: &str,
+    set: &str,
+    elements: impl Iterator<Item = &'a Element>,
+    write: impl Fn(&Element, &mut String),
+) -> Option<Command> {
+    let mut elements = elements.peekable();
+    elements.peek()?;
+    let mut command =
+        format!("{{\"{verb}\":{{\"element\":{{\"family\":\"inet\",\"table\":\"{TABLE}\",\"name\":\"{set}\",\"elem\":[");
+    while let Some(element) = elements.next() {
+        write(element, &mut command);
+        if elements.peek().is_some() {
+            command.push(',');
+        }
+    }
+    command.push_str("]}}}");
+    Some(command)
 }
 
 fn table() -> Table<'static> {
@@ -223,7 +245,7 @@ fn is_wanted_flowtable(desired: &Ruleset, there: &Value) -> bool {
 
 /// What replaces the whole table, with all that it counted, for when it cannot be changed in place: a text, and a transaction.
 /// Between them nothing is forwarded.
-pub(super) fn anew(desired: &Ruleset) -> (String, Vec<Value>) {
+pub(super) fn anew(desired: &Ruleset) -> (String, Vec<Command>) {
     let closed = "{ type filter hook forward priority filter - 5; policy drop; }";
     // Added first, so that the deletion has something to delete whatever happened meanwhile.
     let skeleton = skeleton::missing(TABLE, |_, _| false).unwrap_or_default();
@@ -265,6 +287,11 @@ pub(super) fn holds(desired: &Ruleset, listing: &Listing) -> bool {
         && names("counter") == desired.counters.iter().copied().collect()
         && listing.of_kind("flowtable").count() == flowtables
         && listing.of_kind("flowtable").all(|there| is_wanted_flowtable(desired, there))
+}
+
+/// Deletes the table.
+pub(super) fn deletion() -> Command {
+    typed(NfCmd::Delete(NfListObject::Table(table())))
 }
 
 fn delete(kind: &str, there: &Value) -> Value {
@@ -326,8 +353,12 @@ fn declaration(chain: &model::Chain) -> Chain<'static> {
     }
 }
 
-fn typed(command: NfCmd<'static>) -> Value {
-    value(&NfObject::CmdObject(command))
+fn typed(command: NfCmd<'static>) -> Command {
+    text(&value(&NfObject::CmdObject(command)))
+}
+
+fn text(command: &Value) -> Command {
+    command.to_string()
 }
 
 fn value(object: &impl Serialize) -> Value {
