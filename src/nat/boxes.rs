@@ -14,6 +14,11 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// Whether it is one number.
+    pub(super) fn is_single(self) -> bool {
+        self.first == self.last
+    }
+
     /// All addresses.
     pub(super) const EVERYWHERE: Self = Self { first: 0, last: u32::MAX };
 

@@ -46,7 +46,9 @@ pub struct Set {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// Ranges, of one field or of several.
-    Ranges(&'static [&'static str]),
+    Ranges(Vec<&'static str>),
+    /// Single values, of one field or of several.
+    Exact(Vec<&'static str>),
     /// One of the maps that `super::skeleton` declares.
     Map,
 }
@@ -92,18 +94,25 @@ pub struct Base {
 }
 
 impl Set {
-    /// A set of ranges; sorts its elements.
-    pub(super) fn ranges(name: impl Into<Name>, fields: &'static [&'static str], mut elements: Vec<Element>) -> Self {
-        elements.sort();
-        elements.dedup();
-        Self { name: name.into(), kind: Kind::Ranges(fields), elements }
+    /// A set of ranges.
+    pub(super) fn ranges(name: impl Into<Name>, fields: impl Into<Vec<&'static str>>, elements: Vec<Element>) -> Self {
+        Self::new(name.into(), Kind::Ranges(fields.into()), elements)
     }
 
-    /// A map; sorts its elements.
-    pub(super) fn map(name: &'static str, mut elements: Vec<Element>) -> Self {
+    /// A set of single values.
+    pub(super) fn exact(name: impl Into<Name>, fields: impl Into<Vec<&'static str>>, elements: Vec<Element>) -> Self {
+        Self::new(name.into(), Kind::Exact(fields.into()), elements)
+    }
+
+    /// A map.
+    pub(super) fn map(name: &'static str, elements: Vec<Element>) -> Self {
+        Self::new(name.into(), Kind::Map, elements)
+    }
+
+    fn new(name: Name, kind: Kind, mut elements: Vec<Element>) -> Self {
         elements.sort();
         elements.dedup();
-        Self { name: name.into(), kind: Kind::Map, elements }
+        Self { name, kind, elements }
     }
 }
 

@@ -247,9 +247,13 @@ pub(super) fn field(protocol: &'static str, field: &'static str) -> Value {
     Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
 }
 
-/// `A . B`
-pub(super) fn concat<const N: usize>(parts: [Value; N]) -> Value {
-    Expression::Named(NamedExpression::Concat(parts.into()))
+/// `A . B . …`; a single part is itself.
+pub(super) fn concat(parts: impl IntoIterator<Item = Value>) -> Value {
+    let mut parts: Vec<Value> = parts.into_iter().collect();
+    match parts.pop() {
+        Some(single) if parts.is_empty() => single,
+        last => Expression::Named(NamedExpression::Concat(parts.into_iter().chain(last).collect())),
+    }
 }
 
 /// `LEFT & RIGHT`

@@ -159,7 +159,7 @@ fn contents(set: &Set, before: Option<&Set>, commands: &mut Vec<Command>) {
             commands.extend(elements("add", &set.name, new, Element::write));
         }
         _ => {
-            if let Kind::Ranges(_) = set.kind {
+            if set.kind != Kind::Map {
                 commands.push(text(&json!({"add": {"set": definition(set)}})));
             }
             let kind = if set.kind == Kind::Map { "map" } else { "set" };
@@ -322,9 +322,17 @@ fn same_set(wanted: &Value, there: &Value) -> bool {
 
 /// By hand, since the elements' own types are: the crate's would have to hold an empty list of its expressions.
 fn definition(set: &Set) -> Value {
-    let Kind::Ranges(fields) = &set.kind else { return Value::Null };
-    let key = if let [single] = fields { json!(single) } else { json!(fields) };
-    json!({"family": "inet", "table": TABLE, "name": set.name, "type": key, "flags": ["interval"]})
+    let (fields, flags) = match &set.kind {
+        Kind::Ranges(fields) => (fields, Some(["interval"])),
+        Kind::Exact(fields) => (fields, None),
+        Kind::Map => return Value::Null,
+    };
+    let key = if let [single] = fields.as_slice() { json!(single) } else { json!(fields) };
+    let mut definition = json!({"family": "inet", "table": TABLE, "name": set.name, "type": key});
+    if let Some(flags) = flags {
+        definition["flags"] = json!(flags);
+    }
+    definition
 }
 
 fn flowtable(desired: &Ruleset) -> FlowTable<'static> {

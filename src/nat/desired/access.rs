@@ -16,79 +16,134 @@ const ALL_PROTOCOLS: Span = Span { first: 0, last: 255 };
 /// ICMP's number in the IP header (IANA, "Assigned Internet Protocol Numbers").
 const ICMP: u32 = 1;
 
-/// A list as up to two sets: one with ports, and one for whole protocols, so that a list without ports costs no look-up for
-/// them.
+/// A list, as a set for each shape that its lines have. Whoever writes ten thousand hosts gets a hash, which is filled in a
+/// fifth of the time that ranges take; and what has no ports costs no look-up for them.
 pub(super) struct List {
-    name: Name,
-    by_source: bool,
-    with_ports: Vec<Element>,
-    whole: Vec<Element>,
+    parts: Vec<Part>,
 }
+
+/// One of a list's sets.
+struct Part {
+    name: Name,
+    fields: &'static [Field],
+    exact: bool,
+    elements: Vec<Element>,
+}
+
+/// A field of a list's keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Field {
+    To,
+    From,
+    Ports,
+    Protocol,
+}
+
+impl Field {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::To | Self::From => fields::V4,
+            Self::Ports => fields::PORT,
+            Self::Protocol => fields::PROTOCOL,
+        }
+    }
+
+    fn value(self) -> Value {
+        match self {
+            Self::To => field("ip", "daddr"),
+            Self::From => field("ip", "saddr"),
+            Self::Ports => field("th", "dport"),
+            Self::Protocol => l4proto(),
+        }
+    }
+
+    /// The field's part of an entry.
+    fn span(self, [to, from, ports, protocol]: &Entry) -> Span {
+        *match self {
+            Self::To => to,
+            Self::From => from,
+            Self::Ports => ports,
+            Self::Protocol => protocol,
+        }
+    }
+
+    fn atom(self, entry: &Entry) -> Atom {
+        let span = self.span(entry);
+        match self {
+            Self::To | Self::From => Atom::addresses(span),
+            Self::Ports => Atom::port_span(span),
+            Self::Protocol => Atom::protocol_span(span),
+        }
+    }
+}
+
+/// The fields of a list's lines: whole addresses, with a protocol, with ports.
+type Shapes = [&'static [Field]; 3];
+const OF_DESTINATIONS: Shapes =
+    [&[Field::To], &[Field::To, Field::Protocol], &[Field::To, Field::Ports, Field::Protocol]];
+const OF_PAIRS: Shapes = [
+    &[Field::To, Field::From],
+    &[Field::To, Field::From, Field::Protocol],
+    &[Field::To, Field::From, Field::Ports, Field::Protocol],
+];
 
 impl List {
     /// The list for destinations alone.
     pub(super) fn of_destinations(name: impl Into<Name>, lines: &[Acl]) -> Self {
-        Self::new(name.into(), false, lines)
+        Self::new(name.into(), OF_DESTINATIONS, lines)
     }
 
     /// The list for destinations and sources.
     pub(super) fn of_pairs(name: impl Into<Name>, lines: &[Acl]) -> Self {
-        Self::new(name.into(), true, lines)
+        Self::new(name.into(), OF_PAIRS, lines)
     }
 
-    fn new(name: Name, by_source: bool, lines: &[Acl]) -> Self {
-        let (with_ports, whole): (Vec<&Acl>, Vec<&Acl>) = lines.iter().partition(|line| !line.ports.is_empty());
-        let entries = |lines: Vec<&Acl>| disjoint(&lines.into_iter().flat_map(entries).collect::<Vec<_>>());
-        let element = |entry: &Entry, ports: bool| {
-            let [to, from, port, protocol] = *entry;
-            let mut key = vec![Atom::addresses(to)];
-            key.extend(by_source.then(|| Atom::addresses(from)));
-            key.extend(ports.then(|| Atom::port_span(port)));
-            key.push(Atom::protocol_span(protocol));
-            Element { key, data: Vec::new() }
-        };
-        Self {
-            name,
-            by_source,
-            with_ports: entries(with_ports).iter().map(|entry| element(entry, true)).collect(),
-            whole: entries(whole).iter().map(|entry| element(entry, false)).collect(),
+    fn new(name: Name, shapes: Shapes, lines: &[Acl]) -> Self {
+        let mut parts = Vec::new();
+        for ((shape, fields), ending) in shapes.into_iter().enumerate().zip(["", "_protocols", "_ports"]) {
+            let lines = lines.iter().filter(|line| self::shape(line) == shape);
+            let entries = disjoint(&lines.flat_map(entries).collect::<Vec<_>>());
+            let is_exact = |entry: &&Entry| fields.iter().all(|field| field.span(entry).is_single());
+            let (exact, wide): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(is_exact);
+            for (entries, exact, ending) in [(exact, true, format!("{ending}_exact")), (wide, false, ending.to_owned())]
+            {
+                let element = |entry: &Entry| Element {
+                    key: fields.iter().map(|field| field.atom(entry)).collect(),
+                    data: Vec::new(),
+                };
+                let elements: Vec<Element> = entries.into_iter().map(element).collect();
+                if !elements.is_empty() {
+                    parts.push(Part { name: format!("{name}{ending}").into(), fields, exact, elements });
+                }
+            }
         }
+        Self { parts }
     }
 
     /// The sets that have elements.
     pub(super) fn sets(self) -> impl Iterator<Item = Set> {
-        use fields::{PORT, PROTOCOL, V4};
-        let keys: [&'static [&'static str]; 2] = if self.by_source {
-            [&[V4, V4, PORT, PROTOCOL], &[V4, V4, PROTOCOL]]
-        } else {
-            [&[V4, PORT, PROTOCOL], &[V4, PROTOCOL]]
-        };
-        let names = [format!("{}_ports", self.name), self.name.into_owned()];
-        let sets = names.into_iter().zip(keys).zip([self.with_ports, self.whole]);
-        sets.filter(|(_, elements)| !elements.is_empty())
-            .map(|((name, key), elements)| Set::ranges(name, key, elements))
+        self.parts.into_iter().map(|Part { name, fields, exact, elements }| {
+            let key: Vec<&'static str> = fields.iter().map(|field| field.kind()).collect();
+            if exact { Set::exact(name, key, elements) } else { Set::ranges(name, key, elements) }
+        })
     }
 
     /// A rule for each of the sets: what is in it meets `verdict`.
     pub(super) fn rules(&self, verdict: impl Fn() -> Vec<Phrase>) -> Vec<Vec<Phrase>> {
-        let address = |side| field("ip", side);
-        let port = || field("th", "dport");
-        let key = |ports: bool| -> Value {
-            match (self.by_source, ports) {
-                (true, true) => concat([address("daddr"), address("saddr"), port(), l4proto()]),
-                (true, false) => concat([address("daddr"), address("saddr"), l4proto()]),
-                (false, true) => concat([address("daddr"), port(), l4proto()]),
-                (false, false) => concat([address("daddr"), l4proto()]),
-            }
+        let rule = |part: &Part| {
+            let key = concat(part.fields.iter().map(|field| field.value()));
+            [vec![is(key, set(part.name.clone()))], verdict()].concat()
         };
-        let mut rules = Vec::new();
-        if !self.with_ports.is_empty() {
-            rules.push((format!("{}_ports", self.name), key(true)));
-        }
-        if !self.whole.is_empty() {
-            rules.push((self.name.to_string(), key(false)));
-        }
-        rules.into_iter().map(|(name, key)| [vec![is(key, set(name))], verdict()].concat()).collect()
+        self.parts.iter().map(rule).collect()
+    }
+}
+
+/// Which of the [`Shapes`] a line has.
+fn shape(line: &Acl) -> usize {
+    match (line.ports.is_empty(), line.protocol) {
+        (false, _) => 2,
+        (true, Protocol::Any) => 0,
+        (true, _) => 1,
     }
 }
 

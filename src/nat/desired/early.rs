@@ -47,10 +47,10 @@ pub(super) fn sets(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec
     let inside = site.private.iter().map(|link| link.network);
     let in_tunnel = tunnel.map(|tunnel| v4(tunnel.networks.iter().copied())).unwrap_or_default();
     let unexpected = unroutable(site.public.as_ref()).chain(inside).chain(in_tunnel);
-    let mut sets = vec![Set::ranges("not_from_outside", &[fields::V4], ranges(unexpected))];
+    let mut sets = vec![Set::ranges("not_from_outside", [fields::V4], ranges(unexpected))];
     let (blocked4, blocked6) = of_both(&config.firewall.blocklist);
-    let blocked: [(_, &'static [&'static str], Vec<Element>); 2] =
-        [("blocked4", &[fields::V4], blocked4), ("blocked6", &[fields::V6], blocked6)];
+    let blocked: [(_, [&'static str; 1], Vec<Element>); 2] =
+        [("blocked4", [fields::V4], blocked4), ("blocked6", [fields::V6], blocked6)];
     sets.extend(
         blocked
             .into_iter()

@@ -54,7 +54,7 @@ fn deny(ending: &str, lists: &EgressLists) -> List {
 pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
     let mut sets = Vec::new();
     if config.egress.guard {
-        sets.push(Set::ranges("unroutable", &[fields::V4], ranges(unroutable(site.public.as_ref()))));
+        sets.push(Set::ranges("unroutable", [fields::V4], ranges(unroutable(site.public.as_ref()))));
     }
     for (ending, lists) in lists(config, site) {
         sets.extend(deny(&ending, lists).sets());

@@ -40,9 +40,9 @@ pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
     let (ssh_from4, ssh_from6) = of_both(&config.firewall.ssh_from);
     let ports = ssh_ports(config, site).into_iter().map(|port| Element::of([Atom::port(port)]));
     let mut sets = vec![
-        Set::ranges("ssh_from4", &[fields::V4], ssh_from4),
-        Set::ranges("ssh_from6", &[fields::V6], ssh_from6),
-        Set::ranges("ssh_ports", &[fields::PORT], ports.collect()),
+        Set::ranges("ssh_from4", [fields::V4], ssh_from4),
+        Set::ranges("ssh_from6", [fields::V6], ssh_from6),
+        Set::ranges("ssh_ports", [fields::PORT], ports.collect()),
     ];
     if !config.firewall.services.is_empty() {
         sets.extend(services(config));
@@ -75,7 +75,7 @@ fn services(config: &Config) -> [Set; 2] {
             }
         }
     }
-    [Set::ranges("services4", &[PORT, V4, PROTOCOL], v4), Set::ranges("services6", &[PORT, V6, PROTOCOL], v6)]
+    [Set::ranges("services4", [PORT, V4, PROTOCOL], v4), Set::ranges("services6", [PORT, V6, PROTOCOL], v6)]
 }
 
 /// The ports without overlaps.

@@ -56,7 +56,7 @@ pub fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: 
     let mut counters = vec![EGRESS_FLOWS, PUBLISHED_FLOWS, RESET_FLOWS, TENANT_FLOWS];
     counters.extend(Reason::ALL.map(Reason::counter));
     let mut sets =
-        vec![Set::ranges("private_networks", &[fields::V4], ranges(site.private.iter().map(|link| link.network)))];
+        vec![Set::ranges("private_networks", [fields::V4], ranges(site.private.iter().map(|link| link.network)))];
     sets.extend(early::sets(config, site, tunnel));
     sets.extend(published::sets(config, site));
     sets.extend(egress::sets(config, site));

@@ -30,13 +30,13 @@ pub(super) fn sets(tunnel: &Tunnel, site: &Site) -> Vec<Set> {
         tunnel.masqueraded.iter().flat_map(|(link, sources)| sources.iter().map(move |source| behind(link, *source)));
     let behind_links = site.private.iter().map(|link| behind(&link.interface, link.network));
     vec![
-        Set::ranges("behind_links", &[INTERFACE, V4], behind_links.collect()),
-        Set::ranges("tunnel_masqueraded", &[INTERFACE, V4], masqueraded.collect()),
-        Set::ranges("tunnel_networks4", &[V4], ranges(v4(tunnel.networks.iter().copied()))),
-        Set::ranges("tunnel_networks6", &[V6], ranges6(v6(tunnel.networks.iter().copied()))),
-        Set::ranges("tunnel_sites4", &[V4], ranges(v4(tunnel.sites.iter().copied()))),
-        Set::ranges("tunnel_sources4", &[V4], ranges(v4(tunnel.sources()))),
-        Set::ranges("tunnel_sources6", &[V6], ranges6(v6(tunnel.sources()))),
+        Set::ranges("behind_links", [INTERFACE, V4], behind_links.collect()),
+        Set::ranges("tunnel_masqueraded", [INTERFACE, V4], masqueraded.collect()),
+        Set::ranges("tunnel_networks4", [V4], ranges(v4(tunnel.networks.iter().copied()))),
+        Set::ranges("tunnel_networks6", [V6], ranges6(v6(tunnel.networks.iter().copied()))),
+        Set::ranges("tunnel_sites4", [V4], ranges(v4(tunnel.sites.iter().copied()))),
+        Set::ranges("tunnel_sources4", [V4], ranges(v4(tunnel.sources()))),
+        Set::ranges("tunnel_sources6", [V6], ranges6(v6(tunnel.sources()))),
     ]
 }
 
