@@ -11,11 +11,11 @@ use super::forwards::CheckedForward;
 struct Taken<Of>(BTreeMap<(Of, u16), (u16, usize)>);
 
 impl<Of: Copy + Ord> Taken<Of> {
-    /// Whose port is among these.
-    fn by(&self, of: Of, ports: Ports) -> Option<usize> {
+    /// Whose port is among these, and where it begins.
+    fn by(&self, of: Of, ports: Ports) -> Option<(usize, u16)> {
         // Since none overlap, the one that begins last reaches furthest.
-        let (&(same, _), &(last, owner)) = self.0.range(..=(of, ports.last)).next_back()?;
-        (same == of && last >= ports.first).then_some(owner)
+        let (&(same, first), &(last, owner)) = self.0.range(..=(of, ports.last)).next_back()?;
+        (same == of && last >= ports.first).then_some((owner, first))
     }
 
     fn take(&mut self, of: Of, ports: Ports, owner: usize) {
@@ -23,36 +23,32 @@ impl<Of: Copy + Ord> Taken<Of> {
     }
 }
 
-/// Reports each forward that has a port in common with another one, whoever may use it: an address and a port are looked up
+/// Reports each forward that has a port in common with an earlier one, whoever may use it: an address and a port are looked up
 /// before the source is. The cost is that of sorting.
 pub(super) fn report(forwards: &[CheckedForward], found: &mut Findings) {
-    let (mut of_every, mut of_one) =
-        (Taken::<Transport>(BTreeMap::new()), Taken::<(Transport, Ipv4Addr)>(BTreeMap::new()));
     let mut pairs = BTreeSet::new();
-    // First those of every address, as they stand in the way of all others.
-    for is_first in [true, false] {
-        for (index, forward) in forwards.iter().enumerate() {
-            let CheckedForward { public: Some(public), transports: Some(transports), ports: Some(ports), .. } = forward
-            else {
-                continue;
-            };
-            if public.is_empty() != is_first {
-                continue;
+    let mut of_every = Taken::<Transport>(BTreeMap::new());
+    for (index, _, transport, ports) in claims(forwards).filter(|(_, public, ..)| public.is_empty()) {
+        match of_every.by(transport, ports) {
+            Some((earlier, _)) => _ = pairs.insert((index, earlier, transport)),
+            None => of_every.take(transport, ports, index),
+        }
+    }
+    let mut of_one = Taken::<(Transport, Ipv4Addr)>(BTreeMap::new());
+    for (index, public, transport, ports) in claims(forwards).filter(|(_, public, ..)| !public.is_empty()) {
+        for &(_, address) in public {
+            match of_one.by((transport, address), ports) {
+                Some((earlier, _)) => _ = pairs.insert((index, earlier, transport)),
+                None => of_one.take((transport, address), ports, index),
             }
-            for &transport in transports.each() {
-                let mut pair = |other: usize| _ = pairs.insert((index.max(other), index.min(other), transport));
-                match of_every.by(transport, *ports) {
-                    Some(other) => pair(other),
-                    None if is_first => of_every.take(transport, *ports, index),
-                    None => {}
-                }
-                for &(_, address) in public {
-                    match of_one.by((transport, address), *ports) {
-                        Some(other) => pair(other),
-                        None => of_one.take((transport, address), *ports, index),
-                    }
-                }
+        }
+        while let Some((other, first)) = of_every.by(transport, ports) {
+            pairs.insert((index.max(other), index.min(other), transport));
+            if other < index {
+                break;
             }
+            // It is the second, and there may be more like it.
+            of_every.0.remove(&(transport, first));
         }
     }
     for (later, earlier, transport) in pairs {
@@ -61,4 +57,15 @@ pub(super) fn report(forwards: &[CheckedForward], found: &mut Findings) {
         let reason = format!("{ports}/{transport} overlaps {others} of {}: a port leads to one host", earlier.key);
         found.report(format!("{}.port", later.key), reason);
     }
+}
+
+type Claim<'a> = (usize, &'a [(usize, Ipv4Addr)], Transport, Ports);
+
+/// What each forward takes, as far as it is known.
+fn claims(forwards: &[CheckedForward]) -> impl Iterator<Item = Claim<'_>> {
+    let known = forwards.iter().enumerate().filter_map(|(index, forward)| {
+        let (public, ports) = (forward.public.as_deref()?, forward.ports?);
+        Some(forward.transports?.each().iter().map(move |&transport| (index, public, transport, ports)))
+    });
+    known.flatten()
 }
