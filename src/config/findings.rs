@@ -1,10 +1,8 @@
 //! The account of what is wrong, and what is said of keys that are unknown.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, hash_map};
 use std::fmt::Display;
-
-use toml::Table;
 
 use super::Problem;
 use super::raw::{Entry, KNOWN_KEYS};
@@ -126,26 +124,30 @@ impl Findings {
 
     /// Reports names that several blocks have.
     pub(super) fn names_differ<'a>(&mut self, blocks: impl IntoIterator<Item = (&'a str, &'a Option<String>)>) {
-        let mut names = BTreeMap::new();
+        let mut names = HashMap::new();
         for (block, name) in blocks {
             let Some(name) = name else { continue };
-            if let Some(earlier) = names.get(name) {
-                self.report(format!("{block}.name"), format!("is also the name of {earlier}"));
-            } else {
-                names.insert(name, block);
+            match names.entry(name) {
+                hash_map::Entry::Vacant(free) => _ = free.insert(block),
+                hash_map::Entry::Occupied(earlier) => {
+                    self.report(format!("{block}.name"), format!("is also the name of {}", earlier.get()));
+                }
             }
         }
     }
 
     /// Keys that the section does not have, each with the known one that looks most like it.
-    pub(super) fn unknown(&mut self, section: &str, unknown: &Table) {
+    pub(super) fn unknown(&mut self, section: &str, unknown: &[String]) {
+        if unknown.is_empty() {
+            return;
+        }
         let dot = if section.is_empty() { "" } else { "." };
         self.unknown_below(&format!("{section}{dot}"), section, unknown);
     }
 
     /// The same for keys that are told with another beginning than their section's.
-    pub(super) fn unknown_below(&mut self, prefix: &str, section: &str, unknown: &Table) {
-        for name in unknown.keys() {
+    pub(super) fn unknown_below(&mut self, prefix: &str, section: &str, unknown: &[String]) {
+        for name in unknown {
             let reason = match similar(section, name) {
                 Some(known) => format!("unknown key; did you mean `{known}`?"),
                 None => "unknown key".to_owned(),

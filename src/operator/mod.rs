@@ -8,8 +8,10 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use ipnet::IpNet;
+
 use crate::cli::{Bastionctl, Command};
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config, Environment, Wireguard};
 use crate::control::client::{self, Error};
 use crate::control::{Request, Response, SOCKET};
 use crate::exit;
@@ -74,10 +76,22 @@ fn check(path: &Path, environment: &Environment) -> ExitCode {
 /// Whether whoever is logged in by SSH could not log in again. `SSH_CONNECTION` is `client port server port` (ssh(1)).
 fn locks_caller_out(config: &Config, ssh_connection: Option<&str>) -> Option<String> {
     let client: IpAddr = ssh_connection?.split_whitespace().next()?.parse().ok()?;
-    let admitted = config.firewall.ssh_from.iter().any(|range| range.contains(&client));
-    (!admitted).then(|| {
-        format!("warning: firewall.ssh_from does not contain {client}, from where you are logged in: a new login from there would be refused")
-    })
+    let firewall = &config.firewall;
+    let holds_client = |range: &IpNet| range.contains(&client);
+    // Peers may log in whatever the rest of the section says.
+    if config.wireguard.iter().flat_map(Wireguard::networks).any(|range| holds_client(&range)) {
+        return None;
+    }
+    let key = if firewall.ssh_only_by_tunnel {
+        "firewall.ssh_only_by_tunnel is true, and the tunnel's networks do not contain"
+    } else if !firewall.ssh_from.iter().any(holds_client) {
+        "firewall.ssh_from does not contain"
+    } else if firewall.blocklist.iter().any(holds_client) {
+        "firewall.blocklist contains"
+    } else {
+        return None;
+    };
+    Some(format!("warning: {key} {client}, from where you are logged in: a new login from there would be refused"))
 }
 
 fn show(answer: Result<Response, Error>, json: bool) -> ExitCode {
@@ -119,5 +133,28 @@ mod tests {
         assert!(!warned(Some("203.0.113.7 50000 198.51.100.2 22")));
         assert!(!warned(None));
         assert!(!warned(Some("")));
+    }
+
+    #[test]
+    fn whoever_comes_by_the_tunnel_may_log_in_and_who_is_blocked_may_not() {
+        let tunnel = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n[[wireguard.peer]]\n\
+                      public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\nallowed_ips = [\"10.100.0.2\"]\n";
+        let warning = |firewall: &str, client: &str| {
+            let config = config::parse(&format!("[firewall]\n{firewall}\n{tunnel}"), &Environment::default()).unwrap();
+            locks_caller_out(&config, Some(&format!("{client} 50000 198.51.100.2 22")))
+        };
+        let refused = |reason: &str| {
+            Some(format!("warning: {reason}, from where you are logged in: a new login from there would be refused"))
+        };
+        let only_by_tunnel = "ssh_only_by_tunnel = true";
+        assert_eq!(
+            warning(only_by_tunnel, "198.51.100.7"),
+            refused("firewall.ssh_only_by_tunnel is true, and the tunnel's networks do not contain 198.51.100.7")
+        );
+        assert_eq!(warning(only_by_tunnel, "10.100.0.2"), None);
+        assert_eq!(warning("ssh_from = [\"203.0.113.7\"]", "10.100.0.2"), None);
+        let blocklist = "blocklist = [\"198.51.100.0/24\"]";
+        assert_eq!(warning(blocklist, "198.51.100.7"), refused("firewall.blocklist contains 198.51.100.7"));
+        assert_eq!(warning(blocklist, "203.0.113.7"), None);
     }
 }

@@ -7,54 +7,48 @@ use super::super::findings::Findings;
 use super::super::{Ports, Transport};
 use super::forwards::CheckedForward;
 
-/// Ports of one address, or of every one (`None`), each taken by the forward of a number. No two of one address and transport
-/// overlap: who comes second is told and left out.
-#[derive(Default)]
-struct Taken(BTreeMap<(Transport, Option<Ipv4Addr>, u16), (u16, usize)>);
+/// The ports of something, each taken by the forward of a number. No two overlap: who comes second is told and left out.
+struct Taken<Of>(BTreeMap<(Of, u16), (u16, usize)>);
 
-impl Taken {
-    /// Whose port is among these.
-    fn by(&self, transport: Transport, address: Option<Ipv4Addr>, ports: Ports) -> Option<usize> {
-        // What is taken does not overlap, so what begins last reaches furthest.
-        let up_to = self.0.range((transport, address, 0)..=(transport, address, ports.last));
-        let (_, &(last, owner)) = up_to.last()?;
-        (last >= ports.first).then_some(owner)
+impl<Of: Copy + Ord> Taken<Of> {
+    /// Whose port is among these, and where it begins.
+    fn by(&self, of: Of, ports: Ports) -> Option<(usize, u16)> {
+        // Since none overlap, the one that begins last reaches furthest.
+        let (&(same, first), &(last, owner)) = self.0.range(..=(of, ports.last)).next_back()?;
+        (same == of && last >= ports.first).then_some((owner, first))
     }
 
-    fn take(&mut self, transport: Transport, address: Option<Ipv4Addr>, ports: Ports, owner: usize) {
-        self.0.insert((transport, address, ports.first), (ports.last, owner));
+    fn take(&mut self, of: Of, ports: Ports, owner: usize) {
+        self.0.insert((of, ports.first), (ports.last, owner));
     }
 }
 
-/// Reports each forward that has a port in common with another one, whoever may use it: an address and a port are looked up
+/// Reports each forward that has a port in common with an earlier one, whoever may use it: an address and a port are looked up
 /// before the source is. The cost is that of sorting.
 pub(super) fn report(forwards: &[CheckedForward], found: &mut Findings) {
-    let mut taken = Taken::default();
     let mut pairs = BTreeSet::new();
-    // First those of every address, as they stand in the way of all others.
-    for of_every_address in [true, false] {
-        for (index, forward) in forwards.iter().enumerate() {
-            let CheckedForward { public: Some(public), transports: Some(transports), ports: Some(ports), .. } = forward
-            else {
-                continue;
-            };
-            if public.is_empty() != of_every_address {
-                continue;
+    let mut of_every = Taken::<Transport>(BTreeMap::new());
+    for (index, _, transport, ports) in claims(forwards).filter(|(_, public, ..)| public.is_empty()) {
+        match of_every.by(transport, ports) {
+            Some((earlier, _)) => _ = pairs.insert((index, earlier, transport)),
+            None => of_every.take(transport, ports, index),
+        }
+    }
+    let mut of_one = Taken::<(Transport, Ipv4Addr)>(BTreeMap::new());
+    for (index, public, transport, ports) in claims(forwards).filter(|(_, public, ..)| !public.is_empty()) {
+        for &(_, address) in public {
+            match of_one.by((transport, address), ports) {
+                Some((earlier, _)) => _ = pairs.insert((index, earlier, transport)),
+                None => of_one.take((transport, address), ports, index),
             }
-            for &transport in transports.each() {
-                let mut pair = |other: usize| pairs.insert((index.max(other), index.min(other), transport));
-                let by_every = taken.by(transport, None, *ports);
-                by_every.map(&mut pair);
-                if of_every_address && by_every.is_none() {
-                    taken.take(transport, None, *ports, index);
-                }
-                for &(_, address) in public {
-                    match taken.by(transport, Some(address), *ports) {
-                        Some(other) => _ = pair(other),
-                        None => taken.take(transport, Some(address), *ports, index),
-                    }
-                }
+        }
+        while let Some((other, first)) = of_every.by(transport, ports) {
+            pairs.insert((index.max(other), index.min(other), transport));
+            if other < index {
+                break;
             }
+            // It is the second, and there may be more like it.
+            of_every.0.remove(&(transport, first));
         }
     }
     for (later, earlier, transport) in pairs {
@@ -63,4 +57,15 @@ pub(super) fn report(forwards: &[CheckedForward], found: &mut Findings) {
         let reason = format!("{ports}/{transport} overlaps {others} of {}: a port leads to one host", earlier.key);
         found.report(format!("{}.port", later.key), reason);
     }
+}
+
+type Claim<'a> = (usize, &'a [(usize, Ipv4Addr)], Transport, Ports);
+
+/// What each forward takes, as far as it is known.
+fn claims(forwards: &[CheckedForward]) -> impl Iterator<Item = Claim<'_>> {
+    let known = forwards.iter().enumerate().filter_map(|(index, forward)| {
+        let (public, ports) = (forward.public.as_deref()?, forward.ports?);
+        Some(forward.transports?.each().iter().map(move |&transport| (index, public, transport, ports)))
+    });
+    known.flatten()
 }

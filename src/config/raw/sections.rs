@@ -1,6 +1,6 @@
 //! The sections of the file, each key with its shape.
 
-use toml::{Table, Value};
+use toml::de::{DeTable, DeValue};
 
 use super::shape::{
     Entry, JournalGroupOrOff, LimitOrNone, NumberOrAuto, PortAutoOrClosed, PortOrRange, PortsOrAuto, Section, Shape,
@@ -17,23 +17,27 @@ macro_rules! key {
     };
 }
 
-/// A section: its keys, and whatever else stands in it. Keys are taken from the table one by one: serde's `flatten`, which
-/// would also collect the rest, copies every value twice, which shows with ten thousand blocks.
+/// A section: its keys, and the names of others that stand in it. serde could tell it from a plain struct, but would copy every
+/// value twice on the way, which shows with ten thousand blocks.
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($field:ident $(= $key:literal)?: $shape:ty),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
         pub(in crate::config) struct $name {
             $(pub $field: Entry<$shape>,)+
-            pub unknown: Table,
+            pub unknown: Vec<String>,
         }
 
         impl Section for $name {
-            fn of_table(mut table: Table) -> Self {
-                Self {
-                    $($field: table.remove(key!($field $($key)?)).map_or(Entry::Absent, Entry::from),)+
-                    unknown: table,
+            fn of_table(table: DeTable<'_>) -> Self {
+                let mut section = Self::default();
+                for (key, value) in table {
+                    match &**key.get_ref() {
+                        $(name if name == key!($field $($key)?) => section.$field = Entry::from(value.into_inner()),)+
+                        other => section.unknown.push(other.to_owned()),
+                    }
                 }
+                section
             }
         }
     };
@@ -48,7 +52,7 @@ macro_rules! blocks {
         impl Shape for $name {
             const EXPECTED: &'static str = concat!("[[", $key, "]] blocks, in double brackets");
 
-            fn of(value: Value) -> Result<Self, Value> {
+            fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
                 Vec::of(value).map(Self)
             }
         }

@@ -1,6 +1,6 @@
 //! What a value may look like, and what is said of one that does not.
 
-use toml::{Table, Value};
+use toml::de::{DeTable, DeValue};
 
 /// One key's value: not there, of the right shape, or why not.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -11,8 +11,8 @@ pub(in crate::config) enum Entry<T> {
     Bad(String),
 }
 
-impl<T: Shape> From<Value> for Entry<T> {
-    fn from(value: Value) -> Self {
+impl<T: Shape> From<DeValue<'_>> for Entry<T> {
+    fn from(value: DeValue<'_>) -> Self {
         match T::of(value) {
             Ok(good) => Self::Good(good),
             Err(other) => Self::Bad(format!("expected {}, found {}", T::EXPECTED, found(&other))),
@@ -25,48 +25,63 @@ pub(in crate::config) trait Shape: Sized {
     /// What the operator is told: `true or false`.
     const EXPECTED: &'static str;
     /// The value in its shape, or unchanged if it has another.
-    fn of(value: Value) -> Result<Self, Value>;
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>>;
 }
 
 /// A value of the wrong shape, as the operator wrote it where that is short.
-fn found(value: &Value) -> String {
+fn found(value: &DeValue<'_>) -> String {
     match value {
-        Value::Array(_) => "a list".to_owned(),
-        Value::Table(_) => "a table".to_owned(),
-        Value::String(text) => format!("{text:?}"),
-        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => value.to_string(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) if integer(value).is_none() => {
+            format!("{number}, which is larger than any number that is meant here")
+        }
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(switch) => switch.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
     }
+}
+
+/// A whole number of no more than 64 bits: TOML promises no more (TOML 1.0, "Integer").
+fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
 impl Shape for bool {
     const EXPECTED: &'static str = "true or false";
 
-    fn of(value: Value) -> Result<Self, Value> {
-        if let Value::Boolean(switch) = value { Ok(switch) } else { Err(value) }
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+        if let DeValue::Boolean(switch) = value { Ok(switch) } else { Err(value) }
     }
 }
 
 impl Shape for i64 {
     const EXPECTED: &'static str = "a whole number";
 
-    fn of(value: Value) -> Result<Self, Value> {
-        if let Value::Integer(number) = value { Ok(number) } else { Err(value) }
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+        integer(&value).ok_or(value)
     }
 }
 
 impl Shape for String {
     const EXPECTED: &'static str = "a string in quotes";
 
-    fn of(value: Value) -> Result<Self, Value> {
-        if let Value::String(text) = value { Ok(text) } else { Err(value) }
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+        if let DeValue::String(text) = value { Ok(text.into_owned()) } else { Err(value) }
     }
 }
 
 impl<T: Shape> Shape for Vec<Entry<T>> {
     const EXPECTED: &'static str = "a list";
 
-    fn of(value: Value) -> Result<Self, Value> {
-        if let Value::Array(values) = value { Ok(values.into_iter().map(Entry::from).collect()) } else { Err(value) }
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+        match value {
+            DeValue::Array(values) => Ok(values.into_iter().map(|value| Entry::from(value.into_inner())).collect()),
+            other => Err(other),
+        }
     }
 }
 
@@ -80,11 +95,10 @@ pub(in crate::config) enum NumberOrAuto {
 impl Shape for NumberOrAuto {
     const EXPECTED: &'static str = "a whole number or \"auto\"";
 
-    fn of(value: Value) -> Result<Self, Value> {
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
-            Value::Integer(number) => Ok(Self::Number(number)),
-            Value::String(word) if word == "auto" => Ok(Self::Auto),
-            other => Err(other),
+            DeValue::String(word) if word == "auto" => Ok(Self::Auto),
+            other => i64::of(other).map(Self::Number),
         }
     }
 }
@@ -99,9 +113,9 @@ pub(in crate::config) enum PortsOrAuto {
 impl Shape for PortsOrAuto {
     const EXPECTED: &'static str = "a list of ports or \"auto\"";
 
-    fn of(value: Value) -> Result<Self, Value> {
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
-            Value::String(word) if word == "auto" => Ok(Self::Auto),
+            DeValue::String(word) if word == "auto" => Ok(Self::Auto),
             other => Vec::of(other).map(Self::Ports),
         }
     }
@@ -118,12 +132,11 @@ pub(in crate::config) enum PortAutoOrClosed {
 impl Shape for PortAutoOrClosed {
     const EXPECTED: &'static str = "a port number, \"auto\", or false for a closed port";
 
-    fn of(value: Value) -> Result<Self, Value> {
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
-            Value::Integer(number) => Ok(Self::Port(number)),
-            Value::String(word) if word == "auto" => Ok(Self::Auto),
-            Value::Boolean(false) => Ok(Self::Closed),
-            other => Err(other),
+            DeValue::String(word) if word == "auto" => Ok(Self::Auto),
+            DeValue::Boolean(false) => Ok(Self::Closed),
+            other => i64::of(other).map(Self::Port),
         }
     }
 }
@@ -138,10 +151,10 @@ pub(in crate::config) enum SwitchOrAuto {
 impl Shape for SwitchOrAuto {
     const EXPECTED: &'static str = "true, false or \"auto\"";
 
-    fn of(value: Value) -> Result<Self, Value> {
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
-            Value::Boolean(switch) => Ok(Self::Switch(switch)),
-            Value::String(word) if word == "auto" => Ok(Self::Auto),
+            DeValue::Boolean(switch) => Ok(Self::Switch(switch)),
+            DeValue::String(word) if word == "auto" => Ok(Self::Auto),
             other => Err(other),
         }
     }
@@ -157,9 +170,9 @@ pub(in crate::config) enum TextsOrAuto {
 impl Shape for TextsOrAuto {
     const EXPECTED: &'static str = "a list or \"auto\"";
 
-    fn of(value: Value) -> Result<Self, Value> {
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
-            Value::String(word) if word == "auto" => Ok(Self::Auto),
+            DeValue::String(word) if word == "auto" => Ok(Self::Auto),
             other => Vec::of(other).map(Self::Texts),
         }
     }
@@ -175,11 +188,10 @@ pub(in crate::config) enum PortOrRange {
 impl Shape for PortOrRange {
     const EXPECTED: &'static str = "a port number or a range of ports in quotes (like \"30000-30100\")";
 
-    fn of(value: Value) -> Result<Self, Value> {
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
-            Value::Integer(number) => Ok(Self::Port(number)),
-            Value::String(range) => Ok(Self::Range(range)),
-            other => Err(other),
+            DeValue::String(range) => Ok(Self::Range(range.into_owned())),
+            other => i64::of(other).map(Self::Port),
         }
     }
 }
@@ -194,11 +206,10 @@ pub(in crate::config) enum LimitOrNone {
 impl Shape for LimitOrNone {
     const EXPECTED: &'static str = "a whole number, or false for no limit";
 
-    fn of(value: Value) -> Result<Self, Value> {
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
-            Value::Integer(number) => Ok(Self::Limit(number)),
-            Value::Boolean(false) => Ok(Self::None),
-            other => Err(other),
+            DeValue::Boolean(false) => Ok(Self::None),
+            other => i64::of(other).map(Self::Limit),
         }
     }
 }
@@ -214,26 +225,25 @@ pub(in crate::config) enum JournalGroupOrOff {
 impl Shape for JournalGroupOrOff {
     const EXPECTED: &'static str = "\"journal\", the number of an nflog group, or false";
 
-    fn of(value: Value) -> Result<Self, Value> {
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
-            Value::String(word) if word == "journal" => Ok(Self::Journal),
-            Value::Integer(number) => Ok(Self::Group(number)),
-            Value::Boolean(false) => Ok(Self::Off),
-            other => Err(other),
+            DeValue::String(word) if word == "journal" => Ok(Self::Journal),
+            DeValue::Boolean(false) => Ok(Self::Off),
+            other => i64::of(other).map(Self::Group),
         }
     }
 }
 
 /// A table with keys of its own. Their values are [`Entry`]s, so reading it cannot fail once it is a table.
 pub(in crate::config) trait Section: Sized {
-    /// Takes the section's keys out of the table; what stays is unknown.
-    fn of_table(table: Table) -> Self;
+    /// The values of the section's keys, and the names of those that it does not have.
+    fn of_table(table: DeTable<'_>) -> Self;
 }
 
 impl<T: Section> Shape for T {
     const EXPECTED: &'static str = "a table";
 
-    fn of(value: Value) -> Result<Self, Value> {
-        if let Value::Table(table) = value { Ok(T::of_table(table)) } else { Err(value) }
+    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+        if let DeValue::Table(table) = value { Ok(T::of_table(table)) } else { Err(value) }
     }
 }

@@ -52,7 +52,7 @@ fn what_cannot_be_read_is_an_error_with_its_path_and_cause() {
 fn a_file_too_large_is_refused_before_it_is_read_as_a_whole() {
     let (_directory, path) = file_with(&vec![b'#'; 20 * 1024 * 1024]);
     let expected =
-        |path: &Path| format!("cannot read the configuration {}: has more than 4194304 bytes", path.display());
+        |path: &Path| format!("cannot read the configuration {}: has more than 16777216 bytes", path.display());
     assert_eq!(refusal(&path), expected(&path));
     // A device tells no size and never ends.
     let endless = Path::new("/dev/zero");
@@ -62,7 +62,7 @@ fn a_file_too_large_is_refused_before_it_is_read_as_a_whole() {
 #[test]
 fn the_largest_file_is_read() {
     let mut text = b"log.level = \"debug\"\n#".to_vec();
-    text.resize(4 * 1024 * 1024, b'x');
+    text.resize(16 * 1024 * 1024, b'x');
     let (_directory, path) = file_with(&text);
     assert_eq!(load(&path, &Environment::default()).unwrap().log, Log { level: tracing::Level::DEBUG });
 }

@@ -1,0 +1,152 @@
+//! Any configuration that is right.
+
+use proptest::collection::btree_set;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use super::super::*;
+use super::policy::{any_policy, any_services, fit};
+use crate::wireguard::endpoint::EndpointName;
+use crate::wireguard::key::{PresharedKey, PublicKey};
+
+/// A range by its first address.
+pub(super) fn range<A: Into<std::net::IpAddr>>(address: A, prefix: u8) -> IpNet {
+    IpNet::new(address.into(), prefix).unwrap().trunc()
+}
+
+fn private_links() -> impl Strategy<Value = Vec<PrivateLink>> {
+    let link = |n: u8| {
+        let prefix = 16_u8..=32;
+        (prefix, any::<[u8; 2]>(), any::<bool>(), any::<bool>()).prop_map(move |(prefix, [c, d], address, id)| {
+            let inside = Ipv4Addr::new(10, n, c, d);
+            PrivateLink {
+                interface: format!("enp{n}s0").parse().unwrap(),
+                network: Ipv4Net::new(inside, prefix).unwrap().trunc(),
+                address: address.then_some(inside),
+                network_id: id.then_some(NetworkId(u64::from(n) + 1)),
+            }
+        })
+    };
+    subsequence((0..=255_u8).collect::<Vec<_>>(), 0..=10)
+        .prop_flat_map(move |numbers| numbers.into_iter().map(link).collect::<Vec<_>>())
+}
+
+fn any_site() -> impl Strategy<Value = Site> {
+    let parts = (option::of("[a-z]{1,3}[0-9]{1,3}"), option::of(1..(1_u64 << 53)), 1..=65535_u16, private_links());
+    parts.prop_map(|(public, id, port, private)| Site {
+        public_interface: public.map(|name| name.parse().unwrap()),
+        server_id: id.map(ServerId),
+        metadata_endpoint: format!("http://127.0.0.1:{port}/base"),
+        private,
+    })
+}
+
+fn any_firewall() -> impl Strategy<Value = Firewall> {
+    let v4 = (any::<u32>(), 1..=32_u8).prop_map(|(address, prefix)| range(Ipv4Addr::from(address), prefix));
+    let v6 = (any::<u128>(), 1..=128_u8).prop_map(|(address, prefix)| range(std::net::Ipv6Addr::from(address), prefix));
+    let everybody = Just(range(Ipv4Addr::UNSPECIFIED, 0));
+    let is_somebody = |s: &IpNet| s.prefix_len() < s.max_prefix_len() || !s.addr().is_unspecified();
+    let source = prop_oneof![v4, v6, everybody].prop_filter("nobody's", is_somebody).boxed();
+    let port = || 1..=65535_u16;
+    let limit = || option::of(1..=1_000_000_u32);
+    let is_somebody = |range: &IpNet| range.prefix_len() > 0;
+    let blocklist = btree_set(source.clone().prop_filter("everybody", is_somebody), 0..10);
+    let log_drops = prop_oneof![Just(LogDrops::Journal), Just(LogDrops::Off), port().prop_map(LogDrops::Group)];
+    let ssh = (option::of(btree_set(port(), 1..20)), btree_set(source, 1..20), any::<bool>(), 1000..=86_400_000_u64);
+    let parts = (ssh, option::of(port()), (limit(), limit(), limit()), any_services(), blocklist, log_drops);
+    parts.prop_map(|(ssh, wireguard_port, (ssh_attempts, pings, syns), services, blocklist, log_drops)| {
+        let (ssh_ports, ssh_from, ssh_only_by_tunnel, ban) = ssh;
+        Firewall {
+            ssh_ports,
+            ssh_from: ssh_from.into_iter().collect(),
+            ssh_only_by_tunnel,
+            ssh_attempts,
+            ssh_ban: Duration::from_millis(ban),
+            wireguard_port,
+            services,
+            pings_per_second: pings,
+            syns_per_second: syns,
+            blocklist: blocklist.into_iter().collect(),
+            log_drops,
+        }
+    })
+}
+
+fn any_hcloud() -> impl Strategy<Value = Hcloud> {
+    let destination = |n: u8| Ipv4Net::new(Ipv4Addr::new(10, n, 0, 0), 16).unwrap();
+    let destinations =
+        subsequence((0..=255_u8).collect::<Vec<_>>(), 0..=99).prop_map(move |n| n.into_iter().map(destination));
+    let parts = (any::<[bool; 3]>(), 1..=65535_u16, "/[a-z/]{1,20}", destinations, 1000..=86_400_000_u64);
+    parts.prop_map(|([enabled, take_over, everything], port, token_file, destinations, millis)| Hcloud {
+        enabled,
+        endpoint: format!("https://api.example:{port}/v1").replace(":443/", "/"),
+        token: TokenSource { files: vec![token_file.into()], value: None },
+        destinations: destinations.chain(everything.then(|| "0.0.0.0/0".parse().unwrap())).collect(),
+        take_over,
+        poll_interval: Duration::from_millis(millis),
+        network: None,
+    })
+}
+
+fn any_peers() -> impl Strategy<Value = Vec<Peer>> {
+    let peer = |n: u8| {
+        let site =
+            option::of((0_u8..=24).prop_map(move |bits| range(Ipv4Addr::new(172, 16 + n % 8, n, 0), 24.max(bits))));
+        let endpoint = option::of(prop_oneof![
+            (any::<[u8; 4]>(), 1..=65535_u16).prop_map(|(ip, port)| EndpointName::Address((ip, port).into())),
+            (any::<[u16; 8]>(), 1..=65535_u16).prop_map(|(ip, port)| EndpointName::Address((ip, port).into())),
+            ("[a-z]([a-z0-9-]{0,10}[a-z])?\\.example", 1..=65535_u16)
+                .prop_map(|(host, port)| EndpointName::Name { host, port }),
+        ]);
+        let parts = (option::of("[a-zA-Z ']{0,10}"), any::<bool>(), site, endpoint, option::of(1..=65535_u16));
+        parts.prop_map(move |(name, secret, site, endpoint, persistent_keepalive)| Peer {
+            name: name.map(|name| format!("{n} {name}")),
+            public_key: PublicKey([n; 32]),
+            preshared_key: secret.then_some(PresharedKey([n; 32])),
+            allowed_ips: [range(Ipv4Addr::new(100, 64, n, 2), 32)].into_iter().chain(site).collect(),
+            endpoint,
+            persistent_keepalive,
+        })
+    };
+    subsequence((0..=255_u8).collect::<Vec<_>>(), 0..=10)
+        .prop_flat_map(move |numbers| numbers.into_iter().map(peer).collect::<Vec<_>>())
+}
+
+fn any_wireguard() -> impl Strategy<Value = Wireguard> {
+    let addresses = subsequence(vec!["100.64.0.1/10", "100.63.0.1/16", "fd00::1/64", "fd00:1::7/128"], 1..=4);
+    let addresses = addresses.prop_map(|texts| texts.into_iter().map(|text| text.parse().unwrap()).collect());
+    let backend = select(vec![Backend::Auto, Backend::Userspace, Backend::Kernel]);
+    let snat = select(vec![Snat::Auto, Snat::Always, Snat::Never]);
+    let numbers = (1..=65535_u16, option::of(1280..=65455_u32), any::<u32>(), any::<bool>());
+    (addresses, backend, snat, numbers, "/[a-z/]{1,20}", any_peers()).prop_map(
+        |(addresses, backend, snat, (listen_port, mtu, fwmark, full_tunnel), key_file, peers)| Wireguard {
+            interface: "wg-law".parse().unwrap(),
+            listen_port,
+            private_key: None,
+            private_key_file: key_file.into(),
+            addresses,
+            mtu,
+            fwmark,
+            backend,
+            full_tunnel,
+            snat,
+            peers,
+        },
+    )
+}
+
+pub(super) fn any_config() -> impl Strategy<Value = Config> {
+    use tracing::Level;
+    let levels = vec![Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+    let parts = (select(levels), any_site(), any_policy(), any_firewall(), any_hcloud(), option::of(any_wireguard()));
+    parts.prop_map(|(level, site, (nat, egress, networks, tenants), mut firewall, hcloud, mut wireguard)| {
+        if let Some((tunnel, open)) = wireguard.as_mut().zip(firewall.wireguard_port.as_mut()) {
+            *open = tunnel.listen_port;
+        }
+        let (log, warnings) = (Log { level }, Vec::new());
+        let mut config = Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings };
+        fit(&mut config);
+        config
+    })
+}
