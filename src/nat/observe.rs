@@ -72,8 +72,9 @@ fn condensed(kind: &str, body: &RawValue) -> Result<Value, serde_json::Error> {
     for (key, value) in body.into_iter().filter(|(key, _)| key != "handle") {
         set.insert(key.into_owned(), serde_json::from_str(value.get())?);
     }
-    let is_meter = set.get("name").and_then(Value::as_str).is_some_and(|name| skeleton::declares(kind, name));
-    if !elements.is_empty() && !(is_meter && kind == "set") {
+    let is_meter = |name| kind == "set" && skeleton::declares(kind, name);
+    let is_ours_to_fill = !set.get("name").and_then(Value::as_str).is_some_and(is_meter);
+    if is_ours_to_fill && !elements.is_empty() {
         // nft does not promise an order.
         let mut texts: Vec<&str> = elements.iter().map(|element| element.get()).collect();
         texts.sort_unstable();

@@ -35,7 +35,7 @@ fn rules(text: &str, site: &Site) -> Ruleset {
 }
 
 /// Commands as JSON.
-fn parsed(commands: Vec<Command>) -> Vec<Value> {
+fn parsed(commands: &[Command]) -> Vec<Value> {
     commands.iter().map(|command| serde_json::from_str(command).unwrap()).collect()
 }
 
@@ -151,7 +151,7 @@ fn a_table_of_which_nothing_is_remembered_is_replaced_since_it_cannot_be_judged(
 #[test]
 fn the_table_is_never_deleted_and_its_counters_are_never_flushed() {
     for observed in [None, Some(listed())] {
-        let commands = parsed(commands(&rules("", &one_network()), observed.as_ref(), None, None));
+        let commands = parsed(&commands(&rules("", &one_network()), observed.as_ref(), None, None));
         assert_eq!(commands[0], json!({"add": {"table": {"family": "inet", "name": "bastiond"}}}));
         assert!(
             commands.iter().all(|command| command.pointer("/delete").is_none() && command.pointer("/reset").is_none())
@@ -169,7 +169,7 @@ fn strange_objects_in_our_table_are_deleted_after_the_rules_that_may_use_them() 
         json!({"map": {"family": "inet", "table": "bastiond", "name": "ways", "type": "ipv4_addr", "map": "verdict"}}),
         json!({"counter": {"family": "inet", "table": "bastiond", "name": "spy"}}),
     ]);
-    let commands = parsed(commands(&rules("", &one_network()), Some(&listing), None, None));
+    let commands = parsed(&commands(&rules("", &one_network()), Some(&listing), None, None));
     let named = |name: &str| json!({"family": "inet", "table": "bastiond", "name": name});
     assert_eq!(
         commands[2..6],
@@ -194,7 +194,7 @@ fn a_chain_at_another_hook_and_a_set_of_another_type_are_made_anew() {
             object["set"]["flags"] = json!("timeout");
         }
     }
-    let commands = parsed(commands(&rules("", &one_network()), Some(&listing), None, None));
+    let commands = parsed(&commands(&rules("", &one_network()), Some(&listing), None, None));
     let deleted: Vec<_> = commands.iter().filter_map(|command| command.get("delete")).collect();
     let named = |name: &str| json!({"family": "inet", "table": "bastiond", "name": name});
     assert_eq!(deleted, [&json!({"chain": named("early")}), &json!({"set": named("ssh_ports")})]);
@@ -229,7 +229,7 @@ fn flags_of_a_set_are_the_same_as_an_array_and_as_a_word() {
             object["set"]["flags"] = json!("interval");
         }
     }
-    let commands = parsed(commands(&rules("", &one_network()), Some(&listing), None, None));
+    let commands = parsed(&commands(&rules("", &one_network()), Some(&listing), None, None));
     assert!(commands.iter().all(|command| command.get("delete").is_none()));
 }
 

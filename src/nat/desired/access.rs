@@ -89,16 +89,16 @@ const OF_PAIRS: Shapes = [
 
 impl List {
     /// The list for destinations alone.
-    pub(super) fn of_destinations(name: impl Into<Name>, lines: &[Acl]) -> Self {
-        Self::new(name.into(), OF_DESTINATIONS, lines)
+    pub(super) fn of_destinations(name: &str, lines: &[Acl]) -> Self {
+        Self::new(name, OF_DESTINATIONS, lines)
     }
 
     /// The list for destinations and sources.
-    pub(super) fn of_pairs(name: impl Into<Name>, lines: &[Acl]) -> Self {
-        Self::new(name.into(), OF_PAIRS, lines)
+    pub(super) fn of_pairs(name: &str, lines: &[Acl]) -> Self {
+        Self::new(name, OF_PAIRS, lines)
     }
 
-    fn new(name: Name, shapes: Shapes, lines: &[Acl]) -> Self {
+    fn new(name: &str, shapes: Shapes, lines: &[Acl]) -> Self {
         let mut parts = Vec::new();
         for ((shape, fields), ending) in shapes.into_iter().enumerate().zip(["", "_protocols", "_ports"]) {
             let lines = lines.iter().filter(|line| self::shape(line) == shape);

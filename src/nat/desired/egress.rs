@@ -44,11 +44,11 @@ fn lists<'a>(config: &'a Config, site: &Site) -> Vec<(String, &'a EgressLists)> 
 }
 
 fn allow(ending: &str, lists: &EgressLists) -> Option<List> {
-    lists.allow.as_ref().map(|lines| List::of_destinations(format!("allow{ending}"), lines))
+    lists.allow.as_ref().map(|lines| List::of_destinations(&format!("allow{ending}"), lines))
 }
 
 fn deny(ending: &str, lists: &EgressLists) -> List {
-    List::of_destinations(format!("deny{ending}"), &lists.deny)
+    List::of_destinations(&format!("deny{ending}"), &lists.deny)
 }
 
 pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
