@@ -66,7 +66,7 @@ fn hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
 /// Public addresses that this server does not have.
 fn addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
     let Some(public) = &site.public else { return };
-    let mut missing = |key: String, address: Ipv4Addr, what: &str| {
+    let missing = |found: &mut Vec<Problem>, key: String, address: Ipv4Addr, what: &str| {
         if !public.addresses.contains(&address) {
             let told = format!("{key}: {} does not have {address}, so {what}", public.interface);
             let advice = format!(
@@ -77,24 +77,29 @@ fn addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
         }
     };
     for (index, address) in config.nat.egress_addresses.iter().enumerate() {
-        missing(format!("nat.egress_addresses[{index}]"), *address, "no flow leaves under it");
+        missing(found, format!("nat.egress_addresses[{index}]"), *address, "no flow leaves under it");
     }
     for policy in &config.networks {
         for (index, address) in policy.egress_addresses.iter().flatten().enumerate() {
-            missing(format!("{}.egress_addresses[{index}]", policy.key), *address, "no flow leaves under it");
+            missing(found, format!("{}.egress_addresses[{index}]", policy.key), *address, "no flow leaves under it");
         }
     }
     for entry in &config.nat.statics {
         missing(
+            found,
             format!("{}.public", entry.key),
             entry.public,
             "it is used only if packets for it come here all the same",
         );
     }
+    for entry in config.nat.statics.iter().filter(|entry| public.addresses.first() == Some(&entry.public)) {
+        let what = format!("{}.public: {} is this server's own first address, and stays so", entry.key, entry.public);
+        found.push(Problem::new(what, "single ports of it can lead to a private host, by [[nat.forward]]"));
+    }
     for forward in &config.nat.forwards {
         for (index, address) in forward.public.iter().enumerate() {
             let what = "it is used only if packets for it come here all the same";
-            missing(format!("{}.public[{index}]", forward.key), *address, what);
+            missing(found, format!("{}.public[{index}]", forward.key), *address, what);
         }
     }
 }
@@ -113,7 +118,7 @@ mod tests {
         let text = r#"
             tenants.allow = [{ from = ["10.0.0.0/16"], to = ["10.9.0.0/16"] }]
             [nat]
-            egress_addresses = ["203.0.113.50", "198.51.100.2"]
+            egress_addresses = ["203.0.113.50"]
             [[nat.forward]]
             port = 443
             to = "10.7.0.4"
@@ -124,6 +129,9 @@ mod tests {
             [[nat.static]]
             public = "203.0.113.52"
             private = "10.7.0.5"
+            [[nat.static]]
+            public = "198.51.100.2"
+            private = "10.0.0.6"
             [[network]]
             range = "10.0.0.0/24"
             egress_addresses = ["203.0.113.53"]
@@ -141,6 +149,7 @@ mod tests {
                 "network[0].egress_addresses[0]: eth0 does not have 203.0.113.53, so no flow leaves under it",
                 "nat.static[0].public: eth0 does not have 203.0.113.52, so it is used only if packets for it come here all \
                  the same",
+                "nat.static[1].public: 198.51.100.2 is this server's own first address, and stays so",
                 "nat.forward[0].public[0]: eth0 does not have 203.0.113.51, so it is used only if packets for it come here \
                  all the same",
             ]

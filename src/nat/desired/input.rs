@@ -12,7 +12,7 @@ use super::super::nft::{
     nfproto, number, prefix, remember, set, text,
 };
 use super::drops::{Reason, drop_as};
-use super::published::syns;
+use super::published::{not_for_the_bastion, syns};
 use super::{FILTER, filter, known_flows};
 use crate::config::{Config, Ports};
 use crate::site::Site;
@@ -92,12 +92,12 @@ fn merged(ports: &[Ports]) -> Vec<Ports> {
     merged
 }
 
-pub(super) fn chains(config: &Config, tunnel: Option<&Tunnel>) -> Vec<Chain> {
+pub(super) fn chains(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Chain> {
     let mut chains = vec![ssh(config)];
     if !config.firewall.services.is_empty() {
         chains.push(service(config));
     }
-    chains.push(input(config, tunnel));
+    chains.push(input(config, site, tunnel));
     chains
 }
 
@@ -131,7 +131,7 @@ fn service(config: &Config) -> Chain {
     Chain::regular("service", rules)
 }
 
-fn input(config: &Config, tunnel: Option<&Tunnel>) -> Chain {
+fn input(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
     let errors = ["destination-unreachable", "time-exceeded", "parameter-problem"];
     // RFC 4890 section 4.4.1: what a host must take to work at all.
     let errors6 = [
@@ -157,6 +157,7 @@ fn input(config: &Config, tunnel: Option<&Tunnel>) -> Chain {
         ],
     ]);
     rules.extend(tunnel.map(super::tunnel::logins));
+    rules.extend(not_for_the_bastion(config, site));
     if !config.firewall.ssh_only_by_tunnel {
         let to_ssh = || is(field("tcp", "dport"), set("ssh_ports"));
         rules.push(vec![is(field("ip", "saddr"), set("ssh_from4")), to_ssh(), goto("ssh_logins")]);

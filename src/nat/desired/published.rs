@@ -9,10 +9,10 @@ use nftables::types::NfHook;
 
 use super::super::boxes::Span;
 use super::super::element::{Atom, Element};
-use super::super::model::{Chain, Set};
+use super::super::model::{Chain, Set, fields};
 use super::super::nft::{
     Phrase, Value, accept, anonymous_set, concat, counter, ct_status, dnat, each, field, has, iifname, interface, is,
-    l4proto, limit_over, map, masquerade, oifname, snat, text,
+    l4proto, limit_over, map, masquerade, oifname, set, snat, text,
 };
 use super::access::List;
 use super::drops::{Reason, drop_as};
@@ -34,8 +34,12 @@ fn forwards<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a 
     config.nat.forwards.iter().filter(|forward| site.private.iter().any(|link| link.network.contains(&forward.to)))
 }
 
-fn statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
-    config.nat.statics.iter().filter(|entry| site.private.iter().any(|link| link.network.contains(&entry.private)))
+/// The static entries that can be: with a host of a network that is served, and not with this server's own first address, which
+/// would lock the operator out.
+pub(super) fn statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
+    let own = site.public.as_ref().and_then(|public| public.addresses.first());
+    let is_served = |entry: &&StaticNat| site.private.iter().any(|link| link.network.contains(&entry.private));
+    config.nat.statics.iter().filter(is_served).filter(move |entry| Some(&entry.public) != own)
 }
 
 /// The public addresses of a forward: if it names none, those that are nobody's own.
@@ -62,6 +66,10 @@ pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
     let pairs: Vec<_> = statics(config, site).map(pair).collect();
     sets.push(Set::map("static_in", pairs.iter().cloned().map(|(out, into)| Element::leads([out], [into])).collect()));
     sets.push(Set::map("static_out", pairs.into_iter().map(|(out, into)| Element::leads([into], [out])).collect()));
+    if statics(config, site).next().is_some() {
+        let public = statics(config, site).map(|entry| Element::of([Atom::address(entry.public)]));
+        sets.push(Set::exact("static_public", [fields::V4], public.collect()));
+    }
     sets.extend(open(config, site).sets());
     sets.extend(tenants(config).sets());
     sets
@@ -194,6 +202,12 @@ pub(super) fn hairpin(config: &Config, site: &Site) -> Option<Vec<Phrase>> {
     let inside = || [is(iifname(), links()), is(oifname(), links())];
     let wanted = any(config) && !site.private.is_empty();
     wanted.then(|| inside().into_iter().chain([translated(), masquerade(false)]).collect())
+}
+
+/// What is for a host with a public address of its own and was not let in to it is not for the bastion either.
+pub(super) fn not_for_the_bastion(config: &Config, site: &Site) -> Option<Vec<Phrase>> {
+    let rule = || vec![is(field("ip", "daddr"), set("static_public")), drop_as(Reason::Input)];
+    statics(config, site).next().map(|_| rule())
 }
 
 /// Hosts with a public address of their own go out under it.
