@@ -44,7 +44,7 @@ pub struct Forward {
     pub key: String,
     /// What the operator calls it; no two alike.
     pub name: Option<String>,
-    /// The public addresses; empty: every address of the public interface.
+    /// The public addresses; empty: every address of the public interface that is no static entry's.
     pub public: Vec<Ipv4Addr>,
     /// What is forwarded.
     pub transports: Transports,
@@ -215,7 +215,7 @@ pub struct NetworkPolicy {
     pub key: String,
     /// The network, by its whole range; no two alike.
     pub range: Ipv4Net,
-    /// Its egress addresses; `None`: those of `[nat]`.
+    /// Its egress addresses, empty: the public interface's own; `None`: those of `[nat]`.
     pub egress_addresses: Option<Vec<Ipv4Addr>>,
     /// Its lists: what it does not say is taken from `[egress]`.
     pub lists: EgressLists,

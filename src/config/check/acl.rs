@@ -41,8 +41,8 @@ impl Budget {
     pub(super) fn keep(self, found: &mut Findings) {
         if let Some(list) = self.exceeded_by {
             let reason = format!(
-                "with this list there are {} entries in all access lists, each source counted with each destination and port; \
-                 at most {MAX_ENTRIES} are supported",
+                "there are {} entries in all access lists together, each source counted with each destination and port; at most \
+                 {MAX_ENTRIES} are supported",
                 self.entries
             );
             found.report(list, reason);

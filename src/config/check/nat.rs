@@ -69,15 +69,20 @@ pub(super) fn pool(
 ) -> Option<Pool> {
     let name = "egress_addresses";
     let key = format!("{section}.{name}");
-    let mut texts = match found.value(&key, raw)? {
-        TextsOrAuto::Auto => return Some(Pool::default()),
-        TextsOrAuto::Texts(texts) => texts,
+    let mut texts = match raw {
+        Entry::Absent => return None,
+        Entry::Good(TextsOrAuto::Auto) => return Some(Pool::default()),
+        Entry::Good(TextsOrAuto::Texts(texts)) => texts,
+        Entry::Bad(reason) => {
+            found.report(&key, reason);
+            return Some(Pool { key, addresses: Vec::new(), lacks_some: true });
+        }
     };
-    if texts.len() > MAX_POOL {
-        found.report(&key, format!("{} addresses; at most {MAX_POOL} are supported", texts.len()));
+    let count = texts.len();
+    if count > MAX_POOL {
+        found.report(&key, format!("{count} addresses; at most {MAX_POOL} are supported"));
         texts.truncate(MAX_POOL);
     }
-    let count = texts.len();
     let empty = "an empty list names no address; write \"auto\" for the public interface's own";
     let addresses = found.list(section, name, Entry::Good(texts), Some(empty), |text: &str| private.public(text));
     let addresses = addresses.unwrap_or_default();

@@ -142,6 +142,19 @@ fn a_link_that_is_wrong_makes_no_host_of_it_wrong() {
 }
 
 #[test]
+fn a_list_of_addresses_that_is_wrong_makes_nothing_wrong_that_is_drained() {
+    let told = |addresses: &str| {
+        problems_of(&format!("nat = {{ egress_addresses = {addresses}, drain = [\"198.51.100.2\"] }}"))
+    };
+    let wrong = "nat.egress_addresses[0]: `198.51.100.2.` is no IPv4 address (like 10.0.0.4 or 203.0.113.7)";
+    assert_eq!(told("[\"198.51.100.2.\", \"198.51.100.3\"]"), [wrong]);
+    assert_eq!(told("\"198.51.100.2\""), ["nat.egress_addresses: expected a list or \"auto\", found \"198.51.100.2\""]);
+    let reason = "nat.drain[0]: 198.51.100.2 is in no list of egress_addresses: only those can be drained";
+    assert_eq!(told("\"auto\""), [reason]);
+    assert_eq!(told("[\"198.51.100.3\"]"), [reason]);
+}
+
+#[test]
 fn lists_of_addresses_have_an_end() {
     let addresses = |count: u8| (1..=count).map(|n| format!("\"198.51.100.{n}\"")).collect::<Vec<_>>().join(", ");
     let pool = |count| problems_of(&format!("nat.egress_addresses = [{}]", addresses(count)));
@@ -169,8 +182,10 @@ fn all_access_lists_together_have_an_end() {
     assert_eq!(problems_of(&lists(128)), [""; 0]);
     assert_eq!(
         problems_of(&lists(129)),
-        ["tenants.allow: with this list there are 65792 entries in all access lists, each source counted with each \
-             destination and port; at most 65536 are supported"]
+        [
+            "tenants.allow: there are 65792 entries in all access lists together, each source counted with each destination \
+             and port; at most 65536 are supported"
+        ]
     );
 }
 
