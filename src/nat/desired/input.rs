@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nftables::types::{NfChainPolicy, NfHook};
 
-use super::super::element::{Atom, Element, of_both};
+use super::super::element::{Atom, Element, of_both, ranges};
 use super::super::model::{Chain, Set, fields};
 use super::super::nft::{
     Phrase, Value, accept, and, anonymous_set, concat, each, field, goto, iifname, interface, is, l4proto, limit_over,
     nfproto, number, prefix, remember, set, text,
 };
 use super::drops::{Reason, drop_as};
-use super::published::syns;
+use super::published::{self, syns};
 use super::{FILTER, filter, known_flows};
 use crate::config::{Config, Ports};
 use crate::site::Site;
@@ -20,6 +20,9 @@ use crate::wireguard::model::Tunnel;
 
 /// One customer's share of IPv6 (RFC 6177): an attacker has all of it.
 const PREFIX_OF_ONE: &str = "ffff:ffff:ffff:ffff::";
+
+/// Public addresses of private hosts.
+const STATIC_ADDRESSES: &str = "static_addresses";
 
 /// The source of a packet, as limits tell sources apart.
 struct Source {
@@ -47,7 +50,22 @@ pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
     if !config.firewall.services.is_empty() {
         sets.extend(services(config));
     }
+    let hosts = static_addresses(config, site);
+    if !hosts.is_empty() {
+        sets.push(Set::ranges(STATIC_ADDRESSES, &[fields::V4], ranges(hosts)));
+    }
     sets
+}
+
+/// The addresses that belong to private hosts: what is not open there is for nobody, the bastion included. Its first address
+/// stays its own, whoever was given it, or the operator would be locked out.
+fn static_addresses(config: &Config, site: &Site) -> Vec<Ipv4Net> {
+    let own = site.public.as_ref().and_then(|public| public.addresses.first());
+    published::statics(config, site)
+        .map(|entry| entry.public)
+        .filter(|public| Some(public) != own)
+        .map(Into::into)
+        .collect()
 }
 
 /// The configured ports, or those that sshd names and 22.
@@ -92,12 +110,12 @@ fn merged(ports: &[Ports]) -> Vec<Ports> {
     merged
 }
 
-pub(super) fn chains(config: &Config, tunnel: Option<&Tunnel>) -> Vec<Chain> {
+pub(super) fn chains(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Chain> {
     let mut chains = vec![ssh(config)];
     if !config.firewall.services.is_empty() {
         chains.push(service(config));
     }
-    chains.push(input(config, tunnel));
+    chains.push(input(config, site, tunnel));
     chains
 }
 
@@ -131,7 +149,7 @@ fn service(config: &Config) -> Chain {
     Chain::regular("service", rules)
 }
 
-fn input(config: &Config, tunnel: Option<&Tunnel>) -> Chain {
+fn input(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
     let errors = ["destination-unreachable", "time-exceeded", "parameter-problem"];
     // RFC 4890 section 4.4.1: what a host must take to work at all.
     let errors6 = [
@@ -156,6 +174,9 @@ fn input(config: &Config, tunnel: Option<&Tunnel>) -> Chain {
             accept(),
         ],
     ]);
+    if !static_addresses(config, site).is_empty() {
+        rules.push(vec![is(field("ip", "daddr"), set(STATIC_ADDRESSES)), drop_as(Reason::Input)]);
+    }
     rules.extend(tunnel.map(super::tunnel::logins));
     if !config.firewall.ssh_only_by_tunnel {
         let to_ssh = || is(field("tcp", "dport"), set("ssh_ports"));

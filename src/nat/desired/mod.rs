@@ -73,7 +73,7 @@ pub fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: 
         chains.extend([tunnel::inwards(tunnel, site.public.as_ref()), tunnel::outwards()]);
     }
     chains.push(forward(config, site, tunnel, !fastpath.is_empty()));
-    chains.extend(input::chains(config, tunnel));
+    chains.extend(input::chains(config, site, tunnel));
     chains.push(translate::postrouting(config, site, tunnel));
     counters.sort_unstable();
     Ruleset { counters, sets, meters: meters(config), fastpath, chains }

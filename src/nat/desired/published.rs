@@ -34,7 +34,8 @@ fn forwards<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a 
     config.nat.forwards.iter().filter(|forward| site.private.iter().any(|link| link.network.contains(&forward.to)))
 }
 
-fn statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
+/// The hosts with a public address of their own, of a network that is served.
+pub(super) fn statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
     config.nat.statics.iter().filter(|entry| site.private.iter().any(|link| link.network.contains(&entry.private)))
 }
 
