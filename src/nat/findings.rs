@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::desired::is_reserved;
 use crate::config::Config;
 use crate::report::Problem;
 use crate::site::Site;
@@ -97,6 +98,14 @@ fn addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
         found.push(Problem::new(what, "single ports of it can lead to a private host, by [[nat.forward]]"));
     }
     for forward in &config.nat.forwards {
+        let wanted = if forward.public.is_empty() { &public.addresses } else { &forward.public };
+        if let Some(address) = wanted.iter().find(|address| is_reserved(forward, **address, config, site)) {
+            let what = format!(
+                "{}.port: this server itself needs {} of {address}, for SSH or the tunnel",
+                forward.key, forward.ports
+            );
+            found.push(Problem::new(what, "choose another port, or another public address"));
+        }
         for (index, address) in forward.public.iter().enumerate() {
             let what = "it is used only if packets for it come here all the same";
             missing(found, format!("{}.public[{index}]", forward.key), *address, what);
@@ -155,6 +164,32 @@ mod tests {
             ]
         );
         assert_eq!(findings(&config(text), &Site::default()), []);
+    }
+
+    #[test]
+    fn what_the_bastion_needs_itself_is_not_given_away() {
+        let text = r#"
+            [[nat.forward]]
+            port = 2222
+            to = "10.0.0.4"
+            [[nat.forward]]
+            port = "51000-52000"
+            protocol = "udp"
+            public = ["198.51.100.2"]
+            to = "10.0.0.4"
+        "#;
+        let site = Site { sshd_ports: [2222].into(), ..one_network() };
+        let told: Vec<String> = findings(&config(text), &site).into_iter().map(|problem| problem.what).collect();
+        assert_eq!(
+            told,
+            [
+                "nat.forward[0].port: this server itself needs 2222 of 198.51.100.2, for SSH or the tunnel",
+                "nat.forward[1].port: this server itself needs 51000-52000 of 198.51.100.2, for SSH or the tunnel",
+            ]
+        );
+        let rules = super::super::desired(&config(text), &site, None, false);
+        let empty = |name: &str| rules.sets.iter().find(|set| set.name == name).unwrap().elements.is_empty();
+        assert!(empty("forwards") && empty("forward_ranges"));
     }
 
     #[test]

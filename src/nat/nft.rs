@@ -10,8 +10,8 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use nftables::expr::{
-    CT, Expression, JHash, Map, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, RT, RTKey, SetItem,
-    TcpOption,
+    CT, Expression, Fib, FibFlag, FibResult, JHash, Map, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix,
+    RT, RTKey, SetItem, TcpOption,
 };
 use nftables::stmt::{
     Counter, Flow, JumpTarget, Limit, Log, Mangle, Match, NAT, NATFamily, NATFlag, Operator, Reject, RejectType, SetOp,
@@ -150,13 +150,16 @@ pub(super) fn map(key: Value, name: &str) -> Value {
     Expression::Named(NamedExpression::Map(Box::new(Map { key, data })))
 }
 
-/// `jhash ip saddr mod N map { 0 : ADDRESS, … }`: each source has its own slot, always the same.
+/// Left to itself the kernel takes another seed for each new rule, and every source would have another slot after a reload.
+const SEED: u32 = 1;
+
+/// `jhash ip saddr mod N seed SEED map { 0 : ADDRESS, … }`: each source has its own slot, always the same.
 pub(super) fn by_source(slots: &[Ipv4Addr]) -> Value {
     let hash = JHash {
         hash_mod: u32::try_from(slots.len()).unwrap_or(u32::MAX),
         offset: None,
         expr: Box::new(field("ip", "saddr")),
-        seed: None,
+        seed: Some(SEED),
     };
     let slot = |(slot, address): (u32, &Ipv4Addr)| SetItem::Mapping(Expression::Number(slot), self::address(*address));
     let data = Expression::Named(NamedExpression::Set((0..).zip(slots).map(slot).collect()));
@@ -239,6 +242,12 @@ fn ct(key: &'static str) -> Value {
 /// `meta l4proto`
 pub(super) fn l4proto() -> Value {
     meta(MetaKey::L4proto)
+}
+
+/// `fib daddr type`: whether the destination is one of this host's own addresses, as it routes them.
+pub(super) fn destination_type() -> Value {
+    let flags = HashSet::from([FibFlag::Daddr]);
+    Expression::Named(NamedExpression::Fib(Fib { result: FibResult::Type, flags }))
 }
 
 /// `PROTOCOL FIELD`: `ip saddr`, `tcp dport`, `icmp type` …

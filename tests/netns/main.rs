@@ -8,6 +8,7 @@ mod healing;
 mod input;
 mod kernel_wireguard;
 mod lifecycle;
+mod policy;
 mod routes;
 mod table;
 mod tunnel;
@@ -33,6 +34,7 @@ fn main() {
         cloud::trials(),
         lifecycle::trials(),
         bad_input::trials(),
+        policy::trials(),
         routes::trials(),
         table::trials(),
         tunnel::trials(),

@@ -7,8 +7,8 @@ use nftables::types::{NfChainPolicy, NfHook};
 use super::super::element::{Element, of_both, ranges};
 use super::super::model::{Chain, Set, fields};
 use super::super::nft::{
-    Phrase, Value, accept, address, anonymous_set, field, goto, iifname, interface, is, is_not, number, prefix, set,
-    text,
+    Phrase, Value, accept, address, anonymous_set, destination_type, field, goto, iifname, interface, is, is_not,
+    number, prefix, set, text,
 };
 use super::drops::{Reason, drop_as};
 use super::{RAW, filter};
@@ -107,15 +107,17 @@ fn of_tunnel(tunnel: &Tunnel) -> Vec<Vec<Phrase>> {
 /// A source that its link should not have: some pass for a reason, most are dropped.
 fn unexpected() -> Chain {
     let from_cloud: [Value; 2] = [address(HETZNER_PUBLIC_GATEWAY), address(METADATA_ADDRESS)];
+    let for_us = || is(destination_type(), anonymous_set(["local", "broadcast"].map(text)));
     // Routers between here and anywhere may answer from addresses of their carrier's own; whether an error is about a flow
     // of ours, connection tracking knows.
     let errors = ["destination-unreachable", "time-exceeded", "parameter-problem"].map(text);
     Chain::regular(
         "unexpected",
         vec![
-            // Answers to our own DHCP requests come before there are addresses, and Hetzner's server is in a private range.
-            vec![is(field("udp", "sport"), number(67)), is(field("udp", "dport"), number(68)), accept()],
-            vec![is(field("ip", "saddr"), anonymous_set(from_cloud)), accept()],
+            // Answers to our own DHCP requests: Hetzner's server is in a private range. These two are for the bastion itself: a
+            // private host may pretend to be the server, and must not get to the internet as such.
+            vec![for_us(), is(field("udp", "sport"), number(67)), is(field("udp", "dport"), number(68)), accept()],
+            vec![for_us(), is(field("ip", "saddr"), anonymous_set(from_cloud)), accept()],
             vec![is(field("ip", "saddr"), set("private_networks")), drop_as(Reason::Spoofed)],
             vec![is(field("icmp", "type"), anonymous_set(errors)), accept()],
             vec![drop_as(Reason::Bogon)],

@@ -5,8 +5,8 @@ use ipnet::Ipv4Net;
 use super::super::element::ranges;
 use super::super::model::{Chain, Name, Set, fields};
 use super::super::nft::{
-    Phrase, accept, and, counter, each, field, flags, flows_over, goto, is, is_not, limit_over, number, prefix, reset,
-    set, text,
+    Phrase, accept, and, counter, ct_status, each, field, flags, flows_over, goto, has, is, is_not, limit_over, number,
+    prefix, reset, set, text,
 };
 use super::access::List;
 use super::drops::{Reason, drop_as};
@@ -105,6 +105,10 @@ fn unknown_flow() -> Chain {
 fn let_out(config: &Config) -> Chain {
     let source = || field("ip", "saddr");
     let mut rules = Vec::new();
+    if config.egress.new_flows_per_second.or(config.egress.max_flows).is_some() {
+        // A flow stays new until it is answered, and some never are: a log's, a telephone's. It was counted with its first packet.
+        rules.push(vec![has(ct_status(), text("confirmed")), accept()]);
+    }
     if let Some(rate) = config.egress.new_flows_per_second {
         let limit = limit_over(rate, "second", rate.saturating_mul(2));
         rules.push(vec![each("new_flows", &source(), &limit), drop_as(Reason::NewFlows)]);

@@ -51,7 +51,7 @@ pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
 }
 
 /// The configured ports, or those that sshd names and 22.
-fn ssh_ports(config: &Config, site: &Site) -> BTreeSet<u16> {
+pub(super) fn ssh_ports(config: &Config, site: &Site) -> BTreeSet<u16> {
     match &config.firewall.ssh_ports {
         Some(ports) => ports.clone(),
         None => site.sshd_ports.iter().copied().chain([22]).collect(),

@@ -27,6 +27,7 @@ use crate::wireguard::model::Tunnel;
 use drops::{Reason, drop_as};
 
 pub use drops::JOURNAL_GROUP;
+pub(super) use published::is_reserved;
 pub(super) use tunnel::told;
 
 /// nft's `raw`: before connection tracking.

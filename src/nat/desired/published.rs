@@ -17,8 +17,9 @@ use super::super::nft::{
 use super::access::List;
 use super::drops::{Reason, drop_as};
 use super::egress::unknown_flows;
+use super::input::ssh_ports;
 use super::{PUBLISHED_FLOWS, TENANT_FLOWS, Way, is_syn, nat};
-use crate::config::{Acl, Config, Forward, Ports, StaticNat};
+use crate::config::{Acl, Config, Forward, Ports, StaticNat, Transports};
 use crate::site::{PublicLink, Site};
 
 /// nft's `dstnat`.
@@ -51,12 +52,25 @@ fn addresses(forward: &Forward, config: &Config, public: &PublicLink) -> Vec<Ipv
     public.addresses.iter().filter(is_shared).copied().collect()
 }
 
+/// Whether a forward would take what the bastion itself needs at its own first address: SSH, unless it is reached by the tunnel
+/// alone, and the tunnel.
+pub(in super::super) fn is_reserved(forward: &Forward, address: Ipv4Addr, config: &Config, site: &Site) -> bool {
+    let own = site.public.as_ref().and_then(|public| public.addresses.first());
+    let takes = |port: u16| forward.ports.overlaps(Ports::single(port));
+    let tcp = forward.transports != Transports::Udp && !config.firewall.ssh_only_by_tunnel;
+    let ssh = tcp && ssh_ports(config, site).into_iter().any(takes);
+    let tunnel = forward.transports != Transports::Tcp && config.firewall.wireguard_port.is_some_and(takes);
+    own == Some(&address) && (ssh || tunnel)
+}
+
 pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
     let mut sets = vec![];
     let (mut exact, mut from, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(public) = &site.public {
         for forward in forwards(config, site) {
-            elements(forward, &addresses(forward, config, public), &mut exact, &mut from, &mut ranges);
+            let mut addresses = addresses(forward, config, public);
+            addresses.retain(|address| !is_reserved(forward, *address, config, site));
+            elements(forward, &addresses, &mut exact, &mut from, &mut ranges);
         }
     }
     sets.push(Set::map("forwards", exact));

@@ -1,0 +1,221 @@
+//! Port forwards: who gets where, and who does not.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use bastiond::report::Room;
+use libtest_mimic::Trial;
+use sandbox::traffic::Mirror;
+use sandbox::world::{Laptop, Settings, World, addresses as at};
+
+use super::{assign, counted, gateway, no_tcp, no_udp, reload, tcp, udp};
+use crate::gateway::{Result, SOON, Server, egress, ensure, ensure_eq, open, room, trial, wait_for};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_forwarded_port_leads_to_its_host_and_no_other_port_does", single_ports),
+        trial("a_forwarded_range_keeps_its_ports_and_ends_where_it_ends", ranges),
+        trial("a_forward_holds_for_its_public_addresses_and_no_other", public_addresses),
+        trial("a_forward_for_some_sources_is_closed_to_all_others_and_counts_them", sources),
+        trial("private_hosts_reach_a_forward_by_its_public_address", hairpin),
+        trial("a_forward_to_a_host_of_no_network_is_told_by_its_key_and_the_rest_works", elsewhere),
+        trial("a_forward_that_a_reload_takes_away_is_closed_and_the_others_stay_open", removed),
+    ]
+}
+
+/// A floating IP of the bastion's.
+const FLOATING: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 50);
+/// Its port for the service on web, which itself listens to 8443.
+const HTTPS: (Ipv4Addr, u16) = (at::BASTION, 443);
+
+const FORWARD_TO_WEB: &str = "[[nat.forward]]\nport = 443\nto = \"10.0.0.4\"\nto_port = 8443\n";
+
+fn single_ports() -> Result {
+    let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
+    let web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let _worker = Mirror::udp(world.worker(), (at::WORKER, 5300))?;
+    let _tenant = (Mirror::tcp(world.tenant(), (at::TENANT, 7000))?, Mirror::udp(world.tenant(), (at::TENANT, 7000))?);
+    let sections = format!(
+        "{FORWARD_TO_WEB}
+         [[nat.forward]]
+         protocol = \"udp\"
+         port = 53
+         to = \"10.0.1.5\"
+         to_port = 5300
+         [[nat.forward]]
+         protocol = \"both\"
+         port = 7000
+         to = \"10.2.0.4\""
+    );
+    let (_station, _daemon) = gateway(&world, &sections)?;
+    // The service sees who asks, not the bastion.
+    ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
+    ensure_eq(tcp(world.laptop(), HTTPS), Ok(at::HOME.into()))?;
+    ensure_eq(
+        web.seen().iter().map(std::net::SocketAddr::ip).collect::<Vec<_>>(),
+        [at::SERVER, at::HOME].map(IpAddr::from).to_vec(),
+    )?;
+    ensure_eq(udp(world.server(), (at::BASTION, 53)), Ok(at::SERVER.into()))?;
+    ensure_eq(tcp(world.server(), (at::BASTION, 7000)), Ok(at::SERVER.into()))?;
+    ensure_eq(udp(world.server(), (at::BASTION, 7000)), Ok(at::SERVER.into()))?;
+    ensure(counted(&world, "published_flows")? >= 5, "flows to forwards are not counted")?;
+    // Neither the other protocol, nor the host's own port, nor the hosts themselves.
+    no_udp(world.server(), HTTPS)?;
+    no_tcp(world.server(), (at::BASTION, 53))?;
+    no_tcp(world.server(), (at::BASTION, 8443))?;
+    no_tcp(world.server(), (at::WEB, 8443))?;
+    no_udp(world.server(), (at::TENANT, 7000))
+}
+
+fn ranges() -> Result {
+    let world = World::start(Settings::default())?;
+    let ports = [29_999, 30_000, 30_050, 30_100, 30_101];
+    let mirrors = ports.map(|port| Mirror::udp(world.web(), (at::WEB, port)));
+    let mirrors = mirrors.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+    let _tcp = ports.map(|port| Mirror::tcp(world.web(), (at::WEB, port)));
+    let sections = "[[nat.forward]]\nprotocol = \"both\"\nport = \"30000-30100\"\nto = \"10.0.0.4\"";
+    let (_station, _daemon) = gateway(&world, sections)?;
+    for port in [30_000, 30_050, 30_100] {
+        ensure_eq(udp(world.server(), (at::BASTION, port)), Ok(at::SERVER.into()))?;
+        ensure_eq(tcp(world.server(), (at::BASTION, port)), Ok(at::SERVER.into()))?;
+    }
+    for port in [29_999, 30_101] {
+        no_udp(world.server(), (at::BASTION, port))?;
+        no_tcp(world.server(), (at::BASTION, port))?;
+    }
+    ensure_eq(mirrors.iter().map(|mirror| mirror.seen().len()).collect::<Vec<_>>(), vec![0, 1, 1, 1, 0])
+}
+
+fn public_addresses() -> Result {
+    let world = World::start(Settings::default())?;
+    let third = Ipv4Addr::new(198, 51, 100, 52);
+    for address in [FLOATING, third] {
+        assign(&world, address)?;
+    }
+    let _web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let _worker = Mirror::tcp(world.worker(), (at::WORKER, 80))?;
+    let everywhere = Mirror::tcp(world.worker(), (at::WORKER, 81))?;
+    let sections = "
+        [[nat.forward]]
+        public = [\"198.51.100.2\", \"198.51.100.50\"]
+        port = 80
+        to = \"10.0.0.4\"
+        [[nat.forward]]
+        public = [\"198.51.100.52\"]
+        port = 80
+        to = \"10.0.1.5\"
+        [[nat.forward]]
+        public = [\"198.51.100.50\"]
+        port = 8080
+        to = \"10.0.0.4\"
+        to_port = 80
+        [[nat.forward]]
+        port = 81
+        to = \"10.0.1.5\"";
+    let (_station, _daemon) = gateway(&world, sections)?;
+    for (address, port) in [(at::BASTION, 80), (FLOATING, 80), (third, 80), (FLOATING, 8080)] {
+        ensure_eq(tcp(world.server(), (address, port)), Ok(at::SERVER.into()))?;
+    }
+    // Without a public address it is for all of them.
+    for address in [at::BASTION, FLOATING, third] {
+        ensure_eq(tcp(world.server(), (address, 81)), Ok(at::SERVER.into()))?;
+    }
+    ensure_eq(everywhere.seen().len(), 3)?;
+    no_tcp(world.server(), (at::BASTION, 8080))?;
+    no_tcp(world.server(), (third, 8080))
+}
+
+fn sources() -> Result {
+    let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
+    let _single = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let _range = Mirror::udp(world.web(), (at::WEB, 30_050))?;
+    let sections = "
+        [[nat.forward]]
+        port = 443
+        to = \"10.0.0.4\"
+        to_port = 8443
+        from = [\"203.0.113.0/24\", \"198.18.0.1\"]
+        [[nat.forward]]
+        protocol = \"udp\"
+        port = \"30000-30100\"
+        to = \"10.0.0.4\"
+        from = [\"203.0.113.10\"]";
+    let (_station, _daemon) = gateway(&world, sections)?;
+    ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
+    ensure_eq(udp(world.server(), (at::BASTION, 30_050)), Ok(at::SERVER.into()))?;
+    let before = counted(&world, "dropped_input")?;
+    no_tcp(world.laptop(), HTTPS)?;
+    no_udp(world.laptop(), (at::BASTION, 30_050))?;
+    // The hosts inside are no exception.
+    no_tcp(world.worker(), HTTPS)?;
+    ensure(counted(&world, "dropped_input")? >= before + 3, "those who must not are not counted")
+}
+
+fn hairpin() -> Result {
+    let world = World::start(Settings::default())?;
+    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let worker = Mirror::tcp(world.worker(), (at::WORKER, 80))?;
+    let _udp = Mirror::udp(world.worker(), (at::WORKER, 30_000))?;
+    let sections = format!(
+        "{FORWARD_TO_WEB}
+         [[nat.forward]]
+         port = 80
+         to = \"10.0.1.5\"
+         [[nat.forward]]
+         protocol = \"udp\"
+         port = \"30000-30010\"
+         to = \"10.0.1.5\""
+    );
+    let (_station, _daemon) = gateway(&world, &sections)?;
+    // Its neighbour, the host itself, and the other tenant: each sees an answer, so the answers came back here.
+    for host in [world.web(), world.worker(), world.tenant()] {
+        ensure_eq(tcp(host, (at::BASTION, 80)), Ok(at::BASTION_PRIVATE.into()))?;
+        ensure_eq(udp(host, (at::BASTION, 30_000)), Ok(at::BASTION_PRIVATE.into()))?;
+    }
+    ensure_eq(tcp(world.web(), HTTPS), Ok(at::BASTION_PRIVATE.into()))?;
+    ensure_eq(worker.seen().len(), 3)?;
+    // The way that a forward opens is that forward's alone.
+    no_tcp(world.tenant(), (at::WORKER, 80))?;
+    no_tcp(world.tenant(), (at::BASTION, 8443))
+}
+
+fn elsewhere() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let sections = format!("{FORWARD_TO_WEB}[[nat.forward]]\nname = \"lost\"\nport = 81\nto = \"10.7.0.4\"");
+    let (station, mut daemon) = gateway(&world, &sections)?;
+    let problems = room(&station, Room::Nat)?.problems;
+    let told = "nat.forward[1].to: 10.7.0.4 is in no private network of this server";
+    ensure(
+        matches!(problems.as_slice(), [problem] if problem.what.starts_with(told) && problem.advice.contains("10.0.0.0/16")),
+        format!("{problems:?}"),
+    )?;
+    ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    no_tcp(world.server(), (at::BASTION, 81))?;
+    reload(&station, &mut daemon, FORWARD_TO_WEB)?;
+    ensure_eq(room(&station, Room::Nat)?.problems, Vec::new())
+}
+
+fn removed() -> Result {
+    let world = World::start(Settings::default())?;
+    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let _worker = Mirror::tcp(world.worker(), (at::WORKER, 80))?;
+    let (station, mut daemon) =
+        gateway(&world, &format!("{FORWARD_TO_WEB}[[nat.forward]]\nport = 80\nto = \"10.0.1.5\""))?;
+    ensure_eq(tcp(world.server(), (at::BASTION, 80)), Ok(at::SERVER.into()))?;
+    reload(&station, &mut daemon, FORWARD_TO_WEB)?;
+    no_tcp(world.server(), (at::BASTION, 80))?;
+    ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
+    // The last one, and the first again.
+    reload(&station, &mut daemon, "")?;
+    no_tcp(world.server(), HTTPS)?;
+    reload(&station, &mut daemon, FORWARD_TO_WEB)?;
+    ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
+    // An address that comes later is served too.
+    assign(&world, FLOATING)?;
+    wait_for("the new address is served", SOON, || {
+        Ok(super::contents(&world, "map", "forwards")?.contains("198.51.100.50"))
+    })?;
+    ensure_eq(tcp(world.server(), (FLOATING, 443)), Ok(at::SERVER.into()))
+}

@@ -1,0 +1,188 @@
+//! What keeps one private host from harming all: destinations that nobody has, and limits.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use sandbox::namespace::Namespace;
+use sandbox::traffic::{self, Direction, Mirror, Sniffer, forget_flows};
+use sandbox::world::{Settings, World, addresses as at};
+
+use super::{contents, counted, gateway, reload, tcp, udp};
+use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial, wait_for};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        trial("nothing_leaves_for_where_nobody_is_on_the_internet", unroutable),
+        trial("without_the_guard_it_leaves_but_never_to_link_local_addresses", unguarded),
+        trial("a_host_that_opens_too_many_flows_a_second_is_cut_and_another_is_not", new_flows),
+        trial("a_host_with_too_many_flows_at_once_opens_no_more_until_some_end", max_flows),
+        trial("a_flow_that_nobody_answers_is_one_flow_however_many_packets_it_has", one_way),
+    ]
+}
+
+/// Private, carriers', benchmarks', reserved, and the bastion's own neighbours.
+const NOBODY: [Ipv4Addr; 9] = [
+    Ipv4Addr::new(10, 77, 0, 1),
+    Ipv4Addr::new(172, 16, 5, 5),
+    Ipv4Addr::new(172, 31, 1, 1),
+    Ipv4Addr::new(192, 168, 7, 7),
+    Ipv4Addr::new(100, 64, 1, 1),
+    Ipv4Addr::new(198, 18, 0, 1),
+    Ipv4Addr::new(240, 1, 1, 1),
+    Ipv4Addr::new(192, 0, 0, 8),
+    LINK_LOCAL,
+];
+const LINK_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 7);
+/// No router forwards it of its own accord.
+const MULTICAST: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 9);
+
+/// One datagram to each of the destinations, and one TCP connection.
+fn scan(from: &Namespace) -> Result {
+    let socket = from.bind_udp((Ipv4Addr::UNSPECIFIED, 0))?;
+    for destination in NOBODY.into_iter().chain([MULTICAST]) {
+        // Refused here is not sent, which is what the counts will say.
+        let _ = socket.send_to(b"anybody?", (destination, 9));
+    }
+    let _ = traffic::tcp_connects(from, (NOBODY[0], 22), NEVER);
+    Ok(())
+}
+
+/// What leaves by a link, or arrives by it, for [`NOBODY`] and [`MULTICAST`].
+fn watch(world: &World, link: &str, direction: Direction) -> Result<Sniffer> {
+    let strange = |packet: &traffic::Packet| {
+        let destination = packet.ip().map(|ip| ip.destination);
+        destination.is_some_and(|to| NOBODY.iter().chain(&[MULTICAST]).any(|address| to == *address))
+    };
+    Ok(Sniffer::start(world.bastion(), link, move |packet| packet.direction == direction && strange(packet))?)
+}
+
+/// The destinations of what was caught, each once.
+fn destinations(sniffer: Sniffer) -> Vec<std::net::IpAddr> {
+    let caught = sniffer.stop();
+    let all: std::collections::BTreeSet<_> =
+        caught.iter().filter_map(|packet| packet.ip().map(|ip| ip.destination)).collect();
+    all.into_iter().collect()
+}
+
+fn unroutable() -> Result {
+    let world = World::start(Settings::default())?;
+    let (_station, _daemon) = gateway(&world, "")?;
+    let (came, left) = (watch(&world, "eth1", Direction::In)?, watch(&world, "eth0", Direction::Out)?);
+    let before = counted(&world, "dropped_unroutable")?;
+    scan(world.web())?;
+    ensure(came.wait_for(NOBODY.len() + 1, SOON), "not all of the scan came to the bastion")?;
+    ensure_eq(destinations(left), Vec::new())?;
+    // The connection's SYN may have been sent twice.
+    let dropped = counted(&world, "dropped_unroutable")? - before;
+    ensure(dropped > NOBODY.len() as u64, format!("{dropped} dropped of {} and more", NOBODY.len()))?;
+    ensure(contents(&world, "set", "scanning")?.contains("10.0.0.4"), "nobody knows who scans")
+}
+
+fn unguarded() -> Result {
+    let world = World::start(Settings::default())?;
+    let (_station, _daemon) = gateway(&world, "[egress]\nguard = false")?;
+    let (came, left) = (watch(&world, "eth1", Direction::In)?, watch(&world, "eth0", Direction::Out)?);
+    scan(world.web())?;
+    ensure(came.wait_for(NOBODY.len() + 1, SOON), "not all of the scan came to the bastion")?;
+    let left = destinations(left);
+    ensure(left.contains(&NOBODY[0].into()) && left.contains(&NOBODY[3].into()), format!("only {left:?} left"))?;
+    ensure(!left.contains(&LINK_LOCAL.into()) && !left.contains(&MULTICAST.into()), format!("{left:?} left"))
+}
+
+/// Opens so many UDP flows to `target`, one datagram each, as fast as it goes; the sockets keep their ports.
+fn open_flows(from: &Namespace, target: SocketAddr, count: usize) -> Result<Vec<UdpSocket>> {
+    (0..count)
+        .map(|_| {
+            let socket = from.bind_udp((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.send_to(b"hello", target)?;
+            Ok(socket)
+        })
+        .collect()
+}
+
+/// How many flows a mirror has seen, once no more come.
+fn settled(mirror: &Mirror) -> usize {
+    let mut seen = mirror.seen().len();
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = mirror.seen().len();
+        if now == seen {
+            return now;
+        }
+        seen = now;
+    }
+}
+
+fn new_flows() -> Result {
+    const RATE: usize = 20;
+    let world = World::start(Settings::default())?;
+    let greedy = Mirror::udp(world.server(), (at::SERVER, 5001))?;
+    let modest = Mirror::udp(world.server(), (at::SERVER, 5002))?;
+    let service = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
+    let (_station, _daemon) = gateway(&world, &format!("[egress]\nnew_flows_per_second = {RATE}"))?;
+    let start = Instant::now();
+    let sockets = open_flows(world.web(), greedy.address(), 300)?;
+    let other = open_flows(world.worker(), modest.address(), 30)?;
+    let passed = settled(&greedy);
+    // Twice the rate at once, and the rate from then on.
+    let most = 2 * RATE + start.elapsed().as_millis() as usize * RATE / 1000 + 1;
+    ensure(
+        (2 * RATE..=most).contains(&passed),
+        format!("{passed} of {} flows passed, at most {most} may", sockets.len()),
+    )?;
+    ensure_eq(settled(&modest), other.len())?;
+    ensure_eq(counted(&world, "dropped_new_flows")?, (sockets.len() - passed) as u64)?;
+    let offenders = contents(&world, "set", "over_new_flows")?;
+    ensure(offenders.contains("10.0.0.4") && !offenders.contains("10.0.1.5"), offenders)?;
+    // A flow that stands is none of the limit's business, and after a while there is room again.
+    let first = &sockets[0];
+    first.set_read_timeout(Some(SOON))?;
+    for _ in 0..100 {
+        first.send_to(b"more", greedy.address())?;
+    }
+    ensure_eq(settled(&greedy), passed + 100)?;
+    wait_for("a new flow passes", SOON, || Ok(tcp(world.web(), (at::SERVER, 8080)).is_ok()))?;
+    ensure(!service.seen().is_empty(), "a TCP connection passed without arriving")
+}
+
+fn max_flows() -> Result {
+    const MOST: usize = 50;
+    let world = World::start(Settings::default())?;
+    let greedy = Mirror::udp(world.server(), (at::SERVER, 5001))?;
+    let modest = Mirror::udp(world.server(), (at::SERVER, 5002))?;
+    let _service = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
+    let (station, mut daemon) = gateway(&world, &format!("[egress]\nmax_flows = {MOST}"))?;
+    let sockets = open_flows(world.web(), greedy.address(), 80)?;
+    ensure_eq(settled(&greedy), MOST)?;
+    ensure_eq(counted(&world, "dropped_flows")?, (sockets.len() - MOST) as u64)?;
+    ensure_eq(tcp(world.web(), (at::SERVER, 8080)), Err(traffic::ProbeFailure::Timeout))?;
+    let other = open_flows(world.worker(), modest.address(), 30)?;
+    ensure_eq(settled(&modest), other.len())?;
+    let offenders = contents(&world, "set", "over_flows")?;
+    ensure(offenders.contains("10.0.0.4") && !offenders.contains("10.0.1.5"), offenders)?;
+    // Those that stand go on; a higher limit holds at once, and when flows end there is room again.
+    sockets[0].send_to(b"more", greedy.address())?;
+    ensure_eq(settled(&greedy), MOST + 1)?;
+    reload(&station, &mut daemon, "[egress]\nmax_flows = 1000")?;
+    ensure_eq(udp(world.web(), (at::SERVER, 5002)), Ok(at::BASTION.into()))?;
+    reload(&station, &mut daemon, &format!("[egress]\nmax_flows = {MOST}"))?;
+    forget_flows(world.bastion())?;
+    ensure_eq(tcp(world.web(), (at::SERVER, 8080)), Ok(at::BASTION.into()))
+}
+
+fn one_way() -> Result {
+    const PACKETS: usize = 200;
+    let world = World::start(Settings::default())?;
+    // Such as a syslog server: it listens, and says nothing.
+    let sink = Sniffer::start(world.server(), "eth0", |packet| packet.udp().is_some_and(|(_, to)| to == 514))?;
+    let _silent = world.server().bind_udp((at::SERVER, 514))?;
+    let (_station, _daemon) = gateway(&world, "[egress]\nnew_flows_per_second = 5\nmax_flows = 5")?;
+    let socket = world.web().bind_udp((Ipv4Addr::UNSPECIFIED, 0))?;
+    for _ in 0..PACKETS {
+        socket.send_to(b"<13>hello", (at::SERVER, 514))?;
+    }
+    sink.wait_for(PACKETS, SOON);
+    let arrived = sink.stop().iter().filter(|packet| packet.direction == Direction::In).count();
+    ensure_eq((arrived, counted(&world, "dropped_new_flows")?), (PACKETS, 0))
+}
