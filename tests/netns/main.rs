@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cloud;
+mod flows;
 mod forwarding;
 mod gateway;
 mod healing;
@@ -34,6 +35,7 @@ fn main() {
         lifecycle::trials(),
         bad_input::trials(),
         routes::trials(),
+        flows::trials(),
         table::trials(),
         tunnel::trials(),
         way_in::trials(),
