@@ -8,6 +8,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod conntrack;
 pub mod control;
 pub mod daemon;
 pub mod events;

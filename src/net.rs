@@ -135,6 +135,22 @@ pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The link-local network (RFC 3927) that it is in: nothing of it is ever forwarded.
 pub const METADATA_NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 
+/// What no one on the internet has: private and shared addresses, those of the host and of the link, benchmarks,
+/// multicast, and what is reserved (RFC 6890, "Special-Purpose IP Address Registries"). The ranges for documentation
+/// are left out: they go nowhere, but every example uses them.
+pub const UNROUTABLE: [Ipv4Net; 10] = [
+    Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+    Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
+    METADATA_NETWORK,
+    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 0), 24),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15),
+    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3),
+];
+
 /// Whether the whole range is of those that nobody has on the internet (RFC 1918).
 pub fn is_private(range: Ipv4Net) -> bool {
     let blocks =

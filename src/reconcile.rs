@@ -1,6 +1,6 @@
 //! The pass: look at the world, compare it with what is wanted, make it so, account for it.
 //!
-//! A pass has two lanes. The kernel's rooms take milliseconds and run in the order sysctl, nat, wireguard, routes, forwarding:
+//! A pass has two lanes. The kernel's rooms take milliseconds and run in the order sysctl, nat, wireguard, routes, flows, forwarding:
 //! rules stand before the first packet is forwarded, so forwarding, though a sysctl, comes after them. The cloud's room may take a minute when
 //! the API is unwell, so it runs beside, and a rule deleted meanwhile is healed all the same. Traffic is attracted last: the
 //! cloud's lane starts only while the kernel's stands.
@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use crate::config::{Config, Environment};
+use crate::conntrack::Conntrack;
 use crate::hcloud::{Hcloud, way_back};
 use crate::nat::{self, Nat};
 use crate::net::InterfaceName;
@@ -33,6 +34,7 @@ pub struct Gateway {
     nat: Nat,
     wireguard: Wireguard,
     routes: Routes,
+    conntrack: Conntrack,
     /// What the settings were wanted for when they stood, the tunnel's interface among it once it was there: if they differ
     /// later, somebody changed them.
     settings_stood_for: Option<(Site, Option<InterfaceName>)>,
@@ -56,6 +58,7 @@ impl Gateway {
             nat: Nat::remembered_in(&runtime, &environment.state_directory()),
             wireguard: Wireguard::remembered_in(&runtime),
             routes: Routes::default(),
+            conntrack: Conntrack::remembered_in(&runtime),
             settings_stood_for: None,
             ways_back: state::read_json(&runtime.join(WAYS_BACK)).unwrap_or_default(),
             ways_back_file: runtime.join(WAYS_BACK),
@@ -121,6 +124,7 @@ impl Gateway {
         let (rules_stand, rules_failed) = (nat.state == State::Ok, nat.state == State::Failed);
         self.record(Room::Nat, nat);
         self.pass_tunnel(config, tunnel.as_ref(), !rules_failed).await;
+        self.pass_flows(config, tunnel.as_ref(), rules_stand).await;
         let outcome = if rules_stand {
             let mut opened = sysctl::reconcile(&self.sysctl, &self.site, interface, Forwarding::On, stood);
             opened.repaired |= hardened.repaired;
@@ -158,9 +162,30 @@ impl Gateway {
         self.refresh_tunnel().await;
     }
 
-    /// Brings the tunnel's part of the report up to the moment.
-    pub async fn refresh_tunnel(&mut self) {
+    /// Live flows, once the rules stand and a peer that goes is gone: it would begin anew what is ended before.
+    async fn pass_flows(&mut self, config: &Config, tunnel: Option<&Tunnel>, rules_stand: bool) {
+        self.refresh_flows().await;
+        let outcome = if rules_stand {
+            self.conntrack.follow(config, &self.site, tunnel).await
+        } else {
+            Outcome::unchanged(State::HeldBack, "live flows follow the rules once they stand")
+        };
+        self.record(Room::Conntrack, outcome);
+    }
+
+    /// Brings what changes by itself up to the moment in the report.
+    pub async fn refresh(&mut self) {
+        self.refresh_tunnel().await;
+        self.refresh_flows().await;
+    }
+
+    async fn refresh_tunnel(&mut self) {
         self.report.tunnel = self.wireguard.account().await;
+    }
+
+    async fn refresh_flows(&mut self) {
+        self.conntrack.look(Instant::now()).await;
+        self.report.flows = self.conntrack.account().cloned();
     }
 
     /// Waits until something happens in the tunnel beside the passes. Cancel-safe.
@@ -264,6 +289,10 @@ impl Gateway {
             }
             Err(error) => problems.push(Problem::new(chain(&error), "the daemon needs a route netlink socket")),
         }
+        match self.conntrack.preview(config, &site, tunnel.as_ref()).await {
+            Ok(ended) => steps.extend(ended),
+            Err(error) => problems.push(Problem::new(chain(&error), error.advice())),
+        }
         (site, (steps, problems))
     }
 
@@ -287,7 +316,7 @@ impl Gateway {
             return (done, problems);
         }
         let (routes, tunnel) = (self.routes.remove().await, self.wireguard.remove().await);
-        let parts = [routes, tunnel, self.nat.remove().await, sysctl::restore(&self.sysctl)];
+        let parts = [routes, tunnel, self.nat.remove().await, self.conntrack.remove(), sysctl::restore(&self.sysctl)];
         for (changes, failed) in parts {
             done.extend(changes);
             problems.extend(failed);

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::conntrack::FlowsReport;
 use crate::net::ServerId;
 use crate::wireguard::status::TunnelReport;
 
@@ -44,6 +45,9 @@ pub enum Room {
     Wireguard,
     /// Addresses of the tunnel, and routes into it.
     Routes,
+    /// Live flows, which follow the rules.
+    #[serde(rename = "flows")]
+    Conntrack,
     /// Cloud routes.
     Hcloud,
 }
@@ -56,6 +60,7 @@ impl fmt::Display for Room {
             Self::Nat => "nat",
             Self::Wireguard => "wireguard",
             Self::Routes => "routes",
+            Self::Conntrack => "flows",
             Self::Hcloud => "hcloud",
         })
     }
@@ -224,6 +229,9 @@ pub struct Report {
     /// The tunnel, where there is one.
     #[serde(default)]
     pub tunnel: Option<TunnelReport>,
+    /// The kernel's flows, where it tracks any.
+    #[serde(default)]
+    pub flows: Option<FlowsReport>,
 }
 
 impl Report {
@@ -239,6 +247,7 @@ impl Report {
             rooms: BTreeMap::new(),
             refused_configuration: Vec::new(),
             tunnel: None,
+            flows: None,
         }
     }
 

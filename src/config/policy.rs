@@ -158,7 +158,7 @@ pub struct StaticNat {
 }
 
 /// One line of an access list. What is left away means "any".
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Acl {
     /// Sources; empty: any.
     pub from: Vec<Ipv4Net>,
@@ -171,7 +171,8 @@ pub struct Acl {
 }
 
 /// What an access list's line is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// Every protocol.
     #[default]
@@ -198,7 +199,7 @@ pub struct Egress {
 }
 
 /// What a network's hosts may reach.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EgressLists {
     /// Whether TCP port 25 is open.
     pub smtp: bool,

@@ -282,7 +282,7 @@ impl Daemon {
         }
         hand_over(&mut self.gateway, &self.notifier);
         self.tell();
-        let kernels = [Room::Site, Room::Sysctl, Room::Nat, Room::Wireguard, Room::Routes];
+        let kernels = [Room::Site, Room::Sysctl, Room::Nat, Room::Wireguard, Room::Routes, Room::Conntrack];
         let failed = kernels.map(|room| self.gateway.report().state(room)).contains(&Some(State::Failed));
         Instant::now() + if failed { RETRY } else { IDLE }
     }
@@ -348,7 +348,7 @@ impl Daemon {
     async fn answer(&mut self, request: Request, answer: oneshot::Sender<Response>) -> Option<Instant> {
         match request {
             Request::Status {} | Request::Down {} => {
-                self.gateway.refresh_tunnel().await;
+                self.gateway.refresh().await;
                 // Err, here and below: whoever asked has gone.
                 let _ = answer.send(Response::Report { report: Box::new(self.gateway.report().clone()) });
                 None

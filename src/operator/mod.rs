@@ -1,5 +1,6 @@
 //! What `bastionctl` does. It asks the running daemon; `plan` and `down` work without one too, by the same code.
 
+mod flows;
 mod offline;
 mod show;
 mod tunnel;

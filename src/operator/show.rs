@@ -52,6 +52,9 @@ pub(super) fn report(report: &Report, now: SystemTime) -> String {
     if let Some(tunnel) = &report.tunnel {
         text.push_str(&super::tunnel::table(tunnel, now));
     }
+    if let Some(flows) = &report.flows {
+        text.push_str(&super::flows::table(flows));
+    }
     let problems =
         report.rooms.iter().flat_map(|(room, state)| state.problems.iter().map(move |problem| (room, problem)));
     let problems: Vec<_> = problems.collect();

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use super::model::Need;
 use super::plan::Write;
 use crate::report::{Problem, chain};
 
@@ -15,19 +16,41 @@ pub(super) struct Error {
     source: io::Error,
 }
 
+impl Error {
+    /// Whether the setting is simply not ours to write.
+    fn is_denied(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+    }
+}
+
+/// What became of the writes.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    pub changes: Vec<String>,
+    pub problems: Vec<Problem>,
+    /// Whether something was not written without which there is no gateway.
+    pub failed: bool,
+    /// How many settings are not ours to write, and need not be.
+    pub denied: usize,
+}
+
 /// Tries every write; what worked and what did not.
-pub(super) fn apply(root: &Path, steps: &[Write]) -> (Vec<String>, Vec<Problem>) {
-    let (mut changes, mut problems) = (Vec::new(), Vec::new());
+pub(super) fn apply(root: &Path, steps: &[Write]) -> Applied {
+    let mut applied = Applied::default();
     for step in steps {
-        match write(root, &step.path, step.to) {
-            Ok(()) => changes.push(step.to_string()),
-            Err(error) => problems.push(Problem::new(
-                chain(&error),
-                "the daemon needs CAP_NET_ADMIN and a writable /proc/sys/net (containers often mount it read-only)",
-            )),
+        match write(root, &step.path, &step.to) {
+            Ok(()) => applied.changes.push(step.to_string()),
+            Err(error) if step.need != Need::Must && error.is_denied() => applied.denied += 1,
+            Err(error) => {
+                applied.failed |= step.need == Need::Must;
+                applied.problems.push(Problem::new(
+                    chain(&error),
+                    "the daemon needs CAP_NET_ADMIN and a writable /proc/sys/net (containers often mount it read-only)",
+                ));
+            }
         }
     }
-    (changes, problems)
+    applied
 }
 
 pub(super) fn write(root: &Path, path: &str, value: &str) -> Result<(), Error> {

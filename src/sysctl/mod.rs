@@ -4,6 +4,7 @@
 //! rules, and forwarding only when the rules stand.
 
 mod apply;
+mod flows;
 mod model;
 mod observe;
 mod originals;
@@ -11,7 +12,7 @@ mod plan;
 
 use std::path::{Path, PathBuf};
 
-pub use model::{Setting, desired};
+pub use model::{Need, Setting, desired};
 pub use originals::{Doubt, forwards, restore, stop_forwarding};
 pub use plan::{Write, plan};
 
@@ -52,20 +53,37 @@ pub fn reconcile(
     forwarding: Forwarding,
     stood_before: bool,
 ) -> Outcome {
-    let desired = desired(site, tunnel, forwarding);
-    let observed = observe::observe(&place.root, &desired);
+    let (desired, observed) = look(place, site, tunnel, forwarding);
     let steps = plan(&desired, &observed.values);
     originals::note(place, &desired, &observed.values);
-    let (changes, mut problems) = apply::apply(&place.root, &steps);
+    let applied = apply::apply(&place.root, &steps);
+    let (mut problems, failed) = (applied.problems, applied.failed || !observed.problems.is_empty());
     problems.extend(
         observed
             .problems
             .into_iter()
             .map(|error| Problem::new(crate::report::chain(&error), "the daemon needs to read below /proc/sys/net")),
     );
-    let state = if problems.is_empty() { State::Ok } else { State::Failed };
-    let detail = format!("{} settings held", desired.len());
+    let denied = observed.fixed.len() + applied.denied;
+    let is_held = |setting: &&Setting| setting.need == Need::Must || observed.values.contains_key(&setting.path);
+    let held = desired.iter().filter(is_held).count() - applied.denied;
+    let denied = if denied > 0 { format!(", {denied} not ours to set here") } else { String::new() };
+    let detail = format!("{held} settings held{denied}");
+    let state = if failed { State::Failed } else { State::Ok };
+    let changes = applied.changes;
     Outcome { state, detail, repaired: stood_before && !changes.is_empty(), changes, problems }
+}
+
+/// What is wanted, and what is there.
+fn look(
+    place: &Place,
+    site: &Site,
+    tunnel: Option<&InterfaceName>,
+    forwarding: Forwarding,
+) -> (Vec<Setting>, observe::Observed) {
+    let desired = desired(site, tunnel, forwarding, observe::memory(&place.root));
+    let observed = observe::observe(&place.root, &desired);
+    (plan::without_lowering(desired, &observed.values), observed)
 }
 
 /// Whether the kernel has settings for the interface: whether it is there.
@@ -75,8 +93,8 @@ pub fn has_interface(place: &Place, interface: &InterfaceName) -> bool {
 
 /// What the next pass would write.
 pub fn preview(place: &Place, site: &Site, tunnel: Option<&InterfaceName>, forwarding: Forwarding) -> Vec<Write> {
-    let desired = desired(site, tunnel, forwarding);
-    plan(&desired, &observe::observe(&place.root, &desired).values)
+    let (desired, observed) = look(place, site, tunnel, forwarding);
+    plan(&desired, &observed.values)
 }
 
 #[cfg(test)]

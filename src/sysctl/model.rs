@@ -1,6 +1,6 @@
 //! The settings and their values.
 
-use super::Forwarding;
+use super::{Forwarding, flows};
 use crate::net::InterfaceName;
 use crate::site::Site;
 
@@ -10,16 +10,37 @@ pub struct Setting {
     /// Path below `/proc/sys` (dots would be ambiguous: `eth0.100` is an interface).
     pub path: String,
     /// The value it shall have.
-    pub value: &'static str,
+    pub value: String,
+    /// How it is meant.
+    pub need: Need,
+}
+
+/// How a setting is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// There is no gateway without it.
+    Must,
+    /// The gateway is better with it. It may not be there yet, or not be ours to write.
+    Tuned,
+    /// The same, and a larger number is as good: it is never lowered.
+    AtLeast,
 }
 
 /// The path of the switch that makes a host a router.
 pub(super) const IP_FORWARD: &str = "net/ipv4/ip_forward";
 
-/// What a gateway with these links and this tunnel needs. Sources: the kernel's `Documentation/networking/ip-sysctl.rst`.
-pub fn desired(site: &Site, tunnel: Option<&InterfaceName>, forwarding: Forwarding) -> Vec<Setting> {
+/// What a gateway with these links, this tunnel and so many bytes of memory needs. Sources: the kernel's
+/// `Documentation/networking/ip-sysctl.rst`.
+pub fn desired(
+    site: &Site,
+    tunnel: Option<&InterfaceName>,
+    forwarding: Forwarding,
+    memory: Option<u64>,
+) -> Vec<Setting> {
     let mut settings = Vec::new();
-    let mut set = |path: String, value| settings.push(Setting { path, value });
+    let mut set = |path: String, value: &str| {
+        settings.push(Setting { path, value: value.to_owned(), need: Need::Must });
+    };
     let public = site.public.iter().map(|link| &link.interface);
     let private = site.private.iter().map(|link| &link.interface);
     let interfaces: Vec<_> = public.chain(private).chain(tunnel).collect();
@@ -43,5 +64,6 @@ pub fn desired(site: &Site, tunnel: Option<&InterfaceName>, forwarding: Forwardi
         set(format!("net/ipv4/conf/{interface}/rp_filter"), "2");
         set(format!("net/ipv4/conf/{interface}/send_redirects"), "0");
     }
+    settings.extend(flows::desired(memory));
     settings
 }

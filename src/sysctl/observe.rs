@@ -1,10 +1,10 @@
 //! Reads the settings that are wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use super::model::Setting;
+use super::model::{Need, Setting};
 
 /// A setting that cannot be read, though it is there.
 #[derive(Debug, thiserror::Error)]
@@ -14,17 +14,26 @@ pub(super) struct Error {
     source: io::Error,
 }
 
-/// Values by path; a setting that does not exist (its interface just went) is in neither list.
+/// Values by path; a setting that does not exist (its interface just went, its module is not there yet) is nowhere
+/// here.
 #[derive(Debug, Default)]
 pub(super) struct Observed {
     pub values: BTreeMap<String, String>,
+    /// Those that nobody here may write, and that need not be: the machine's own, seen from a container.
+    pub fixed: BTreeSet<String>,
     pub problems: Vec<Error>,
 }
 
 pub(super) fn observe(root: &Path, desired: &[Setting]) -> Observed {
     let mut observed = Observed::default();
-    for Setting { path, .. } in desired {
-        match std::fs::read_to_string(root.join(path)) {
+    for Setting { path, need, .. } in desired {
+        let file = root.join(path);
+        // The kernel heeds the mode of a setting whoever asks (`test_perm` in fs/proc/proc_sysctl.c).
+        let read_only = || std::fs::metadata(&file).is_ok_and(|metadata| metadata.permissions().readonly());
+        match std::fs::read_to_string(&file) {
+            Ok(_) if *need != Need::Must && read_only() => {
+                observed.fixed.insert(path.clone());
+            }
             Ok(text) => {
                 observed.values.insert(path.clone(), text.trim().to_owned());
             }
@@ -33,4 +42,12 @@ pub(super) fn observe(root: &Path, desired: &[Setting]) -> Observed {
         }
     }
     observed
+}
+
+/// The machine's memory in bytes; `root` is `/proc/sys`.
+pub(super) fn memory(root: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(root.parent()?.join("meminfo")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }

@@ -41,7 +41,7 @@ pub(super) fn note(place: &Place, desired: &[Setting], observed: &BTreeMap<Strin
     let before = originals.settings.len();
     for setting in desired {
         if let Some(was) = observed.get(&setting.path) {
-            let original = Original { was: was.clone(), became: setting.value.to_owned() };
+            let original = Original { was: was.clone(), became: setting.value.clone() };
             originals.settings.entry(setting.path.clone()).or_insert(original);
         }
     }

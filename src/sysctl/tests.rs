@@ -46,7 +46,7 @@ fn fresh_place() -> (tempfile::TempDir, Place) {
 }
 
 fn values(place: &Place) -> BTreeMap<String, String> {
-    let everything = desired(&site(), None, Forwarding::On);
+    let everything = desired(&site(), None, Forwarding::On, Some(0));
     observe::observe(&place.root, &everything).values
 }
 
@@ -154,4 +154,98 @@ fn forwarding_of_which_nothing_is_remembered_is_shut_only_where_our_rules_stand(
     assert_eq!(stop_forwarding(&place, Doubt::Leave), (vec![], vec![]));
     assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
     assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec![], vec![]));
+}
+
+/// Adds what the connection tracking module brings, on a machine with 4 GB.
+fn with_flow_table(place: &Place, max: &str) {
+    let directory = place.root.join("net/netfilter");
+    std::fs::create_dir_all(&directory).unwrap();
+    let values = [
+        ("buckets", "65536"),
+        ("max", max),
+        ("tcp_timeout_established", "432000"),
+        ("tcp_timeout_close_wait", "60"),
+        ("tcp_timeout_time_wait", "120"),
+        ("udp_timeout", "30"),
+        ("udp_timeout_stream", "120"),
+    ];
+    for (name, value) in values {
+        std::fs::write(directory.join(format!("nf_conntrack_{name}")), value).unwrap();
+    }
+    std::fs::write(place.root.with_file_name("meminfo"), "MemTotal:        3911684 kB\nMemFree: 1 kB\n").unwrap();
+}
+
+#[test]
+fn the_flow_table_is_tuned_once_its_module_is_there_and_restored() {
+    let (_directory, place) = fresh_place();
+    let without = reconcile(&place, &site(), None, Forwarding::Leave, false);
+    assert_eq!(without.detail, "7 settings held");
+    with_flow_table(&place, "65536");
+    let before = values(&place);
+    let outcome = reconcile(&place, &site(), None, Forwarding::Leave, false);
+    assert_eq!(
+        outcome.changes,
+        [
+            "net/netfilter/nf_conntrack_buckets: 65536 -> 524288",
+            "net/netfilter/nf_conntrack_max: 65536 -> 524288",
+            "net/netfilter/nf_conntrack_tcp_timeout_established: 432000 -> 7440",
+            "net/netfilter/nf_conntrack_tcp_timeout_time_wait: 120 -> 30",
+            "net/netfilter/nf_conntrack_udp_timeout_stream: 120 -> 180",
+        ]
+    );
+    assert_eq!((outcome.state, outcome.detail.as_str()), (State::Ok, "14 settings held"));
+    assert_eq!(reconcile(&place, &site(), None, Forwarding::Leave, true).changes, Vec::<String>::new());
+    restore(&place);
+    let of_flows = |values: &BTreeMap<String, String>| -> Vec<_> {
+        values
+            .iter()
+            .filter(|(path, _)| path.contains("conntrack"))
+            .map(|(path, value)| (path.clone(), value.clone()))
+            .collect()
+    };
+    assert_eq!(of_flows(&values(&place)), of_flows(&before));
+}
+
+#[test]
+fn a_larger_flow_table_is_left_as_it_is_now_and_by_down() {
+    let (_directory, place) = fresh_place();
+    with_flow_table(&place, "2000000");
+    let outcome = reconcile(&place, &site(), None, Forwarding::Leave, false);
+    assert!(!outcome.changes.iter().any(|change| change.contains("_max")), "{:?}", outcome.changes);
+    let max = place.root.join("net/netfilter/nf_conntrack_max");
+    // Somebody wants still more, and after that less than we do: less is no gateway's size.
+    std::fs::write(&max, "3000000").unwrap();
+    assert_eq!(reconcile(&place, &site(), None, Forwarding::Leave, true).changes, Vec::<String>::new());
+    restore(&place);
+    assert_eq!(std::fs::read_to_string(&max).unwrap(), "3000000");
+}
+
+#[test]
+fn a_size_that_is_the_machines_alone_is_no_failure_and_is_shown() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_directory, place) = fresh_place();
+    with_flow_table(&place, "65536");
+    for name in ["buckets", "max"] {
+        let path = place.root.join(format!("net/netfilter/nf_conntrack_{name}"));
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o444)).unwrap();
+    }
+    let outcome = reconcile(&place, &site(), None, Forwarding::Leave, false);
+    assert_eq!(outcome.detail, "12 settings held, 2 not ours to set here");
+    assert_eq!((outcome.state, outcome.problems), (State::Ok, Vec::new()));
+    assert!(preview(&place, &site(), None, Forwarding::Leave).is_empty());
+}
+
+#[test]
+fn a_tuning_that_fails_is_told_and_holds_nothing_up() {
+    let (_directory, place) = fresh_place();
+    with_flow_table(&place, "65536");
+    let steps = [Write {
+        // No file system has such a file.
+        path: "net/netfilter/\0".to_owned(),
+        from: "1".to_owned(),
+        to: "2".to_owned(),
+        need: Need::Tuned,
+    }];
+    let applied = apply::apply(&place.root, &steps);
+    assert_eq!((applied.failed, applied.denied, applied.problems.len()), (false, 0, 1));
 }

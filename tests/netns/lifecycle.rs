@@ -166,10 +166,13 @@ fn down(with_daemon: bool) -> Result {
         // A hardened image has it off already; switching forwarding would set it.
         world.bastion().sysctl("net.ipv4.conf.all.accept_redirects", "0")?;
     }
-    let before = read()?;
+    // Err: the kernel's module comes with the first rules.
+    let patience = || world.bastion().read_sysctl("net.netfilter.nf_conntrack_tcp_timeout_established").ok();
+    let (before, patience_before) = (read()?, patience());
     let station = station(&world)?;
     let mut daemon = healthy(&station)?;
     ensure(read()? != before, "no setting was changed")?;
+    ensure_eq(patience(), Some("7440".to_owned()))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     if !with_daemon {
         drop(daemon);
@@ -188,6 +191,7 @@ fn down(with_daemon: bool) -> Result {
     ensure_eq(world.cloud().routes(world.second_network_id()).len(), 0)?;
     ensure_eq(table(&world, "inet bastiond")?, String::new())?;
     ensure_eq(read()?, before)?;
+    ensure(patience_before.is_none_or(|before| patience() == Some(before)), format!("{:?}", patience()))?;
     ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes after down")
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cloud;
+mod flows;
 mod forwarding;
 mod gateway;
 mod healing;
@@ -36,6 +37,7 @@ fn main() {
         bad_input::trials(),
         policy::trials(),
         routes::trials(),
+        flows::trials(),
         table::trials(),
         tunnel::trials(),
         way_in::trials(),

@@ -42,20 +42,20 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// The bastion's own address in the tunnel.
-const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
-const ADA: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 2);
-const BOB: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 3);
+pub(crate) const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
+pub(crate) const ADA: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 2);
+pub(crate) const BOB: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 3);
 /// A host in the office's network.
 const OFFICE_HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 9);
 
 /// A world with a laptop behind a NAT.
-fn world() -> Result<World> {
+pub(crate) fn world() -> Result<World> {
     let settings = Settings { laptop: Laptop::BehindNat, second_network: SecondNetwork::Absent, ..Settings::default() };
     Ok(World::start(settings)?)
 }
 
 /// Somebody with wireguard-go. Interfaces have names of their own: all tests' control sockets lie in one directory.
-struct Client<'w> {
+pub(crate) struct Client<'w> {
     namespace: &'w Namespace,
     interface: String,
     key: PrivateKey,
@@ -65,7 +65,7 @@ struct Client<'w> {
 
 impl<'w> Client<'w> {
     /// Starts it with an address in the tunnel; it knows nobody yet.
-    fn start(namespace: &'w Namespace, interface: &str, address: Ipv4Addr) -> Result<Self> {
+    pub(crate) fn start(namespace: &'w Namespace, interface: &str, address: Ipv4Addr) -> Result<Self> {
         let command = namespace.command("wireguard-go").args(["-f", interface]);
         let program = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let key = PrivateKey::generate();
@@ -79,7 +79,7 @@ impl<'w> Client<'w> {
         Ok(client)
     }
 
-    fn public_key(&self) -> PublicKey {
+    pub(crate) fn public_key(&self) -> PublicKey {
         self.key.public()
     }
 
@@ -91,7 +91,7 @@ impl<'w> Client<'w> {
     }
 
     /// Makes the bastion its peer, for these ranges.
-    fn meets(&self, bastion: PublicKey, ranges: &str) -> Result {
+    pub(crate) fn meets(&self, bastion: PublicKey, ranges: &str) -> Result {
         self.wg(&format!("peer {bastion} endpoint {}:51820 allowed-ips {ranges}", at::BASTION))?;
         for range in ranges.split(',').filter(|range| !range.starts_with("10.100.0.")) {
             self.namespace.ip(&format!("route replace {range} dev {}", self.interface))?;
@@ -100,7 +100,7 @@ impl<'w> Client<'w> {
     }
 
     /// The block of the bastion's configuration that lets it in.
-    fn block(&self, name: &str, more: &str) -> String {
+    pub(crate) fn block(&self, name: &str, more: &str) -> String {
         let (key, address) = (self.public_key(), self.address);
         format!("[[wireguard.peer]]\nname = \"{name}\"\npublic_key = \"{key}\"\nallowed_ips = [\"{address}\"{more}]\n")
     }
@@ -115,12 +115,12 @@ impl Drop for Client<'_> {
 }
 
 /// The configuration of a tunnel; its interface is the test's own.
-fn tunnel(interface: &str, more: &str) -> String {
+pub(crate) fn tunnel(interface: &str, more: &str) -> String {
     format!("{FAST}[wireguard]\ninterface = \"{interface}\"\naddresses = [\"{INSIDE}/24\"]\n{more}")
 }
 
 /// A daemon that is ready, whose every room stands, and the public key that its status shows.
-fn serving(station: &Station<'_>) -> Result<(Daemon, PublicKey)> {
+pub(crate) fn serving(station: &Station<'_>) -> Result<(Daemon, PublicKey)> {
     let mut daemon = station.start()?;
     daemon.ready();
     // The way back stands a moment after the rest.
@@ -145,7 +145,7 @@ fn with_laptop<'w>(
     Ok((station, daemon, ada))
 }
 
-fn peer(station: &Station<'_>, name: &str) -> Result<PeerReport> {
+pub(crate) fn peer(station: &Station<'_>, name: &str) -> Result<PeerReport> {
     let tunnel = report(station)?.tunnel.ok_or("no tunnel in the status")?;
     let peer = tunnel.peers.into_iter().find(|peer| peer.name.as_deref() == Some(name));
     peer.ok_or_else(|| format!("no peer {name}").into())

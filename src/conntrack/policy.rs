@@ -1,0 +1,199 @@
+//! What may pass, as far as it decides about live flows: the configuration on this server, without what says only how a
+//! flow is translated or how much of it there may be. It can be written down, so that a daemon that starts with another
+//! configuration knows what was allowed before.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Acl, Config, EgressLists, Ports, Transports};
+use crate::net::overlap;
+use crate::site::Site;
+use crate::wireguard::key::PublicKey;
+use crate::wireguard::model::{Tunnel, v4};
+
+/// What may pass. The default is a policy that knows nothing and judges nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// The addresses of the public interface, and those that it had before.
+    pub(super) public: BTreeSet<Ipv4Addr>,
+    /// The bastion's other addresses.
+    pub(super) own: BTreeSet<Ipv4Addr>,
+    /// TCP ports of its SSH server.
+    pub(super) ssh_ports: BTreeSet<u16>,
+    /// UDP port of its tunnel.
+    pub(super) tunnel_port: Option<u16>,
+    /// Sources that are not heard at all.
+    pub(super) blocklist: Vec<Ipv4Net>,
+    /// The private networks.
+    pub(super) networks: Vec<Network>,
+    /// What their hosts may reach, unless the network has lists of its own.
+    pub(super) egress: EgressLists,
+    /// Whether nothing leaves for where nobody is.
+    pub(super) guard: bool,
+    /// What may pass from one private network to another.
+    pub(super) tenants: Vec<Acl>,
+    /// Port forwards.
+    pub(super) forwards: Vec<Forward>,
+    /// Public addresses of private hosts.
+    pub(super) statics: Vec<Static>,
+    /// Services of the bastion's own.
+    pub(super) services: Vec<Service>,
+    /// The tunnel.
+    pub(super) tunnel: Option<TunnelPolicy>,
+}
+
+/// A private network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Network {
+    pub(super) range: Ipv4Net,
+    /// Its own lists, if any.
+    pub(super) lists: Option<EgressLists>,
+}
+
+/// A port forward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Forward {
+    /// Empty: every address of the public interface.
+    pub(super) public: Vec<Ipv4Addr>,
+    pub(super) transports: Transports,
+    pub(super) ports: Ports,
+    pub(super) to: Ipv4Addr,
+    pub(super) to_port: Option<u16>,
+    /// Empty: everybody.
+    pub(super) from: Vec<Ipv4Net>,
+}
+
+/// A public address of a private host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Static {
+    pub(super) public: Ipv4Addr,
+    pub(super) private: Ipv4Addr,
+    pub(super) open: Vec<Acl>,
+}
+
+/// A service of the bastion's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Service {
+    pub(super) transports: Transports,
+    pub(super) ports: Vec<Ports>,
+    /// `None`: everybody.
+    pub(super) from: Option<Vec<Ipv4Net>>,
+}
+
+/// The tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TunnelPolicy {
+    /// Where people and devices are.
+    pub(super) networks: Vec<Ipv4Net>,
+    /// What is behind peers, besides.
+    pub(super) sites: Vec<Ipv4Net>,
+    /// Whether peers reach the internet.
+    pub(super) full: bool,
+    /// Who has which addresses.
+    pub(super) peers: Vec<(PublicKey, Vec<Ipv4Net>)>,
+}
+
+impl Policy {
+    /// The policy on this server; `None` while its public link has no address: what is allowed is not known then.
+    ///
+    /// No flow shall end because DHCP or the metadata service is slow. So an address that the public link had under the
+    /// policy `before` counts on, and while the picture of the site is not whole, so do the networks that are missing
+    /// in it.
+    pub fn of(config: &Config, site: &Site, tunnel: Option<&Tunnel>, before: Option<&Self>) -> Option<Self> {
+        let public = site.public.as_ref().filter(|link| !link.addresses.is_empty())?;
+        let ssh_ports = config.firewall.ssh_ports.clone();
+        let mut policy = Self {
+            public: public.addresses.iter().copied().collect(),
+            own: own_addresses(config, site, tunnel),
+            ssh_ports: ssh_ports.unwrap_or_else(|| site.sshd_ports.iter().copied().chain([22]).collect()),
+            tunnel_port: config.wireguard.as_ref().map(|wireguard| wireguard.listen_port),
+            blocklist: v4(config.firewall.blocklist.iter().copied()),
+            networks: networks(config, site),
+            egress: config.egress.lists.clone(),
+            guard: config.egress.guard,
+            tenants: config.tenants.clone(),
+            forwards: forwards(config),
+            statics: statics(config),
+            services: services(config),
+            tunnel: tunnel.map(|tunnel| tunnel_policy(config, tunnel)),
+        };
+        if let Some(before) = before {
+            policy.public.extend(&before.public);
+            if !site.problems.is_empty() {
+                policy.miss_nothing_of(before);
+            }
+        }
+        Some(policy)
+    }
+
+    /// Takes over the addresses and networks of a former policy that this one does not have.
+    fn miss_nothing_of(&mut self, before: &Self) {
+        self.own.extend(&before.own);
+        let is_new = |network: &Network| self.networks.iter().any(|known| overlap(known.range, network.range));
+        let missing: Vec<Network> = before.networks.iter().filter(|network| !is_new(network)).cloned().collect();
+        self.networks.extend(missing);
+    }
+
+    /// Whether a host is in one of the private networks.
+    pub(super) fn serves(&self, host: Ipv4Addr) -> bool {
+        self.networks.iter().any(|network| network.range.contains(&host))
+    }
+
+    /// Whether nothing is redirected.
+    pub(super) fn redirects_nothing(&self) -> bool {
+        self.forwards.is_empty() && self.statics.is_empty()
+    }
+}
+
+fn own_addresses(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> BTreeSet<Ipv4Addr> {
+    let private = site.private.iter().flat_map(|link| link.aliases.iter().copied().chain([link.address]));
+    let of_networks = config.networks.iter().filter_map(|network| network.egress_addresses.as_ref()).flatten();
+    let egress = config.nat.egress_addresses.iter().chain(of_networks).copied();
+    let inside = tunnel.into_iter().flat_map(|tunnel| v4(tunnel.addresses.iter().copied())).map(|net| net.addr());
+    egress.chain(private).chain(inside).collect()
+}
+
+fn networks(config: &Config, site: &Site) -> Vec<Network> {
+    let lists = |range| config.networks.iter().find(|network| network.range == range).map(|network| &network.lists);
+    let network = |range| Network { range, lists: lists(range).cloned() };
+    site.private.iter().map(|link| network(link.network)).collect()
+}
+
+fn forwards(config: &Config) -> Vec<Forward> {
+    let forward = |forward: &crate::config::Forward| Forward {
+        public: forward.public.clone(),
+        transports: forward.transports,
+        ports: forward.ports,
+        to: forward.to,
+        to_port: forward.to_port,
+        from: forward.from.clone(),
+    };
+    config.nat.forwards.iter().map(forward).collect()
+}
+
+fn statics(config: &Config) -> Vec<Static> {
+    let one = |of: &crate::config::StaticNat| Static { public: of.public, private: of.private, open: of.open.clone() };
+    config.nat.statics.iter().map(one).collect()
+}
+
+fn services(config: &Config) -> Vec<Service> {
+    let service = |service: &crate::config::Service| Service {
+        transports: service.transports,
+        ports: service.ports.clone(),
+        from: (!service.from.is_empty()).then(|| v4(service.from.iter().copied())),
+    };
+    config.firewall.services.iter().map(service).collect()
+}
+
+fn tunnel_policy(config: &Config, tunnel: &Tunnel) -> TunnelPolicy {
+    let peers = config.wireguard.iter().flat_map(|wireguard| &wireguard.peers);
+    TunnelPolicy {
+        networks: v4(tunnel.networks.iter().copied()),
+        sites: v4(tunnel.sites.iter().copied()),
+        full: tunnel.full_tunnel,
+        peers: peers.map(|peer| (peer.public_key, v4(peer.allowed_ips.iter().copied()))).collect(),
+    }
+}

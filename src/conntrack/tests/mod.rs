@@ -1,0 +1,194 @@
+//! A server with two networks, a tunnel, and something of everything that lets a flow pass.
+
+mod laws;
+mod plan;
+mod policy;
+mod ports;
+mod ways;
+mod wire;
+
+use std::net::SocketAddrV4;
+
+use super::model::{ICMP, TCP, UDP};
+use super::*;
+use crate::config::{
+    Acl, Config, EgressLists, Environment, Forward, NetworkPolicy, Ports, Protocol, Service, StaticNat, Transports,
+    parse,
+};
+use crate::site::{PrivateLink, PublicLink};
+use crate::wireguard::key::PublicKey;
+use crate::wireguard::model::{WaysBack, tunnel};
+
+const ADA: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+const OFFICE: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
+
+const TUNNEL: &str = r#"
+[wireguard]
+addresses = ["10.100.0.1/24"]
+full_tunnel = true
+[[wireguard.peer]]
+public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+allowed_ips = ["10.100.0.2"]
+[[wireguard.peer]]
+public_key = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0="
+allowed_ips = ["10.100.0.3", "192.168.178.0/24"]
+"#;
+
+fn read<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    text.parse().unwrap()
+}
+
+fn nets(texts: &[&str]) -> Vec<ipnet::Ipv4Net> {
+    texts.iter().map(|text| read(text)).collect()
+}
+
+fn key(text: &str) -> PublicKey {
+    read(text)
+}
+
+fn link(interface: &str, address: &str, network: &str) -> PrivateLink {
+    PrivateLink {
+        interface: read(interface),
+        mtu: 1450,
+        address: read(address),
+        address_present: true,
+        aliases: std::collections::BTreeSet::new(),
+        network: read(network),
+        network_id: None,
+        network_name: None,
+    }
+}
+
+fn site() -> Site {
+    Site {
+        public: Some(PublicLink { interface: read("eth0"), mtu: 1500, addresses: vec![read("198.51.100.2")] }),
+        private: vec![link("eth1", "10.0.0.2", "10.0.0.0/16"), link("eth2", "10.2.0.2", "10.2.0.0/16")],
+        ..Site::default()
+    }
+}
+
+fn forward(ports: Ports, to: &str, to_port: Option<u16>) -> Forward {
+    Forward {
+        key: String::new(),
+        name: None,
+        public: Vec::new(),
+        transports: Transports::Tcp,
+        ports,
+        to: read(to),
+        to_port,
+        from: Vec::new(),
+    }
+}
+
+fn ports(first: u16, last: u16) -> Ports {
+    Ports { first, last }
+}
+
+/// A configuration with something of everything.
+fn config() -> Config {
+    let mut config = parse(TUNNEL, &Environment::default()).unwrap();
+    config.nat.forwards = vec![
+        forward(ports(443, 443), "10.0.0.4", Some(8443)),
+        Forward {
+            public: vec![read("198.51.100.2")],
+            transports: Transports::Udp,
+            ..forward(ports(30000, 30100), "10.0.0.5", None)
+        },
+        Forward { from: nets(&["203.0.113.0/24"]), ..forward(ports(8022, 8022), "10.0.0.4", Some(22)) },
+    ];
+    let open = vec![
+        Acl { protocol: Protocol::Tcp, ports: vec![ports(25, 25), ports(8000, 8100)], ..Acl::default() },
+        Acl { protocol: Protocol::Icmp, ..Acl::default() },
+    ];
+    config.nat.statics = vec![StaticNat {
+        key: String::new(),
+        name: None,
+        public: read("203.0.113.51"),
+        private: read("10.0.0.7"),
+        open,
+    }];
+    config.egress.lists.deny = vec![Acl { to: nets(&["192.0.2.0/24"]), ..Acl::default() }];
+    let dns = Acl { protocol: Protocol::Udp, ports: vec![ports(53, 53)], ..Acl::default() };
+    config.networks = vec![NetworkPolicy {
+        key: String::new(),
+        range: read("10.2.0.0/16"),
+        egress_addresses: None,
+        lists: EgressLists { allow: Some(vec![dns]), ..EgressLists::default() },
+    }];
+    config.tenants = vec![Acl {
+        from: nets(&["10.0.0.0/16"]),
+        to: nets(&["10.2.0.0/16"]),
+        protocol: Protocol::Tcp,
+        ports: vec![ports(5432, 5432)],
+    }];
+    config.firewall.blocklist = vec![read("203.0.113.66/32")];
+    config.firewall.services = vec![Service {
+        key: String::new(),
+        name: None,
+        transports: Transports::Tcp,
+        ports: vec![ports(9100, 9100)],
+        from: vec![read("10.0.0.0/16")],
+    }];
+    config
+}
+
+fn policy_of(config: &Config) -> Policy {
+    policy_at(config, &site(), None).unwrap()
+}
+
+fn policy_at(config: &Config, site: &Site, before: Option<&Policy>) -> Option<Policy> {
+    Policy::of(config, site, tunnel(config, site, &WaysBack::new()).as_ref(), before)
+}
+
+/// A flow that nobody translates: `tcp 203.0.113.9:4000 198.51.100.2:22`, `icmp 10.0.0.4 1.1.1.1`.
+fn flow(text: &str) -> Flow {
+    let words: Vec<&str> = text.split(' ').collect();
+    let [protocol, from, to] = words[..] else { panic!("{text}") };
+    let end =
+        |text: &str| read::<SocketAddrV4>(&if text.contains(':') { text.to_owned() } else { format!("{text}:0") });
+    let (from, to) = (end(from), end(to));
+    let (protocol, ends, answer) = match protocol {
+        "icmp" => (ICMP, Ends::Icmp { id: 7, kind: 8, code: 0 }, Ends::Icmp { id: 7, kind: 0, code: 0 }),
+        "esp" => (50, Ends::None, Ends::None),
+        ported => (
+            if ported == "tcp" { TCP } else { UDP },
+            Ends::Ports { source: from.port(), destination: to.port() },
+            Ends::Ports { source: to.port(), destination: from.port() },
+        ),
+    };
+    let tuple = |source, destination, ends| Tuple { source, destination, protocol, ends, zone: None };
+    Flow {
+        original: tuple(*from.ip(), *to.ip(), ends),
+        reply: tuple(*to.ip(), *from.ip(), answer),
+        status: Status::CONFIRMED | Status::ASSURED,
+        mark: 0,
+        id: Some(1),
+        zone: 0,
+    }
+}
+
+/// The same, redirected to another host, and port where there is one.
+fn redirected(text: &str, to: &str) -> Flow {
+    let mut flow = flow(text);
+    let (host, port) = to.split_once(':').unwrap_or((to, ""));
+    flow.reply.source = read(host);
+    if let Ends::Ports { source, .. } = &mut flow.reply.ends {
+        *source = read(port);
+    }
+    flow.status = flow.status | Status::DST_NAT;
+    flow
+}
+
+/// The same, going out under another address and port.
+fn masqueraded(text: &str, under: &str) -> Flow {
+    let (mut flow, under) = (flow(text), read::<SocketAddrV4>(under));
+    flow.reply.destination = *under.ip();
+    if let Ends::Ports { destination, .. } = &mut flow.reply.ends {
+        *destination = under.port();
+    }
+    flow.status = flow.status | Status::SRC_NAT;
+    flow
+}

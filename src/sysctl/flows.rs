@@ -1,0 +1,97 @@
+//! The kernel's table of flows: how large it is, and how long a silent flow stays in it. Sources: the kernel's
+//! `Documentation/networking/nf_conntrack-sysctl.rst`, and RFC 5382 and RFC 4787 for what NATs owe TCP and UDP.
+//!
+//! The table belongs to the connection tracking module, which comes with the first rules that ask for a flow's state:
+//! before that none of these settings is there. The size is the machine's: in a network namespace of a container it can
+//! only be read.
+
+use super::model::{Need, Setting};
+
+/// Fewest entries, whatever the memory: what kernels since 5.15 take on machines with 1 to 4 GiB.
+const FEWEST: u64 = 65_536;
+/// Most entries. Ports run out first: sixteen addresses to one destination, or sixteen busy destinations of one
+/// address.
+const MOST: u64 = 1_048_576;
+const GIB: u64 = 1 << 30;
+/// An entry takes 256 bytes, with its extensions and its share of the buckets some 400. So a full table takes 5 % of
+/// the memory.
+const BYTES_FOR_AN_ENTRY: u64 = 8192;
+
+/// How long a flow may be silent before the kernel forgets it, in seconds.
+const TIMEOUTS: [(&str, u32); 5] = [
+    // RFC 5382 REQ-5: at least 2 h 4 min, just longer than the 2 h after which TCP's keepalive asks (RFC 1122 section
+    // 4.2.3.6). The kernel's own 5 days keep the dead ones of a NAT's scarce ports.
+    ("tcp_timeout_established", 7440),
+    // The kernel's own: one side has ended, the other says nothing more.
+    ("tcp_timeout_close_wait", 60),
+    // Both sides have ended. The kernel's 120 s keep a port of busy clients four times as long; the host that waits in
+    // TIME_WAIT is the one that has to know stray segments (RFC 9293 section 3.6.1).
+    ("tcp_timeout_time_wait", 30),
+    // The kernel's own, for questions without an answer. RFC 4787 REQ-5 wants two minutes, and allows less for
+    // well-known ports, of which such questions are (DNS, NTP).
+    ("udp_timeout", 30),
+    // RFC 4787 REQ-5: at least two minutes once packets go both ways; with room for a keepalive that is lost or late.
+    ("udp_timeout_stream", 180),
+];
+
+pub(super) fn desired(memory: Option<u64>) -> Vec<Setting> {
+    let setting =
+        |name: &str, value: String, need| Setting { path: format!("net/netfilter/nf_conntrack_{name}"), value, need };
+    let entries = memory.map(entries).into_iter();
+    // As many buckets as entries, as kernels since 5.15 have it: each entry is in two of them, so chains are two long.
+    // First the buckets, so that the table is never larger than they bear.
+    let sizes =
+        entries.flat_map(|entries| ["buckets", "max"].map(|name| setting(name, entries.to_string(), Need::AtLeast)));
+    sizes.chain(TIMEOUTS.map(|(name, seconds)| setting(name, seconds.to_string(), Need::Tuned))).collect()
+}
+
+/// Entries for so many bytes of memory. What a machine is said to have it never has whole, so that counts in full GiB,
+/// rounded up; with one or less the table stays small.
+fn entries(memory: u64) -> u64 {
+    let gib = memory.div_ceil(GIB);
+    if gib <= 1 {
+        return FEWEST;
+    }
+    // A power of two, since the kernel rounds the number of buckets up to whole pages.
+    gib.next_power_of_two().saturating_mul(GIB / BYTES_FOR_AN_ENTRY).clamp(FEWEST, MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_table_grows_with_the_memory_up_to_a_million() {
+        let mib = |mib: u64| entries(mib << 20);
+        // What is left of 512 MB, 1, 2, 4, 8 and 16 GB after the kernel took its own.
+        assert_eq!(
+            [mib(460), mib(960), mib(1930), mib(3820), mib(7750), mib(15_600)].map(|entries| entries / 1024),
+            [64, 64, 256, 512, 1024, 1024]
+        );
+    }
+
+    #[test]
+    fn without_known_memory_only_the_times_are_set() {
+        assert_eq!(desired(None).len(), TIMEOUTS.len());
+        let sizes: Vec<Setting> = desired(Some(4 * GIB)).into_iter().take(2).collect();
+        let size = |name: &str| Setting {
+            path: format!("net/netfilter/nf_conntrack_{name}"),
+            value: "524288".to_owned(),
+            need: Need::AtLeast,
+        };
+        assert_eq!(sizes, [size("buckets"), size("max")]);
+    }
+
+    proptest! {
+        #[test]
+        fn more_memory_never_means_a_smaller_table_and_a_full_one_never_takes_a_tenth(
+            memory in 1_u64..1 << 45, more in 0_u64..1 << 40,
+        ) {
+            prop_assert!(entries(memory + more) >= entries(memory));
+            prop_assert!(entries(memory).is_power_of_two());
+            prop_assert!(memory < GIB / 2 || entries(memory) * 400 <= memory / 10);
+        }
+    }
+}
