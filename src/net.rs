@@ -135,10 +135,10 @@ pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The link-local network (RFC 3927) that it is in: nothing of it is ever forwarded.
 pub const METADATA_NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 
-/// What no one on the internet has: private and shared addresses, those of the host and of the link, benchmarks,
-/// multicast, and what is reserved (RFC 6890, "Special-Purpose IP Address Registries"). The ranges for documentation
-/// are left out: they go nowhere, but every example uses them.
-pub const UNROUTABLE: [Ipv4Net; 10] = [
+/// What no one on the internet has: "this network", private (RFC 1918), carriers' NAT (RFC 6598), loopback, link-local, IETF
+/// protocol assignments, benchmarks (RFC 2544), multicast and reserved (RFC 6890 and its registry). The three documentation
+/// ranges are not among them: nothing is scanned there, and labs build their internets of them.
+const UNROUTABLE: [Ipv4Net; 10] = [
     Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8),
     Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
     Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
@@ -150,6 +150,16 @@ pub const UNROUTABLE: [Ipv4Net; 10] = [
     Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15),
     Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3),
 ];
+
+/// What no one has on the internet that a link with these addresses leads to: behind another gateway, the ranges that its own
+/// addresses are in are the internet.
+pub fn unroutable<'a>(public: impl IntoIterator<Item = &'a Ipv4Addr>) -> Vec<Ipv4Net> {
+    let mut ranges = UNROUTABLE.to_vec();
+    for address in public {
+        ranges.retain(|range| !range.contains(address));
+    }
+    ranges
+}
 
 /// Whether the whole range is of those that nobody has on the internet (RFC 1918).
 pub fn is_private(range: Ipv4Net) -> bool {

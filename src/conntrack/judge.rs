@@ -11,7 +11,7 @@ use super::lookup::{Lines, Ranges, are_in, is_of};
 use super::model::{Block, Flow, TCP, Tuple, UDP, Way};
 use super::policy::{Network, Policy, Service};
 use crate::config::EgressLists;
-use crate::net::{METADATA_NETWORK, UNROUTABLE};
+use crate::net::{METADATA_NETWORK, unroutable};
 use crate::wireguard::key::PublicKey;
 
 /// The port of mail between servers (RFC 5321 section 4.5.4.2).
@@ -83,15 +83,13 @@ impl<'p> Judge<'p> {
         let service = |service: &'p Service| (service, service.from.as_deref().map(Ranges::of));
         let own_egress = |network: &Network| network.lists.as_ref().map(Egress::of);
         let statics = policy.statics.iter().filter(|of| policy.serves(of.private));
-        let is_elsewhere = |range: &Ipv4Net| !policy.public.iter().any(|address| range.contains(address));
-        let unroutable: Vec<Ipv4Net> = UNROUTABLE.into_iter().filter(is_elsewhere).collect();
         let tunnel = policy.tunnel.as_ref();
         let peers = tunnel.into_iter().flat_map(|tunnel| &tunnel.peers);
         Self {
             policy,
             places: places(policy),
             blocklist: Ranges::of(&policy.blocklist),
-            unroutable: Ranges::of(&unroutable),
+            unroutable: Ranges::of(&unroutable(&policy.public)),
             forwards: Forwards::of(policy),
             statics: statics.map(|of| (of.public, (of.private, Lines::of(&of.open)))).collect(),
             services: policy.services.iter().map(service).collect(),

@@ -104,11 +104,10 @@ impl Policy {
     /// in it.
     pub fn of(config: &Config, site: &Site, tunnel: Option<&Tunnel>, before: Option<&Self>) -> Option<Self> {
         let public = site.public.as_ref().filter(|link| !link.addresses.is_empty())?;
-        let ssh_ports = config.firewall.ssh_ports.clone();
         let mut policy = Self {
             public: public.addresses.iter().copied().collect(),
             own: own_addresses(config, site, tunnel),
-            ssh_ports: ssh_ports.unwrap_or_else(|| site.sshd_ports.iter().copied().chain([22]).collect()),
+            ssh_ports: site.ssh_ports(&config.firewall),
             tunnel_port: config.wireguard.as_ref().map(|wireguard| wireguard.listen_port),
             blocklist: v4(config.firewall.blocklist.iter().copied()),
             networks: networks(config, site),

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
+use crate::config::Firewall;
 use crate::net::{InterfaceName, NetworkId, ServerId};
 use crate::report::Problem;
 
@@ -22,6 +23,14 @@ pub struct Site {
     pub sshd_ports: BTreeSet<u16>,
     /// What keeps this picture from being whole.
     pub problems: Vec<Problem>,
+}
+
+impl Site {
+    /// The TCP ports of this server's SSH: the configured ones, or those that sshd names and 22.
+    pub fn ssh_ports(&self, firewall: &Firewall) -> BTreeSet<u16> {
+        let discovered = || self.sshd_ports.iter().copied().chain([22]).collect();
+        firewall.ssh_ports.clone().unwrap_or_else(discovered)
+    }
 }
 
 /// The link towards the internet.

@@ -13,40 +13,19 @@ use super::super::nft::{
 use super::drops::{Reason, drop_as};
 use super::{RAW, filter};
 use crate::config::Config;
-use crate::net::{HETZNER_PUBLIC_GATEWAY, METADATA_ADDRESS};
+use crate::net::{self, HETZNER_PUBLIC_GATEWAY, METADATA_ADDRESS};
 use crate::site::{PublicLink, Site};
 use crate::wireguard::model::{Tunnel, v4, v6};
 
-/// Ranges that nobody has on the internet (RFC 6890 and its registry): "this network", private (RFC 1918), carriers' NAT (RFC
-/// 6598), loopback, link-local (the bastion's own metadata service is there), IETF protocol assignments, benchmarks (RFC
-/// 2544), multicast and reserved. The three documentation ranges are not among them: nothing is scanned there, and labs
-/// build their internets of them.
-const UNROUTABLE: [([u8; 4], u8); 11] = [
-    ([0, 0, 0, 0], 8),
-    ([10, 0, 0, 0], 8),
-    ([100, 64, 0, 0], 10),
-    ([127, 0, 0, 0], 8),
-    ([169, 254, 0, 0], 16),
-    ([172, 16, 0, 0], 12),
-    ([192, 0, 0, 0], 24),
-    ([192, 168, 0, 0], 16),
-    ([198, 18, 0, 0], 15),
-    ([224, 0, 0, 0], 4),
-    ([240, 0, 0, 0], 4),
-];
-
-/// [`UNROUTABLE`], without those that the public link itself is in: behind another gateway they are the internet.
-pub(super) fn unroutable(public: Option<&PublicLink>) -> impl Iterator<Item = Ipv4Net> {
-    let ranges = UNROUTABLE.map(|(address, length)| Ipv4Net::new_assert(address.into(), length));
-    ranges.into_iter().filter(move |range| {
-        !public.is_some_and(|public| public.addresses.iter().any(|address| range.contains(address)))
-    })
+/// What is neither a destination on the internet nor a source from there.
+pub(super) fn unroutable(public: Option<&PublicLink>) -> Vec<Ipv4Net> {
+    net::unroutable(public.iter().flat_map(|public| &public.addresses))
 }
 
 pub(super) fn sets(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Set> {
     let inside = site.private.iter().map(|link| link.network);
     let in_tunnel = tunnel.map(|tunnel| v4(tunnel.networks.iter().copied())).unwrap_or_default();
-    let unexpected = unroutable(site.public.as_ref()).chain(inside).chain(in_tunnel);
+    let unexpected = unroutable(site.public.as_ref()).into_iter().chain(inside).chain(in_tunnel);
     let mut sets = vec![Set::ranges("not_from_outside", [fields::V4], ranges(unexpected))];
     let (blocked4, blocked6) = of_both(&config.firewall.blocklist);
     let blocked: [(_, [&'static str; 1], Vec<Element>); 2] =

@@ -1,7 +1,5 @@
 //! What reaches the bastion itself.
 
-use std::collections::BTreeSet;
-
 use ipnet::{IpNet, Ipv6Net};
 use nftables::types::{NfChainPolicy, NfHook};
 
@@ -38,7 +36,7 @@ fn sources() -> [Source; 2] {
 
 pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
     let (ssh_from4, ssh_from6) = of_both(&config.firewall.ssh_from);
-    let ports = ssh_ports(config, site).into_iter().map(|port| Element::of([Atom::port(port)]));
+    let ports = site.ssh_ports(&config.firewall).into_iter().map(|port| Element::of([Atom::port(port)]));
     let mut sets = vec![
         Set::ranges("ssh_from4", [fields::V4], ssh_from4),
         Set::ranges("ssh_from6", [fields::V6], ssh_from6),
@@ -48,14 +46,6 @@ pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
         sets.extend(services(config));
     }
     sets
-}
-
-/// The configured ports, or those that sshd names and 22.
-pub(super) fn ssh_ports(config: &Config, site: &Site) -> BTreeSet<u16> {
-    match &config.firewall.ssh_ports {
-        Some(ports) => ports.clone(),
-        None => site.sshd_ports.iter().copied().chain([22]).collect(),
-    }
 }
 
 fn services(config: &Config) -> [Set; 2] {

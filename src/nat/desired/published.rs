@@ -17,7 +17,6 @@ use super::super::nft::{
 use super::access::List;
 use super::drops::{Reason, drop_as};
 use super::egress::unknown_flows;
-use super::input::ssh_ports;
 use super::{PUBLISHED_FLOWS, TENANT_FLOWS, Way, is_syn, nat};
 use crate::config::{Acl, Config, Forward, Ports, StaticNat, Transports};
 use crate::site::{PublicLink, Site};
@@ -58,7 +57,7 @@ pub(in super::super) fn is_reserved(forward: &Forward, address: Ipv4Addr, config
     let own = site.public.as_ref().and_then(|public| public.addresses.first());
     let takes = |port: u16| forward.ports.overlaps(Ports::single(port));
     let tcp = forward.transports != Transports::Udp && !config.firewall.ssh_only_by_tunnel;
-    let ssh = tcp && ssh_ports(config, site).into_iter().any(takes);
+    let ssh = tcp && site.ssh_ports(&config.firewall).into_iter().any(takes);
     let tunnel = forward.transports != Transports::Tcp && config.firewall.wireguard_port.is_some_and(takes);
     own == Some(&address) && (ssh || tunnel)
 }
