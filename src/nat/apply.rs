@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process;
 
-use super::plan::Command;
+use super::model::{Ruleset, TRIAL};
+use super::plan::{self, Command};
 
 /// Ten thousand elements take a tenth of a second; a machine out of memory may take much longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -115,10 +116,20 @@ impl Nft {
         self.apply(commands).await
     }
 
+    /// Whether a table of these rules could be made from nothing: an error if not. It is tried in a table of its own, which is
+    /// gone afterwards, and which no packet passes.
+    pub(super) async fn would_load(&self, desired: &Ruleset) -> Result<(), Error> {
+        let (text, commands) = plan::trial(desired);
+        self.run(&["-f", "-"], Some(text)).await?;
+        let tried = self.run(&["-c", "-j", "-f", "-"], Some(document(&commands))).await;
+        let removal = format!("delete table inet {TRIAL}\n");
+        let removed = self.run(&["-f", "-"], Some(removal)).await;
+        tried.and(removed).map(drop)
+    }
+
     /// Loads the commands as one transaction.
     pub(super) async fn apply(&self, commands: &[Command]) -> Result<(), Error> {
-        let document = format!("{{\"nftables\":[{}]}}", commands.join(","));
-        self.run(&["-j", "-f", "-"], Some(document)).await.map(drop)
+        self.run(&["-j", "-f", "-"], Some(document(commands))).await.map(drop)
     }
 
     /// Runs it with `arguments`, `input` on its standard input; its standard output.
@@ -149,6 +160,10 @@ impl Nft {
         judge(command, output.status, &output.stderr)?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+fn document(commands: &[Command]) -> String {
+    format!("{{\"nftables\":[{}]}}", commands.join(","))
 }
 
 fn judge(command: String, status: ExitStatus, complaint: &[u8]) -> Result<(), Error> {

@@ -139,7 +139,9 @@ impl Nat {
         match nft.load(skeleton, &commands).await {
             // Something in our table is in the way that we do not know of. Without it the flows go on, only the counters
             // start anew.
+            // Rules that are refused there as well must not cost those that stand.
             Err(Error::Refused { complaint, .. }) if observed.is_some() => {
+                nft.would_load(desired).await?;
                 tracing::warn!(room = "nat", complaint, "the table cannot be changed in place; it is made anew");
                 let (text, commands) = plan::anew(desired);
                 nft.load(Some(text), &commands).await?;

@@ -10,6 +10,8 @@ use crate::net::InterfaceName;
 
 /// The one table that is ours, in family `inet`.
 pub const TABLE: &str = "bastiond";
+/// Where rules are tried before they replace ours, for a moment and without a hook: nothing passes it.
+pub(super) const TRIAL: &str = "bastiond_trial";
 /// The flowtable, where there is one.
 pub(super) const FLOWTABLE: &str = "fastpath";
 

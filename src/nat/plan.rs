@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::element::Element;
-use super::model::{self, FLOWTABLE, Kind, Ruleset, Set, TABLE};
+use super::model::{self, FLOWTABLE, Kind, Ruleset, Set, TABLE, TRIAL};
 use super::observe::Listing;
 use super::skeleton;
 
@@ -253,6 +253,17 @@ pub(super) fn anew(desired: &Ruleset) -> (String, Vec<Command>) {
         "add table inet {TABLE}\ndelete table inet {TABLE}\n{skeleton}add chain inet {TABLE} forward {closed}\n"
     );
     (text, commands(desired, None, None, None))
+}
+
+/// What [`anew`] is tried with, beside the table that stands: a text, and a transaction that is only to be checked.
+pub(super) fn trial(desired: &Ruleset) -> (String, Vec<Command>) {
+    let named = format!("\"table\":\"{TABLE}\"");
+    let elsewhere = format!("\"table\":\"{TRIAL}\"");
+    let skeleton = skeleton::missing(TRIAL, |_, _| false).unwrap_or_default();
+    let text = format!("add table inet {TRIAL}\ndelete table inet {TRIAL}\n{skeleton}");
+    let commands = commands(desired, None, None, None);
+    // The first two are about the table as a whole. Names of tables are nowhere else, and no text of ours has quotes.
+    (text, commands.iter().skip(2).map(|command| command.replace(&named, &elsewhere)).collect())
 }
 
 /// Whether a listing can be that of the desired rules: the same chains with as many rules, the same sets and counters, and

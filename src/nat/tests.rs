@@ -415,3 +415,39 @@ mod events {
         }
     }
 }
+
+#[test]
+fn services_may_share_ports_and_the_elements_do_not() {
+    let text = r#"
+        [[firewall.service]]
+        ports = [9100, 65535]
+        from = ["10.0.0.0/16"]
+        [[firewall.service]]
+        ports = ["9000-9200"]
+        from = ["10.0.0.0/8"]
+        [[firewall.service]]
+        protocol = "both"
+        ports = ["9150-9300", "65000-65535"]
+        from = ["192.0.2.0/24", "2001:db8::/32"]
+    "#;
+    let rules = rules(text, &one_network());
+    let set = |name: &str| {
+        let set = rules.sets.iter().find(|set| set.name == name).unwrap();
+        set.elements.iter().map(|element| format!("{:?}", element.key)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        set("services4"),
+        [
+            "[Ports(9000, 9149), Network(10.0.0.0/8), Protocols(6, 6)]",
+            "[Ports(9150, 9200), Network(10.0.0.0/8), Protocols(6, 6)]",
+            "[Ports(9150, 9200), Network(192.0.2.0/24), Protocols(6, 6)]",
+            "[Ports(9150, 9300), Network(192.0.2.0/24), Protocols(17, 17)]",
+            "[Ports(9201, 9300), Network(192.0.2.0/24), Protocols(6, 6)]",
+            "[Ports(65000, 65534), Network(192.0.2.0/24), Protocols(6, 6)]",
+            "[Ports(65000, 65535), Network(192.0.2.0/24), Protocols(17, 17)]",
+            "[Ports(65535, 65535), Network(10.0.0.0/16), Protocols(6, 6)]",
+            "[Ports(65535, 65535), Network(192.0.2.0/24), Protocols(6, 6)]",
+        ]
+    );
+    assert_eq!(set("services6").len(), 5);
+}

@@ -23,6 +23,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("without_metadata_and_without_configuration_it_waits_and_says_so", nothing_known),
         trial("without_a_daemon_the_status_says_so", no_daemon),
         trial("settings_that_cannot_be_written_are_told", read_only_settings),
+        trial("rules_that_nft_refuses_cost_nothing_of_those_that_stand", refused_rules),
+        trial("services_that_share_ports_are_all_open", shared_ports),
         trial("rules_that_are_gone_and_cannot_be_loaded_shut_the_gate_that_we_opened", broken_nft),
         trial("wrong_arguments_are_a_failure_like_any_other", wrong_arguments),
         trial("an_operator_without_rights_is_told_so_and_nothing_runs_beside_the_daemon", no_rights),
@@ -197,6 +199,52 @@ fn broken_nft() -> Result {
     let server = Server::start(&world)?;
     let _daemon = healthy(&spoiled.with_programs(self::programs()))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+/// An nft that refuses whatever names port 4711.
+const PICKY: &str = r#"#!/bin/sh
+case "$*" in *-f*) ;; *) exec /usr/sbin/nft "$@" ;; esac
+input=$(cat)
+case "$input" in *4711*) echo "Error: Could not process rule: File exists" >&2; exit 1 ;; esac
+printf '%s' "$input" | /usr/sbin/nft "$@"
+"#;
+
+fn refused_rules() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let directory = tempfile::tempdir()?;
+    let nft = directory.path().join("nft");
+    std::fs::write(&nft, PICKY)?;
+    std::fs::set_permissions(&nft, std::fs::Permissions::from_mode(0o755))?;
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", directory.path().display());
+    let station = station(&world)?.env("PATH", &path);
+    let mut daemon = healthy(&station)?;
+    let before = table(&world, "inet bastiond")?;
+    station.write_config(&format!("{FAST}[[firewall.service]]\nports = [4711]\n"))?;
+    daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
+    wait_for("the refusal is told", SOON, || Ok(room(&station, Room::Nat)?.state == State::Failed))?;
+    std::thread::sleep(Duration::from_secs(1));
+    ensure_eq(table(&world, "inet bastiond")?, before)?;
+    let tables: serde_json::Value = world.bastion().nft_json("list tables")?;
+    ensure_eq(tables.to_string().contains("bastiond_trial"), false)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    station.write_config(FAST)?;
+    daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
+    wait_for("every room stands", SOON, || all_stand(&station))?;
+    Ok(())
+}
+
+fn shared_ports() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    station.write_config(&format!(
+        "{FAST}[[firewall.service]]\nports = [9100]\nfrom = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n\
+         [[firewall.service]]\nprotocol = \"both\"\nports = [\"9100-9200\"]\nfrom = [\"10.0.0.0/16\"]\n\
+         [[firewall.service]]\nports = [\"9000-9150\", 9100]\n"
+    ))?;
+    let _daemon = healthy(&station)?;
+    let rules = table(&world, "inet bastiond")?;
+    ensure(rules.contains("9000-9150 . 0.0.0.0/0 . tcp") && rules.contains("9151-9200 . 10.0.0.0/16 . tcp"), rules)
 }
 
 fn wrong_arguments() -> Result {

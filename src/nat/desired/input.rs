@@ -12,7 +12,7 @@ use super::super::nft::{
 use super::drops::{Reason, drop_as};
 use super::published::{not_for_the_bastion, syns};
 use super::{FILTER, filter, known_flows};
-use crate::config::{Config, Ports};
+use crate::config::{Config, Ports, Transport};
 use crate::site::Site;
 use crate::wireguard::model::Tunnel;
 
@@ -50,36 +50,55 @@ pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
 
 fn services(config: &Config) -> [Set; 2] {
     use fields::{PORT, PROTOCOL, V4, V6};
-    let everybody: [IpNet; 2] = [ipnet::Ipv4Net::default().into(), Ipv6Net::default().into()];
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
-    for service in &config.firewall.services {
-        let (from4, from6) = of_both(if service.from.is_empty() { &everybody } else { &service.from });
-        for transport in service.transports.each() {
-            for ports in merged(&service.ports) {
-                let entry = |source: Element| {
-                    let key = [Atom::ports(ports)].into_iter().chain(source.key).chain([Atom::transport(*transport)]);
-                    Element { key: key.collect(), data: Vec::new() }
-                };
-                v4.extend(from4.iter().cloned().map(entry));
-                v6.extend(from6.iter().cloned().map(entry));
-            }
+    for transport in [Transport::Tcp, Transport::Udp] {
+        for (ports, sources) in open_ports(config, transport) {
+            let (from4, from6) = of_both(&sources);
+            let entry = |source: Element| {
+                let key = [Atom::ports(ports)].into_iter().chain(source.key).chain([Atom::transport(transport)]);
+                Element { key: key.collect(), data: Vec::new() }
+            };
+            v4.extend(from4.into_iter().map(entry));
+            v6.extend(from6.into_iter().map(entry));
         }
     }
     [Set::ranges("services4", [PORT, V4, PROTOCOL], v4), Set::ranges("services6", [PORT, V6, PROTOCOL], v6)]
 }
 
-/// The ports without overlaps.
-fn merged(ports: &[Ports]) -> Vec<Ports> {
-    let mut sorted = ports.to_vec();
-    sorted.sort();
-    let mut merged: Vec<Ports> = Vec::new();
-    for ports in sorted {
-        match merged.last_mut() {
-            Some(last) if ports.first <= last.last.saturating_add(1) => last.last = last.last.max(ports.last),
-            _ => merged.push(ports),
-        }
+/// Ports without overlaps, each with all who may use them: services may share ports, an interval set's elements may not.
+fn open_ports(config: &Config, transport: Transport) -> Vec<(Ports, Vec<IpNet>)> {
+    let everybody: [IpNet; 2] = [ipnet::Ipv4Net::default().into(), Ipv6Net::default().into()];
+    let services = config.firewall.services.iter().filter(|service| service.transports.each().contains(&transport));
+    let mut waiting: Vec<(Ports, &[IpNet])> = Vec::new();
+    for service in services {
+        let from = if service.from.is_empty() { &everybody[..] } else { &service.from };
+        waiting.extend(service.ports.iter().map(|ports| (*ports, from)));
     }
-    merged
+    waiting.sort_by_key(|(ports, _)| *ports);
+    let mut waiting = waiting.into_iter().peekable();
+    let (mut open, mut covering): (Vec<(Ports, Vec<IpNet>)>, Vec<(Ports, &[IpNet])>) = (Vec::new(), Vec::new());
+    let mut first = 0;
+    loop {
+        if covering.is_empty() {
+            let Some((next, _)) = waiting.peek() else { break };
+            first = next.first;
+        }
+        while let Some(next) = waiting.next_if(|(ports, _)| ports.first == first) {
+            covering.push(next);
+        }
+        // A piece ends before the next service begins, or where the first of those that cover it ends.
+        let last = covering.iter().map(|(ports, _)| ports.last).min().unwrap_or(first);
+        let last = waiting.peek().map_or(last, |(next, _)| last.min(next.first - 1));
+        let sources = IpNet::aggregate(&covering.iter().flat_map(|(_, from)| from.iter().copied()).collect());
+        match open.last_mut() {
+            Some((before, same)) if before.last.checked_add(1) == Some(first) && *same == sources => before.last = last,
+            _ => open.push((Ports { first, last }, sources)),
+        }
+        covering.retain(|(ports, _)| ports.last > last);
+        let Some(next) = last.checked_add(1) else { break };
+        first = next;
+    }
+    open
 }
 
 pub(super) fn chains(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Chain> {
