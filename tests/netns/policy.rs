@@ -1,10 +1,13 @@
 //! What may pass the gateway, and under which address: each capability with real packets, and what it refuses.
 
 mod antispoof;
+mod dead_flows;
 mod egress;
 mod forwards;
 mod guard;
+mod input_limits;
 mod static_nat;
+mod tenants;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -19,10 +22,19 @@ use sandbox::world::World;
 use crate::gateway::{FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, report, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    [forwards::trials(), static_nat::trials(), egress::trials(), guard::trials(), antispoof::trials()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        forwards::trials(),
+        static_nat::trials(),
+        egress::trials(),
+        guard::trials(),
+        tenants::trials(),
+        input_limits::trials(),
+        antispoof::trials(),
+        dead_flows::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A station and a daemon with these sections, whose every room stands.
@@ -65,7 +77,7 @@ fn contents(world: &World, kind: &str, name: &str) -> Result<String> {
 
 /// Under which address a TCP server sees a host.
 fn tcp(from: &Namespace, target: (Ipv4Addr, u16)) -> std::result::Result<IpAddr, ProbeFailure> {
-    traffic::tcp_probe(from, target, SOON).map(|seen| seen.ip())
+    traffic::tcp_probe(from, target, SOON).map(|seen| seen.ip().to_canonical())
 }
 
 /// The same for UDP.
