@@ -8,7 +8,8 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, Held, Mirror, Ping};
 use sandbox::world::{Laptop, Settings, World, addresses as at};
 
-use super::{contents, counted, gateway, no_tcp, no_udp, reload, tcp, udp};
+use super::Knock::{Tcp, Udp};
+use super::{contents, counted, gateway, reload, silent, tcp, udp};
 use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial, wait_for};
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -43,7 +44,7 @@ fn brute_force() -> Result {
     let mut session = Held::open(world.server(), SSH, SOON)?;
     // Twice as many at once; the session is one of them.
     ensure_eq(until_refused(world.server(), SSH, 30), 9)?;
-    no_tcp(world.server(), SSH)?;
+    silent([Tcp(world.server(), SSH)])?;
     ensure(counted(&world, "dropped_banned")? >= 2, "refused attempts are not counted")?;
     ensure(contents(&world, "set", "banned4")?.contains("203.0.113.10"), "the ban is not written down")?;
     session.exchange(SOON)?;
@@ -55,11 +56,11 @@ fn brute_force() -> Result {
         &mut daemon,
         "[firewall]\nssh_attempts = 1000\nwireguard_port = false\n[nat]\nrandom_ports = false",
     )?;
-    no_tcp(world.server(), SSH)?;
+    silent([Tcp(world.server(), SSH)])?;
     session.exchange(SOON)?;
     drop(daemon);
     let _daemon = crate::gateway::healthy(&station)?;
-    no_tcp(world.server(), SSH)?;
+    silent([Tcp(world.server(), SSH)])?;
     ensure_eq(tcp(world.laptop(), SSH), Ok(at::HOME.into()))?;
     session.exchange(SOON)?;
     Ok(())
@@ -115,8 +116,7 @@ fn only_by_tunnel() -> Result {
     ensure_eq(tcp(world.server(), SSH), Ok(at::SERVER.into()))?;
     reload(&station, &mut daemon, &format!("{tunnel}\nssh_only_by_tunnel = true"))?;
     let seen = ssh.seen().len();
-    no_tcp(world.server(), SSH)?;
-    no_tcp(world.web(), (at::BASTION_PRIVATE, 22))?;
+    silent([Tcp(world.server(), SSH), Tcp(world.web(), (at::BASTION_PRIVATE, 22))])?;
     ensure(traffic::tcp_connects(world.server(), (world.bastion_v6(), 22), NEVER).is_err(), "SSH over IPv6")?;
     ensure_eq(ssh.seen().len(), seen)
 }
@@ -138,16 +138,13 @@ fn services() -> Result {
     let exporter = (at::BASTION, 9100);
     ensure_eq([tcp(world.web(), exporter), tcp(world.laptop(), exporter)], [Ok(at::WEB.into()), Ok(at::HOME.into())])?;
     ensure_eq(traffic::tcp_connects(world.server(), (world.bastion_v6(), 9100), SOON), Ok(()))?;
-    no_tcp(world.server(), exporter)?;
-    no_tcp(world.tenant(), exporter)?;
-    no_tcp(world.web(), (at::BASTION, 9101))?;
+    silent([Tcp(world.server(), exporter), Tcp(world.tenant(), exporter), Tcp(world.web(), (at::BASTION, 9101))])?;
     for port in [123, 5000, 5005] {
         ensure_eq(udp(world.server(), (at::BASTION, port)), Ok(at::SERVER.into()))?;
     }
-    no_tcp(world.server(), (at::BASTION, 5000))?;
-    no_udp(world.server(), (at::BASTION, 5011))?;
+    silent([Tcp(world.server(), (at::BASTION, 5000)), Udp(world.server(), (at::BASTION, 5011))])?;
     reload(&station, &mut daemon, "")?;
-    no_tcp(world.web(), exporter)
+    silent([Tcp(world.web(), exporter)])
 }
 
 fn ping_limit() -> Result {
@@ -206,9 +203,7 @@ fn blocklist() -> Result {
     station.write_config(&format!("{forward}{blocked}\n[hcloud]\nenabled = false"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     ensure(daemon.hears("READY=1", SOON).is_some(), "the reload does not end")?;
-    for target in [SSH, (at::BASTION, 443)] {
-        no_tcp(world.server(), target)?;
-    }
+    silent([SSH, (at::BASTION, 443)].map(|target| Tcp(world.server(), target)))?;
     ensure(traffic::tcp_connects(world.server(), (world.bastion_v6(), 22), NEVER).is_err(), "SSH over IPv6")?;
     ensure(held.exchange(NEVER).is_err(), "a session of a blocked source goes on")?;
     ensure(counted(&world, "dropped_blocked")? >= 4, "what is dropped is not counted")?;

@@ -4,7 +4,8 @@ use libtest_mimic::Trial;
 use sandbox::traffic::{self, Held, Mirror};
 use sandbox::world::{Settings, World, addresses as at};
 
-use super::{counted, gateway, no_tcp, no_udp, pings, reload, tcp, udp};
+use super::Knock::{Tcp, Udp};
+use super::{counted, gateway, pings, reload, silent, tcp, udp};
 use crate::gateway::{NEVER, Result, SOON, Server, egress, ensure, ensure_eq, open, trial};
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -33,9 +34,11 @@ fn apart() -> Result {
     let services = services(&world)?;
     let (_station, _daemon) = gateway(&world, "")?;
     let before = counted(&world, "dropped_tenant")?;
-    no_tcp(world.web(), (at::TENANT, 5432))?;
-    no_udp(world.web(), (at::TENANT, 5432))?;
-    no_tcp(world.tenant(), (at::WEB, 5432))?;
+    silent([
+        Tcp(world.web(), (at::TENANT, 5432)),
+        Udp(world.web(), (at::TENANT, 5432)),
+        Tcp(world.tenant(), (at::WEB, 5432)),
+    ])?;
     ensure(!pings(world.tenant(), at::WORKER, NEVER)?, "a ping crosses")?;
     ensure(counted(&world, "dropped_tenant")? >= before + 4, "what is dropped is not counted")?;
     ensure(services.iter().all(|service| service.seen().is_empty()), "somebody was reached")?;
@@ -54,16 +57,14 @@ fn one_way() -> Result {
     // Nothing is translated, so the service sees who asks.
     ensure_eq(tcp(world.web(), (at::TENANT, 5432)), Ok(at::WEB.into()))?;
     ensure(counted(&world, "tenant_flows")? >= 1, "the flow is not counted")?;
-    no_tcp(world.web(), (at::TENANT, 5433))?;
-    no_udp(world.web(), (at::TENANT, 5432))?;
+    silent([Tcp(world.web(), (at::TENANT, 5433)), Udp(world.web(), (at::TENANT, 5432))])?;
     ensure(!pings(world.web(), at::TENANT, NEVER)?, "a ping crosses")?;
     // Neither the rest of the network, nor the other way.
-    no_tcp(world.worker(), (at::TENANT, 5432))?;
-    no_tcp(world.tenant(), (at::WEB, 5432))?;
+    silent([Tcp(world.worker(), (at::TENANT, 5432)), Tcp(world.tenant(), (at::WEB, 5432))])?;
     let mut held = Held::open(world.web(), (at::TENANT, 5432), SOON)?;
     held.exchange(SOON)?;
     reload(&station, &mut daemon, "")?;
-    no_tcp(world.web(), (at::TENANT, 5432))
+    silent([Tcp(world.web(), (at::TENANT, 5432))])
 }
 
 fn whole() -> Result {
@@ -80,6 +81,6 @@ fn whole() -> Result {
     ensure(pings(world.tenant(), at::WORKER, SOON)?, "no ping crosses")?;
     // An ICMP error of the answer's host comes back too.
     ensure_eq(traffic::udp_probe(world.tenant(), (at::WEB, 9), SOON), Err(traffic::ProbeFailure::Refused))?;
-    no_tcp(world.web(), (at::TENANT, 5432))?;
+    silent([Tcp(world.web(), (at::TENANT, 5432))])?;
     ensure(!pings(world.worker(), at::TENANT, NEVER)?, "a ping crosses the other way")
 }
