@@ -1,11 +1,14 @@
 //! What may pass the gateway, and under which address: each capability with real packets, and what it refuses.
 
 mod antispoof;
+mod boot;
 mod dead_flows;
 mod egress;
 mod forwards;
 mod guard;
 mod input_limits;
+mod random;
+mod reloads;
 mod static_nat;
 mod tenants;
 
@@ -31,6 +34,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         input_limits::trials(),
         antispoof::trials(),
         dead_flows::trials(),
+        boot::trials(),
+        reloads::trials(),
     ]
     .into_iter()
     .flatten()
