@@ -1,10 +1,16 @@
 //! What may pass the gateway, and under which address: each capability with real packets, and what it refuses.
 
 mod antispoof;
+mod boot;
+mod dead_flows;
 mod egress;
 mod forwards;
 mod guard;
+mod input_limits;
+mod random;
+mod reloads;
 mod static_nat;
+mod tenants;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -19,10 +25,21 @@ use sandbox::world::World;
 use crate::gateway::{FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, report, text};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    [forwards::trials(), static_nat::trials(), egress::trials(), guard::trials(), antispoof::trials()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        forwards::trials(),
+        static_nat::trials(),
+        egress::trials(),
+        guard::trials(),
+        tenants::trials(),
+        input_limits::trials(),
+        antispoof::trials(),
+        dead_flows::trials(),
+        boot::trials(),
+        reloads::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A station and a daemon with these sections, whose every room stands.
@@ -65,7 +82,7 @@ fn contents(world: &World, kind: &str, name: &str) -> Result<String> {
 
 /// Under which address a TCP server sees a host.
 fn tcp(from: &Namespace, target: (Ipv4Addr, u16)) -> std::result::Result<IpAddr, ProbeFailure> {
-    traffic::tcp_probe(from, target, SOON).map(|seen| seen.ip())
+    traffic::tcp_probe(from, target, SOON).map(|seen| seen.ip().to_canonical())
 }
 
 /// The same for UDP.
@@ -73,16 +90,32 @@ fn udp(from: &Namespace, target: (Ipv4Addr, u16)) -> std::result::Result<IpAddr,
     traffic::udp_probe(from, target, SOON).map(|seen| seen.ip())
 }
 
-/// What a host meets who must not get through by TCP.
-fn no_tcp(from: &Namespace, target: (Ipv4Addr, u16)) -> Result {
-    let met = traffic::tcp_connects(from, target, NEVER);
-    ensure(met == Err(ProbeFailure::Timeout), format!("{} reaches TCP {target:?}: {met:?}", from.name()))
+/// Who knocks where.
+#[derive(Clone, Copy)]
+enum Knock<'w> {
+    Tcp(&'w Namespace, (Ipv4Addr, u16)),
+    Udp(&'w Namespace, (Ipv4Addr, u16)),
 }
 
-/// The same for UDP.
-fn no_udp(from: &Namespace, target: (Ipv4Addr, u16)) -> Result {
-    let met = traffic::udp_probe(from, target, NEVER);
-    ensure(met == Err(ProbeFailure::Timeout), format!("{} reaches UDP {target:?}: {met:?}", from.name()))
+impl Knock<'_> {
+    fn is_silence(&self) -> Result {
+        let (from, met) = match *self {
+            Self::Tcp(from, target) => (from, traffic::tcp_connects(from, target, NEVER)),
+            Self::Udp(from, target) => (from, traffic::udp_probe(from, target, NEVER).map(drop)),
+        };
+        let (Self::Tcp(_, target) | Self::Udp(_, target)) = self;
+        let by = if matches!(self, Self::Tcp(..)) { "TCP" } else { "UDP" };
+        let told = || format!("{} meets {met:?} at {by} {target:?}", from.name());
+        if met == Err(ProbeFailure::Timeout) { Ok(()) } else { Err(told().into()) }
+    }
+}
+
+/// Nobody answers any of them. They knock all at once, as each waits for a while.
+fn silent<const N: usize>(knocks: [Knock<'_>; N]) -> Result {
+    std::thread::scope(|scope| {
+        let waiting = knocks.map(|knock| scope.spawn(move || knock.is_silence()));
+        waiting.into_iter().try_for_each(|one| one.join().expect("a probe does not panic"))
+    })
 }
 
 /// Whether an echo request is answered.

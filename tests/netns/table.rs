@@ -37,8 +37,8 @@ fn link(interface: &str, address: &str, network: &str) -> Result<PrivateLink> {
     })
 }
 
-/// One private network; three for everything.
-fn site(name: &str) -> Result<Site> {
+/// One private network; three, and four public addresses, for everything.
+pub(crate) fn site(name: &str) -> Result<Site> {
     let mut addresses = vec!["198.51.100.2".parse()?];
     let mut private = vec![link("eth1", "10.0.0.2", "10.0.0.0/16")?];
     if name == "everything" {
@@ -59,12 +59,12 @@ fn config(name: &str) -> Result<Config> {
     Ok(config.map_err(|problems| format!("{name}: {problems:?}"))?)
 }
 
-fn reconcile(host: &Namespace, nat: &mut Nat, config: &Config, site: &Site) -> Outcome {
+pub(crate) fn reconcile(host: &Namespace, nat: &mut Nat, config: &Config, site: &Site) -> Outcome {
     inside(host, nat.reconcile(config, site, tunnel(config, site, &WaysBack::new()).as_ref()))
 }
 
 /// What nft lists, with these arguments before the table's name.
-fn listed(host: &Namespace, arguments: &[&str]) -> Result<String> {
+pub(crate) fn listed(host: &Namespace, arguments: &[&str]) -> Result<String> {
     let output = host.command("nft").args(arguments).args(["list", "table", "inet", "bastiond"]).output()?;
     Ok(text(&output.stdout))
 }

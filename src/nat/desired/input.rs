@@ -19,6 +19,9 @@ use crate::wireguard::model::Tunnel;
 /// One customer's share of IPv6 (RFC 6177): an attacker has all of it.
 const PREFIX_OF_ONE: &str = "ffff:ffff:ffff:ffff::";
 
+/// The protocols of pings.
+const PINGS: [&str; 2] = ["icmp", "icmpv6"];
+
 /// The source of a packet, as limits tell sources apart.
 struct Source {
     protocol: &'static str,
@@ -153,7 +156,7 @@ fn input(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
         "nd-neighbor-solicit",
         "nd-neighbor-advert",
     ];
-    let mut rules = vec![];
+    let mut rules = too_many_pings(config);
     rules.extend(known_flows());
     rules.extend([
         vec![is(iifname(), text("lo")), accept()],
@@ -174,7 +177,7 @@ fn input(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
     }
     rules.push(vec![is(field("icmp", "type"), anonymous_set(errors.map(text))), accept()]);
     rules.push(vec![is(field("icmpv6", "type"), anonymous_set(errors6.map(text))), accept()]);
-    rules.extend(["icmp", "icmpv6"].into_iter().flat_map(|protocol| pings(config, protocol)));
+    rules.extend(PINGS.map(|protocol| vec![is(field(protocol, "type"), text("echo-request")), accept()]));
     rules.push(vec![
         is(field("ip6", "saddr"), prefix(link_local_v6())),
         is(field("udp", "sport"), number(547)),
@@ -194,11 +197,19 @@ fn input(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
     Chain { name: "input".into(), base: Some(filter(NfHook::Input, FILTER, NfChainPolicy::Drop)), rules }
 }
 
-/// Pings are answered, so many a second.
-fn pings(config: &Config, protocol: &'static str) -> Vec<Vec<Phrase>> {
-    let ping = || is(field(protocol, "type"), text("echo-request"));
-    let over = |rate: u32| vec![ping(), limit_over(rate, "second", rate.saturating_mul(2)), drop_as(Reason::Pings)];
-    config.firewall.pings_per_second.map(over).into_iter().chain([vec![ping(), accept()]]).collect()
+/// Pings are answered, so many a second. All pings of one program are a flow, so they are counted before known flows pass.
+fn too_many_pings(config: &Config) -> Vec<Vec<Phrase>> {
+    let over = |rate: u32, protocol| {
+        let limit = limit_over(rate, "second", rate.saturating_mul(2));
+        vec![is(field(protocol, "type"), text("echo-request")), limit, drop_as(Reason::Pings)]
+    };
+    config
+        .firewall
+        .pings_per_second
+        .map(|rate| PINGS.map(|protocol| over(rate, protocol)))
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn link_local_v6() -> IpNet {

@@ -7,7 +7,8 @@ use libtest_mimic::Trial;
 use sandbox::traffic::Mirror;
 use sandbox::world::{Laptop, Settings, World, addresses as at};
 
-use super::{assign, counted, gateway, no_tcp, no_udp, reload, tcp, udp};
+use super::Knock::{Tcp, Udp};
+use super::{assign, counted, gateway, reload, silent, tcp, udp};
 use crate::gateway::{Result, SOON, Server, egress, ensure, ensure_eq, open, room, trial, wait_for};
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -59,11 +60,13 @@ fn single_ports() -> Result {
     ensure_eq(udp(world.server(), (at::BASTION, 7000)), Ok(at::SERVER.into()))?;
     ensure(counted(&world, "published_flows")? >= 5, "flows to forwards are not counted")?;
     // Neither the other protocol, nor the host's own port, nor the hosts themselves.
-    no_udp(world.server(), HTTPS)?;
-    no_tcp(world.server(), (at::BASTION, 53))?;
-    no_tcp(world.server(), (at::BASTION, 8443))?;
-    no_tcp(world.server(), (at::WEB, 8443))?;
-    no_udp(world.server(), (at::TENANT, 7000))
+    silent([
+        Udp(world.server(), HTTPS),
+        Tcp(world.server(), (at::BASTION, 53)),
+        Tcp(world.server(), (at::BASTION, 8443)),
+        Tcp(world.server(), (at::WEB, 8443)),
+        Udp(world.server(), (at::TENANT, 7000)),
+    ])
 }
 
 fn ranges() -> Result {
@@ -78,10 +81,8 @@ fn ranges() -> Result {
         ensure_eq(udp(world.server(), (at::BASTION, port)), Ok(at::SERVER.into()))?;
         ensure_eq(tcp(world.server(), (at::BASTION, port)), Ok(at::SERVER.into()))?;
     }
-    for port in [29_999, 30_101] {
-        no_udp(world.server(), (at::BASTION, port))?;
-        no_tcp(world.server(), (at::BASTION, port))?;
-    }
+    silent([29_999, 30_101].map(|port| Udp(world.server(), (at::BASTION, port))))?;
+    silent([29_999, 30_101].map(|port| Tcp(world.server(), (at::BASTION, port))))?;
     ensure_eq(mirrors.iter().map(|mirror| mirror.seen().len()).collect::<Vec<_>>(), vec![0, 1, 1, 1, 0])
 }
 
@@ -120,8 +121,7 @@ fn public_addresses() -> Result {
         ensure_eq(tcp(world.server(), (address, 81)), Ok(at::SERVER.into()))?;
     }
     ensure_eq(everywhere.seen().len(), 3)?;
-    no_tcp(world.server(), (at::BASTION, 8080))?;
-    no_tcp(world.server(), (third, 8080))
+    silent([Tcp(world.server(), (at::BASTION, 8080)), Tcp(world.server(), (third, 8080))])
 }
 
 fn sources() -> Result {
@@ -143,10 +143,9 @@ fn sources() -> Result {
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
     ensure_eq(udp(world.server(), (at::BASTION, 30_050)), Ok(at::SERVER.into()))?;
     let before = counted(&world, "dropped_input")?;
-    no_tcp(world.laptop(), HTTPS)?;
-    no_udp(world.laptop(), (at::BASTION, 30_050))?;
+    silent([Tcp(world.laptop(), HTTPS), Udp(world.laptop(), (at::BASTION, 30_050))])?;
     // The hosts inside are no exception.
-    no_tcp(world.worker(), HTTPS)?;
+    silent([Tcp(world.worker(), HTTPS)])?;
     ensure(counted(&world, "dropped_input")? >= before + 3, "those who must not are not counted")
 }
 
@@ -174,8 +173,7 @@ fn hairpin() -> Result {
     ensure_eq(tcp(world.web(), HTTPS), Ok(at::BASTION_PRIVATE.into()))?;
     ensure_eq(worker.seen().len(), 3)?;
     // The way that a forward opens is that forward's alone.
-    no_tcp(world.tenant(), (at::WORKER, 80))?;
-    no_tcp(world.tenant(), (at::BASTION, 8443))
+    silent([Tcp(world.tenant(), (at::WORKER, 80)), Tcp(world.tenant(), (at::BASTION, 8443))])
 }
 
 fn elsewhere() -> Result {
@@ -192,7 +190,7 @@ fn elsewhere() -> Result {
     )?;
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
-    no_tcp(world.server(), (at::BASTION, 81))?;
+    silent([Tcp(world.server(), (at::BASTION, 81))])?;
     reload(&station, &mut daemon, FORWARD_TO_WEB)?;
     ensure_eq(room(&station, Room::Nat)?.problems, Vec::new())
 }
@@ -205,11 +203,11 @@ fn removed() -> Result {
         gateway(&world, &format!("{FORWARD_TO_WEB}[[nat.forward]]\nport = 80\nto = \"10.0.1.5\""))?;
     ensure_eq(tcp(world.server(), (at::BASTION, 80)), Ok(at::SERVER.into()))?;
     reload(&station, &mut daemon, FORWARD_TO_WEB)?;
-    no_tcp(world.server(), (at::BASTION, 80))?;
+    silent([Tcp(world.server(), (at::BASTION, 80))])?;
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
     // The last one, and the first again.
     reload(&station, &mut daemon, "")?;
-    no_tcp(world.server(), HTTPS)?;
+    silent([Tcp(world.server(), HTTPS)])?;
     reload(&station, &mut daemon, FORWARD_TO_WEB)?;
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
     // An address that comes later is served too.

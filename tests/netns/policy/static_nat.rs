@@ -6,7 +6,8 @@ use libtest_mimic::Trial;
 use sandbox::traffic::{self, Mirror, Sniffer};
 use sandbox::world::{Laptop, Settings, World, addresses as at};
 
-use super::{assign, counted, gateway, no_tcp, no_udp, pings, reload, tcp, udp};
+use super::Knock::{Tcp, Udp};
+use super::{assign, counted, gateway, pings, reload, silent, tcp, udp};
 use crate::gateway::{NEVER, Result, SOON, Server, egress, ensure, ensure_eq, open, trial};
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -65,18 +66,15 @@ fn incoming() -> Result {
     ensure_eq(tcp(world.laptop(), (STATIC, 80)), Ok(at::HOME.into()))?;
     ensure_eq(udp(world.server(), (STATIC, 53)), Ok(at::SERVER.into()))?;
     let before = counted(&world, "dropped_input")?;
-    for port in [81, 7999, 8101] {
-        no_tcp(world.server(), (STATIC, port))?;
-    }
-    no_udp(world.laptop(), (STATIC, 53))?;
-    no_udp(world.server(), (STATIC, 80))?;
+    silent([81, 7999, 8101].map(|port| Tcp(world.server(), (STATIC, port))))?;
+    silent([Udp(world.laptop(), (STATIC, 53)), Udp(world.server(), (STATIC, 80))])?;
     ensure(counted(&world, "dropped_input")? >= before + 5, "what is not open is not counted")?;
-    no_tcp(world.server(), (STATIC, 22)).map_err(|_| "the bastion's SSH answers under the host's address")?;
+    silent([Tcp(world.server(), (STATIC, 22))]).map_err(|_| "the bastion's SSH answers under the host's address")?;
     // The host has lost no service of the bastion's, and the bastion none of its own.
     ensure_eq(tcp(world.server(), (at::BASTION, 22)), Ok(at::SERVER.into()))?;
-    no_tcp(world.server(), (at::BASTION, 80))?;
+    silent([Tcp(world.server(), (at::BASTION, 80))])?;
     reload(&station, &mut daemon, HOST)?;
-    no_tcp(world.server(), (STATIC, 80))
+    silent([Tcp(world.server(), (STATIC, 80))])
 }
 
 fn icmp() -> Result {
@@ -99,5 +97,5 @@ fn hairpin() -> Result {
     for host in [world.web(), world.worker(), world.tenant()] {
         ensure_eq(tcp(host, (STATIC, 80)), Ok(at::BASTION_PRIVATE.into()))?;
     }
-    no_tcp(world.tenant(), (STATIC, 81))
+    silent([Tcp(world.tenant(), (STATIC, 81))])
 }

@@ -1,0 +1,144 @@
+//! `bastiond boot`: rules before there is a network, whatever was before.
+
+use std::process::Output;
+
+use libtest_mimic::Trial;
+use sandbox::daemon::Station;
+use sandbox::namespace::Namespace;
+use sandbox::traffic::Mirror;
+use sandbox::world::{Settings, World, addresses as at};
+
+use super::Knock::Tcp;
+use super::{gateway, silent, tcp};
+use crate::gateway::{
+    NEVER, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, programs, table, text, trial,
+};
+use crate::table::listed;
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        trial("the_rules_that_were_good_last_stand_before_there_is_a_link", last_good),
+        trial("a_boot_without_rules_of_before_shuts_the_gate_and_leaves_ssh_open", closed),
+        trial("a_boot_with_a_wrong_configuration_says_so_and_shuts_the_gate", wrong),
+        trial("a_boot_leaves_a_table_that_stands_alone", stood),
+        trial("rules_of_before_that_cannot_be_loaded_shut_the_gate", unreadable),
+    ]
+}
+
+const FORWARD: &str =
+    "[[nat.forward]]\nport = 443\nto = \"10.0.0.4\"\nto_port = 8443\n[firewall]\nssh_ports = [2222]\n";
+
+/// What the unit does before the network is up.
+fn boot(place: &Namespace, station: &Station<'_>) -> Result<Output> {
+    let program = programs().join("bastiond");
+    let command = place.command(&program.to_string_lossy()).arg("--config").arg(station.config_path()).arg("boot");
+    let command = command.env("RUNTIME_DIRECTORY", station.runtime_directory());
+    Ok(command.env("STATE_DIRECTORY", station.state_directory()).output()?)
+}
+
+fn succeeds(place: &Namespace, station: &Station<'_>) -> Result {
+    let output = boot(place, station)?;
+    ensure(output.status.code() == Some(0), format!("{}{}", text(&output.stdout), text(&output.stderr)))
+}
+
+/// The table lets nothing through, and SSH in on this port.
+fn is_closed(host: &Namespace, ssh: u16) -> Result {
+    let table = listed(host, &["-s"])?;
+    let has = |words: &str| table.contains(words);
+    let shut =
+        has("priority filter - 5; policy drop") && !has("dnat ip to") && !has("masquerade") && !has("goto egress");
+    ensure(shut && has(&format!("elements = {{ {ssh} }}")), table)
+}
+
+/// The part of a listing that packets do not change.
+fn rules(listing: &str) -> &str {
+    listing.find("\tchain ").map_or("", |at| &listing[at..])
+}
+
+fn last_good() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let (station, daemon) = gateway(&world, FORWARD)?;
+    let before = table(&world, "inet bastiond")?;
+    drop(daemon);
+    // A machine that has just started: no link but the loopback, and none is configured.
+    let fresh = Namespace::create(&format!("{}-fresh", world.bastion().name()))?;
+    succeeds(&fresh, &station)?;
+    ensure_eq(rules(&listed(&fresh, &["-s"])?), rules(&before))?;
+    // The same with packets, as soon as there are links.
+    world.bastion().nft("delete table inet bastiond")?;
+    succeeds(world.bastion(), &station)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    ensure_eq(tcp(world.server(), (at::BASTION, 443)), Ok(at::SERVER.into()))?;
+    silent([Tcp(world.server(), (at::WEB, 8443)), Tcp(world.server(), (at::BASTION, 22))])?;
+    // The daemon that comes then finds what it wants.
+    let _daemon = healthy(&station)?;
+    ensure_eq(rules(&table(&world, "inet bastiond")?), rules(&before))?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn closed() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let _listeners = [22, 2222, 8080].map(|port| Mirror::tcp(world.bastion(), (at::BASTION, port)));
+    // Everything that a router needs, but rules.
+    world.bastion().sysctl("net.ipv4.ip_forward", "1")?;
+    world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
+    world.bastion().nft("table ip other { chain out { type nat hook postrouting priority 100; masquerade; }; }")?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    let station = crate::gateway::station(&world)?;
+    station.write_config(FORWARD)?;
+    succeeds(world.bastion(), &station)?;
+    is_closed(world.bastion(), 2222)?;
+    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes through a closed gate")?;
+    ensure_eq(tcp(world.server(), (at::BASTION, 2222)), Ok(at::SERVER.into()))?;
+    silent([22, 8080].map(|port| Tcp(world.server(), (at::BASTION, port))))
+}
+
+fn wrong() -> Result {
+    let host = Namespace::create("boot-wrong")?;
+    let station = Station::new(&host, programs())?;
+    station.write_config("[firewall]\nssh_form = [\"10.0.0.0/8\"]")?;
+    let output = boot(&host, &station)?;
+    ensure_eq(output.status.code(), Some(78))?;
+    ensure(text(&output.stderr).contains("firewall.ssh_form: unknown key"), text(&output.stderr))?;
+    is_closed(&host, 22)?;
+    // So does a file that is missing.
+    host.nft("delete table inet bastiond")?;
+    std::fs::remove_file(station.config_path())?;
+    let output = boot(&host, &station)?;
+    ensure(matches!(output.status.code(), Some(0 | 78)), format!("{output:?}"))?;
+    is_closed(&host, 22)
+}
+
+fn stood() -> Result {
+    let host = Namespace::create("boot-stood")?;
+    let station = Station::new(&host, programs())?;
+    host.nft("table inet bastiond { counter mine { packets 7 bytes 9 }; chain forward { type filter hook forward priority 0; }; }")?;
+    let handles = || listed(&host, &["-a"]);
+    let before = handles()?;
+    succeeds(&host, &station)?;
+    ensure_eq(handles()?, before)
+}
+
+fn unreadable() -> Result {
+    let world = World::start(Settings::default())?;
+    let (station, daemon) = gateway(&world, FORWARD)?;
+    drop(daemon);
+    let kept = station.state_directory().join("rules.json");
+    let good = std::fs::read_to_string(&kept)?;
+    for bad in [
+        String::new(),
+        good[..good.len() / 2].to_owned(),
+        good.replace("accept", "acept"),
+        good.replace("\"format\":1", "\"format\":77"),
+    ] {
+        ensure(bad != good, "the file is as good as before: this proves nothing")?;
+        std::fs::write(&kept, bad)?;
+        let fresh = Namespace::create(&format!("{}-fresh", world.bastion().name()))?;
+        succeeds(&fresh, &station)?;
+        is_closed(&fresh, 2222)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! Flows that the bastion has forgotten: who holds one is told at once, and nobody outside learns anything.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use sandbox::traffic::{Direction, Held, Mirror, ProbeFailure, Sniffer, forget_flows};
+use sandbox::world::{Settings, World, addresses as at};
+
+use super::{counted, gateway, tcp};
+use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_forgotten_flow_from_inside_is_answered_by_a_reset_at_once", from_inside),
+        trial("a_forgotten_flow_from_outside_is_answered_by_nothing", from_outside),
+    ]
+}
+
+fn from_inside() -> Result {
+    let world = World::start(Settings::default())?;
+    let held_by = Mirror::tcp(world.server(), (at::SERVER, 9000))?;
+    let (_station, _daemon) = gateway(&world, "")?;
+    let mut held = Held::open(world.web(), held_by.address(), SOON)?;
+    held.exchange(SOON)?;
+    forget_flows(world.bastion())?;
+    let start = Instant::now();
+    ensure_eq(held.exchange(SOON), Err(ProbeFailure::Cut))?;
+    ensure(start.elapsed() < Duration::from_millis(200), format!("it took {:?}", start.elapsed()))?;
+    ensure_eq(counted(&world, "reset_flows")?, 1)?;
+    // A new connection is a new flow.
+    ensure_eq(tcp(world.web(), (at::SERVER, 9000)), Ok(at::BASTION.into()))
+}
+
+fn from_outside() -> Result {
+    let world = World::start(Settings::default())?;
+    let listener = world.server().listen_tcp((at::SERVER, 9000))?;
+    let (_station, _daemon) = gateway(&world, "")?;
+    let target = SocketAddr::from((at::SERVER, 9000));
+    let mut inside = world.web().run(|| TcpStream::connect_timeout(&target, SOON))?;
+    let (mut outside, peer) = listener.accept()?;
+    ensure_eq(peer.ip(), at::BASTION.into())?;
+    forget_flows(world.bastion())?;
+    let answers = Sniffer::start(world.bastion(), "eth0", move |packet| {
+        packet.direction == Direction::Out && packet.tcp().is_some_and(|tcp| tcp.destination == 9000)
+    })?;
+    let before = counted(&world, "dropped_input")?;
+    outside.write_all(b"are you there?")?;
+    outside.set_read_timeout(Some(NEVER))?;
+    let met = outside.read(&mut [0; 16]);
+    ensure(
+        met.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock),
+        format!("the host outside met {met:?}"),
+    )?;
+    ensure_eq(answers.stop().len(), 0)?;
+    ensure(counted(&world, "dropped_input")? > before, "it is not counted")?;
+    // The host inside has heard nothing either, until it speaks.
+    inside.set_read_timeout(Some(SOON))?;
+    inside.write_all(b"hello")?;
+    let met = inside.read(&mut [0; 16]);
+    ensure(
+        met.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
+        format!("the host inside met {met:?}"),
+    )
+}

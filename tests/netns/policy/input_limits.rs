@@ -1,0 +1,213 @@
+//! What the bastion itself answers, and how much of it.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use sandbox::namespace::Namespace;
+use sandbox::traffic::{self, Held, Mirror, Ping};
+use sandbox::world::{Laptop, Settings, World, addresses as at};
+
+use super::Knock::{Tcp, Udp};
+use super::{contents, counted, gateway, reload, silent, tcp, udp};
+use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial, wait_for};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        trial("who_tries_ssh_too_often_is_refused_and_nobody_else_is", brute_force),
+        trial("an_ssh_ban_ends_by_itself", ban_ends),
+        trial("a_whole_ipv6_network_is_one_source_of_ssh_attempts", ipv6_network),
+        trial("ssh_only_by_the_tunnel_is_closed_everywhere_else", only_by_tunnel),
+        trial("a_service_of_the_bastions_own_is_open_for_those_it_names", services),
+        trial("more_pings_than_allowed_are_not_answered", ping_limit),
+        trial("more_new_connections_than_allowed_of_one_source_are_dropped", syn_limit),
+        trial("who_is_on_the_blocklist_is_not_heard", blocklist),
+    ]
+}
+
+const SSH: (Ipv4Addr, u16) = (at::BASTION, 22);
+
+/// A listener on the SSH port, and one on a forwarded port's host.
+fn ssh(world: &World) -> Result<Mirror> {
+    Ok(Mirror::tcp(world.bastion(), (Ipv6Addr::UNSPECIFIED, 22))?)
+}
+
+/// Opens connections, one after the other, until one is not answered; how many were.
+fn until_refused(from: &Namespace, target: (Ipv4Addr, u16), most: usize) -> usize {
+    (0..most).take_while(|_| traffic::tcp_connects(from, target, NEVER).is_ok()).count()
+}
+
+fn brute_force() -> Result {
+    let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
+    let _ssh = ssh(&world)?;
+    let (station, mut daemon) = gateway(&world, "[firewall]\nssh_attempts = 5")?;
+    let mut session = Held::open(world.server(), SSH, SOON)?;
+    // Twice as many at once; the session is one of them.
+    ensure_eq(until_refused(world.server(), SSH, 30), 9)?;
+    silent([Tcp(world.server(), SSH)])?;
+    ensure(counted(&world, "dropped_banned")? >= 2, "refused attempts are not counted")?;
+    ensure(contents(&world, "set", "banned4")?.contains("203.0.113.10"), "the ban is not written down")?;
+    session.exchange(SOON)?;
+    ensure_eq(tcp(world.laptop(), SSH), Ok(at::HOME.into()))?;
+    ensure_eq(tcp(world.web(), SSH), Ok(at::WEB.into()))?;
+    // Neither other rules nor another limit end it.
+    reload(
+        &station,
+        &mut daemon,
+        "[firewall]\nssh_attempts = 1000\nwireguard_port = false\n[nat]\nrandom_ports = false",
+    )?;
+    silent([Tcp(world.server(), SSH)])?;
+    session.exchange(SOON)?;
+    drop(daemon);
+    let _daemon = crate::gateway::healthy(&station)?;
+    silent([Tcp(world.server(), SSH)])?;
+    ensure_eq(tcp(world.laptop(), SSH), Ok(at::HOME.into()))?;
+    session.exchange(SOON)?;
+    Ok(())
+}
+
+fn ban_ends() -> Result {
+    let world = World::start(Settings::default())?;
+    let _ssh = ssh(&world)?;
+    // A new attempt is earned each second, so that there is one when the ban ends.
+    let (_station, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 60\nssh_ban = \"2s\"")?;
+    let allowed = until_refused(world.server(), SSH, 200);
+    ensure((120..=130).contains(&allowed), format!("{allowed} attempts were allowed"))?;
+    let start = Instant::now();
+    ensure(contents(&world, "set", "banned4")?.contains("203.0.113.10"), "there is no ban")?;
+    wait_for("the ban ends", Duration::from_secs(4), || Ok(traffic::tcp_connects(world.server(), SSH, NEVER).is_ok()))?;
+    ensure(start.elapsed() > Duration::from_secs(1), format!("it ended after {:?}", start.elapsed()))
+}
+
+fn ipv6_network() -> Result {
+    let world = World::start(Settings::default())?;
+    let _ssh = ssh(&world)?;
+    let (_station, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 2")?;
+    let target = (world.bastion_v6(), 22);
+    let tries = |count| -> Vec<bool> {
+        (0..count).map(|_| traffic::tcp_connects(world.server(), target, NEVER).is_ok()).collect()
+    };
+    // Four at once.
+    ensure_eq(tries(2), vec![true, true])?;
+    let other: Ipv6Addr = "2001:db8:ffff::99".parse()?;
+    world.server().ip(&format!("addr add {other}/64 dev eth0 nodad\naddr del {}/64 dev eth0", at::SERVER_V6))?;
+    // Its neighbours take their time to find it.
+    let answered = || {
+        Ok(!traffic::ping(world.server(), at::ROUTER_V6, Ping { timeout: NEVER, ..Ping::default() })?
+            .replies
+            .is_empty())
+    };
+    wait_for("the new address is known", SOON, answered)?;
+    ensure_eq(tries(3), vec![true, true, false])?;
+    ensure(contents(&world, "set", "banned6")?.contains("2001:db8:ffff::"), "the ban is not written down")
+}
+
+fn only_by_tunnel() -> Result {
+    let world = World::start(Settings::default())?;
+    let ssh = ssh(&world)?;
+    let tunnel = "
+        [wireguard]
+        addresses = [\"10.100.0.1/24\"]
+        [[wireguard.peer]]
+        public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"
+        allowed_ips = [\"10.100.0.2\"]
+        [firewall]";
+    let (station, mut daemon) = gateway(&world, tunnel)?;
+    ensure_eq(tcp(world.server(), SSH), Ok(at::SERVER.into()))?;
+    reload(&station, &mut daemon, &format!("{tunnel}\nssh_only_by_tunnel = true"))?;
+    let seen = ssh.seen().len();
+    silent([Tcp(world.server(), SSH), Tcp(world.web(), (at::BASTION_PRIVATE, 22))])?;
+    ensure(traffic::tcp_connects(world.server(), (world.bastion_v6(), 22), NEVER).is_err(), "SSH over IPv6")?;
+    ensure_eq(ssh.seen().len(), seen)
+}
+
+fn services() -> Result {
+    let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
+    let any = Ipv6Addr::UNSPECIFIED;
+    let _tcp = [9100, 9101, 5000].map(|port| Mirror::tcp(world.bastion(), (any, port)));
+    let _udp = [123, 5000, 5005, 5011].map(|port| Mirror::udp(world.bastion(), (at::BASTION, port)));
+    let sections = "
+        [[firewall.service]]
+        name = \"node exporter\"
+        ports = [9100]
+        from = [\"10.0.0.0/16\", \"192.0.2.7\", \"2001:db8:ffff::10\"]
+        [[firewall.service]]
+        protocol = \"udp\"
+        ports = [123, \"5000-5010\"]";
+    let (station, mut daemon) = gateway(&world, sections)?;
+    let exporter = (at::BASTION, 9100);
+    ensure_eq([tcp(world.web(), exporter), tcp(world.laptop(), exporter)], [Ok(at::WEB.into()), Ok(at::HOME.into())])?;
+    ensure_eq(traffic::tcp_connects(world.server(), (world.bastion_v6(), 9100), SOON), Ok(()))?;
+    silent([Tcp(world.server(), exporter), Tcp(world.tenant(), exporter), Tcp(world.web(), (at::BASTION, 9101))])?;
+    for port in [123, 5000, 5005] {
+        ensure_eq(udp(world.server(), (at::BASTION, port)), Ok(at::SERVER.into()))?;
+    }
+    silent([Tcp(world.server(), (at::BASTION, 5000)), Udp(world.server(), (at::BASTION, 5011))])?;
+    reload(&station, &mut daemon, "")?;
+    silent([Tcp(world.web(), exporter)])
+}
+
+fn ping_limit() -> Result {
+    let world = World::start(Settings::default())?;
+    let (station, mut daemon) = gateway(&world, "[firewall]\npings_per_second = 5")?;
+    let flood = Ping { count: 30, interval: Duration::from_millis(2), timeout: NEVER, ..Ping::default() };
+    let answered = traffic::ping(world.server(), at::BASTION, flood)?.replies.len();
+    // Ten at once, and five a second.
+    ensure((10..=15).contains(&answered), format!("{answered} of 30 pings were answered"))?;
+    ensure_eq(counted(&world, "dropped_pings")?, 30 - answered as u64)?;
+    reload(&station, &mut daemon, "[firewall]\npings_per_second = false")?;
+    ensure_eq(traffic::ping(world.server(), at::BASTION, flood)?.replies.len(), 30)
+}
+
+fn syn_limit() -> Result {
+    let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
+    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let _service = Mirror::tcp(world.bastion(), (at::BASTION, 9100))?;
+    let sections = "
+        [[nat.forward]]
+        port = 443
+        to = \"10.0.0.4\"
+        to_port = 8443
+        [[firewall.service]]
+        ports = [9100]
+        [firewall]
+        syns_per_second = 10";
+    let (station, mut daemon) = gateway(&world, sections)?;
+    let (forward, service) = ((at::BASTION, 443), (at::BASTION, 9100));
+    let mut held = Held::open(world.server(), forward, SOON)?;
+    // Twenty at once, for forwards and services together, and ten a second.
+    let passed = until_refused(world.server(), forward, 60);
+    ensure((19..=25).contains(&passed), format!("{passed} of 60 connections passed at once"))?;
+    ensure(counted(&world, "dropped_syns")? >= 1, "what is dropped is not counted")?;
+    ensure_eq(tcp(world.laptop(), forward), Ok(at::HOME.into()))?;
+    ensure_eq(tcp(world.laptop(), service), Ok(at::HOME.into()))?;
+    held.exchange(SOON)?;
+    wait_for("the source is let in again", SOON, || Ok(tcp(world.server(), forward).is_ok()))?;
+    let passed = until_refused(world.server(), service, 60);
+    ensure(passed < 25, format!("{passed} of 60 connections to the service passed at once"))?;
+    let off = sections.replace("syns_per_second = 10", "syns_per_second = false");
+    reload(&station, &mut daemon, &off)?;
+    ensure_eq(until_refused(world.server(), forward, 60), 60)
+}
+
+fn blocklist() -> Result {
+    let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
+    let _ssh = ssh(&world)?;
+    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let forward = "[[nat.forward]]\nport = 443\nto = \"10.0.0.4\"\nto_port = 8443\n";
+    let blocked = "[firewall]\nblocklist = [\"203.0.113.0/28\", \"2001:db8:ffff::/64\"]";
+    let (station, mut daemon) = gateway(&world, forward)?;
+    let mut held = Held::open(world.server(), SSH, SOON)?;
+    ensure_eq(tcp(world.server(), (at::BASTION, 443)), Ok(at::SERVER.into()))?;
+    // The fake cloud's API is of the same range, and blocked with it: the room of the cloud waits.
+    station.write_config(&format!("{forward}{blocked}\n[hcloud]\nenabled = false"))?;
+    daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
+    ensure(daemon.hears("READY=1", SOON).is_some(), "the reload does not end")?;
+    silent([SSH, (at::BASTION, 443)].map(|target| Tcp(world.server(), target)))?;
+    ensure(traffic::tcp_connects(world.server(), (world.bastion_v6(), 22), NEVER).is_err(), "SSH over IPv6")?;
+    ensure(held.exchange(NEVER).is_err(), "a session of a blocked source goes on")?;
+    ensure(counted(&world, "dropped_blocked")? >= 4, "what is dropped is not counted")?;
+    ensure_eq(tcp(world.laptop(), SSH), Ok(at::HOME.into()))?;
+    ensure_eq(tcp(world.laptop(), (at::BASTION, 443)), Ok(at::HOME.into()))?;
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Configurations as operators might write them, by the dozen.
+
+use std::fmt::Write as _;
+
+use bastiond::config::{Config, Environment, parse};
+use fastrand::Rng;
+
+use crate::gateway::Result;
+
+/// The site's networks, and one that it has not.
+const NETWORKS: [&str; 4] = ["10.0", "10.2", "10.3", "10.9"];
+/// The site's public addresses that are not its first.
+const FLOATING: [&str; 3] = ["203.0.113.50", "203.0.113.51", "203.0.113.52"];
+
+/// A valid configuration, as text and as read. Some drafts contradict themselves, as operators do; they are thrown away.
+pub(super) fn configuration(rng: &mut Rng) -> Result<(String, Config)> {
+    let mut problems = Vec::new();
+    for _ in 0..50 {
+        let text = draft(rng);
+        match parse(&text, &Environment::default()) {
+            Ok(config) => return Ok((text, config)),
+            Err(error) => problems.push(format!("{error:?}\n{text}")),
+        }
+    }
+    Err(format!("no draft is valid; the last one:\n{}", problems.pop().unwrap_or_default()).into())
+}
+
+fn draft(rng: &mut Rng) -> String {
+    let mut text = String::new();
+    // Who has an address for himself: no two of them may.
+    let (shared, own) = FLOATING.split_at(rng.usize(0..=FLOATING.len()));
+    nat(rng, shared, &mut text);
+    forwards(rng, shared, &mut text);
+    statics(rng, own, &mut text);
+    egress(rng, &mut text);
+    networks(rng, shared, &mut text);
+    if rng.bool() {
+        let _ = writeln!(text, "[tenants]\nallow = {}", lines(rng, &["from", "to"], 6));
+    }
+    firewall(rng, &mut text);
+    if rng.u8(0..4) == 0 {
+        text.push_str(include_str!("../../data/tables/tunnel.toml"));
+    }
+    text
+}
+
+fn nat(rng: &mut Rng, shared: &[&str], text: &mut String) {
+    let _ = writeln!(text, "[nat]\nrandom_ports = {}", rng.bool());
+    if !shared.is_empty() && rng.bool() {
+        let addresses: Vec<&str> = std::iter::once("198.51.100.2").chain(shared.iter().copied()).collect();
+        let _ = writeln!(text, "egress_addresses = {addresses:?}");
+        if rng.bool() {
+            let _ = writeln!(text, "drain = {:?}", &addresses[1..]);
+        }
+    }
+}
+
+fn forwards(rng: &mut Rng, shared: &[&str], text: &mut String) {
+    // More than 64 of them are compared one by one with those of before.
+    let count = [0, 1, 3, 70, 120][rng.usize(0..5)];
+    let skipped = rng.u16(0..40);
+    for index in (0..count).filter(|index| index % 41 != skipped) {
+        let first = 2000 + index * 20;
+        let range = rng.u8(0..4) == 0;
+        let port = if range { format!("\"{first}-{}\"", first + rng.u16(1..10)) } else { first.to_string() };
+        let to = format!("{}.{}.{}", NETWORKS[rng.usize(0..4)], rng.u8(0..4), rng.u8(4..250));
+        let protocol = ["tcp", "udp", "both"][rng.usize(0..3)];
+        let _ = writeln!(text, "[[nat.forward]]\nprotocol = \"{protocol}\"\nport = {port}\nto = \"{to}\"");
+        if !range && rng.bool() {
+            let _ = writeln!(text, "to_port = {}", rng.u16(1..9999));
+        }
+        if rng.u8(0..3) == 0 {
+            let _ = writeln!(text, "from = {}", ranges(rng));
+        }
+        if !shared.is_empty() && rng.bool() {
+            let _ = writeln!(text, "public = {:?}", &shared[..rng.usize(1..=shared.len())]);
+        }
+    }
+}
+
+fn statics(rng: &mut Rng, own: &[&str], text: &mut String) {
+    for (index, public) in own.iter().enumerate().take(rng.usize(0..=own.len())) {
+        let private = format!("{}.8.{}", NETWORKS[rng.usize(0..4)], index + 4);
+        let _ = writeln!(text, "[[nat.static]]\npublic = \"{public}\"\nprivate = \"{private}\"");
+        if rng.u8(0..4) > 0 {
+            let _ = writeln!(text, "open = {}", lines(rng, &["from"], 5));
+        }
+    }
+}
+
+fn egress(rng: &mut Rng, text: &mut String) {
+    let _ = writeln!(text, "[egress]\nguard = {}\nsmtp = {}", rng.bool(), rng.bool());
+    for limit in ["new_flows_per_second", "max_flows"] {
+        match rng.u8(0..3) {
+            0 => {}
+            1 => _ = writeln!(text, "{limit} = false"),
+            _ => _ = writeln!(text, "{limit} = {}", rng.u16(1..4) * 100),
+        }
+    }
+    lists(rng, text);
+}
+
+fn lists(rng: &mut Rng, text: &mut String) {
+    if rng.u8(0..3) == 0 {
+        let _ = writeln!(text, "allow = {}", lines(rng, &["to"], 8));
+    }
+    if rng.bool() {
+        // Once more than a set is compared for.
+        let most = if rng.u8(0..4) == 0 { 90 } else { 8 };
+        let _ = writeln!(text, "deny = {}", lines(rng, &["to"], most));
+    }
+}
+
+fn networks(rng: &mut Rng, shared: &[&str], text: &mut String) {
+    for network in NETWORKS {
+        if rng.u8(0..3) > 0 {
+            continue;
+        }
+        let _ = writeln!(text, "[[network]]\nrange = \"{network}.0.0/16\"");
+        if !shared.is_empty() && rng.bool() {
+            let _ = writeln!(text, "egress_addresses = {:?}", ["198.51.100.2", shared[0]]);
+        }
+        if rng.bool() {
+            let _ = writeln!(text, "smtp = {}", rng.bool());
+        }
+        lists(rng, text);
+    }
+}
+
+fn firewall(rng: &mut Rng, text: &mut String) {
+    text.push_str("[firewall]\n");
+    for limit in ["ssh_attempts", "pings_per_second", "syns_per_second"] {
+        match rng.u8(0..3) {
+            0 => {}
+            1 => _ = writeln!(text, "{limit} = false"),
+            _ => _ = writeln!(text, "{limit} = {}", rng.u16(1..4) * 10),
+        }
+    }
+    let bans = ["1s", "10m", "24h"];
+    let _ = writeln!(text, "ssh_ban = \"{}\"", bans[rng.usize(0..3)]);
+    if rng.bool() {
+        let _ = writeln!(text, "ssh_ports = [22, {}]", rng.u16(1024..1900));
+    }
+    if rng.bool() {
+        let _ = writeln!(text, "ssh_from = [\"192.0.2.0/24\", \"2001:db8::/32\", \"192.0.2.{}\"]", rng.u8(..));
+    }
+    if rng.bool() {
+        let _ =
+            writeln!(text, "blocklist = [\"198.18.{}.0/24\", \"198.18.0.0/16\", \"2001:db8:bad::/48\"]", rng.u8(..));
+    }
+    let drops = ["\"journal\"", "7", "false"];
+    let _ = writeln!(text, "log_drops = {}", drops[rng.usize(0..3)]);
+    for index in 0..rng.u16(0..3) {
+        let first = 300 + index * 100;
+        let protocol = ["tcp", "udp", "both"][rng.usize(0..3)];
+        let ports = format!("[{first}, \"{}-{}\"]", first - rng.u16(0..9), first + rng.u16(1..9));
+        let _ = writeln!(text, "[[firewall.service]]\nprotocol = \"{protocol}\"\nports = {ports}");
+        if rng.bool() {
+            let _ = writeln!(text, "from = [\"10.0.0.0/8\", \"10.{}.0.0/16\", \"2001:db8::/64\"]", rng.u8(..));
+        }
+    }
+}
+
+/// An access list whose lines overlap as they like.
+fn lines(rng: &mut Rng, sides: &[&str], most: usize) -> String {
+    let count = rng.usize(0..=most);
+    let lines: Vec<String> = (0..count).map(|_| line(rng, sides)).collect();
+    format!("[{}]", lines.join(", "))
+}
+
+fn line(rng: &mut Rng, sides: &[&str]) -> String {
+    let mut keys = Vec::new();
+    for side in sides {
+        // Between tenants both are needed.
+        if sides.len() > 1 {
+            keys.push(format!(
+                "{side} = [\"{}.0.0/16\", \"{}.1.{}\"]",
+                NETWORKS[rng.usize(0..4)],
+                NETWORKS[rng.usize(0..4)],
+                rng.u8(..)
+            ));
+        } else if rng.bool() {
+            keys.push(format!("{side} = {}", ranges(rng)));
+        }
+    }
+    match rng.u8(0..4) {
+        0 => {}
+        1 => keys.push("protocol = \"icmp\"".to_owned()),
+        kind => {
+            keys.push(format!("protocol = \"{}\"", if kind == 2 { "tcp" } else { "udp" }));
+            if rng.bool() {
+                let first = rng.u16(1..2000);
+                keys.push(format!("ports = [{}, \"{first}-{}\"]", rng.u16(1..2000), first + rng.u16(1..2000)));
+            }
+        }
+    }
+    format!("{{ {} }}", keys.join(", "))
+}
+
+/// Ranges of the internet, some within each other.
+fn ranges(rng: &mut Rng) -> String {
+    let ranges: Vec<String> = (0..rng.u8(1..4))
+        .map(|_| {
+            let length = [8, 16, 20, 24, 27, 32][rng.usize(0..6)];
+            let address = std::net::Ipv4Addr::new(rng.u8(11..14), rng.u8(0..3), rng.u8(0..3), rng.u8(..));
+            let network = ipnet::Ipv4Net::new(address, length).expect("a length of IPv4").trunc();
+            format!("\"{network}\"")
+        })
+        .collect();
+    format!("[{}]", ranges.join(", "))
+}

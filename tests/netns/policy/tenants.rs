@@ -1,0 +1,86 @@
+//! Private networks of one bastion, apart from each other but for what a line allows.
+
+use libtest_mimic::Trial;
+use sandbox::traffic::{self, Held, Mirror};
+use sandbox::world::{Settings, World, addresses as at};
+
+use super::Knock::{Tcp, Udp};
+use super::{counted, gateway, pings, reload, silent, tcp, udp};
+use crate::gateway::{NEVER, Result, SOON, Server, egress, ensure, ensure_eq, open, trial};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        trial("tenants_are_apart_and_share_the_way_to_the_internet", apart),
+        trial("one_line_lets_one_tenant_reach_one_port_of_another_and_not_the_other_way", one_way),
+        trial("a_tenant_that_is_allowed_whole_is_reached_by_every_protocol", whole),
+    ]
+}
+
+/// Listeners at both ends: TCP 5432 and 5433, UDP 5432.
+fn services(world: &World) -> Result<Vec<Mirror>> {
+    let mut mirrors = Vec::new();
+    for (host, address) in [(world.web(), at::WEB), (world.tenant(), at::TENANT)] {
+        for port in [5432, 5433] {
+            mirrors.push(Mirror::tcp(host, (address, port))?);
+        }
+        mirrors.push(Mirror::udp(host, (address, 5432))?);
+    }
+    Ok(mirrors)
+}
+
+fn apart() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let services = services(&world)?;
+    let (_station, _daemon) = gateway(&world, "")?;
+    let before = counted(&world, "dropped_tenant")?;
+    silent([
+        Tcp(world.web(), (at::TENANT, 5432)),
+        Udp(world.web(), (at::TENANT, 5432)),
+        Tcp(world.tenant(), (at::WEB, 5432)),
+    ])?;
+    ensure(!pings(world.tenant(), at::WORKER, NEVER)?, "a ping crosses")?;
+    ensure(counted(&world, "dropped_tenant")? >= before + 4, "what is dropped is not counted")?;
+    ensure(services.iter().all(|service| service.seen().is_empty()), "somebody was reached")?;
+    for host in [world.web(), world.tenant()] {
+        ensure_eq(egress(host, &server, SOON)?, open())?;
+    }
+    Ok(())
+}
+
+fn one_way() -> Result {
+    let world = World::start(Settings::default())?;
+    let _services = services(&world)?;
+    let line =
+        "[tenants]\nallow = [{ from = [\"10.0.0.0/24\"], to = [\"10.2.0.0/16\"], protocol = \"tcp\", ports = [5432] }]";
+    let (station, mut daemon) = gateway(&world, line)?;
+    // Nothing is translated, so the service sees who asks.
+    ensure_eq(tcp(world.web(), (at::TENANT, 5432)), Ok(at::WEB.into()))?;
+    ensure(counted(&world, "tenant_flows")? >= 1, "the flow is not counted")?;
+    silent([Tcp(world.web(), (at::TENANT, 5433)), Udp(world.web(), (at::TENANT, 5432))])?;
+    ensure(!pings(world.web(), at::TENANT, NEVER)?, "a ping crosses")?;
+    // Neither the rest of the network, nor the other way.
+    silent([Tcp(world.worker(), (at::TENANT, 5432)), Tcp(world.tenant(), (at::WEB, 5432))])?;
+    let mut held = Held::open(world.web(), (at::TENANT, 5432), SOON)?;
+    held.exchange(SOON)?;
+    reload(&station, &mut daemon, "")?;
+    silent([Tcp(world.web(), (at::TENANT, 5432))])
+}
+
+fn whole() -> Result {
+    let world = World::start(Settings::default())?;
+    let _services = services(&world)?;
+    let lines = "[tenants]\nallow = [
+        { from = [\"10.2.0.0/16\"], to = [\"10.0.0.0/16\"] },
+        { from = [\"10.2.0.4\"], to = [\"10.0.0.4\"], protocol = \"tcp\", ports = [5433] },
+    ]";
+    let (_station, _daemon) = gateway(&world, lines)?;
+    ensure_eq(tcp(world.tenant(), (at::WEB, 5432)), Ok(at::TENANT.into()))?;
+    ensure_eq(tcp(world.tenant(), (at::WEB, 5433)), Ok(at::TENANT.into()))?;
+    ensure_eq(udp(world.tenant(), (at::WEB, 5432)), Ok(at::TENANT.into()))?;
+    ensure(pings(world.tenant(), at::WORKER, SOON)?, "no ping crosses")?;
+    // An ICMP error of the answer's host comes back too.
+    ensure_eq(traffic::udp_probe(world.tenant(), (at::WEB, 9), SOON), Err(traffic::ProbeFailure::Refused))?;
+    silent([Tcp(world.web(), (at::TENANT, 5432))])?;
+    ensure(!pings(world.worker(), at::TENANT, NEVER)?, "a ping crosses the other way")
+}
