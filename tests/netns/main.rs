@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cloud;
+mod coexistence;
 mod flows;
 mod forwarding;
 mod gateway;
@@ -32,6 +33,7 @@ fn main() {
         forwarding::trials(),
         input::trials(),
         healing::trials(),
+        coexistence::trials(),
         cloud::trials(),
         lifecycle::trials(),
         bad_input::trials(),
