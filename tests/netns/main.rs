@@ -3,6 +3,7 @@
 mod bad_input;
 mod cloud;
 mod coexistence;
+mod drops;
 mod flows;
 mod forwarding;
 mod gateway;
@@ -34,6 +35,7 @@ fn main() {
         input::trials(),
         healing::trials(),
         coexistence::trials(),
+        drops::trials(),
         cloud::trials(),
         lifecycle::trials(),
         bad_input::trials(),
