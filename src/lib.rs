@@ -11,6 +11,7 @@ pub mod config;
 pub mod conntrack;
 pub mod control;
 pub mod daemon;
+pub mod drops;
 pub mod events;
 pub mod exit;
 pub mod hcloud;

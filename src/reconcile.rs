@@ -328,12 +328,17 @@ impl Gateway {
     }
 
     fn record(&mut self, room: Room, outcome: Outcome) {
-        let known: &[Problem] = self.report.rooms.get(&room).map_or(&[], |report| &report.problems);
+        let before = self.report.rooms.get(&room);
+        let known: &[Problem] = before.map_or(&[], |report| &report.problems);
+        let hinted: &[Problem] = before.map_or(&[], |report| &report.hints);
         for problem in outcome.problems.iter().filter(|problem| !known.contains(problem)) {
             tracing::warn!(%room, pass = self.report.passes, advice = %problem.advice, "{}", problem.what);
         }
         for problem in known.iter().filter(|problem| !outcome.problems.contains(problem)) {
             tracing::info!(%room, pass = self.report.passes, "no more: {}", problem.what);
+        }
+        for hint in outcome.hints.iter().filter(|hint| !hinted.contains(hint)) {
+            tracing::info!(%room, pass = self.report.passes, advice = %hint.advice, "{}", hint.what);
         }
         for change in &outcome.changes {
             tracing::info!(%room, pass = self.report.passes, trigger = %self.report.trigger, repaired = outcome.repaired, "{change}");

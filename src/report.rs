@@ -105,14 +105,23 @@ pub struct Outcome {
     pub changes: Vec<String>,
     /// Whether the changes undid somebody else's: what we wanted had stood before.
     pub repaired: bool,
-    /// What is wrong.
+    /// What is wrong. A room may stand and have problems all the same, when the rest of the server keeps it from its purpose.
     pub problems: Vec<Problem>,
+    /// What may be meant so, and is worth a word; the whole is healthy with it.
+    pub hints: Vec<Problem>,
 }
 
 impl Outcome {
     /// A room that changed nothing.
     pub fn unchanged(state: State, detail: impl Into<String>) -> Self {
-        Self { state, detail: detail.into(), changes: Vec::new(), repaired: false, problems: Vec::new() }
+        Self {
+            state,
+            detail: detail.into(),
+            changes: Vec::new(),
+            repaired: false,
+            problems: Vec::new(),
+            hints: Vec::new(),
+        }
     }
 
     /// A room that failed: the error's whole chain becomes its problem.
@@ -144,6 +153,9 @@ pub struct RoomReport {
     pub last_changes: Vec<String>,
     /// What is wrong now.
     pub problems: Vec<Problem>,
+    /// What may be meant so.
+    #[serde(default)]
+    pub hints: Vec<Problem>,
     /// Counts since the daemon started.
     pub totals: Totals,
 }
@@ -264,6 +276,7 @@ impl Report {
             detail: outcome.detail,
             last_changes: if changed { outcome.changes } else { last_changes },
             problems: outcome.problems,
+            hints: outcome.hints,
             totals,
         };
         self.rooms.insert(room, report);
@@ -283,9 +296,10 @@ impl Report {
 
     fn judge(&self) -> Health {
         let any = |state| self.rooms.values().any(|room| room.state == state);
+        let any_problem = self.rooms.values().any(|room| !room.problems.is_empty());
         if any(State::Failed) || !self.refused_configuration.is_empty() {
             Health::Degraded
-        } else if any(State::Waiting) || any(State::HeldBack) {
+        } else if any(State::Waiting) || any(State::HeldBack) || any_problem {
             Health::Waiting
         } else {
             Health::Healthy
@@ -301,7 +315,7 @@ impl Report {
         for (room, report) in &self.rooms {
             match report.state {
                 State::Ok | State::Off if self.health == Health::Healthy => parts.push(report.detail.clone()),
-                State::Ok | State::Off => {}
+                State::Ok | State::Off if report.problems.is_empty() => {}
                 state => {
                     let detail = report.problems.first().map_or(&report.detail, |problem| &problem.what);
                     parts.push(format!("{room} {state}: {detail}"));
@@ -365,6 +379,19 @@ mod tests {
         report.record(Room::Nat, Outcome::unchanged(State::Ok, "stands"));
         report.record(Room::Hcloud, Outcome::unchanged(State::Off, "off"));
         assert_eq!(report.health, Health::Healthy);
+    }
+
+    #[test]
+    fn a_room_that_stands_with_a_problem_keeps_the_whole_from_healthy_and_a_hint_does_not() {
+        let told = Problem::new("somebody else drops our packets", "let them pass");
+        let mut report = Report::new();
+        let hint = Outcome { hints: vec![told.clone()], ..Outcome::unchanged(State::Ok, "stands") };
+        report.record(Room::Nat, hint);
+        assert_eq!(report.health, Health::Healthy);
+        report.record(Room::Nat, Outcome { problems: vec![told], ..Outcome::unchanged(State::Ok, "stands") });
+        assert_eq!(report.health, Health::Waiting);
+        assert_eq!(report.status_line(), "waiting; nat ok: somebody else drops our packets");
+        assert_eq!(report.state(Room::Nat), Some(State::Ok), "forwarding goes by this");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Config, Environment};
 use crate::control::{self, Request, Response};
+use crate::drops::DropLog;
 use crate::events::KernelEvents;
 use crate::hcloud::{Hcloud, way_back};
 use crate::reconcile::{Gateway, Steps};
@@ -115,6 +116,8 @@ pub async fn run(
     tell_warnings(&path, &config);
     let mut gateway = Gateway::new(&environment);
     gateway.take_over(kept);
+    let mut drops = DropLog::default();
+    drops.follow(config.firewall.log_drops).await;
     let daemon = Daemon {
         path,
         gateway,
@@ -124,6 +127,7 @@ pub async fn run(
         log_level,
         cloud: Lane::new(),
         cloud_waiters: Vec::new(),
+        drops,
         notifier: Notifier::start(),
         ready: false,
     };
@@ -173,6 +177,7 @@ struct Daemon {
     cloud: Lane,
     /// Who wants to be told when the look at the cloud is over.
     cloud_waiters: Vec<oneshot::Sender<Response>>,
+    drops: DropLog,
     notifier: Notifier,
     ready: bool,
 }
@@ -325,6 +330,7 @@ impl Daemon {
                     self.metadata = Watcher::start(config.site.metadata_to_ask(), &runtime);
                     self.await_metadata().await;
                 }
+                self.drops.follow(config.firewall.log_drops).await;
                 self.config = config;
                 self.gateway.refuse_configuration(Vec::new());
                 Some(self.pass(Trigger::Configuration).await)

@@ -178,11 +178,11 @@ pub(super) fn merged(outcomes: Vec<Outcome>) -> Outcome {
     let worst = |state| outcomes.iter().any(|outcome| outcome.state == state).then_some(state);
     let state = worst(State::Failed).or(worst(State::Waiting)).unwrap_or(State::Ok);
     let details: Vec<&str> = outcomes.iter().map(|outcome| outcome.detail.as_str()).collect();
+    let unchanged = Outcome::unchanged(state, details.join("; "));
     Outcome {
-        state,
-        detail: details.join("; "),
         repaired: outcomes.iter().any(|outcome| outcome.repaired && !outcome.changes.is_empty()),
         changes: outcomes.iter().flat_map(|outcome| outcome.changes.clone()).collect(),
         problems: outcomes.into_iter().flat_map(|outcome| outcome.problems).collect(),
+        ..unchanged
     }
 }

@@ -1,7 +1,8 @@
 //! `table inet bastiond`: address translation and packet filter.
 //!
-//! Ours is that table and nothing else; other tables are neither read nor named. Rules change in place and whole: one
-//! transaction flushes and refills them, so that no packet ever meets half a rule set.
+//! Ours is that table and nothing else. Of other tables only those chains are read that drop what we let pass, to name them in
+//! the report; nothing of theirs is ever changed. Rules change in place and whole: one transaction flushes and refills them, so
+//! that no packet ever meets half a rule set.
 
 mod apply;
 mod boot;
@@ -10,6 +11,7 @@ mod desired;
 mod element;
 mod findings;
 mod flowtable;
+mod foreign;
 mod model;
 mod netlink;
 mod nft;
@@ -34,6 +36,7 @@ use crate::site::Site;
 use crate::state;
 use crate::wireguard::model::Tunnel;
 use flowtable::Flowtable;
+use foreign::Foreign;
 
 /// What the room keeps between passes: what it applied last and how that was listed. It is kept in the runtime directory
 /// too, so that a daemon that was killed and started again finds that nothing has changed.
@@ -45,13 +48,20 @@ pub struct Nat {
     state_directory: PathBuf,
     /// What the kernel has of a flowtable; asked once.
     flowtable: Option<Flowtable>,
+    foreign: Foreign,
 }
 
 impl Nat {
     /// Remembers what a daemon before this one left in `runtime_directory`, and keeps good rules in `state_directory`.
     pub fn remembered_in(runtime_directory: &Path, state_directory: &Path) -> Self {
         let path = runtime_directory.join("nat.json");
-        Self { memory: state::read_json(&path), path, state_directory: state_directory.to_owned(), flowtable: None }
+        Self {
+            memory: state::read_json(&path),
+            path,
+            state_directory: state_directory.to_owned(),
+            flowtable: None,
+            foreign: Foreign::default(),
+        }
     }
 
     /// Makes the table as the configuration wants it.
@@ -62,9 +72,11 @@ impl Nat {
                 if !changes.is_empty() && site.public.is_some() {
                     self.keep_for_boot(&desired(config, site, tunnel, false));
                 }
-                let problems = findings::findings(config, site);
+                let mut problems = findings::findings(config, site);
+                let foreign = Box::pin(self.foreign.look(config, site, tunnel)).await;
+                problems.extend(foreign.problems);
                 let fastpath = self.flowtable.filter(|_| config.nat.fastpath != Fastpath::Off);
-                Outcome { changes, repaired, problems, ..standing(site, tunnel, fastpath) }
+                Outcome { changes, repaired, problems, hints: foreign.hints, ..standing(site, tunnel, fastpath) }
             }
             Err(error) => Outcome::failed(&error, error.advice()),
         }

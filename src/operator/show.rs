@@ -71,6 +71,14 @@ pub(super) fn report(report: &Report, now: SystemTime) -> String {
         line(&mut text, format_args!("{:<width$} {}", room.to_string(), problem.what));
         line(&mut text, format_args!("{:width$} -> {}", "", problem.advice));
     }
+    let hints = report.rooms.iter().flat_map(|(room, state)| state.hints.iter().map(move |hint| (room, hint)));
+    for (index, (room, hint)) in hints.enumerate() {
+        if index == 0 {
+            line(&mut text, format_args!("\nHINTS"));
+        }
+        line(&mut text, format_args!("{:<width$} {}", room.to_string(), hint.what));
+        line(&mut text, format_args!("{:width$} -> {}", "", hint.advice));
+    }
     text
 }
 

@@ -44,7 +44,8 @@ impl Routes {
         let plan = plan(desired, &observed);
         let (changes, mut problems) = apply::apply(&netlink, &observed, &plan).await;
         let failed = !problems.is_empty();
-        problems.extend(told(&plan, &observed, desired));
+        problems.extend(obstacles(&plan, &observed));
+        let hints = foreign_addresses(&plan, desired);
         let standing = desired.cloned().zip(observed.link.map(|link| link.index));
         let repaired = !changes.is_empty() && standing.is_some() && self.stood == standing;
         self.stood = standing.filter(|_| !failed);
@@ -55,7 +56,7 @@ impl Routes {
             }
             (Some(desired), Some(_)) => Outcome::unchanged(state(failed, &plan), detail(desired)),
         };
-        Ok(Outcome { changes, repaired, problems, ..unchanged })
+        Ok(Outcome { changes, repaired, problems, hints, ..unchanged })
     }
 
     /// What the next pass would do, and what is in the way.
@@ -63,7 +64,9 @@ impl Routes {
         let desired = tunnel.map(desired);
         let observed = observe::Netlink::open()?.observe(desired.as_ref().map(|desired| &desired.interface)).await?;
         let plan = plan(desired.as_ref(), &observed);
-        Ok((apply::steps(&plan, &observed), told(&plan, &observed, desired.as_ref())))
+        let mut told = obstacles(&plan, &observed);
+        told.extend(foreign_addresses(&plan, desired.as_ref()));
+        Ok((apply::steps(&plan, &observed), told))
     }
 
     /// Takes our routes away; the addresses go with the interface.
@@ -84,7 +87,7 @@ fn state(failed: bool, plan: &Plan) -> State {
 }
 
 /// What is in the way, in an operator's words.
-fn told(plan: &Plan, observed: &Observed, desired: Option<&Desired>) -> Vec<Problem> {
+fn obstacles(plan: &Plan, observed: &Observed) -> Vec<Problem> {
     let contested = plan.contested.iter().map(|Contest { destination, by }| {
         let where_to = observed.name(by.interface).map_or_else(|| "nowhere".to_owned(), |name| format!("to {name}"));
         Problem::new(
@@ -94,6 +97,11 @@ fn told(plan: &Plan, observed: &Observed, desired: Option<&Desired>) -> Vec<Prob
             ),
         )
     });
+    contested.collect()
+}
+
+/// What is left alone, and harms nobody.
+fn foreign_addresses(plan: &Plan, desired: Option<&Desired>) -> Vec<Problem> {
     let interface = desired.map_or_else(String::new, |desired| desired.interface.to_string());
     let foreign = plan.foreign_addresses.iter().map(|address| {
         Problem::new(
@@ -101,7 +109,7 @@ fn told(plan: &Plan, observed: &Observed, desired: Option<&Desired>) -> Vec<Prob
             format!("it is left alone; ip address del {address} dev {interface}, or write it into wireguard.addresses"),
         )
     });
-    contested.chain(foreign).collect()
+    foreign.collect()
 }
 
 fn detail(desired: &Desired) -> String {

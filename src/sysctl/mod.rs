@@ -71,7 +71,8 @@ pub fn reconcile(
     let detail = format!("{held} settings held{denied}");
     let state = if failed { State::Failed } else { State::Ok };
     let changes = applied.changes;
-    Outcome { state, detail, repaired: stood_before && !changes.is_empty(), changes, problems }
+    let repaired = stood_before && !changes.is_empty();
+    Outcome { changes, repaired, problems, ..Outcome::unchanged(state, detail) }
 }
 
 /// What is wanted, and what is there.

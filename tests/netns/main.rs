@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod cloud;
+mod coexistence;
+mod drops;
 mod flows;
 mod forwarding;
 mod gateway;
@@ -32,6 +34,8 @@ fn main() {
         forwarding::trials(),
         input::trials(),
         healing::trials(),
+        coexistence::trials(),
+        drops::trials(),
         cloud::trials(),
         lifecycle::trials(),
         bad_input::trials(),

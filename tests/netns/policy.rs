@@ -43,7 +43,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A station and a daemon with these sections, whose every room stands.
-fn gateway<'w>(world: &'w World, sections: &str) -> Result<(Station<'w>, Daemon)> {
+pub(crate) fn gateway<'w>(world: &'w World, sections: &str) -> Result<(Station<'w>, Daemon)> {
     let station = crate::gateway::station(world)?;
     station.write_config(&format!("{FAST}{sections}"))?;
     let daemon = healthy(&station)?;
@@ -51,7 +51,7 @@ fn gateway<'w>(world: &'w World, sections: &str) -> Result<(Station<'w>, Daemon)
 }
 
 /// Has the daemon take over these sections; when this returns, their rules stand.
-fn reload(station: &Station<'_>, daemon: &mut Daemon, sections: &str) -> Result {
+pub(crate) fn reload(station: &Station<'_>, daemon: &mut Daemon, sections: &str) -> Result {
     station.write_config(&format!("{FAST}{sections}"))?;
     daemon.signal(Signal::SIGHUP)?;
     ensure(daemon.hears("READY=1", SOON).is_some(), "the reload does not end")?;
@@ -66,7 +66,7 @@ fn assign(world: &World, address: Ipv4Addr) -> Result {
 }
 
 /// Packets that a named counter of our table has counted.
-fn counted(world: &World, counter: &str) -> Result<u64> {
+pub(crate) fn counted(world: &World, counter: &str) -> Result<u64> {
     let listing: serde_json::Value = world.bastion().nft_json(&format!("list counter inet bastiond {counter}"))?;
     let objects = listing["nftables"].as_array().cloned().unwrap_or_default();
     let packets = objects.iter().find_map(|object| object["counter"]["packets"].as_u64());

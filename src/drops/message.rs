@@ -1,0 +1,141 @@
+//! nflog's datagrams: bytes in, dropped packets out. Whatever is in them was sent by strangers, so nothing of it is believed.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use netlink_packet_netfilter::nflog::{PacketNla, ULogMessage};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
+
+use crate::wireguard::device::packet;
+
+/// What our rules begin a packet's account with; the reason follows.
+const PREFIX: &str = "bastiond ";
+/// The longest reason: the kernel keeps 127 bytes of a prefix.
+const LONGEST_REASON: usize = 64;
+/// Those protocols whose header begins with two ports (IANA, "Assigned Internet Protocol Numbers").
+const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
+
+/// A packet that a rule of ours dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// The name of the counter that has it.
+    pub reason: String,
+    /// The index of the interface that it came by.
+    pub from: Option<u32>,
+    /// The index of the interface that it would have left by.
+    pub to: Option<u32>,
+    /// Its source, as the packet says.
+    pub source: Option<IpAddr>,
+    /// Its destination.
+    pub destination: Option<IpAddr>,
+    /// The number of the protocol inside of IP.
+    pub protocol: Option<u8>,
+    /// The ports it comes from and goes to, where it has any.
+    pub ports: Option<(u16, u16)>,
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        if let Some(protocol) = self.protocol {
+            write!(f, ": {}", protocol_name(protocol))?;
+        }
+        let end = |address: IpAddr, port: Option<u16>| match port {
+            Some(port) => std::net::SocketAddr::from((address, port)).to_string(),
+            None => address.to_string(),
+        };
+        if let (Some(source), Some(destination)) = (self.source, self.destination) {
+            let (from, to) = self.ports.unzip();
+            write!(f, " {} -> {}", end(source, from), end(destination, to))?;
+        }
+        Ok(())
+    }
+}
+
+/// What people call the usual ones.
+pub(super) fn protocol_name(number: u8) -> Cow<'static, str> {
+    match number {
+        1 => "icmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        other => other.to_string().into(),
+    }
+}
+
+/// The packets in a datagram that rules of ours dropped. What cannot be read, or was logged by others, is left out.
+pub fn read(datagram: &[u8]) -> Vec<Dropped> {
+    messages(datagram).filter_map(dropped).collect()
+}
+
+/// The kernel's answer to a request, if the datagram has one.
+pub(super) fn answer(datagram: &[u8]) -> Option<io::Result<()>> {
+    messages(datagram).find_map(|message| match message.payload {
+        // 0 says that it is done.
+        NetlinkPayload::Error(error) => Some(error.code.map_or(Ok(()), |_| Err(error.to_io()))),
+        _ => None,
+    })
+}
+
+fn messages(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<NetfilterMessage>> + '_ {
+    std::iter::from_fn(move || {
+        loop {
+            let length = NetlinkBuffer::new_checked(datagram).ok()?.length() as usize;
+            let message = datagram.get(..length)?;
+            // Messages start at multiples of four; a length is never below the header's.
+            datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+            if let Ok(message) = NetlinkMessage::deserialize(message) {
+                return Some(message);
+            }
+        }
+    })
+}
+
+fn dropped(message: NetlinkMessage<NetfilterMessage>) -> Option<Dropped> {
+    let NetlinkPayload::InnerMessage(NetfilterMessage {
+        inner: NetfilterMessageInner::ULog(ULogMessage::Packet(attributes)),
+        ..
+    }) = message.payload
+    else {
+        return None;
+    };
+    let (mut reason, mut from, mut to, mut bytes) = (None, None, None, Vec::new());
+    for attribute in attributes {
+        match attribute {
+            PacketNla::Prefix(prefix) => reason = reason_in(prefix.to_bytes()),
+            PacketNla::IfIndexInDev(index) => from = Some(index),
+            PacketNla::IfIndexOutDev(index) => to = Some(index),
+            PacketNla::Payload(payload) => bytes = payload,
+            _ => {}
+        }
+    }
+    let transport = packet::transport(&bytes);
+    Some(Dropped {
+        reason: reason?,
+        from,
+        to,
+        source: packet::source(&bytes),
+        destination: packet::destination(&bytes),
+        protocol: transport.map(|transport| transport.protocol),
+        ports: transport.and_then(|transport| ports(&bytes, transport)),
+    })
+}
+
+/// A word of ours, and nothing that could look like something else in a log.
+fn reason_in(prefix: &[u8]) -> Option<String> {
+    let reason = std::str::from_utf8(prefix).ok()?.strip_prefix(PREFIX)?;
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    (!reason.is_empty() && reason.len() <= LONGEST_REASON && reason.bytes().all(is_word)).then(|| reason.to_owned())
+}
+
+fn ports(bytes: &[u8], transport: packet::Transport) -> Option<(u16, u16)> {
+    let begins = transport.fragment.is_none_or(|offset| offset == 0);
+    let header = bytes.get(transport.offset..)?.first_chunk::<4>()?;
+    let [source_high, source_low, destination_high, destination_low] = *header;
+    (begins && WITH_PORTS.contains(&transport.protocol)).then(|| {
+        (u16::from_be_bytes([source_high, source_low]), u16::from_be_bytes([destination_high, destination_low]))
+    })
+}

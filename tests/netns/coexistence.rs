@@ -1,0 +1,174 @@
+//! Other firewalls on the bastion: what they drop is named, with commands that help, and nothing of theirs is touched.
+
+use bastiond::report::{Health, Problem, Report, Room, RoomReport, State};
+use libtest_mimic::Trial;
+use sandbox::daemon::Station;
+use sandbox::traffic::{self, Mirror};
+use sandbox::world::{Settings, World, addresses as at};
+
+use crate::gateway::{
+    FAST, NEVER, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, station, table, text,
+    trial, wait_for,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_foreign_table_that_drops_is_named_and_its_advice_opens_it", || {
+            advised(
+                "nft",
+                &[
+                    "add table inet filter; add chain inet filter forward { type filter hook forward priority filter; policy drop; }",
+                ],
+                "chain forward of table inet filter (probably /etc/nftables.conf)",
+                "inet filter",
+            )
+        }),
+        trial("dockers_forward_policy_is_named_and_its_advice_opens_it", || {
+            advised(
+                "iptables-nft",
+                &["-P FORWARD DROP", "-N DOCKER-USER", "-A FORWARD -j DOCKER-USER"],
+                "chain FORWARD of table ip filter (Docker)",
+                "ip filter",
+            )
+        }),
+        trial("the_iptables_of_old_is_named_and_its_advice_opens_it", || {
+            advised(
+                "iptables-legacy",
+                &["-P FORWARD DROP", "-A FORWARD -i docker0 -j ACCEPT"],
+                "chain FORWARD of the old iptables (rules of iptables)",
+                "ip none",
+            )
+        }),
+        trial("a_ban_list_is_no_news", ban_list),
+        trial("an_input_policy_that_may_hide_the_tunnel_is_a_hint_and_no_illness", input_policy),
+        trial("a_reload_of_the_distributions_file_is_survived_and_its_policy_told", reload_of_file),
+    ]
+}
+
+/// A pass now, and the account of it.
+fn reconciled(station: &Station<'_>) -> Result<Report> {
+    let output = station.ctl(&["reconcile", "--json"])?;
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {}", text(&output.stderr)).into())
+}
+
+fn nat(report: &Report) -> Result<&RoomReport> {
+    report.rooms.get(&Room::Nat).ok_or_else(|| "there is no room nat".into())
+}
+
+fn run(world: &World, command: &str) -> Result {
+    let output = world.bastion().command("bash").args(["-ec", command]).output()?;
+    ensure(output.status.success(), format!("{command}: {}", text(&output.stderr)))
+}
+
+/// Somebody shuts the gate; that is told, and doing what the advice says to the letter opens it.
+fn advised(program: &str, commands: &[&str], named: &str, shows: &str) -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let _published = Mirror::tcp(world.web(), (at::WEB, 8080))?;
+    let station = station(&world)?;
+    let forward = "[[nat.forward]]\nport = 8443\nto = \"10.0.0.4\"\nto_port = 8080";
+    station.write_config(&format!("{FAST}{forward}"))?;
+    let _daemon = healthy(&station)?;
+    let reaches_forward = |from| traffic::tcp_connects(from, (at::BASTION, 8443), NEVER).is_ok();
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    ensure(reaches_forward(world.server()), "the forward does not work before")?;
+    for command in commands {
+        run(&world, &if program == "nft" { format!("nft '{command}'") } else { format!("{program} {command}") })?;
+    }
+    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "nothing is in the way: this proves nothing")?;
+    let theirs = table(&world, shows)?;
+    ensure(!reaches_forward(world.server()), "the forward is not in the way")?;
+    let report = reconciled(&station)?;
+    let room = nat(&report)?;
+    // The rules stand, and so does forwarding; the whole is not healthy all the same.
+    ensure_eq((room.state, report.health), (State::Ok, Health::Waiting))?;
+    let [Problem { what, advice }] = &room.problems[..] else { return Err(format!("{:?}", room.problems).into()) };
+    ensure(what.contains(named), what)?;
+    ensure(what.contains("from eth1 to eth0") && what.contains("from eth2 to eth0"), what)?;
+    let told = text(&station.ctl(&["status"])?.stdout);
+    ensure(told.contains(what) && told.contains(advice), told)?;
+    ensure_eq(table(&world, shows)?, theirs)?;
+    // What follows the commands is about later boots.
+    let commands = advice.split(", and ").next().unwrap_or(advice);
+    run(&world, commands)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
+    ensure(reaches_forward(world.server()), "the forward is still shut from outside")?;
+    ensure(reaches_forward(world.worker()), "the forward is still shut from inside")?;
+    let report = reconciled(&station)?;
+    ensure_eq((&nat(&report)?.problems, report.health), (&vec![], Health::Healthy))
+}
+
+fn ban_list() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    world.bastion().nft(
+        "table inet f2b-table {
+            set addr-set-sshd { type ipv4_addr; elements = { 192.0.2.66 }; }
+            chain f2b-chain { type filter hook input priority -1; tcp dport 22 ip saddr @addr-set-sshd reject; }
+        }",
+    )?;
+    let report = reconciled(&station)?;
+    ensure_eq((&nat(&report)?.problems, &nat(&report)?.hints, report.health), (&vec![], &vec![], Health::Healthy))?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn input_policy() -> Result {
+    let world = World::start(Settings::default())?;
+    let station = station(&world)?;
+    station.write_config(&format!("{FAST}[wireguard]\naddresses = [\"10.100.0.1/24\"]"))?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    world.bastion().nft(
+        "table inet filter {
+            chain input {
+                type filter hook input priority filter; policy drop
+                iif lo accept
+                ct state established,related accept
+                tcp dport 22 accept
+            }
+        }",
+    )?;
+    let report = reconciled(&station)?;
+    let [Problem { what, advice }] = &nat(&report)?.hints[..] else { return Err(format!("{report:?}").into()) };
+    ensure(what.contains("WireGuard (udp 51820) may be closed by it") && !what.contains("SSH"), what)?;
+    ensure_eq((&nat(&report)?.problems, report.health), (&vec![], Health::Healthy))?;
+    ensure(text(&station.ctl(&["status"])?.stdout).contains("\nHINTS\nnat "), "the status does not show it")?;
+    run(&world, advice.split(", and ").next().unwrap_or(advice))?;
+    ensure_eq(&nat(&reconciled(&station)?)?.hints, &vec![])
+}
+
+/// As `systemctl reload nftables` does with a file that begins with `flush ruleset`.
+fn reload_of_file() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let before = table(&world, "inet bastiond")?;
+    let file = |rules: &str| {
+        format!(
+            "flush ruleset
+            table inet filter {{
+                chain input {{ type filter hook input priority filter; }}
+                chain forward {{
+                    type filter hook forward priority filter; policy drop
+                    {rules}
+                }}
+            }}"
+        )
+    };
+    world.bastion().nft(&file(""))?;
+    wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
+    // The pass that mended it has looked at the rest, too.
+    wait_for("the policy is told", SOON, || Ok(nat(&crate::gateway::report(&station)?)?.problems.len() == 1))?;
+    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "the file is not in the way: this proves nothing")?;
+    let rules = "ct state vmap { established : accept, related : accept, invalid : drop }
+                 iifname { eth1, eth2 } oifname eth0 accept";
+    world.bastion().nft(&file(rules))?;
+    wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
+    wait_for("nothing is told any more", SOON, || Ok(nat(&crate::gateway::report(&station)?)?.problems.is_empty()))?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    ensure(table(&world, "inet filter")?.contains("policy drop"), "the file's table is gone")
+}
