@@ -449,5 +449,5 @@ fn services_may_share_ports_and_the_elements_do_not() {
             "[Ports(65535, 65535), Network(192.0.2.0/24), Protocols(6, 6)]",
         ]
     );
-    assert_eq!(set("services6").len(), 5);
+    assert_eq!(set("services6").len(), 6);
 }

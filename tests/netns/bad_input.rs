@@ -218,7 +218,7 @@ fn refused_rules() -> Result {
     std::fs::set_permissions(&nft, std::fs::Permissions::from_mode(0o755))?;
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", directory.path().display());
     let station = station(&world)?.env("PATH", &path);
-    let mut daemon = healthy(&station)?;
+    let daemon = healthy(&station)?;
     let before = table(&world, "inet bastiond")?;
     station.write_config(&format!("{FAST}[[firewall.service]]\nports = [4711]\n"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;

@@ -79,7 +79,8 @@ fn open_ports(config: &Config, transport: Transport) -> Vec<(Ports, Vec<IpNet>)>
     }
     waiting.sort_by_key(|(ports, _)| *ports);
     let mut waiting = waiting.into_iter().peekable();
-    let (mut open, mut covering): (Vec<(Ports, Vec<IpNet>)>, Vec<(Ports, &[IpNet])>) = (Vec::new(), Vec::new());
+    let mut open: Vec<(Ports, Vec<IpNet>)> = Vec::new();
+    let mut covering: Vec<(Ports, &[IpNet])> = Vec::new();
     let mut first = 0;
     loop {
         if covering.is_empty() {
