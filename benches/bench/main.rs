@@ -10,6 +10,7 @@ mod machine;
 mod results;
 mod table;
 mod tunnel;
+mod units;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -51,6 +52,18 @@ fn run(selection: &Selection) -> Result {
     results::write(&path, &cases)?;
     println!("{}\nwritten to {}", machine::load(), path.display());
     Ok(())
+}
+
+/// In the environment: how often to measure, for those who have no time.
+const RUNS: &str = "RUNS";
+
+/// How often a part is measured: so often, unless the environment says otherwise.
+fn rounds(usual: usize) -> Result<usize> {
+    let Ok(text) = std::env::var(RUNS) else { return Ok(usual) };
+    match text.parse() {
+        Ok(rounds @ 1..) => Ok(rounds),
+        _ => Err(format!("{RUNS}={text}: how often to measure, 1 or more").into()),
+    }
 }
 
 /// Where cargo put `bastiond` and `bastionctl`, built as this program is.

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sandbox::cloud;
-use sandbox::daemon::{Daemon, Station};
+use sandbox::daemon::Station;
 use sandbox::namespace::Namespace;
 use sandbox::world::{Settings, World};
 
 use crate::Result;
 use crate::case::{Case, Promise};
+use crate::units::{mebibytes, milliseconds};
 
 pub(super) const CASES: [&str; 6] =
     ["daemon/ready", "daemon/restart", "daemon/rss", "daemon/rss-peak", "daemon/apply", "daemon/heal-sysctl"];
@@ -102,14 +103,4 @@ fn until(start: Instant, mut is_back: impl FnMut() -> Result<bool>) -> Result<Du
         std::thread::sleep(LOOK);
     }
     Err(format!("not repaired within {} s", PATIENCE.as_secs()).into())
-}
-
-/// `/proc/PID/status` says `12345 kB`, and means kibibytes (proc(5)).
-fn mebibytes(daemon: &Daemon, field: &str) -> Result<f64> {
-    let text = daemon.status_field(field)?;
-    Ok(text.trim_end_matches(" kB").parse::<f64>()? / 1024.0)
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }

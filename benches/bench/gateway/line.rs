@@ -8,12 +8,13 @@ use sandbox::daemon::{Daemon, Station};
 use sandbox::namespace::Namespace;
 use sandbox::traffic::{Mirror, tcp_probe};
 
+use super::config::Policy;
 use crate::Result;
 
 /// The client, of the private network 10.0.0.0/16.
 pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 4);
 /// The bastion's public address (documentation prefix, RFC 5737).
-const BASTION: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub(crate) const BASTION: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// The server.
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 /// The hardware address of the bastion's private link.
@@ -22,20 +23,6 @@ pub(crate) const BASTION_MAC: [u8; 6] = [0x86, 0, 0, 0x2a, 0, 2];
 /// What [`Line::prove`] asks.
 const PROOF: SocketAddrV4 = SocketAddrV4::new(SERVER, 8080);
 const SOON: Duration = Duration::from_secs(2);
-
-/// Everything that a bastion without metadata and without a cloud has to be told.
-const CONFIG: &str = r#"
-[site]
-public_interface = "eth0"
-
-[[site.private]]
-interface = "eth1"
-network = "10.0.0.0/16"
-address = "10.0.0.2"
-
-[hcloud]
-enabled = false
-"#;
 
 /// The hand-made way, as tutorials have it.
 const FOUR_LINES: [&str; 4] = [
@@ -52,8 +39,8 @@ pub(crate) enum Rules {
     None,
     /// [`FOUR_LINES`], with the iptables that is made of nftables.
     IptablesNft,
-    /// What the daemon loads.
-    Bastiond,
+    /// What the daemon loads for a configuration.
+    Bastiond(Policy),
 }
 
 /// Three namespaces.
@@ -87,7 +74,7 @@ impl Line {
         line.server.ip(&format!(
             "addr add {SERVER}/24 dev eth0\nlink set eth0 up\nroute add 10.0.0.0/16 via {BASTION} dev eth0"
         ))?;
-        if rules != Rules::Bastiond {
+        if matches!(rules, Rules::None | Rules::IptablesNft) {
             line.bastion.sysctl("net.ipv4.ip_forward", "1")?;
         }
         if rules == Rules::IptablesNft {
@@ -121,20 +108,29 @@ impl Line {
     /// A place for the real daemon on this line's bastion.
     pub(crate) fn station(&self, programs: &Path) -> Result<Station<'_>> {
         let station = Station::new(&self.bastion, programs)?;
-        station.write_config(CONFIG)?;
+        if let Rules::Bastiond(policy) = self.rules {
+            station.write_config(&policy.config())?;
+        }
         Ok(station)
     }
 
-    /// Fails unless the client reaches the server under the address that the rules give it: what did not work, or worked in
-    /// another way, must not be measured.
+    /// Fails unless the client reaches the server under the address that the rules give it, and the server the client where there
+    /// are forwards: what did not work, or worked in another way, must not be measured.
     pub(crate) fn prove(&self) -> Result {
         let _mirror = Mirror::tcp(&self.server, PROOF)?;
         let seen = tcp_probe(&self.client, PROOF, SOON)?.ip();
         let expected = IpAddr::from(if self.rules == Rules::None { CLIENT } else { BASTION });
-        if seen == expected {
-            return Ok(());
+        if seen != expected {
+            return Err(format!("{:?}: the server sees {seen} instead of {expected}", self.rules).into());
         }
-        Err(format!("{:?}: the server sees {seen} instead of {expected}", self.rules).into())
+        let Rules::Bastiond(policy) = self.rules else { return Ok(()) };
+        // The last of the entries is there, so the others are.
+        policy.last_port().map_or(Ok(()), |port| {
+            let _mirror = Mirror::tcp(&self.client, (CLIENT, port))?;
+            tcp_probe(&self.server, (BASTION, port), SOON)
+                .map(drop)
+                .map_err(|error| format!("port {port}: {error}").into())
+        })
     }
 }
 

@@ -20,11 +20,10 @@ use program::{Kind, Program};
 use tcp::{Direction, Transfer, transfer};
 
 use crate::case::{Bar, Better, Case, Promise, Subject};
-use crate::{Result, Selection};
+use crate::{Result, Selection, rounds};
 
-/// How often everything is measured, unless the environment says so in [`RUNS`].
+/// How often everything is measured.
 const ROUNDS: usize = 5;
-const RUNS: &str = "RUNS";
 /// Who fails so often in a row is not tried again.
 const CHANCES: u32 = 3;
 /// In the loads that are not about peers.
@@ -209,21 +208,13 @@ pub(crate) fn measure(selection: &Selection, programs: &Path, target: &Path) -> 
     if loads.is_empty() && trials.is_empty() {
         return Ok(Vec::new());
     }
-    let rounds = rounds()?;
+    let rounds = rounds(ROUNDS)?;
     let subjects = Program::all(programs, &target.join("bench/peers"))?;
     let mut cases = Vec::new();
     cases.extend(measure_loads(&loads, &subjects, rounds)?);
     cases.extend(measure_trials(&trials, &subjects, rounds));
     cases.retain(|case| selection.has(case.name));
     Ok(cases)
-}
-
-fn rounds() -> Result<usize> {
-    let Ok(text) = std::env::var(RUNS) else { return Ok(ROUNDS) };
-    match text.parse() {
-        Ok(rounds @ 1..) => Ok(rounds),
-        _ => Err(format!("{RUNS}={text}: how often to measure, 1 or more").into()),
-    }
 }
 
 fn measure_loads(loads: &[Load], subjects: &[Program], rounds: usize) -> Result<Vec<Case>> {

@@ -9,6 +9,7 @@ use super::program::Program;
 use super::tcp::{Direction, transfer};
 use crate::Result;
 use crate::case::median;
+use crate::units::milliseconds;
 
 const PEERS: usize = 10_000;
 /// Peers that are added one by one, because most of such a time is the start of `wg`.
@@ -56,8 +57,4 @@ pub(super) fn measure(program: &Program, values: &mut [f64]) -> Result {
     std::fs::OpenOptions::new().append(true).open(&path)?.write_all(text.as_bytes())?;
     fill(Value::Sync, milliseconds(pair.wg(End::Near, "syncconf", &[&path.to_string_lossy()])?));
     Ok(())
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }
