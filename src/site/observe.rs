@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
@@ -76,6 +76,7 @@ pub(super) async fn observe() -> Result<Kernel, Error> {
 async fn list(handle: &Handle) -> Result<Kernel, Error> {
     let mut links = links(handle).await.map_err(|source| Error::List { what: "links", source })?;
     let addresses = handle.address().get().execute().try_collect::<Vec<_>>().await;
+    let mut leased = Vec::new();
     for message in addresses.map_err(|source| Error::List { what: "addresses", source })? {
         let Some(link) = links.get_mut(&message.header.index) else { continue };
         // On a point-to-point link ADDRESS is the peer's and LOCAL our own; elsewhere both are the same.
@@ -83,14 +84,39 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
             AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(*address),
             _ => None,
         });
-        link.addresses.extend(local.and_then(|address| Ipv4Net::new(address, message.header.prefix_len).ok()));
+        let Some(address) = local.and_then(|address| Ipv4Net::new(address, message.header.prefix_len).ok()) else {
+            continue;
+        };
+        link.addresses.push(address);
+        if !message.header.flags.contains(AddressHeaderFlags::Permanent) {
+            leased.push(address.addr());
+        }
     }
     let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let routes = handle.route().get(request).execute().try_collect::<Vec<_>>().await;
     let routes = routes.map_err(|source| Error::List { what: "routes", source })?;
+    let preferred: Vec<Ipv4Addr> = routes.iter().filter_map(preferred_source).collect();
+    for link in links.values_mut() {
+        own_first(&mut link.addresses, &preferred, &leased);
+    }
     Ok(Kernel {
         links: links.into_values().collect(),
         default_routes: routes.iter().flat_map(default_routes).collect(),
+    })
+}
+
+/// Puts the server's own address before those that are assigned to it besides: the one that the default route names, or else
+/// one that DHCP leased. The kernel lists them as they came, and DHCP comes after what is configured by hand.
+fn own_first(addresses: &mut [Ipv4Net], preferred: &[Ipv4Addr], leased: &[Ipv4Addr]) {
+    addresses.sort_by_key(|net| (!preferred.contains(&net.addr()), !leased.contains(&net.addr())));
+}
+
+/// The source that a default route names for the server's own packets.
+fn preferred_source(message: &RouteMessage) -> Option<Ipv4Addr> {
+    let is_default = !default_routes(message).is_empty();
+    message.attributes.iter().filter(|_| is_default).find_map(|attribute| match attribute {
+        RouteAttribute::PrefSource(RouteAddress::Inet(address)) => Some(*address),
+        _ => None,
     })
 }
 
@@ -156,6 +182,27 @@ mod tests {
         let mut hop = RouteNextHop::default();
         hop.interface_index = interface;
         hop
+    }
+
+    #[test]
+    fn the_own_address_comes_before_those_that_were_assigned_later_or_earlier() {
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Ipv4Net>>();
+        let (floating, own) = ("203.0.113.50/32", "198.51.100.2/32");
+        let address = [Ipv4Addr::new(198, 51, 100, 2)];
+        for (preferred, leased) in [(&address[..], &[][..]), (&[], &address), (&address, &address)] {
+            let mut addresses = nets(&[floating, own]);
+            own_first(&mut addresses, preferred, leased);
+            assert_eq!(addresses, nets(&[own, floating]));
+        }
+        let mut addresses = nets(&[floating, own]);
+        own_first(&mut addresses, &[], &[]);
+        assert_eq!(addresses, nets(&[floating, own]), "nothing is known: the kernel's order");
+        let source = RouteAttribute::PrefSource(RouteAddress::Inet(address[0]));
+        let main = RouteHeader::RT_TABLE_MAIN;
+        let by = RouteAttribute::Oif(2);
+        let default = message(0, main, RouteType::Unicast, vec![by.clone(), source.clone()]);
+        assert_eq!(preferred_source(&default), Some(address[0]));
+        assert_eq!(preferred_source(&message(8, main, RouteType::Unicast, vec![by, source])), None);
     }
 
     #[test]
