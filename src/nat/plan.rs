@@ -107,7 +107,11 @@ pub fn commands(
 ) -> Vec<Command> {
     let mut commands = vec![typed(NfCmd::Add(NfListObject::Table(table())))];
     let changed: Vec<&model::Chain> = match before {
-        Some(before) => desired.chains.iter().filter(|chain| !before.chains.contains(chain)).collect(),
+        // A flowtable between other links is another one, and cannot be replaced while a rule refers to it.
+        Some(before) => {
+            let offloads = |chain: &model::Chain| before.fastpath != desired.fastpath && chain.base.is_some();
+            desired.chains.iter().filter(|chain| offloads(chain) || !before.chains.contains(chain)).collect()
+        }
         None => desired.chains.iter().collect(),
     };
     match before {

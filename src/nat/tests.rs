@@ -451,3 +451,19 @@ fn services_may_share_ports_and_the_elements_do_not() {
     );
     assert_eq!(set("services6").len(), 6);
 }
+
+#[test]
+fn rules_that_refer_to_a_flowtable_are_flushed_before_it_is_replaced() {
+    let one = Site { public: None, ..one_network() };
+    let mut two = one.clone();
+    two.private.push(private("eth2", "10.2.0.2", "10.2.0.0/16"));
+    let [before, after] = [&one, &two].map(|site| desired(&config(""), site, None, true));
+    let forward = |rules: &Ruleset| rules.chains.iter().find(|chain| chain.name == "forward").cloned();
+    assert_eq!(forward(&before), forward(&after), "without ways the chain does not tell of the links");
+    let there = json!({"flowtable": {"family": "inet", "table": TABLE, "name": "fastpath", "dev": "eth1"}});
+    let commands = parsed(&commands(&after, Some(&Listing(vec![there])), Some(&before), None));
+    let place = |wanted: Value| commands.iter().position(|command| *command == wanted);
+    let flush = json!({"flush": {"chain": {"family": "inet", "table": TABLE, "name": "forward"}}});
+    let delete = json!({"delete": {"flowtable": {"family": "inet", "table": TABLE, "name": "fastpath"}}});
+    assert!(place(flush.clone()).is_some() && place(flush) < place(delete), "{commands:#?}");
+}
