@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::apply::{Error, Nft};
 use super::model::Ruleset;
+use super::observe::Listing;
 use super::plan::Command;
 use super::{observe, plan, skeleton};
 use crate::state;
@@ -59,15 +60,25 @@ pub(super) fn forget(state_directory: &Path) -> Result<(), state::Error> {
     state::remove(&state_directory.join(FILE))
 }
 
-/// Loads the rules that were good last, or else `closed`. A table that stands is left alone: a daemon made it.
+/// Whether there is a table that filters: not one whose making was broken off before it had chains.
+pub(super) async fn stands(nft: &Nft) -> Result<bool, Error> {
+    let has_chain = |listing: &Listing, name| listing.of_kind("chain").any(|chain| chain["name"] == name);
+    let observed = observe::observe(nft).await?;
+    Ok(observed.is_some_and(|listing| ["forward", "input"].into_iter().all(|name| has_chain(&listing, name))))
+}
+
+/// Loads the rules that were good last, or else `closed`. A table that filters is left alone: a daemon made it.
 pub async fn boot(state_directory: &Path, closed: &Ruleset) -> Result<Loaded, Error> {
     let nft = Nft::find()?;
-    if observe::observe(&nft).await?.is_some() {
+    if stands(&nft).await? {
         return Ok(Loaded::Stood);
     }
     if let Some(Kept { skeleton, commands, .. }) = Kept::read(state_directory) {
         match nft.load(Some(skeleton), &commands).await {
-            Ok(()) => return Ok(Loaded::LastGood),
+            Ok(()) if stands(&nft).await? => return Ok(Loaded::LastGood),
+            Ok(()) => {
+                tracing::warn!(room = "nat", "the rules that were good last are not whole; the gate is shut instead");
+            }
             Err(error) => {
                 tracing::warn!(room = "nat", %error, "the rules that were good last cannot be loaded; the gate is shut instead");
             }

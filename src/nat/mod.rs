@@ -91,8 +91,9 @@ impl Nat {
     /// Loads the rules if no table stands, and lets one that stands be: for the time before the site is known.
     pub async fn close_if_absent(&mut self, config: &Config, site: &Site) -> Result<(), Error> {
         let nft = Nft::find()?;
-        if observe::observe(&nft).await?.is_none() {
-            self.converge(&nft, &desired(config, site, None, false), None).await?;
+        if !boot::stands(&nft).await? {
+            let observed = observe::observe(&nft).await?;
+            self.converge(&nft, &desired(config, site, None, false), observed).await?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use bastiond::config::{Config, Environment, parse};
-use bastiond::nat::Nat;
+use bastiond::nat::{Loaded, Nat, desired};
 use bastiond::report::Outcome;
 use bastiond::site::{PrivateLink, PublicLink, Site};
 use bastiond::wireguard::model::{WaysBack, tunnel};
@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_table_of_a_tunnel_is_the_golden_one", || golden("tunnel")),
         trial("the_table_of_everything_is_the_golden_one", || golden("everything")),
         trial("without_a_tunnel_nothing_of_it_is_left", tunnel_goes),
+        trial("a_boot_believes_no_table_that_does_not_filter", half_a_table),
     ]
 }
 
@@ -135,4 +136,27 @@ fn tunnel_goes() -> Result {
     ensure_eq((plain.changes.len(), plain.problems), (1, Vec::new()))?;
     let listed = listed(&host, &[])?;
     ensure(!listed.contains("tunnel") && !listed.contains("wg0"), listed)
+}
+
+fn half_a_table() -> Result {
+    let state = tempfile::tempdir()?;
+    let (config, site) = (config("one-network")?, site("one-network")?);
+    let closed = desired(&config, &Site { public: None, private: Vec::new(), ..site.clone() }, None, false);
+    let boot = |host: &Namespace| inside(host, bastiond::nat::boot(state.path(), &closed));
+    // A process that ended between a table's two halves.
+    let host = Namespace::create("half-a-table")?;
+    host.nft("add table inet bastiond")?;
+    ensure_eq(boot(&host)?, Loaded::Closed)?;
+    ensure_eq(boot(&host)?, Loaded::Stood)?;
+    host.nft("delete table inet bastiond")?;
+    std::fs::write(state.path().join("rules.json"), r#"{"format":1,"skeleton":"","commands":[]}"#)?;
+    ensure_eq(boot(&host)?, Loaded::Closed)?;
+    // Rules that are whole.
+    host.nft("delete table inet bastiond")?;
+    let mut nat = Nat::remembered_in(state.path(), state.path());
+    reconcile(&host, &mut nat, &config, &site);
+    let good = listed(&host, &["--stateless"])?;
+    host.nft("delete table inet bastiond")?;
+    ensure_eq(boot(&host)?, Loaded::LastGood)?;
+    ensure_eq(listed(&host, &["--stateless"])?, good)
 }
