@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use crate::table::{listed, reconcile, site};
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("any_configuration_loads_and_reloads_into_any_other_in_place", any_into_any),
+        trial("a_reload_that_changes_one_forward_of_many_sends_that_one_alone", one_of_many),
         trial("bans_scanners_counters_and_flows_survive_a_reload", memory_survives),
         trial("twenty_reloads_of_a_thousand_forwards_under_load_lose_no_packet", under_load),
     ]
@@ -127,6 +129,40 @@ fn difference(found: &BTreeMap<String, Vec<String>>, expected: &BTreeMap<String,
     let differs = |name: &&String| found.get(*name) != expected.get(*name);
     let name = found.keys().chain(expected.keys()).find(differs)?;
     Some(format!("{name} is {:#?}, and loaded anew {:#?}", found.get(name), expected.get(name)))
+}
+
+/// Ends a program that would go on.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Err, twice: it has ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn one_of_many() -> Result {
+    let world = World::start(Settings::default())?;
+    let (station, mut daemon) = gateway(&world, &many_forwards(10_000, 1000))?;
+    let heard = tempfile::NamedTempFile::new()?;
+    let monitor = world.bastion().command("nft").arg("monitor").stdout(heard.reopen()?).spawn()?;
+    let _monitor = Ended(monitor);
+    let all = || -> Result<String> { Ok(std::fs::read_to_string(heard.path())?) };
+    // It says nothing when it begins to listen.
+    wait_for("the monitor listens", SOON, || {
+        world.bastion().nft("add table ip heard\ndelete table ip heard")?;
+        Ok(all()?.contains("table ip heard"))
+    })?;
+    // Port 10000 goes, 11000 comes.
+    reload(&station, &mut daemon, &many_forwards(10_001, 1000))?;
+    wait_for("the new forward is told", SOON, || Ok(all()?.contains("11000")))?;
+    let all = all()?;
+    let ours: Vec<&str> = all.lines().filter(|line| line.contains("inet bastiond")).collect();
+    let element = |what: &str, port: u16| {
+        format!("{what} element inet bastiond forwards {{ 198.51.100.2 . tcp . {port} : 10.0.1.5 . {port} }}")
+    };
+    ensure_eq(ours, vec![&*element("delete", 10_000), &*element("add", 11_000)])
 }
 
 /// A flow limit that is not about to change.
