@@ -60,11 +60,10 @@ pub(super) fn forget(state_directory: &Path) -> Result<(), state::Error> {
     state::remove(&state_directory.join(FILE))
 }
 
-/// Whether there is a table that filters: not one whose making was broken off before it had chains.
+/// Whether there is a table that filters what is forwarded: not one whose making was broken off before it had chains.
 pub(super) async fn stands(nft: &Nft) -> Result<bool, Error> {
-    let has_chain = |listing: &Listing, name| listing.of_kind("chain").any(|chain| chain["name"] == name);
-    let observed = observe::observe(nft).await?;
-    Ok(observed.is_some_and(|listing| ["forward", "input"].into_iter().all(|name| has_chain(&listing, name))))
+    let filters = |listing: Listing| listing.of_kind("chain").any(|chain| chain["name"] == "forward");
+    Ok(observe::observe(nft).await?.is_some_and(filters))
 }
 
 /// Loads the rules that were good last, or else `closed`. A table that filters is left alone: a daemon made it.
