@@ -62,21 +62,34 @@ fn open_flows(line: &Line, count: u16) -> Result<Vec<UdpSocket>> {
 
 /// Packets a second that arrive, each the first of its flow.
 pub(super) fn new_flows(line: &Line) -> Result<f64> {
-    burst(line, BURST)
+    burst(line, 0, BURST)
 }
 
-/// The same for a source with few flows: it has ended them when it opens the next ones.
-pub(super) fn few_new_flows(line: &Line) -> Result<f64> {
+/// The same for a source that has no other flows.
+pub(super) fn first_flows(line: &Line) -> Result<f64> {
+    repeated(line, 0)
+}
+
+/// The same for a source that has almost as many as it may by default.
+pub(super) fn further_flows(line: &Line) -> Result<f64> {
+    repeated(line, 7000)
+}
+
+fn repeated(line: &Line, before: u16) -> Result<f64> {
     const TIMES: u16 = 20;
-    let rates = (0..TIMES).map(|_| burst(line, BURST / 40)).collect::<Result<Vec<_>>>()?;
+    let rates = (0..TIMES).map(|_| burst(line, before, 1000)).collect::<Result<Vec<_>>>()?;
     Ok(rates.iter().sum::<f64>() / f64::from(TIMES))
 }
 
-fn burst(line: &Line, flows: u16) -> Result<f64> {
+/// So many new flows, by a source that has opened others before.
+fn burst(line: &Line, before: u16, flows: u16) -> Result<f64> {
     let sink = Sink::install(line.server(), "eth0")?;
     let blaster = Blaster::open(line.client(), "eth0", BASTION_MAC)?;
-    let sent = blaster.once((0..flows).map(|number| flow(20_000 + number, 1024 + number % SERVICES)))?;
-    let arrived = sink.settled_frames()?;
+    let nth = |number| flow(20_000 + number, 1024 + number % SERVICES);
+    blaster.once((0..before).map(nth))?;
+    let others = sink.settled_frames()?;
+    let sent = blaster.once((before..before + flows).map(nth))?;
+    let arrived = sink.settled_frames()? - others;
     // All namespaces share one hash table: what is left in it would slow the next one down.
     forget_flows(line.bastion())?;
     Ok(rate(arrived, sent.elapsed))

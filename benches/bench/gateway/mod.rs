@@ -56,18 +56,24 @@ const LOADS: [Load; 4] = [
 ];
 
 /// What the limits are measured by: established flows do not meet them.
-const LIMITED_LOADS: [Load; 3] = [
+const LIMITED_LOADS: [Load; 4] = [
     Load {
         case: "gateway/limits-newflows",
-        title: "40 000 new UDP flows of one source, with limits",
+        title: "40 000 new UDP flows of one source",
         unit: "flows/s",
         run: load::new_flows,
     },
     Load {
         case: "gateway/limits-newflows-1k",
-        title: "the first 1 000 of them",
+        title: "1 000, of a source that has no others",
         unit: "flows/s",
-        run: load::few_new_flows,
+        run: load::first_flows,
+    },
+    Load {
+        case: "gateway/limits-newflows-8k",
+        title: "1 000, of a source that has 7 000",
+        unit: "flows/s",
+        run: load::further_flows,
     },
     Load { case: "gateway/limits-cps", title: "TCP, with limits", unit: "connections/s", run: load::connections },
 ];
