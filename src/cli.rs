@@ -1,8 +1,10 @@
 //! The arguments of all programs; the comments are their help.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use ipnet::IpNet;
 
 use crate::config::DEFAULT_PATH;
 use crate::net::InterfaceName;
@@ -70,8 +72,21 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Lets somebody log in again who tried too often. Exit code 1: was not banned.
+    Unban {
+        /// An address; of IPv6 any address of the banned /64, or the /64 itself.
+        #[arg(value_parser = banned_source)]
+        address: IpAddr,
+    },
     /// Removes everything that bastiond made (routes in the cloud, rules, settings) and ends it. Private hosts lose their way out.
     Down,
+}
+
+/// An address, or what the status shows for it.
+fn banned_source(text: &str) -> Result<IpAddr, String> {
+    let of_range = |range: IpNet| matches!((range, range.prefix_len()), (IpNet::V4(_), 32) | (IpNet::V6(_), 64 | 128));
+    let range = || text.parse().ok().filter(|range| of_range(*range)).map(|range: IpNet| range.addr());
+    text.parse().ok().or_else(range).ok_or_else(|| "this is no address".to_owned())
 }
 
 /// A WireGuard interface in userspace, and nothing else.

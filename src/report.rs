@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::conntrack::FlowsReport;
+use crate::nat::FirewallReport;
 use crate::net::ServerId;
 use crate::wireguard::status::TunnelReport;
 
@@ -244,6 +245,9 @@ pub struct Report {
     /// The kernel's flows, where it tracks any.
     #[serde(default)]
     pub flows: Option<FlowsReport>,
+    /// What the rules dropped, and of whom, where there is a table; read when somebody asks.
+    #[serde(default)]
+    pub firewall: Option<FirewallReport>,
 }
 
 impl Report {
@@ -260,6 +264,7 @@ impl Report {
             refused_configuration: Vec::new(),
             tunnel: None,
             flows: None,
+            firewall: None,
         }
     }
 

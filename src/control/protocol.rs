@@ -1,5 +1,7 @@
 //! The words of the control socket.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Problem, Report};
@@ -19,6 +21,11 @@ pub enum Request {
     Reconcile {},
     /// Remove everything that is ours, and end.
     Down {},
+    /// Let a source log in again that tried too often.
+    Unban {
+        /// Its address; of IPv6 any of its /64.
+        address: IpAddr,
+    },
 }
 
 /// What is answered.
@@ -30,14 +37,14 @@ pub enum Response {
         /// The account.
         report: Box<Report>,
     },
-    /// To `Plan` (what would be done) and `Down` (what was done).
+    /// To `Plan` (what would be done), `Down` and `Unban` (what was done).
     Steps {
         /// A line each.
         steps: Vec<String>,
         /// What is wrong.
         problems: Vec<Problem>,
     },
-    /// The request made no sense.
+    /// The request made no sense, or there was nothing to do.
     Refused {
         /// Why.
         reason: String,
@@ -57,6 +64,10 @@ mod tests {
     fn requests_are_one_word_each_and_nothing_else() {
         assert_eq!(parse_request(br#"{"request":"status"}"#).unwrap(), Request::Status {});
         assert_eq!(parse_request(b"{\"request\":\"down\"}\n").unwrap(), Request::Down {});
+        let unban = parse_request(br#"{"request":"unban","address":"2001:db8::7"}"#).unwrap();
+        assert_eq!(unban, Request::Unban { address: "2001:db8::7".parse().unwrap() });
+        parse_request(br#"{"request":"unban","address":"192.0.2.0/24"}"#).unwrap_err();
+        parse_request(br#"{"request":"unban"}"#).unwrap_err();
         for bad in
             [&b""[..], b"status", br#"{"request":"explode"}"#, br#"{"request":"down","force":1}"#, b"[]", b"\xff"]
         {

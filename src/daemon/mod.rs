@@ -1,5 +1,6 @@
 //! The loop around the pass: what wakes it, and who is told.
 
+mod answer;
 mod boot;
 mod cloud;
 
@@ -303,8 +304,7 @@ impl Daemon {
     /// The look that somebody waited for is over.
     fn wait_no_more(&mut self) {
         for waiter in self.cloud_waiters.drain(..) {
-            // Err: whoever asked has gone.
-            let _ = waiter.send(Response::Report { report: Box::new(self.gateway.report().clone()) });
+            answer::report(self.gateway.report().clone(), waiter);
         }
         self.become_ready();
     }
@@ -355,8 +355,7 @@ impl Daemon {
         match request {
             Request::Status {} | Request::Down {} => {
                 self.gateway.refresh().await;
-                // Err, here and below: whoever asked has gone.
-                let _ = answer.send(Response::Report { report: Box::new(self.gateway.report().clone()) });
+                answer::report(self.gateway.report().clone(), answer);
                 None
             }
             Request::Plan {} => {
@@ -367,6 +366,10 @@ impl Daemon {
                     let (steps, problems) = with_cloud_preview(steps, &config, &site).await;
                     let _ = answer.send(Response::Steps { steps, problems });
                 });
+                None
+            }
+            Request::Unban { address } => {
+                answer::unban(address, answer);
                 None
             }
             Request::Reconcile {} => {

@@ -7,6 +7,7 @@
 mod apply;
 mod boot;
 mod boxes;
+mod counters;
 mod desired;
 mod element;
 mod findings;
@@ -18,17 +19,22 @@ mod nft;
 mod observe;
 mod plan;
 mod skeleton;
+mod sources;
+mod status;
 
 use std::path::{Path, PathBuf};
 
 pub use apply::{Error, Nft};
 pub use boot::{Loaded, boot};
+pub use counters::{Count, counters};
 pub use desired::{JOURNAL_GROUP, desired};
 pub use element::{Atom, Element};
 pub use model::{Base, Chain, Kind, Meter, Ruleset, Set, TABLE};
 pub use netlink::{concerns_our_table, table_exists};
 pub use observe::Listing;
 pub use plan::{Command, Memory, Plan, commands, fingerprint, plan};
+pub use sources::{account, unban};
+pub use status::{Ban, Bans, FirewallReport, Source, Sources};
 
 use crate::config::{Config, Fastpath};
 use crate::report::{Outcome, Problem, State, chain};

@@ -16,7 +16,7 @@ use super::model::TABLE;
 const NLMSG_HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 const NFPROTO_INET: u8 = 1;
-const NFNL_SUBSYS_NFTABLES: u8 = 10;
+pub(super) const NFNL_SUBSYS_NFTABLES: u8 = 10;
 /// `NFT_MSG_GETTABLE`, and `NFT_MSG_NEWTABLE`, its answer.
 const GET_TABLE: u8 = 1;
 const NEW_TABLE: u8 = 0;
@@ -26,7 +26,7 @@ const GET_GENERATION: u8 = 16;
 /// `NFTA_GEN_ID`, a number in network byte order.
 const NFTA_GEN_ID: u16 = 1;
 /// `NLM_F_REQUEST`
-const REQUEST: u16 = 1;
+pub(super) const REQUEST: u16 = 1;
 /// `NLMSG_ERROR`
 const ERROR: u16 = 2;
 /// Linux' number of "no such file or directory" (`asm-generic/errno-base.h`).
@@ -74,16 +74,17 @@ pub(super) fn generation() -> io::Result<u32> {
 fn ask(kind: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
     let socket = Socket::new(NETLINK_NETFILTER)?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&question(kind, attributes), 0)?;
+    socket.send(&question(kind, REQUEST, attributes), 0)?;
     Ok(socket.recv_from_full()?.0)
 }
 
-fn question(kind: u8, attributes: &[u8]) -> Vec<u8> {
+/// A question of nftables' family about our table's.
+pub(super) fn question(kind: u8, flags: u16, attributes: &[u8]) -> Vec<u8> {
     let length = NLMSG_HEADER + NFGENMSG + attributes.len();
     let mut message = Vec::with_capacity(length);
     message.extend(u32::try_from(length).expect("a question is short").to_ne_bytes());
     message.extend([kind, NFNL_SUBSYS_NFTABLES]);
-    message.extend(REQUEST.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
     message.extend([0; 8]); // sequence and port: one question, one answer
     message.extend([NFPROTO_INET, 0, 0, 0]);
     message.extend(attributes);
@@ -91,7 +92,7 @@ fn question(kind: u8, attributes: &[u8]) -> Vec<u8> {
 }
 
 /// An attribute, padded.
-fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(align(4 + payload.len()));
     bytes.extend(u16::try_from(4 + payload.len()).expect("an attribute is short").to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
@@ -114,7 +115,7 @@ fn attribute_of(message: &[u8], wanted: u16) -> Option<&[u8]> {
     None
 }
 
-fn unreadable() -> io::Error {
+pub(super) fn unreadable() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer cannot be read")
 }
 

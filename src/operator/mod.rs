@@ -1,5 +1,6 @@
 //! What `bastionctl` does. It asks the running daemon; `plan` and `down` work without one too, by the same code.
 
+mod firewall;
 mod flows;
 mod offline;
 mod show;
@@ -30,6 +31,7 @@ pub fn run(arguments: &Bastionctl) -> ExitCode {
             let answer = with_or_without_daemon(&socket, Request::Plan {}, arguments, &environment);
             answer.map_or_else(|code| code, |answer| show(Ok(answer), json))
         }
+        Command::Unban { address } => show(ask(&socket, Request::Unban { address }), false),
         Command::Down => {
             let answer = with_or_without_daemon(&socket, Request::Down {}, arguments, &environment);
             answer.map_or_else(|code| code, |answer| show(Ok(answer), false))

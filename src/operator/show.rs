@@ -55,6 +55,9 @@ pub(super) fn report(report: &Report, now: SystemTime) -> String {
     if let Some(flows) = &report.flows {
         text.push_str(&super::flows::table(flows));
     }
+    if let Some(firewall) = &report.firewall {
+        text.push_str(&super::firewall::table(firewall));
+    }
     let problems =
         report.rooms.iter().flat_map(|(room, state)| state.problems.iter().map(move |problem| (room, problem)));
     let problems: Vec<_> = problems.collect();
@@ -95,6 +98,16 @@ pub(super) fn steps(steps: &[String], problems: &[Problem]) -> String {
         line(&mut text, format_args!("problem: {}\n      -> {}", problem.what, problem.advice));
     }
     text
+}
+
+/// Seconds, as people say it.
+pub(super) fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {

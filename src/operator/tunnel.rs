@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::show::span;
 use crate::wireguard::status::{PeerReport, TunnelReport};
 
 /// More peers than this are counted: `--json` has them all.
@@ -61,12 +62,7 @@ fn label(peer: &PeerReport) -> String {
 fn age(handshake: Option<u64>, now: SystemTime) -> String {
     let Some(handshake) = handshake else { return "never".to_owned() };
     let age = now.duration_since(UNIX_EPOCH + Duration::from_secs(handshake)).map_or(0, |age| age.as_secs());
-    match age {
-        0..120 => format!("{age} s ago"),
-        120..7200 => format!("{} min ago", age / 60),
-        7200..172_800 => format!("{} h ago", age / 3600),
-        _ => format!("{} days ago", age / 86_400),
-    }
+    format!("{} ago", span(age))
 }
 
 /// `512 B`, `1.2 KiB`, as wg(8) counts.

@@ -13,6 +13,7 @@ mod kernel_wireguard;
 mod lifecycle;
 mod policy;
 mod routes;
+mod sources;
 mod table;
 mod tunnel;
 mod tunnel_alone;
@@ -36,6 +37,7 @@ fn main() {
         healing::trials(),
         coexistence::trials(),
         drops::trials(),
+        sources::trials(),
         cloud::trials(),
         lifecycle::trials(),
         bad_input::trials(),

@@ -1,0 +1,40 @@
+//! Answers that take their time, given beside the loop: the sources of a great attack take nft a second to list, and nothing may
+//! keep a rule from being mended.
+
+use std::net::IpAddr;
+
+use tokio::sync::oneshot;
+
+use crate::control::Response;
+use crate::nat;
+use crate::report::{Problem, Report, chain};
+
+/// The report, with what the rules have dropped.
+pub(super) fn report(mut report: Report, answer: oneshot::Sender<Response>) {
+    tokio::spawn(async move {
+        report.firewall = nat::account().await;
+        // Err, here and below: whoever asked has gone.
+        let _ = answer.send(Response::Report { report: Box::new(report) });
+    });
+}
+
+/// Lets a source log in again.
+pub(super) fn unban(address: IpAddr, answer: oneshot::Sender<Response>) {
+    tokio::spawn(async move {
+        let _ = answer.send(unbanned(address, nat::unban(address).await));
+    });
+}
+
+fn unbanned(address: IpAddr, done: Result<bool, nat::Error>) -> Response {
+    match done {
+        Ok(true) => {
+            tracing::info!(room = "nat", source = %address, "{address} is no longer banned: an operator wanted it so");
+            Response::Steps { steps: vec![format!("{address} is no longer banned")], problems: Vec::new() }
+        }
+        Ok(false) => Response::Refused { reason: format!("{address} is not banned") },
+        Err(error) => {
+            let problem = Problem::new(chain(&error), error.advice());
+            Response::Steps { steps: Vec::new(), problems: vec![problem] }
+        }
+    }
+}
