@@ -81,7 +81,7 @@ fn defaults() -> Config {
             ssh_ports: None,
             ssh_from: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
             ssh_only_by_tunnel: false,
-            ssh_attempts: Some(30),
+            ssh_attempts: Some(60),
             ssh_ban: Duration::from_secs(600),
             wireguard_port: Some(51820),
             services: Vec::new(),

@@ -11,7 +11,7 @@ use super::super::{Firewall, LogDrops, Ports, Problem, Wireguard, values};
 use super::{everywhere_v4, everywhere_v6, services};
 
 /// Tools that open a connection for each host stay below; guessers of passwords do not.
-const DEFAULT_SSH_ATTEMPTS: u32 = 30;
+const DEFAULT_SSH_ATTEMPTS: u32 = 60;
 const DEFAULT_SSH_BAN: Duration = Duration::from_secs(600);
 const DEFAULT_PINGS: u32 = 100;
 const DEFAULT_SYNS: u32 = 200;

@@ -81,6 +81,8 @@ impl Field {
 type Shapes = [&'static [Field]; 3];
 const OF_DESTINATIONS: Shapes =
     [&[Field::To], &[Field::To, Field::Protocol], &[Field::To, Field::Ports, Field::Protocol]];
+/// Lines for every destination have sets of their own: in one with five thousand hosts, each host would cut each of them.
+const EVERYWHERE: Shapes = [&[], &[Field::Protocol], &[Field::Ports, Field::Protocol]];
 const OF_PAIRS: Shapes = [
     &[Field::To, Field::From],
     &[Field::To, Field::From, Field::Protocol],
@@ -90,18 +92,21 @@ const OF_PAIRS: Shapes = [
 impl List {
     /// The list for destinations alone.
     pub(super) fn of_destinations(name: &str, lines: &[Acl]) -> Self {
-        Self::new(name, OF_DESTINATIONS, lines)
+        let (everywhere, some): (Vec<&Acl>, Vec<&Acl>) = lines.iter().partition(|line| is_everywhere(line));
+        let mut parts = Self::parts(name, "_everywhere", EVERYWHERE, &everywhere);
+        parts.extend(Self::parts(name, "", OF_DESTINATIONS, &some));
+        Self { parts }
     }
 
     /// The list for destinations and sources.
     pub(super) fn of_pairs(name: &str, lines: &[Acl]) -> Self {
-        Self::new(name, OF_PAIRS, lines)
+        Self { parts: Self::parts(name, "", OF_PAIRS, &lines.iter().collect::<Vec<_>>()) }
     }
 
-    fn new(name: &str, shapes: Shapes, lines: &[Acl]) -> Self {
+    fn parts(name: &str, which: &str, shapes: Shapes, lines: &[&Acl]) -> Vec<Part> {
         let mut parts = Vec::new();
         for ((shape, fields), ending) in shapes.into_iter().enumerate().zip(["", "_protocols", "_ports"]) {
-            let lines = lines.iter().filter(|line| self::shape(line) == shape);
+            let lines = lines.iter().copied().filter(|line| self::shape(line) == shape);
             let entries = disjoint(&lines.flat_map(entries).collect::<Vec<_>>());
             let is_exact = |entry: &&Entry| fields.iter().all(|field| field.span(entry).is_single());
             let (exact, wide): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(is_exact);
@@ -113,16 +118,16 @@ impl List {
                 };
                 let elements: Vec<Element> = entries.into_iter().map(element).collect();
                 if !elements.is_empty() {
-                    parts.push(Part { name: format!("{name}{ending}").into(), fields, exact, elements });
+                    parts.push(Part { name: format!("{name}{which}{ending}").into(), fields, exact, elements });
                 }
             }
         }
-        Self { parts }
+        parts
     }
 
     /// The sets that have elements.
     pub(super) fn sets(self) -> impl Iterator<Item = Set> {
-        self.parts.into_iter().map(|Part { name, fields, exact, elements }| {
+        self.parts.into_iter().filter(|part| !part.fields.is_empty()).map(|Part { name, fields, exact, elements }| {
             let key: Vec<&'static str> = fields.iter().map(|field| field.kind()).collect();
             if exact { Set::exact(name, key, elements) } else { Set::ranges(name, key, elements) }
         })
@@ -131,11 +136,19 @@ impl List {
     /// A rule for each of the sets: what is in it meets `verdict`.
     pub(super) fn rules(&self, verdict: impl Fn() -> Vec<Phrase>) -> Vec<Vec<Phrase>> {
         let rule = |part: &Part| {
+            if part.fields.is_empty() {
+                return verdict();
+            }
             let key = concat(part.fields.iter().map(|field| field.value()));
             [vec![is(key, set(part.name.clone()))], verdict()].concat()
         };
         self.parts.iter().map(rule).collect()
     }
+}
+
+/// Whether a line is for every destination.
+fn is_everywhere(line: &Acl) -> bool {
+    line.to.is_empty() || line.to.iter().any(|range| range.prefix_len() == 0)
 }
 
 /// Which of the [`Shapes`] a line has.

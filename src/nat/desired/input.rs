@@ -45,6 +45,14 @@ pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
         Set::ranges("ssh_from6", [fields::V6], ssh_from6),
         Set::ranges("ssh_ports", [fields::PORT], ports.collect()),
     ];
+    let [trusted4, trusted6] = trusted(config);
+    let trusted = [("ssh_trusted4", fields::V4, trusted4), ("ssh_trusted6", fields::V6, trusted6)];
+    sets.extend(
+        trusted
+            .into_iter()
+            .filter(|(.., elements)| !elements.is_empty() && config.firewall.ssh_attempts.is_some())
+            .map(|(name, kind, elements)| Set::ranges(name, [kind], elements)),
+    );
     if !config.firewall.services.is_empty() {
         sets.extend(services(config));
     }
@@ -118,6 +126,12 @@ pub(super) fn chains(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> V
 fn ssh(config: &Config) -> Chain {
     let mut rules = Vec::new();
     if let Some(attempts) = config.firewall.ssh_attempts {
+        // Who is named is trusted: a stranger who forges their address must not have them banned.
+        for (Source { protocol, ending, .. }, trusted) in sources().into_iter().zip(trusted(config)) {
+            if !trusted.is_empty() {
+                rules.push(vec![is(field(protocol, "saddr"), set(format!("ssh_trusted{ending}"))), accept()]);
+            }
+        }
         for Source { ending, key, .. } in sources() {
             rules.push(vec![is(key, set(format!("banned{ending}"))), drop_as(Reason::Banned)]);
         }
@@ -132,6 +146,12 @@ fn ssh(config: &Config) -> Chain {
     }
     rules.push(vec![accept()]);
     Chain::regular("ssh_logins", rules)
+}
+
+/// Sources of IPv4 and of IPv6 that `firewall.ssh_from` names, beside everybody.
+fn trusted(config: &Config) -> [Vec<Element>; 2] {
+    let named: Vec<IpNet> = config.firewall.ssh_from.iter().copied().filter(|source| source.prefix_len() > 0).collect();
+    of_both(&named).into()
 }
 
 /// A new flow to a service of the bastion.

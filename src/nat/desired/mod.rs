@@ -140,11 +140,6 @@ fn is_syn_or_answer() -> Phrase {
     is(and(field("tcp", "flags"), flags(["syn", "rst"])), text("syn"))
 }
 
-/// The packet that opens a TCP connection, with whatever ECN says in it.
-fn is_syn() -> Phrase {
-    is(and(field("tcp", "flags"), flags(["fin", "syn", "rst", "ack"])), text("syn"))
-}
-
 fn filter(hook: NfHook, priority: i32, policy: NfChainPolicy) -> Base {
     Base { kind: NfChainType::Filter, hook, priority, policy }
 }

@@ -17,7 +17,7 @@ use super::super::nft::{
 use super::access::List;
 use super::drops::{Reason, drop_as};
 use super::egress::unknown_flows;
-use super::{PUBLISHED_FLOWS, TENANT_FLOWS, Way, is_syn, nat};
+use super::{PUBLISHED_FLOWS, TENANT_FLOWS, Way, nat};
 use crate::config::{Acl, Config, Forward, Ports, StaticNat, Transports};
 use crate::site::{PublicLink, Site};
 
@@ -203,10 +203,11 @@ pub(super) fn chains(config: &Config, site: &Site) -> Vec<Chain> {
     chains
 }
 
-/// New TCP connections of one source beyond the limit are dropped.
+/// New TCP flows of one source beyond the limit are dropped, with whichever packet they begin: connection tracking takes one in the
+/// middle for a new flow as well.
 pub(super) fn syns(rate: u32, meter: &str, source: &Value) -> Vec<Phrase> {
     let limit = limit_over(rate, "second", rate.saturating_mul(2));
-    vec![is_syn(), each(meter, source, &limit), drop_as(Reason::Syns)]
+    vec![is(l4proto(), text("tcp")), each(meter, source, &limit), drop_as(Reason::Syns)]
 }
 
 /// Answers to a private host that used the public address of another one must come back here: the two would talk directly.
