@@ -137,7 +137,7 @@ fn policy_limits() -> Config {
         },
     ];
     config.egress.new_flows_per_second = Some(1);
-    config.egress.max_flows = Some(65_536);
+    config.egress.max_flows = Some(8192);
     config.egress.lists.allow = Some(vec![Acl::default()]);
     config.networks = vec![NetworkPolicy {
         key: "network[0]".to_owned(),

@@ -76,8 +76,8 @@ fn what_is_allowed_but_hardly_meant_is_warned_of() {
         ),
         (
             "egress.max_flows = 65537",
-            "egress.max_flows: 65537 is much: each new flow of a source walks the list of those that it has; up to 65536 is \
-             fast",
+            "egress.max_flows: 65537 is much: the kernel walks the list of a source's flows with its new ones, a millisecond \
+             at 8192",
         ),
         (
             "[[firewall.service]]\nports = [80, \"20-30\"]",
