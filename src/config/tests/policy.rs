@@ -89,7 +89,7 @@ fn what_is_allowed_but_hardly_meant_is_warned_of() {
     for text in [
         "egress = { smtp = true, allow = [{ protocol = \"tcp\", ports = [25] }] }",
         "egress.allow = [{ protocol = \"udp\", ports = [25] }]",
-        "egress.max_flows = 65536",
+        "egress.max_flows = 8192",
         "[[firewall.service]]\nprotocol = \"udp\"\nports = [22]",
     ] {
         assert_eq!(warnings_of(text), [""; 0], "{text}");
