@@ -115,7 +115,7 @@ fn wrong() -> Result {
 fn stood() -> Result {
     let host = Namespace::create("boot-stood")?;
     let station = Station::new(&host, programs())?;
-    host.nft("table inet bastiond { counter mine { packets 7 bytes 9 }; chain forward { type filter hook forward priority 0; }; }")?;
+    host.nft("table inet bastiond { counter mine { packets 7 bytes 9 }; chain forward { type filter hook forward priority 0; }; chain input { type filter hook input priority 0; }; }")?;
     let handles = || listed(&host, &["-a"]);
     let before = handles()?;
     succeeds(&host, &station)?;
