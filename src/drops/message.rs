@@ -5,12 +5,17 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NetlinkBuffer, ParseableParametrized};
 use netlink_packet_netfilter::nflog::{PacketNla, ULogMessage};
-use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 
 use crate::wireguard::device::packet;
 
+/// `NFNL_SUBSYS_ULOG` (`linux/netfilter/nfnetlink.h`)
+const NFNL_SUBSYS_ULOG: u8 = 4;
+/// Of `struct nfgenmsg`, in bytes.
+const NFGENMSG: usize = 4;
+/// `NLMSG_ERROR` (`linux/netlink.h`)
+const ERROR: u16 = 2;
 /// What our rules begin a packet's account with; the reason follows.
 const PREFIX: &str = "bastiond ";
 /// The longest reason: the kernel keeps 127 bytes of a prefix.
@@ -68,40 +73,36 @@ pub(super) fn protocol_name(number: u8) -> Cow<'static, str> {
 
 /// The packets in a datagram that rules of ours dropped. What cannot be read, or was logged by others, is left out.
 pub fn read(datagram: &[u8]) -> Vec<Dropped> {
-    messages(datagram).filter_map(dropped).collect()
+    messages(datagram).filter_map(|message| dropped(&message)).collect()
 }
 
 /// The kernel's answer to a request, if the datagram has one.
 pub(super) fn answer(datagram: &[u8]) -> Option<io::Result<()>> {
-    messages(datagram).find_map(|message| match message.payload {
+    messages(datagram).filter(|message| message.message_type() == ERROR).find_map(|message| {
+        let code = i32::from_ne_bytes(*message.payload().first_chunk()?);
         // 0 says that it is done.
-        NetlinkPayload::Error(error) => Some(error.code.map_or(Ok(()), |_| Err(error.to_io()))),
-        _ => None,
+        Some(if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.saturating_neg())) })
     })
 }
 
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<NetfilterMessage>> + '_ {
+fn messages(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
     std::iter::from_fn(move || {
-        loop {
-            let length = NetlinkBuffer::new_checked(datagram).ok()?.length() as usize;
-            let message = datagram.get(..length)?;
-            // Messages start at multiples of four; a length is never below the header's.
-            datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-            if let Ok(message) = NetlinkMessage::deserialize(message) {
-                return Some(message);
-            }
-        }
+        let length = NetlinkBuffer::new_checked(datagram).ok()?.length() as usize;
+        let message = NetlinkBuffer::new_checked(datagram.get(..length)?).ok()?;
+        // Messages start at multiples of four; a length is never below the header's.
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
     })
 }
 
-fn dropped(message: NetlinkMessage<NetfilterMessage>) -> Option<Dropped> {
-    let NetlinkPayload::InnerMessage(NetfilterMessage {
-        inner: NetfilterMessageInner::ULog(ULogMessage::Packet(attributes)),
-        ..
-    }) = message.payload
-    else {
+fn dropped(message: &NetlinkBuffer<&[u8]>) -> Option<Dropped> {
+    let [subsystem, kind] = message.message_type().to_be_bytes();
+    // Nothing but nflog's own messages reaches the crate: its parsers of others panic on some bytes.
+    if subsystem != NFNL_SUBSYS_ULOG {
         return None;
-    };
+    }
+    let attributes = message.payload().get(NFGENMSG..)?;
+    let Ok(ULogMessage::Packet(attributes)) = ULogMessage::parse_with_param(attributes, kind) else { return None };
     let (mut reason, mut from, mut to, mut bytes) = (None, None, None, Vec::new());
     for attribute in attributes {
         match attribute {

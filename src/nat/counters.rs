@@ -79,7 +79,7 @@ fn read(mut datagram: &[u8], counters: &mut BTreeMap<String, Count>) -> io::Resu
                 let code = message.payload().first_chunk().copied().map(i32::from_ne_bytes).ok_or_else(unreadable)?;
                 return if code == 0 { Ok(true) } else { Err(io::Error::from_raw_os_error(code.saturating_neg())) };
             }
-            kind if kind == u16::from_ne_bytes([NEW_OBJECT, NFNL_SUBSYS_NFTABLES]) => {
+            kind if kind == u16::from_be_bytes([NFNL_SUBSYS_NFTABLES, NEW_OBJECT]) => {
                 let attributes = message.payload().get(NFGENMSG..).ok_or_else(unreadable)?;
                 let (name, count) = counter(attributes).ok_or_else(unreadable)?;
                 counters.insert(name, count);
@@ -143,7 +143,7 @@ mod tests {
         payload.extend(attribute(2, format!("{name}\0").as_bytes()));
         payload.extend(attribute(3, &1u32.to_be_bytes()));
         payload.extend(attribute(4 | 0x8000, &values));
-        message(u16::from_ne_bytes([18, 10]), &payload)
+        message(u16::from_be_bytes([10, 18]), &payload)
     }
 
     #[test]
