@@ -72,7 +72,7 @@ fn defaults() -> Config {
         egress: Egress {
             guard: true,
             new_flows_per_second: Some(500),
-            max_flows: Some(8192),
+            max_flows: Some(4096),
             lists: EgressLists { smtp: false, allow: None, deny: Vec::new() },
         },
         networks: Vec::new(),

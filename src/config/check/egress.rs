@@ -12,10 +12,11 @@ use crate::net::overlap;
 
 /// A busy host opens tens of flows a second; one that scans opens thousands.
 const DEFAULT_NEW_FLOWS: u32 = 500;
-/// An eighth of the ports that one address has towards one destination (64 512, `docs/traffic.md`).
-const DEFAULT_MAX_FLOWS: u32 = 8192;
+/// A sixteenth of the ports that one address has towards one destination (64 512, `docs/traffic.md`). The double would cost twice
+/// as much for each new flow of a host that has so many.
+const DEFAULT_MAX_FLOWS: u32 = 4096;
 /// The kernel counts a source's flows by walking their list with its new ones (`ct count`): at 7 000 a new one took 0.9 ms.
-const SLOW_MAX_FLOWS: u32 = DEFAULT_MAX_FLOWS;
+const SLOW_MAX_FLOWS: u32 = 8192;
 /// Mail between servers (RFC 5321 section 4.5.4.2), and what hijacked ones send.
 const SMTP: u16 = 25;
 
