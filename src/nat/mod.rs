@@ -76,7 +76,7 @@ impl Nat {
             Ok((changes, repaired)) => {
                 // The rules of a gateway that waits for its links are not worth a boot: those of before are.
                 if !changes.is_empty() && site.public.is_some() {
-                    self.keep_for_boot(&desired(config, site, tunnel, false));
+                    self.keep_for_boot(config, site, tunnel);
                 }
                 let mut problems = findings::findings(config, site);
                 let foreign = Box::pin(self.foreign.look(config, site, tunnel)).await;
@@ -88,8 +88,14 @@ impl Nat {
         }
     }
 
-    fn keep_for_boot(&self, desired: &Ruleset) {
-        if let Err(error) = boot::Kept::of(desired).write(&self.state_directory) {
+    fn keep_for_boot(&self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) {
+        // Without a fast path it is what was just applied.
+        let applied = self.memory.as_ref().and_then(|memory| memory.ruleset.as_ref());
+        let kept = match applied.filter(|ruleset| ruleset.fastpath.is_empty()) {
+            Some(applied) => boot::Kept::of(applied),
+            None => boot::Kept::of(&desired(config, site, tunnel, false)),
+        };
+        if let Err(error) = kept.write(&self.state_directory) {
             tracing::warn!(room = "nat", error = %chain(&error), "the next boot will load older rules, or none");
         }
     }

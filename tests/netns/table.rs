@@ -84,20 +84,22 @@ fn matches(file: &str, now: &str) -> Result {
     ensure(golden == now, told())
 }
 
-/// nft's JSON, so that people can read and compare it; handles differ from run to run.
-fn object_a_line(json: &str) -> Result<String> {
-    fn without_handles(value: &mut Value) {
-        match value {
-            Value::Object(map) => {
-                map.remove("handle");
-                map.values_mut().for_each(without_handles);
-            }
-            Value::Array(values) => values.iter_mut().for_each(without_handles),
-            _ => {}
+/// Removes the handles from nft's JSON: they differ from run to run.
+pub(crate) fn remove_handles(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.remove("handle");
+            map.values_mut().for_each(remove_handles);
         }
+        Value::Array(values) => values.iter_mut().for_each(remove_handles),
+        _ => {}
     }
+}
+
+/// nft's JSON, so that people can read and compare it.
+fn object_a_line(json: &str) -> Result<String> {
     let mut document: Value = serde_json::from_str(json)?;
-    without_handles(&mut document);
+    remove_handles(&mut document);
     let lines: Vec<String> = document["nftables"].as_array().into_iter().flatten().map(Value::to_string).collect();
     Ok(format!("{{\"nftables\": [\n{}\n]}}\n", lines.join(",\n")))
 }

@@ -45,9 +45,9 @@ pub(super) fn chains(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> V
     if let Some(public) = &site.public {
         let outside = || from(&public.interface);
         rules.push(vec![outside(), is(field("ip", "saddr"), set("not_from_outside")), goto("unexpected")]);
-        let (blocked4, blocked6) = of_both(&config.firewall.blocklist);
-        for (protocol, name, elements) in [("ip", "blocked4", blocked4), ("ip6", "blocked6", blocked6)] {
-            if !elements.is_empty() {
+        let listed = |is_v4| config.firewall.blocklist.iter().any(|range| range.addr().is_ipv4() == is_v4);
+        for (protocol, name, is_v4) in [("ip", "blocked4", true), ("ip6", "blocked6", false)] {
+            if listed(is_v4) {
                 rules.push(vec![outside(), is(field(protocol, "saddr"), set(name)), drop_as(Reason::Blocked)]);
             }
         }

@@ -51,27 +51,21 @@ fn deny(ending: &str, lists: &EgressLists) -> List {
     List::of_destinations(&format!("deny{ending}"), &lists.deny)
 }
 
-pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
+/// The sets and the chains that look into them, together: cutting ten thousand lines is not to be done twice.
+pub(super) fn sets_and_chains(config: &Config, site: &Site) -> (Vec<Set>, Vec<Chain>) {
     let mut sets = Vec::new();
     if config.egress.guard {
         sets.push(Set::ranges("unroutable", [fields::V4], ranges(unroutable(site.public.as_ref()))));
     }
-    for (ending, lists) in lists(config, site) {
-        sets.extend(deny(&ending, lists).sets());
-        sets.extend(allow(&ending, lists).into_iter().flat_map(List::sets));
-    }
-    sets
-}
-
-pub(super) fn chains(config: &Config, site: &Site) -> Vec<Chain> {
     let mut chains = vec![unknown_flow(), let_out(config)];
     for (ending, lists) in lists(config, site) {
+        let (deny, allow) = (deny(&ending, lists), allow(&ending, lists));
         let mut rules = vec![unknown_flows(), guard(config)];
-        rules.extend(deny(&ending, lists).rules(|| vec![drop_as(Reason::Egress)]));
+        rules.extend(deny.rules(|| vec![drop_as(Reason::Egress)]));
         if !lists.smtp {
             rules.push(vec![is(field("tcp", "dport"), number(SMTP)), drop_as(Reason::Egress)]);
         }
-        match allow(&ending, lists) {
+        match &allow {
             None => rules.push(vec![goto("let_out")]),
             Some(list) => {
                 rules.extend(list.rules(|| vec![goto("let_out")]));
@@ -79,8 +73,10 @@ pub(super) fn chains(config: &Config, site: &Site) -> Vec<Chain> {
             }
         }
         chains.push(Chain::regular(format!("egress{ending}"), rules));
+        sets.extend(deny.sets());
+        sets.extend(allow.into_iter().flat_map(List::sets));
     }
-    chains
+    (sets, chains)
 }
 
 /// What nobody has on the internet stays here, and at least the bastion's own metadata service, with its user-data.

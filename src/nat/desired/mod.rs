@@ -58,16 +58,19 @@ pub fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: 
     counters.extend(Reason::ALL.map(Reason::counter));
     let mut sets =
         vec![Set::ranges("private_networks", [fields::V4], ranges(site.private.iter().map(|link| link.network)))];
+    let lists = published::Lists::of(config, site);
+    let (prerouting, inwards) = (published::prerouting(config, site, &lists), published::chains(config, site, &lists));
+    let (egress_sets, egress_chains) = egress::sets_and_chains(config, site);
     sets.extend(early::sets(config, site, tunnel));
-    sets.extend(published::sets(config, site));
-    sets.extend(egress::sets(config, site));
+    sets.extend(published::sets(config, site, lists));
+    sets.extend(egress_sets);
     sets.extend(input::sets(config, site));
     let fastpath = if fastpath { links(site) } else { Vec::new() };
     let mut chains: Vec<Chain> = drops::chains(config.firewall.log_drops).collect();
     chains.extend(early::chains(config, site, tunnel));
-    chains.extend(published::prerouting(config, site));
-    chains.extend(egress::chains(config, site));
-    chains.extend(published::chains(config, site));
+    chains.extend(prerouting);
+    chains.extend(egress_chains);
+    chains.extend(inwards);
     if let Some(tunnel) = tunnel {
         counters.push(tunnel::FLOWS);
         sets.extend(tunnel::sets(tunnel, site));

@@ -62,7 +62,19 @@ pub(in super::super) fn is_reserved(forward: &Forward, address: Ipv4Addr, config
     own == Some(&address) && (ssh || tunnel)
 }
 
-pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
+/// What more than one part of the rules needs of the access lists: cutting ten thousand lines is not to be done twice.
+pub(super) struct Lists {
+    open: List,
+    tenants: List,
+}
+
+impl Lists {
+    pub(super) fn of(config: &Config, site: &Site) -> Self {
+        Self { open: open(config, site), tenants: List::of_pairs("tenants", &config.tenants) }
+    }
+}
+
+pub(super) fn sets(config: &Config, site: &Site, lists: Lists) -> Vec<Set> {
     let mut sets = vec![];
     let (mut exact, mut from, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(public) = &site.public {
@@ -83,8 +95,8 @@ pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
         let public = statics(config, site).map(|entry| Element::of([Atom::address(entry.public)]));
         sets.push(Set::exact("static_public", [fields::V4], public.collect()));
     }
-    sets.extend(open(config, site).sets());
-    sets.extend(tenants(config).sets());
+    sets.extend(lists.open.sets());
+    sets.extend(lists.tenants.sets());
     sets
 }
 
@@ -127,13 +139,9 @@ fn open(config: &Config, site: &Site) -> List {
     List::of_pairs("static_open", &lines)
 }
 
-fn tenants(config: &Config) -> List {
-    List::of_pairs("tenants", &config.tenants)
-}
-
 /// Where a packet's destination is changed: the first one of a flow, whichever interface it comes by, so that private hosts
 /// and peers reach a forward by its public address as well.
-pub(super) fn prerouting(config: &Config, site: &Site) -> Option<Chain> {
+pub(super) fn prerouting(config: &Config, site: &Site, lists: &Lists) -> Option<Chain> {
     let mut rules = Vec::new();
     let destination = || field("ip", "daddr");
     let port = || field("th", "dport");
@@ -157,7 +165,7 @@ pub(super) fn prerouting(config: &Config, site: &Site) -> Option<Chain> {
     if ranges {
         rules.push(vec![transport(), dnat(map(by_source(), "forward_ranges"))]);
     }
-    rules.extend(open(config, site).rules(|| vec![dnat(map(destination(), "static_in"))]));
+    rules.extend(lists.open.rules(|| vec![dnat(map(destination(), "static_in"))]));
     (!rules.is_empty()).then(|| Chain { name: "prerouting".into(), base: Some(nat(NfHook::Prerouting, DSTNAT)), rules })
 }
 
@@ -183,7 +191,7 @@ pub(super) fn ways(config: &Config, site: &Site, public: &PublicLink) -> Vec<Way
     ways
 }
 
-pub(super) fn chains(config: &Config, site: &Site) -> Vec<Chain> {
+pub(super) fn chains(config: &Config, site: &Site, lists: &Lists) -> Vec<Chain> {
     let mut chains = Vec::new();
     let let_in = || vec![translated(), counter(PUBLISHED_FLOWS), accept()];
     if any(config) {
@@ -195,7 +203,7 @@ pub(super) fn chains(config: &Config, site: &Site) -> Vec<Chain> {
     if any(config) || site.private.len() > 1 {
         let mut rules = vec![];
         rules.extend(any(config).then(let_in));
-        rules.extend(tenants(config).rules(|| vec![counter(TENANT_FLOWS), accept()]));
+        rules.extend(lists.tenants.rules(|| vec![counter(TENANT_FLOWS), accept()]));
         rules.push(unknown_flows());
         rules.push(vec![drop_as(Reason::Tenant)]);
         chains.push(Chain::regular("lateral", rules));

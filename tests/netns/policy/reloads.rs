@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::random::configuration;
 use super::{contents, counted, gateway, reload, tcp};
 use crate::gateway::{NEVER, Result, SOON, Server, ensure, ensure_eq, room, trial, wait_for};
-use crate::table::{listed, reconcile, site};
+use crate::table::{listed, reconcile, remove_handles, site};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
@@ -97,6 +97,7 @@ fn objects(host: &Namespace) -> Result<BTreeMap<String, Vec<String>>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for object in document["nftables"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         for (kind, object) in object {
+            remove_handles(object);
             settle(object);
             if object["name"] == "banned4" {
                 object["elem"].take();
@@ -108,10 +109,10 @@ fn objects(host: &Namespace) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(found)
 }
 
+/// Sorts the elements of sets, whose order nft does not promise.
 fn settle(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            map.remove("handle");
             for (key, inner) in map.iter_mut() {
                 settle(inner);
                 if let (Value::Array(elements), "elem" | "set") = (inner, key.as_str()) {
