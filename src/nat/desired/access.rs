@@ -17,7 +17,7 @@ const ALL_PROTOCOLS: Span = Span { first: 0, last: 255 };
 const ICMP: u32 = 1;
 
 /// A list, as a set for each shape that its lines have. Whoever writes ten thousand hosts gets a hash, which is filled in a
-/// fifth of the time that ranges take; and what has no ports costs no look-up for them.
+/// seventh of the time that ranges take; and what has no ports costs no look-up for them.
 pub(super) struct List {
     parts: Vec<Part>,
 }
