@@ -1,10 +1,10 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test demo sandbox bench fuzz fmt
+.PHONY: help check test demo sandbox bench fuzz deb audit release-check fmt
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 check: ## format and lints: what CI runs before the tests
 	@bash -c '. scripts/setup test && \
@@ -30,6 +30,18 @@ bench: ## side by side with the alternatives; CASE=gateway, CASE=daemon or CASE=
 
 fuzz: ## every parser that faces the network or the user, a minute each (needs cargo-fuzz)
 	@scripts/fuzz
+
+deb: ## the Debian package, target/deb/bastiond_*.deb; ARCH=arm64 cross-builds
+	@scripts/deb $(ARCH)
+
+audit: ## licences and known weaknesses of the dependencies; builds cargo-deny and cargo-audit once
+	@scripts/audit
+
+release-check: ## what a release has to pass beside CI: oldest compiler, both packages, equal bytes, audit
+	@scripts/check-rust-version
+	@scripts/check-deb
+	@scripts/deb arm64
+	@scripts/audit
 
 fmt: ## formats the code
 	@cargo fmt --all
