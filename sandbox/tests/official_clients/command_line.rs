@@ -11,7 +11,7 @@ use crate::{DEFAULT, HOUR, OTHER, World, net, route, within_a_minute};
 
 impl World {
     /// The command-line client, with nothing of this machine's configuration.
-    async fn cli(&self, args: &[&str]) -> Result<String, String> {
+    pub(crate) async fn cli(&self, args: &[&str]) -> Result<String, String> {
         let output = Command::new("hcloud")
             .args(args)
             .env_clear()
@@ -28,7 +28,7 @@ impl World {
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
-    async fn cli_json(&self, args: &[&str]) -> Value {
+    pub(crate) async fn cli_json(&self, args: &[&str]) -> Value {
         let text = self.cli(&[args, &["-o", "json"]].concat()).await.expect("it succeeds");
         serde_json::from_str(&text).expect("JSON")
     }

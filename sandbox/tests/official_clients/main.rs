@@ -7,6 +7,7 @@
 mod common;
 
 mod command_line;
+mod documented;
 mod python;
 
 use std::process::Output;
@@ -99,9 +100,10 @@ impl World {
             let path = request.path.trim_start_matches("/v1");
             let template = document().template(&request.method, path);
             let template = template.unwrap_or_else(|| panic!("{} {path} is not documented", request.method));
-            // hcloud-go 1 sends an empty object to unassign, where no body is documented.
+            // hcloud-go 1 sends an empty object to unassign, where no body is documented, and a gateway, empty, for a subnet.
             let body = if request.body.trim() == "{}" { "" } else { &request.body };
-            let problems = document().request_problems(&request.method, template, body);
+            let body = body.replace(",\"gateway\":\"\"}", "}");
+            let problems = document().request_problems(&request.method, template, &body);
             assert!(problems.is_empty(), "{} {path} {}: {problems:#?}", request.method, request.body);
         }
     }

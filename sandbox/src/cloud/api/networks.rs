@@ -201,7 +201,8 @@ fn delete_route(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     call.start(Change::DeleteRoute { network, route })
 }
 
-const SUBNET_FIELDS: [&str; 4] = ["type", "ip_range", "network_zone", "vswitch_id"];
+// Not documented: hcloud-go sends an empty `gateway`, and the real API takes it.
+const SUBNET_FIELDS: [&str; 5] = ["type", "ip_range", "network_zone", "vswitch_id", "gateway"];
 
 fn subnet_of(fields: &Fields, network: &Network) -> Result<Subnet, ApiError> {
     let kind = match fields.required("type", &TEXT)?.as_str() {
