@@ -12,7 +12,7 @@ check: ## format and lints: what CI runs before the tests
 		cargo clippy --workspace --all-targets --locked -- -D warnings && \
 		cargo clippy -p bastiond --lib --tests --features virtual-clock --locked -- -D warnings && \
 		RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet && \
-		scripts/check-shell'
+		scripts/check-shell && scripts/check-units'
 
 test: ## everything that can be proven here; installs what is missing
 	@scripts/test

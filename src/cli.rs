@@ -32,6 +32,9 @@ pub enum Errand {
     /// if they cannot be loaded, nothing is forwarded and this server itself stays reachable as the configuration says. A table
     /// that stands is left alone.
     Boot,
+    /// Notes which ports sshd listens on, for a daemon that may not read all of sshd's configuration; then ends. For a unit that
+    /// may, and that runs before the daemon and whenever that configuration changes.
+    SshPorts,
 }
 
 /// Looks at and steers the running bastiond.

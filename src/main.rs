@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use bastiond::cli::{Bastiond, Errand};
 use bastiond::config::{self, Environment};
 use bastiond::report::chain;
-use bastiond::{daemon, exit, systemd};
+use bastiond::{daemon, exit, site, systemd};
 use clap::Parser;
 use tokio::runtime::Runtime;
 use zeroizing_alloc::ZeroAlloc;
@@ -23,8 +23,10 @@ fn main() -> ExitCode {
         Err(error) => return exit::arguments(&error),
     };
     let environment = Environment::of_process();
-    if arguments.errand == Some(Errand::Boot) {
-        return boot(&arguments.config, &environment);
+    match arguments.errand {
+        Some(Errand::Boot) => return boot(&arguments.config, &environment),
+        Some(Errand::SshPorts) => return ssh_ports(&environment),
+        None => {}
     }
     let config = match config::load(&arguments.config, &environment) {
         Ok(config) => config,
@@ -68,5 +70,17 @@ fn boot(path: &Path, environment: &Environment) -> ExitCode {
             tracing::error!(advice = error.advice(), "{}", chain(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// For a daemon that is not root.
+fn ssh_ports(environment: &Environment) -> ExitCode {
+    match site::note_ssh_ports(&environment.runtime_directory()) {
+        Ok(ports) => {
+            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+            println!("sshd's ports: {}", ports.join(", "));
+            ExitCode::SUCCESS
+        }
+        Err(error) => exit::failure(&error),
     }
 }

@@ -41,7 +41,7 @@ pub struct Gateway {
     /// What the cloud was last seen to send here, for the tunnel. It is kept in the runtime directory too: a daemon that was
     /// killed and started again need not masquerade until it has looked.
     ways_back: WaysBack,
-    ways_back_file: PathBuf,
+    runtime_directory: PathBuf,
     report: Report,
     site: Site,
 }
@@ -61,9 +61,9 @@ impl Gateway {
             conntrack: Conntrack::remembered_in(&runtime),
             settings_stood_for: None,
             ways_back: state::read_json(&runtime.join(WAYS_BACK)).unwrap_or_default(),
-            ways_back_file: runtime.join(WAYS_BACK),
             report: Report::new(),
             site: Site::default(),
+            runtime_directory: runtime,
         }
     }
 
@@ -97,7 +97,7 @@ impl Gateway {
         self.report.passes += 1;
         self.report.trigger = trigger;
         tracing::debug!(pass = self.report.passes, %trigger, "pass");
-        match site::observe(config, metadata, &self.site).await {
+        match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
             Ok(site) => {
                 self.record(Room::Site, site_outcome(&site));
                 self.report.server_id = site.server_id;
@@ -217,7 +217,8 @@ impl Gateway {
 
     /// Shuts the gate if no rules stand, for the time until the site is known. What fails here, the first pass tells.
     pub async fn close_if_open(&mut self, config: &Config) {
-        let Ok(site) = site::observe(config, &MetadataView::default(), &Site::default()).await else { return };
+        let observed = site::observe(config, &MetadataView::default(), &Site::default(), &self.runtime_directory).await;
+        let Ok(site) = observed else { return };
         let closed = Site { public: None, private: Vec::new(), ..site };
         if let Err(error) = self.nat.close_if_absent(config, &closed).await {
             tracing::debug!(room = "nat", error = %chain(&error), "the gate cannot be shut yet");
@@ -235,7 +236,7 @@ impl Gateway {
             return false;
         }
         self.ways_back = ways_back;
-        if let Err(error) = state::write_json(&self.ways_back_file, &self.ways_back) {
+        if let Err(error) = state::write_json(&self.runtime_directory.join(WAYS_BACK), &self.ways_back) {
             tracing::warn!(room = "hcloud", error = %chain(&error), "go on without");
         }
         true
@@ -256,7 +257,7 @@ impl Gateway {
 
     /// What the next pass of the kernel's lane would do.
     pub async fn preview(&self, config: &Config, metadata: &MetadataView) -> (Site, Steps) {
-        let site = match site::observe(config, metadata, &self.site).await {
+        let site = match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
             Ok(site) => site,
             Err(error) => {
                 let problem = Problem::new(chain(&error), "the daemon needs a route netlink socket");
@@ -363,5 +364,5 @@ fn site_outcome(site: &Site) -> Outcome {
     let links: Vec<String> = public.into_iter().chain(private).collect();
     let detail = if links.is_empty() { "no link is known yet".to_owned() } else { links.join("; ") };
     let state = if site.problems.is_empty() { State::Ok } else { State::Waiting };
-    Outcome { problems: site.problems.clone(), ..Outcome::unchanged(state, detail) }
+    Outcome { problems: site.problems.clone(), hints: site.hints.clone(), ..Outcome::unchanged(state, detail) }
 }

@@ -31,6 +31,17 @@ pub enum Unreadable {
 }
 
 impl Unreadable {
+    /// What the daemon, which is not root, needs to read the file; empty where something else is wrong with it.
+    pub fn remedy(&self, path: &Path) -> String {
+        match self {
+            Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => format!(
+                "; the daemon reads it as user bastiond: `install -g bastiond -m 0640 {} /etc/bastiond/` and name the copy",
+                path.display()
+            ),
+            _ => String::new(),
+        }
+    }
+
     /// Whether there is no such file.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)

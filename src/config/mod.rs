@@ -122,7 +122,10 @@ pub struct Hcloud {
 /// Where the API token is read from. It is read afresh for every pass, so a rotated token needs no reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSource {
-    /// Files to try in order: the systemd credential, `hcloud.token_file`, `HCLOUD_TOKEN_FILE`.
+    /// The systemd credential, tried first. An empty one counts as absent: a unit can name a file that need not be there only
+    /// together with a stand-in.
+    pub credential: Option<PathBuf>,
+    /// Files to try next, in order: `hcloud.token_file`, `HCLOUD_TOKEN_FILE`.
     pub files: Vec<PathBuf>,
     /// `HCLOUD_TOKEN`, if no file exists.
     pub value: Option<Secret>,

@@ -93,7 +93,7 @@ fn defaults() -> Config {
         hcloud: Hcloud {
             enabled: true,
             endpoint: "https://api.hetzner.cloud/v1".to_owned(),
-            token: TokenSource { files: vec!["/etc/bastiond/hcloud-token".into()], value: None },
+            token: TokenSource { credential: None, files: vec!["/etc/bastiond/hcloud-token".into()], value: None },
             destinations: vec!["0.0.0.0/0".parse().unwrap()],
             take_over: false,
             poll_interval: Duration::from_secs(20),

@@ -22,7 +22,7 @@ pub enum Error {
         source: io::Error,
     },
     /// It may be there, and cannot be asked.
-    #[error("cannot ask bastiond on {} (root and its group may)", path.display())]
+    #[error("cannot ask bastiond on {} (root and the members of its group may)", path.display())]
     Unreachable {
         /// Where.
         path: PathBuf,

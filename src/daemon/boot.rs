@@ -12,7 +12,8 @@ pub async fn boot(config: Option<Config>, environment: &Environment) -> Result<(
     let config = config.or_else(|| config::parse("", environment).ok());
     let Some(config) = config else { return Ok(()) };
     // Only for the ports that sshd listens to: the links need not be there yet.
-    let site = site::observe(&config, &MetadataView::default(), &Site::default()).await.unwrap_or_default();
+    let runtime = environment.runtime_directory();
+    let site = site::observe(&config, &MetadataView::default(), &Site::default(), &runtime).await.unwrap_or_default();
     let closed = Site { public: None, private: Vec::new(), ..site };
     let loaded = nat::boot(&environment.state_directory(), &nat::desired(&config, &closed, None, false)).await?;
     match loaded {

@@ -59,7 +59,7 @@ impl Error {
     /// What the operator can do.
     pub fn advice(&self) -> &'static str {
         match self {
-            Self::Token(_) => "check hcloud.token_file or the systemd credential hcloud-token",
+            Self::Token(error) => error.advice(),
             Self::Api(error) => error.advice(),
             Self::OneNameForMany { .. } => "write network_id into each [[site.private]]",
             Self::NoSuchNetwork { .. } => "name a network of the token's project",

@@ -1,7 +1,9 @@
 //! The API token, read afresh for every pass.
 
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 use crate::config::{Secret, TokenSource};
 
@@ -30,27 +32,54 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What the operator can do.
+    pub(super) fn advice(&self) -> &'static str {
+        match self {
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "`systemctl restart bastiond` hands /etc/bastiond/hcloud-token, which only root may read, to the daemon as a \
+                 credential; for another file, name that in LoadCredential= of the unit"
+            }
+            _ => "check hcloud.token_file or the systemd credential hcloud-token",
+        }
+    }
+}
+
 /// The token of the first file that exists, or of `HCLOUD_TOKEN`; `None` if there is neither.
 pub(super) fn read(source: &TokenSource) -> Result<Option<Secret>, Error> {
-    for path in &source.files {
-        let failed = |source| Error::Read { path: path.clone(), source };
-        let file = match std::fs::File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        let mut text = String::new();
-        file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
-        let token = text.trim();
-        if !is_token(token) {
-            return Err(Error::NotAToken { path: path.clone() });
+    if let Some(path) = &source.credential {
+        let text = text(path)?.unwrap_or_default();
+        if !text.trim().is_empty() {
+            return token(path, &text).map(Some);
         }
-        return Ok(Some(Secret::new(token.to_owned())));
+    }
+    for path in &source.files {
+        if let Some(text) = text(path)? {
+            return token(path, &text).map(Some);
+        }
     }
     match &source.value {
         Some(token) if !is_token(token.expose()) => Err(Error::NotATokenVariable),
         token => Ok(token.clone()),
     }
+}
+
+/// What a file says; `None` if there is no such file.
+fn text(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut text = Zeroizing::new(String::new());
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    Ok(Some(text))
+}
+
+fn token(path: &Path, text: &str) -> Result<Secret, Error> {
+    let token = text.trim();
+    if is_token(token) { Ok(Secret::new(token.to_owned())) } else { Err(Error::NotAToken { path: path.to_owned() }) }
 }
 
 /// One line of visible characters, as an HTTP header can carry.
@@ -63,7 +92,7 @@ mod tests {
     use super::*;
 
     fn source(files: &[PathBuf], value: Option<&str>) -> TokenSource {
-        TokenSource { files: files.to_vec(), value: value.map(|value| Secret::new(value.to_owned())) }
+        TokenSource { credential: None, files: files.to_vec(), value: value.map(|value| Secret::new(value.to_owned())) }
     }
 
     #[test]
@@ -79,6 +108,31 @@ mod tests {
             Some(Secret::new("three".to_owned()))
         );
         assert_eq!(read(&source(&[missing], None)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_credential_comes_first_and_an_empty_one_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let [credential, file] = ["credential", "file"].map(|name| directory.path().join(name));
+        let source =
+            |files: &[PathBuf]| TokenSource { credential: Some(credential.clone()), ..source(files, Some("three")) };
+        std::fs::write(&file, "two\n").unwrap();
+        for (content, expected) in [("one\n", "one"), ("", "two"), ("\n", "two")] {
+            std::fs::write(&credential, content).unwrap();
+            let token = read(&source(std::slice::from_ref(&file))).unwrap();
+            assert_eq!(token, Some(Secret::new(expected.to_owned())), "{content:?}");
+        }
+        assert_eq!(read(&source(&[])).unwrap(), Some(Secret::new("three".to_owned())));
+        std::fs::write(&credential, "two words").unwrap();
+        read(&source(&[file])).unwrap_err();
+    }
+
+    #[test]
+    fn a_file_that_only_root_may_read_is_told_with_the_way_to_hand_it_over() {
+        let denied =
+            |kind: io::ErrorKind| Error::Read { path: "/etc/bastiond/hcloud-token".into(), source: kind.into() };
+        assert!(denied(io::ErrorKind::PermissionDenied).advice().contains("systemctl restart bastiond"));
+        assert!(denied(io::ErrorKind::InvalidData).advice().contains("hcloud.token_file"));
     }
 
     #[test]

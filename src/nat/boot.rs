@@ -10,6 +10,7 @@ use super::model::Ruleset;
 use super::observe::Listing;
 use super::plan::Command;
 use super::{observe, plan, skeleton};
+use crate::report::chain;
 use crate::state;
 
 /// In the state directory.
@@ -74,7 +75,10 @@ pub async fn boot(state_directory: &Path, closed: &Ruleset) -> Result<Loaded, Er
     }
     if let Some(Kept { skeleton, commands, .. }) = Kept::read(state_directory) {
         match nft.load(Some(skeleton), &commands).await {
-            Ok(()) if stands(&nft).await? => return Ok(Loaded::LastGood),
+            Ok(()) if stands(&nft).await? => {
+                open_ssh(&nft, closed).await;
+                return Ok(Loaded::LastGood);
+            }
             Ok(()) => {
                 tracing::warn!(room = "nat", "the rules that were good last are not whole; the gate is shut instead");
             }
@@ -86,4 +90,12 @@ pub async fn boot(state_directory: &Path, closed: &Ruleset) -> Result<Loaded, Er
     let (text, commands) = plan::anew(closed);
     nft.load(Some(text), &commands).await?;
     Ok(Loaded::Closed)
+}
+
+/// Opens the ports that sshd has been moved to since the rules were kept: the daemon might not start, and somebody has to get in to
+/// see why.
+async fn open_ssh(nft: &Nft, closed: &Ruleset) {
+    if let Err(error) = nft.apply(&plan::additions(closed, "ssh_ports")).await {
+        tracing::warn!(room = "nat", error = %chain(&error), "SSH is open on the ports of before only");
+    }
 }

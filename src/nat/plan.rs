@@ -259,6 +259,12 @@ pub(super) fn anew(desired: &Ruleset) -> (String, Vec<Command>) {
     (text, commands(desired, None, None, None))
 }
 
+/// What adds the elements of a set to one that stands, whatever that holds.
+pub(super) fn additions(desired: &Ruleset, name: &str) -> Vec<Command> {
+    let sets = desired.sets.iter().filter(|set| set.name == *name);
+    sets.filter_map(|set| elements("add", &set.name, set.elements.iter(), Element::write)).collect()
+}
+
 /// What [`anew`] is tried with, beside the table that stands: a text, and a transaction that is only to be checked.
 pub(super) fn trial(desired: &Ruleset) -> (String, Vec<Command>) {
     let named = format!("\"table\":\"{TABLE}\"");

@@ -47,10 +47,12 @@ async fn plan(config: &Config, environment: &Environment, metadata: &MetadataVie
 
 async fn down(config: &Config, environment: &Environment, metadata: &MetadataView) -> Steps {
     // What cannot be seen of the site cannot be withdrawn; the rest can.
-    let site = site::observe(config, metadata, &Site::default()).await.unwrap_or_else(|error| Site {
-        problems: vec![Problem::new(chain(&error), "the routes in the cloud stay; delete them by hand")],
-        ..Site::default()
-    });
+    let site = site::observe(config, metadata, &Site::default(), &environment.runtime_directory())
+        .await
+        .unwrap_or_else(|error| Site {
+            problems: vec![Problem::new(chain(&error), "the routes in the cloud stay; delete them by hand")],
+            ..Site::default()
+        });
     Gateway::new(environment).down(config, &site, &mut Hcloud::default()).await
 }
 

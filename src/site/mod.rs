@@ -6,12 +6,14 @@
 
 pub mod metadata;
 mod model;
+mod noted;
 mod observe;
 mod resolve;
 mod sshd;
 
 pub use metadata::{Metadata, MetadataView};
 pub use model::{PrivateLink, PublicLink, Site};
+pub use noted::{Error as SshPortsError, note as note_ssh_ports};
 pub use observe::{DefaultRoute, Error, Kernel, Link};
 pub use resolve::resolve;
 
@@ -19,13 +21,19 @@ use std::path::Path;
 
 use crate::config::Config;
 
-/// Looks at the kernel and puts it together with what the metadata service said last. `before` is the last look.
-pub async fn observe(config: &Config, metadata: &MetadataView, before: &Site) -> Result<Site, Error> {
+/// Looks at the kernel and puts it together with what the metadata service said last. `before` is the last look; in
+/// `runtime_directory` are the ports of sshd that only root can see.
+pub async fn observe(
+    config: &Config,
+    metadata: &MetadataView,
+    before: &Site,
+    runtime_directory: &Path,
+) -> Result<Site, Error> {
     let kernel = observe::observe().await?;
-    let sshd_ports = match &config.firewall.ssh_ports {
-        Some(_) => std::collections::BTreeSet::new(),
-        None => sshd::ports(Path::new("/etc/ssh/sshd_config"), &sshd::UNIT_DIRECTORIES.map(Path::new)),
+    let (sshd_ports, hints) = match &config.firewall.ssh_ports {
+        Some(_) => Default::default(),
+        None => noted::ports(runtime_directory),
     };
     let public_before = before.public.as_ref().map(|link| &link.interface);
-    Ok(resolve(&config.site, &kernel, metadata, sshd_ports, public_before))
+    Ok(Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, public_before) })
 }

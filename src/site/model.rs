@@ -23,6 +23,8 @@ pub struct Site {
     pub sshd_ports: BTreeSet<u16>,
     /// What keeps this picture from being whole.
     pub problems: Vec<Problem>,
+    /// What somebody may want to know.
+    pub hints: Vec<Problem>,
 }
 
 impl Site {

@@ -2,6 +2,7 @@
 //! SSH to another port must not be locked out by installing a firewall.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// sshd(8)'s own default.
@@ -15,36 +16,56 @@ const MAX_FILES: usize = 256;
 pub(super) const UNIT_DIRECTORIES: [&str; 4] =
     ["/usr/lib/systemd/system", "/etc/systemd/system", "/run/systemd/system", "/run/systemd/generator"];
 
-/// Port 22, every port that sshd's file, or a file it includes, names, and every port that `ssh.socket` listens on. What
-/// cannot be read adds nothing.
-pub(super) fn ports(path: &Path, unit_directories: &[&Path]) -> BTreeSet<u16> {
-    let mut ports = BTreeSet::from([DEFAULT_PORT]);
+/// What sshd's configuration says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Port 22, every port that sshd's file, or a file it includes, names, and every port that `ssh.socket` listens on.
+    pub(super) ports: BTreeSet<u16>,
+    /// Files and directories that may only be read by others: cloud-init and Debian's installer write some for root alone.
+    pub(super) hidden: BTreeSet<PathBuf>,
+}
+
+impl Found {
+    /// What can be read; a file that is not there, or is none, has nothing to say.
+    fn read<T>(&mut self, path: &Path, read: io::Result<T>) -> Option<T> {
+        if matches!(&read, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
+            self.hidden.insert(path.to_owned());
+        }
+        read.ok()
+    }
+}
+
+/// Reads sshd's configuration at `path`, and the socket units.
+pub(super) fn look(path: &Path, unit_directories: &[&Path]) -> Found {
+    let mut found = Found { ports: BTreeSet::from([DEFAULT_PORT]), ..Found::default() };
     for directory in unit_directories {
-        ports.extend(socket_ports(directory));
+        socket_ports(directory, &mut found);
     }
     let mut left = MAX_FILES;
     // A relative `Include` is relative to sshd's own directory, in included files too (sshd_config(5)).
     let directory = path.parent().unwrap_or(Path::new("/"));
-    collect(path, directory, 0, &mut left, &mut ports);
-    ports
+    collect(path, directory, 0, &mut left, &mut found);
+    found
 }
 
-fn collect(path: &Path, directory: &Path, depth: usize, left: &mut usize, ports: &mut BTreeSet<u16>) {
+fn collect(path: &Path, directory: &Path, depth: usize, left: &mut usize, found: &mut Found) {
     if depth > MAX_DEPTH || *left == 0 {
         return;
     }
     *left -= 1;
-    let Ok(bytes) = std::fs::read(path) else { return };
+    let Some(bytes) = found.read(path, std::fs::read(path)) else { return };
     // Lossy: a comment in Latin-1 must not hide a port.
     for line in String::from_utf8_lossy(&bytes).lines() {
         let Some((keyword, value)) = directive(line) else { continue };
         let arguments = arguments(value);
         match keyword {
-            "port" => ports.extend(arguments.first().and_then(|value| port(value))),
-            "listenaddress" => ports.extend(arguments.first().and_then(|value| listen_port(value))),
+            "port" => found.ports.extend(arguments.first().and_then(|value| port(value))),
+            "listenaddress" => found.ports.extend(arguments.first().and_then(|value| listen_port(value))),
             _ => {
-                for included in arguments.iter().flat_map(|pattern| expand(directory, pattern)) {
-                    collect(&included, directory, depth + 1, left, ports);
+                for pattern in arguments {
+                    for included in expand(directory, &pattern, found) {
+                        collect(&included, directory, depth + 1, left, found);
+                    }
                 }
             }
         }
@@ -53,20 +74,20 @@ fn collect(path: &Path, directory: &Path, depth: usize, left: &mut usize, ports:
 
 /// The ports of `ssh.socket` (Debian, Ubuntu) or `sshd.socket`, with its drop-ins. A port that a later file takes back with
 /// an empty `ListenStream=` counts all the same: one open port without a listener harms nobody.
-fn socket_ports(directory: &Path) -> BTreeSet<u16> {
-    let units = ["ssh.socket", "sshd.socket"].into_iter();
-    let files =
-        units.flat_map(|unit| [vec![directory.join(unit)], expand(directory, &format!("{unit}.d/*.conf"))].concat());
-    let texts =
-        files.filter_map(|file| std::fs::read(file).ok()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let listens = texts.flat_map(|text| {
-        // systemd ignores white space around the `=` (systemd.syntax(7)).
-        let values =
-            text.lines().filter_map(|line| line.trim().strip_prefix("ListenStream")?.trim_start().strip_prefix('='));
-        let values = values.map(str::trim);
-        values.filter_map(|value| port(value).or_else(|| listen_port(value))).collect::<Vec<_>>()
-    });
-    listens.collect()
+fn socket_ports(directory: &Path, found: &mut Found) {
+    for unit in ["ssh.socket", "sshd.socket"] {
+        let drop_ins = expand(directory, &format!("{unit}.d/*.conf"), found);
+        for file in [vec![directory.join(unit)], drop_ins].concat() {
+            let Some(bytes) = found.read(&file, std::fs::read(&file)) else { continue };
+            let text = String::from_utf8_lossy(&bytes);
+            // systemd ignores white space around the `=` (systemd.syntax(7)).
+            let values = text
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("ListenStream")?.trim_start().strip_prefix('='))
+                .map(str::trim);
+            found.ports.extend(values.filter_map(|value| port(value).or_else(|| listen_port(value))));
+        }
+    }
 }
 
 /// The keyword, if it is one that matters here, and the rest of the line. sshd takes `Key value` and `Key=value`.
@@ -108,13 +129,13 @@ fn listen_port(value: &str) -> Option<u16> {
 }
 
 /// The files of an `Include` pattern; `*` in the last component only, which is what distributions ship.
-fn expand(directory: &Path, pattern: &str) -> Vec<PathBuf> {
+fn expand(directory: &Path, pattern: &str, found: &mut Found) -> Vec<PathBuf> {
     let path = directory.join(pattern);
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if !name.contains('*') {
         return vec![path];
     }
-    let entries = path.parent().and_then(|parent| std::fs::read_dir(parent).ok());
+    let entries = path.parent().and_then(|parent| found.read(parent, std::fs::read_dir(parent)));
     let is_meant =
         |file: &Path| file.file_name().and_then(|file| file.to_str()).is_some_and(|file| matches(name, file));
     let mut files: Vec<PathBuf> =
@@ -150,14 +171,15 @@ mod tests {
         }
         let path = directory.path().join("sshd_config");
         std::fs::write(&path, main).unwrap();
-        ports(&path, &[]).into_iter().collect()
+        look(&path, &[]).ports.into_iter().collect()
     }
 
     #[test]
     fn port_22_is_always_among_them() {
         assert_eq!(ports_of("# Port 4444\nPermitRootLogin no\n", &[]), [22]);
-        assert_eq!(ports(Path::new("/nonexistent/sshd_config"), &[]), BTreeSet::from([22]));
-        assert_eq!(ports(Path::new("/"), &[]), BTreeSet::from([22]));
+        let only_22 = Found { ports: BTreeSet::from([22]), hidden: BTreeSet::new() };
+        assert_eq!(look(Path::new("/nonexistent/sshd_config"), &[]), only_22);
+        assert_eq!(look(Path::new("/"), &[]), only_22);
     }
 
     #[test]
@@ -242,6 +264,19 @@ mod tests {
     }
 
     #[test]
+    fn what_only_others_may_read_is_told_apart_from_what_is_not_there() {
+        let mut found = Found::default();
+        let denied = |path: &str, found: &mut Found| {
+            found.read::<Vec<u8>>(Path::new(path), Err(io::ErrorKind::PermissionDenied.into()))
+        };
+        assert_eq!(denied("/etc/ssh/sshd_config.d/50-cloud-init.conf", &mut found), None);
+        let missing = found.read::<Vec<u8>>(Path::new("/etc/ssh/other"), Err(io::ErrorKind::NotFound.into()));
+        assert_eq!(missing, None);
+        assert_eq!(found.read(Path::new("/etc/ssh/sshd_config"), Ok(1)), Some(1));
+        assert_eq!(found.hidden, BTreeSet::from(["/etc/ssh/sshd_config.d/50-cloud-init.conf".into()]));
+    }
+
+    #[test]
     fn a_socket_unit_that_listens_in_sshds_place_is_heeded() {
         let directory = tempfile::tempdir().unwrap();
         let drop_ins = directory.path().join("ssh.socket.d");
@@ -257,7 +292,7 @@ mod tests {
             "[Socket]\nListenStream = 2204\nListenStream=2203\nListenStreams=5\n",
         )
         .unwrap();
-        let ports = ports(Path::new("/nonexistent/sshd_config"), &[directory.path(), Path::new("/nonexistent")]);
-        assert_eq!(ports, BTreeSet::from([22, 2201, 2202, 2203, 2204]));
+        let found = look(Path::new("/nonexistent/sshd_config"), &[directory.path(), Path::new("/nonexistent")]);
+        assert_eq!(found.ports, BTreeSet::from([22, 2201, 2202, 2203, 2204]));
     }
 }

@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_table_of_everything_is_the_golden_one", || golden("everything")),
         trial("without_a_tunnel_nothing_of_it_is_left", tunnel_goes),
         trial("a_boot_believes_no_table_that_does_not_filter", half_a_table),
+        trial("a_boot_opens_the_port_that_sshd_has_moved_to_since", sshd_moved),
     ]
 }
 
@@ -138,6 +139,20 @@ fn tunnel_goes() -> Result {
     ensure_eq((plain.changes.len(), plain.problems), (1, Vec::new()))?;
     let listed = listed(&host, &[])?;
     ensure(!listed.contains("tunnel") && !listed.contains("wg0"), listed)
+}
+
+fn sshd_moved() -> Result {
+    let state = tempfile::tempdir()?;
+    let (config, site) = (config("one-network")?, site("one-network")?);
+    let host = Namespace::create("sshd-moved")?;
+    let mut nat = Nat::remembered_in(state.path(), state.path());
+    reconcile(&host, &mut nat, &config, &site);
+    host.nft("delete table inet bastiond")?;
+    let moved = Site { public: None, private: Vec::new(), sshd_ports: [22, 2222].into(), ..site };
+    let closed = desired(&config, &moved, None, false);
+    ensure_eq(inside(&host, bastiond::nat::boot(state.path(), &closed))?, Loaded::LastGood)?;
+    let ports = host.nft("list set inet bastiond ssh_ports")?;
+    ensure(ports.contains("elements = { 22, 2222 }"), ports)
 }
 
 fn half_a_table() -> Result {

@@ -35,11 +35,11 @@ pub(super) fn section(raw: RawHcloud, environment: &Environment, found: &mut Fin
     };
     let poll_interval = found.read("hcloud", "poll_interval", raw.poll_interval, values::span);
     let credential = environment.credentials_directory.as_ref().map(|directory| directory.join("hcloud-token"));
-    let files = credential.into_iter().chain([PathBuf::from(token_file)]).chain(environment.hcloud_token_file.clone());
+    let files = [PathBuf::from(token_file)].into_iter().chain(environment.hcloud_token_file.clone());
     Hcloud {
         enabled: found.value("hcloud.enabled", raw.enabled).unwrap_or(true),
         endpoint,
-        token: TokenSource { files: files.collect(), value: environment.hcloud_token.clone() },
+        token: TokenSource { credential, files: files.collect(), value: environment.hcloud_token.clone() },
         destinations,
         take_over: found.value("hcloud.take_over", raw.take_over).unwrap_or(false),
         poll_interval: poll_interval.unwrap_or(DEFAULT_POLL_INTERVAL),

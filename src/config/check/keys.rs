@@ -40,7 +40,7 @@ pub(super) fn absolute<'a>(key: &str, text: &'a str, found: &mut Findings) -> Op
 
 /// Reports a file that has to be there.
 pub(super) fn report_unreadable(key: &str, path: &Path, error: &Unreadable, found: &mut Findings) {
-    found.report(key, format!("cannot read {}: {}", path.display(), chain(error)));
+    found.report(key, format!("cannot read {}: {}{}", path.display(), chain(error), error.remedy(path)));
 }
 
 /// What is said of a secret that is none.

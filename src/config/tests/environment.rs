@@ -52,7 +52,8 @@ fn the_token_is_looked_for_in_credential_file_variable_file_and_variable_in_this
     });
     let config = parse("[hcloud]\ntoken_file = \"/srv/token\"\n", &environment).unwrap();
     let expected = TokenSource {
-        files: vec!["/run/credentials/bastiond.service/hcloud-token".into(), "/srv/token".into(), "/root/token".into()],
+        credential: Some("/run/credentials/bastiond.service/hcloud-token".into()),
+        files: vec!["/srv/token".into(), "/root/token".into()],
         value: Some(Secret::new("the-token".to_owned())),
     };
     assert_eq!(config.hcloud.token, expected);
@@ -63,18 +64,18 @@ fn the_token_is_looked_for_in_credential_file_variable_file_and_variable_in_this
 fn every_token_source_may_be_the_only_one() {
     let default = || PathBuf::from("/etc/bastiond/hcloud-token");
     let cases: [(Environment, TokenSource); 4] = [
-        (Environment::default(), TokenSource { files: vec![default()], value: None }),
+        (Environment::default(), TokenSource { credential: None, files: vec![default()], value: None }),
         (
             with(|environment| environment.credentials_directory = Some("/run/c".into())),
-            TokenSource { files: vec!["/run/c/hcloud-token".into(), default()], value: None },
+            TokenSource { credential: Some("/run/c/hcloud-token".into()), files: vec![default()], value: None },
         ),
         (
             with(|environment| environment.hcloud_token_file = Some("/root/token".into())),
-            TokenSource { files: vec![default(), "/root/token".into()], value: None },
+            TokenSource { credential: None, files: vec![default(), "/root/token".into()], value: None },
         ),
         (
             with(|environment| environment.hcloud_token = Some(Secret::new("t".to_owned()))),
-            TokenSource { files: vec![default()], value: Some(Secret::new("t".to_owned())) },
+            TokenSource { credential: None, files: vec![default()], value: Some(Secret::new("t".to_owned())) },
         ),
     ];
     for (environment, expected) in cases {

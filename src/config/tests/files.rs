@@ -206,7 +206,7 @@ fn every_key() -> Config {
         hcloud: Hcloud {
             enabled: false,
             endpoint: "https://api.example.org/v1".to_owned(),
-            token: TokenSource { files: vec!["/run/secrets/hcloud".into()], value: None },
+            token: TokenSource { credential: None, files: vec!["/run/secrets/hcloud".into()], value: None },
             destinations: ["192.168.0.0/16", "0.0.0.0/0", "10.100.0.0/24"].map(|net| net.parse().unwrap()).to_vec(),
             take_over: true,
             poll_interval: Duration::from_secs(90),

@@ -1,5 +1,6 @@
 //! The iptables of old, where the kernel has its filter table: no nft shows that.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -9,17 +10,55 @@ use super::TIMEOUT;
 use super::rule::{Destination, Rule};
 use super::wall::{Hook, Kind, Owner, Wall};
 use crate::config::{Ports, Transport};
+use crate::report::Problem;
 
 /// The tables that were made so far, a line each. Asking iptables for one that is not among them would make it.
 const TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
-/// What of the old filter table drops; nothing if there is none, or it cannot be looked at.
-pub(super) async fn walls() -> Vec<Wall> {
-    // Err: a kernel without the old iptables.
-    let tables = std::fs::read_to_string(TABLES).unwrap_or_default();
-    if !tables.lines().any(|table| table == "filter") {
-        return Vec::new();
+/// The modules that are loaded, a line each.
+const MODULES: &str = "/proc/modules";
+
+/// Whether there is a filter table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Table {
+    There,
+    Absent,
+    /// The kernel shows its tables to root only.
+    Hidden,
+}
+
+/// What of the old filter table drops; nothing if there is none, or it cannot be looked at. With a hint if it may well be there,
+/// and the daemon is not allowed to look.
+pub(super) async fn walls() -> (Vec<Wall>, Option<Problem>) {
+    let modules = || std::fs::read_to_string(MODULES).unwrap_or_default();
+    match table(std::fs::read_to_string(TABLES), modules) {
+        Table::Absent => (Vec::new(), None),
+        Table::There => (listed().await, None),
+        Table::Hidden => (Vec::new(), Some(unseen())),
     }
+}
+
+fn table(tables: io::Result<String>, modules: impl FnOnce() -> String) -> Table {
+    match tables {
+        Ok(tables) if tables.lines().any(|table| table == "filter") => Table::There,
+        // Its module is loaded when somebody first uses the table.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let loaded = modules().lines().any(|line| line.split(' ').next() == Some("iptable_filter"));
+            if loaded { Table::Hidden } else { Table::Absent }
+        }
+        // Err: a kernel without the old iptables.
+        Ok(_) | Err(_) => Table::Absent,
+    }
+}
+
+fn unseen() -> Problem {
+    Problem::new(
+        "the old iptables (iptables-legacy) is in use on this server, and only root sees its rules: what they drop is not told here",
+        "`iptables-legacy -S` shows them: if -P FORWARD or -P INPUT is DROP, they have to let pass what bastiond does",
+    )
+}
+
+async fn listed() -> Vec<Wall> {
     let Some(program) = find() else { return Vec::new() };
     let listing = Command::new(&program)
         .args(["-w", "1", "-S"])
@@ -126,4 +165,25 @@ fn rule(mut rest: &[&str]) -> Option<Rule> {
 /// iptables says `eth+` where nft says `eth*`.
 fn wildcard(name: &str) -> String {
     name.strip_suffix('+').map_or_else(|| name.to_owned(), |beginning| format!("{beginning}*"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_only_root_sees_is_told_when_its_module_is_loaded() {
+        let denied = || Err(io::ErrorKind::PermissionDenied.into());
+        let loaded = || "iptable_nat 1 0 - Live 0x0\niptable_filter 16384 1 - Live 0x0000000000000000\n".to_owned();
+        let cases = [
+            (Ok("nat\nfilter\n".to_owned()), Table::There),
+            (Ok("nat\n".to_owned()), Table::Absent),
+            (Err(io::ErrorKind::NotFound.into()), Table::Absent),
+            (denied(), Table::Hidden),
+        ];
+        for (tables, expected) in cases {
+            assert_eq!(table(tables, loaded), expected);
+        }
+        assert_eq!(table(denied(), || "iptable_filters 1 0\nx_tables 1 1 iptable_filter\n".to_owned()), Table::Absent);
+    }
 }

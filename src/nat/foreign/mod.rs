@@ -57,9 +57,11 @@ impl Foreign {
             }
         }
         // No generation counts the rules of these.
-        let old = legacy::walls().await;
+        let (old, unseen) = legacy::walls().await;
         let (ways, doors) = (ways::ways(config, site, tunnel), ways::doors(config, site));
-        account(self.walls.iter().chain(&old), &ways, &doors)
+        let mut account = account(self.walls.iter().chain(&old), &ways, &doors);
+        account.hints.extend(unseen);
+        account
     }
 }
 

@@ -150,6 +150,7 @@ fn whole() -> Site {
         public: Some(public("eth0", &["203.0.113.10"])),
         private: vec![production_link()],
         sshd_ports: BTreeSet::new(),
+        hints: Vec::new(),
         problems: Vec::new(),
     }
 }
@@ -391,6 +392,7 @@ fn what_is_written_overrules_what_is_discovered() {
             ..tenant_link()
         }],
         sshd_ports: BTreeSet::new(),
+        hints: Vec::new(),
         problems: vec![Problem::new(
             "enp8s0 does not have its address 10.2.0.9 yet, or is down",
             "it comes by DHCP; if it stays away, look at the server's network configuration",
@@ -487,6 +489,7 @@ fn a_dedicated_server_with_everything_written_needs_no_metadata() {
             ..production_link()
         }],
         sshd_ports: BTreeSet::new(),
+        hints: Vec::new(),
         problems: Vec::new(),
     };
     assert_eq!(site(&config, &kernel, &no_metadata()), expected);

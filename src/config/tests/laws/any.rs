@@ -81,7 +81,7 @@ fn any_hcloud() -> impl Strategy<Value = Hcloud> {
     parts.prop_map(|([enabled, take_over, everything], port, token_file, destinations, millis)| Hcloud {
         enabled,
         endpoint: format!("https://api.example:{port}/v1").replace(":443/", "/"),
-        token: TokenSource { files: vec![token_file.into()], value: None },
+        token: TokenSource { credential: None, files: vec![token_file.into()], value: None },
         destinations: destinations.chain(everything.then(|| "0.0.0.0/0".parse().unwrap())).collect(),
         take_over,
         poll_interval: Duration::from_millis(millis),
