@@ -17,6 +17,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use tempfile::TempDir;
 
 use crate::namespace::Namespace;
+use crate::patience::stretched;
 use crate::world::World;
 
 /// Where a daemon runs: its namespace, its programs, its directories. They outlive the process, as they do for a service.
@@ -193,7 +194,7 @@ impl Daemon {
 
     /// Waits until it has ended, for at most `timeout`.
     pub fn ended(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + stretched(timeout);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Some(status));
@@ -258,8 +259,12 @@ impl Notifications {
     fn wait_for(&self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> Option<Instant> {
         let heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
         let missing = |heard: &mut Vec<(String, Instant)>| !heard.iter().any(|(line, _)| wanted(line));
-        let mut heard =
-            self.heard.1.wait_timeout_while(heard, timeout, missing).unwrap_or_else(PoisonError::into_inner).0;
+        let mut heard = self
+            .heard
+            .1
+            .wait_timeout_while(heard, stretched(timeout), missing)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
         let position = heard.iter().position(|(line, _)| wanted(line))?;
         heard.drain(..=position).next_back().map(|(_, at)| at)
     }

@@ -4,6 +4,7 @@ pub mod cloud;
 pub mod daemon;
 pub mod enclave;
 pub mod namespace;
+pub mod patience;
 pub mod star;
 pub mod traffic;
 pub mod tunnel;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bastiond::report::{Report, Room, State};
 use libtest_mimic::{Failed, Trial};
 use sandbox::daemon::{Daemon, Station};
+use sandbox::patience::stretched;
 use sandbox::traffic::{self, Mirror, Ping, ProbeFailure};
 use sandbox::world::{World, addresses as at};
 
@@ -77,6 +78,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 
 /// Asks every 20 ms until the answer is yes; how long that took.
 pub(crate) fn wait_for(what: &str, timeout: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<Duration> {
+    let timeout = stretched(timeout);
     let start = Instant::now();
     loop {
         if condition()? {

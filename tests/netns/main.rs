@@ -3,6 +3,7 @@
 mod bad_input;
 mod cloud;
 mod coexistence;
+mod debian_kernel;
 mod drops;
 mod flows;
 mod forwarding;
@@ -12,6 +13,7 @@ mod input;
 mod kernel_wireguard;
 mod lifecycle;
 mod policy;
+mod private_host;
 mod routes;
 mod sources;
 mod table;
@@ -42,6 +44,7 @@ fn main() {
         lifecycle::trials(),
         bad_input::trials(),
         policy::trials(),
+        private_host::trials(),
         routes::trials(),
         flows::trials(),
         table::trials(),
@@ -50,6 +53,7 @@ fn main() {
         wg_tool::trials(),
         tunnel_alone::trials(),
         kernel_wireguard::trials(),
+        debian_kernel::trials(),
     ]
     .into_iter()
     .flatten()

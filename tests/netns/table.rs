@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use bastiond::config::{Config, Environment, parse};
+use bastiond::config::{Config, Environment, Fastpath, parse};
 use bastiond::nat::{Loaded, Nat, desired};
 use bastiond::report::Outcome;
 use bastiond::site::{PrivateLink, PublicLink, Site};
@@ -55,7 +55,14 @@ fn data(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/tables").join(file)
 }
 
+/// Without a fast path: its links would have to be there, and not every kernel has one.
 fn config(name: &str) -> Result<Config> {
+    let mut config = config_with_fast_path(name)?;
+    config.nat.fastpath = Fastpath::Off;
+    Ok(config)
+}
+
+pub(crate) fn config_with_fast_path(name: &str) -> Result<Config> {
     let path = data(&format!("{name}.toml"));
     let config = parse(&std::fs::read_to_string(path)?, &Environment::default());
     Ok(config.map_err(|problems| format!("{name}: {problems:?}"))?)

@@ -46,7 +46,7 @@ pub(crate) const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
 pub(crate) const ADA: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 2);
 pub(crate) const BOB: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 3);
 /// A host in the office's network.
-const OFFICE_HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 9);
+pub(crate) const OFFICE_HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 9);
 
 /// A world with a laptop behind a NAT.
 pub(crate) fn world() -> Result<World> {
@@ -60,7 +60,8 @@ pub(crate) struct Client<'w> {
     interface: String,
     key: PrivateKey,
     address: Ipv4Addr,
-    program: Child,
+    /// None where the kernel carries it.
+    program: Option<Child>,
 }
 
 impl<'w> Client<'w> {
@@ -68,15 +69,29 @@ impl<'w> Client<'w> {
     pub(crate) fn start(namespace: &'w Namespace, interface: &str, address: Ipv4Addr) -> Result<Self> {
         let command = namespace.command("wireguard-go").args(["-f", interface]);
         let program = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let key = PrivateKey::generate();
-        let client = Self { namespace, interface: interface.to_owned(), key, address, program };
+        let client = Self::new(namespace, interface, address, Some(program));
         let asked = || Ok(namespace.command("wg").args(["show", interface]).output()?.status.success());
         wait_for("wireguard-go runs", SOON, asked)?;
+        client.comes_up()
+    }
+
+    /// The same by the kernel's own WireGuard.
+    pub(crate) fn of_kernel(namespace: &'w Namespace, interface: &str, address: Ipv4Addr) -> Result<Self> {
+        namespace.ip(&format!("link add {interface} type wireguard"))?;
+        Self::new(namespace, interface, address, None).comes_up()
+    }
+
+    fn new(namespace: &'w Namespace, interface: &str, address: Ipv4Addr, program: Option<Child>) -> Self {
+        Self { namespace, interface: interface.to_owned(), key: PrivateKey::generate(), address, program }
+    }
+
+    fn comes_up(self) -> Result<Self> {
+        let Self { namespace, interface, address, .. } = &self;
         let key_file = tempfile::NamedTempFile::new()?;
-        std::fs::write(key_file.path(), client.key.to_base64().as_bytes())?;
-        client.wg(&format!("private-key {}", key_file.path().display()))?;
+        std::fs::write(key_file.path(), self.key.to_base64().as_bytes())?;
+        self.wg(&format!("private-key {}", key_file.path().display()))?;
         namespace.ip(&format!("addr add {address}/24 dev {interface}\nlink set {interface} mtu 1420 up"))?;
-        Ok(client)
+        Ok(self)
     }
 
     pub(crate) fn public_key(&self) -> PublicKey {
@@ -84,7 +99,7 @@ impl<'w> Client<'w> {
     }
 
     /// `wg set INTERFACE WORDS`
-    fn wg(&self, words: &str) -> Result {
+    pub(crate) fn wg(&self, words: &str) -> Result {
         let words = words.split_whitespace();
         let output = self.namespace.command("wg").args(["set", &self.interface]).args(words).output()?;
         ensure(output.status.success(), text(&output.stderr))
@@ -109,8 +124,10 @@ impl<'w> Client<'w> {
 impl Drop for Client<'_> {
     fn drop(&mut self) {
         // It has ended, or ends now.
-        let _ = self.program.kill();
-        let _ = self.program.wait();
+        if let Some(program) = &mut self.program {
+            let _ = program.kill();
+            let _ = program.wait();
+        }
     }
 }
 
@@ -156,7 +173,7 @@ fn pings(from: &Namespace, to: Ipv4Addr, timeout: Duration) -> Result<bool> {
 }
 
 /// The source that a private host sees.
-fn seen(from: &Namespace, to: &Mirror) -> std::result::Result<std::net::IpAddr, ProbeFailure> {
+pub(crate) fn seen(from: &Namespace, to: &Mirror) -> std::result::Result<std::net::IpAddr, ProbeFailure> {
     traffic::tcp_probe(from, to.address(), SOON).map(|seen| seen.ip())
 }
 

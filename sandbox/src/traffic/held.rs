@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::probe::{self, ProbeFailure};
 use crate::namespace::Namespace;
+use crate::patience::stretched;
 
 /// A TCP connection to a [`Mirror`](super::Mirror), silent until asked.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl Held {
     pub fn exchange(&mut self, timeout: Duration) -> Result<Duration, ProbeFailure> {
         let asked = Instant::now();
         self.exchanged = self.exchanged.wrapping_add(1);
-        self.stream.set_read_timeout(Some(timeout))?;
+        self.stream.set_read_timeout(Some(stretched(timeout)))?;
         self.stream.write_all(&[self.exchanged])?;
         let mut answer = [0];
         self.stream.read_exact(&mut answer)?;

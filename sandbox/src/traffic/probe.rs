@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::namespace::Namespace;
+use crate::patience::stretched;
 
 /// Why a probe has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +62,7 @@ pub fn tcp_probe(
 /// Connects to any TCP server and hangs up.
 pub fn tcp_connects(from: &Namespace, target: impl Into<SocketAddr>, timeout: Duration) -> Result<(), ProbeFailure> {
     let target = target.into();
-    from.run(|| TcpStream::connect_timeout(&target, timeout)).map(drop).map_err(ProbeFailure::from)
+    from.run(|| TcpStream::connect_timeout(&target, stretched(timeout))).map(drop).map_err(ProbeFailure::from)
 }
 
 /// Sends one datagram to a UDP mirror, and tells the source address that it saw.
@@ -96,7 +97,7 @@ pub fn udp_probe_from(
             SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true),
         }
         .map_err(ProbeFailure::Other)?;
-        socket.set_read_timeout(Some(timeout))?;
+        socket.set_read_timeout(Some(stretched(timeout)))?;
         socket.send(b"who am I")?;
         let mut answer = [0; 128];
         let length = socket.recv(&mut answer)?;
@@ -107,6 +108,7 @@ pub fn udp_probe_from(
 
 /// Connects to a TCP mirror from the calling thread's namespace.
 pub(super) fn connect(target: SocketAddr, timeout: Duration) -> Result<(TcpStream, SocketAddr), ProbeFailure> {
+    let timeout = stretched(timeout);
     let deadline = Instant::now() + timeout;
     let stream = TcpStream::connect_timeout(&target, timeout)?;
     // A read time-out of zero means none.

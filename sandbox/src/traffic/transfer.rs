@@ -12,6 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use super::probe::ProbeFailure;
 use super::{only_waited, wait_briefly};
 use crate::namespace::{self, Namespace};
+use crate::patience::stretched;
 
 /// Both ends make the same bytes from this.
 const SEED: u64 = 0x0a00_0002;
@@ -128,7 +129,7 @@ pub fn download(
     bytes: u64,
     timeout: Duration,
 ) -> Result<Download, DownloadFailure> {
-    let target = target.into();
+    let (target, timeout) = (target.into(), stretched(timeout));
     from.run(|| {
         let start = Instant::now();
         let mut stream =

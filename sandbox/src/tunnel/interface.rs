@@ -13,6 +13,7 @@ use tempfile::NamedTempFile;
 
 use super::{Error, Program, Shown};
 use crate::namespace::{self, Namespace};
+use crate::patience::stretched;
 
 /// Where all of them listen. The enclave has a /run of its own, so no interface of the machine can be meant.
 const SOCKETS: &str = "/var/run/wireguard";
@@ -52,7 +53,7 @@ impl Interface {
         let start = Instant::now();
         while UnixStream::connect(self.socket()).is_err() {
             self.check()?;
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > stretched(PATIENCE) {
                 return Err(self.dead("has no socket"));
             }
             std::thread::sleep(LOOK);

@@ -31,6 +31,7 @@ use self::private::{DefaultRoute, Nic, PrivateNetwork};
 use self::services::Services;
 use crate::cloud::{Cloud, NetworkId, ServerId};
 use crate::namespace::{self, Namespace};
+use crate::patience::stretched;
 
 pub use gateway::{Gateway, Hop, NotInForce};
 pub use links::BASTION_MAC;
@@ -184,7 +185,7 @@ impl World {
     /// The cloud refuses the route, or the gateway does not follow within 5 s.
     pub fn put_route(&self, destination: Ipv4Net, gateway: Ipv4Addr) {
         self.cloud.put_route(self.private.id, destination, gateway);
-        let followed = self.private.gateway.await_route(destination, Some(gateway), SETTLING);
+        let followed = self.private.gateway.await_route(destination, Some(gateway), stretched(SETTLING));
         followed.unwrap_or_else(|error| panic!("{error}"));
     }
 
@@ -194,7 +195,7 @@ impl World {
     /// The gateway does not follow within 5 s.
     pub fn remove_route(&self, destination: Ipv4Net) {
         self.cloud.remove_route(self.private.id, destination);
-        let followed = self.private.gateway.await_route(destination, None, SETTLING);
+        let followed = self.private.gateway.await_route(destination, None, stretched(SETTLING));
         followed.unwrap_or_else(|error| panic!("{error}"));
     }
 

@@ -1,0 +1,174 @@
+//! What only a kernel like Debian's can show: its own WireGuard as the peer of our data plane, and the flowtable.
+//!
+//! `scripts/test-vm` runs these on Debian's kernels, with `BASTIOND_DEBIAN_KERNEL=1`. Elsewhere they are shown as ignored.
+
+use std::time::Duration;
+
+use bastiond::nat::Nat;
+use bastiond::report::Room;
+use bastiond::wireguard::key::PublicKey;
+use libtest_mimic::Trial;
+use sandbox::namespace::Namespace;
+use sandbox::traffic::{self, Held, Mirror, Source};
+use sandbox::world::{World, addresses as at};
+
+use crate::gateway::{FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, room, station, text, trial, wait_for};
+use crate::table::{config_with_fast_path, listed, reconcile, site};
+use crate::way_in::{ADA, Client, OFFICE_HOST, seen, serving, tunnel, world};
+
+/// In the environment, where the kernel is Debian's.
+const DEBIAN_KERNEL: &str = "BASTIOND_DEBIAN_KERNEL";
+/// As `wg genpsk` prints it.
+const SHARED: &str = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=";
+/// Enough for thousands of packets and little for an emulated machine.
+const BULK: u64 = 4 << 20;
+const A_WHILE: Duration = Duration::from_secs(20);
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let elsewhere = std::env::var_os(DEBIAN_KERNEL).is_none();
+    let trials = vec![
+        trial("the_kernels_wireguard_calls_on_ours", kernel_calls),
+        trial("ours_calls_on_the_kernels_wireguard", kernel_is_called),
+        trial("an_established_flow_takes_the_fast_path_where_the_kernel_has_a_sound_one", fast_path),
+        trial("a_table_with_a_fast_path_is_recognised_and_another_link_makes_another", table_with_fast_path),
+        trial("a_flow_takes_the_usual_path_where_the_fast_one_is_switched_off", no_fast_path),
+    ];
+    trials.into_iter().map(|trial| trial.with_ignored_flag(elsewhere)).collect()
+}
+
+/// An office with the kernel's WireGuard, on the internet host: its block, and its client. A network lies behind it.
+fn office<'w>(world: &'w World, interface: &str) -> Result<(Client<'w>, String)> {
+    let office = Client::of_kernel(world.server(), interface, ADA)?;
+    office.wg("listen-port 51821")?;
+    world.server().ip(&format!("addr add {OFFICE_HOST}/32 dev lo"))?;
+    let block = office.block("office", ", \"192.168.77.0/24\"");
+    Ok((office, format!("{block}preshared_key = \"{SHARED}\"\n")))
+}
+
+/// What the office knows of the bastion; with `endpoint`, it can begin.
+fn knows(office: &Client<'_>, world: &World, interface: &str, bastion: PublicKey, endpoint: &str) -> Result {
+    let shared = tempfile::NamedTempFile::new()?;
+    std::fs::write(shared.path(), SHARED)?;
+    let shared = shared.path().display();
+    office.wg(&format!("peer {bastion} preshared-key {shared} {endpoint} allowed-ips 10.100.0.0/24,10.0.0.0/16"))?;
+    world.server().ip(&format!("route replace 10.0.0.0/16 dev {interface}"))?;
+    Ok(())
+}
+
+/// Bulk data in both directions, each byte compared.
+fn exchanges(world: &World) -> Result {
+    for (source, client) in [((world.web(), at::WEB), world.server()), ((world.server(), OFFICE_HOST), world.web())] {
+        let source = Source::start(source.0, (source.1, 0))?;
+        let download = traffic::download(client, source.address(), BULK, A_WHILE)?;
+        ensure_eq((download.bytes, download.intact), (BULK, true))?;
+        println!("{BULK} bytes in {:?}", download.elapsed);
+    }
+    Ok(())
+}
+
+/// What `wg` says of the office's handshakes.
+fn has_handshake(namespace: &Namespace, interface: &str) -> Result<bool> {
+    let shown = text(&namespace.command("wg").args(["show", interface, "latest-handshakes"]).output()?.stdout);
+    Ok(shown.split_whitespace().nth(1).is_some_and(|when| when != "0"))
+}
+
+fn kernel_calls() -> Result {
+    let world = world()?;
+    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let (office, block) = office(&world, "wi-dk-calls")?;
+    let station = station(&world)?;
+    station.write_config(&tunnel("wi-dk1", &block))?;
+    let (_daemon, bastion) = serving(&station)?;
+    let shown = text(&station.ctl(&["status"])?.stdout);
+    ensure(shown.contains("MTU 1420; userspace"), shown)?;
+    knows(&office, &world, "wi-dk-calls", bastion, &format!("endpoint {}:51820", at::BASTION))?;
+    ensure(!has_handshake(world.server(), "wi-dk-calls")?, "nobody has begun yet")?;
+    wait_for("the office gets in", A_WHILE, || Ok(seen(world.server(), &web) == Ok(ADA.into())))?;
+    ensure(has_handshake(world.server(), "wi-dk-calls")?, "the kernel tells of a handshake")?;
+    wait_for("private hosts reach the office", A_WHILE, || {
+        let _intranet = Mirror::tcp(world.server(), (OFFICE_HOST, 80))?;
+        Ok(traffic::tcp_connects(world.web(), (OFFICE_HOST, 80), SOON).is_ok())
+    })?;
+    exchanges(&world)
+}
+
+fn kernel_is_called() -> Result {
+    let world = world()?;
+    let (office, block) = office(&world, "wi-dk-called")?;
+    let intranet = Mirror::tcp(world.server(), (OFFICE_HOST, 80))?;
+    let station = station(&world)?;
+    station.write_config(&tunnel("wi-dk2", &format!("{block}endpoint = \"{}:51821\"\n", at::SERVER)))?;
+    let (_daemon, bastion) = serving(&station)?;
+    // It does not know where the bastion is, so it cannot begin.
+    knows(&office, &world, "wi-dk-called", bastion, "")?;
+    wait_for("a private host reaches the office", A_WHILE, || Ok(seen(world.web(), &intranet) == Ok(at::WEB.into())))?;
+    ensure(has_handshake(world.server(), "wi-dk-called")?, "the kernel tells of a handshake")?;
+    exchanges(&world)
+}
+
+/// How the kernel tracks the flow between these two.
+fn tracked(world: &World, port: u16) -> Result<String> {
+    let output =
+        world.bastion().command("conntrack").args(["-L", "-p", "tcp", "--dport", &port.to_string()]).output()?;
+    ensure(output.status.success(), text(&output.stderr))?;
+    Ok(text(&output.stdout))
+}
+
+fn fast_path() -> Result {
+    let world = World::start(sandbox::world::Settings::default())?;
+    let server = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let told = room(&station, Room::Nat)?.detail;
+    ensure(told.ends_with("; fast path: flowtable"), told)?;
+    let mut held = Held::open(world.web(), server.address(), SOON)?;
+    // Two packets each way make it established; what follows takes the short way.
+    for _ in 0..5 {
+        held.exchange(SOON)?;
+    }
+    let flow = tracked(&world, 8080)?;
+    ensure(flow.contains("[OFFLOAD]"), flow)?;
+    held.exchange(SOON)?;
+    // Bulk data, and the translation is the same as on the usual path.
+    let source = Source::start(world.server(), (at::SERVER, 0))?;
+    let download = traffic::download(world.web(), source.address(), BULK, A_WHILE)?;
+    ensure_eq((download.bytes, download.intact), (BULK, true))?;
+    ensure_eq(held.seen().ip(), at::BASTION.into())?;
+    ensure(traffic::tcp_connects(world.server(), held.seen(), NEVER).is_err(), "the way of a flow is open to others")
+}
+
+fn table_with_fast_path() -> Result {
+    let host = Namespace::create("fast-table")?;
+    for name in ["eth0", "eth1", "eth2", "ens10.7"] {
+        host.ip(&format!("link add {name} type dummy\nlink set {name} up"))?;
+    }
+    let memory = tempfile::tempdir()?;
+    let mut nat = Nat::remembered_in(memory.path(), memory.path());
+    for name in ["one-network", "everything", "one-network"] {
+        let (config, site) = (config_with_fast_path(name)?, site(name)?);
+        let loaded = reconcile(&host, &mut nat, &config, &site);
+        ensure_eq((loaded.changes.len(), loaded.problems), (1, Vec::new()))?;
+        ensure_eq(reconcile(&host, &mut nat, &config, &site).changes, Vec::new())?;
+        // As nft lists it, whichever version it is.
+        let mut successor = Nat::remembered_in(memory.path(), memory.path());
+        ensure_eq(reconcile(&host, &mut successor, &config, &site).changes, Vec::new())?;
+        let listing = listed(&host, &[])?;
+        ensure(listing.contains("flowtable fastpath"), listing.clone())?;
+        ensure_eq(listing.contains("ens10.7"), name == "everything")?;
+    }
+    Ok(())
+}
+
+fn no_fast_path() -> Result {
+    let world = World::start(sandbox::world::Settings::default())?;
+    let server = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
+    let station = station(&world)?;
+    station.write_config(&format!("{FAST}[nat]\nfastpath = false\n"))?;
+    let _daemon = healthy(&station)?;
+    let mut held = Held::open(world.web(), server.address(), SOON)?;
+    for _ in 0..5 {
+        held.exchange(SOON)?;
+    }
+    let flow = tracked(&world, 8080)?;
+    ensure(flow.contains("ESTABLISHED") && !flow.contains("OFFLOAD"), flow)
+}
