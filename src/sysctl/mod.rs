@@ -12,7 +12,7 @@ mod plan;
 
 use std::path::{Path, PathBuf};
 
-pub use model::{Need, Setting, desired};
+pub use model::{Machine, Need, Setting, desired};
 pub use originals::{Doubt, forwards, restore, stop_forwarding};
 pub use plan::{Write, plan};
 
@@ -82,7 +82,7 @@ fn look(
     tunnel: Option<&InterfaceName>,
     forwarding: Forwarding,
 ) -> (Vec<Setting>, observe::Observed) {
-    let desired = desired(site, tunnel, forwarding, observe::memory(&place.root));
+    let desired = desired(site, tunnel, forwarding, observe::machine(&place.root));
     let observed = observe::observe(&place.root, &desired);
     (plan::without_lowering(desired, &observed.values), observed)
 }

@@ -26,17 +26,23 @@ pub enum Need {
     AtLeast,
 }
 
+/// What of the machine decides on values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Bytes of memory, if known.
+    pub memory: Option<u64>,
+    /// Whether `rp_filter` of `all` is 1: then it is strict on every interface that does not say 2.
+    pub strict_sources: bool,
+}
+
+/// The path of the setting that holds for every interface, where theirs is not greater.
+pub(super) const STRICT_SOURCES: &str = "net/ipv4/conf/all/rp_filter";
 /// The path of the switch that makes a host a router.
 pub(super) const IP_FORWARD: &str = "net/ipv4/ip_forward";
 
-/// What a gateway with these links, this tunnel and so many bytes of memory needs. Sources: the kernel's
+/// What a gateway with these links and this tunnel needs on this machine. Sources: the kernel's
 /// `Documentation/networking/ip-sysctl.rst`.
-pub fn desired(
-    site: &Site,
-    tunnel: Option<&InterfaceName>,
-    forwarding: Forwarding,
-    memory: Option<u64>,
-) -> Vec<Setting> {
+pub fn desired(site: &Site, tunnel: Option<&InterfaceName>, forwarding: Forwarding, machine: Machine) -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut set = |path: String, value: &str| {
         settings.push(Setting { path, value: value.to_owned(), need: Need::Must });
@@ -59,11 +65,13 @@ pub fn desired(
     set("net/ipv4/conf/all/accept_redirects".to_owned(), "0");
     set("net/ipv4/conf/all/accept_source_route".to_owned(), "0");
     for interface in &interfaces {
-        // The greater one of `all` and the interface counts, so 2 is loose whatever a hardened image sets: the way back
-        // may differ from the way in (tunnels, several networks), and the rules check sources themselves.
-        set(format!("net/ipv4/conf/{interface}/rp_filter"), "2");
+        // Not strict: the way back may differ from the way in (tunnels, several networks), and the rules check sources
+        // themselves. Loose (2), beside a default route, lets every source pass too, after a look for its route that makes each
+        // packet some 3 % dearer; but the greater one of `all` and the interface counts, so it is the way out of a strict `all`.
+        let rp_filter = if machine.strict_sources { "2" } else { "0" };
+        set(format!("net/ipv4/conf/{interface}/rp_filter"), rp_filter);
         set(format!("net/ipv4/conf/{interface}/send_redirects"), "0");
     }
-    settings.extend(flows::desired(memory));
+    settings.extend(flows::desired(machine.memory));
     settings
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use super::model::{Need, Setting};
+use super::model::{Machine, Need, STRICT_SOURCES, Setting};
 
 /// A setting that cannot be read, though it is there.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +44,14 @@ pub(super) fn observe(root: &Path, desired: &[Setting]) -> Observed {
     observed
 }
 
-/// The machine's memory in bytes; `root` is `/proc/sys`.
-pub(super) fn memory(root: &Path) -> Option<u64> {
+/// The machine; `root` is `/proc/sys`.
+pub(super) fn machine(root: &Path) -> Machine {
+    // Unreadable: the value that is right whatever it is.
+    let strict_sources = std::fs::read_to_string(root.join(STRICT_SOURCES)).map_or(true, |text| text.trim() == "1");
+    Machine { memory: memory(root), strict_sources }
+}
+
+fn memory(root: &Path) -> Option<u64> {
     let text = std::fs::read_to_string(root.parent()?.join("meminfo")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -27,6 +27,7 @@ fn fresh_place() -> (tempfile::TempDir, Place) {
     let place = Place { root: directory.path().join("sys"), memory: directory.path().join("sysctl.json") };
     let files = [
         ("ip_forward", "0\n"),
+        ("conf/all/rp_filter", "0\n"),
         ("conf/all/send_redirects", "1\n"),
         ("conf/all/accept_redirects", "1\n"),
         ("conf/all/accept_source_route", "0\n"),
@@ -46,7 +47,7 @@ fn fresh_place() -> (tempfile::TempDir, Place) {
 }
 
 fn values(place: &Place) -> BTreeMap<String, String> {
-    let everything = desired(&site(), None, Forwarding::On, Some(0));
+    let everything = desired(&site(), None, Forwarding::On, Machine::default());
     observe::observe(&place.root, &everything).values
 }
 
@@ -59,12 +60,23 @@ fn only_what_differs_is_written_and_a_second_pass_writes_nothing() {
         [
             "net/ipv4/conf/all/send_redirects: 1 -> 0",
             "net/ipv4/conf/all/accept_redirects: 1 -> 0",
-            "net/ipv4/conf/eth0/rp_filter: 1 -> 2",
+            "net/ipv4/conf/eth0/rp_filter: 1 -> 0",
             "net/ipv4/conf/eth0/send_redirects: 1 -> 0",
+            "net/ipv4/conf/eth0.7/rp_filter: 2 -> 0",
         ]
     );
     let again = reconcile(&place, &site(), None, Forwarding::Leave, true);
     assert_eq!((again.changes, again.repaired, again.state), (vec![], false, State::Ok));
+}
+
+#[test]
+fn where_all_interfaces_are_strict_ours_are_loose() {
+    let (_directory, place) = fresh_place();
+    std::fs::write(place.root.join("net/ipv4/conf/all/rp_filter"), "1\n").unwrap();
+    let filters = |changes: Vec<String>| changes.into_iter().filter(|change| change.contains("rp_filter")).collect();
+    let changes: Vec<String> = filters(reconcile(&place, &site(), None, Forwarding::Leave, false).changes);
+    assert_eq!(changes, ["net/ipv4/conf/eth0/rp_filter: 1 -> 2"]);
+    assert_eq!(std::fs::read_to_string(place.root.join("net/ipv4/conf/all/rp_filter")).unwrap(), "1\n");
 }
 
 #[test]
@@ -115,7 +127,7 @@ fn a_setting_that_cannot_be_written_is_named_and_the_others_go_on() {
     std::fs::create_dir(&path).unwrap();
     let outcome = reconcile(&place, &site(), None, Forwarding::On, false);
     assert_eq!(outcome.state, State::Failed);
-    assert_eq!(outcome.changes.len(), 6);
+    assert_eq!(outcome.changes.len(), 7);
     assert!(
         outcome.problems[0].what.starts_with("cannot read the setting net/ipv4/ip_forward"),
         "{:?}",
