@@ -21,11 +21,11 @@ demo: ## the whole story in under 20 s; installs what is missing
 	@scripts/demo
 
 sandbox: ## the demo's world, left open with a shell
-	@bash -c '. scripts/setup demo && cargo build --release --quiet --locked --workspace --bins && \
-		target/release/sandbox shell --bastiond target/release/bastiond'
+	@bash -c '. scripts/setup demo && cargo build --profile quick --quiet --locked -p bastiond -p sandbox --bins && \
+		target/quick/sandbox shell --bastiond target/quick/bastiond'
 
 bench: ## side by side with the alternatives; CASE=gateway, CASE=daemon or CASE=tunnel runs one part
-	@bash -c '. scripts/setup bench && scripts/install-bench-peers "$(CASE)" && cargo build --release --quiet --locked --workspace --bins && \
+	@bash -c '. scripts/setup bench && scripts/install-bench-peers "$(CASE)" && cargo build --release --quiet --locked -p bastiond -p sandbox --bins && \
 		cargo bench --quiet --bench bench -- $(CASE)'
 
 fuzz: ## every parser that faces the network or the user, a minute each (needs cargo-fuzz)
