@@ -171,3 +171,25 @@ fn a_comment_stands_above_every_key_of_the_example() {
         assert!(index > 0 && lines[index - 1].trim_start_matches('#').starts_with(' '), "nothing is said of {line}");
     }
 }
+
+/// The configuration in the user data of a bastion, without its indentation.
+fn written_by_cloud_init() -> String {
+    let document = include_str!("../../../packaging/cloud-init/bastion.yaml");
+    let (_, after) = document.split_once("- path: /etc/bastiond/config.toml\n").expect("the file");
+    let (_, content) = after.split_once("content: |\n").expect("its content");
+    let indented = |line: &&str| line.is_empty() || line.starts_with("      ");
+    content.lines().take_while(indented).map(|line| line.get(6..).unwrap_or_default().to_owned() + "\n").collect()
+}
+
+#[test]
+fn the_configuration_that_cloud_init_writes_is_valid_without_and_with_its_tunnel() {
+    let written = written_by_cloud_init();
+    assert_eq!(parse(&written, &Environment::default()).unwrap(), parse("", &Environment::default()).unwrap());
+    let with_tunnel: String = written
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')).unwrap_or(line).to_owned() + "\n")
+        .collect::<String>()
+        .replace("\"...\"", "\"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"");
+    let tunnel = parse(&with_tunnel, &Environment::default()).unwrap().wireguard.expect("a tunnel");
+    assert_eq!(tunnel.peers.len(), 1);
+}
