@@ -50,9 +50,11 @@ fn is_closed(host: &Namespace, ssh: u16) -> Result {
     ensure(shut && has(&format!("elements = {{ {ssh} }}")), table)
 }
 
-/// The part of a listing that packets do not change.
-fn rules(listing: &str) -> &str {
-    listing.find("\tchain ").map_or("", |at| &listing[at..])
+/// The part of a listing that packets do not change; the fast path, which needs its links, comes with the daemon.
+fn rules(listing: &str) -> String {
+    let rules = listing.find("\tchain ").map_or("", |at| &listing[at..]);
+    let stays = |line: &&str| !line.ends_with("flow add @fastpath");
+    rules.lines().filter(stays).map(|line| format!("{line}\n")).collect()
 }
 
 fn last_good() -> Result {
