@@ -1,5 +1,6 @@
 //! `bastiond boot`: rules before there is a network, whatever was before.
 
+use std::collections::BTreeSet;
 use std::process::Output;
 
 use libtest_mimic::Trial;
@@ -50,11 +51,13 @@ fn is_closed(host: &Namespace, ssh: u16) -> Result {
     ensure(shut && has(&format!("elements = {{ {ssh} }}")), table)
 }
 
-/// The part of a listing that packets do not change; the fast path, which needs its links, comes with the daemon.
-fn rules(listing: &str) -> String {
-    let rules = listing.find("\tchain ").map_or("", |at| &listing[at..]);
+/// The chains of a listing, which packets do not change, in an order of their own: nft lists them in that of their making, and a
+/// fast path that comes or goes makes some anew. The fast path itself needs its links, and comes with the daemon.
+fn rules(listing: &str) -> BTreeSet<String> {
+    let chains = listing.find("\tchain ").map_or("", |at| &listing[at..]);
     let stays = |line: &&str| !line.ends_with("flow add @fastpath");
-    rules.lines().filter(stays).collect::<Vec<_>>().join("\n")
+    let chain = |text: &str| text.trim_end_matches(['}', '\n']).lines().filter(stays).collect::<Vec<_>>().join("\n");
+    chains.split("\n\n").map(chain).collect()
 }
 
 fn last_good() -> Result {
