@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test demo sandbox bench fuzz deb audit release-check fmt
+.PHONY: help check test test-system demo sandbox bench fuzz deb audit release-check fmt
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -16,6 +16,9 @@ check: ## format and lints: what CI runs before the tests
 
 test: ## everything that can be proven here; installs what is missing
 	@scripts/test
+
+test-system: ## the package on a booted Debian 12 (needs root): first boot, restart and upgrade under load, reboot, removal
+	@scripts/test-system
 
 demo: ## the whole story in under 20 s; installs what is missing
 	@scripts/demo

@@ -1,0 +1,188 @@
+//! The world with a booted Debian as its bastion.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bastiond::report::{Health, Report};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use sandbox::namespace::Namespace;
+use sandbox::traffic::forget_flows;
+use sandbox::world::{Settings, World, addresses as at};
+
+use crate::machine::{Layers, Machine, required};
+use crate::shared::{Internet, PATIENCE, Result, SOON, egress, ensure, ensure_eq, open, text, wait_for};
+
+/// The service.
+pub(crate) const UNIT: &str = "bastiond.service";
+/// Its configuration file.
+pub(crate) const CONFIG: &str = "/etc/bastiond/config.toml";
+/// Its token.
+pub(crate) const TOKEN: &str = "/etc/bastiond/hcloud-token";
+
+/// A world, and the machine that is its bastion.
+pub(crate) struct Bastion {
+    // Dropped first: it is plugged into the world.
+    pub(crate) machine: Machine,
+    pub(crate) internet: Internet,
+    pub(crate) world: World,
+}
+
+impl Bastion {
+    /// A bastion that is off, and has never been on: a disk, cables, nothing configured.
+    pub(crate) fn new(layers: &Layers) -> Result<Self> {
+        let world = World::start(Settings::default())?;
+        let internet = Internet::start(&world)?;
+        let machine = Machine::new(layers, world.bastion().name())?;
+        let bastion = Self { machine, internet, world };
+        bastion.machine.write("/etc/network/interfaces", 0o644, interfaces(&bastion.world))?;
+        // Nobody answers questions about names here, and nothing is downloaded; both would be waited for.
+        bastion.machine.write("/etc/resolv.conf", 0o644, "nameserver 127.0.0.1\n")?;
+        bastion.machine.write("/etc/apt/sources.list", 0o644, "")?;
+        bastion.unplug()?;
+        Ok(bastion)
+    }
+
+    /// A bastion with the package installed, the world's endpoints, its token and more in its configuration; off.
+    pub(crate) fn installed(config: &str) -> Result<Self> {
+        let bastion = Self::new(&installed()?)?;
+        bastion.configure(config)?;
+        bastion.machine.write(TOKEN, 0o600, bastion.world.token())?;
+        Ok(bastion)
+    }
+
+    /// The same, booted and healthy.
+    pub(crate) fn healthy(config: &str) -> Result<Self> {
+        let mut bastion = Self::installed(config)?;
+        bastion.machine.boot()?;
+        bastion.becomes_healthy()?;
+        Ok(bastion)
+    }
+
+    /// Writes the configuration: where the world's cloud is, and what is given.
+    pub(crate) fn configure(&self, more: &str) -> Result {
+        let endpoint = self.world.api_endpoint();
+        let text = format!("[hcloud]\nendpoint = \"{endpoint}\"\npoll_interval = \"1s\"\n{more}");
+        self.machine.write(CONFIG, 0o640, text)
+    }
+
+    /// Tells a bastion whose configuration is not ours to write where the world's cloud is.
+    pub(crate) fn points_to_the_cloud(&self) -> Result {
+        let endpoint = self.world.api_endpoint();
+        let text = format!("[Service]\nEnvironment=HCLOUD_ENDPOINT={endpoint}\n");
+        self.machine.write("/etc/systemd/system/bastiond.service.d/world.conf", 0o644, text)
+    }
+
+    /// Takes away what the network of a machine that is off does not have: rules, flows, addresses, settings, links that are up.
+    /// The cables stay.
+    pub(crate) fn unplug(&self) -> Result {
+        let place = self.world.bastion();
+        place.nft("flush ruleset")?;
+        place.sysctls(&[("net.ipv4.ip_forward", "0"), ("net.ipv6.conf.all.forwarding", "0")])?;
+        for link in ["eth0", "eth1", "eth2"] {
+            place.ip(&format!("link set {link} down\naddr flush dev {link}\n"))?;
+        }
+        Ok(forget_flows(place)?)
+    }
+
+    /// Waits until the daemon says that all is well.
+    pub(crate) fn becomes_healthy(&self) -> Result<Duration> {
+        let mut last = None;
+        let healthy = wait_for("bastiond is healthy", PATIENCE, || {
+            last = self.report().ok();
+            Ok(last.as_ref().is_some_and(|report| report.health == Health::Healthy))
+        });
+        healthy.map_err(|error| {
+            let journal = self.machine.journal(UNIT).unwrap_or_default();
+            format!("{}\n{last:#?}\n{journal}", error.message().unwrap_or_default()).into()
+        })
+    }
+
+    /// The daemon's account.
+    pub(crate) fn report(&self) -> Result<Report> {
+        let output = self.machine.try_run(&["bastionctl", "status", "--json"])?;
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| format!("{error}: {}{}", text(&output.stdout), text(&output.stderr)).into())
+    }
+
+    /// Fails unless a private host reaches the internet.
+    pub(crate) fn serves(&self) -> Result {
+        ensure_eq(egress(self.world.web(), &self.internet, SOON), open())
+    }
+
+    /// The routes that the fake cloud has for the private network.
+    pub(crate) fn cloud_routes(&self) -> Vec<String> {
+        let routes = self.world.cloud().routes(self.world.private_network_id());
+        routes.iter().map(|route| format!("{} via {}", route.destination, route.gateway)).collect()
+    }
+
+    /// The process number of the daemon, as the machine's systemd has it; 0 is none.
+    pub(crate) fn main_pid(&self) -> Result<u32> {
+        Ok(self.machine.property(UNIT, "MainPID")?.parse()?)
+    }
+
+    /// How often systemd has started the daemon again by itself.
+    pub(crate) fn restarts(&self) -> Result<u32> {
+        Ok(self.machine.property(UNIT, "NRestarts")?.parse()?)
+    }
+
+    /// Waits until another process than `former` is the daemon, and ready.
+    pub(crate) fn is_replaced(&self, former: u32, timeout: Duration) -> Result<Duration> {
+        wait_for("another daemon is there", timeout, || {
+            let pid = self.main_pid()?;
+            Ok(pid != 0 && pid != former && self.machine.property(UNIT, "ActiveState")? == "active")
+        })
+    }
+
+    /// The machine's network.
+    pub(crate) fn network(&self) -> &Namespace {
+        self.world.bastion()
+    }
+}
+
+/// How a server at Hetzner is configured, by hand: <https://docs.hetzner.com/cloud/networks/server-configuration/>.
+fn interfaces(world: &World) -> String {
+    let (public, gateway) = (at::BASTION, at::PUBLIC_GATEWAY);
+    let mut text = format!(
+        "auto lo\niface lo inet loopback\n\n\
+         auto eth0\niface eth0 inet static\n    address {public}/32\n    \
+         up ip route add default via {gateway} dev eth0 onlink\n    \
+         up ip addr add {v6}/64 dev eth0 nodad\n    up ip route add default via {gateway_v6} dev eth0\n",
+        v6 = world.bastion_v6(),
+        gateway_v6 = at::PUBLIC_GATEWAY_V6,
+    );
+    let private = [("eth1", at::BASTION_PRIVATE, at::PRIVATE), ("eth2", at::BASTION_SECOND, at::SECOND)];
+    for (link, address, range) in private {
+        let (gateway, range) = (range.gateway(), range.range);
+        text.extend([format!(
+            "\nauto {link}\niface {link} inet static\n    address {address}/32\n    \
+             up ip route add {gateway}/32 dev {link} scope link\n    up ip route add {range} via {gateway} dev {link}\n"
+        )]);
+    }
+    text
+}
+
+/// Debian with the package installed, as it would be in an image: nothing of it has ever run.
+pub(crate) fn installed() -> Result<Layers> {
+    static INSTALLED: OnceLock<std::result::Result<Layers, String>> = OnceLock::new();
+    let made = INSTALLED.get_or_init(|| {
+        let package = required("BASTIOND_SYSTEM_PACKAGE");
+        let made = package.and_then(|package| Layers::debian()?.changed("installed", |root| install(root, &package)));
+        made.map_err(|error| error.message().unwrap_or("no reason told").to_owned())
+    });
+    Ok(made.clone()?)
+}
+
+/// Installs a package into a tree that is not booted.
+fn install(root: &Path, package: &Path) -> Result {
+    std::fs::copy(package, root.join("package.deb"))?;
+    let proc = root.join("proc");
+    mount(Some("proc"), &proc, Some("proc"), MsFlags::empty(), None::<&str>)?;
+    let output = Command::new("chroot").arg(root).args(["dpkg", "--install", "/package.deb"]).output();
+    umount2(&proc, MntFlags::empty())?;
+    std::fs::remove_file(root.join("package.deb"))?;
+    let output = output?;
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    ensure(output.status.success(), format!("the package cannot be installed:\n{said}"))
+}

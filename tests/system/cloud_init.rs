@@ -1,0 +1,174 @@
+//! Servers that were made with our user data: nobody has ever logged in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libtest_mimic::Trial;
+use sandbox::world::addresses as at;
+
+use crate::bastion::{Bastion, CONFIG, UNIT};
+use crate::machine::{Layers, Machine};
+use crate::package::Package;
+use crate::shared::{PATIENCE, Result, SOON, egress, ensure, ensure_eq, is_shut, open, tell, text, trial, wait_for};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("cloud_init_makes_a_gateway_of_a_new_server_and_the_way_out_of_a_private_host", repository),
+        trial("cloud_init_takes_the_package_from_an_address_if_its_sum_is_right", address),
+        trial("a_package_with_another_sum_is_not_installed", wrong_sum),
+    ]
+}
+
+/// The user data that the project delivers.
+fn user_data(name: &str) -> Result<String> {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "packaging/cloud-init", name].iter().collect();
+    Ok(fs::read_to_string(path)?)
+}
+
+/// Hands user data to a machine that has never been on.
+fn seed(machine: &Machine, instance: &str, user_data: &str) -> Result {
+    machine.write("/var/lib/cloud/seed/nocloud/user-data", 0o600, user_data)?;
+    machine.write(
+        "/var/lib/cloud/seed/nocloud/meta-data",
+        0o644,
+        format!("instance-id: {instance}\nlocal-hostname: {instance}\n"),
+    )?;
+    // systemd-nspawn brings no DMI, by which cloud-init knows Hetzner: the network is as its owner has configured it. The tree
+    // has no other locale.
+    machine.write("/etc/cloud/cloud.cfg.d/99-network.cfg", 0o644, "network: {config: disabled}\nlocale: C.UTF-8\n")
+}
+
+/// A new server with the bastion's user data; off. `fill` fills in where the package is.
+fn new_server(fill: impl FnOnce(String) -> String) -> Result<Bastion> {
+    let bastion = Bastion::new(&Layers::debian()?)?;
+    let filled = fill(user_data("bastion.yaml")?).replace("@HCLOUD_TOKEN@", bastion.world.token());
+    seed(&bastion.machine, "bastion", &filled)?;
+    // Where the cloud is. Everywhere else it is where the daemon looks by itself.
+    bastion.points_to_the_cloud()?;
+    // Somebody's key, as the console gives it to root.
+    bastion.machine.write(
+        "/root/.ssh/authorized_keys",
+        0o600,
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3k operator\n",
+    )?;
+    Ok(bastion)
+}
+
+/// A directory that apt takes for a repository, with the package in it.
+fn put_repository(machine: &Machine, package: &Package) -> Result {
+    machine.write("/srv/repo/bastiond.deb", 0o644, fs::read(package.path())?)?;
+    let mut scan = Command::new("dpkg-scanpackages");
+    let output = scan.args(["--multiversion", "."]).current_dir(machine.path("/srv/repo")).output()?;
+    ensure(output.status.success(), text(&output.stderr))?;
+    machine.write("/srv/repo/Packages", 0o644, output.stdout)
+}
+
+/// Waits until cloud-init has done everything; what it said is told if it is not content.
+fn is_done(machine: &Machine) -> Result {
+    let output = machine.try_run(&["cloud-init", "status", "--wait", "--long"])?;
+    let said = || fs::read_to_string(machine.path("/var/log/cloud-init-output.log")).unwrap_or_default();
+    ensure(text(&output.stdout).contains("status: done"), format!("{}\n{}", text(&output.stdout), said()))
+}
+
+fn repository() -> Result {
+    let mut bastion = new_server(|text| text.replace("@APT_SOURCE@", "deb [trusted=yes] file:/srv/repo ./"))?;
+    put_repository(&bastion.machine, &Package::given()?)?;
+    let start = std::time::Instant::now();
+    bastion.machine.boot()?;
+    is_done(&bastion.machine)?;
+    bastion.becomes_healthy()?;
+    tell("from power to a healthy gateway, by cloud-init", format!("{:?}", start.elapsed()));
+    ensure_eq(bastion.cloud_routes(), vec!["0.0.0.0/0 via 10.0.0.2".to_owned()])?;
+    bastion.serves()?;
+    ensure_eq(bastion.machine.failed_units()?, Vec::new())?;
+    let modes =
+        bastion.machine.sh("stat --format='%n %U:%G %a' /etc/bastiond/config.toml /etc/bastiond/hcloud-token")?;
+    let wanted = ["/etc/bastiond/config.toml root:bastiond 640", "/etc/bastiond/hcloud-token root:root 600"];
+    ensure_eq(modes.lines().collect::<Vec<_>>(), wanted.to_vec())?;
+    ensure(
+        fs::read_to_string(bastion.machine.path(CONFIG))?.starts_with("# Written by cloud-init"),
+        "the package's own configuration came over it",
+    )?;
+    let sshd = bastion.machine.run(&["/usr/sbin/sshd", "-T"])?;
+    ensure(sshd.contains("passwordauthentication no") && sshd.contains("permitrootlogin without-password"), sshd)?;
+    private_host(&bastion)?;
+    // The server is switched off and on again: everything is as it was, and nothing is installed twice.
+    bastion.machine.power_off()?;
+    bastion.unplug()?;
+    bastion.machine.boot()?;
+    bastion.becomes_healthy()?;
+    bastion.serves()
+}
+
+/// A private host, booted with its user data, keeps a way out whatever happens to its routes.
+fn private_host(bastion: &Bastion) -> Result {
+    let place = bastion.world.web();
+    let mut host = Machine::new(&Layers::debian()?, place.name())?;
+    let (address, gateway, range) = (at::WEB, at::PRIVATE.gateway(), at::PRIVATE.range);
+    host.write(
+        "/etc/network/interfaces",
+        0o644,
+        format!(
+            "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet static\n    address {address}/32\n    \
+             up ip route add {gateway}/32 dev eth0 scope link\n    up ip route add {range} via {gateway} dev eth0\n"
+        ),
+    )?;
+    seed(&host, "web", &user_data("private-host.yaml")?)?;
+    place.ip("link set eth0 down\naddr flush dev eth0\n")?;
+    host.boot()?;
+    is_done(&host)?;
+    let reaches = || {
+        wait_for("the private host reaches the internet", PATIENCE, || {
+            // Err: there is no route at all.
+            Ok(egress(place, &bastion.internet, SOON) == open())
+        })
+    };
+    reaches()?;
+    // What a renewal of the lease has done to many.
+    place.ip("route del default\n")?;
+    tell("a lost default route is back after", format!("{:?}", reaches()?));
+    host.power_off()?;
+    place.ip("link set eth0 down\naddr flush dev eth0\n")?;
+    ensure(
+        is_shut(&egress(place, &bastion.internet, crate::shared::NEVER)),
+        "a host without a network reaches the internet",
+    )?;
+    host.boot()?;
+    reaches().map(drop)
+}
+
+fn sum(path: &Path) -> Result<String> {
+    let output = Command::new("sha256sum").arg(path).output()?;
+    let sum = text(&output.stdout).split_whitespace().next().map(str::to_owned);
+    sum.ok_or_else(|| text(&output.stderr).into())
+}
+
+fn at_address(sum: &str) -> Result<Bastion> {
+    let sum = sum.to_owned();
+    let mut bastion =
+        new_server(|text| text.replace("@PACKAGE_URL@", "copy:///srv/bastiond.deb").replace("@PACKAGE_SHA256@", &sum))?;
+    bastion.machine.write("/srv/bastiond.deb", 0o644, fs::read(Package::given()?.path())?)?;
+    bastion.machine.boot()?;
+    Ok(bastion)
+}
+
+fn address() -> Result {
+    let bastion = at_address(&sum(Package::given()?.path())?)?;
+    is_done(&bastion.machine)?;
+    bastion.becomes_healthy()?;
+    bastion.serves()
+}
+
+fn wrong_sum() -> Result {
+    let bastion = at_address(&"0".repeat(64))?;
+    let output = bastion.machine.try_run(&["cloud-init", "status", "--wait", "--long"])?;
+    ensure(text(&output.stdout).contains("status: error"), text(&output.stdout))?;
+    let log = fs::read_to_string(bastion.machine.path("/var/log/cloud-init-output.log"))?;
+    ensure(log.contains("could not get copy:///srv/bastiond.deb with SHA-256 0000"), log)?;
+    ensure(
+        !bastion.machine.try_run(&["systemctl", "cat", UNIT])?.status.success()
+            || !bastion.machine.path("/usr/sbin/bastiond").exists(),
+        "it was installed",
+    )
+}

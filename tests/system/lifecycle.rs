@@ -1,0 +1,198 @@
+//! The package's life: installed, upgraded, downgraded, removed, purged, installed again; and what it leaves behind each time.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use libtest_mimic::Trial;
+use sandbox::traffic::Held;
+
+use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
+use crate::machine::Layers;
+use crate::package::Package;
+use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut, trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("an_installed_package_runs_and_is_started_at_every_boot", installed),
+        trial("an_upgrade_and_a_downgrade_keep_the_edited_configuration", upgraded),
+        trial("a_removed_package_leaves_configuration_rules_and_traffic", removed),
+        trial("a_purged_package_leaves_nothing_behind", purged),
+        trial("a_package_that_is_installed_again_goes_on_where_it_was", installed_again),
+    ]
+}
+
+/// A machine that is on and has never had the package; where the cloud is it knows by a drop-in.
+fn plain() -> Result<Bastion> {
+    let mut bastion = Bastion::new(&Layers::debian()?)?;
+    bastion.points_to_the_cloud()?;
+    bastion.machine.boot()?;
+    Ok(bastion)
+}
+
+/// Installs it, as apt does at an upgrade that nobody watches.
+fn install(bastion: &Bastion, package: &Package) -> Result<String> {
+    bastion.machine.write("/root/bastiond.deb", 0o644, fs::read(package.path())?)?;
+    let said =
+        bastion.machine.run(&["dpkg", "--force-confdef", "--force-confold", "--install", "/root/bastiond.deb"])?;
+    fs::remove_file(bastion.machine.path("/root/bastiond.deb"))?;
+    let version = bastion.machine.run(&["dpkg-query", "--show", "--showformat=${Status} ${Version}", "bastiond"])?;
+    ensure_eq(version, format!("install ok installed {}", package.version()))?;
+    Ok(said)
+}
+
+/// Gives the bastion its token; it is healthy then.
+fn give_token(bastion: &Bastion) -> Result {
+    bastion.machine.write(TOKEN, 0o600, bastion.world.token())?;
+    bastion.machine.run(&["systemctl", "restart", UNIT])?;
+    bastion.becomes_healthy().map(drop)
+}
+
+fn is_enabled(bastion: &Bastion, unit: &str) -> Result<String> {
+    let output = bastion.machine.try_run(&["systemctl", "is-enabled", unit])?;
+    Ok(crate::shared::text(&output.stdout).trim().to_owned())
+}
+
+fn installed() -> Result {
+    let mut bastion = plain()?;
+    install(&bastion, &Package::given()?)?;
+    ensure_eq(bastion.machine.property(UNIT, "ActiveState")?.as_str(), "active")?;
+    ensure_eq(
+        [is_enabled(&bastion, UNIT)?, is_enabled(&bastion, "bastiond-boot.service")?],
+        ["enabled", "enabled"].map(str::to_owned),
+    )?;
+    give_token(&bastion)?;
+    bastion.serves()?;
+    let owners = bastion.machine.sh("stat --format='%n %U:%G %a' /etc/bastiond /etc/bastiond/config.toml /etc/bastiond/peers.d /var/lib/bastiond /run/bastiond")?;
+    let wanted = [
+        "/etc/bastiond root:bastiond 750",
+        "/etc/bastiond/config.toml root:bastiond 640",
+        "/etc/bastiond/peers.d root:bastiond 750",
+        "/var/lib/bastiond bastiond:bastiond 700",
+        "/run/bastiond bastiond:bastiond 750",
+    ];
+    ensure_eq(owners.lines().collect::<Vec<_>>(), wanted.to_vec())?;
+    // What dpkg knows of its files is still so.
+    ensure_eq(bastion.machine.run(&["dpkg", "--verify", "bastiond"])?.as_str(), "")?;
+    bastion.machine.power_off()?;
+    bastion.unplug()?;
+    bastion.machine.boot()?;
+    bastion.becomes_healthy()?;
+    bastion.serves()?;
+    ensure_eq(bastion.machine.failed_units()?, Vec::new())
+}
+
+fn upgraded() -> Result {
+    let bastion = plain()?;
+    let given = Package::given()?;
+    let config = |text: &'static str| {
+        move |tree: &std::path::Path| -> Result { Ok(fs::write(tree.join("etc/bastiond/config.toml"), text)?) }
+    };
+    let previous = given.changed("~previous", config("# another text\n"))?;
+    install(&bastion, &previous)?;
+    give_token(&bastion)?;
+    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    let edited = "# edited by its owner\n[firewall]\nssh_attempts = 30\n";
+    bastion.machine.write(CONFIG, 0o640, edited)?;
+    for package in [&given, &previous, &given.next("+1")?] {
+        let pid = bastion.main_pid()?;
+        install(&bastion, package)?;
+        bastion.becomes_healthy()?;
+        ensure(bastion.main_pid()? != pid, format!("the daemon of before runs on after {}", package.version()))?;
+        ensure_eq(fs::read_to_string(bastion.machine.path(CONFIG))?.as_str(), edited)?;
+        held.exchange(SOON)?;
+        bastion.serves()?;
+    }
+    // Nobody asked for a restart by itself, and nothing was tried twice.
+    ensure_eq((bastion.restarts()?, bastion.machine.failed_units()?), (0, Vec::new()))
+}
+
+fn removed() -> Result {
+    let bastion = plain()?;
+    install(&bastion, &Package::given()?)?;
+    give_token(&bastion)?;
+    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    bastion.machine.run(&["dpkg", "--remove", "bastiond"])?;
+    ensure_eq(bastion.machine.try_run(&["systemctl", "is-active", UNIT])?.status.success(), false)?;
+    for gone in ["/usr/sbin/bastiond", "/usr/bin/bastionctl", "/usr/lib/systemd/system/bastiond.service"] {
+        ensure(!bastion.machine.path(gone).exists(), format!("{gone} is still there"))?;
+    }
+    for stays in [CONFIG, TOKEN, "/var/lib/bastiond/rules.json"] {
+        ensure(bastion.machine.path(stays).exists(), format!("{stays} is gone"))?;
+    }
+    held.exchange(SOON)?;
+    bastion.serves()?;
+    ensure_eq(bastion.cloud_routes(), vec!["0.0.0.0/0 via 10.0.0.2".to_owned()])?;
+    ensure_eq(bastion.machine.failed_units()?, Vec::new())
+}
+
+/// Every file of the disk but those that come and go by themselves.
+fn files(bastion: &Bastion) -> Result<BTreeSet<String>> {
+    let listed = bastion.machine.sh(
+        "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp -o -path /var/log -o -path /var/cache \
+         -o -path /var/lib/dpkg -o -path /var/lib/systemd/random-seed \\) -prune -o -print; \
+         find /var/lib/dpkg/info /run /var/tmp /tmp -name '*bastion*'",
+    )?;
+    Ok(listed.lines().map(str::to_owned).collect())
+}
+
+/// Settings, addresses and routes of the machine.
+fn network(bastion: &Bastion) -> Result<String> {
+    bastion.machine.sh(
+        "sysctl --all 2>/dev/null | grep -E '^net\\.ipv[46]\\.(ip_forward|conf\\..*(forwarding|redirects|rp_filter|arp_ignore|accept_ra) )|^net\\.netfilter\\.nf_conntrack_.*timeout'; \
+         ip -oneline link show | sed 's/^[0-9]*: //'; ip -4 address show; ip -4 route show table all; nft list ruleset",
+    )
+}
+
+fn purged() -> Result {
+    let bastion = plain()?;
+    let before = (files(&bastion)?, network(&bastion)?);
+    install(&bastion, &Package::given()?)?;
+    give_token(&bastion)?;
+    bastion.machine.write("/etc/bastiond/peers.d/ada.toml", 0o640, PEER)?;
+    bastion.machine.write(CONFIG, 0o640, crate::load::TUNNEL)?;
+    bastion.machine.run(&["systemctl", "reload", UNIT])?;
+    bastion.becomes_healthy()?;
+    bastion.serves()?;
+    bastion.machine.run(&["dpkg", "--purge", "bastiond"])?;
+    let after = (files(&bastion)?, network(&bastion)?);
+    let left: Vec<_> = after.0.difference(&before.0).collect();
+    let gone: Vec<_> = before.0.difference(&after.0).collect();
+    ensure(left.is_empty() && gone.is_empty(), format!("left behind: {left:#?}, taken along: {gone:#?}"))?;
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let changed: Vec<_> = lines(&after.1).symmetric_difference(&lines(&before.1)).cloned().collect();
+    ensure(changed.is_empty(), format!("another network than before: {changed:#?}"))?;
+    ensure_eq(bastion.machine.failed_units()?, Vec::new())?;
+    // As Debian does it: a number that was somebody's is nobody else's.
+    ensure(
+        bastion.machine.run(&["getent", "passwd", "bastiond"])?.contains("nologin"),
+        "the user is gone or may log in",
+    )?;
+    // Nothing passes: what was forwarded was by our rules.
+    ensure(is_shut(&egress(bastion.world.web(), &bastion.internet, NEVER)), "something passes without us")
+}
+
+const PEER: &str = "public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\nallowed_ips = [\"10.100.0.2/32\"]\n";
+
+fn installed_again() -> Result {
+    let bastion = plain()?;
+    let package = Package::given()?;
+    install(&bastion, &package)?;
+    give_token(&bastion)?;
+    let edited = "# edited by its owner\n";
+    bastion.machine.write(CONFIG, 0o640, edited)?;
+    bastion.machine.run(&["dpkg", "--remove", "bastiond"])?;
+    install(&bastion, &package)?;
+    bastion.becomes_healthy()?;
+    bastion.serves()?;
+    ensure_eq(fs::read_to_string(bastion.machine.path(CONFIG))?.as_str(), edited)?;
+    bastion.machine.run(&["dpkg", "--purge", "bastiond"])?;
+    install(&bastion, &package)?;
+    give_token(&bastion)?;
+    bastion.serves()?;
+    ensure(fs::read_to_string(bastion.machine.path(CONFIG))? != edited, "a purge left the configuration")?;
+    ensure_eq(
+        [is_enabled(&bastion, UNIT)?, is_enabled(&bastion, "bastiond-boot.service")?],
+        ["enabled", "enabled"].map(str::to_owned),
+    )?;
+    ensure_eq(bastion.machine.failed_units()?, Vec::new())
+}

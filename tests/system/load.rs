@@ -1,0 +1,220 @@
+//! Traffic through a bastion while something is done to it: NAT flows of which no packet may be lost, and a tunnel whose silence
+//! is measured. And what is done: restart, upgrade.
+
+use std::time::Duration;
+
+use bastiond::wireguard::key::PrivateKey;
+use libtest_mimic::Trial;
+use sandbox::traffic::{Flood, Held, Mirror, Source, Stream};
+use sandbox::tunnel::{Interface, Program};
+use sandbox::world::addresses as at;
+
+use crate::bastion::{Bastion, UNIT};
+use crate::package::Package;
+use crate::shared::{PATIENCE, Result, SOON, ensure, ensure_eq, tell, trial, wait_for};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_restart_under_load_loses_no_packet_and_the_tunnel_pauses_for_less_than_200_ms", restart),
+        trial("an_upgrade_under_load_loses_no_packet_and_the_tunnel_pauses_for_less_than_200_ms", upgrade),
+    ]
+}
+
+/// The configuration of a tunnel for [`Load`]; its peer is added by `wg`'s own words when the key is known.
+pub(crate) const TUNNEL: &str = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n";
+
+/// Datagrams a second of each NAT flow.
+const RATE: u32 = 500;
+/// Datagrams a second through the tunnel: one every 5 ms.
+const TUNNEL_RATE: u32 = 200;
+/// What a restart may cost the tunnel.
+const GAP: Duration = Duration::from_millis(200);
+/// How often it is done in a row.
+const ROUNDS: usize = 3;
+
+/// Traffic that runs. The client of the tunnel is wireguard-go, on the internet host.
+pub(crate) struct Load {
+    flows: [Flood; 2],
+    stream: Stream,
+    tunnel: Flood,
+    held: Held,
+    held_in_tunnel: Held,
+    // Stopped last.
+    _source: Source,
+    _mirrors: [Mirror; 2],
+    _client: Interface,
+}
+
+/// What the traffic met.
+#[derive(Debug)]
+pub(crate) struct LoadReport {
+    /// Datagrams of the NAT flows that were sent.
+    pub(crate) sent: u64,
+    /// Those of them that were lost.
+    pub(crate) lost: usize,
+    /// The longest silence of the NAT flows' TCP transfer.
+    pub(crate) stream_gap: Duration,
+    /// The longest silence in the tunnel.
+    pub(crate) tunnel_gap: Duration,
+    /// Datagrams that were lost in the tunnel.
+    pub(crate) tunnel_lost: usize,
+}
+
+impl std::fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { sent, lost, stream_gap, tunnel_gap, tunnel_lost } = self;
+        write!(
+            f,
+            "{lost} of {sent} packets of NAT flows lost, their TCP silent for {stream_gap:?}; \
+             the tunnel silent for {tunnel_gap:?}, {tunnel_lost} packets lost in it"
+        )
+    }
+}
+
+impl Load {
+    /// Starts it, and returns when all of it flows.
+    pub(crate) fn start(bastion: &Bastion) -> Result<Self> {
+        let world = &bastion.world;
+        let client = client(bastion)?;
+        let mirrors = [Mirror::udp(world.web(), (at::WEB, 7))?, Mirror::tcp(world.web(), (at::WEB, 7))?];
+        wait_for("the tunnel carries", 5 * SOON, || {
+            let reached = sandbox::traffic::udp_probe(world.server(), mirrors[0].address(), Duration::from_millis(300));
+            Ok(reached.is_ok())
+        })?;
+        // The daemon looks every 5 s who is active. Whoever came after the last look is not called upon after a crash, and comes by
+        // itself 15 s later.
+        wait_for("the daemon has noted its peer", PATIENCE, || {
+            let noted = bastion.machine.try_run(&["grep", "-q", "203.0.113.10", "/run/bastiond/wireguard-wg0.json"])?;
+            Ok(noted.status.success())
+        })?;
+        let source = Source::start(world.server(), (at::SERVER, 9000))?;
+        let load = Self {
+            flows: [
+                Flood::start(world.web(), bastion.internet.udp.address(), RATE)?,
+                Flood::start(world.worker(), bastion.internet.udp.address(), RATE)?,
+            ],
+            stream: Stream::start(world.web(), source.address(), 5 * SOON)?,
+            tunnel: Flood::start(world.server(), mirrors[0].address(), TUNNEL_RATE)?,
+            held: Held::open(world.web(), bastion.internet.tcp.address(), SOON)?,
+            held_in_tunnel: Held::open(world.server(), mirrors[1].address(), SOON)?,
+            _source: source,
+            _mirrors: mirrors,
+            _client: client,
+        };
+        load.goes_on()?;
+        Ok(load)
+    }
+
+    /// Waits until more has come back from everybody.
+    pub(crate) fn goes_on(&self) -> Result {
+        let counts =
+            || [self.flows[0].received(), self.flows[1].received(), self.tunnel.received(), self.stream.received()];
+        let before = counts();
+        wait_for("all of the traffic goes on", 5 * SOON, || {
+            Ok(counts().iter().zip(before).all(|(now, before)| *now > before + 50))
+        })?;
+        Ok(())
+    }
+
+    /// What must stay the same over a restart: the interface's number, and the tunnel's sockets by the kernel's own number.
+    pub(crate) fn kept(bastion: &Bastion) -> Result<(String, Vec<String>)> {
+        let index =
+            bastion.machine.sh("cat /sys/class/net/wg0/ifindex 2>/dev/null || ip -o link show wg0 | cut -d : -f 1")?;
+        let listed = bastion.machine.run(&[
+            "ss",
+            "--udp",
+            "--listening",
+            "--numeric",
+            "--extended",
+            "--no-header",
+            "sport = :51820",
+        ])?;
+        let mut inodes: Vec<_> =
+            listed.split_whitespace().filter(|word| word.starts_with("ino:")).map(str::to_owned).collect();
+        inodes.sort();
+        ensure(!inodes.is_empty(), format!("the tunnel has no sockets: {listed}"))?;
+        Ok((index.trim().to_owned(), inodes))
+    }
+
+    /// Stops it; fails if a connection was cut or a byte was wrong.
+    pub(crate) fn stop(mut self) -> Result<LoadReport> {
+        self.goes_on()?;
+        self.held.exchange(SOON)?;
+        self.held_in_tunnel.exchange(SOON)?;
+        let stream = self.stream.stop()?;
+        ensure(stream.intact, "a byte of the transfer is wrong")?;
+        let tunnel = self.tunnel.stop();
+        let flows = self.flows.map(Flood::stop);
+        Ok(LoadReport {
+            sent: flows.iter().map(|flow| flow.sent).sum(),
+            lost: flows.iter().map(|flow| flow.lost.len()).sum(),
+            stream_gap: stream.longest_gap,
+            tunnel_gap: tunnel.longest_gap,
+            tunnel_lost: tunnel.lost.len(),
+        })
+    }
+}
+
+/// A peer of the bastion that has an interface and addresses, and that the bastion knows.
+fn client(bastion: &Bastion) -> Result<Interface> {
+    let world = &bastion.world;
+    let key = PrivateKey::generate();
+    let peer = format!("name = \"client\"\npublic_key = \"{}\"\nallowed_ips = [\"10.100.0.2/32\"]\n", key.public());
+    bastion.machine.write("/etc/bastiond/peers.d/client.toml", 0o640, peer)?;
+    bastion.machine.run(&["systemctl", "reload", UNIT])?;
+    let mut public_key = None;
+    wait_for("the peer is taken", 5 * SOON, || {
+        let tunnel = bastion.report()?.tunnel;
+        public_key = tunnel.filter(|tunnel| !tunnel.peers.is_empty()).and_then(|tunnel| tunnel.public_key);
+        Ok(public_key.is_some())
+    })?;
+    bastion.becomes_healthy()?;
+    let public_key = public_key.ok_or("the tunnel has no key")?;
+    let client = Interface::start(world.server(), &Program::wireguard_go())?;
+    client.set_with("private-key /dev/stdin", &key.to_base64())?;
+    client.set(&format!("peer {public_key} endpoint {}:51820 allowed-ips 10.100.0.0/24,10.0.0.0/16", at::BASTION))?;
+    client.up(world.server(), &["10.100.0.2/24".parse()?])?;
+    world.server().ip(&format!("route add 10.0.0.0/16 dev {}", client.name()))?;
+    Ok(client)
+}
+
+/// Does something several times under load. The interface and its sockets stay, another process comes each time.
+fn under_load(bastion: &Bastion, what: &str, mut deed: impl FnMut(usize) -> Result) -> Result {
+    let mut gaps = Vec::new();
+    for round in 0..ROUNDS {
+        let load = Load::start(bastion)?;
+        let (pid, kept) = (bastion.main_pid()?, Load::kept(bastion)?);
+        deed(round)?;
+        bastion.is_replaced(pid, 5 * SOON)?;
+        bastion.becomes_healthy()?;
+        load.goes_on()?;
+        ensure_eq(Load::kept(bastion)?, kept)?;
+        let report = load.stop()?;
+        tell(what, &report);
+        ensure_eq(report.lost, 0)?;
+        gaps.push(report.tunnel_gap);
+    }
+    // What else a machine does makes a pause longer; nothing makes one shorter.
+    ensure(gaps.iter().any(|&gap| gap < GAP), format!("the tunnel was silent for {gaps:?}"))
+}
+
+fn restart() -> Result {
+    let bastion = Bastion::healthy(TUNNEL)?;
+    under_load(&bastion, "restart under load", |_| {
+        bastion.machine.run(&["systemctl", "restart", UNIT])?;
+        Ok(())
+    })?;
+    // Not systemd's doing: somebody asked for it.
+    ensure_eq(bastion.restarts()?, 0)
+}
+
+fn upgrade() -> Result {
+    let bastion = Bastion::healthy(TUNNEL)?;
+    under_load(&bastion, "upgrade under load", |round| {
+        let next = Package::given()?.next(&format!("+{}", round + 1))?;
+        bastion.machine.write("/root/next.deb", 0o644, std::fs::read(next.path())?)?;
+        bastion.machine.run(&["dpkg", "--install", "/root/next.deb"])?;
+        let version = bastion.machine.run(&["dpkg-query", "--show", "--showformat=${Version}", "bastiond"])?;
+        ensure_eq(version.as_str(), next.version())
+    })
+}

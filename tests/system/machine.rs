@@ -1,0 +1,364 @@
+//! A machine: Debian 12, booted with systemd as PID 1 in a network namespace that is there already.
+//!
+//! Its disk is an overlay over a tree that all machines share, in memory and of a limited size, so that it can fill up. Nothing
+//! of it outlives the test: processes and mounts end with the enclave, and the control groups are removed here.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::shared::{Result, ensure, text, wait_for};
+
+/// Where disks are; the enclave has a /run of its own.
+const DISKS: &str = "/run/machines";
+/// What a disk takes: the package several times over, and soon filled.
+const DISK_SIZE: &str = "size=256m,mode=755";
+/// For a boot, also with cloud-init and on a busy machine.
+const BOOT: Duration = Duration::from_secs(60);
+/// For a power-off; systemd's own limit for a unit is 90 s.
+const POWER_OFF: Duration = Duration::from_secs(60);
+/// For a command inside, in seconds.
+const COMMAND_SECONDS: &str = "90";
+
+/// The tree that the machines' disks lie over, with what was installed into it since.
+#[derive(Debug, Clone)]
+pub(crate) struct Layers(Vec<PathBuf>);
+
+impl Layers {
+    /// A fresh Debian.
+    pub(crate) fn debian() -> Result<Self> {
+        Ok(Self(vec![required("BASTIOND_SYSTEM_ROOT")?]))
+    }
+
+    /// The same after `change`, which works on the tree from outside. What it wrote is the top layer.
+    pub(crate) fn changed(&self, name: &str, change: impl FnOnce(&Path) -> Result) -> Result<Self> {
+        let disk = Disk::mount(name, self)?;
+        change(&disk.root())?;
+        umount2(&disk.root(), MntFlags::empty())?;
+        let mut layers = vec![disk.0.join("upper")];
+        // It stays for as long as the enclave.
+        std::mem::forget(disk);
+        layers.extend(self.0.iter().cloned());
+        Ok(Self(layers))
+    }
+}
+
+/// A path that scripts/test-system hands over.
+pub(crate) fn required(variable: &str) -> Result<PathBuf> {
+    let value = std::env::var_os(variable).filter(|value| !value.is_empty());
+    value.map(PathBuf::from).ok_or_else(|| format!("{variable} is not set: run scripts/test-system").into())
+}
+
+/// A file system of its own, and the machine's root on it.
+#[derive(Debug)]
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(name: &str, layers: &Layers) -> Result<Self> {
+        let disk = Self(Path::new(DISKS).join(name));
+        fs::create_dir_all(&disk.0)?;
+        mount(Some("tmpfs"), &disk.0, Some("tmpfs"), MsFlags::empty(), Some(DISK_SIZE))?;
+        let (upper, work) = (disk.0.join("upper"), disk.0.join("work"));
+        for directory in [&upper, &work, &disk.root()] {
+            fs::create_dir(directory)?;
+        }
+        let lower: Vec<_> = layers.0.iter().map(|layer| layer.to_string_lossy()).collect();
+        let options = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display());
+        mount(Some("overlay"), &disk.root(), Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
+        Ok(disk)
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.join("root")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Nobody could act on a failure, and the enclave's end removes all.
+        let _ = umount2(&self.root(), MntFlags::MNT_DETACH);
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+/// A machine, on or off. Dropping it cuts the power.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    name: String,
+    /// The network namespace that it is plugged into, as `ip netns` knows it.
+    network: String,
+    power: Option<Power>,
+    disk: Disk,
+}
+
+/// What is there while the machine is on.
+#[derive(Debug)]
+struct Power {
+    nspawn: Child,
+    /// The machine's PID 1, as numbered here.
+    init: Pid,
+    groups: Vec<PathBuf>,
+}
+
+impl Machine {
+    /// A machine that is off.
+    pub(crate) fn new(layers: &Layers, network: &str) -> Result<Self> {
+        static MACHINES: AtomicU32 = AtomicU32::new(0);
+        let name = format!("m{}", MACHINES.fetch_add(1, Ordering::Relaxed) + 1);
+        let disk = Disk::mount(&name, layers)?;
+        let machine = Self { name, network: network.to_owned(), power: None, disk };
+        // Empty: "uninitialized" would be a first boot, which enables units by preset, systemd-networkd-wait-online among them.
+        machine.write("/etc/machine-id", 0o444, "")?;
+        machine.write("/etc/hostname", 0o644, "bastion\n")?;
+        Ok(machine)
+    }
+
+    /// A file of the machine, as seen from here.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.disk.root().join(path.trim_start_matches('/'))
+    }
+
+    /// Writes a file of the machine with these permissions, with its directory; on or off.
+    pub(crate) fn write(&self, path: &str, mode: u32, content: impl AsRef<[u8]>) -> Result {
+        let path = self.path(path);
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        fs::write(&path, content)?;
+        Ok(fs::set_permissions(&path, fs::Permissions::from_mode(mode))?)
+    }
+
+    /// Switches it on and waits until it has booted; how long that took.
+    pub(crate) fn boot(&mut self) -> Result<Duration> {
+        self.switch_on()?;
+        self.booted()
+    }
+
+    /// Switches it on.
+    pub(crate) fn switch_on(&mut self) -> Result {
+        ensure(self.power.is_none(), format!("{} is on already", self.name))?;
+        let groups = make_groups(&self.name)?;
+        let console = fs::File::options().create(true).append(true).open(self.console())?;
+        let mut command = Command::new("bash");
+        // systemd-nspawn puts the machine beside itself into the group that it is in, so it gets one of its own first.
+        let script = "for group in $GROUPS_OF_IT; do echo $$ >\"$group/cgroup.procs\" || exit; done; unset GROUPS_OF_IT; exec \"$@\"";
+        let list: Vec<_> = groups.iter().map(|group| group.to_string_lossy()).collect();
+        command.args(["-c", script, "bash", "setsid", "systemd-nspawn", "--quiet", "--boot"]);
+        command.arg("--directory").arg(self.disk.root()).args(["--machine", &self.name]);
+        command.arg(format!("--network-namespace-path=/run/netns/{}", self.network));
+        // There is no machined, and no journal of the host to be linked to. What is bound for the console goes to a file.
+        command.args(["--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"]);
+        command.args(["--resolv-conf=off", "--timezone=off"]);
+        // Rights over the network that it is plugged into; and BPF, by which systemd restricts devices and addresses.
+        command.args(["--capability=CAP_NET_ADMIN,CAP_BPF,CAP_PERFMON", "--system-call-filter=bpf"]);
+        command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1").env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network");
+        command.env("GROUPS_OF_IT", list.join(" "));
+        let nspawn = command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console).spawn()?;
+        self.power = Some(Power { nspawn, init: Pid::from_raw(0), groups });
+        Ok(())
+    }
+
+    /// Waits until it has booted; how long that took from now on.
+    pub(crate) fn booted(&mut self) -> Result<Duration> {
+        let start = Instant::now();
+        self.find_init()?;
+        let mut state = String::new();
+        while start.elapsed() < BOOT {
+            self.is_on()?;
+            text(&self.try_run(&["systemctl", "is-system-running"])?.stdout).trim().clone_into(&mut state);
+            if matches!(state.as_str(), "running" | "degraded") {
+                return Ok(start.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let jobs = self.try_run(&["systemctl", "list-jobs"]).map(|output| text(&output.stdout)).unwrap_or_default();
+        Err(format!("not booted within {BOOT:?}, but {state}:\n{jobs}\n{}", self.console_text()).into())
+    }
+
+    /// Waits until the machine has a PID 1 in which systemd runs.
+    pub(crate) fn find_init(&mut self) -> Result {
+        let Some(power) = &self.power else { return Err("the machine is off".into()) };
+        let nspawn = power.nspawn.id();
+        let mut found = None;
+        let started = wait_for("the machine has a PID 1", BOOT, || {
+            self.is_on()?;
+            found = child_of(nspawn, "systemd");
+            Ok(found.is_some())
+        });
+        started.map_err(|error| format!("{}\n{}", error.message().unwrap_or_default(), self.console_text()))?;
+        if let (Some(power), Some(init)) = (&mut self.power, found) {
+            power.init = init;
+        }
+        Ok(())
+    }
+
+    fn is_on(&self) -> Result {
+        let alive =
+            self.power.as_ref().is_some_and(|power| Path::new(&format!("/proc/{}/fd/0", power.nspawn.id())).exists());
+        ensure(alive, format!("the machine has gone off:\n{}", self.console_text()))
+    }
+
+    /// Its control group in the unified hierarchy, while it is on.
+    pub(crate) fn group(&self) -> PathBuf {
+        self.power.as_ref().map_or_else(PathBuf::new, |power| power.groups[0].clone())
+    }
+
+    fn console(&self) -> PathBuf {
+        self.disk.0.join("console")
+    }
+
+    /// What it printed.
+    pub(crate) fn console_text(&self) -> String {
+        fs::read(self.console()).map(|bytes| text(&bytes)).unwrap_or_default()
+    }
+
+    /// Runs a command inside as root.
+    pub(crate) fn try_run(&self, words: &[&str]) -> Result<Output> {
+        let Some(power) = &self.power else { return Err("the machine is off".into()) };
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=1", COMMAND_SECONDS, "nsenter", "--target", &power.init.to_string()]);
+        command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--", "env", "--ignore-environment"]);
+        command.args([
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME=/root",
+            "LANG=C.UTF-8",
+        ]);
+        command.args(["TERM=dumb", "DEBIAN_FRONTEND=noninteractive", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0"]);
+        Ok(command.args(words).stdin(Stdio::null()).output()?)
+    }
+
+    /// The same; it must succeed. What it printed.
+    pub(crate) fn run(&self, words: &[&str]) -> Result<String> {
+        let output = self.try_run(words)?;
+        if output.status.success() {
+            return Ok(text(&output.stdout));
+        }
+        Err(format!("{}: {}\n{}{}", words.join(" "), output.status, text(&output.stdout), text(&output.stderr)).into())
+    }
+
+    /// Runs a script of the shell; it must succeed. What it printed.
+    pub(crate) fn sh(&self, script: &str) -> Result<String> {
+        self.run(&["sh", "-e", "-c", script])
+    }
+
+    /// A property of a unit.
+    pub(crate) fn property(&self, unit: &str, property: &str) -> Result<String> {
+        Ok(self.run(&["systemctl", "show", "--value", "--property", property, unit])?.trim().to_owned())
+    }
+
+    /// The journal of the unit since this boot, one message a line.
+    pub(crate) fn journal(&self, unit: &str) -> Result<String> {
+        self.run(&["journalctl", "--no-pager", "-b", "-o", "short-monotonic", "-u", unit])
+    }
+
+    /// The units that have failed.
+    pub(crate) fn failed_units(&self) -> Result<Vec<String>> {
+        let listed = self.run(&["systemctl", "list-units", "--failed", "--plain", "--no-legend"])?;
+        Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+    }
+
+    /// Shuts it down in order.
+    pub(crate) fn power_off(&mut self) -> Result {
+        let Some(power) = &mut self.power else { return Ok(()) };
+        // systemd-nspawn hands it on as the signal that means power-off.
+        kill(pid_of(&power.nspawn), Signal::SIGTERM)?;
+        let nspawn = &mut power.nspawn;
+        wait_for("the machine is off", POWER_OFF, || Ok(nspawn.try_wait()?.is_some()))?;
+        self.cut_power();
+        Ok(())
+    }
+
+    /// Cuts the power: everything that runs on it is gone at once.
+    pub(crate) fn cut_power(&mut self) {
+        let Some(mut power) = self.power.take() else { return };
+        // Not systemd-nspawn itself, which would leave the machine running.
+        if let Some(init) = child_of(power.nspawn.id(), "systemd") {
+            // Err: it is off already.
+            let _ = kill(init, Signal::SIGKILL);
+        }
+        let patience =
+            wait_for("systemd-nspawn ends", Duration::from_secs(5), || Ok(power.nspawn.try_wait()?.is_some()));
+        if patience.is_err() {
+            let _ = power.nspawn.kill();
+            let _ = power.nspawn.wait();
+        }
+        power.groups.iter().for_each(|group| remove_group(group));
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.cut_power();
+    }
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("Linux' process numbers are below 2^22"))
+}
+
+/// The child of a process that has this name: systemd-nspawn has helpers of its own, which are there for a moment.
+fn child_of(parent: u32, name: &str) -> Option<Pid> {
+    let entries = fs::read_dir("/proc").ok()?;
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok()).find_map(|pid| {
+        // `4711 (systemd) S 4242 …` (proc(5)).
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (before, after) = stat.rsplit_once(") ")?;
+        let is_child = after.split(' ').nth(1)?.parse() == Ok(parent);
+        (is_child && before.split_once('(')?.1 == name).then(|| Pid::from_raw(pid))
+    })
+}
+
+/// A control group of the machine's own in the unified hierarchy, and in systemd's where that is another.
+fn make_groups(name: &str) -> Result<Vec<PathBuf>> {
+    let prefix = required("BASTIOND_SYSTEM_GROUPS")?;
+    let root = Path::new("/sys/fs/cgroup");
+    let unified = if root.join("cgroup.procs").exists() { root.to_owned() } else { root.join("unified") };
+    let legacy = Some(root.join("systemd")).filter(|_| unified != root);
+    let mut groups = Vec::new();
+    for hierarchy in std::iter::once(unified).chain(legacy.filter(|hierarchy| hierarchy.exists())) {
+        let group = hierarchy.join(format!("{}-{name}", prefix.display()));
+        fs::create_dir_all(&group)
+            .map_err(|error| format!("cannot make the control group {}: {error}", group.display()))?;
+        groups.push(group);
+    }
+    Ok(groups)
+}
+
+/// Removes a control group that nobody is in, with those below.
+fn remove_group(group: &Path) {
+    let below = fs::read_dir(group).into_iter().flatten().flatten();
+    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_group(&entry.path());
+    }
+    // Err: somebody is still leaving it; scripts/test-system tries again.
+    let _ = fs::remove_dir(group);
+}
+
+/// Whether this machine can boot others; what it lacks.
+pub(crate) fn can_boot() -> Result {
+    // In a user namespace the map has other lines, or a shorter one.
+    let map = fs::read_to_string("/proc/self/uid_map")?;
+    let all: Vec<&str> = map.split_whitespace().collect();
+    ensure(
+        nix::unistd::geteuid().is_root() && all == ["0", "0", "4294967295"],
+        "only real root may boot containers (run it as root, not in a rootless container)",
+    )?;
+    for (program, package) in
+        [("systemd-nspawn", "systemd-container"), ("nsenter", "util-linux"), ("chroot", "coreutils")]
+    {
+        let there = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
+            .iter()
+            .any(|directory| Path::new(directory).join(program).exists());
+        ensure(there, format!("{program} is missing: apt install {package}"))?;
+    }
+    ensure(Path::new("/dev/net/tun").exists(), "there is no /dev/net/tun: modprobe tun")?;
+    make_groups("probe")?.iter().for_each(|group| remove_group(group));
+    required("BASTIOND_SYSTEM_ROOT").and(required("BASTIOND_SYSTEM_PACKAGE")).map(drop)
+}

@@ -1,0 +1,42 @@
+//! The package on a booted Debian 12 with systemd as PID 1, which is the bastion of the sandbox's world. `scripts/test-system`
+//! makes what is needed and runs it.
+
+mod bastion;
+mod cloud_init;
+mod lifecycle;
+mod load;
+mod machine;
+mod memory;
+mod package;
+mod reboot;
+mod service;
+mod shared;
+mod trouble;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Tests measure gaps and boots: one at a time, unless somebody asks for more.
+    arguments.test_threads.get_or_insert(1);
+    let trials: Vec<Trial> = [
+        cloud_init::trials(),
+        service::trials(),
+        trouble::trials(),
+        load::trials(),
+        reboot::trials(),
+        lifecycle::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !arguments.list {
+        sandbox::enclave::require(trials.len());
+        if let Err(error) = machine::can_boot() {
+            let reason = error.message().unwrap_or("no reason told");
+            eprintln!("\n*** FAILED: {} tests boot machines, and this one cannot host them: {reason}", trials.len());
+            std::process::exit(1);
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}

@@ -1,0 +1,194 @@
+//! What an operator does with the service: status, reload, restart, stop, and reading its journal.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use sandbox::traffic::Held;
+use serde_json::Value;
+
+use crate::bastion::{Bastion, CONFIG, UNIT};
+use crate::shared::{PATIENCE, Result, SOON, ensure, ensure_eq, tell, text, trial, wait_for};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("an_installed_bastion_serves_after_its_first_boot", first_boot),
+        trial("a_reload_takes_the_new_configuration_without_another_process", reload),
+        trial("a_refused_reload_is_told_and_the_old_configuration_stays", refused_reload),
+        trial("a_stopped_service_leaves_rules_forwarding_and_routes", stop),
+        trial("a_wrong_configuration_ends_with_78_and_is_not_tried_again", wrong_configuration),
+        trial("the_journal_has_our_fields", journal),
+        trial("a_configuration_that_only_root_may_read_is_read", private_configuration),
+        trial("without_a_token_the_service_runs_and_says_what_is_missing", no_token),
+    ]
+}
+
+fn first_boot() -> Result {
+    let mut bastion = Bastion::installed("")?;
+    let boot = bastion.machine.boot()?;
+    let healthy = bastion.becomes_healthy()?;
+    tell("boot", format!("{boot:?}, healthy {healthy:?} later"));
+    bastion.serves()?;
+    ensure_eq(bastion.machine.failed_units()?, Vec::new())?;
+    let status = bastion.machine.run(&["systemctl", "status", UNIT])?;
+    ensure(status.contains("Active: active (running)") && status.contains("Status: \"healthy; public eth0"), &*status)?;
+    // Not as root.
+    let uid = bastion.machine.sh(&format!("stat --format=%U /proc/{}", bastion.main_pid()?))?;
+    ensure_eq(uid.trim(), "bastiond")
+}
+
+/// A service that the input chain lets in.
+const SERVICE: &str = "[[firewall.service]]\nports = [9100]\n";
+
+fn lets_in_9100(bastion: &Bastion) -> Result<bool> {
+    Ok(bastion.machine.run(&["nft", "list", "table", "inet", "bastiond"])?.contains("9100"))
+}
+
+fn reload() -> Result {
+    let bastion = Bastion::healthy("")?;
+    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    let pid = bastion.main_pid()?;
+    ensure(!lets_in_9100(&bastion)?, "the port is open before")?;
+    bastion.configure(SERVICE)?;
+    bastion.machine.run(&["systemctl", "reload", UNIT])?;
+    wait_for("the new rules stand", SOON, || lets_in_9100(&bastion))?;
+    held.exchange(SOON)?;
+    ensure_eq((bastion.main_pid()?, bastion.restarts()?), (pid, 0))
+}
+
+fn refused_reload() -> Result {
+    let bastion = Bastion::healthy(SERVICE)?;
+    let pid = bastion.main_pid()?;
+    bastion.configure("[firewall]\nssh_form = [\"10.0.0.0/8\"]\n")?;
+    let output = bastion.machine.try_run(&["systemctl", "reload", UNIT])?;
+    ensure(!output.status.success(), "systemctl says that a wrong file was loaded")?;
+    wait_for("the status tells of it", SOON, || {
+        Ok(bastion
+            .report()?
+            .refused_configuration
+            .iter()
+            .any(|reason| reason.contains("firewall.ssh_form: unknown key")))
+    })?;
+    ensure_eq((bastion.main_pid()?, bastion.restarts()?, lets_in_9100(&bastion)?), (pid, 0, true))?;
+    bastion.serves()?;
+    let status = text(&bastion.machine.try_run(&["systemctl", "status", UNIT])?.stdout);
+    ensure(status.contains("degraded") && status.contains("Active: active (running)"), &*status)?;
+    bastion.configure("")?;
+    bastion.machine.run(&["systemctl", "reload", UNIT])?;
+    bastion.becomes_healthy()?;
+    ensure_eq((bastion.main_pid()?, lets_in_9100(&bastion)?), (pid, false))
+}
+
+fn stop() -> Result {
+    let bastion = Bastion::healthy("")?;
+    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    let rules = || bastion.machine.run(&["nft", "--stateless", "list", "table", "inet", "bastiond"]);
+    let state = || -> Result<_> { Ok((bastion.network().read_sysctl("net.ipv4.ip_forward")?, bastion.cloud_routes())) };
+    let (before, had) = (chains(&rules()?), state()?);
+    bastion.machine.run(&["systemctl", "stop", UNIT])?;
+    ensure_eq(bastion.machine.property(UNIT, "ActiveState")?.as_str(), "inactive")?;
+    ensure_eq(bastion.machine.property(UNIT, "Result")?.as_str(), "success")?;
+    held.exchange(SOON)?;
+    bastion.serves()?;
+    ensure_eq((chains(&rules()?), state()?), (before, had.clone()))?;
+    ensure_eq(had, ("1".to_owned(), vec!["0.0.0.0/0 via 10.0.0.2".to_owned()]))?;
+    bastion.machine.run(&["systemctl", "start", UNIT])?;
+    bastion.becomes_healthy()?;
+    // It found all as it had left it.
+    let changes: Vec<_> = bastion.report()?.rooms.into_values().map(|room| room.totals.changes).collect();
+    ensure(changes.iter().all(|&changes| changes == 0), format!("changes by room: {changes:?}"))?;
+    held.exchange(SOON)?;
+    Ok(())
+}
+
+/// The part of a listing that packets do not change.
+fn chains(listing: &str) -> String {
+    listing.find("\tchain ").map_or_else(String::new, |at| listing[at..].to_owned())
+}
+
+fn wrong_configuration() -> Result {
+    let bastion = Bastion::healthy("")?;
+    bastion.machine.write(CONFIG, 0o640, "[firewall]\nssh_form = [\"10.0.0.0/8\"]\n")?;
+    let output = bastion.machine.try_run(&["systemctl", "restart", UNIT])?;
+    ensure(!output.status.success(), "a restart with a wrong configuration is said to have worked")?;
+    // Longer than the pause before a restart.
+    std::thread::sleep(Duration::from_secs(3));
+    let state = bastion.machine.property(UNIT, "ActiveState")?;
+    let status = bastion.machine.property(UNIT, "ExecMainStatus")?;
+    ensure_eq((state.as_str(), status.as_str(), bastion.restarts()?), ("failed", "78", 0))?;
+    let journal = bastion.machine.journal(UNIT)?;
+    ensure(journal.contains("firewall.ssh_form: unknown key; did you mean `firewall.ssh_from`?"), journal)?;
+    bastion.serves()?;
+    bastion.configure("")?;
+    bastion.machine.run(&["systemctl", "start", UNIT])?;
+    bastion.becomes_healthy()?;
+    bastion.serves()
+}
+
+fn journal() -> Result {
+    let bastion = Bastion::healthy("")?;
+    // Somebody else's change, which is told when it has been undone.
+    bastion.machine.run(&["sysctl", "--quiet", "--write", "net.ipv4.ip_forward=0"])?;
+    let mut found = None;
+    wait_for("the repair is told", PATIENCE, || {
+        let lines = bastion.machine.run(&["journalctl", "--no-pager", "-b", "-u", "bastiond", "-o", "json"])?;
+        let mut entries = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        // The kernel resets other settings along with this one.
+        let ours = |entry: &Value| {
+            entry["MESSAGE"].as_str().is_some_and(|text| text.starts_with("net/ipv4/ip_forward: 0 -> 1"))
+        };
+        found = entries.find(|entry| ours(entry) && entry["BASTIOND_REPAIRED"] == "true");
+        Ok(found.is_some())
+    })?;
+    let entry = found.ok_or("the repair has no entry")?;
+    ensure_eq(
+        [&entry["SYSLOG_IDENTIFIER"], &entry["PRIORITY"], &entry["_SYSTEMD_UNIT"], &entry["BASTIOND_ROOM"]],
+        ["bastiond", "5", UNIT, "sysctl"].map(Value::from).each_ref(),
+    )?;
+    let pass = entry["BASTIOND_PASS"].as_str().and_then(|pass| pass.parse::<u64>().ok());
+    ensure(pass.is_some() && entry["BASTIOND_TRIGGER"].is_string(), format!("{entry:#}"))
+}
+
+fn private_configuration() -> Result {
+    let mut bastion = Bastion::installed("")?;
+    // As a careful umask, or cloud-init, leaves it.
+    let text = std::fs::read(bastion.machine.path(CONFIG))?;
+    bastion.machine.write(CONFIG, 0o600, text)?;
+    bastion.machine.write("/etc/bastiond/peers.d/ada.toml", 0o600, PEER)?;
+    bastion.machine.boot()?;
+    bastion.becomes_healthy()?;
+    let modes = bastion.machine.sh("stat --format='%U:%G %a' /etc/bastiond /etc/bastiond/config.toml /etc/bastiond/peers.d/ada.toml /etc/bastiond/hcloud-token")?;
+    let wanted = ["root:bastiond 750", "root:bastiond 640", "root:bastiond 640", "root:root 600"];
+    ensure_eq(modes.lines().collect::<Vec<_>>(), wanted.to_vec())?;
+    // And for a file that comes later.
+    bastion.machine.write(
+        "/etc/bastiond/peers.d/grace.toml",
+        0o600,
+        PEER.replace("xTIB", "xTIC").replace(".2/", ".3/"),
+    )?;
+    bastion.machine.run(&["systemctl", "reload", UNIT])?;
+    wait_for("the new peer is there", PATIENCE, || {
+        Ok(bastion.report()?.tunnel.is_some_and(|tunnel| tunnel.peers.len() == 2))
+    })?;
+    bastion.becomes_healthy().map(drop)
+}
+
+const PEER: &str = "public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\nallowed_ips = [\"10.100.0.2/32\"]\n";
+
+fn no_token() -> Result {
+    let mut bastion = Bastion::installed("")?;
+    std::fs::remove_file(bastion.machine.path(crate::bastion::TOKEN))?;
+    bastion.machine.boot()?;
+    wait_for("the status says what is missing", PATIENCE, || {
+        let told = |report: bastiond::report::Report| {
+            let mut problems = report.rooms.into_values().flat_map(|room| room.problems);
+            problems.any(|problem| problem.what.starts_with("there is no API token"))
+        };
+        Ok(bastion.report().is_ok_and(told))
+    })?;
+    ensure_eq((bastion.machine.property(UNIT, "ActiveState")?.as_str(), bastion.restarts()?), ("active", 0))?;
+    // A new token is given by a restart: the credential is systemd's copy.
+    bastion.machine.write(crate::bastion::TOKEN, 0o600, bastion.world.token())?;
+    bastion.machine.run(&["systemctl", "restart", UNIT])?;
+    bastion.becomes_healthy()?;
+    bastion.serves()
+}

@@ -1,0 +1,105 @@
+//! What every test says and asks.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Failed, Trial};
+use sandbox::namespace::Namespace;
+use sandbox::traffic::{self, Mirror, Ping, ProbeFailure};
+use sandbox::world::{World, addresses as at};
+
+/// Long enough for a packet's way there and back on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(2);
+/// How long to wait for a packet that must not come.
+pub(crate) const NEVER: Duration = Duration::from_millis(400);
+/// For a service to come up or change its mind.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
+pub(crate) type Result<T = ()> = std::result::Result<T, Failed>;
+
+/// A test named as a sentence.
+pub(crate) fn trial(name: &'static str, test: fn() -> Result) -> Trial {
+    let told = move || {
+        // At once, too: whoever waits for a machine that hangs wants to know what went wrong before.
+        test().inspect_err(|error| eprintln!("\n{name}: {}", error.message().unwrap_or_default()))
+    };
+    Trial::test(name, told)
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Asks every 20 ms until the answer is yes; how long that took.
+pub(crate) fn wait_for(what: &str, timeout: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<Duration> {
+    let start = Instant::now();
+    loop {
+        if condition()? {
+            return Ok(start.elapsed());
+        }
+        if start.elapsed() >= timeout {
+            return Err(format!("not within {timeout:?}: {what}").into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Fails with `what` unless `condition`.
+pub(crate) fn ensure(condition: bool, what: impl Into<String>) -> Result {
+    if condition { Ok(()) } else { Err(what.into().into()) }
+}
+
+/// Fails unless both are equal, and shows them.
+#[expect(clippy::needless_pass_by_value, reason = "as in assert_eq!, so that tests read as comparisons of values")]
+pub(crate) fn ensure_eq<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Result {
+    ensure(found == expected, format!("found {found:#?}, expected {expected:#?}"))
+}
+
+/// A figure that a test has measured, for whoever reads along.
+pub(crate) fn tell(what: &str, figure: impl std::fmt::Display) {
+    eprintln!("    {what}: {figure}");
+}
+
+/// The mirrors of the internet host.
+pub(crate) struct Internet {
+    pub(crate) tcp: Mirror,
+    pub(crate) udp: Mirror,
+}
+
+impl Internet {
+    pub(crate) fn start(world: &World) -> Result<Self> {
+        Ok(Self {
+            tcp: Mirror::tcp(world.server(), (at::SERVER, 8080))?,
+            udp: Mirror::udp(world.server(), (at::SERVER, 5353))?,
+        })
+    }
+}
+
+/// A private host's ways to the internet host: what each of TCP, UDP and ping met.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Egress {
+    pub(crate) tcp: std::result::Result<IpAddr, ProbeFailure>,
+    pub(crate) udp: std::result::Result<IpAddr, ProbeFailure>,
+    pub(crate) ping: bool,
+}
+
+pub(crate) fn egress(from: &Namespace, internet: &Internet, timeout: Duration) -> Egress {
+    let address = |seen: SocketAddr| seen.ip();
+    Egress {
+        tcp: traffic::tcp_probe(from, internet.tcp.address(), timeout).map(address),
+        udp: traffic::udp_probe(from, internet.udp.address(), timeout).map(address),
+        // Err: there is not even a way to try.
+        ping: traffic::ping(from, at::SERVER, Ping { timeout, ..Ping::default() })
+            .is_ok_and(|report| !report.replies.is_empty()),
+    }
+}
+
+/// Everything passes, and comes from the bastion's public address.
+pub(crate) fn open() -> Egress {
+    Egress { tcp: Ok(at::BASTION.into()), udp: Ok(at::BASTION.into()), ping: true }
+}
+
+/// Whether nothing passes, in whatever way it fails.
+pub(crate) fn is_shut(egress: &Egress) -> bool {
+    egress.tcp.is_err() && egress.udp.is_err() && !egress.ping
+}

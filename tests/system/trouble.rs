@@ -1,0 +1,200 @@
+//! What goes wrong on a server sooner or later: the daemon hangs or dies, the disk is full, /etc is read-only, somebody reloads
+//! his own firewall.
+
+use std::time::Duration;
+
+use bastiond::report::Health;
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use sandbox::traffic::Held;
+use sandbox::world::addresses as at;
+
+use crate::bastion::{Bastion, CONFIG, UNIT};
+use crate::load::Load;
+use crate::memory::Limit;
+use crate::shared::{PATIENCE, Result, SOON, ensure, ensure_eq, tell, trial, wait_for};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_stopped_process_is_killed_by_the_watchdog_and_replaced", watchdog),
+        trial("a_killed_process_is_replaced_at_once", killed),
+        trial("a_process_that_is_killed_again_and_again_is_replaced_every_time", killed_often),
+        trial("a_process_that_the_kernel_kills_for_memory_is_replaced", out_of_memory),
+        trial("a_full_disk_is_told_and_the_gateway_goes_on", full_disk),
+        trial("a_read_only_etc_keeps_nobody_from_starting", read_only_etc),
+        trial("a_restarted_or_reloaded_nftables_service_takes_nothing_away", nftables_service),
+    ]
+}
+
+fn signal(bastion: &Bastion, signal: Signal) -> Result {
+    bastion.machine.run(&[
+        "kill",
+        "-s",
+        signal.as_str().trim_start_matches("SIG"),
+        &bastion.main_pid()?.to_string(),
+    ])?;
+    Ok(())
+}
+
+fn watchdog() -> Result {
+    let mut bastion = Bastion::installed(crate::load::TUNNEL)?;
+    // The unit's minute is long for a test.
+    bastion.machine.write(
+        "/etc/systemd/system/bastiond.service.d/watchdog.conf",
+        0o644,
+        "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n",
+    )?;
+    bastion.machine.boot()?;
+    bastion.becomes_healthy()?;
+    let load = Load::start(&bastion)?;
+    let (pid, tunnel) = (bastion.main_pid()?, Load::kept(&bastion)?);
+    signal(&bastion, Signal::SIGSTOP)?;
+    let took = bastion.is_replaced(pid, PATIENCE)?;
+    tell("a stopped process is replaced after", format!("{took:?}"));
+    let journal = bastion.machine.journal(UNIT)?;
+    ensure(journal.contains("Watchdog timeout"), journal)?;
+    bastion.becomes_healthy()?;
+    ensure_eq(Load::kept(&bastion)?, tunnel)?;
+    let report = load.stop()?;
+    tell("with the watchdog's patience of 2 s", &report);
+    ensure_eq((bastion.restarts()?, report.lost), (1, 0))
+}
+
+fn killed() -> Result {
+    let bastion = Bastion::healthy(crate::load::TUNNEL)?;
+    let load = Load::start(&bastion)?;
+    let (pid, tunnel) = (bastion.main_pid()?, Load::kept(&bastion)?);
+    signal(&bastion, Signal::SIGKILL)?;
+    let took = bastion.is_replaced(pid, PATIENCE)?;
+    bastion.becomes_healthy()?;
+    ensure_eq(Load::kept(&bastion)?, tunnel)?;
+    let report = load.stop()?;
+    tell("a killed process is replaced after", format!("{took:?}; {report}"));
+    ensure_eq((bastion.restarts()?, report.lost), (1, 0))?;
+    // RestartSec is half a second of it.
+    ensure(report.tunnel_gap < Duration::from_secs(2), format!("the tunnel was silent for {:?}", report.tunnel_gap))
+}
+
+fn killed_often() -> Result {
+    let bastion = Bastion::healthy("")?;
+    // More often than systemd's default start limit allows: five times in ten seconds.
+    for _ in 0..8 {
+        let pid = bastion.main_pid()?;
+        signal(&bastion, Signal::SIGKILL)?;
+        bastion.is_replaced(pid, PATIENCE)?;
+    }
+    bastion.becomes_healthy()?;
+    ensure_eq(bastion.restarts()?, 8)?;
+    bastion.serves()
+}
+
+fn out_of_memory() -> Result {
+    let bastion = Bastion::healthy(crate::load::TUNNEL)?;
+    let load = Load::start(&bastion)?;
+    let (pid, tunnel) = (bastion.main_pid()?, Load::kept(&bastion)?);
+    let limit = Limit::on(&bastion)?;
+    // More than the daemon may have from now on; the file itself is good.
+    let forwards = (1..8000).map(|port| format!("[[nat.forward]]\nport = {}\nto = \"10.0.0.4\"\n", 10_000 + port));
+    bastion.configure(&format!("{}{}", crate::load::TUNNEL, forwards.collect::<String>()))?;
+    // It may well end before it has said that it is reloaded.
+    bastion.machine.try_run(&["systemctl", "kill", "--kill-who=main", "--signal=HUP", UNIT])?;
+    let took = bastion.is_replaced(pid, PATIENCE)?;
+    ensure(limit.has_killed(&bastion)?, "the kernel killed nobody for memory: this proves nothing")?;
+    bastion.configure(crate::load::TUNNEL)?;
+    bastion.machine.run(&["systemctl", "reload", UNIT])?;
+    bastion.becomes_healthy()?;
+    ensure_eq(Load::kept(&bastion)?, tunnel)?;
+    let report = load.stop()?;
+    tell("a process that is killed for memory is replaced after", format!("{took:?}; {report}"));
+    ensure_eq(report.lost, 0)
+}
+
+fn full_disk() -> Result {
+    let mut bastion = Bastion::installed("")?;
+    // In memory: it could not be kept on the disk that is full.
+    bastion.machine.write("/etc/systemd/journald.conf.d/volatile.conf", 0o644, "[Journal]\nStorage=volatile\n")?;
+    bastion.machine.boot()?;
+    bastion.becomes_healthy()?;
+    // What is left over is less than a block.
+    bastion.machine.sh("dd if=/dev/zero of=/var/fill bs=64k 2>/dev/null || true; dd if=/dev/zero of=/var/fill2 bs=1 count=8192 2>/dev/null || true")?;
+    let full = bastion.machine.try_run(&["sh", "-c", "echo no >/var/lib/more"])?;
+    ensure(!full.status.success(), "the disk is not full: this proves nothing")?;
+    // New rules, which are kept for the next boot in /var/lib/bastiond.
+    bastion.machine.run(&["nft", "delete", "table", "inet", "bastiond"])?;
+    wait_for("the table is back", PATIENCE, || {
+        Ok(bastion.machine.try_run(&["nft", "list", "table", "inet", "bastiond"])?.status.success())
+    })?;
+    bastion.becomes_healthy()?;
+    bastion.serves()?;
+    let pid = bastion.main_pid()?;
+    bastion.machine.run(&["systemctl", "restart", UNIT])?;
+    bastion.is_replaced(pid, PATIENCE)?;
+    bastion.becomes_healthy()?;
+    bastion.serves()?;
+    // The cause is a field beside the message.
+    let journal = bastion.machine.run(&["journalctl", "--no-pager", "-b", "-u", UNIT, "-o", "json"])?;
+    ensure(journal.contains("No space left on device"), bastion.machine.journal(UNIT)?)
+}
+
+fn read_only_etc() -> Result {
+    let bastion = Bastion::healthy("")?;
+    bastion.machine.sh("mount --bind /etc /etc; mount -o remount,ro,bind /etc")?;
+    let refused = bastion.machine.try_run(&["touch", CONFIG])?;
+    ensure(!refused.status.success(), "/etc can be written: this proves nothing")?;
+    let pid = bastion.main_pid()?;
+    bastion.machine.run(&["systemctl", "restart", UNIT])?;
+    bastion.is_replaced(pid, PATIENCE)?;
+    bastion.becomes_healthy()?;
+    bastion.machine.run(&["systemctl", "reload", UNIT])?;
+    ensure_eq(bastion.report()?.health, Health::Healthy)?;
+    bastion.serves()
+}
+
+/// Longer than TCP keeps an acknowledgement back.
+const QUIET: Duration = Duration::from_millis(300);
+
+fn nftables_service() -> Result {
+    let mut bastion = Bastion::installed("")?;
+    // Debian's own file, as it is delivered: it begins with `flush ruleset`.
+    let rules = std::fs::read_to_string(bastion.machine.path("/etc/nftables.conf"))?;
+    ensure(rules.contains("flush ruleset"), rules)?;
+    let wants = bastion.machine.path("/etc/systemd/system/sysinit.target.wants");
+    std::fs::create_dir_all(&wants)?;
+    std::os::unix::fs::symlink("/lib/systemd/system/nftables.service", wants.join("nftables.service"))?;
+    bastion.machine.boot()?;
+    ensure_eq(bastion.machine.property("nftables.service", "ActiveState")?.as_str(), "active")?;
+    bastion.becomes_healthy()?;
+    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    // Opened through the rules: one from a moment without them would not outlive their return.
+    ensure_eq(held.seen().ip(), at::BASTION.into())?;
+    for verb in ["reload", "restart", "stop", "start"] {
+        // Nothing is under way while there are no rules: what leaves untranslated then may well be answered with a reset.
+        std::thread::sleep(QUIET);
+        bastion.machine.run(&["systemctl", verb, "nftables.service"])?;
+        let took = wait_for("the table is back", SOON, || {
+            Ok(bastion.machine.try_run(&["nft", "list", "chain", "inet", "bastiond", "forward"])?.status.success())
+        })?;
+        tell(&format!("after systemctl {verb} nftables the table is back after"), format!("{took:?}"));
+        bastion.becomes_healthy()?;
+        goes_on(&bastion, &mut held)?;
+        bastion.serves()?;
+    }
+    // Without the daemon nobody heals, so the boot's unit must load the rules again.
+    bastion.machine.run(&["systemctl", "stop", UNIT])?;
+    for verb in ["reload", "restart"] {
+        std::thread::sleep(QUIET);
+        bastion.machine.run(&["systemctl", verb, "nftables.service"])?;
+        wait_for("the table is back without a daemon", SOON, || {
+            Ok(bastion.machine.try_run(&["nft", "list", "chain", "inet", "bastiond", "forward"])?.status.success())
+        })?;
+        goes_on(&bastion, &mut held)?;
+        bastion.serves()?;
+    }
+    Ok(())
+}
+
+/// A connection from before still carries; or what the daemon did to it.
+fn goes_on(bastion: &Bastion, held: &mut Held) -> Result {
+    let journal = |_| bastion.machine.journal("bastiond*").unwrap_or_default();
+    held.exchange(SOON).map(drop).map_err(|error| format!("{error}:\n{}", journal(error.clone())).into())
+}
