@@ -15,6 +15,8 @@ mod lifecycle;
 mod policy;
 mod private_host;
 mod routes;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod sources;
 mod table;
 mod tunnel;

@@ -12,7 +12,8 @@ use sandbox::traffic::forget_flows;
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::machine::{Layers, Machine, required};
-use crate::shared::{Internet, PATIENCE, Result, SOON, egress, ensure, ensure_eq, open, text, wait_for};
+use crate::shared::{Result, SOON, Server, egress, ensure, ensure_eq, open, text, wait_for};
+use crate::trial::PATIENCE;
 
 /// The service.
 pub(crate) const UNIT: &str = "bastiond.service";
@@ -25,7 +26,7 @@ pub(crate) const TOKEN: &str = "/etc/bastiond/hcloud-token";
 pub(crate) struct Bastion {
     // Dropped first: it is plugged into the world.
     pub(crate) machine: Machine,
-    pub(crate) internet: Internet,
+    pub(crate) internet: Server,
     pub(crate) world: World,
 }
 
@@ -33,7 +34,7 @@ impl Bastion {
     /// A bastion that is off, and has never been on: a disk, cables, nothing configured.
     pub(crate) fn new(layers: &Layers) -> Result<Self> {
         let world = World::start(Settings::default())?;
-        let internet = Internet::start(&world)?;
+        let internet = Server::start(&world)?;
         let machine = Machine::new(layers, world.bastion().name())?;
         let bastion = Self { machine, internet, world };
         bastion.machine.write("/etc/network/interfaces", 0o644, interfaces(&bastion.world))?;
@@ -108,7 +109,7 @@ impl Bastion {
 
     /// Fails unless a private host reaches the internet.
     pub(crate) fn serves(&self) -> Result {
-        ensure_eq(egress(self.world.web(), &self.internet, SOON), open())
+        ensure_eq(egress(self.world.web(), &self.internet, SOON)?, open())
     }
 
     /// The routes that the fake cloud has for the private network.

@@ -10,7 +10,8 @@ use sandbox::world::addresses as at;
 use crate::bastion::{Bastion, CONFIG, UNIT};
 use crate::machine::{Layers, Machine};
 use crate::package::Package;
-use crate::shared::{PATIENCE, Result, SOON, egress, ensure, ensure_eq, is_shut, open, tell, text, trial, wait_for};
+use crate::shared::{Result, SOON, egress, ensure, ensure_eq, is_shut, open, text, wait_for};
+use crate::trial::{PATIENCE, tell, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -121,7 +122,7 @@ fn private_host(bastion: &Bastion) -> Result {
     let reaches = || {
         wait_for("the private host reaches the internet", PATIENCE, || {
             // Err: there is no route at all.
-            Ok(egress(place, &bastion.internet, SOON) == open())
+            Ok(egress(place, &bastion.internet, SOON).is_ok_and(|ways| ways == open()))
         })
     };
     reaches()?;
@@ -131,7 +132,7 @@ fn private_host(bastion: &Bastion) -> Result {
     host.power_off()?;
     place.ip("link set eth0 down\naddr flush dev eth0\n")?;
     ensure(
-        is_shut(&egress(place, &bastion.internet, crate::shared::NEVER)),
+        egress(place, &bastion.internet, NEVER).map_or(true, |ways| is_shut(&ways)),
         "a host without a network reaches the internet",
     )?;
     host.boot()?;

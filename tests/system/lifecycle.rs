@@ -9,7 +9,8 @@ use sandbox::traffic::Held;
 use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::machine::Layers;
 use crate::package::Package;
-use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut, trial};
+use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut};
+use crate::trial::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -168,7 +169,7 @@ fn purged() -> Result {
         "the user is gone or may log in",
     )?;
     // Nothing passes: what was forwarded was by our rules.
-    ensure(is_shut(&egress(bastion.world.web(), &bastion.internet, NEVER)), "something passes without us")
+    ensure(is_shut(&egress(bastion.world.web(), &bastion.internet, NEVER)?), "something passes without us")
 }
 
 const PEER: &str = "public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\nallowed_ips = [\"10.100.0.2/32\"]\n";

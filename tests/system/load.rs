@@ -11,7 +11,8 @@ use sandbox::world::addresses as at;
 
 use crate::bastion::{Bastion, UNIT};
 use crate::package::Package;
-use crate::shared::{PATIENCE, Result, SOON, ensure, ensure_eq, tell, trial, wait_for};
+use crate::shared::{Result, SOON, ensure, ensure_eq, wait_for};
+use crate::trial::{PATIENCE, tell, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -10,7 +10,9 @@ mod memory;
 mod package;
 mod reboot;
 mod service;
+#[path = "../shared/mod.rs"]
 mod shared;
+mod trial;
 mod trouble;
 
 use libtest_mimic::{Arguments, Trial};

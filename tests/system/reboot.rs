@@ -10,7 +10,8 @@ use sandbox::traffic::{Flood, Mirror, ProbeFailure, tcp_connects};
 use sandbox::world::addresses as at;
 
 use crate::bastion::Bastion;
-use crate::shared::{PATIENCE, Result, SOON, ensure, ensure_eq, tell, trial, wait_for};
+use crate::shared::{Result, SOON, ensure, ensure_eq, wait_for};
+use crate::trial::{PATIENCE, tell, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -7,7 +7,8 @@ use sandbox::traffic::Held;
 use serde_json::Value;
 
 use crate::bastion::{Bastion, CONFIG, UNIT};
-use crate::shared::{PATIENCE, Result, SOON, ensure, ensure_eq, tell, text, trial, wait_for};
+use crate::shared::{Result, SOON, ensure, ensure_eq, text, wait_for};
+use crate::trial::{PATIENCE, tell, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -1,10 +1,11 @@
-//! What every test says and asks.
+//! What the tests with real packets share, on the sandbox's bastion and on a booted one: short questions with clear answers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use sandbox::namespace::Namespace;
+use sandbox::patience::stretched;
 use sandbox::traffic::{self, Mirror, Ping, ProbeFailure};
 use sandbox::world::{World, addresses as at};
 
@@ -12,37 +13,7 @@ use sandbox::world::{World, addresses as at};
 pub(crate) const SOON: Duration = Duration::from_secs(2);
 /// How long to wait for a packet that must not come.
 pub(crate) const NEVER: Duration = Duration::from_millis(400);
-/// For a service to come up or change its mind.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-
 pub(crate) type Result<T = ()> = std::result::Result<T, Failed>;
-
-/// A test named as a sentence.
-pub(crate) fn trial(name: &'static str, test: fn() -> Result) -> Trial {
-    let told = move || {
-        // At once, too: whoever waits for a machine that hangs wants to know what went wrong before.
-        test().inspect_err(|error| eprintln!("\n{name}: {}", error.message().unwrap_or_default()))
-    };
-    Trial::test(name, told)
-}
-
-pub(crate) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Asks every 20 ms until the answer is yes; how long that took.
-pub(crate) fn wait_for(what: &str, timeout: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<Duration> {
-    let start = Instant::now();
-    loop {
-        if condition()? {
-            return Ok(start.elapsed());
-        }
-        if start.elapsed() >= timeout {
-            return Err(format!("not within {timeout:?}: {what}").into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// Fails with `what` unless `condition`.
 pub(crate) fn ensure(condition: bool, what: impl Into<String>) -> Result {
@@ -55,18 +26,32 @@ pub(crate) fn ensure_eq<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -
     ensure(found == expected, format!("found {found:#?}, expected {expected:#?}"))
 }
 
-/// A figure that a test has measured, for whoever reads along.
-pub(crate) fn tell(what: &str, figure: impl std::fmt::Display) {
-    eprintln!("    {what}: {figure}");
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Asks every 20 ms until the answer is yes; how long that took.
+pub(crate) fn wait_for(what: &str, timeout: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<Duration> {
+    let timeout = stretched(timeout);
+    let start = Instant::now();
+    loop {
+        if condition()? {
+            return Ok(start.elapsed());
+        }
+        if start.elapsed() >= timeout {
+            return Err(format!("not within {timeout:?}: {what}").into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The mirrors of the internet host.
-pub(crate) struct Internet {
+pub(crate) struct Server {
     pub(crate) tcp: Mirror,
     pub(crate) udp: Mirror,
 }
 
-impl Internet {
+impl Server {
     pub(crate) fn start(world: &World) -> Result<Self> {
         Ok(Self {
             tcp: Mirror::tcp(world.server(), (at::SERVER, 8080))?,
@@ -83,15 +68,15 @@ pub(crate) struct Egress {
     pub(crate) ping: bool,
 }
 
-pub(crate) fn egress(from: &Namespace, internet: &Internet, timeout: Duration) -> Egress {
+/// # Errors
+/// If there is not even a way to ping, such as no route at all.
+pub(crate) fn egress(from: &Namespace, server: &Server, timeout: Duration) -> Result<Egress> {
     let address = |seen: SocketAddr| seen.ip();
-    Egress {
-        tcp: traffic::tcp_probe(from, internet.tcp.address(), timeout).map(address),
-        udp: traffic::udp_probe(from, internet.udp.address(), timeout).map(address),
-        // Err: there is not even a way to try.
-        ping: traffic::ping(from, at::SERVER, Ping { timeout, ..Ping::default() })
-            .is_ok_and(|report| !report.replies.is_empty()),
-    }
+    Ok(Egress {
+        tcp: traffic::tcp_probe(from, server.tcp.address(), timeout).map(address),
+        udp: traffic::udp_probe(from, server.udp.address(), timeout).map(address),
+        ping: !traffic::ping(from, at::SERVER, Ping { timeout, ..Ping::default() })?.replies.is_empty(),
+    })
 }
 
 /// Everything passes, and comes from the bastion's public address.

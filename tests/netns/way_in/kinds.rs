@@ -1,0 +1,179 @@
+//! Other ways to have a tunnel: of a wg file, by the kernel, with ten thousand peers; and what stands in its way.
+
+use std::net::Ipv4Addr;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use bastiond::report::{Room, State};
+use bastiond::wireguard::key::PublicKey;
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use sandbox::traffic::Mirror;
+use sandbox::world::addresses as at;
+
+use super::{ADA, INSIDE, seen, serving, tunnel, with_laptop, world};
+use crate::gateway::{FAST, Result, SOON, all_stand, ensure, ensure_eq, report, room, station, text, trial, wait_for};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("an_existing_wg_file_is_served_as_it_stands", wg_file),
+        trial("the_kernels_wireguard_is_used_where_there_is_one_and_missed_aloud_where_there_is_none", kernel),
+        trial("ten_thousand_peers_are_served_and_one_more_is_a_small_change", crowd),
+        trial("an_interface_of_somebody_elses_is_left_alone", foreign_interface),
+        trial("a_port_in_use_is_told_and_taken_when_it_is_free", port_in_use),
+    ]
+}
+
+/// The example of wg(8), served as it stands, and given back by `wg showconf`.
+fn wg_file() -> Result {
+    let world = world()?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("wi-file.conf");
+    std::fs::write(&file, include_str!("../../data/wireguard/wg-example.conf"))?;
+    let station = station(&world)?;
+    station.write_config(&format!("{FAST}[wireguard]\nfile = \"{}\"\n", file.display()))?;
+    let station = station.env("RES_OPTIONS", "timeout:1 attempts:1");
+    let mut daemon = station.start()?;
+    daemon.ready();
+    let shown = || -> Result<String> {
+        let Output { stdout, .. } = world.bastion().command("wg").args(["showconf", "wi-file"]).output()?;
+        Ok(text(&stdout))
+    };
+    wait_for("the tunnel runs", SOON, || Ok(shown()?.contains("ListenPort = 51820")))?;
+    let shown = shown()?;
+    for line in [
+        "PrivateKey = yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=",
+        "AllowedIPs = 10.192.122.3/32, 10.192.124.0/24",
+        "Endpoint = 192.95.5.67:1234",
+        "AllowedIPs = 10.192.122.4/32, 192.168.0.0/16",
+        "Endpoint = [2607:5300:60:6b0::c05f:543]:2468",
+        "AllowedIPs = 10.10.10.230/32",
+    ] {
+        ensure(shown.contains(line), format!("no {line:?} in {shown}"))?;
+    }
+    // Nobody resolves names here: it is told, and everything else stands.
+    wait_for("the name is told", Duration::from_secs(15), || {
+        let told = room(&station, Room::Wireguard)?;
+        Ok(told.state == State::Waiting && told.problems[0].what.starts_with("test.wireguard.com does not resolve"))
+    })?;
+    let routes = world.bastion().ip("route show proto 98")?;
+    for range in ["10.192.122.3", "10.192.124.0/24", "10.192.122.4", "192.168.0.0/16", "10.10.10.230"] {
+        ensure(routes.contains(&format!("{range} dev wi-file")), format!("no {range} in {routes}"))?;
+    }
+    Ok(())
+}
+
+fn kernel() -> Result {
+    let world = world()?;
+    let made = world.bastion().command("ip").args(["link", "add", "wi-probe", "type", "wireguard"]).output()?;
+    let has_wireguard = made.status.success();
+    if has_wireguard {
+        world.bastion().ip("link del wi-probe")?;
+    }
+    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let (station, daemon, _ada) =
+        with_laptop(&world, "wi-kernel", "backend = \"auto\"\n", "10.100.0.0/24,10.0.0.0/16")?;
+    ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
+    let data_plane = || -> Result<Option<String>> {
+        Ok(report(&station)?.tunnel.and_then(|tunnel| tunnel.data_plane.into_iter().next()))
+    };
+    ensure_eq(data_plane()?, Some(if has_wireguard { "kernel" } else { "userspace" }.to_owned()))?;
+    if has_wireguard {
+        // It goes on without a daemon, and the next one knows it.
+        drop(daemon);
+        ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
+        let (_daemon, _) = serving(&station)?;
+        ensure_eq(data_plane()?, Some("kernel".to_owned()))?;
+        return ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()));
+    }
+    let config = std::fs::read_to_string(station.config_path())?;
+    station.write_config(&config.replace("\"auto\"", "\"kernel\""))?;
+    daemon.signal(Signal::SIGHUP)?;
+    wait_for("it is told", SOON, || Ok(room(&station, Room::Wireguard)?.state == State::Failed))?;
+    let problem = room(&station, Room::Wireguard)?.problems.remove(0);
+    ensure_eq(problem.what.as_str(), "this kernel has no WireGuard")?;
+    ensure(problem.advice.contains("modprobe wireguard"), problem.advice)?;
+    // What runs is not given up for what cannot run; nor for a name that is somebody else's.
+    ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
+    station.write_config(&config.replace("wi-kernel\"", "lo2\""))?;
+    world.bastion().ip("tuntap add lo2 mode tun")?;
+    daemon.signal(Signal::SIGHUP)?;
+    wait_for("it is told", SOON, || {
+        Ok(room(&station, Room::Wireguard)?
+            .problems
+            .iter()
+            .any(|problem| problem.what.contains("interface lo2 already")))
+    })?;
+    ensure_eq(report(&station)?.tunnel.map(|tunnel| tunnel.interface.to_string()), Some("wi-kernel".to_owned()))
+}
+
+fn crowd() -> Result {
+    let world = world()?;
+    let station = station(&world)?;
+    let block = |number: u32| {
+        let mut key = [7; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        let address = Ipv4Addr::from(u32::from(INSIDE) + 255 + number);
+        format!("[[wireguard.peer]]\npublic_key = \"{}\"\nallowed_ips = [\"{address}\"]\n", PublicKey(key))
+    };
+    let peers = (0..10_000).map(block).collect::<Vec<_>>().concat();
+    let config = tunnel("wi-crowd", &peers).replace("/24", "/16");
+    station.write_config(&config)?;
+    let started = Instant::now();
+    let (daemon, _) = serving(&station)?;
+    let (ready, started) = (started.elapsed(), Instant::now());
+    station.write_config(&format!("{config}{}", block(10_000)))?;
+    daemon.signal(Signal::SIGHUP)?;
+    let count = || -> Result<usize> { Ok(report(&station)?.tunnel.map_or(0, |tunnel| tunnel.peers.len())) };
+    wait_for("the one is there", Duration::from_secs(10), || Ok(count()? == 10_001))?;
+    let changes = room(&station, Room::Wireguard)?.last_changes;
+    ensure(changes.len() == 1 && changes[0].ends_with(" added"), format!("{changes:?}"))?;
+    println!(
+        "10 000 peers: ready after {ready:?}, one more after {:?}; {}",
+        started.elapsed(),
+        daemon.status_field("VmRSS")?
+    );
+    Ok(())
+}
+
+fn foreign_interface() -> Result {
+    let world = world()?;
+    world
+        .bastion()
+        .ip("tuntap add wi-foreign mode tun\naddr add 10.9.9.1/24 dev wi-foreign\nlink set wi-foreign up")?;
+    let station = station(&world)?;
+    station.write_config(&tunnel("wi-foreign", ""))?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    let told = room(&station, Room::Wireguard)?;
+    ensure_eq(told.state, State::Failed)?;
+    ensure_eq(
+        told.problems[0].what.as_str(),
+        "there is an interface wi-foreign already (a tun one), which is not bastiond's",
+    )?;
+    ensure_eq(room(&station, Room::Routes)?.state, State::HeldBack)?;
+    let addresses = world.bastion().ip("addr show dev wi-foreign")?;
+    ensure(addresses.contains("10.9.9.1/24") && !addresses.contains("10.100.0.1"), addresses)?;
+    // The rest of the gateway works, and the tunnel as soon as it can.
+    ensure_eq(room(&station, Room::Hcloud)?.state, State::Ok)?;
+    world.bastion().ip("link del wi-foreign")?;
+    wait_for("the tunnel is made", Duration::from_secs(4), || all_stand(&station))?;
+    Ok(())
+}
+
+fn port_in_use() -> Result {
+    let world = world()?;
+    let other = world.bastion().bind_udp((Ipv4Addr::UNSPECIFIED, 51820))?;
+    let station = station(&world)?;
+    station.write_config(&tunnel("wi-port", ""))?;
+    let mut daemon = station.start()?;
+    daemon.ready();
+    let told = room(&station, Room::Wireguard)?;
+    ensure_eq(told.state, State::Failed)?;
+    let problem = &told.problems[0];
+    ensure(problem.what.contains("cannot bind UDP port 51820"), problem.what.clone())?;
+    ensure(problem.advice.contains("ss -ulnp"), problem.advice.clone())?;
+    drop(other);
+    wait_for("the tunnel is made", Duration::from_secs(4), || all_stand(&station))?;
+    Ok(())
+}

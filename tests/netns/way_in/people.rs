@@ -1,0 +1,165 @@
+//! People and sites that come in: what they reach, and as whom they are seen.
+
+use std::net::Ipv4Addr;
+
+use bastiond::report::{Room, State};
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use sandbox::cloud::{Fault, Injection, Matching, Times};
+use sandbox::traffic::{self, Mirror};
+use sandbox::world::addresses as at;
+
+use super::{
+    ADA, BOB, Client, INSIDE, OFFICE_HOST, peer, pings, seen, serving, tunnel, wait_for_source, with_laptop, world,
+};
+use crate::gateway::{
+    NEVER, Result, SOON, Server, egress, ensure, ensure_eq, is_shut, open, report, room, station, text, trial, wait_for,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_laptop_behind_a_nat_reaches_private_hosts_under_its_own_address", laptop_comes_in),
+        trial("a_peer_reaches_private_networks_and_nothing_else", peers_limits),
+        trial("a_full_tunnel_leads_to_the_internet_from_the_bastions_address", full_tunnel),
+        trial("without_a_way_back_in_the_cloud_peers_are_masqueraded_until_it_stands", masqueraded_meanwhile),
+        trial("a_site_and_the_private_network_reach_each_other", site_to_site),
+    ]
+}
+
+fn laptop_comes_in() -> Result {
+    let world = world()?;
+    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let (station, _daemon, _ada) = with_laptop(&world, "wi-laptop", "", "10.100.0.0/24,10.0.0.0/16")?;
+    ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
+    ensure(pings(world.laptop(), INSIDE, SOON)?, "the bastion's own address in the tunnel")?;
+    let _ssh = Mirror::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 22))?;
+    ensure_eq(traffic::tcp_connects(world.laptop(), (INSIDE, 22), SOON), Ok(()))?;
+    let peer = peer(&station, "ada")?;
+    ensure(peer.last_handshake_unix.is_some() && peer.rx_bytes > 0 && peer.tx_bytes > 0, format!("{peer:?}"))?;
+    ensure_eq(peer.endpoint.map(|endpoint| endpoint.ip()), Some(at::HOME.into()))?;
+    let shown = text(&station.ctl(&["status"])?.stdout);
+    for words in ["TUNNEL wi-laptop: UDP 51820, MTU 1420; userspace", "ada", " s ago", "wireguard ok", "routes    ok"] {
+        ensure(shown.contains(words), format!("no {words:?} in {shown}"))?;
+    }
+    // What wg itself says, and the key that was made.
+    let wg = text(&world.bastion().command("wg").args(["show", "wi-laptop", "latest-handshakes"]).output()?.stdout);
+    ensure(wg.contains(&peer.public_key.to_string()), wg)?;
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(station.state_directory().join("wireguard.key"))?.permissions(),
+    );
+    ensure_eq(mode & 0o777, 0o600)
+}
+
+fn peers_limits() -> Result {
+    let world = world()?;
+    let server = Server::start(&world)?;
+    let _web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let bob = Client::start(world.server(), "wi-limits-bob", BOB)?;
+    let everything = "10.100.0.0/24,10.0.0.0/16,169.254.0.0/16,203.0.113.0/24";
+    let block = bob.block("bob", "");
+    let (station, _daemon, ada) = with_laptop(&world, "wi-limits", &block, everything)?;
+    bob.meets(report(&station)?.tunnel.and_then(|tunnel| tunnel.public_key).ok_or("no key")?, "10.100.0.0/24")?;
+    ensure_eq(traffic::tcp_connects(world.laptop(), (at::WEB, 80), SOON), Ok(()))?;
+    ensure(pings(world.server(), INSIDE, SOON)?, "Bob's tunnel works")?;
+    // Peer to peer, the bastion's metadata, the internet, another port of the bastion.
+    ensure(!pings(world.laptop(), BOB, NEVER)?, "one peer reaches another")?;
+    ensure(traffic::tcp_connects(world.laptop(), (at::METADATA, 80), NEVER).is_err(), "the metadata service answers")?;
+    ensure(is_shut(&egress(world.laptop(), &server, NEVER)?), "the internet is reached without full_tunnel")?;
+    let _open = Mirror::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 8080))?;
+    ensure(traffic::tcp_connects(world.laptop(), (INSIDE, 8080), NEVER).is_err(), "port 8080 of the bastion")?;
+    // A private host does not call on a laptop.
+    let _listening = Mirror::tcp(world.laptop(), (ADA, 80))?;
+    ensure(traffic::tcp_connects(world.web(), (ADA, 80), NEVER).is_err(), "a private host calls on a laptop")?;
+    // A source that is not its own is not heard.
+    world.laptop().ip(&format!("addr add 10.100.0.77/32 dev {}", ada.interface))?;
+    let from = std::net::SocketAddr::from((Ipv4Addr::new(10, 100, 0, 77), 40000));
+    let dns = Mirror::udp(world.web(), (at::WEB, 53))?;
+    ensure(traffic::udp_probe(world.laptop(), dns.address(), SOON).is_ok(), "its own source")?;
+    ensure(traffic::udp_probe_from(world.laptop(), from, dns.address(), NEVER).is_err(), "another source")
+}
+
+fn full_tunnel() -> Result {
+    let world = world()?;
+    let server = Server::start(&world)?;
+    let (_station, _daemon, _ada) =
+        with_laptop(&world, "wi-full", "full_tunnel = true\n", "10.100.0.0/24,203.0.113.0/24,169.254.0.0/16")?;
+    wait_for("the internet is reached", SOON, || Ok(egress(world.laptop(), &server, SOON)? == open()))?;
+    ensure(traffic::tcp_connects(world.laptop(), (at::METADATA, 80), NEVER).is_err(), "the metadata service answers")
+}
+
+fn masqueraded_meanwhile() -> Result {
+    let world = world()?;
+    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let tunnel: ipnet::Ipv4Net = "10.100.0.0/24".parse()?;
+    // Somebody else has the route at first.
+    world.put_route(tunnel, at::WORKER);
+    let (station, daemon, _ada) = with_laptop(&world, "wi-snat", "", "10.100.0.0/24,10.0.0.0/16")?;
+    wait_for_source("masqueraded", world.laptop(), &web, at::BASTION_PRIVATE)?;
+    let told = |room_of: Room| -> Result<String> { Ok(room(&station, room_of)?.detail) };
+    ensure(told(Room::Nat)?.contains("10.100.0.0/24 masqueraded on eth1"), told(Room::Nat)?)?;
+    ensure(told(Room::Hcloud)?.contains("peers are masqueraded"), told(Room::Hcloud)?)?;
+    // It goes: the route is claimed, and new flows keep their source.
+    world.remove_route(tunnel);
+    wait_for_source("routed", world.laptop(), &web, ADA)?;
+    ensure(!told(Room::Nat)?.contains("masqueraded"), told(Room::Nat)?)?;
+    // An API that is silent takes nothing away; a route that is somebody else's again does.
+    world.cloud().inject(Injection {
+        matching: Matching::any(),
+        fault: Fault::Status { code: 503, json: true },
+        times: Times::UntilCleared,
+    });
+    wait_for("the trouble is told", SOON, || Ok(room(&station, Room::Hcloud)?.state == State::Failed))?;
+    ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
+    world.cloud().clear_faults();
+    world.remove_route(tunnel);
+    world.put_route(tunnel, at::WORKER);
+    wait_for_source("masqueraded again", world.laptop(), &web, at::BASTION_PRIVATE)?;
+    world.remove_route(tunnel);
+    wait_for_source("routed again", world.laptop(), &web, ADA)?;
+    // As told.
+    let config = std::fs::read_to_string(station.config_path())?;
+    station.write_config(&config.replace("addresses", "snat = true\naddresses"))?;
+    daemon.signal(Signal::SIGHUP)?;
+    wait_for_source("masqueraded as told", world.laptop(), &web, at::BASTION_PRIVATE)?;
+    wait_for("the route is given up", SOON, || {
+        Ok(world.cloud().routes(world.private_network_id()).iter().all(|route| route.destination != tunnel))
+    })?;
+    Ok(())
+}
+
+fn site_to_site() -> Result {
+    let world = world()?;
+    // The office: a host on the internet with a network of its own behind it. The name in the endpoint is one that every
+    // resolver takes for 203.0.113.10, without asking anybody (inet_aton(3)).
+    let office = Client::start(world.server(), "wi-site-office", BOB)?;
+    office.wg("listen-port 51820")?;
+    world.server().ip(&format!("addr add {OFFICE_HOST}/32 dev lo"))?;
+    let block = office.block("office", ", \"192.168.77.0/24\"");
+    let station = station(&world)?;
+    station.write_config(&tunnel(
+        "wi-site",
+        &format!("{block}endpoint = \"0xcb00710a:51820\"\npersistent_keepalive = 25\n"),
+    ))?;
+    let bastion = {
+        // The key is made before anybody can know it.
+        let (daemon, bastion) = serving(&station)?;
+        drop(daemon);
+        bastion
+    };
+    office.wg(&format!("peer {bastion} allowed-ips 10.100.0.0/24,10.0.0.0/16"))?;
+    world.server().ip("route replace 10.0.0.0/16 dev wi-site-office")?;
+    let (_daemon, _) = serving(&station)?;
+    // The bastion begins: the office does not know where it is.
+    wait_for("a handshake", SOON, || Ok(peer(&station, "office")?.last_handshake_unix.is_some()))?;
+    let intranet = Mirror::tcp(world.server(), (OFFICE_HOST, 80))?;
+    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    wait_for("the ways back stand", SOON, || Ok(world.cloud().routes(world.private_network_id()).len() == 3))?;
+    wait_for("the office sees a private host's own address", SOON, || {
+        Ok(seen(world.web(), &intranet) == Ok(at::WEB.into()))
+    })?;
+    let from = std::net::SocketAddr::from((OFFICE_HOST, 0));
+    let dns = Mirror::udp(world.web(), (at::WEB, 53))?;
+    let office_seen = traffic::udp_probe_from(world.server(), from, dns.address(), SOON).map(|seen| seen.ip());
+    ensure_eq(office_seen, Ok(OFFICE_HOST.into()))?;
+    ensure_eq(seen(world.server(), &web), Ok(BOB.into()))
+}
