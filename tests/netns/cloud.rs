@@ -98,7 +98,7 @@ fn troubles() -> Result {
         })?;
         world.bastion().nft("flush chain inet bastiond postrouting")?;
         wait_for("the rules are mended meanwhile", REPAIR, || {
-            Ok(table(&world, "inet bastiond")?.contains("masquerade"))
+            Ok(table(&world, "inet bastiond")?.contains("snat ip to"))
         })?;
         connection.exchange(SOON)?;
         let flood = flood.stop();
@@ -124,11 +124,11 @@ fn hanging_api() -> Result {
     let station = station(&world)?;
     let mut daemon = station.start()?;
     // The rules stand long before anybody gives up on the API, and readiness does not wait for it either.
-    wait_for("the rules stand", SOON, || Ok(table(&world, "inet bastiond")?.contains("masquerade")))?;
+    wait_for("the rules stand", SOON, || Ok(table(&world, "inet bastiond")?.contains("snat ip to")))?;
     daemon.ready();
     for _ in 0..3 {
         world.bastion().nft("delete table inet bastiond")?;
-        wait_for("the table is back", REPAIR, || Ok(table(&world, "inet bastiond")?.contains("masquerade")))?;
+        wait_for("the table is back", REPAIR, || Ok(table(&world, "inet bastiond")?.contains("snat ip to")))?;
     }
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! What passes the gateway, and what does not.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use sandbox::traffic::{self, Direction, Mirror, ProbeFailure, Sniffer};
+use sandbox::traffic::{self, Direction, Held, Mirror, ProbeFailure, Sniffer};
 use sandbox::world::{Interfaces, Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, NEVER, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, station, table, trial,
-    wait_for,
+    Egress, FAST, NEVER, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, station,
+    table, trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -24,6 +25,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_bastions_metadata_is_out_of_reach_of_private_hosts", metadata_is_out_of_reach),
         trial("ipv6_is_not_forwarded", ipv6_is_not_forwarded),
         trial("an_icmp_error_about_a_flow_comes_back_in", icmp_errors_come_back),
+        trial("an_address_that_is_gone_for_a_moment_costs_no_flow", address_flaps),
+        trial("new_flows_have_the_new_public_address_when_it_changes", address_changes),
         trial("source_ports_are_random_unless_the_configuration_keeps_them", source_ports),
     ]
 }
@@ -38,6 +41,41 @@ fn reaches_the_internet() -> Result {
         ensure_eq(egress(host, &server, SOON)?, open())?;
     }
     Ok(())
+}
+
+/// What a restart of the network's configuration does to many: `masquerade` would forget every flow.
+fn address_flaps() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    let mut held = Held::open(world.web(), server.tcp.address(), SOON)?;
+    held.exchange(SOON)?;
+    world.bastion().ip("addr flush dev eth0\nlink set eth0 down")?;
+    ensure(is_shut(&egress(world.worker(), &server, NEVER)?), "something passes a link that is down")?;
+    world.bastion().ip("link set eth0 up")?;
+    world.give_public_address()?;
+    held.exchange(SOON)?;
+    wait_for("new flows pass", SOON, || Ok(egress(world.worker(), &server, SOON)? == open()))?;
+    Ok(())
+}
+
+fn address_changes() -> Result {
+    let new = Ipv4Addr::new(198, 51, 100, 77);
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let station = station(&world)?;
+    let _daemon = healthy(&station)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    world.internet().ip(&format!("route add {new}/32 dev bastion scope link"))?;
+    let gateway = at::PUBLIC_GATEWAY;
+    world.bastion().ip(&format!(
+        "addr flush dev eth0\naddr add {new}/32 dev eth0\nroute add {gateway} dev eth0 scope link\nroute add default via {gateway} dev eth0"
+    ))?;
+    wait_for("new flows have the new address", REPAIR, || {
+        Ok(egress(world.web(), &server, SOON)?.tcp == Ok(new.into()))
+    })?;
+    ensure_eq(egress(world.web(), &server, SOON)?, Egress { tcp: Ok(new.into()), udp: Ok(new.into()), ping: true })
 }
 
 fn tenants_reach_the_internet() -> Result {

@@ -8,7 +8,9 @@ use libtest_mimic::Trial;
 use sandbox::daemon::{Daemon, Station};
 use sandbox::world::World;
 
-pub(crate) use crate::shared::{NEVER, Result, SOON, Server, egress, ensure, ensure_eq, is_shut, open, text, wait_for};
+pub(crate) use crate::shared::{
+    Egress, NEVER, Result, SOON, Server, egress, ensure, ensure_eq, is_shut, open, text, wait_for,
+};
 
 /// What the daemon promises for everything in the kernel.
 pub(crate) const REPAIR: Duration = Duration::from_secs(2);

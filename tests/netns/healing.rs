@@ -236,7 +236,7 @@ fn flush_without_default_route() -> Result {
     let mut daemon = station.start()?;
     daemon.ready();
     let closed = table(&world, "inet bastiond")?;
-    ensure(closed.contains("policy drop") && closed.contains("ssh_ports") && !closed.contains("masquerade"), closed)?;
+    ensure(closed.contains("policy drop") && closed.contains("ssh_ports") && !closed.contains("snat ip to"), closed)?;
     world.bastion().ip(&format!("route add {route}"))?;
     wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
     wait_for("traffic flows", SOON, || Ok(egress(world.web(), &server, SOON)? == open()))?;
@@ -270,7 +270,7 @@ fn shut_at_once() -> Result {
     let mut daemon = station.start()?;
     wait_for("the gate is shut", Duration::from_secs(1), || {
         let rules = table(&world, "inet bastiond")?;
-        Ok(rules.contains("policy drop") && rules.contains("ssh_ports") && !rules.contains("masquerade"))
+        Ok(rules.contains("policy drop") && rules.contains("ssh_ports") && !rules.contains("snat ip to"))
     })?;
     ensure(daemon.hears("READY=1", Duration::ZERO).is_none(), "it was ready before: this proves nothing")?;
     world.bastion().nft("delete table inet silence")?;

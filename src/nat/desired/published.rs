@@ -11,8 +11,8 @@ use super::super::boxes::Span;
 use super::super::element::{Atom, Element};
 use super::super::model::{Chain, Set, fields};
 use super::super::nft::{
-    Phrase, Value, accept, anonymous_set, concat, counter, ct_status, dnat, each, field, has, iifname, interface, is,
-    l4proto, limit_over, map, masquerade, oifname, set, snat, text,
+    Phrase, Value, accept, address, anonymous_set, concat, counter, ct_status, dnat, each, field, has, iifname,
+    interface, is, is_not, l4proto, limit_over, map, masquerade, oifname, set, snat, text,
 };
 use super::access::List;
 use super::drops::{Reason, drop_as};
@@ -23,6 +23,9 @@ use crate::site::{PublicLink, Site};
 
 /// nft's `dstnat`.
 const DSTNAT: i32 = -100;
+
+/// The set of [`published_addresses`], where there are several.
+const PUBLISHED_ADDRESSES: &str = "published_addresses";
 
 /// Whether anything leads from outside to private hosts.
 pub(super) fn any(config: &Config) -> bool {
@@ -74,8 +77,24 @@ impl Lists {
     }
 }
 
+/// The public addresses that lead to private hosts, or could.
+fn published_addresses(config: &Config, site: &Site) -> Vec<Ipv4Addr> {
+    let of_forward = |(forward, public)| addresses(forward, config, public);
+    let forwards =
+        forwards(config, site).filter_map(|forward| Some((forward, site.public.as_ref()?))).flat_map(of_forward);
+    let mut published: Vec<Ipv4Addr> = statics(config, site).map(|entry| entry.public).chain(forwards).collect();
+    published.sort_unstable();
+    published.dedup();
+    published
+}
+
 pub(super) fn sets(config: &Config, site: &Site, lists: Lists) -> Vec<Set> {
     let mut sets = vec![];
+    let published = published_addresses(config, site);
+    if published.len() > 1 {
+        let addresses = published.into_iter().map(|address| Element::of([Atom::address(address)]));
+        sets.push(Set::exact(PUBLISHED_ADDRESSES, [fields::V4], addresses.collect()));
+    }
     let (mut exact, mut from, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(public) = &site.public {
         for forward in forwards(config, site) {
@@ -166,7 +185,22 @@ pub(super) fn prerouting(config: &Config, site: &Site, lists: &Lists) -> Option<
         rules.push(vec![transport(), dnat(map(by_source(), "forward_ranges"))]);
     }
     rules.extend(lists.open.rules(|| vec![dnat(map(destination(), "static_in"))]));
-    (!rules.is_empty()).then(|| Chain { name: "prerouting".into(), base: Some(nat(NfHook::Prerouting, DSTNAT)), rules })
+    if rules.is_empty() {
+        return None;
+    }
+    rules.splice(0..0, elsewhere(config, site));
+    Some(Chain { name: "prerouting".into(), base: Some(nat(NfHook::Prerouting, DSTNAT)), rules })
+}
+
+/// Flows to an address at which nothing is published, which are nearly all, are spared the look-ups.
+fn elsewhere(config: &Config, site: &Site) -> Option<Vec<Phrase>> {
+    let addresses = match published_addresses(config, site).as_slice() {
+        // None is here yet.
+        [] => return None,
+        [single] => address(*single),
+        _ => set(PUBLISHED_ADDRESSES),
+    };
+    Some(vec![is_not(field("ip", "daddr"), addresses), accept()])
 }
 
 /// What was translated on its way in.

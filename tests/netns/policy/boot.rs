@@ -46,8 +46,11 @@ fn succeeds(place: &Namespace, station: &Station<'_>) -> Result {
 fn is_closed(host: &Namespace, ssh: u16) -> Result {
     let table = listed(host, &["-s"])?;
     let has = |words: &str| table.contains(words);
-    let shut =
-        has("priority filter - 5; policy drop") && !has("dnat ip to") && !has("masquerade") && !has("goto egress");
+    let shut = has("priority filter - 5; policy drop")
+        && !has("dnat ip to")
+        && !has("snat ip to")
+        && !has("masquerade")
+        && !has("goto egress");
     ensure(shut && has(&format!("elements = {{ {ssh} }}")), table)
 }
 
