@@ -1,5 +1,7 @@
 //! Access lists as sets.
 
+use std::collections::BTreeSet;
+
 use ipnet::Ipv4Net;
 
 use super::super::boxes::{Boxed, Span, disjoint};
@@ -20,6 +22,9 @@ const ICMP: u32 = 1;
 /// seventh of the time that ranges take; and what has no ports costs no look-up for them.
 pub(super) struct List {
     parts: Vec<Part>,
+    /// Whether nearly all flows are in none of its lines. Those with a port or a protocol of single hosts are then looked for by the
+    /// host alone first: half the price of the whole key, which a denied flow pays on top (measured).
+    rare: bool,
 }
 
 /// One of a list's sets.
@@ -28,6 +33,28 @@ struct Part {
     fields: &'static [Field],
     exact: bool,
     elements: Vec<Element>,
+}
+
+impl Part {
+    fn set(self) -> Set {
+        let key: Vec<&'static str> = self.fields.iter().map(|field| field.kind()).collect();
+        if self.exact { Set::exact(self.name, key, self.elements) } else { Set::ranges(self.name, key, self.elements) }
+    }
+
+    /// Whether it is one of single hosts with more about each.
+    fn has_hosts(&self) -> bool {
+        self.exact && self.fields.len() > 1 && self.fields[0] == Field::To
+    }
+
+    fn hosts_name(&self) -> Name {
+        format!("{}_hosts", self.name).into()
+    }
+
+    fn hosts(&self) -> Set {
+        let hosts: BTreeSet<&Atom> = self.elements.iter().map(|element| &element.key[0]).collect();
+        let element = |host: &Atom| Element::of([host.clone()]);
+        Set::exact(self.hosts_name(), [Field::To.kind()], hosts.into_iter().map(element).collect())
+    }
 }
 
 /// A field of a list's keys.
@@ -90,17 +117,22 @@ const OF_PAIRS: Shapes = [
 ];
 
 impl List {
+    /// The list for destinations alone that few flows are in.
+    pub(super) fn of_few_destinations(name: &str, lines: &[Acl]) -> Self {
+        Self { rare: true, ..Self::of_destinations(name, lines) }
+    }
+
     /// The list for destinations alone.
     pub(super) fn of_destinations(name: &str, lines: &[Acl]) -> Self {
         let (everywhere, some): (Vec<&Acl>, Vec<&Acl>) = lines.iter().partition(|line| is_everywhere(line));
         let mut parts = Self::parts(name, "_everywhere", EVERYWHERE, &everywhere);
         parts.extend(Self::parts(name, "", OF_DESTINATIONS, &some));
-        Self { parts }
+        Self { parts, rare: false }
     }
 
     /// The list for destinations and sources.
     pub(super) fn of_pairs(name: &str, lines: &[Acl]) -> Self {
-        Self { parts: Self::parts(name, "", OF_PAIRS, &lines.iter().collect::<Vec<_>>()) }
+        Self { parts: Self::parts(name, "", OF_PAIRS, &lines.iter().collect::<Vec<_>>()), rare: false }
     }
 
     fn parts(name: &str, which: &str, shapes: Shapes, lines: &[&Acl]) -> Vec<Part> {
@@ -127,9 +159,10 @@ impl List {
 
     /// The sets that have elements.
     pub(super) fn sets(self) -> impl Iterator<Item = Set> {
-        self.parts.into_iter().filter(|part| !part.fields.is_empty()).map(|Part { name, fields, exact, elements }| {
-            let key: Vec<&'static str> = fields.iter().map(|field| field.kind()).collect();
-            if exact { Set::exact(name, key, elements) } else { Set::ranges(name, key, elements) }
+        let Self { parts, rare } = self;
+        parts.into_iter().filter(|part| !part.fields.is_empty()).flat_map(move |part| {
+            let hosts = (rare && part.has_hosts()).then(|| part.hosts());
+            hosts.into_iter().chain([part.set()])
         })
     }
 
@@ -140,7 +173,8 @@ impl List {
                 return verdict();
             }
             let key = concat(part.fields.iter().map(|field| field.value()));
-            [vec![is(key, set(part.name.clone()))], verdict()].concat()
+            let host = (self.rare && part.has_hosts()).then(|| is(Field::To.value(), set(part.hosts_name())));
+            host.into_iter().chain([is(key, set(part.name.clone()))]).chain(verdict()).collect()
         };
         self.parts.iter().map(rule).collect()
     }

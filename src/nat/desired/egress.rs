@@ -48,7 +48,7 @@ fn allow(ending: &str, lists: &EgressLists) -> Option<List> {
 }
 
 fn deny(ending: &str, lists: &EgressLists) -> List {
-    List::of_destinations(&format!("deny{ending}"), &lists.deny)
+    List::of_few_destinations(&format!("deny{ending}"), &lists.deny)
 }
 
 /// The sets and the chains that look into them, together: cutting ten thousand lines is not to be done twice.
