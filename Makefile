@@ -9,7 +9,7 @@ help: ## this list
 check: ## format and lints: what CI runs before the tests
 	@bash -c '. scripts/setup test && \
 		cargo fmt --all --check && \
-		cargo clippy --workspace --all-targets --locked -- -D warnings && \
+		cargo clippy --workspace --lib --bins --tests --benches --examples --test system --locked -- -D warnings && \
 		cargo clippy -p bastiond --lib --tests --features virtual-clock --locked -- -D warnings && \
 		RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet && \
 		scripts/check-shell && scripts/check-units'
@@ -17,8 +17,9 @@ check: ## format and lints: what CI runs before the tests
 test: ## everything that can be proven here; installs what is missing
 	@scripts/test
 
-test-system: ## the package on a booted Debian 12 (needs root): first boot, restart and upgrade under load, reboot, removal
+test-system: ## the package on a booted Debian 12 (needs root): first boot, restart and upgrade under load, reboot, removal; then in virtual machines with Debian's kernels
 	@scripts/test-system
+	@scripts/test-vm
 
 demo: ## the whole story in under 20 s; installs what is missing
 	@scripts/demo

@@ -10,7 +10,7 @@ use sandbox::world::addresses as at;
 use crate::bastion::{Bastion, CONFIG, UNIT};
 use crate::machine::{Layers, Machine};
 use crate::package::Package;
-use crate::shared::{Result, SOON, egress, ensure, ensure_eq, is_shut, open, text, wait_for};
+use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut, open, text, wait_for};
 use crate::trial::{PATIENCE, tell, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
