@@ -196,8 +196,9 @@ fn under_load(bastion: &Bastion, what: &str, mut deed: impl FnMut(usize) -> Resu
         ensure_eq(report.lost, 0)?;
         gaps.push(report.tunnel_gap);
     }
-    // What else a machine does makes a pause longer; nothing makes one shorter.
-    ensure(gaps.iter().any(|&gap| gap < stretched(GAP)), format!("the tunnel was silent for {gaps:?}"))
+    // The median: what else a machine does makes a pause longer.
+    gaps.sort_unstable();
+    ensure(gaps[ROUNDS / 2] < stretched(GAP), format!("the tunnel was silent for {gaps:?}"))
 }
 
 fn restart() -> Result {
