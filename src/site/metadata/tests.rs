@@ -124,17 +124,17 @@ fn every_empty_form_means_no_network() {
 #[test]
 fn what_is_no_list_of_networks_is_an_error_on_one_line() {
     for (text, reason) in [
-        ("<html>", "line 1 column 1: expected sequence start"),
-        ("{}", "line 1 column 1: expected sequence start"),
-        ("- 3\n", "line 1 column 3: expected mapping start"),
-        ("- ip: 10.0.0.2\n", "line 1 column 3: missing field `mac_address`"),
-        ("- ip: 300.0.0.1\n", "line 1 column 7: invalid IPv4 address syntax"),
-        (&ONE.replace("1234", "-1"), "line 5 column 15: invalid u64"),
-        (&ONE.replace("1234", "99999999999999999999"), "line 5 column 15: invalid u64"),
-        (&"[".repeat(60_000), "line 1 column 256: recursion limit exceeded"),
-        (&"- ".repeat(30_000), "line 1 column 3: expected mapping start"),
+        ("<html>", "unexpected event: expected sequence start at line 1, column 1"),
+        ("{}", "unexpected event: expected sequence start at line 1, column 1"),
+        ("- 3\n", "unexpected event: expected mapping start at line 1, column 3"),
+        ("- ip: 10.0.0.2\n", "missing field `mac_address`"),
+        ("- ip: 300.0.0.1\n", "invalid IPv4 address syntax"),
+        (&ONE.replace("1234", "-1"), "invalid u64 at line 5, column 15"),
+        (&ONE.replace("1234", "99999999999999999999"), "invalid u64 at line 5, column 15"),
+        (&"[".repeat(60_000), "recursion limit exceeded at line 1, column 256"),
+        (&"- ".repeat(30_000), "unexpected event: expected mapping start at line 1, column 3"),
     ] {
-        let expected = format!("the list of private networks cannot be read: error: {reason}");
+        let expected = format!("the list of private networks cannot be read: {reason}");
         assert_eq!(parse_private_networks(text).unwrap_err().to_string(), expected, "{text:.40}");
     }
     for text in
