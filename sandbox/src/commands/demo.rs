@@ -22,6 +22,8 @@ pub(crate) struct Options {
     programs: PathBuf,
 }
 
+/// What nft shows of the rule that gives private hosts the public address.
+const TRANSLATION: &str = "snat ip to";
 /// For what must come.
 const SOON: Duration = Duration::from_secs(3);
 /// For what must not.
@@ -155,14 +157,16 @@ fn rule_comes_back(world: &World) -> Step {
     let list =
         || world.bastion().command("nft").args(["-a", "list", "chain", "inet", "bastiond", "postrouting"]).output();
     let text = String::from_utf8(list()?.stdout)?;
-    let rule =
-        text.lines().find(|line| line.contains("masquerade")).ok_or("the demo failed: there is no masquerade rule")?;
+    let rule = text
+        .lines()
+        .find(|line| line.contains(TRANSLATION))
+        .ok_or("the demo failed: there is no rule that translates")?;
     let (rule, handle) = rule.trim().split_once(" # handle ").ok_or("the demo failed: nft shows no handle")?;
     let command = format!("delete rule inet bastiond postrouting handle {handle}");
     world.bastion().nft(&command)?;
     let deleted = Instant::now();
     println!("nft {command}    ({rule})");
-    while !String::from_utf8(list()?.stdout)?.contains("masquerade") {
+    while !String::from_utf8(list()?.stdout)?.contains(TRANSLATION) {
         check(deleted.elapsed() < SOON, "the rule does not come back")?;
         std::thread::sleep(Duration::from_millis(10));
     }
