@@ -22,9 +22,6 @@ const ICMP: u32 = 1;
 /// seventh of the time that ranges take; and what has no ports costs no look-up for them.
 pub(super) struct List {
     parts: Vec<Part>,
-    /// Whether nearly all flows are in none of its lines. Those with a port or a protocol of single hosts are then looked for by the
-    /// host alone first: half the price of the whole key, which a denied flow pays on top (measured).
-    rare: bool,
 }
 
 /// One of a list's sets.
@@ -33,27 +30,21 @@ struct Part {
     fields: &'static [Field],
     exact: bool,
     elements: Vec<Element>,
+    /// The set of its hosts, if a flow's is looked for there first.
+    hosts: Option<Name>,
 }
 
 impl Part {
-    fn set(self) -> Set {
+    /// Its set, and the one of its hosts.
+    fn sets(self) -> impl Iterator<Item = Set> {
+        let hosts = self.hosts.map(|name| {
+            let hosts: BTreeSet<&Atom> = self.elements.iter().map(|element| &element.key[0]).collect();
+            let element = |host: &Atom| Element::of([host.clone()]);
+            Set::exact(name, [Field::To.kind()], hosts.into_iter().map(element).collect())
+        });
         let key: Vec<&'static str> = self.fields.iter().map(|field| field.kind()).collect();
-        if self.exact { Set::exact(self.name, key, self.elements) } else { Set::ranges(self.name, key, self.elements) }
-    }
-
-    /// Whether it is one of single hosts with more about each.
-    fn has_hosts(&self) -> bool {
-        self.exact && self.fields.len() > 1 && self.fields[0] == Field::To
-    }
-
-    fn hosts_name(&self) -> Name {
-        format!("{}_hosts", self.name).into()
-    }
-
-    fn hosts(&self) -> Set {
-        let hosts: BTreeSet<&Atom> = self.elements.iter().map(|element| &element.key[0]).collect();
-        let element = |host: &Atom| Element::of([host.clone()]);
-        Set::exact(self.hosts_name(), [Field::To.kind()], hosts.into_iter().map(element).collect())
+        let make = if self.exact { Set::exact } else { Set::ranges };
+        hosts.into_iter().chain([make(self.name, key, self.elements)])
     }
 }
 
@@ -117,9 +108,14 @@ const OF_PAIRS: Shapes = [
 ];
 
 impl List {
-    /// The list for destinations alone that few flows are in.
+    /// The list for destinations alone that nearly all flows are in no line of. Single hosts' ports and protocols are looked for by
+    /// the host first: half the price of the whole key, which a flow to one of the hosts pays on top (measured).
     pub(super) fn of_few_destinations(name: &str, lines: &[Acl]) -> Self {
-        Self { rare: true, ..Self::of_destinations(name, lines) }
+        let mut list = Self::of_destinations(name, lines);
+        for part in list.parts.iter_mut().filter(|part| part.exact && matches!(part.fields, [Field::To, _, ..])) {
+            part.hosts = Some(format!("{}_hosts", part.name).into());
+        }
+        list
     }
 
     /// The list for destinations alone.
@@ -127,12 +123,12 @@ impl List {
         let (everywhere, some): (Vec<&Acl>, Vec<&Acl>) = lines.iter().partition(|line| is_everywhere(line));
         let mut parts = Self::parts(name, "_everywhere", EVERYWHERE, &everywhere);
         parts.extend(Self::parts(name, "", OF_DESTINATIONS, &some));
-        Self { parts, rare: false }
+        Self { parts }
     }
 
     /// The list for destinations and sources.
     pub(super) fn of_pairs(name: &str, lines: &[Acl]) -> Self {
-        Self { parts: Self::parts(name, "", OF_PAIRS, &lines.iter().collect::<Vec<_>>()), rare: false }
+        Self { parts: Self::parts(name, "", OF_PAIRS, &lines.iter().collect::<Vec<_>>()) }
     }
 
     fn parts(name: &str, which: &str, shapes: Shapes, lines: &[&Acl]) -> Vec<Part> {
@@ -150,7 +146,13 @@ impl List {
                 };
                 let elements: Vec<Element> = entries.into_iter().map(element).collect();
                 if !elements.is_empty() {
-                    parts.push(Part { name: format!("{name}{which}{ending}").into(), fields, exact, elements });
+                    parts.push(Part {
+                        name: format!("{name}{which}{ending}").into(),
+                        fields,
+                        exact,
+                        elements,
+                        hosts: None,
+                    });
                 }
             }
         }
@@ -159,11 +161,7 @@ impl List {
 
     /// The sets that have elements.
     pub(super) fn sets(self) -> impl Iterator<Item = Set> {
-        let Self { parts, rare } = self;
-        parts.into_iter().filter(|part| !part.fields.is_empty()).flat_map(move |part| {
-            let hosts = (rare && part.has_hosts()).then(|| part.hosts());
-            hosts.into_iter().chain([part.set()])
-        })
+        self.parts.into_iter().filter(|part| !part.fields.is_empty()).flat_map(Part::sets)
     }
 
     /// A rule for each of the sets: what is in it meets `verdict`.
@@ -173,7 +171,7 @@ impl List {
                 return verdict();
             }
             let key = concat(part.fields.iter().map(|field| field.value()));
-            let host = (self.rare && part.has_hosts()).then(|| is(Field::To.value(), set(part.hosts_name())));
+            let host = part.hosts.clone().map(|hosts| is(Field::To.value(), set(hosts)));
             host.into_iter().chain([is(key, set(part.name.clone()))]).chain(verdict()).collect()
         };
         self.parts.iter().map(rule).collect()

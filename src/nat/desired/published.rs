@@ -24,7 +24,7 @@ use crate::site::{PublicLink, Site};
 /// nft's `dstnat`.
 const DSTNAT: i32 = -100;
 
-/// The set of [`published_addresses`], where there are several.
+/// The set of [`Lists::published`], where they are several.
 const PUBLISHED_ADDRESSES: &str = "published_addresses";
 
 /// Whether anything leads from outside to private hosts.
@@ -65,19 +65,24 @@ pub(in super::super) fn is_reserved(forward: &Forward, address: Ipv4Addr, config
     own == Some(&address) && (ssh || tunnel)
 }
 
-/// What more than one part of the rules needs of the access lists: cutting ten thousand lines is not to be done twice.
+/// What more than one part of the rules needs: going through ten thousand forwards or lines is not to be done twice.
 pub(super) struct Lists {
+    /// The public addresses that lead to private hosts, or could.
+    published: Vec<Ipv4Addr>,
     open: List,
     tenants: List,
 }
 
 impl Lists {
     pub(super) fn of(config: &Config, site: &Site) -> Self {
-        Self { open: open(config, site), tenants: List::of_pairs("tenants", &config.tenants) }
+        Self {
+            published: published_addresses(config, site),
+            open: open(config, site),
+            tenants: List::of_pairs("tenants", &config.tenants),
+        }
     }
 }
 
-/// The public addresses that lead to private hosts, or could.
 fn published_addresses(config: &Config, site: &Site) -> Vec<Ipv4Addr> {
     let of_forward = |(forward, public)| addresses(forward, config, public);
     let forwards =
@@ -90,9 +95,8 @@ fn published_addresses(config: &Config, site: &Site) -> Vec<Ipv4Addr> {
 
 pub(super) fn sets(config: &Config, site: &Site, lists: Lists) -> Vec<Set> {
     let mut sets = vec![];
-    let published = published_addresses(config, site);
-    if published.len() > 1 {
-        let addresses = published.into_iter().map(|address| Element::of([Atom::address(address)]));
+    if lists.published.len() > 1 {
+        let addresses = lists.published.into_iter().map(|address| Element::of([Atom::address(address)]));
         sets.push(Set::exact(PUBLISHED_ADDRESSES, [fields::V4], addresses.collect()));
     }
     let (mut exact, mut from, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
@@ -188,13 +192,13 @@ pub(super) fn prerouting(config: &Config, site: &Site, lists: &Lists) -> Option<
     if rules.is_empty() {
         return None;
     }
-    rules.splice(0..0, elsewhere(config, site));
+    rules.splice(0..0, elsewhere(&lists.published));
     Some(Chain { name: "prerouting".into(), base: Some(nat(NfHook::Prerouting, DSTNAT)), rules })
 }
 
 /// Flows to an address at which nothing is published, which are nearly all, are spared the look-ups.
-fn elsewhere(config: &Config, site: &Site) -> Option<Vec<Phrase>> {
-    let addresses = match published_addresses(config, site).as_slice() {
+fn elsewhere(published: &[Ipv4Addr]) -> Option<Vec<Phrase>> {
+    let addresses = match published {
         // None is here yet.
         [] => return None,
         [single] => address(*single),
