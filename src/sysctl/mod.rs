@@ -55,7 +55,7 @@ pub fn reconcile(
 ) -> Outcome {
     let (desired, observed) = look(place, site, tunnel, forwarding);
     let steps = plan(&desired, &observed.values);
-    originals::note(place, &desired, &observed.values);
+    originals::note(place, &desired, &observed.values, stood_before);
     let applied = apply::apply(&place.root, &steps);
     let (mut problems, failed) = (applied.problems, applied.failed || !observed.problems.is_empty());
     problems.extend(

@@ -36,9 +36,15 @@ impl Originals {
 
 /// Notes the value of every wanted setting that is not noted yet, whether or not it has to be written: switching
 /// forwarding resets some of them behind our back.
-pub(super) fn note(place: &Place, desired: &[Setting], observed: &BTreeMap<String, String>) {
+///
+/// `stood_before`: the settings are ours already. If nothing is noted of them all the same, the memory was lost (somebody
+/// removed the file, or it cannot be written), and the values of now would pass for those of before.
+pub(super) fn note(place: &Place, desired: &[Setting], observed: &BTreeMap<String, String>, stood_before: bool) {
     let mut originals = Originals::of_this_boot(place);
     let before = originals.settings.len();
+    if before == 0 && stood_before {
+        return;
+    }
     for setting in desired {
         if let Some(was) = observed.get(&setting.path) {
             let original = Original { was: was.clone(), became: setting.value.clone() };

@@ -168,6 +168,16 @@ fn forwarding_of_which_nothing_is_remembered_is_shut_only_where_our_rules_stand(
     assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec![], vec![]));
 }
 
+#[test]
+fn our_own_settings_are_not_noted_as_somebody_elses_when_the_memory_is_lost() {
+    let (_directory, place) = fresh_place();
+    reconcile(&place, &site(), None, Forwarding::On, false);
+    std::fs::remove_file(&place.memory).unwrap();
+    // Any event makes a pass, and it finds everything as it made it.
+    reconcile(&place, &site(), None, Forwarding::On, true);
+    assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
+}
+
 /// Adds what the connection tracking module brings, on a machine with 4 GB.
 fn with_flow_table(place: &Place, max: &str) {
     let directory = place.root.join("net/netfilter");
