@@ -6,16 +6,25 @@ mod hostile;
 mod lasting;
 mod live;
 mod outside;
+mod queues;
 mod roaming;
 mod site;
 
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    [foreign::trials(), roaming::trials(), allowed::trials(), live::trials(), outside::trials(), hostile::trials()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        foreign::trials(),
+        roaming::trials(),
+        allowed::trials(),
+        live::trials(),
+        queues::trials(),
+        outside::trials(),
+        hostile::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Those that wait for the protocol's own times, which are minutes.
