@@ -32,7 +32,7 @@ bench: ## side by side with the alternatives; CASE=gateway, CASE=daemon or CASE=
 	@bash -c '. scripts/setup bench && scripts/install-bench-peers "$(CASE)" && cargo build --release --quiet --locked -p bastiond -p sandbox --bins && \
 		cargo bench --quiet --bench bench -- $(CASE)'
 
-fuzz: ## every parser that faces the network or the user, a minute each (needs cargo-fuzz)
+fuzz: ## every parser that faces the network or the user, a minute each; installs cargo-fuzz if it is missing
 	@scripts/fuzz
 
 deb: ## the Debian package, target/deb/bastiond_*.deb; ARCH=arm64 cross-builds
