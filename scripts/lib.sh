@@ -37,6 +37,17 @@ need() {
     fi
 }
 
+# Puts a program of crates.io in PATH, of just this version, so that a new one is a change of ours. Called at the project's top; built
+# once, outside of everybody's ~/.cargo/bin.
+tool() {
+    local name="$1" version="$2" tools="$PWD/target/tools"
+    if [ "$("$tools/bin/$name" --version 2>/dev/null | awk '{ print $NF }')" != "$version" ]; then
+        echo "building $name $version"
+        cargo install --quiet --locked --root "$tools" --target-dir "$tools/build" --version "$version" "$name"
+    fi
+    PATH="$tools/bin:$PATH"
+}
+
 # Where Debian is fetched from, and whose signature counts. On Ubuntu the keys are a package to install.
 # shellcheck disable=SC2034 # for those who source this
 readonly debian_mirror="${BASTIOND_DEBIAN_MIRROR:-http://deb.debian.org/debian}"
