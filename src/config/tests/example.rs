@@ -131,7 +131,7 @@ fn the_commented_part_of_the_example_is_right_too() {
         ports: vec![ports(9100, 9100)],
         from: vec![net_v4("10.0.0.0/16").into()],
     }];
-    let secret = "/etc/bastiond/ada.psk";
+    let secret = "/etc/bastiond/ada.key";
     let files = [(secret, "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=\n")].into_iter().collect::<InMemory>();
     let net = |text: &str| text.parse().unwrap();
     config.wireguard = Some(Wireguard {
