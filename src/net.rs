@@ -152,11 +152,12 @@ const UNROUTABLE: [Ipv4Net; 10] = [
 ];
 
 /// What no one has on the internet that a link with these addresses leads to: behind another gateway, the ranges that its own
-/// addresses are in are the internet.
+/// addresses are in are the internet. Link-local never is: a link may have such an address beside its own, and the metadata
+/// service is there.
 pub fn unroutable<'a>(public: impl IntoIterator<Item = &'a Ipv4Addr>) -> Vec<Ipv4Net> {
     let mut ranges = UNROUTABLE.to_vec();
     for address in public {
-        ranges.retain(|range| !range.contains(address));
+        ranges.retain(|range| *range == METADATA_NETWORK || !range.contains(address));
     }
     ranges
 }
@@ -223,6 +224,16 @@ mod tests {
         ] {
             assert!(bad.parse::<MacAddress>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn behind_another_gateway_its_range_is_the_internet_and_link_local_never_is() {
+        let without = |addresses: &[[u8; 4]]| {
+            let kept = unroutable(&addresses.iter().copied().map(Ipv4Addr::from).collect::<Vec<_>>());
+            UNROUTABLE.into_iter().filter(|range| !kept.contains(range)).collect::<Vec<_>>()
+        };
+        assert_eq!(without(&[[198, 51, 100, 2], [169, 254, 7, 7]]), []);
+        assert_eq!(without(&[[10, 5, 0, 7], [169, 254, 7, 7]]), ["10.0.0.0/8".parse().unwrap()]);
     }
 
     #[test]

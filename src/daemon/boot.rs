@@ -4,18 +4,21 @@ use crate::config::{self, Config, Environment};
 use crate::nat::{self, Loaded};
 use crate::site::{self, MetadataView, Site};
 
-/// Loads the rules that were good last, or shuts the gate as `config` says; without one, as an empty file would.
+/// Loads the rules that were good last, or shuts the gate as `config` says; without one, as an empty file would. Without one no
+/// daemon will start either, so that SSH is not left to its tunnel.
 ///
 /// # Errors
 /// `nft` cannot be run, or refuses even rules that let nothing through.
 pub async fn boot(config: Option<Config>, environment: &Environment) -> Result<(), nat::Error> {
+    let alone = config.is_none();
     let config = config.or_else(|| config::parse("", environment).ok());
     let Some(config) = config else { return Ok(()) };
     // Only for the ports that sshd listens to: the links need not be there yet.
     let runtime = environment.runtime_directory();
     let site = site::observe(&config, &MetadataView::default(), &Site::default(), &runtime).await.unwrap_or_default();
     let closed = Site { public: None, private: Vec::new(), ..site };
-    let loaded = nat::boot(&environment.state_directory(), &nat::desired(&config, &closed, None, false)).await?;
+    let closed = nat::desired(&config, &closed, None, false);
+    let loaded = nat::boot(&environment.state_directory(), &closed, alone).await?;
     match loaded {
         Loaded::Stood => tracing::info!(room = "nat", "the table stands already"),
         Loaded::LastGood => tracing::info!(room = "nat", "the rules that were good last are loaded"),

@@ -67,8 +67,9 @@ pub(super) async fn stands(nft: &Nft) -> Result<bool, Error> {
     Ok(observe::observe(nft).await?.is_some_and(filters))
 }
 
-/// Loads the rules that were good last, or else `closed`. A table that filters is left alone: a daemon made it.
-pub async fn boot(state_directory: &Path, closed: &Ruleset) -> Result<Loaded, Error> {
+/// Loads the rules that were good last, or else `closed`. A table that filters is left alone: a daemon made it. `alone`: no daemon
+/// will come after this, so that nobody gets in by the tunnel.
+pub async fn boot(state_directory: &Path, closed: &Ruleset, alone: bool) -> Result<Loaded, Error> {
     let nft = Nft::find()?;
     if stands(&nft).await? {
         return Ok(Loaded::Stood);
@@ -77,6 +78,9 @@ pub async fn boot(state_directory: &Path, closed: &Ruleset) -> Result<Loaded, Er
         match nft.load(Some(skeleton), &commands).await {
             Ok(()) if stands(&nft).await? => {
                 open_ssh(&nft, closed).await;
+                if alone {
+                    open_ssh_without_tunnel(&nft).await;
+                }
                 return Ok(Loaded::LastGood);
             }
             Ok(()) => {
@@ -97,5 +101,29 @@ pub async fn boot(state_directory: &Path, closed: &Ruleset) -> Result<Loaded, Er
 async fn open_ssh(nft: &Nft, closed: &Ruleset) {
     if let Err(error) = nft.apply(&plan::additions(closed, "ssh_ports")).await {
         tracing::warn!(room = "nat", error = %chain(&error), "SSH is open on the ports of before only");
+    }
+}
+
+/// Opens SSH as the rules would have it if they did not leave it to the tunnel, which nobody carries: somebody has to get in to see
+/// why. For new connections, since those that stand are not to be counted as tries.
+async fn open_ssh_without_tunnel(nft: &Nft) {
+    let is_way = |rule: &serde_json::Value| rule["chain"] == "input" && rule.to_string().contains("\"ssh_logins\"");
+    let has_way = |listing: &Listing| listing.of_kind("rule").any(is_way);
+    let rule = |source: &str, ending: u8| {
+        format!(
+            "insert rule inet {} input ct state new {source} saddr @ssh_from{ending} tcp dport @ssh_ports goto ssh_logins\n",
+            super::TABLE
+        )
+    };
+    let opened = match observe::observe(nft).await {
+        Ok(observed) if observed.as_ref().is_some_and(has_way) => return,
+        Ok(_) => nft.run(&["-f", "-"], Some(rule("ip", 4) + &rule("ip6", 6))).await.map(drop),
+        Err(error) => Err(error),
+    };
+    match opened {
+        Ok(()) => tracing::warn!(room = "nat", "no daemon will carry the tunnel, so that SSH is open without it"),
+        Err(error) => {
+            tracing::error!(room = "nat", error = %chain(&error), "SSH stays shut: the rules leave it to the tunnel, which no daemon will carry");
+        }
     }
 }

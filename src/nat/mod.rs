@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 pub use apply::{Error, Nft};
 pub use boot::{Loaded, boot};
 pub use counters::{Count, counters};
-pub use desired::{JOURNAL_GROUP, desired};
+pub use desired::{JOURNAL_GROUP, desired, is_reserved};
 pub use element::{Atom, Element};
 pub use model::{Base, Chain, Kind, Meter, Ruleset, Set, TABLE};
 pub use netlink::{concerns_our_table, table_exists};
@@ -50,6 +50,8 @@ use foreign::Foreign;
 pub struct Nat {
     memory: Option<Memory>,
     path: PathBuf,
+    /// Whether the next boot has the rules that stand.
+    kept: bool,
     /// Where the rules that were good last are kept over a reboot.
     state_directory: PathBuf,
     /// What the kernel has of a flowtable; asked once.
@@ -64,6 +66,8 @@ impl Nat {
         Self {
             memory: state::read_json(&path),
             path,
+            // A daemon before this one may have found no room on the disk.
+            kept: false,
             state_directory: state_directory.to_owned(),
             flowtable: None,
             foreign: Foreign::default(),
@@ -74,9 +78,10 @@ impl Nat {
     pub async fn reconcile(&mut self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Outcome {
         match self.look_and_converge(config, site, tunnel).await {
             Ok((changes, repaired)) => {
+                self.kept &= changes.is_empty();
                 // The rules of a gateway that waits for its links are not worth a boot: those of before are.
-                if !changes.is_empty() && site.public.is_some() {
-                    self.keep_for_boot(config, site, tunnel);
+                if !self.kept && site.public.is_some() {
+                    self.kept = self.keep_for_boot(config, site, tunnel);
                 }
                 let mut problems = findings::findings(config, site);
                 let foreign = Box::pin(self.foreign.look(config, site, tunnel)).await;
@@ -88,16 +93,19 @@ impl Nat {
         }
     }
 
-    fn keep_for_boot(&self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) {
+    /// Whether it could be done.
+    fn keep_for_boot(&self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> bool {
         // Without a fast path it is what was just applied.
         let applied = self.memory.as_ref().and_then(|memory| memory.ruleset.as_ref());
         let kept = match applied.filter(|ruleset| ruleset.fastpath.is_empty()) {
             Some(applied) => boot::Kept::of(applied),
             None => boot::Kept::of(&desired(config, site, tunnel, false)),
         };
-        if let Err(error) = kept.write(&self.state_directory) {
-            tracing::warn!(room = "nat", error = %chain(&error), "the next boot will load older rules, or none");
+        let written = kept.write(&self.state_directory);
+        if let Err(error) = &written {
+            tracing::warn!(room = "nat", error = %chain(error), "the next boot will load older rules, or none");
         }
+        written.is_ok()
     }
 
     /// Loads the rules if no table stands, and lets one that stands be: for the time before the site is known.

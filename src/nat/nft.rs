@@ -110,6 +110,11 @@ pub(super) fn remember(set: &str, key: &Value, seconds: u64) -> Phrase {
     Phrase::Json(json!({"set": {"op": "add", "elem": element, "set": format!("@{set}")}}))
 }
 
+/// `update @SET { KEY }`: the rule goes on where there is a place for the key.
+pub(super) fn note(set: &str, key: &Value) -> Phrase {
+    Phrase::Json(json!({"set": {"op": "update", "elem": key, "set": format!("@{set}")}}))
+}
+
 /// `counter`, without a name: for [`each`].
 pub(super) fn counting() -> Phrase {
     Phrase::Json(json!({"counter": {"packets": 0, "bytes": 0}}))

@@ -31,6 +31,8 @@ const DECLARATIONS: &[Declaration] = &[
     Declaration { name: "banned6", what: What::Set, body: meter!("ipv6_addr", "dynamic,timeout", "") },
     Declaration { name: "ssh_tries4", what: What::Set, body: meter!("ipv4_addr", "dynamic,timeout", "timeout 5m;") },
     Declaration { name: "ssh_tries6", what: What::Set, body: meter!("ipv6_addr", "dynamic,timeout", "timeout 5m;") },
+    Declaration { name: "ssh_counted4", what: What::Set, body: meter!("ipv4_addr", "dynamic,timeout", "timeout 5m;") },
+    Declaration { name: "ssh_counted6", what: What::Set, body: meter!("ipv6_addr", "dynamic,timeout", "timeout 5m;") },
     Declaration { name: "syns4", what: What::Set, body: meter!("ipv4_addr", "dynamic,timeout", "timeout 1m;") },
     Declaration { name: "syns6", what: What::Set, body: meter!("ipv6_addr", "dynamic,timeout", "timeout 1m;") },
     Declaration { name: "new_flows", what: What::Set, body: meter!("ipv4_addr", "dynamic,timeout", "timeout 1m;") },

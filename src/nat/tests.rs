@@ -79,10 +79,37 @@ fn without_a_public_link_nothing_is_let_through_and_the_bastion_itself_can_be_re
     assert_eq!(of(&closed, "postrouting").len(), 0);
     let open = rules("", &one_network());
     let (closed_forward, open_forward) = (of(&closed, "forward"), of(&open, "forward"));
-    // Segment sizes, known flows, packets of none; then nothing.
-    assert_eq!(closed_forward[..3], open_forward[..3]);
+    // Segment sizes, known flows, packets of none; then nothing. Without a link there is none to guard.
+    assert_eq!(closed_forward[0], open_forward[0]);
+    assert_eq!(closed_forward[1..3], open_forward[2..4]);
     assert_eq!(closed_forward[3..], open_forward[open_forward.len() - 1..]);
+    assert_eq!(of(&closed, "output").len(), 0);
     assert_eq!(of(&closed, "input"), of(&open, "input"));
+}
+
+#[test]
+fn new_flows_avoid_the_first_address_when_it_is_drained_and_another_one_is_there() {
+    let mut site = one_network();
+    let text = |more: &str| {
+        format!(
+            "nat.drain = [\"198.51.100.2\"]\n[[network]]\nrange = \"10.9.0.0/16\"\n\
+             egress_addresses = [\"198.51.100.9\", \"198.51.100.2\"]\n{more}"
+        )
+    };
+    let used = |text: &str, site: &Site| {
+        let rules = rules(text, site);
+        let chain = rules.chains.into_iter().find(|chain| chain.name == "postrouting").unwrap();
+        serde_json::to_value(&chain.rules[0]).unwrap()[2]["snat"]["addr"].clone()
+    };
+    assert_eq!(used(&text(""), &site), "198.51.100.2", "there is no other");
+    site.public
+        .as_mut()
+        .unwrap()
+        .addresses
+        .extend(["198.51.100.3", "198.51.100.9"].map(|text| text.parse::<std::net::Ipv4Addr>().unwrap()));
+    assert_eq!(used(&text(""), &site), "198.51.100.3");
+    let theirs = "[[nat.static]]\npublic = \"198.51.100.3\"\nprivate = \"10.9.0.4\"\n";
+    assert_eq!(used(&text(theirs), &site), "198.51.100.9", "that is a host's own");
 }
 
 #[test]

@@ -34,6 +34,10 @@ const TIMEOUTS: [(&str, u32); 5] = [
     ("udp_timeout_stream", 180),
 ];
 
+/// The kernel's own: a packet in the middle of a connection that is not known begins a flow. Without it such a packet is invalid:
+/// whoever sent it would not be told by a reset, and untranslated connections would not outlive a reboot of the gateway.
+const LOOSE: (&str, u32) = ("tcp_loose", 1);
+
 pub(super) fn desired(memory: Option<u64>) -> Vec<Setting> {
     let setting =
         |name: &str, value: String, need| Setting { path: format!("net/netfilter/nf_conntrack_{name}"), value, need };
@@ -42,7 +46,8 @@ pub(super) fn desired(memory: Option<u64>) -> Vec<Setting> {
     // First the buckets, so that the table is never larger than they bear.
     let sizes =
         entries.flat_map(|entries| ["buckets", "max"].map(|name| setting(name, entries.to_string(), Need::AtLeast)));
-    sizes.chain(TIMEOUTS.map(|(name, seconds)| setting(name, seconds.to_string(), Need::Tuned))).collect()
+    let tuned = TIMEOUTS.into_iter().chain([LOOSE]);
+    sizes.chain(tuned.map(|(name, value)| setting(name, value.to_string(), Need::Tuned))).collect()
 }
 
 /// Entries for so many bytes of memory. What a machine is said to have it never has whole, so that counts in full GiB,
@@ -74,7 +79,7 @@ mod tests {
 
     #[test]
     fn without_known_memory_only_the_times_are_set() {
-        assert_eq!(desired(None).len(), TIMEOUTS.len());
+        assert_eq!(desired(None).len(), TIMEOUTS.len() + 1);
         let sizes: Vec<Setting> = desired(Some(4 * GIB)).into_iter().take(2).collect();
         let size = |name: &str| Setting {
             path: format!("net/netfilter/nf_conntrack_{name}"),

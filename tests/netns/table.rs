@@ -157,7 +157,7 @@ fn sshd_moved() -> Result {
     host.nft("delete table inet bastiond")?;
     let moved = Site { public: None, private: Vec::new(), sshd_ports: [22, 2222].into(), ..site };
     let closed = desired(&config, &moved, None, false);
-    ensure_eq(inside(&host, bastiond::nat::boot(state.path(), &closed))?, Loaded::LastGood)?;
+    ensure_eq(inside(&host, bastiond::nat::boot(state.path(), &closed, false))?, Loaded::LastGood)?;
     let ports = host.nft("list set inet bastiond ssh_ports")?;
     ensure(ports.contains("elements = { 22, 2222 }"), ports)
 }
@@ -166,7 +166,7 @@ fn half_a_table() -> Result {
     let state = tempfile::tempdir()?;
     let (config, site) = (config("one-network")?, site("one-network")?);
     let closed = desired(&config, &Site { public: None, private: Vec::new(), ..site.clone() }, None, false);
-    let boot = |host: &Namespace| inside(host, bastiond::nat::boot(state.path(), &closed));
+    let boot = |host: &Namespace| inside(host, bastiond::nat::boot(state.path(), &closed, false));
     // A process that ended between a table's two halves.
     let host = Namespace::create("half-a-table")?;
     host.nft("add table inet bastiond")?;

@@ -1,19 +1,22 @@
 //! From private networks to the internet.
 
+use std::net::Ipv4Addr;
+
 use ipnet::Ipv4Net;
+use nftables::types::{NfChainPolicy, NfHook};
 
 use super::super::element::ranges;
 use super::super::model::{Chain, Name, Set, fields};
 use super::super::nft::{
-    Phrase, accept, and, counter, ct_status, each, field, flags, flows_over, goto, has, is, is_not, limit_over, number,
-    prefix, reset, set, text,
+    Phrase, accept, address, and, anonymous_set, counter, ct_status, each, field, flags, flows_over, goto, has,
+    interface, is, is_not, limit_over, number, oifname, prefix, reset, set, text,
 };
 use super::access::List;
 use super::drops::{Reason, drop_as};
 use super::early::unroutable;
-use super::{EGRESS_FLOWS, RESET_FLOWS};
+use super::{EGRESS_FLOWS, FILTER, RESET_FLOWS, filter};
 use crate::config::{Config, EgressLists};
-use crate::net::METADATA_NETWORK;
+use crate::net::{HETZNER_PUBLIC_GATEWAY, METADATA_NETWORK};
 use crate::site::{PrivateLink, PublicLink, Site};
 
 /// SMTP (RFC 5321).
@@ -60,7 +63,7 @@ pub(super) fn sets_and_chains(config: &Config, site: &Site) -> (Vec<Set>, Vec<Ch
     let mut chains = vec![unknown_flow(), let_out(config)];
     for (ending, lists) in lists(config, site) {
         let (deny, allow) = (deny(&ending, lists), allow(&ending, lists));
-        let mut rules = vec![unknown_flows(), guard(config)];
+        let mut rules = vec![unknown_flows()];
         rules.extend(deny.rules(|| vec![drop_as(Reason::Egress)]));
         if !lists.smtp {
             rules.push(vec![is(field("tcp", "dport"), number(SMTP)), drop_as(Reason::Egress)]);
@@ -79,10 +82,33 @@ pub(super) fn sets_and_chains(config: &Config, site: &Site) -> (Vec<Set>, Vec<Ch
     (sets, chains)
 }
 
-/// What nobody has on the internet stays here, and at least the bastion's own metadata service, with its user-data.
-fn guard(config: &Config) -> Vec<Phrase> {
+/// What nobody has on the internet stays here, and at least the bastion's own metadata service, with its user-data. Before what is
+/// known passes: where a tunnel or a private network is gone for a moment, the default route is what is left for its flows, and
+/// nothing of them belongs on the internet.
+pub(super) fn guard(config: &Config, public: &PublicLink) -> Vec<Phrase> {
     let range = if config.egress.guard { set("unroutable") } else { prefix(METADATA_NETWORK.into()) };
-    vec![is(field("ip", "daddr"), range), drop_as(Reason::Unroutable)]
+    vec![is(oifname(), interface(&public.interface)), is(field("ip", "daddr"), range), drop_as(Reason::Unroutable)]
+}
+
+/// The same for the bastion's own packets, as far as they are for hosts: its neighbours and groups on the link are its own
+/// business, and so is the cloud's gateway, which gives addresses too.
+pub(super) fn own_guard(config: &Config, public: Option<&PublicLink>) -> Option<Chain> {
+    let groups = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3);
+    let neighbours = [prefix(METADATA_NETWORK.into()), address(HETZNER_PUBLIC_GATEWAY), prefix(groups.into())];
+    let rule = |public: &PublicLink| {
+        vec![
+            is(oifname(), interface(&public.interface)),
+            is(field("ip", "daddr"), set("unroutable")),
+            is_not(field("ip", "daddr"), anonymous_set(neighbours)),
+            drop_as(Reason::Unroutable),
+        ]
+    };
+    let base = filter(NfHook::Output, FILTER, NfChainPolicy::Accept);
+    config.egress.guard.then(|| Chain {
+        name: "output".into(),
+        base: Some(base),
+        rules: public.map(rule).into_iter().collect(),
+    })
 }
 
 /// A TCP packet that neither belongs to a flow nor opens one: the flow died here, over a reboot or by its time-out.

@@ -7,9 +7,10 @@ use super::super::element::{Atom, Element, of_both};
 use super::super::model::{Chain, Set, fields};
 use super::super::nft::{
     Phrase, Value, accept, and, anonymous_set, concat, each, field, goto, iifname, interface, is, l4proto, limit_over,
-    nfproto, number, prefix, remember, set, text,
+    nfproto, note, number, prefix, remember, set, text,
 };
 use super::drops::{Reason, drop_as};
+use super::egress::unknown_flows;
 use super::published::{not_for_the_bastion, syns};
 use super::{FILTER, filter, known_flows};
 use crate::config::{Config, Ports, Transport};
@@ -114,7 +115,8 @@ fn open_ports(config: &Config, transport: Transport) -> Vec<(Ports, Vec<IpNet>)>
 }
 
 pub(super) fn chains(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Chain> {
-    let mut chains = vec![ssh(config)];
+    let mut chains: Vec<Chain> = bans(config).collect();
+    chains.push(ssh(config));
     if !config.firewall.services.is_empty() {
         chains.push(service(config));
     }
@@ -136,16 +138,34 @@ fn ssh(config: &Config) -> Chain {
             rules.push(vec![is(key, set(format!("banned{ending}"))), drop_as(Reason::Banned)]);
         }
         for Source { ending, key, .. } in sources() {
-            let limit = limit_over(attempts, "minute", attempts.saturating_mul(2));
             rules.push(vec![
-                each(&format!("ssh_tries{ending}"), &key, &limit),
-                remember(&format!("banned{ending}"), &key, config.firewall.ssh_ban.as_secs().max(1)),
-                drop_as(Reason::Banned),
+                each(&format!("ssh_tries{ending}"), &key, &over(attempts)),
+                goto(format!("ssh_ban{ending}")),
             ]);
         }
+        // Who found a place among those that are counted is within the limit; a list of its own says so, since looking into that one
+        // counts as well. When all places are taken, those without one share a limit.
+        for Source { ending, key, .. } in sources() {
+            rules.push(vec![note(&format!("ssh_counted{ending}"), &key), accept()]);
+        }
+        rules.push(vec![over(attempts), drop_as(Reason::Banned)]);
     }
     rules.push(vec![accept()]);
     Chain::regular("ssh_logins", rules)
+}
+
+fn over(attempts: u32) -> Phrase {
+    limit_over(attempts, "minute", attempts.saturating_mul(2))
+}
+
+/// The end of somebody who tried too often. Two rules: where there is no place for another ban, the packet is dropped all the same.
+fn bans(config: &Config) -> impl Iterator<Item = Chain> {
+    let seconds = config.firewall.ssh_ban.as_secs().max(1);
+    let ban = move |Source { ending, key, .. }| {
+        let rules = vec![vec![remember(&format!("banned{ending}"), &key, seconds)], vec![drop_as(Reason::Banned)]];
+        Chain::regular(format!("ssh_ban{ending}"), rules)
+    };
+    config.firewall.ssh_attempts.map(|_| sources().map(ban)).into_iter().flatten()
 }
 
 /// Sources of IPv4 and of IPv6 that `firewall.ssh_from` names, beside everybody.
@@ -190,7 +210,7 @@ fn input(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
         ],
     ]);
     rules.extend(tunnel.map(super::tunnel::logins));
-    rules.extend(not_for_the_bastion(config, site));
+    rules.extend(not_for_the_bastion(config, site, tunnel));
     if !config.firewall.ssh_only_by_tunnel {
         let to_ssh = || is(field("tcp", "dport"), set("ssh_ports"));
         rules.push(vec![is(field("ip", "saddr"), set("ssh_from4")), to_ssh(), goto("ssh_logins")]);
@@ -214,6 +234,8 @@ fn input(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
             rules.push(vec![is(key, set(format!("services{ending}"))), goto("service")]);
         }
     }
+    // A private host that used another one by its public address, and the flow or the forward is gone.
+    rules.extend(inside(site, tunnel).map(|inside| [vec![inside], unknown_flows()].concat()));
     rules.push(vec![drop_as(Reason::Input)]);
     Chain { name: "input".into(), base: Some(filter(NfHook::Input, FILTER, NfChainPolicy::Drop)), rules }
 }
@@ -235,6 +257,13 @@ fn too_many_pings(config: &Config) -> Vec<Vec<Phrase>> {
 
 fn link_local_v6() -> IpNet {
     Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10).into()
+}
+
+/// What comes from private hosts and peers.
+pub(super) fn inside(site: &Site, tunnel: Option<&Tunnel>) -> Option<Phrase> {
+    let tunnel = tunnel.map(|tunnel| &tunnel.interface);
+    let links: Vec<_> = site.private.iter().map(|link| &link.interface).chain(tunnel).map(interface).collect();
+    (!links.is_empty()).then(|| is(iifname(), anonymous_set(links)))
 }
 
 /// A rule for what comes by `name`.

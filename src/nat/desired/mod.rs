@@ -27,7 +27,7 @@ use crate::wireguard::model::Tunnel;
 use drops::{Reason, drop_as};
 
 pub use drops::JOURNAL_GROUP;
-pub(super) use published::is_reserved;
+pub use published::is_reserved;
 pub(super) use tunnel::told;
 
 /// nft's `raw`: before connection tracking.
@@ -78,6 +78,7 @@ pub fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: 
     }
     chains.push(forward(config, site, tunnel, !fastpath.is_empty()));
     chains.extend(input::chains(config, site, tunnel));
+    chains.extend(egress::own_guard(config, site.public.as_ref()));
     chains.push(translate::postrouting(config, site, tunnel));
     counters.sort_unstable();
     Ruleset { counters, sets, meters: meters(config), fastpath, chains }
@@ -104,6 +105,7 @@ fn meters(config: &Config) -> Vec<Meter> {
 fn forward(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: bool) -> Chain {
     // 1500 bytes outside meet 1450 inside: TCP learns it from the handshake, since ICMP is often lost.
     let mut rules = vec![vec![is_syn_or_answer(), clamp_mss_to_route()]];
+    rules.extend(site.public.as_ref().map(|public| egress::guard(config, public)));
     if fastpath {
         rules.push(vec![has(ct_state(), text("established")), offload(FLOWTABLE)]);
     }

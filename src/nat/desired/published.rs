@@ -17,9 +17,11 @@ use super::super::nft::{
 use super::access::List;
 use super::drops::{Reason, drop_as};
 use super::egress::unknown_flows;
+use super::input::inside;
 use super::{PUBLISHED_FLOWS, TENANT_FLOWS, Way, nat};
 use crate::config::{Acl, Config, Forward, Ports, StaticNat, Transports};
 use crate::site::{PublicLink, Site};
+use crate::wireguard::model::Tunnel;
 
 /// nft's `dstnat`.
 const DSTNAT: i32 = -100;
@@ -40,29 +42,34 @@ fn forwards<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a 
 /// The static entries that can be: with a host of a network that is served, and not with this server's own first address, which
 /// would lock the operator out.
 pub(super) fn statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
-    let own = site.public.as_ref().and_then(|public| public.addresses.first());
+    let own = own(site);
     let is_served = |entry: &&StaticNat| site.private.iter().any(|link| link.network.contains(&entry.private));
-    config.nat.statics.iter().filter(is_served).filter(move |entry| Some(&entry.public) != own)
+    config.nat.statics.iter().filter(is_served).filter(move |entry| Some(entry.public) != own)
 }
 
-/// The public addresses of a forward: if it names none, those that are nobody's own.
+/// This server's own first address.
+fn own(site: &Site) -> Option<Ipv4Addr> {
+    site.public.as_ref().and_then(|public| public.addresses.first()).copied()
+}
+
+/// The public addresses of a forward: if it names none, those that are no host's own.
 fn addresses(forward: &Forward, config: &Config, public: &PublicLink) -> Vec<Ipv4Addr> {
     if !forward.public.is_empty() {
         return forward.public.clone();
     }
-    let is_shared = |address: &&Ipv4Addr| config.nat.statics.iter().all(|entry| entry.public != **address);
-    public.addresses.iter().filter(is_shared).copied().collect()
+    let first = public.addresses.first();
+    let is_hosts = |address: &Ipv4Addr| config.nat.statics.iter().any(|entry| entry.public == *address);
+    public.addresses.iter().filter(|address| Some(*address) == first || !is_hosts(address)).copied().collect()
 }
 
 /// Whether a forward would take what the bastion itself needs at its own first address: SSH, unless it is reached by the tunnel
 /// alone, and the tunnel.
-pub(in super::super) fn is_reserved(forward: &Forward, address: Ipv4Addr, config: &Config, site: &Site) -> bool {
-    let own = site.public.as_ref().and_then(|public| public.addresses.first());
+pub fn is_reserved(forward: &Forward, address: Ipv4Addr, config: &Config, site: &Site) -> bool {
     let takes = |port: u16| forward.ports.overlaps(Ports::single(port));
     let tcp = forward.transports != Transports::Udp && !config.firewall.ssh_only_by_tunnel;
     let ssh = tcp && site.ssh_ports(&config.firewall).into_iter().any(takes);
     let tunnel = forward.transports != Transports::Tcp && config.firewall.wireguard_port.is_some_and(takes);
-    own == Some(&address) && (ssh || tunnel)
+    own(site) == Some(address) && (ssh || tunnel)
 }
 
 /// What more than one part of the rules needs: going through ten thousand forwards or lines is not to be done twice.
@@ -265,9 +272,13 @@ pub(super) fn hairpin(config: &Config, site: &Site) -> Option<Vec<Phrase>> {
 }
 
 /// What is for a host with a public address of its own and was not let in to it is not for the bastion either.
-pub(super) fn not_for_the_bastion(config: &Config, site: &Site) -> Option<Vec<Phrase>> {
-    let rule = || vec![is(field("ip", "daddr"), set("static_public")), drop_as(Reason::Input)];
-    statics(config, site).next().map(|_| rule())
+pub(super) fn not_for_the_bastion(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Vec<Phrase>> {
+    if statics(config, site).next().is_none() {
+        return Vec::new();
+    }
+    let theirs = || is(field("ip", "daddr"), set("static_public"));
+    let unknown = inside(site, tunnel).map(|inside| [vec![inside, theirs()], unknown_flows()].concat());
+    unknown.into_iter().chain([vec![theirs(), drop_as(Reason::Input)]]).collect()
 }
 
 /// Hosts with a public address of their own go out under it.

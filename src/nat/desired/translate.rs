@@ -21,7 +21,7 @@ pub(super) fn postrouting(config: &Config, site: &Site, tunnel: Option<&Tunnel>)
     if let Some(public) = &site.public {
         rules.extend(published::outgoing(config, site, public));
         let out = |from: Phrase, pool: &[Ipv4Addr]| {
-            vec![is(oifname(), interface(&public.interface)), from, translation(pool, public, random_ports)]
+            vec![is(oifname(), interface(&public.interface)), from, translation(pool, config, public)]
         };
         let source = |network: Ipv4Net| is(field("ip", "saddr"), prefix(network.into()));
         let shared = slots(&config.nat.egress_addresses, config, public);
@@ -49,12 +49,23 @@ pub(super) fn postrouting(config: &Config, site: &Site, tunnel: Option<&Tunnel>)
 /// The server's own address is said, not left to `masquerade`, which looks it up for every flow (a fifth of a new flow's whole
 /// price, measured) and forgets all flows when the link is down for a moment. Only while there is no address the kernel chooses
 /// by itself, so that nothing waits for us when one comes.
-fn translation(pool: &[Ipv4Addr], public: &PublicLink, random_ports: bool) -> Phrase {
-    match (pool, public.addresses.first()) {
+fn translation(pool: &[Ipv4Addr], config: &Config, public: &PublicLink) -> Phrase {
+    let random_ports = config.nat.random_ports;
+    match (pool, own(config, public)) {
         ([], None) => masquerade(random_ports),
-        ([], Some(single)) | ([single], _) => snat(address(*single), random_ports),
+        ([], Some(single)) => snat(address(single), random_ports),
+        ([single], _) => snat(address(*single), random_ports),
         (several, _) => snat(by_source(several), random_ports),
     }
+}
+
+/// The server's own address for new flows: the first one, unless it is drained and another one is no host's own.
+fn own(config: &Config, public: &PublicLink) -> Option<Ipv4Addr> {
+    let is_drained = |address: &Ipv4Addr| config.nat.drain.contains(address);
+    let is_hosts = |address: &Ipv4Addr| config.nat.statics.iter().any(|entry| entry.public == *address);
+    let first = public.addresses.first()?;
+    let other = || public.addresses.iter().find(|address| !is_drained(address) && !is_hosts(address));
+    if is_drained(first) { other().or(Some(first)).copied() } else { Some(*first) }
 }
 
 /// The addresses that sources are spread over, a slot each. Only those that this server has: an answer to another never comes

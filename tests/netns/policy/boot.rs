@@ -21,6 +21,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("the_rules_that_were_good_last_stand_before_there_is_a_link", last_good),
         trial("a_boot_without_rules_of_before_shuts_the_gate_and_leaves_ssh_open", closed),
         trial("a_boot_with_a_wrong_configuration_says_so_and_shuts_the_gate", wrong),
+        trial("a_boot_that_no_daemon_follows_does_not_leave_ssh_to_the_tunnel", by_tunnel_only),
         trial("a_boot_leaves_a_table_that_stands_alone", stood),
         trial("rules_of_before_that_cannot_be_loaded_shut_the_gate", unreadable),
     ]
@@ -117,6 +118,36 @@ fn wrong() -> Result {
     std::fs::remove_file(station.config_path())?;
     ensure_eq(boot(&host, &station)?.status.code(), Some(78))?;
     is_closed(&host, 22)
+}
+
+fn by_tunnel_only() -> Result {
+    let world = World::start(Settings::default())?;
+    let _sshd = Mirror::tcp(world.bastion(), (at::BASTION, 22))?;
+    let config = r#"
+[firewall]
+ssh_only_by_tunnel = true
+[wireguard]
+addresses = ["10.100.0.1/24"]
+[[wireguard.peer]]
+public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+allowed_ips = ["10.100.0.2"]
+"#;
+    let (station, daemon) = gateway(&world, config)?;
+    silent([Tcp(world.server(), (at::BASTION, 22))])?;
+    let good = std::fs::read_to_string(station.config_path())?;
+    drop(daemon);
+    // As it was said, as long as a daemon will carry the tunnel.
+    world.bastion().nft("delete table inet bastiond")?;
+    succeeds(world.bastion(), &station)?;
+    silent([Tcp(world.server(), (at::BASTION, 22))])?;
+    // Somebody has to get in to mend the file.
+    world.bastion().nft("delete table inet bastiond")?;
+    std::fs::write(station.config_path(), "[firewall]\nssh_form = []\n")?;
+    ensure_eq(boot(world.bastion(), &station)?.status.code(), Some(78))?;
+    ensure_eq(tcp(world.server(), (at::BASTION, 22)), Ok(at::SERVER.into()))?;
+    std::fs::write(station.config_path(), good)?;
+    let _daemon = healthy(&station)?;
+    silent([Tcp(world.server(), (at::BASTION, 22))])
 }
 
 fn stood() -> Result {

@@ -8,12 +8,13 @@ use libtest_mimic::Trial;
 use sandbox::traffic::{Direction, Held, Mirror, ProbeFailure, Sniffer, forget_flows};
 use sandbox::world::{Settings, World, addresses as at};
 
-use super::{counted, gateway, tcp};
+use super::{counted, gateway, reload, tcp};
 use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("a_forgotten_flow_from_inside_is_answered_by_a_reset_at_once", from_inside),
+        trial("a_forgotten_flow_to_a_public_address_of_ours_is_answered_by_a_reset_too", hairpin),
         trial("a_forgotten_flow_from_outside_is_answered_by_nothing", from_outside),
     ]
 }
@@ -31,6 +32,20 @@ fn from_inside() -> Result {
     ensure_eq(counted(&world, "reset_flows")?, 1)?;
     // A new connection is a new flow.
     ensure_eq(tcp(world.web(), (at::SERVER, 9000)), Ok(at::BASTION.into()))
+}
+
+fn hairpin() -> Result {
+    let world = World::start(Settings::default())?;
+    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let forward = "[[nat.forward]]\nport = 443\nto = \"10.0.0.4\"\nto_port = 8443";
+    let (station, mut daemon) = gateway(&world, forward)?;
+    let mut held = Held::open(world.worker(), (at::BASTION, 443), SOON)?;
+    held.exchange(SOON)?;
+    // The forward goes, and the flow with it.
+    reload(&station, &mut daemon, "")?;
+    let start = Instant::now();
+    ensure_eq(held.exchange(SOON), Err(ProbeFailure::Cut))?;
+    ensure(start.elapsed() < Duration::from_millis(200), format!("it took {:?}", start.elapsed()))
 }
 
 fn from_outside() -> Result {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, Direction, Mirror, Sniffer, forget_flows};
+use sandbox::traffic::{self, Direction, Held, Mirror, Sniffer, forget_flows};
 use sandbox::world::{Settings, World, addresses as at};
 
 use super::{contents, counted, gateway, reload, tcp, udp};
@@ -15,6 +15,8 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("nothing_leaves_for_where_nobody_is_on_the_internet", unroutable),
         trial("without_the_guard_it_leaves_but_never_to_link_local_addresses", unguarded),
+        trial("a_flow_whose_network_is_gone_does_not_leave_by_the_internet", astray),
+        trial("the_bastion_itself_calls_on_nobody_either", own),
         trial("a_host_that_opens_too_many_flows_a_second_is_cut_and_another_is_not", new_flows),
         trial("a_host_with_too_many_flows_at_once_opens_no_more_until_some_end", max_flows),
         trial("a_flow_that_nobody_answers_is_one_flow_however_many_packets_it_has", one_way),
@@ -88,6 +90,47 @@ fn unguarded() -> Result {
     let left = destinations(left);
     ensure(left.contains(&NOBODY[0].into()) && left.contains(&NOBODY[3].into()), format!("only {left:?} left"))?;
     ensure(!left.contains(&LINK_LOCAL.into()) && !left.contains(&MULTICAST.into()), format!("{left:?} left"))
+}
+
+fn astray() -> Result {
+    let world = World::start(Settings::default())?;
+    let service = Mirror::tcp(world.tenant(), (at::TENANT, 5432))?;
+    let (_station, _daemon) =
+        gateway(&world, "[tenants]\nallow = [{ from = [\"10.0.0.0/16\"], to = [\"10.2.0.0/16\"] }]")?;
+    let mut held = Held::open(world.web(), service.address(), SOON)?;
+    held.exchange(SOON)?;
+    let left = Sniffer::start(world.bastion(), "eth0", |packet| {
+        packet.direction == Direction::Out && packet.ip().is_some_and(|ip| ip.destination == at::TENANT)
+    })?;
+    let before = counted(&world, "dropped_unroutable")?;
+    // What is left is the default route.
+    world.bastion().ip("route del 10.2.0.0/16")?;
+    let lost = world.bastion().ip(&format!("route get {}", at::TENANT))?;
+    ensure(lost.contains("dev eth0"), lost)?;
+    ensure(held.exchange(NEVER).is_err(), "the flow goes on without a route")?;
+    ensure_eq(left.stop().len(), 0)?;
+    ensure(counted(&world, "dropped_unroutable")? > before, "nothing of the flow was dropped")
+}
+
+/// Whether the bastion itself may send a datagram there: what the rules drop is refused at once.
+fn sends(world: &World, to: Ipv4Addr) -> Result<bool> {
+    Ok(world.bastion().bind_udp((Ipv4Addr::UNSPECIFIED, 0))?.send_to(b"anybody?", (to, 9)).is_ok())
+}
+
+fn own() -> Result {
+    let world = World::start(Settings::default())?;
+    let (station, mut daemon) = gateway(&world, "")?;
+    let before = counted(&world, "dropped_unroutable")?;
+    for nobody in [NOBODY[0], NOBODY[1], NOBODY[3], NOBODY[4], NOBODY[5]] {
+        ensure(!sends(&world, nobody)?, format!("the bastion sends to {nobody}"))?;
+    }
+    ensure_eq(counted(&world, "dropped_unroutable")? - before, 5)?;
+    // The internet, private hosts, and what is on the link itself.
+    for somebody in [at::SERVER, at::WEB, at::TENANT, Ipv4Addr::new(172, 31, 1, 1), LINK_LOCAL, MULTICAST] {
+        ensure(sends(&world, somebody)?, format!("the bastion may not send to {somebody}"))?;
+    }
+    reload(&station, &mut daemon, "[egress]\nguard = false")?;
+    ensure(sends(&world, NOBODY[0])?, "the guard is off, and the bastion may not send")
 }
 
 /// Opens so many UDP flows to `target`, one datagram each, as fast as it goes; the sockets keep their ports.

@@ -16,6 +16,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("who_tries_ssh_too_often_is_refused_and_nobody_else_is", brute_force),
         trial("an_ssh_ban_ends_by_itself", ban_ends),
+        trial("whoever_fills_the_lists_of_ssh_attempts_lets_nobody_guess_without_limit", full_lists),
         trial("a_whole_ipv6_network_is_one_source_of_ssh_attempts", ipv6_network),
         trial("ssh_only_by_the_tunnel_is_closed_everywhere_else", only_by_tunnel),
         trial("a_service_of_the_bastions_own_is_open_for_those_it_names", services),
@@ -77,6 +78,31 @@ fn ban_ends() -> Result {
     ensure(contents(&world, "set", "banned4")?.contains("203.0.113.10"), "there is no ban")?;
     wait_for("the ban ends", Duration::from_secs(4), || Ok(traffic::tcp_connects(world.server(), SSH, NEVER).is_ok()))?;
     ensure(start.elapsed() > Duration::from_secs(1), format!("it ended after {:?}", start.elapsed()))
+}
+
+/// Fills a list of sources with others, as an attacker with very many addresses does.
+fn fill(world: &World, set: &str) -> Result {
+    let others = (0..65_535_u32).map(|n| format!("{} timeout 10m", Ipv4Addr::from(0x6000_0000 + n)));
+    let others = others.collect::<Vec<_>>().join(",");
+    world.bastion().nft(&format!("flush set inet bastiond {set}; add element inet bastiond {set} {{ {others} }}"))?;
+    Ok(())
+}
+
+fn full_lists() -> Result {
+    let world = World::start(Settings::default())?;
+    let _ssh = ssh(&world)?;
+    let (_station, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 2")?;
+    // There is no place for the ban: too many tries are refused all the same.
+    fill(&world, "banned4")?;
+    ensure_eq(until_refused(world.server(), SSH, 30), 4)?;
+    silent([Tcp(world.server(), SSH)])?;
+    // There is no place for the tries: those without one share a limit.
+    world.bastion().nft("flush set inet bastiond banned4")?;
+    fill(&world, "ssh_tries4")?;
+    fill(&world, "ssh_counted4")?;
+    ensure_eq(until_refused(world.server(), SSH, 30), 4)?;
+    ensure(!contents(&world, "set", "banned4")?.contains("203.0.113.10"), "it was banned without a place")?;
+    silent([Tcp(world.server(), SSH)])
 }
 
 fn ipv6_network() -> Result {
