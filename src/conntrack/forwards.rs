@@ -42,13 +42,14 @@ impl Forwards {
     pub(super) fn of(policy: &Policy) -> Self {
         let some = |forward: &Forward| (!forward.from.is_empty()).then(|| Ranges::of(&forward.from));
         let mut forwards = Self { from: policy.forwards.iter().map(some).collect(), ..Self::default() };
-        let every: Vec<Ipv4Addr> = policy.public.iter().copied().collect();
+        let is_hosts = |address: &Ipv4Addr| policy.statics.iter().any(|of| of.public == *address);
+        let every: Vec<Ipv4Addr> = policy.public.iter().copied().filter(|address| !is_hosts(address)).collect();
         let served = policy.forwards.iter().enumerate().filter(|(_, forward)| policy.serves(forward.to));
         // Those for particular addresses come first.
         let (of_every, of_some): (Vec<_>, Vec<_>) = served.partition(|(_, forward)| forward.public.is_empty());
         for (at, forward) in of_some.into_iter().chain(of_every) {
             let addresses = if forward.public.is_empty() { &every } else { &forward.public };
-            for address in addresses {
+            for address in addresses.iter().filter(|address| forward.spares != Some(**address)) {
                 forwards.add(*address, at, forward);
             }
         }

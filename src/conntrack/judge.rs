@@ -109,7 +109,9 @@ impl<'p> Judge<'p> {
         if is_strangers || places.0 == Place::Own || flow.is_in_a_zone() || self.is_operators(flow) {
             return Way::Unknown;
         }
-        if places.0 == Place::Elsewhere && self.blocklist.contain(first.source) {
+        // Both ways: the answers of who is blocked are not heard either, but for those that take the fast path already.
+        let is_blocked = |place, address| place == Place::Elsewhere && self.blocklist.contain(address);
+        if is_blocked(places.0, first.source) || is_blocked(places.1, first.destination) {
             return Way::Blocked(Block::Blocklist);
         }
         if places.0 == Place::Tunnel && self.peer(first.source).is_none() {

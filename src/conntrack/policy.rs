@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Acl, Config, EgressLists, Ports, Transports};
+use crate::nat::is_reserved;
 use crate::net::overlap;
 use crate::site::Site;
 use crate::wireguard::key::PublicKey;
@@ -56,8 +57,11 @@ pub(super) struct Network {
 /// A port forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Forward {
-    /// Empty: every address of the public interface.
+    /// Empty: every address of the public interface that no host has for itself.
     pub(super) public: Vec<Ipv4Addr>,
+    /// The address at which the bastion itself needs one of the ports: nothing is forwarded there.
+    #[serde(default)]
+    pub(super) spares: Option<Ipv4Addr>,
     pub(super) transports: Transports,
     pub(super) ports: Ports,
     pub(super) to: Ipv4Addr,
@@ -114,8 +118,8 @@ impl Policy {
             egress: config.egress.lists.clone(),
             guard: config.egress.guard,
             tenants: config.tenants.clone(),
-            forwards: forwards(config),
-            statics: statics(config),
+            forwards: forwards(config, site),
+            statics: statics(config, site),
             services: services(config),
             tunnel: tunnel.map(|tunnel| tunnel_policy(config, tunnel)),
         };
@@ -161,9 +165,11 @@ fn networks(config: &Config, site: &Site) -> Vec<Network> {
     site.private.iter().map(|link| network(link.network)).collect()
 }
 
-fn forwards(config: &Config) -> Vec<Forward> {
+fn forwards(config: &Config, site: &Site) -> Vec<Forward> {
+    let own = site.public.as_ref().and_then(|public| public.addresses.first()).copied();
     let forward = |forward: &crate::config::Forward| Forward {
         public: forward.public.clone(),
+        spares: own.filter(|own| is_reserved(forward, *own, config, site)),
         transports: forward.transports,
         ports: forward.ports,
         to: forward.to,
@@ -173,9 +179,10 @@ fn forwards(config: &Config) -> Vec<Forward> {
     config.nat.forwards.iter().map(forward).collect()
 }
 
-fn statics(config: &Config) -> Vec<Static> {
+fn statics(config: &Config, site: &Site) -> Vec<Static> {
+    let own = site.public.as_ref().and_then(|public| public.addresses.first());
     let one = |of: &crate::config::StaticNat| Static { public: of.public, private: of.private, open: of.open.clone() };
-    config.nat.statics.iter().map(one).collect()
+    config.nat.statics.iter().filter(|of| Some(&of.public) != own).map(one).collect()
 }
 
 fn services(config: &Config) -> Vec<Service> {

@@ -64,7 +64,11 @@ fn link(interface: &str, address: &str, network: &str) -> PrivateLink {
 
 fn site() -> Site {
     Site {
-        public: Some(PublicLink { interface: read("eth0"), mtu: 1500, addresses: vec![read("198.51.100.2")] }),
+        public: Some(PublicLink {
+            interface: read("eth0"),
+            mtu: 1500,
+            addresses: ["198.51.100.2", "198.51.100.3"].map(read).into(),
+        }),
         private: vec![link("eth1", "10.0.0.2", "10.0.0.0/16"), link("eth2", "10.2.0.2", "10.2.0.0/16")],
         ..Site::default()
     }

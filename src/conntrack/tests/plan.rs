@@ -163,14 +163,20 @@ fn a_new_forward_ends_what_would_go_on_past_it() {
     assert_eq!(ends(new, &flows), [Some(Reason::Bypass), None, None, None, None]);
     let address = |config: &mut Config| {
         config.nat.forwards.clear();
-        config.nat.statics[0].public = read("198.51.100.2");
+        config.nat.statics[0].public = read("198.51.100.3");
     };
     // It is open for TCP ports 25 and 8000 to 8100, and ICMP.
-    let open = [flow("tcp 192.0.2.9:4000 198.51.100.2:8000"), flow("icmp 192.0.2.9 198.51.100.2")];
+    let open = [flow("tcp 192.0.2.9:4000 198.51.100.3:8000"), flow("icmp 192.0.2.9 198.51.100.3")];
     assert_eq!(
         ends(address, &[&open[..], &flows[..2]].concat()),
         [Some(Reason::Bypass), Some(Reason::Bypass), None, None]
     );
+    // The server's own first address stays its own.
+    let own = |config: &mut Config| {
+        config.nat.forwards.clear();
+        config.nat.statics[0].public = read("198.51.100.2");
+    };
+    assert_eq!(ends(own, &[flow("tcp 192.0.2.9:4000 198.51.100.2:8000")]), [None]);
 }
 
 #[test]

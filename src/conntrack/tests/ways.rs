@@ -204,6 +204,35 @@ fn a_forward_for_one_address_wins_over_one_for_all() {
 }
 
 #[test]
+fn a_forward_for_every_address_is_none_for_the_address_of_a_single_host() {
+    let mut config = config();
+    config.nat.forwards.push(forward(ports(8080, 8080), "10.0.0.4", None));
+    let mut site = site();
+    if let Some(link) = &mut site.public {
+        link.addresses.push(read("203.0.113.51"));
+    }
+    let policy = policy_at(&config, &site, None).unwrap();
+    let to_host = redirected("tcp 192.0.2.9:4000 203.0.113.51:8080", "10.0.0.7:8080");
+    assert_eq!(Judge::of(&policy).way(&to_host), Way::Static(read("10.0.0.7")));
+    let to_bastion = redirected("tcp 192.0.2.9:4000 198.51.100.2:8080", "10.0.0.4:8080");
+    assert_eq!(Judge::of(&policy).way(&to_bastion), Way::Forward(read("10.0.0.4"), 8080));
+}
+
+#[test]
+fn nothing_is_forwarded_that_the_bastion_needs_itself() {
+    let mut config = config();
+    config.nat.forwards = vec![crate::config::Forward {
+        public: vec![read("198.51.100.2"), read("198.51.100.4")],
+        ..forward(ports(20, 30), "10.0.0.4", None)
+    }];
+    let own = flow("tcp 192.0.2.9:4000 198.51.100.2:25");
+    let other = flow("tcp 192.0.2.9:4000 198.51.100.4:25");
+    let policy = policy_of(&config);
+    let judge = Judge::of(&policy);
+    assert_eq!((judge.redirects(&own), judge.redirects(&other)), (false, true));
+}
+
+#[test]
 fn forwards_of_one_port_for_different_sources_lead_where_each_one_leads() {
     let mut config = config();
     let from = |range: &str, host: &str, range_of: Ports| crate::config::Forward {
