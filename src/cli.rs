@@ -63,7 +63,7 @@ pub enum Command {
     },
     /// Checks the configuration file; nothing is touched. Exit code 78: it is wrong.
     Check,
-    /// What the next pass would change; nothing is done.
+    /// What a reload of the configuration file would change; nothing is done.
     Plan {
         /// For machines.
         #[arg(long)]

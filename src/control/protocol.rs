@@ -15,7 +15,7 @@ pub const MAX_LINE: usize = 64 * 1024 * 1024;
 pub enum Request {
     /// The account of the newest pass.
     Status {},
-    /// What the next pass would change.
+    /// What a reload would change.
     Plan {},
     /// A pass now, of all rooms; answered when it is over.
     Reconcile {},

@@ -2,9 +2,11 @@
 //! keep a rule from being mended.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use tokio::sync::oneshot;
 
+use crate::config;
 use crate::control::Response;
 use crate::nat;
 use crate::report::{Problem, Report, chain};
@@ -16,6 +18,14 @@ pub(super) fn report(mut report: Report, answer: oneshot::Sender<Response>) {
         // Err, here and below: whoever asked has gone.
         let _ = answer.send(Response::Report { report: Box::new(report) });
     });
+}
+
+/// There is nothing to plan: a reload would be refused.
+pub(super) fn wrong_configuration(path: &Path, error: &config::Error, answer: oneshot::Sender<Response>) {
+    let problems = error.problems().iter().map(|problem| format!("\n  {problem}"));
+    let reason =
+        format!("a reload would change nothing: {}: {}{}", path.display(), chain(error), problems.collect::<String>());
+    let _ = answer.send(Response::Refused { reason });
 }
 
 /// Lets a source log in again.

@@ -359,9 +359,15 @@ impl Daemon {
                 None
             }
             Request::Plan {} => {
+                let config = match config::load(&self.path, &self.environment) {
+                    Ok(config) => config,
+                    Err(error) => {
+                        answer::wrong_configuration(&self.path, &error, answer);
+                        return None;
+                    }
+                };
                 let view = self.metadata.view().borrow().clone();
-                let (site, steps) = self.gateway.preview(&self.config, &view).await;
-                let config = self.config.clone();
+                let (site, steps) = self.gateway.preview(&config, &view).await;
                 tokio::spawn(async move {
                     let (steps, problems) = with_cloud_preview(steps, &config, &site).await;
                     let _ = answer.send(Response::Steps { steps, problems });

@@ -216,6 +216,19 @@ fn plan() -> Result {
     ensure_eq(world.cloud().routes(network).len(), 0)?;
     let _daemon = healthy(&station)?;
     ensure_eq(text(&station.ctl(&["plan"])?.stdout), "nothing to do\n".to_owned())?;
+    // What a reload of the file would do, before it is done.
+    let good = std::fs::read_to_string(station.config_path())?;
+    let listing = table(&world, "inet bastiond")?;
+    std::fs::write(station.config_path(), format!("{good}\n[[firewall.service]]\nports = [9100]\n"))?;
+    let planned = text(&station.ctl(&["plan"])?.stdout);
+    ensure(planned.starts_with("replace the rules of table inet bastiond: "), planned)?;
+    std::fs::write(station.config_path(), format!("{good}\n[firewall]\nssh_form = []\n"))?;
+    let output = station.ctl(&["plan"])?;
+    let said = text(&output.stderr);
+    ensure(said.contains("a reload would change nothing: ") && said.contains("firewall.ssh_form: unknown key"), said)?;
+    ensure_eq(output.status.code(), Some(1))?;
+    std::fs::write(station.config_path(), good)?;
+    ensure_eq(table(&world, "inet bastiond")?, listing)?;
     world.remove_route("0.0.0.0/0".parse()?);
     let json: serde_json::Value = serde_json::from_slice(&station.ctl(&["plan", "--json"])?.stdout)?;
     // The next poll may have been quicker.
