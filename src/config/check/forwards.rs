@@ -6,13 +6,16 @@ use ipnet::Ipv4Net;
 
 use super::super::findings::Findings;
 use super::super::raw::{Entry, RawForward, TextsOrAuto};
-use super::super::{Firewall, Forward, Ports, Transport, Transports, values};
+use super::super::{Firewall, Forward, Ports, Service, Transport, Transports, values};
 use super::firewall::ssh_port_in;
 use super::overlap;
 use super::private::PrivateNetworks;
 
 /// As many as there are egress addresses.
 const MAX_PUBLIC: usize = 64;
+/// Entries of all forwards together. With so many nft lists the table within some seconds, as it has to at every change by
+/// somebody else; with three times as many it took seven seconds and 768 MB (measured with nft 1.0.6).
+const MAX_ENTRIES: usize = 65_536;
 
 /// A forward of which some keys may be wrong; the others are still compared with those of other forwards.
 pub(super) struct CheckedForward {
@@ -44,7 +47,32 @@ pub(super) fn blocks(
     let forwards: Vec<_> = blocks.into_iter().map(|(key, raw)| block(key, raw, private, found)).collect();
     found.names_differ(forwards.iter().map(|forward| (forward.key.as_str(), &forward.name)));
     overlap::report(&forwards, found);
+    keep_within_bounds(&forwards, found);
     forwards
+}
+
+/// Reports more entries than the kernel's maps are to hold.
+fn keep_within_bounds(forwards: &[CheckedForward], found: &mut Findings) {
+    let entries = |forward: &CheckedForward| {
+        let addresses = forward.public.as_ref().map_or(1, |public| public.len().max(1));
+        let transports = forward.transports.map_or(1, |transports| transports.each().len());
+        addresses.saturating_mul(transports).saturating_mul(forward.from.len().max(1))
+    };
+    let mut all = 0_usize;
+    let mut exceeded_by = None;
+    for forward in forwards {
+        all = all.saturating_add(entries(forward));
+        if all > MAX_ENTRIES && exceeded_by.is_none() {
+            exceeded_by = Some(&forward.key);
+        }
+    }
+    if let Some(key) = exceeded_by {
+        let reason = format!(
+            "there are {all} entries in all forwards together, each public address counted with each protocol and source; at most \
+             {MAX_ENTRIES} are supported"
+        );
+        found.report(key, reason);
+    }
 }
 
 fn block(key: String, raw: RawForward, private: &PrivateNetworks, found: &mut Findings) -> CheckedForward {
@@ -92,6 +120,23 @@ fn public(
     let addresses = found.list(key, "public", Entry::Good(texts), Some(empty), |text: &str| private.public(text));
     // Without an address that is right: not "every address".
     addresses.filter(|addresses| !addresses.is_empty())
+}
+
+/// Warns of forwards that take a port from a service of the bastion's own.
+pub(super) fn spare_services(forwards: &[CheckedForward], firewall: &Firewall, found: &mut Findings) {
+    if firewall.services.is_empty() {
+        return;
+    }
+    for CheckedForward { key, public, transports, ports, .. } in forwards {
+        let Some(((public, transports), ports)) = public.as_ref().zip(*transports).zip(*ports) else { continue };
+        let takes = |service: &&Service| {
+            let same_protocol = transports.each().iter().any(|transport| service.transports.each().contains(transport));
+            same_protocol && service.ports.iter().any(|port| ports.overlaps(*port))
+        };
+        let Some(service) = firewall.services.iter().find(takes) else { continue };
+        let at = if public.is_empty() { "every public address" } else { "the named addresses" };
+        found.warn(format!("{key}.port"), format!("takes ports of {} at {at}: nobody reaches it there", service.key));
+    }
 }
 
 /// Reports forwards that would lead away what the bastion itself needs. Which addresses are its own only discovery knows, so

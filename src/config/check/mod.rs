@@ -52,6 +52,7 @@ pub(super) fn check(raw: RawConfig, around: &Surroundings<'_, impl Files>) -> Re
     let wireguard = tunnel.wireguard;
     firewall::ssh_by_tunnel(&firewall, wireguard.as_ref(), &mut found);
     forwards::spare_the_bastion(&nat.forwards, &firewall, &mut found);
+    forwards::spare_services(&nat.forwards, &firewall, &mut found);
     let hcloud = hcloud::section(found.section("hcloud", raw.hcloud), around.environment, &mut found);
     if found.problems.is_empty() {
         found.warnings.sort();

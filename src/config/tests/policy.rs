@@ -83,6 +83,11 @@ fn what_is_allowed_but_hardly_meant_is_warned_of() {
             "[[firewall.service]]\nports = [80, \"20-30\"]",
             "firewall.service[0].ports[1]: opens SSH's port 22 past firewall.ssh_from and its limits",
         ),
+        (
+            "[[firewall.service]]\nports = [9100]\n\
+             [[nat.forward]]\nprotocol = \"both\"\nport = \"9000-9200\"\nto = \"10.0.0.4\"",
+            "nat.forward[0].port: takes ports of firewall.service[0] at every public address: nobody reaches it there",
+        ),
     ] {
         assert_eq!(warnings_of(text), [warned], "{text}");
     }
@@ -91,6 +96,8 @@ fn what_is_allowed_but_hardly_meant_is_warned_of() {
         "egress.allow = [{ protocol = \"udp\", ports = [25] }]",
         "egress.max_flows = 8192",
         "[[firewall.service]]\nprotocol = \"udp\"\nports = [22]",
+        "[[firewall.service]]\nprotocol = \"udp\"\nports = [9100]\n[[nat.forward]]\nport = 9100\nto = \"10.0.0.4\"",
+        "[[firewall.service]]\nports = [9100]\n[[nat.forward]]\nport = 9101\nto = \"10.0.0.4\"",
     ] {
         assert_eq!(warnings_of(text), [""; 0], "{text}");
     }
@@ -185,6 +192,31 @@ fn all_access_lists_together_have_an_end() {
         [
             "tenants.allow: there are 65792 entries in all access lists together, each source counted with each destination \
              and port; at most 65536 are supported"
+        ]
+    );
+}
+
+#[test]
+fn all_forwards_together_have_an_end() {
+    let forwards = |last: u32| {
+        let sources = |count: u32| {
+            (0..count).map(|n| format!("\"{}\"", Ipv4Addr::from(0x0a00_0000 + 2 * n))).collect::<Vec<_>>().join(", ")
+        };
+        let block = |port: u16, count: u32| {
+            format!(
+                "[[nat.forward]]\npublic = [\"198.51.100.2\", \"198.51.100.3\"]\nprotocol = \"both\"\nport = {port}\n\
+                 to = \"10.0.0.4\"\nfrom = [{}]\n",
+                sources(count)
+            )
+        };
+        block(80, 8192) + &block(81, last)
+    };
+    assert_eq!(problems_of(&forwards(8192)), [""; 0]);
+    assert_eq!(
+        problems_of(&forwards(8193)),
+        [
+            "nat.forward[1]: there are 65540 entries in all forwards together, each public address counted with each protocol and \
+             source; at most 65536 are supported"
         ]
     );
 }
