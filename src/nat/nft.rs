@@ -10,8 +10,8 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use nftables::expr::{
-    CT, Expression, Fib, FibFlag, FibResult, JHash, Map, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix,
-    RT, RTKey, SetItem, TcpOption,
+    CT, Expression, Fib, FibFlag, FibResult, JHash, Map, Meta, MetaKey, NamedExpression, Payload, PayloadBase,
+    PayloadField, PayloadRaw, Prefix, RT, RTKey, SetItem, TcpOption,
 };
 use nftables::stmt::{
     Counter, Flow, JumpTarget, Limit, Log, Mangle, Match, NAT, NATFamily, NATFlag, Operator, Reject, RejectType, SetOp,
@@ -259,6 +259,12 @@ pub(super) fn destination_type() -> Value {
 pub(super) fn field(protocol: &'static str, field: &'static str) -> Value {
     let field = PayloadField { protocol: protocol.into(), field: field.into() };
     Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
+}
+
+/// `@nh,128,8`: the first byte of an IPv4 packet's destination (RFC 791 section 3.1); something else of one of IPv6.
+pub(super) fn destinations_first_byte() -> Value {
+    let raw = PayloadRaw { base: PayloadBase::NH, offset: 128, len: 8 };
+    Expression::Named(NamedExpression::Payload(Payload::PayloadRaw(raw)))
 }
 
 /// `A . B . …`; a single part is itself.
