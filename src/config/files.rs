@@ -10,6 +10,14 @@ use zeroize::Zeroizing;
 /// lists as long as they may be, a line for each entry, 5 MB.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Where the daemon's files are; it can look into this directory.
+const DIRECTORY: &str = "/etc/bastiond";
+
+/// What makes a file one that root writes, the daemon reads, and others do not.
+pub(super) fn for_the_daemon(path: &Path) -> String {
+    format!("chgrp bastiond {path} && chmod 640 {path}", path = path.display())
+}
+
 /// A file's content. It may hold secrets.
 #[derive(Debug)]
 pub struct Text {
@@ -34,10 +42,14 @@ impl Unreadable {
     /// What the daemon, which is not root, needs to read the file; empty where something else is wrong with it.
     pub fn remedy(&self, path: &Path) -> String {
         match self {
-            Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => format!(
-                "; the daemon reads it as user bastiond: `install -g bastiond -m 0640 {} /etc/bastiond/` and name the copy",
-                path.display()
-            ),
+            Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let remedy = if path.starts_with(DIRECTORY) {
+                    format!("`{}`", for_the_daemon(path))
+                } else {
+                    format!("`install -g bastiond -m 0640 {} {DIRECTORY}/` and name the copy", path.display())
+                };
+                format!("; the daemon reads it as user bastiond: {remedy}")
+            }
             _ => String::new(),
         }
     }

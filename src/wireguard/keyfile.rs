@@ -42,7 +42,10 @@ impl Error {
     /// What the operator can do.
     pub fn advice(&self) -> &'static str {
         match self {
-            Self::Read { .. } => "the daemon has to be allowed to read it (mode 0600, owned by root)",
+            Self::Read { .. } => {
+                "the daemon has to be allowed to read it, as user bastiond: in /var/lib/bastiond it is the owner, mode 0600; in \
+                 /etc/bastiond the file is root:bastiond, mode 0640"
+            }
             Self::Invalid { .. } => "put a key there (wg genkey), or delete the file to have one made",
             Self::Make { .. } => {
                 "its directory has to exist and to be writable, or name another wireguard.private_key_file"

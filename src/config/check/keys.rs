@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use super::super::files::{Files, Unreadable};
+use super::super::files::{self, Files, Unreadable};
 use super::super::findings::Findings;
 use crate::report::chain;
 use crate::wireguard::key::InvalidKey;
@@ -45,5 +45,9 @@ pub(super) fn report_unreadable(key: &str, path: &Path, error: &Unreadable, foun
 
 /// What is said of a secret that is none.
 pub(super) fn open_to_all(path: &Path) -> String {
-    format!("everybody on this server may read {}, which holds a secret: chmod 600 it", path.display())
+    format!(
+        "everybody on this server may read {}, which holds a secret: `{}`",
+        path.display(),
+        files::for_the_daemon(path)
+    )
 }

@@ -114,7 +114,8 @@ fn peer(
     if preshared_key.as_ref().is_some_and(|(_, inline)| *inline) && readable_by_all {
         found.warn(
             key("preshared_key"),
-            "everybody on this server may read it: chmod 600 the file, or move the key into a preshared_key_file",
+            "everybody on this server may read it: `chgrp bastiond` and `chmod 640` the file, or move the key into a \
+             preshared_key_file",
         );
     }
     let listed = found.value(&key("allowed_ips"), raw.allowed_ips).unwrap_or_default();

@@ -49,6 +49,23 @@ fn what_cannot_be_read_is_an_error_with_its_path_and_cause() {
 }
 
 #[test]
+fn whoever_may_not_read_a_file_is_told_what_helps() {
+    let denied = Unreadable::from(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+    let told = |path: &str| denied.remedy(Path::new(path));
+    assert_eq!(
+        told("/etc/wireguard/wg0.conf"),
+        "; the daemon reads it as user bastiond: `install -g bastiond -m 0640 /etc/wireguard/wg0.conf /etc/bastiond/` and \
+         name the copy"
+    );
+    // install(1) does not copy a file onto itself.
+    assert_eq!(
+        told("/etc/bastiond/ada.psk"),
+        "; the daemon reads it as user bastiond: `chgrp bastiond /etc/bastiond/ada.psk && chmod 640 /etc/bastiond/ada.psk`"
+    );
+    assert_eq!(Unreadable::TooLarge.remedy(Path::new("/etc/bastiond/ada.psk")), "");
+}
+
+#[test]
 fn a_file_too_large_is_refused_before_it_is_read_as_a_whole() {
     let (_directory, path) = file_with(&vec![b'#'; 20 * 1024 * 1024]);
     let expected =

@@ -151,6 +151,26 @@ fn a_key_that_is_none_is_told_and_not_repeated() {
 }
 
 #[test]
+fn a_secret_that_everybody_may_read_is_warned_of_with_what_leaves_it_to_the_daemon() {
+    let inline = format!("{}preshared_key = \"{PRIVATE}\"\n", peer(ADA, "10.100.0.2"));
+    let named = with_address(&format!(
+        "[[wireguard.peer]]\n{}preshared_key_file = \"/srv/open-to-all\"\n",
+        peer(BOB, "10.100.0.3")
+    ));
+    let files = [("peers.d/open-to-all", inline.as_str()), ("/srv/open-to-all", PRIVATE)];
+    let config = checked(&named, &files).unwrap();
+    assert_eq!(
+        config.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "peers.d/open-to-all: preshared_key: everybody on this server may read it: `chgrp bastiond` and `chmod 640` the \
+             file, or move the key into a preshared_key_file",
+            "wireguard.peer[0].preshared_key_file: everybody on this server may read /srv/open-to-all, which holds a \
+             secret: `chgrp bastiond /srv/open-to-all && chmod 640 /srv/open-to-all`",
+        ]
+    );
+}
+
+#[test]
 fn this_servers_own_key_is_no_peers() {
     let files = [("/srv/key", PRIVATE)];
     let text =
