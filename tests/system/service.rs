@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use sandbox::traffic::Held;
 use serde_json::Value;
 
-use crate::bastion::{Bastion, CONFIG, UNIT};
+use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::shared::{Result, SOON, ensure, ensure_eq, text, wait_for};
 use crate::trial::{PATIENCE, tell, trial};
 
@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_wrong_configuration_ends_with_78_and_is_not_tried_again", wrong_configuration),
         trial("the_journal_has_our_fields", journal),
         trial("a_configuration_that_only_root_may_read_is_read", private_configuration),
+        trial("preshared_keys_and_the_token_are_put_right_and_nothing_else_is_touched", secrets),
         trial("without_a_token_the_service_runs_and_says_what_is_missing", no_token),
     ]
 }
@@ -175,9 +176,67 @@ fn private_configuration() -> Result {
 
 const PEER: &str = "public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\nallowed_ips = [\"10.100.0.2/32\"]\n";
 
+fn secrets() -> Result {
+    let bastion = Bastion::healthy("")?;
+    let machine = &bastion.machine;
+    // As root's umask leaves them.
+    let write_peer = |name: &str, number: char| -> Result {
+        let key_file = format!("/etc/bastiond/{name}.psk");
+        machine.write(&key_file, 0o600, "iR2UQ29vhHeOxlvVUvVd0hgcHRJWTNTSsVmuvPOKgLo=\n")?;
+        let peer = PEER.replace("xTIB", &format!("xTI{number}")).replace(".2/", &format!(".{}/", u32::from(number)));
+        machine.write(
+            &format!("/etc/bastiond/peers.d/{name}.toml"),
+            0o600,
+            format!("{peer}preshared_key_file = \"{key_file}\"\n"),
+        )
+    };
+    let has_peers = |count: usize| {
+        wait_for("the peers are there", PATIENCE, || {
+            Ok(bastion.report()?.tunnel.is_some_and(|tunnel| tunnel.peers.len() == count))
+        })
+    };
+    write_peer("ada", 'B')?;
+    machine.run(&["systemctl", "reload", UNIT])?;
+    has_peers(1)?;
+    write_peer("grace", 'C')?;
+    machine.write("/etc/bastiond/peers.d/other.key", 0o644, "")?;
+    machine.write("/etc/bastiond/.hidden.key", 0o600, "")?;
+    machine.write("/etc/bastiond/config.toml.dpkg-dist", 0o644, "")?;
+    machine.write("/etc/bastiond/hcloud-token.cred", 0o600, "")?;
+    machine.run(&["chmod", "0644", TOKEN])?;
+    // Found before the one of the system: it tells of each time that it is called.
+    machine.write(
+        "/usr/local/bin/systemd-tmpfiles",
+        0o755,
+        "#!/bin/sh\necho ran >>/run/tmpfiles-ran\nexec /usr/bin/systemd-tmpfiles \"$@\"\n",
+    )?;
+    let restart =
+        || machine.sh("rm -f /run/tmpfiles-ran; systemctl restart bastiond; cat /run/tmpfiles-ran 2>/dev/null || true");
+    ensure_eq(restart()?.as_str(), "ran\n")?;
+    has_peers(2)?;
+    bastion.becomes_healthy()?;
+    let modes = machine
+        .sh("cd /etc/bastiond; stat --format='%n %U:%G %a' *.psk peers.d/* .hidden.key hcloud-token* *.dpkg-dist")?;
+    let wanted = [
+        "ada.psk root:bastiond 640",
+        "grace.psk root:bastiond 640",
+        "peers.d/ada.toml root:bastiond 640",
+        "peers.d/grace.toml root:bastiond 640",
+        "peers.d/other.key root:bastiond 640",
+        ".hidden.key root:root 600",
+        "hcloud-token root:root 600",
+        "hcloud-token.cred root:root 600",
+        "config.toml.dpkg-dist root:root 644",
+    ];
+    ensure_eq(modes.lines().collect::<Vec<_>>(), wanted.to_vec())?;
+    // Those that nobody puts right make no start longer.
+    ensure_eq(restart()?.as_str(), "")?;
+    bastion.becomes_healthy().map(drop)
+}
+
 fn no_token() -> Result {
     let mut bastion = Bastion::installed("")?;
-    std::fs::remove_file(bastion.machine.path(crate::bastion::TOKEN))?;
+    std::fs::remove_file(bastion.machine.path(TOKEN))?;
     bastion.machine.boot()?;
     wait_for("the status says what is missing", PATIENCE, || {
         let told = |report: bastiond::report::Report| {
@@ -188,7 +247,7 @@ fn no_token() -> Result {
     })?;
     ensure_eq((bastion.machine.property(UNIT, "ActiveState")?.as_str(), bastion.restarts()?), ("active", 0))?;
     // A new token is given by a restart: the credential is systemd's copy.
-    bastion.machine.write(crate::bastion::TOKEN, 0o600, bastion.world.token())?;
+    bastion.machine.write(TOKEN, 0o600, bastion.world.token())?;
     bastion.machine.run(&["systemctl", "restart", UNIT])?;
     bastion.becomes_healthy()?;
     bastion.serves()
