@@ -9,13 +9,15 @@ use sandbox::traffic::Held;
 use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::machine::Layers;
 use crate::package::Package;
-use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut};
+use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut, wait_for};
 use crate::trial::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_installed_package_runs_and_is_started_at_every_boot", installed),
         trial("an_upgrade_and_a_downgrade_keep_the_edited_configuration", upgraded),
+        trial("an_upgrade_with_a_wrong_configuration_leaves_the_running_daemon_and_says_so", upgraded_wrongly),
+        trial("an_upgrade_of_a_stopped_service_does_not_start_it", upgraded_stopped),
         trial("a_removed_package_leaves_configuration_rules_and_traffic", removed),
         trial("a_purged_package_leaves_nothing_behind", purged),
         trial("a_package_that_is_installed_again_goes_on_where_it_was", installed_again),
@@ -33,8 +35,7 @@ fn plain() -> Result<Bastion> {
 /// Installs it, as apt does at an upgrade that nobody watches.
 fn install(bastion: &Bastion, package: &Package) -> Result<String> {
     bastion.machine.write("/root/bastiond.deb", 0o644, fs::read(package.path())?)?;
-    let said =
-        bastion.machine.run(&["dpkg", "--force-confdef", "--force-confold", "--install", "/root/bastiond.deb"])?;
+    let said = bastion.machine.sh("dpkg --force-confdef --force-confold --install /root/bastiond.deb 2>&1")?;
     fs::remove_file(bastion.machine.path("/root/bastiond.deb"))?;
     let version = bastion.machine.run(&["dpkg-query", "--show", "--showformat=${Status} ${Version}", "bastiond"])?;
     ensure_eq(version, format!("install ok installed {}", package.version()))?;
@@ -105,6 +106,63 @@ fn upgraded() -> Result {
     }
     // Nobody asked for a restart by itself, and nothing was tried twice.
     ensure_eq((bastion.restarts()?, bastion.machine.failed_units()?), (0, Vec::new()))
+}
+
+fn upgraded_wrongly() -> Result {
+    let bastion = plain()?;
+    let given = Package::given()?;
+    install(&bastion, &given)?;
+    give_token(&bastion)?;
+    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    // A reload refuses it, and it is left lying.
+    let good = fs::read_to_string(bastion.machine.path(CONFIG))?;
+    bastion.machine.write(CONFIG, 0o640, "[firewall]\nssh_form = [\"10.0.0.0/8\"]\n")?;
+    let pid = bastion.main_pid()?;
+    let said = install(&bastion, &given.next("+1")?)?;
+    ensure(
+        said.contains("bastiond: the daemon of before runs on")
+            && said.contains("firewall.ssh_form: unknown key")
+            && said.contains("systemctl restart bastiond"),
+        said,
+    )?;
+    ensure_eq((bastion.main_pid()?, bastion.restarts()?), (pid, 0))?;
+    held.exchange(SOON)?;
+    bastion.serves()?;
+    ensure_eq(bastion.machine.failed_units()?, Vec::new())?;
+    // What only root may read is no fault: the modes are put right before it is looked at.
+    bastion.machine.write(CONFIG, 0o600, good)?;
+    install(&bastion, &given.next("+2")?)?;
+    ensure(bastion.main_pid()? != pid, "the daemon of before runs on")?;
+    bastion.becomes_healthy()?;
+    held.exchange(SOON).map(drop)?;
+    bastion.serves()
+}
+
+fn upgraded_stopped() -> Result {
+    let bastion = plain()?;
+    let given = Package::given()?;
+    install(&bastion, &given)?;
+    give_token(&bastion)?;
+    bastion.machine.run(&["bastionctl", "down"])?;
+    wait_for("the daemon has ended", SOON, || Ok(bastion.main_pid()? == 0))?;
+    let said = install(&bastion, &given.next("+1")?)?;
+    ensure(said.contains("has not been started"), said)?;
+    bastion.machine.run(&["systemctl", "start", UNIT])?;
+    bastion.becomes_healthy()?;
+    bastion.machine.run(&["systemctl", "stop", UNIT])?;
+    install(&bastion, &given.next("+2")?)?;
+    ensure_eq(bastion.machine.property(UNIT, "ActiveState")?.as_str(), "inactive")?;
+    // Nor one that must not be started at all; and what a policy forbids is not done.
+    bastion.machine.run(&["systemctl", "mask", UNIT])?;
+    install(&bastion, &given.next("+3")?)?;
+    ensure_eq(bastion.machine.property(UNIT, "ActiveState")?.as_str(), "inactive")?;
+    bastion.machine.run(&["systemctl", "unmask", UNIT])?;
+    bastion.machine.run(&["systemctl", "start", UNIT])?;
+    let pid = bastion.main_pid()?;
+    bastion.machine.write("/usr/sbin/policy-rc.d", 0o755, "#!/bin/sh\nexit 101\n")?;
+    install(&bastion, &given.next("+4")?)?;
+    ensure_eq(bastion.main_pid()?, pid)?;
+    ensure_eq(bastion.machine.failed_units()?, Vec::new())
 }
 
 fn removed() -> Result {
