@@ -10,7 +10,7 @@ use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::machine::Layers;
 use crate::package::Package;
 use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut, wait_for};
-use crate::trial::trial;
+use crate::trial::{PATIENCE, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_upgrade_and_a_downgrade_keep_the_edited_configuration", upgraded),
         trial("an_upgrade_with_a_wrong_configuration_leaves_the_running_daemon_and_says_so", upgraded_wrongly),
         trial("an_upgrade_of_a_stopped_service_does_not_start_it", upgraded_stopped),
+        trial("a_reload_of_nftables_before_the_first_reboot_loads_the_rules_again", reloaded_nftables),
         trial("a_removed_package_leaves_configuration_rules_and_traffic", removed),
         trial("a_purged_package_leaves_nothing_behind", purged),
         trial("a_package_that_is_installed_again_goes_on_where_it_was", installed_again),
@@ -163,6 +164,20 @@ fn upgraded_stopped() -> Result {
     install(&bastion, &given.next("+4")?)?;
     ensure_eq(bastion.main_pid()?, pid)?;
     ensure_eq(bastion.machine.failed_units()?, Vec::new())
+}
+
+fn reloaded_nftables() -> Result {
+    let bastion = plain()?;
+    // Somebody else's rules, as an operator keeps them in /etc/nftables.conf.
+    bastion.machine.run(&["systemctl", "start", "nftables.service"])?;
+    install(&bastion, &Package::given()?)?;
+    give_token(&bastion)?;
+    ensure_eq(bastion.machine.property("bastiond-boot.service", "ActiveState")?.as_str(), "active")?;
+    bastion.machine.run(&["systemctl", "stop", UNIT])?;
+    // It returns when the tables are gone, and the unit of ours begins then.
+    bastion.machine.run(&["systemctl", "reload", "nftables.service"])?;
+    wait_for("the rules work without a daemon", PATIENCE, || Ok(bastion.serves().is_ok()))?;
+    ensure_eq(bastion.machine.property(UNIT, "ActiveState")?.as_str(), "inactive")
 }
 
 fn removed() -> Result {
