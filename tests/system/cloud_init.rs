@@ -7,7 +7,7 @@ use std::process::Command;
 use libtest_mimic::Trial;
 use sandbox::world::addresses as at;
 
-use crate::bastion::{Bastion, CONFIG, UNIT};
+use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::machine::{Layers, Machine};
 use crate::package::Package;
 use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut, open, text, wait_for};
@@ -16,6 +16,7 @@ use crate::trial::{PATIENCE, tell, trial};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("cloud_init_makes_a_gateway_of_a_new_server_and_the_way_out_of_a_private_host", repository),
+        trial("a_second_run_of_cloud_init_keeps_configuration_and_token", second_run),
         trial("cloud_init_takes_the_package_from_an_address_if_its_sum_is_right", address),
         trial("a_package_with_another_sum_is_not_installed", wrong_sum),
     ]
@@ -98,6 +99,34 @@ fn repository() -> Result {
     bastion.machine.power_off()?;
     bastion.unplug()?;
     bastion.machine.boot()?;
+    bastion.becomes_healthy()?;
+    bastion.serves()
+}
+
+/// A server whose token was brought by SSH; cloud-init takes it for a new one, as it does with a snapshot's.
+fn second_run() -> Result {
+    let mut bastion = new_server(|text| {
+        text.replace("@APT_SOURCE@", "deb [trusted=yes] file:/srv/repo ./").replace("@HCLOUD_TOKEN@", "")
+    })?;
+    put_repository(&bastion.machine, &Package::given()?)?;
+    bastion.machine.boot()?;
+    is_done(&bastion.machine)?;
+    ensure(!bastion.machine.path(TOKEN).exists(), "an empty token was put into place")?;
+    let edited = "# edited by its owner\n[firewall]\nssh_attempts = 30\n";
+    bastion.machine.write(CONFIG, 0o640, edited)?;
+    bastion.machine.write(TOKEN, 0o600, bastion.world.token())?;
+    bastion.machine.run(&["systemctl", "restart", UNIT])?;
+    bastion.becomes_healthy()?;
+    bastion.machine.run(&["cloud-init", "clean", "--logs"])?;
+    bastion.machine.power_off()?;
+    bastion.unplug()?;
+    bastion.machine.boot()?;
+    is_done(&bastion.machine)?;
+    let log = fs::read_to_string(bastion.machine.path("/var/log/cloud-init-output.log"))?;
+    ensure(log.contains("/etc/bastiond/config.toml was here before, and stays"), log)?;
+    ensure_eq(fs::read_to_string(bastion.machine.path(CONFIG))?.as_str(), edited)?;
+    ensure_eq(fs::read_to_string(bastion.machine.path(TOKEN))?.as_str(), bastion.world.token())?;
+    ensure(!bastion.machine.path("/run/bastiond-install/hcloud-token").exists(), "a copy of the token is left")?;
     bastion.becomes_healthy()?;
     bastion.serves()
 }

@@ -175,7 +175,7 @@ fn a_comment_stands_above_every_key_of_the_example() {
 /// The configuration in the user data of a bastion, without its indentation.
 fn written_by_cloud_init() -> String {
     let document = include_str!("../../../packaging/cloud-init/bastion.yaml");
-    let (_, after) = document.split_once("- path: /etc/bastiond/config.toml\n").expect("the file");
+    let (_, after) = document.split_once("- path: /run/bastiond-install/config.toml\n").expect("the file");
     let (_, content) = after.split_once("content: |\n").expect("its content");
     let indented = |line: &&str| line.is_empty() || line.starts_with("      ");
     content.lines().take_while(indented).map(|line| line.get(6..).unwrap_or_default().to_owned() + "\n").collect()
