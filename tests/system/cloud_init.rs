@@ -174,11 +174,32 @@ fn sum(path: &Path) -> Result<String> {
     sum.ok_or_else(|| text(&output.stderr).into())
 }
 
+/// Holds the lock of apt's lists, as apt-daily may at a first boot, until apt has complained of it.
+const HOLD_LOCK: &str = "\
+#!/usr/bin/python3
+import fcntl, os, time
+os.makedirs('/var/lib/apt/lists', exist_ok=True)
+lock = open('/var/lib/apt/lists/lock', 'w')
+fcntl.lockf(lock, fcntl.LOCK_EX)
+log = '/var/log/cloud-init-output.log'
+while not (os.path.exists(log) and 'Could not get lock' in open(log).read()):
+    time.sleep(0.2)
+";
+
 fn at_address(sum: &str) -> Result<Bastion> {
     let sum = sum.to_owned();
     let mut bastion =
         new_server(|text| text.replace("@PACKAGE_URL@", "copy:///srv/bastiond.deb").replace("@PACKAGE_SHA256@", &sum))?;
     bastion.machine.write("/srv/bastiond.deb", 0o644, fs::read(Package::given()?.path())?)?;
+    bastion.machine.write("/usr/local/sbin/hold-lock", 0o755, HOLD_LOCK)?;
+    bastion.machine.write(
+        "/etc/systemd/system/hold-lock.service",
+        0o644,
+        "[Service]\nExecStart=/usr/local/sbin/hold-lock\n",
+    )?;
+    let wants = bastion.machine.path("/etc/systemd/system/basic.target.wants");
+    fs::create_dir_all(&wants)?;
+    std::os::unix::fs::symlink("../hold-lock.service", wants.join("hold-lock.service"))?;
     bastion.machine.boot()?;
     Ok(bastion)
 }
@@ -186,6 +207,11 @@ fn at_address(sum: &str) -> Result<Bastion> {
 fn address() -> Result {
     let bastion = at_address(&sum(Package::given()?.path())?)?;
     is_done(&bastion.machine)?;
+    let log = fs::read_to_string(bastion.machine.path("/var/log/cloud-init-output.log"))?;
+    let (_, after) =
+        log.split_once("Could not get lock /var/lib/apt/lists/lock").ok_or("nobody held the lists' lock")?;
+    // The installation reads them too.
+    ensure(after.matches("Reading package lists...").count() >= 2, "the lists were not tried for again")?;
     bastion.becomes_healthy()?;
     bastion.serves()
 }
