@@ -99,7 +99,8 @@ fn new_flows_avoid_the_first_address_when_it_is_drained_and_another_one_is_there
     let used = |text: &str, site: &Site| {
         let rules = rules(text, site);
         let chain = rules.chains.into_iter().find(|chain| chain.name == "postrouting").unwrap();
-        serde_json::to_value(&chain.rules[0]).unwrap()[2]["snat"]["addr"].clone()
+        let rules = serde_json::to_value(&chain.rules).unwrap();
+        rules.as_array().unwrap().iter().find_map(|rule| rule[2]["snat"]["addr"].as_str().map(str::to_owned)).unwrap()
     };
     assert_eq!(used(&text(""), &site), "198.51.100.2", "there is no other");
     site.public
@@ -108,7 +109,7 @@ fn new_flows_avoid_the_first_address_when_it_is_drained_and_another_one_is_there
         .addresses
         .extend(["198.51.100.3", "198.51.100.9"].map(|text| text.parse::<std::net::Ipv4Addr>().unwrap()));
     assert_eq!(used(&text(""), &site), "198.51.100.3");
-    let theirs = "[[nat.static]]\npublic = \"198.51.100.3\"\nprivate = \"10.9.0.4\"\n";
+    let theirs = "[[nat.static]]\npublic = \"198.51.100.3\"\nprivate = \"10.0.0.4\"\n";
     assert_eq!(used(&text(theirs), &site), "198.51.100.9", "that is a host's own");
 }
 
@@ -353,12 +354,31 @@ fn without_a_tunnel_the_table_has_nothing_of_one() {
     let mut with = with_tunnel(&["10.100.0.0/24", "192.168.178.0/24"]);
     let without = rules("", &one_network());
     with.counters.retain(|name| *name != "tunnel_flows");
-    with.sets.retain(|set| !set.name.starts_with("tunnel_") && set.name != "behind_links");
+    with.sets.retain(|set| !set.name.starts_with("tunnel_") && set.name != "behind_links" && set.name != "inside");
     let outside = with.sets.iter_mut().find(|set| set.name == "not_from_outside").unwrap();
     outside.elements.retain(|element| {
         *element != Element { key: vec![Atom::Network("10.100.0.0/24".parse().unwrap())], data: Vec::new() }
     });
     assert_eq!((with.counters, with.sets), (without.counters, without.sets));
+}
+
+#[test]
+fn what_belongs_inside_is_kept_off_the_public_link_and_a_peer_with_every_address_keeps_nothing_off() {
+    let kept = |text: &str, site: &Site| {
+        let rules = rules(text, site);
+        let set = rules.sets.iter().any(|set| set.name == "inside").then(|| set_of(&rules, "inside"));
+        let forward = rules.chains.into_iter().find(|chain| chain.name == "forward").unwrap();
+        (set, serde_json::to_value(&forward.rules[1]).unwrap()[1]["match"]["right"].clone())
+    };
+    let range = |address: &str, length: u8| json!({"prefix": {"addr": address, "len": length}});
+    assert_eq!(kept("", &one_network()), (None, range("10.0.0.0", 16)));
+    let exit = TUNNEL.replace("192.168.178.0/24", "0.0.0.0/0");
+    let (set, bytes) = kept(&exit, &one_network());
+    assert_eq!((set, bytes), (Some(json!([range("10.0.0.0", 16), range("10.100.0.0", 24)])), json!({"set": [10]})));
+    // Behind another gateway its range is the internet.
+    let mut behind = one_network();
+    behind.public.as_mut().unwrap().addresses = vec![[10, 1, 1, 1].into()];
+    assert_eq!(kept("", &behind), (None, Value::Null));
 }
 
 #[test]

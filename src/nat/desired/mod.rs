@@ -64,6 +64,7 @@ pub fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: 
     sets.extend(early::sets(config, site, tunnel));
     sets.extend(published::sets(config, site, lists));
     sets.extend(egress_sets);
+    sets.extend(egress::inside_set(site, tunnel));
     sets.extend(input::sets(config, site));
     let fastpath = if fastpath { links(site) } else { Vec::new() };
     let mut chains: Vec<Chain> = drops::chains(config.firewall.log_drops).collect();
@@ -105,7 +106,7 @@ fn meters(config: &Config) -> Vec<Meter> {
 fn forward(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: bool) -> Chain {
     // 1500 bytes outside meet 1450 inside: TCP learns it from the handshake, since ICMP is often lost.
     let mut rules = vec![vec![is_syn_or_answer(), clamp_mss_to_route()]];
-    rules.extend(site.public.as_ref().map(|public| egress::guard(config, public)));
+    rules.extend(egress::keep_inside(site, tunnel));
     if fastpath {
         rules.push(vec![has(ct_state(), text("established")), offload(FLOWTABLE)]);
     }

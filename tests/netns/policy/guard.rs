@@ -102,14 +102,14 @@ fn astray() -> Result {
     let left = Sniffer::start(world.bastion(), "eth0", |packet| {
         packet.direction == Direction::Out && packet.ip().is_some_and(|ip| ip.destination == at::TENANT)
     })?;
-    let before = counted(&world, "dropped_unroutable")?;
+    let before = counted(&world, "dropped_forward")?;
     // What is left is the default route.
     world.bastion().ip("route del 10.2.0.0/16")?;
     let lost = world.bastion().ip(&format!("route get {}", at::TENANT))?;
     ensure(lost.contains("dev eth0"), lost)?;
     ensure(held.exchange(NEVER).is_err(), "the flow goes on without a route")?;
     ensure_eq(left.stop().len(), 0)?;
-    ensure(counted(&world, "dropped_unroutable")? > before, "nothing of the flow was dropped")
+    ensure(counted(&world, "dropped_forward")? > before, "nothing of the flow was dropped")
 }
 
 /// Whether the bastion itself may send a datagram there: what the rules drop is refused at once.

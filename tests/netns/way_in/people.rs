@@ -6,7 +6,7 @@ use bastiond::report::{Room, State};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::cloud::{Fault, Injection, Matching, Times};
-use sandbox::traffic::{self, Mirror};
+use sandbox::traffic::{self, Direction, Held, Mirror, Packet, Sniffer};
 use sandbox::world::addresses as at;
 
 use super::{
@@ -15,10 +15,12 @@ use super::{
 use crate::gateway::{
     NEVER, Result, SOON, Server, egress, ensure, ensure_eq, is_shut, open, report, room, station, text, trial, wait_for,
 };
+use crate::policy::counted;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_laptop_behind_a_nat_reaches_private_hosts_under_its_own_address", laptop_comes_in),
+        trial("a_flow_whose_tunnel_is_gone_does_not_leave_unencrypted", tunnel_gone),
         trial("a_peer_reaches_private_networks_and_nothing_else", peers_limits),
         trial("a_full_tunnel_leads_to_the_internet_from_the_bastions_address", full_tunnel),
         trial("without_a_way_back_in_the_cloud_peers_are_masqueraded_until_it_stands", masqueraded_meanwhile),
@@ -48,6 +50,30 @@ fn laptop_comes_in() -> Result {
         &std::fs::metadata(station.state_directory().join("wireguard.key"))?.permissions(),
     );
     ensure_eq(mode & 0o777, 0o600)
+}
+
+fn tunnel_gone() -> Result {
+    let world = world()?;
+    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let (_station, daemon, _ada) = with_laptop(&world, "wi-gone", "", "10.100.0.0/24,10.0.0.0/16")?;
+    let mut held = Held::open(world.laptop(), web.address(), SOON)?;
+    held.exchange(SOON)?;
+    // The private host's answer is on its way when the daemon, and the tunnel with it, ends.
+    let to_ada = |direction| {
+        move |packet: &Packet| packet.direction == direction && packet.ip().is_some_and(|ip| ip.destination == ADA)
+    };
+    let came = Sniffer::start(world.bastion(), "eth1", to_ada(Direction::In))?;
+    let left = Sniffer::start(world.bastion(), "eth0", to_ada(Direction::Out))?;
+    let before = counted(&world, "dropped_forward")?;
+    drop(daemon);
+    world.bastion().ip("link del wi-gone")?;
+    let lost = world.bastion().ip(&format!("route get {ADA}"))?;
+    ensure(lost.contains("dev eth0"), lost)?;
+    // The mirror ends, and closes its connections.
+    drop(web);
+    ensure(came.wait_for(1, SOON), "the private host has said nothing")?;
+    wait_for("what it said is dropped", SOON, || Ok(counted(&world, "dropped_forward")? > before))?;
+    ensure_eq(left.stop().len(), 0)
 }
 
 fn peers_limits() -> Result {
