@@ -26,6 +26,13 @@ pub struct Nat {
     pub statics: Vec<StaticNat>,
 }
 
+impl Nat {
+    /// Whether a public address belongs to a private host.
+    pub fn is_hosts_own(&self, address: Ipv4Addr) -> bool {
+        self.statics.iter().any(|entry| entry.public == address)
+    }
+}
+
 /// `nat.fastpath`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fastpath {

@@ -166,7 +166,7 @@ fn networks(config: &Config, site: &Site) -> Vec<Network> {
 }
 
 fn forwards(config: &Config, site: &Site) -> Vec<Forward> {
-    let own = site.public.as_ref().and_then(|public| public.addresses.first()).copied();
+    let own = site.own_address();
     let forward = |forward: &crate::config::Forward| Forward {
         public: forward.public.clone(),
         spares: own.filter(|own| is_reserved(forward, *own, config, site)),
@@ -180,9 +180,9 @@ fn forwards(config: &Config, site: &Site) -> Vec<Forward> {
 }
 
 fn statics(config: &Config, site: &Site) -> Vec<Static> {
-    let own = site.public.as_ref().and_then(|public| public.addresses.first());
+    let own = site.own_address();
     let one = |of: &crate::config::StaticNat| Static { public: of.public, private: of.private, open: of.open.clone() };
-    config.nat.statics.iter().filter(|of| Some(&of.public) != own).map(one).collect()
+    config.nat.statics.iter().filter(|of| Some(of.public) != own).map(one).collect()
 }
 
 fn services(config: &Config) -> Vec<Service> {

@@ -93,7 +93,7 @@ fn addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
             "it is used only if packets for it come here all the same",
         );
     }
-    for entry in config.nat.statics.iter().filter(|entry| public.addresses.first() == Some(&entry.public)) {
+    for entry in config.nat.statics.iter().filter(|entry| site.own_address() == Some(entry.public)) {
         let what = format!("{}.public: {} is this server's own first address, and stays so", entry.key, entry.public);
         found.push(Problem::new(what, "single ports of it can lead to a private host, by [[nat.forward]]"));
     }

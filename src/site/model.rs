@@ -33,6 +33,11 @@ impl Site {
         let discovered = || self.sshd_ports.iter().copied().chain([22]).collect();
         firewall.ssh_ports.clone().unwrap_or_else(discovered)
     }
+
+    /// This server's own first public address: it is never a private host's, and the bastion keeps there what it needs itself.
+    pub fn own_address(&self) -> Option<Ipv4Addr> {
+        self.public.as_ref().and_then(|public| public.addresses.first()).copied()
+    }
 }
 
 /// The link towards the internet.

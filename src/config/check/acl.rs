@@ -3,10 +3,8 @@
 use super::super::findings::Findings;
 use super::super::raw::{Entry, RawAcl, RawTenants};
 use super::super::{Acl, Ports, Protocol, values};
+use super::budget::Budget;
 
-/// Ten thousand entries with ranges load in half a second and take 8 MiB of the kernel's memory; with so many a reload takes
-/// as long as an operator waits.
-const MAX_ENTRIES: usize = 65_536;
 const EMPTY: &str = "an empty list matches nothing; leave the key away for any";
 
 /// Which list it is, and so what its lines may say.
@@ -18,36 +16,6 @@ pub(super) enum Kind {
     Open,
     /// `allow` of `[tenants]`.
     Tenants,
-}
-
-/// How many entries all lists have together.
-#[derive(Default)]
-pub(super) struct Budget {
-    entries: usize,
-    /// The list that was one too many.
-    exceeded_by: Option<String>,
-}
-
-impl Budget {
-    fn take(&mut self, list: impl FnOnce() -> String, rule: &Acl) {
-        let sides = [rule.from.len(), rule.to.len(), rule.ports.len()];
-        let entries = sides.into_iter().fold(1_usize, |product, side| product.saturating_mul(side.max(1)));
-        self.entries = self.entries.saturating_add(entries);
-        if self.entries > MAX_ENTRIES && self.exceeded_by.is_none() {
-            self.exceeded_by = Some(list());
-        }
-    }
-
-    pub(super) fn keep(self, found: &mut Findings) {
-        if let Some(list) = self.exceeded_by {
-            let reason = format!(
-                "there are {} entries in all access lists together, each source counted with each destination and port; at most \
-                 {MAX_ENTRIES} are supported",
-                self.entries
-            );
-            found.report(list, reason);
-        }
-    }
 }
 
 /// The lines of a list; `None` where there is no list.
@@ -63,7 +31,7 @@ pub(super) fn list(
     let mut rules = Vec::with_capacity(lines.len());
     for (key, raw) in found.elements(&format!("{block}.{name}"), lines) {
         let rule = line(&key, raw, kind, found);
-        budget.take(|| format!("{block}.{name}"), &rule);
+        budget.take(|| format!("{block}.{name}"), [rule.from.len(), rule.to.len(), rule.ports.len()]);
         rules.push(rule);
     }
     Some(rules)

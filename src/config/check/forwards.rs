@@ -7,15 +7,13 @@ use ipnet::Ipv4Net;
 use super::super::findings::Findings;
 use super::super::raw::{Entry, RawForward, TextsOrAuto};
 use super::super::{Firewall, Forward, Ports, Service, Transport, Transports, values};
+use super::budget::Budget;
 use super::firewall::ssh_port_in;
 use super::overlap;
 use super::private::PrivateNetworks;
 
 /// As many as there are egress addresses.
 const MAX_PUBLIC: usize = 64;
-/// Entries of all forwards together. With so many nft lists the table within some seconds, as it has to at every change by
-/// somebody else; with three times as many it took seven seconds and 768 MB (measured with nft 1.0.6).
-const MAX_ENTRIES: usize = 65_536;
 
 /// A forward of which some keys may be wrong; the others are still compared with those of other forwards.
 pub(super) struct CheckedForward {
@@ -53,26 +51,16 @@ pub(super) fn blocks(
 
 /// Reports more entries than the kernel's maps are to hold.
 fn keep_within_bounds(forwards: &[CheckedForward], found: &mut Findings) {
-    let entries = |forward: &CheckedForward| {
-        let addresses = forward.public.as_ref().map_or(1, |public| public.len().max(1));
-        let transports = forward.transports.map_or(1, |transports| transports.each().len());
-        addresses.saturating_mul(transports).saturating_mul(forward.from.len().max(1))
-    };
-    let mut all = 0_usize;
-    let mut exceeded_by = None;
-    for forward in forwards {
-        all = all.saturating_add(entries(forward));
-        if all > MAX_ENTRIES && exceeded_by.is_none() {
-            exceeded_by = Some(&forward.key);
-        }
+    let mut budget = Budget::of("all forwards together, each public address counted with each protocol and source");
+    for CheckedForward { key, public, transports, from, .. } in forwards {
+        let sides = [
+            public.as_ref().map_or(0, Vec::len),
+            transports.map_or(0, |transports| transports.each().len()),
+            from.len(),
+        ];
+        budget.take(|| key.clone(), sides);
     }
-    if let Some(key) = exceeded_by {
-        let reason = format!(
-            "there are {all} entries in all forwards together, each public address counted with each protocol and source; at most \
-             {MAX_ENTRIES} are supported"
-        );
-        found.report(key, reason);
-    }
+    budget.keep(found);
 }
 
 fn block(key: String, raw: RawForward, private: &PrivateNetworks, found: &mut Findings) -> CheckedForward {

@@ -1,6 +1,7 @@
 //! From the file as it stands to a [`Config`], or to every [`Problem`] at once. The defaults are written here and nowhere else.
 
 mod acl;
+mod budget;
 mod egress;
 mod file;
 mod firewall;
@@ -23,6 +24,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::findings::Findings;
 use super::raw::{RawConfig, RawLog};
 use super::{Config, Environment, Files, Log, Problem};
+use budget::Budget;
 use egress::CheckedNetwork;
 
 /// What a configuration is checked with, beside its text.
@@ -38,7 +40,7 @@ pub(super) fn check(raw: RawConfig, around: &Surroundings<'_, impl Files>) -> Re
     found.unknown("", &raw.unknown);
     let log = log(found.section("log", raw.log), &mut found);
     let (site, private) = site::section(found.section("site", raw.site), around.environment, &mut found);
-    let mut budget = acl::Budget::default();
+    let mut budget = Budget::of("all access lists together, each source counted with each destination and port");
     let nat = nat::section(found.section("nat", raw.nat), &private, &mut budget, &mut found);
     let egress = egress::section(found.section("egress", raw.egress), &mut budget, &mut found);
     let networks = found.value("network", raw.network).map(|blocks| blocks.0).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use super::super::findings::Findings;
 use super::super::raw::{Entry, RawNat, SwitchOrAuto, TextsOrAuto};
 use super::super::{Fastpath, Nat};
-use super::acl::Budget;
+use super::budget::Budget;
 use super::forwards::{self, CheckedForward};
 use super::private::PrivateNetworks;
 use super::statics::{self, CheckedStatic};

@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 use super::super::findings::Findings;
 use super::super::raw::{Entry, RawStatic};
 use super::super::{Acl, StaticNat, values};
-use super::acl::{self, Budget, Kind};
+use super::acl::{self, Kind};
+use super::budget::Budget;
 use super::private::PrivateNetworks;
 
 /// An entry of which some keys may be wrong; the others are still compared with those of other entries.

@@ -91,7 +91,7 @@ fn guard(config: &Config) -> Vec<Phrase> {
 }
 
 /// The ranges of private networks and of the tunnel, but for those that the public link is in.
-fn inside(site: &Site, tunnel: Option<&Tunnel>) -> Vec<Ipv4Net> {
+pub(super) fn inside(site: &Site, tunnel: Option<&Tunnel>) -> Vec<Ipv4Net> {
     let unroutable = unroutable(site.public.as_ref());
     let tunnel = tunnel.into_iter().flat_map(|tunnel| v4(tunnel.sources()));
     let all = site.private.iter().map(|link| link.network).chain(tunnel);
@@ -99,9 +99,8 @@ fn inside(site: &Site, tunnel: Option<&Tunnel>) -> Vec<Ipv4Net> {
 }
 
 /// The set that [`keep_inside`] looks into.
-pub(super) fn inside_set(site: &Site, tunnel: Option<&Tunnel>) -> Option<Set> {
-    let inside = inside(site, tunnel);
-    (inside.len() > 1).then(|| Set::ranges("inside", [fields::V4], ranges(inside)))
+pub(super) fn inside_set(inside: &[Ipv4Net]) -> Option<Set> {
+    (inside.len() > 1).then(|| Set::ranges("inside", [fields::V4], ranges(inside.iter().copied())))
 }
 
 /// What is for a private network or the tunnel never leaves by the public link. Before what is known passes: where one of them is gone
@@ -109,11 +108,11 @@ pub(super) fn inside_set(site: &Site, tunnel: Option<&Tunnel>) -> Option<Set> {
 ///
 /// So every packet of every flow meets it, and a look-up of ranges alone would cost a tenth of a packet (measured). The first byte of
 /// most destinations rules them out: the kernel keeps a set of bytes as a bitmap.
-pub(super) fn keep_inside(site: &Site, tunnel: Option<&Tunnel>) -> Option<Vec<Phrase>> {
+pub(super) fn keep_inside(inside: &[Ipv4Net], site: &Site) -> Option<Vec<Phrase>> {
     let out = is(oifname(), interface(&site.public.as_ref()?.interface));
     let destination = || field("ip", "daddr");
     let mut rule = vec![out];
-    match inside(site, tunnel).as_slice() {
+    match inside {
         [] => return None,
         [single] => rule.push(is(destination(), prefix((*single).into()))),
         several => {

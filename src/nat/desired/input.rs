@@ -235,7 +235,7 @@ fn input(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
         }
     }
     // A private host that used another one by its public address, and the flow or the forward is gone.
-    rules.extend(inside(site, tunnel).map(|inside| [vec![inside], unknown_flows()].concat()));
+    rules.extend(from_inside(site, tunnel).map(|inside| [vec![inside], unknown_flows()].concat()));
     rules.push(vec![drop_as(Reason::Input)]);
     Chain { name: "input".into(), base: Some(filter(NfHook::Input, FILTER, NfChainPolicy::Drop)), rules }
 }
@@ -260,7 +260,7 @@ fn link_local_v6() -> IpNet {
 }
 
 /// What comes from private hosts and peers.
-pub(super) fn inside(site: &Site, tunnel: Option<&Tunnel>) -> Option<Phrase> {
+pub(super) fn from_inside(site: &Site, tunnel: Option<&Tunnel>) -> Option<Phrase> {
     let tunnel = tunnel.map(|tunnel| &tunnel.interface);
     let links: Vec<_> = site.private.iter().map(|link| &link.interface).chain(tunnel).map(interface).collect();
     (!links.is_empty()).then(|| is(iifname(), anonymous_set(links)))

@@ -12,6 +12,7 @@ mod published;
 mod translate;
 mod tunnel;
 
+use ipnet::Ipv4Net;
 use nftables::types::{NfChainPolicy, NfChainType, NfHook};
 
 use super::element::ranges;
@@ -64,7 +65,8 @@ pub fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: 
     sets.extend(early::sets(config, site, tunnel));
     sets.extend(published::sets(config, site, lists));
     sets.extend(egress_sets);
-    sets.extend(egress::inside_set(site, tunnel));
+    let inside = egress::inside(site, tunnel);
+    sets.extend(egress::inside_set(&inside));
     sets.extend(input::sets(config, site));
     let fastpath = if fastpath { links(site) } else { Vec::new() };
     let mut chains: Vec<Chain> = drops::chains(config.firewall.log_drops).collect();
@@ -77,7 +79,7 @@ pub fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: 
         sets.extend(tunnel::sets(tunnel, site));
         chains.extend([tunnel::inwards(tunnel, site.public.as_ref()), tunnel::outwards()]);
     }
-    chains.push(forward(config, site, tunnel, !fastpath.is_empty()));
+    chains.push(forward(config, site, tunnel, &inside, !fastpath.is_empty()));
     chains.extend(input::chains(config, site, tunnel));
     chains.extend(egress::own_guard(config, site.public.as_ref()));
     chains.push(translate::postrouting(config, site, tunnel));
@@ -103,10 +105,10 @@ fn meters(config: &Config) -> Vec<Meter> {
     ]
 }
 
-fn forward(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: bool) -> Chain {
+fn forward(config: &Config, site: &Site, tunnel: Option<&Tunnel>, inside: &[Ipv4Net], fastpath: bool) -> Chain {
     // 1500 bytes outside meet 1450 inside: TCP learns it from the handshake, since ICMP is often lost.
     let mut rules = vec![vec![is_syn_or_answer(), clamp_mss_to_route()]];
-    rules.extend(egress::keep_inside(site, tunnel));
+    rules.extend(egress::keep_inside(inside, site));
     if fastpath {
         rules.push(vec![has(ct_state(), text("established")), offload(FLOWTABLE)]);
     }

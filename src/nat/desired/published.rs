@@ -17,7 +17,7 @@ use super::super::nft::{
 use super::access::List;
 use super::drops::{Reason, drop_as};
 use super::egress::unknown_flows;
-use super::input::inside;
+use super::input::from_inside;
 use super::{PUBLISHED_FLOWS, TENANT_FLOWS, Way, nat};
 use crate::config::{Acl, Config, Forward, Ports, StaticNat, Transports};
 use crate::site::{PublicLink, Site};
@@ -42,14 +42,9 @@ fn forwards<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a 
 /// The static entries that can be: with a host of a network that is served, and not with this server's own first address, which
 /// would lock the operator out.
 pub(super) fn statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
-    let own = own(site);
+    let own = site.own_address();
     let is_served = |entry: &&StaticNat| site.private.iter().any(|link| link.network.contains(&entry.private));
     config.nat.statics.iter().filter(is_served).filter(move |entry| Some(entry.public) != own)
-}
-
-/// This server's own first address.
-fn own(site: &Site) -> Option<Ipv4Addr> {
-    site.public.as_ref().and_then(|public| public.addresses.first()).copied()
 }
 
 /// The public addresses of a forward: if it names none, those that are no host's own.
@@ -58,8 +53,8 @@ fn addresses(forward: &Forward, config: &Config, public: &PublicLink) -> Vec<Ipv
         return forward.public.clone();
     }
     let first = public.addresses.first();
-    let is_hosts = |address: &Ipv4Addr| config.nat.statics.iter().any(|entry| entry.public == *address);
-    public.addresses.iter().filter(|address| Some(*address) == first || !is_hosts(address)).copied().collect()
+    let is_shared = |address: &&Ipv4Addr| Some(*address) == first || !config.nat.is_hosts_own(**address);
+    public.addresses.iter().filter(is_shared).copied().collect()
 }
 
 /// Whether a forward would take what the bastion itself needs at its own first address: SSH, unless it is reached by the tunnel
@@ -69,7 +64,7 @@ pub fn is_reserved(forward: &Forward, address: Ipv4Addr, config: &Config, site: 
     let tcp = forward.transports != Transports::Udp && !config.firewall.ssh_only_by_tunnel;
     let ssh = tcp && site.ssh_ports(&config.firewall).into_iter().any(takes);
     let tunnel = forward.transports != Transports::Tcp && config.firewall.wireguard_port.is_some_and(takes);
-    own(site) == Some(address) && (ssh || tunnel)
+    site.own_address() == Some(address) && (ssh || tunnel)
 }
 
 /// What more than one part of the rules needs: going through ten thousand forwards or lines is not to be done twice.
@@ -277,7 +272,7 @@ pub(super) fn not_for_the_bastion(config: &Config, site: &Site, tunnel: Option<&
         return Vec::new();
     }
     let theirs = || is(field("ip", "daddr"), set("static_public"));
-    let unknown = inside(site, tunnel).map(|inside| [vec![inside, theirs()], unknown_flows()].concat());
+    let unknown = from_inside(site, tunnel).map(|inside| [vec![inside, theirs()], unknown_flows()].concat());
     unknown.into_iter().chain([vec![theirs(), drop_as(Reason::Input)]]).collect()
 }
 

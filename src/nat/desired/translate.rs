@@ -62,9 +62,8 @@ fn translation(pool: &[Ipv4Addr], config: &Config, public: &PublicLink) -> Phras
 /// The server's own address for new flows: the first one, unless it is drained and another one is no host's own.
 fn own(config: &Config, public: &PublicLink) -> Option<Ipv4Addr> {
     let is_drained = |address: &Ipv4Addr| config.nat.drain.contains(address);
-    let is_hosts = |address: &Ipv4Addr| config.nat.statics.iter().any(|entry| entry.public == *address);
     let first = public.addresses.first()?;
-    let other = || public.addresses.iter().find(|address| !is_drained(address) && !is_hosts(address));
+    let other = || public.addresses.iter().find(|address| !is_drained(address) && !config.nat.is_hosts_own(**address));
     if is_drained(first) { other().or(Some(first)).copied() } else { Some(*first) }
 }
 
