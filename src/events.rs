@@ -12,8 +12,8 @@ use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::error::chain;
 use crate::nat;
-use crate::report::chain;
 
 /// Multicast groups of `linux/rtnetlink.h`: `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`,
 /// `RTNLGRP_IPV4_NETCONF`.
@@ -113,12 +113,12 @@ impl Source {
                 Ok(open) => {
                     told = false;
                     let error = read(open, &mut buffer, &changed).await;
-                    tracing::warn!(room = "site", %error, "lost the kernel's {} events", self.what);
+                    tracing::warn!(component = "site", %error, "lost the kernel's {} events", self.what);
                     changed(&[]);
                 }
                 Err(error) if !told => {
                     told = true;
-                    tracing::warn!(room = "site", error = %chain(error), "changes are found by the timer only");
+                    tracing::warn!(component = "site", error = %chain(error), "changes are found by the timer only");
                 }
                 Err(_) => {}
             }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::config;
-use crate::report::chain;
+use crate::error::chain;
 
 /// `EX_CONFIG` of sysexits.h: the unit does not restart on it.
 const WRONG_CONFIGURATION: u8 = 78;

@@ -7,18 +7,23 @@
 //! [`operator`] tell.
 
 pub mod cli;
+pub mod component;
 pub mod config;
 pub mod conntrack;
 pub mod control;
 pub mod daemon;
 pub mod drops;
+pub mod error;
 pub mod events;
 pub mod exit;
 pub mod hcloud;
+pub mod hetzner;
 pub mod http;
+pub mod inputs;
 pub mod nat;
 pub mod net;
 pub mod operator;
+pub mod outcome;
 pub mod reconcile;
 pub mod report;
 pub mod routes;

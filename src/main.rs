@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use bastiond::cli::{Bastiond, Errand};
 use bastiond::config::{self, Environment};
-use bastiond::report::chain;
+use bastiond::error::chain;
 use bastiond::{daemon, exit, site, systemd};
 use clap::Parser;
 use tokio::runtime::Runtime;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// The name of a network interface, as the kernel and nft spell it.
@@ -127,41 +127,6 @@ impl fmt::Display for NetworkId {
     }
 }
 
-/// Hetzner's public gateway: the API refuses routes that contain it.
-pub const HETZNER_PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
-
-/// Hetzner's metadata service: it holds the server's user-data.
-pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-/// The link-local network (RFC 3927) that it is in: nothing of it is ever forwarded.
-pub const METADATA_NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
-
-/// What no one on the internet has: "this network", private (RFC 1918), carriers' NAT (RFC 6598), loopback, link-local, IETF
-/// protocol assignments, benchmarks (RFC 2544), multicast and reserved (RFC 6890 and its registry). The three documentation
-/// ranges are not among them: nothing is scanned there, and labs build their internets of them.
-const UNROUTABLE: [Ipv4Net; 10] = [
-    Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8),
-    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
-    Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
-    Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
-    METADATA_NETWORK,
-    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
-    Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 0), 24),
-    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
-    Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15),
-    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3),
-];
-
-/// What no one has on the internet that a link with these addresses leads to: behind another gateway, the ranges that its own
-/// addresses are in are the internet. Link-local never is: a link may have such an address beside its own, and the metadata
-/// service is there.
-pub fn unroutable<'a>(public: impl IntoIterator<Item = &'a Ipv4Addr>) -> Vec<Ipv4Net> {
-    let mut ranges = UNROUTABLE.to_vec();
-    for address in public {
-        ranges.retain(|range| *range == METADATA_NETWORK || !range.contains(address));
-    }
-    ranges
-}
-
 /// Whether the whole range is of those that nobody has on the internet (RFC 1918).
 pub fn is_private(range: Ipv4Net) -> bool {
     let blocks =
@@ -186,6 +151,16 @@ pub fn without_nested(ranges: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
         }
     }
     kept
+}
+
+/// The IPv4 ranges among these.
+pub fn v4(ranges: impl IntoIterator<Item = IpNet>) -> Vec<Ipv4Net> {
+    ranges.into_iter().filter_map(|range| if let IpNet::V4(range) = range { Some(range) } else { None }).collect()
+}
+
+/// The IPv6 ranges among these.
+pub fn v6(ranges: impl IntoIterator<Item = IpNet>) -> Vec<Ipv6Net> {
+    ranges.into_iter().filter_map(|range| if let IpNet::V6(range) = range { Some(range) } else { None }).collect()
 }
 
 #[cfg(test)]
@@ -224,16 +199,6 @@ mod tests {
         ] {
             assert!(bad.parse::<MacAddress>().is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn behind_another_gateway_its_range_is_the_internet_and_link_local_never_is() {
-        let without = |addresses: &[[u8; 4]]| {
-            let kept = unroutable(&addresses.iter().copied().map(Ipv4Addr::from).collect::<Vec<_>>());
-            UNROUTABLE.into_iter().filter(|range| !kept.contains(range)).collect::<Vec<_>>()
-        };
-        assert_eq!(without(&[[198, 51, 100, 2], [169, 254, 7, 7]]), []);
-        assert_eq!(without(&[[10, 5, 0, 7], [169, 254, 7, 7]]), ["10.0.0.0/8".parse().unwrap()]);
     }
 
     #[test]

@@ -12,20 +12,22 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Environment};
 use crate::conntrack::Conntrack;
-use crate::hcloud::{Hcloud, way_back};
+use crate::error::chain;
+use crate::hcloud::{Hcloud, wanted_return_routes};
+use crate::inputs::{SeenReturnRoutes, Tunnel, interface_taken, tunnel};
 use crate::nat::{self, Nat};
 use crate::net::InterfaceName;
-use crate::report::{Outcome, Problem, Report, Room, State, Trigger, chain};
+use crate::outcome::{ComponentName, Outcome, Problem, State};
+use crate::report::{Report, Trigger};
 use crate::routes::Routes;
 use crate::site::{self, MetadataView, Site};
 use crate::state;
 use crate::sysctl::{self, Doubt, Forwarding, Place};
 use crate::wireguard::handover::{Handover, Named};
-use crate::wireguard::model::{Tunnel, WaysBack, interface_taken, tunnel};
 use crate::wireguard::{self, Wireguard};
 
 /// The file of what the cloud sends here.
-const WAYS_BACK: &str = "ways-back.json";
+const RETURN_ROUTES_FILE: &str = "ways-back.json";
 
 /// The kernel's side of the gateway, and the account of the whole.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub struct Gateway {
     settings_stood_for: Option<(Site, Option<InterfaceName>)>,
     /// What the cloud was last seen to send here, for the tunnel. It is kept in the runtime directory too: a daemon that was
     /// killed and started again need not masquerade until it has looked.
-    ways_back: WaysBack,
+    seen_return_routes: SeenReturnRoutes,
     runtime_directory: PathBuf,
     report: Report,
     site: Site,
@@ -60,7 +62,7 @@ impl Gateway {
             routes: Routes::default(),
             conntrack: Conntrack::remembered_in(&runtime),
             settings_stood_for: None,
-            ways_back: state::read_json(&runtime.join(WAYS_BACK)).unwrap_or_default(),
+            seen_return_routes: state::read_json(&runtime.join(RETURN_ROUTES_FILE)).unwrap_or_default(),
             report: Report::new(),
             site: Site::default(),
             runtime_directory: runtime,
@@ -99,13 +101,13 @@ impl Gateway {
         tracing::debug!(pass = self.report.passes, %trigger, "pass");
         match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
             Ok(site) => {
-                self.record(Room::Site, site_outcome(&site));
+                self.record(ComponentName::Site, site_outcome(&site));
                 self.report.server_id = site.server_id;
                 self.site = site;
                 self.pass_rooms(config).await;
             }
             Err(error) => self.record(
-                Room::Site,
+                ComponentName::Site,
                 Outcome::failed(&error, "the daemon needs a route netlink socket; tried again by itself"),
             ),
         }
@@ -113,7 +115,7 @@ impl Gateway {
     }
 
     async fn pass_rooms(&mut self, config: &Config) {
-        let tunnel = tunnel(config, &self.site, &self.ways_back);
+        let tunnel = tunnel(config, &self.site, &self.seen_return_routes);
         let interface = tunnel.as_ref().map(|tunnel| &tunnel.interface);
         let subject =
             (self.site.clone(), interface.filter(|interface| sysctl::has_interface(&self.sysctl, interface)).cloned());
@@ -122,7 +124,7 @@ impl Gateway {
         let hardened = sysctl::reconcile(&self.sysctl, &self.site, interface, Forwarding::Leave, stood);
         let nat = self.nat.reconcile(config, &self.site, tunnel.as_ref()).await;
         let (rules_stand, rules_failed) = (nat.state == State::Ok, nat.state == State::Failed);
-        self.record(Room::Nat, nat);
+        self.record(ComponentName::Nat, nat);
         self.pass_tunnel(config, tunnel.as_ref(), !rules_failed).await;
         self.pass_flows(config, tunnel.as_ref(), rules_stand).await;
         let outcome = if rules_stand {
@@ -134,7 +136,7 @@ impl Gateway {
             self.keep_shut(hardened, rules_failed)
         };
         self.settings_stood_for = (outcome.state == State::Ok && rules_stand).then_some(subject);
-        self.record(Room::Sysctl, outcome);
+        self.record(ComponentName::Sysctl, outcome);
     }
 
     /// The tunnel and its routes; where there is none and never was, nothing is said of it.
@@ -153,10 +155,10 @@ impl Gateway {
             routes.state = State::HeldBack;
             routes.detail = format!("{} is not there yet", tunnel.interface);
         }
-        for (room, outcome) in [(Room::Wireguard, wireguard), (Room::Routes, routes)] {
+        for (component, outcome) in [(ComponentName::Wireguard, wireguard), (ComponentName::Routes, routes)] {
             let is_news = outcome.state != State::Off || !outcome.changes.is_empty();
-            if is_news || self.report.rooms.contains_key(&room) {
-                self.record(room, outcome);
+            if is_news || self.report.components.contains_key(&component) {
+                self.record(component, outcome);
             }
         }
         self.refresh_tunnel().await;
@@ -170,7 +172,7 @@ impl Gateway {
         } else {
             Outcome::unchanged(State::HeldBack, "live flows follow the rules once they stand")
         };
-        self.record(Room::Conntrack, outcome);
+        self.record(ComponentName::Conntrack, outcome);
     }
 
     /// Brings what changes by itself up to the moment in the report.
@@ -221,30 +223,34 @@ impl Gateway {
         let Ok(site) = observed else { return };
         let closed = Site { public: None, private: Vec::new(), ..site };
         if let Err(error) = self.nat.close_if_absent(config, &closed).await {
-            tracing::debug!(room = "nat", error = %chain(&error), "the gate cannot be shut yet");
+            tracing::debug!(component = "nat", error = %chain(&error), "the gate cannot be shut yet");
         }
     }
 
     /// Takes what the cloud's lane came to into the account.
     pub fn record_cloud(&mut self, outcome: Outcome) {
-        self.record(Room::Hcloud, outcome);
+        self.record(ComponentName::Hcloud, outcome);
     }
 
     /// Takes over what the networks in the cloud send here now; whether that differs from before.
-    pub fn learn_ways_back(&mut self, ways_back: WaysBack) -> bool {
-        if self.ways_back == ways_back {
+    pub fn learn_return_routes(&mut self, seen_return_routes: SeenReturnRoutes) -> bool {
+        if self.seen_return_routes == seen_return_routes {
             return false;
         }
-        self.ways_back = ways_back;
-        if let Err(error) = state::write_json(&self.runtime_directory.join(WAYS_BACK), &self.ways_back) {
-            tracing::warn!(room = "hcloud", error = %chain(&error), "go on without");
+        self.seen_return_routes = seen_return_routes;
+        if let Err(error) =
+            state::write_json(&self.runtime_directory.join(RETURN_ROUTES_FILE), &self.seen_return_routes)
+        {
+            tracing::warn!(component = "hcloud", error = %chain(&error), "go on without");
         }
         true
     }
 
     /// Why the cloud's lane must not attract traffic now; `None` if it may.
     pub fn holds_back_cloud(&self) -> Option<Outcome> {
-        let not_ok = [Room::Nat, Room::Sysctl].into_iter().find(|&room| self.report.state(room) != Some(State::Ok));
+        let not_ok = [ComponentName::Nat, ComponentName::Sysctl]
+            .into_iter()
+            .find(|&room| self.report.state(room) != Some(State::Ok));
         let reason = match (not_ok, &self.site.public) {
             (Some(room), _) => format!("no traffic is attracted before {room} stands"),
             (None, Some(public)) if public.addresses.is_empty() => {
@@ -265,7 +271,7 @@ impl Gateway {
             }
         };
         let mut problems = site.problems.clone();
-        let tunnel = tunnel(config, &site, &self.ways_back);
+        let tunnel = tunnel(config, &site, &self.seen_return_routes);
         let rules = match self.nat.preview(config, &site, tunnel.as_ref()).await {
             Ok(rules) => rules,
             Err(error) => {
@@ -300,7 +306,7 @@ impl Gateway {
     /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, the gate is shut, and only then do
     /// the rules go.
     pub async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut Hcloud) -> Steps {
-        let (mut done, mut problems) = hcloud.remove(&config.hcloud, site, &way_back(config, site)).await;
+        let (mut done, mut problems) = hcloud.remove(&config.hcloud, site, &wanted_return_routes(config, site)).await;
         if site.private.is_empty() {
             // Why no network was known whose routes could have been looked for.
             problems.extend(site.problems.iter().cloned());
@@ -328,23 +334,23 @@ impl Gateway {
         (done, problems)
     }
 
-    fn record(&mut self, room: Room, outcome: Outcome) {
-        let before = self.report.rooms.get(&room);
+    fn record(&mut self, component: ComponentName, outcome: Outcome) {
+        let before = self.report.components.get(&component);
         let known: &[Problem] = before.map_or(&[], |report| &report.problems);
         let hinted: &[Problem] = before.map_or(&[], |report| &report.hints);
         for problem in outcome.problems.iter().filter(|problem| !known.contains(problem)) {
-            tracing::warn!(%room, pass = self.report.passes, advice = %problem.advice, "{}", problem.what);
+            tracing::warn!(%component, pass = self.report.passes, advice = %problem.advice, "{}", problem.what);
         }
         for problem in known.iter().filter(|problem| !outcome.problems.contains(problem)) {
-            tracing::info!(%room, pass = self.report.passes, "no more: {}", problem.what);
+            tracing::info!(%component, pass = self.report.passes, "no more: {}", problem.what);
         }
         for hint in outcome.hints.iter().filter(|hint| !hinted.contains(hint)) {
-            tracing::info!(%room, pass = self.report.passes, advice = %hint.advice, "{}", hint.what);
+            tracing::info!(%component, pass = self.report.passes, advice = %hint.advice, "{}", hint.what);
         }
         for change in &outcome.changes {
-            tracing::info!(%room, pass = self.report.passes, trigger = %self.report.trigger, repaired = outcome.repaired, "{change}");
+            tracing::info!(%component, pass = self.report.passes, trigger = %self.report.trigger, repaired = outcome.repaired, "{change}");
         }
-        self.report.record(room, outcome);
+        self.report.record(component, outcome);
     }
 }
 

@@ -8,129 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::conntrack::FlowsReport;
 use crate::nat::FirewallReport;
 use crate::net::ServerId;
+use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::wireguard::status::TunnelReport;
-
-/// Something that keeps a room from its aim, and what the operator can do about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// What is wrong, and where.
-    pub what: String,
-    /// What to do.
-    pub advice: String,
-}
-
-impl Problem {
-    /// Names what is wrong and what to do.
-    pub fn new(what: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { what: what.into(), advice: advice.into() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.advice)
-    }
-}
-
-/// The rooms, in the order of a pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Room {
-    /// What this server is.
-    Site,
-    /// Kernel settings.
-    Sysctl,
-    /// `table inet bastiond`.
-    Nat,
-    /// The tunnel's interface and its peers.
-    Wireguard,
-    /// Addresses of the tunnel, and routes into it.
-    Routes,
-    /// Live flows, which follow the rules.
-    #[serde(rename = "flows")]
-    Conntrack,
-    /// Cloud routes.
-    Hcloud,
-}
-
-impl fmt::Display for Room {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Site => "site",
-            Self::Sysctl => "sysctl",
-            Self::Nat => "nat",
-            Self::Wireguard => "wireguard",
-            Self::Routes => "routes",
-            Self::Conntrack => "flows",
-            Self::Hcloud => "hcloud",
-        })
-    }
-}
-
-/// How a room stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// The world is as the configuration wants it.
-    Ok,
-    /// Something outside has to come first: an address, a network, a token, somebody's decision.
-    Waiting,
-    /// Tried, and did not succeed; it is tried again.
-    Failed,
-    /// Another room has to stand first.
-    HeldBack,
-    /// The configuration switches it off.
-    Off,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ok => "ok",
-            Self::Waiting => "waiting",
-            Self::Failed => "failed",
-            Self::HeldBack => "held back",
-            Self::Off => "off",
-        })
-    }
-}
-
-/// What one pass of one room came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// How the room stands now.
-    pub state: State,
-    /// One line for the status table.
-    pub detail: String,
-    /// What was changed, a line each.
-    pub changes: Vec<String>,
-    /// Whether the changes undid somebody else's: what we wanted had stood before.
-    pub repaired: bool,
-    /// What is wrong. A room may stand and have problems all the same, when the rest of the server keeps it from its purpose.
-    pub problems: Vec<Problem>,
-    /// What may be meant so, and is worth a word; the whole is healthy with it.
-    pub hints: Vec<Problem>,
-}
-
-impl Outcome {
-    /// A room that changed nothing.
-    pub fn unchanged(state: State, detail: impl Into<String>) -> Self {
-        Self {
-            state,
-            detail: detail.into(),
-            changes: Vec::new(),
-            repaired: false,
-            problems: Vec::new(),
-            hints: Vec::new(),
-        }
-    }
-
-    /// A room that failed: the error's whole chain becomes its problem.
-    pub fn failed(error: &(dyn std::error::Error + 'static), advice: impl Into<String>) -> Self {
-        let what = chain(error);
-        Self { problems: vec![Problem::new(what.clone(), advice)], ..Self::unchanged(State::Failed, what) }
-    }
-}
 
 /// How often a room changed something since the daemon started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,7 +24,7 @@ pub struct Totals {
 
 /// A room's part of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RoomReport {
+pub struct ComponentReport {
     /// How it stands.
     pub state: State,
     /// One line about it.
@@ -236,7 +115,8 @@ pub struct Report {
     /// This server's number, where it is known.
     pub server_id: Option<ServerId>,
     /// The rooms, in the order of a pass.
-    pub rooms: BTreeMap<Room, RoomReport>,
+    #[serde(alias = "rooms")]
+    pub components: BTreeMap<ComponentName, ComponentReport>,
     /// Why the newest reload was refused; empty when the running configuration is the file's.
     pub refused_configuration: Vec<String>,
     /// The tunnel, where there is one.
@@ -260,7 +140,7 @@ impl Report {
             trigger: Trigger::Start,
             finished_unix: 0,
             server_id: None,
-            rooms: BTreeMap::new(),
+            components: BTreeMap::new(),
             refused_configuration: Vec::new(),
             tunnel: None,
             flows: None,
@@ -269,14 +149,14 @@ impl Report {
     }
 
     /// Takes what one pass of one room came to into the account.
-    pub fn record(&mut self, room: Room, outcome: Outcome) {
-        let before = self.rooms.remove(&room);
+    pub fn record(&mut self, room: ComponentName, outcome: Outcome) {
+        let before = self.components.remove(&room);
         let (mut totals, last_changes) = before.map(|report| (report.totals, report.last_changes)).unwrap_or_default();
         let changed = !outcome.changes.is_empty();
         totals.changes += u64::from(changed);
         totals.repairs += u64::from(changed && outcome.repaired);
         totals.failures += u64::from(outcome.state == State::Failed);
-        let report = RoomReport {
+        let report = ComponentReport {
             state: outcome.state,
             detail: outcome.detail,
             last_changes: if changed { outcome.changes } else { last_changes },
@@ -284,7 +164,7 @@ impl Report {
             hints: outcome.hints,
             totals,
         };
-        self.rooms.insert(room, report);
+        self.components.insert(room, report);
         self.health = self.judge();
     }
 
@@ -295,13 +175,13 @@ impl Report {
     }
 
     /// How a room stands, once it had its first pass.
-    pub fn state(&self, room: Room) -> Option<State> {
-        self.rooms.get(&room).map(|report| report.state)
+    pub fn state(&self, room: ComponentName) -> Option<State> {
+        self.components.get(&room).map(|report| report.state)
     }
 
     fn judge(&self) -> Health {
-        let any = |state| self.rooms.values().any(|room| room.state == state);
-        let any_problem = self.rooms.values().any(|room| !room.problems.is_empty());
+        let any = |state| self.components.values().any(|room| room.state == state);
+        let any_problem = self.components.values().any(|room| !room.problems.is_empty());
         if any(State::Failed) || !self.refused_configuration.is_empty() {
             Health::Degraded
         } else if any(State::Waiting) || any(State::HeldBack) || any_problem {
@@ -317,7 +197,7 @@ impl Report {
         if !self.refused_configuration.is_empty() {
             parts.push("the last reload was refused, the old configuration is kept".to_owned());
         }
-        for (room, report) in &self.rooms {
+        for (room, report) in &self.components {
             match report.state {
                 State::Ok | State::Off if self.health == Health::Healthy => parts.push(report.detail.clone()),
                 State::Ok | State::Off if report.problems.is_empty() => {}
@@ -337,21 +217,6 @@ impl Default for Report {
     }
 }
 
-/// An error and all its causes on one line. A cause that only repeats its effect's text is left out.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        source = cause.source();
-    }
-    line.replace('\n', ", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,25 +229,25 @@ mod tests {
             repaired,
             ..Outcome::unchanged(State::Ok, "")
         };
-        report.record(Room::Nat, changed(false));
-        report.record(Room::Nat, Outcome::unchanged(State::Ok, ""));
-        report.record(Room::Nat, changed(true));
-        assert_eq!(report.rooms[&Room::Nat].totals, Totals { changes: 2, repairs: 1, failures: 0 });
-        assert_eq!(report.rooms[&Room::Nat].last_changes, ["table loaded"]);
+        report.record(ComponentName::Nat, changed(false));
+        report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, ""));
+        report.record(ComponentName::Nat, changed(true));
+        assert_eq!(report.components[&ComponentName::Nat].totals, Totals { changes: 2, repairs: 1, failures: 0 });
+        assert_eq!(report.components[&ComponentName::Nat].last_changes, ["table loaded"]);
     }
 
     #[test]
     fn one_failure_makes_the_whole_degraded_and_its_end_healthy_again() {
         let mut report = Report::new();
-        report.record(Room::Nat, Outcome::unchanged(State::Ok, "stands"));
+        report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "stands"));
         assert_eq!(report.health, Health::Healthy);
-        report.record(Room::Hcloud, Outcome::unchanged(State::Waiting, "no token"));
+        report.record(ComponentName::Hcloud, Outcome::unchanged(State::Waiting, "no token"));
         assert_eq!(report.health, Health::Waiting);
-        report.record(Room::Nat, Outcome::unchanged(State::Failed, "nft is missing"));
+        report.record(ComponentName::Nat, Outcome::unchanged(State::Failed, "nft is missing"));
         assert_eq!(report.health, Health::Degraded);
         assert_eq!(report.status_line(), "degraded; nat failed: nft is missing; hcloud waiting: no token");
-        report.record(Room::Nat, Outcome::unchanged(State::Ok, "stands"));
-        report.record(Room::Hcloud, Outcome::unchanged(State::Off, "off"));
+        report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "stands"));
+        report.record(ComponentName::Hcloud, Outcome::unchanged(State::Off, "off"));
         assert_eq!(report.health, Health::Healthy);
     }
 
@@ -391,22 +256,11 @@ mod tests {
         let told = Problem::new("somebody else drops our packets", "let them pass");
         let mut report = Report::new();
         let hint = Outcome { hints: vec![told.clone()], ..Outcome::unchanged(State::Ok, "stands") };
-        report.record(Room::Nat, hint);
+        report.record(ComponentName::Nat, hint);
         assert_eq!(report.health, Health::Healthy);
-        report.record(Room::Nat, Outcome { problems: vec![told], ..Outcome::unchanged(State::Ok, "stands") });
+        report.record(ComponentName::Nat, Outcome { problems: vec![told], ..Outcome::unchanged(State::Ok, "stands") });
         assert_eq!(report.health, Health::Waiting);
         assert_eq!(report.status_line(), "waiting; nat ok: somebody else drops our packets");
-        assert_eq!(report.state(Room::Nat), Some(State::Ok), "forwarding goes by this");
-    }
-
-    #[test]
-    fn an_error_is_told_with_its_causes_once_and_on_one_line() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot read\nthe file")]
-        struct Outer(#[source] Inner);
-        #[derive(Debug, thiserror::Error)]
-        #[error("permission denied")]
-        struct Inner;
-        assert_eq!(chain(&Outer(Inner)), "cannot read, the file: permission denied");
+        assert_eq!(report.state(ComponentName::Nat), Some(State::Ok), "forwarding goes by this");
     }
 }

@@ -9,9 +9,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use bastiond::config::{self, Environment, Secret};
-use bastiond::hcloud::{Hcloud, WayBack};
+use bastiond::hcloud::{Hcloud, WantedReturnRoutes};
 use bastiond::net::NetworkId;
-use bastiond::report::{Outcome, State};
+use bastiond::outcome::{Outcome, State};
 use bastiond::site::{PrivateLink, Site};
 use sandbox::cloud::{self, Busy, Cloud, Fault, Injection, Matching, ReadOnlyAnswer, Settings, Times, Visible};
 
@@ -25,7 +25,7 @@ struct Bench {
     endpoint: String,
     token: String,
     options: String,
-    way_back: WayBack,
+    wanted_return_routes: WantedReturnRoutes,
     room: Hcloud,
 }
 
@@ -53,7 +53,7 @@ impl Bench {
             endpoint,
             token,
             options: String::new(),
-            way_back: WayBack::default(),
+            wanted_return_routes: WantedReturnRoutes::default(),
             room: Hcloud::default(),
         }
     }
@@ -85,7 +85,7 @@ impl Bench {
 
     async fn pass(&mut self) -> (Outcome, Duration) {
         let (config, site) = (self.config(), self.site());
-        self.room.reconcile(&config, &site, &self.way_back).await
+        self.room.reconcile(&config, &site, &self.wanted_return_routes).await
     }
 
     /// Passes until the room is content, as the loop would but with shorter pauses; how many it took.
@@ -170,7 +170,7 @@ async fn strangers_routes_survive_everything() {
     }
     bench.pass().await;
     let (config, site) = (bench.config(), bench.site());
-    let (changes, problems) = bench.room.remove(&config, &site, &WayBack::default()).await;
+    let (changes, problems) = bench.room.remove(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!((changes.len(), problems), (1, vec![]));
     let left: Vec<_> = strangers.map(|(destination, gateway)| (destination.to_owned(), gateway)).to_vec();
     let mut routes = bench.routes();
@@ -316,7 +316,7 @@ async fn without_a_token_the_operator_is_given_the_command() {
     let environment = Environment { hcloud_endpoint: Some(bench.endpoint.clone()), ..Environment::default() };
     let config = config::parse("[hcloud]\ntoken_file = \"/nonexistent/token\"", &environment).unwrap().hcloud;
     let site = bench.site();
-    let (outcome, _) = bench.room.reconcile(&config, &site, &WayBack::default()).await;
+    let (outcome, _) = bench.room.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!(outcome.state, State::Waiting);
     let command = format!("hcloud network add-route {} --destination 0.0.0.0/0 --gateway 10.0.0.2", bench.network.0);
     assert!(outcome.problems[0].advice.ends_with(&command), "{outcome:?}");
@@ -348,7 +348,7 @@ async fn the_network_can_be_named_by_the_variable() {
         let config = config::Hcloud { network: Some(name), ..bench.config() };
         let mut site = bench.site();
         site.private[0].network_id = None;
-        let (outcome, _) = bench.room.reconcile(&config, &site, &WayBack::default()).await;
+        let (outcome, _) = bench.room.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
         assert_eq!(outcome.state, State::Ok, "{outcome:?}");
         assert_eq!(bench.routes(), default_route_here());
     }
@@ -356,7 +356,7 @@ async fn the_network_can_be_named_by_the_variable() {
     let config = config::Hcloud { network: Some("nowhere".to_owned()), ..bench.config() };
     let mut site = bench.site();
     site.private[0].network_id = None;
-    let (outcome, _) = bench.room.reconcile(&config, &site, &WayBack::default()).await;
+    let (outcome, _) = bench.room.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!(outcome.problems[0].what, "the project has no network called `nowhere` (HCLOUD_NETWORK)");
 }
 
@@ -364,7 +364,7 @@ async fn the_network_can_be_named_by_the_variable() {
 async fn a_preview_changes_nothing() {
     let mut bench = Bench::new();
     let (config, site) = (bench.config(), bench.site());
-    let (steps, problems) = bench.room.preview(&config, &site, &WayBack::default()).await.unwrap();
+    let (steps, problems) = bench.room.preview(&config, &site, &WantedReturnRoutes::default()).await.unwrap();
     assert_eq!(problems, []);
     assert_eq!(steps, [format!("add route 0.0.0.0/0 via 10.0.0.2 to network {} (private)", bench.network.0)]);
     assert_eq!(bench.routes(), []);
@@ -375,7 +375,7 @@ async fn no_traffic_is_attracted_to_an_address_that_is_not_there() {
     let mut bench = Bench::new();
     let (config, mut site) = (bench.config(), bench.site());
     site.private[0].address_present = false;
-    let (outcome, _) = bench.room.reconcile(&config, &site, &WayBack::default()).await;
+    let (outcome, _) = bench.room.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!(outcome.state, State::Waiting);
     assert_eq!(bench.routes(), []);
 }
@@ -387,17 +387,17 @@ async fn down_is_patient_with_a_busy_api_and_says_what_it_could_not_do() {
     let (config, site) = (bench.config(), bench.site());
     let busy = Fault::Api { status: 409, code: "conflict".to_owned(), message: "busy".to_owned() };
     bench.inject(Matching::post("delete_route"), busy, Times::Next(2));
-    let (changes, problems) = bench.room.remove(&config, &site, &WayBack::default()).await;
+    let (changes, problems) = bench.room.remove(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!((changes.len(), problems), (1, vec![]));
     assert_eq!(bench.routes(), []);
     bench.pass().await;
     let forbidden = Fault::Api { status: 403, code: "forbidden".to_owned(), message: "no".to_owned() };
     bench.inject(Matching::post("delete_route"), forbidden, Times::UntilCleared);
-    let (changes, problems) = bench.room.remove(&config, &site, &WayBack::default()).await;
+    let (changes, problems) = bench.room.remove(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!((changes.len(), problems.len()), (0, 1));
     assert_eq!(problems[0].advice, "delete the routes to this server by hand: hcloud network remove-route");
     let without_network = Site::default();
-    let (_, problems) = bench.room.remove(&config, &without_network, &WayBack::default()).await;
+    let (_, problems) = bench.room.remove(&config, &without_network, &WantedReturnRoutes::default()).await;
     assert_eq!(problems[0].what, "no private network yet, so the routes in the cloud were not looked for");
 }
 
@@ -408,7 +408,7 @@ async fn one_name_for_two_networks_is_refused() {
     let mut site = bench.site();
     site.private[0].network_id = None;
     site.private.push(PrivateLink { interface: "eth2".parse().unwrap(), ..site.private[0].clone() });
-    let (outcome, _) = bench.room.reconcile(&config, &site, &WayBack::default()).await;
+    let (outcome, _) = bench.room.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!(outcome.state, State::Failed);
     assert_eq!(
         outcome.problems[0].what,
@@ -426,12 +426,12 @@ async fn the_same_trouble_reads_the_same_each_time() {
 }
 
 /// The tunnel's ranges, masqueraded where no route can be had.
-fn way_back(ranges: &[&str]) -> WayBack {
-    WayBack { ranges: ranges.iter().map(|text| text.parse().unwrap()).collect(), else_masqueraded: true }
+fn wanted_return_routes(ranges: &[&str]) -> WantedReturnRoutes {
+    WantedReturnRoutes { ranges: ranges.iter().map(|text| text.parse().unwrap()).collect(), else_masqueraded: true }
 }
 
 fn led_here(bench: &Bench) -> Vec<String> {
-    bench.room.ways_back().values().flatten().map(ToString::to_string).collect()
+    bench.room.seen_return_routes().values().flatten().map(ToString::to_string).collect()
 }
 
 fn tunnel_route_here() -> Vec<(String, Ipv4Addr)> {
@@ -441,21 +441,21 @@ fn tunnel_route_here() -> Vec<(String, Ipv4Addr)> {
 #[tokio::test]
 async fn the_tunnel_gets_its_way_back_and_gives_it_up_when_it_moves() {
     let mut bench = Bench::new();
-    bench.way_back = way_back(&["10.100.0.0/24"]);
+    bench.wanted_return_routes = wanted_return_routes(&["10.100.0.0/24"]);
     bench.passes_until_ok().await;
     assert_eq!((bench.routes(), led_here(&bench)), (tunnel_route_here(), vec!["10.100.0.0/24".to_owned()]));
     // A wider network overlaps the old one, which Hetzner would refuse.
-    bench.way_back = way_back(&["10.100.0.0/16"]);
+    bench.wanted_return_routes = wanted_return_routes(&["10.100.0.0/16"]);
     bench.passes_until_ok().await;
     let moved = vec![("0.0.0.0/0".to_owned(), BASTION), ("10.100.0.0/16".to_owned(), BASTION)];
     assert_eq!((bench.routes(), led_here(&bench)), (moved, vec!["10.100.0.0/16".to_owned()]));
-    bench.way_back = WayBack::default();
+    bench.wanted_return_routes = WantedReturnRoutes::default();
     bench.passes_until_ok().await;
     assert_eq!(bench.routes(), default_route_here());
     let (config, site) = (bench.config(), bench.site());
-    bench.way_back = way_back(&["10.100.0.0/24"]);
+    bench.wanted_return_routes = wanted_return_routes(&["10.100.0.0/24"]);
     bench.passes_until_ok().await;
-    let (_, problems) = bench.room.remove(&config, &site, &bench.way_back.clone()).await;
+    let (_, problems) = bench.room.remove(&config, &site, &bench.wanted_return_routes.clone()).await;
     assert_eq!((bench.routes(), problems), (vec![], vec![]));
 }
 
@@ -476,7 +476,7 @@ async fn a_way_back_that_cannot_be_had_is_told_and_a_problem_only_where_nothing_
         if let Some(destination) = strangers {
             bench.cloud.put_route(bench.network, destination.parse().unwrap(), STRANGER);
         }
-        bench.way_back = way_back(&[range]);
+        bench.wanted_return_routes = wanted_return_routes(&[range]);
         bench.passes_until_ok().await;
         let (outcome, _) = bench.pass().await;
         assert_eq!((outcome.problems, led_here(&bench)), (vec![], vec![]), "{range}");
@@ -485,7 +485,7 @@ async fn a_way_back_that_cannot_be_had_is_told_and_a_problem_only_where_nothing_
             "{}",
             outcome.detail
         );
-        bench.way_back.else_masqueraded = false;
+        bench.wanted_return_routes.else_masqueraded = false;
         let (outcome, _) = bench.pass().await;
         assert_eq!((outcome.state, outcome.problems.len()), (State::Waiting, 1), "{range}");
         assert!(outcome.problems[0].what.contains(told), "{}", outcome.problems[0]);
@@ -495,7 +495,7 @@ async fn a_way_back_that_cannot_be_had_is_told_and_a_problem_only_where_nothing_
 #[tokio::test]
 async fn what_is_known_of_the_ways_back_is_kept_while_the_api_is_silent_and_forgotten_when_it_is_wrong() {
     let mut bench = Bench::new();
-    bench.way_back = way_back(&["10.100.0.0/24"]);
+    bench.wanted_return_routes = wanted_return_routes(&["10.100.0.0/24"]);
     bench.passes_until_ok().await;
     bench.inject(Matching::any(), Fault::Status { code: 503, json: true }, Times::UntilCleared);
     assert_eq!(bench.pass().await.0.state, State::Failed);
@@ -517,7 +517,7 @@ async fn what_is_known_of_the_ways_back_is_kept_while_the_api_is_silent_and_forg
 async fn a_destination_that_holds_the_tunnel_is_its_way_back() {
     let mut bench = Bench::new();
     bench.options = "destinations = [\"10.100.0.0/16\"]".to_owned();
-    bench.way_back = way_back(&["10.100.0.0/24"]);
+    bench.wanted_return_routes = wanted_return_routes(&["10.100.0.0/24"]);
     bench.passes_until_ok().await;
     assert_eq!(bench.routes(), [("10.100.0.0/16".to_owned(), BASTION)]);
     assert_eq!(led_here(&bench), ["10.100.0.0/16"]);

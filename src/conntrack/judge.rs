@@ -11,7 +11,7 @@ use super::lookup::{Lines, Ranges, are_in, is_of};
 use super::model::{Block, Flow, TCP, Tuple, UDP, Way};
 use super::policy::{Network, Policy, Service};
 use crate::config::EgressLists;
-use crate::net::{METADATA_NETWORK, unroutable};
+use crate::hetzner::{METADATA_NETWORK, unroutable};
 use crate::wireguard::key::PublicKey;
 
 /// The port of mail between servers (RFC 5321 section 4.5.4.2).

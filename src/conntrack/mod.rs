@@ -38,10 +38,11 @@ pub use socket::Error;
 pub use status::FlowsReport;
 
 use crate::config::Config;
-use crate::report::{Outcome, Problem, State, chain};
+use crate::error::chain;
+use crate::inputs::Tunnel;
+use crate::outcome::{Outcome, Problem, State};
 use crate::site::Site;
 use crate::state;
-use crate::wireguard::model::Tunnel;
 
 /// What the room keeps between passes: what was allowed when it last looked through the flows. It is kept in the
 /// runtime directory too, so that a daemon that starts with another configuration ends what that takes back.
@@ -96,7 +97,7 @@ impl Conntrack {
             Ok(policy) => {
                 if let Err(error) = state::write_json(&self.path, &policy) {
                     // Only a daemon that starts with another configuration will miss it.
-                    tracing::warn!(room = "flows", error = %chain(&error), "go on without");
+                    tracing::warn!(component = "flows", error = %chain(&error), "go on without");
                 }
                 self.memory = Some(policy);
                 Outcome { changes, ..standing }

@@ -9,11 +9,12 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Acl, Config, EgressLists, Ports, Transports};
+use crate::inputs::Tunnel;
 use crate::nat::is_reserved;
 use crate::net::overlap;
+use crate::net::v4;
 use crate::site::Site;
 use crate::wireguard::key::PublicKey;
-use crate::wireguard::model::{Tunnel, v4};
 
 /// What may pass. The default is a policy that knows nothing and judges nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,7 +199,7 @@ fn tunnel_policy(config: &Config, tunnel: &Tunnel) -> TunnelPolicy {
     let peers = config.wireguard.iter().flat_map(|wireguard| &wireguard.peers);
     TunnelPolicy {
         networks: v4(tunnel.networks.iter().copied()),
-        sites: v4(tunnel.sites.iter().copied()),
+        sites: v4(tunnel.remote_networks.iter().copied()),
         full: tunnel.full_tunnel,
         peers: peers.map(|peer| (peer.public_key, v4(peer.allowed_ips.iter().copied()))).collect(),
     }

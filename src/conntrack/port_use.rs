@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::model::{Flow, ProtocolName, Status};
-use crate::report::Problem;
+use crate::outcome::Problem;
 
 /// Ports that the kernel's source NAT chooses from for one egress address, protocol, destination and destination port:
 /// 1024 to 65535, for source ports from 1024 on (`nf_nat_l4proto_unique_tuple` in `net/netfilter/nf_nat_core.c`).

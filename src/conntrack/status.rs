@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::observe::{Counters, Fill};
 use super::port_use::PortReport;
-use crate::report::Problem;
+use crate::outcome::Problem;
 
 /// From here on a full table is told, in per cent of `nf_conntrack_max`.
 const ALARM: u64 = 80;

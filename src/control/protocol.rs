@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Problem, Report};
+use crate::outcome::Problem;
+use crate::report::Report;
 
 /// Longest response that a client accepts, in bytes: ten thousand peers take 3 MB.
 pub const MAX_LINE: usize = 64 * 1024 * 1024;

@@ -8,8 +8,10 @@ use tokio::sync::oneshot;
 
 use crate::config;
 use crate::control::Response;
+use crate::error::chain;
 use crate::nat;
-use crate::report::{Problem, Report, chain};
+use crate::outcome::Problem;
+use crate::report::Report;
 
 /// The report, with what the rules have dropped.
 pub(super) fn report(mut report: Report, answer: oneshot::Sender<Response>) {
@@ -38,7 +40,7 @@ pub(super) fn unban(address: IpAddr, answer: oneshot::Sender<Response>) {
 fn unbanned(address: IpAddr, done: Result<bool, nat::Error>) -> Response {
     match done {
         Ok(true) => {
-            tracing::info!(room = "nat", source = %address, "{address} is no longer banned: an operator wanted it so");
+            tracing::info!(component = "nat", source = %address, "{address} is no longer banned: an operator wanted it so");
             Response::Steps { steps: vec![format!("{address} is no longer banned")], problems: Vec::new() }
         }
         Ok(false) => Response::Refused { reason: format!("{address} is not banned") },

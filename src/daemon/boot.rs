@@ -20,9 +20,9 @@ pub async fn boot(config: Option<Config>, environment: &Environment) -> Result<(
     let closed = nat::desired(&config, &closed, None, false);
     let loaded = nat::boot(&environment.state_directory(), &closed, alone).await?;
     match loaded {
-        Loaded::Stood => tracing::info!(room = "nat", "the table stands already"),
-        Loaded::LastGood => tracing::info!(room = "nat", "the rules that were good last are loaded"),
-        Loaded::Closed => tracing::info!(room = "nat", "there are no rules of before; nothing is forwarded"),
+        Loaded::Stood => tracing::info!(component = "nat", "the table stands already"),
+        Loaded::LastGood => tracing::info!(component = "nat", "the rules that were good last are loaded"),
+        Loaded::Closed => tracing::info!(component = "nat", "there are no rules of before; nothing is forwarded"),
     }
     Ok(())
 }

@@ -6,10 +6,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Config};
-use crate::hcloud::{Hcloud, WayBack, way_back};
-use crate::report::Outcome;
+use crate::hcloud::{Hcloud, WantedReturnRoutes, wanted_return_routes};
+use crate::inputs::SeenReturnRoutes;
+use crate::outcome::Outcome;
 use crate::site::Site;
-use crate::wireguard::model::WaysBack;
 
 /// After a look that panicked.
 const RETRY: Duration = Duration::from_secs(10);
@@ -25,12 +25,16 @@ type Look = (Box<Hcloud>, Outcome, Duration);
 pub(super) struct Subject {
     pub(super) config: config::Hcloud,
     pub(super) site: Site,
-    pub(super) way_back: WayBack,
+    pub(super) wanted_return_routes: WantedReturnRoutes,
 }
 
 impl Subject {
     pub(super) fn of(config: &Config, site: &Site) -> Self {
-        Self { config: config.hcloud.clone(), site: site.clone(), way_back: way_back(config, site) }
+        Self {
+            config: config.hcloud.clone(),
+            site: site.clone(),
+            wanted_return_routes: wanted_return_routes(config, site),
+        }
     }
 }
 
@@ -45,7 +49,7 @@ pub(super) enum Event {
         /// Somebody wants a fresh one.
         again: bool,
         /// What the networks send here for the tunnel; `None`: the look broke off.
-        ways_back: Option<WaysBack>,
+        seen_return_routes: Option<SeenReturnRoutes>,
     },
 }
 
@@ -85,8 +89,8 @@ impl Lane {
             }
             Work::Looking { task, again } => (task, *again),
         };
-        let (ways_back, (hcloud, outcome, pause)) = match task.await {
-            Ok(look) => (Some(look.0.ways_back().clone()), look),
+        let (seen_return_routes, (hcloud, outcome, pause)) = match task.await {
+            Ok(look) => (Some(look.0.seen_return_routes().clone()), look),
             Err(error) => {
                 let outcome = Outcome::failed(&error, "this is a bug; the next look starts afresh");
                 (None, (Box::default(), outcome, RETRY))
@@ -94,7 +98,7 @@ impl Lane {
         };
         self.work = Work::Resting(hcloud);
         self.due = Instant::now() + if again { Duration::ZERO } else { pause };
-        Event::Done { outcome, again, ways_back }
+        Event::Done { outcome, again, seen_return_routes }
     }
 
     /// Wants a look; one that is on its way is followed by another.
@@ -118,8 +122,8 @@ impl Lane {
             let mut hcloud = std::mem::take(hcloud);
             self.started = Some(Instant::now());
             let task = tokio::spawn(async move {
-                let Subject { config, site, way_back } = subject;
-                let (outcome, pause) = hcloud.reconcile(&config, &site, &way_back).await;
+                let Subject { config, site, wanted_return_routes } = subject;
+                let (outcome, pause) = hcloud.reconcile(&config, &site, &wanted_return_routes).await;
                 (hcloud, outcome, pause)
             });
             self.work = Work::Looking { task, again: false };

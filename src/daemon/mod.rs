@@ -17,10 +17,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::{self, Config, Environment};
 use crate::control::{self, Request, Response};
 use crate::drops::DropLog;
+use crate::error::chain;
 use crate::events::KernelEvents;
-use crate::hcloud::{Hcloud, way_back};
+use crate::hcloud::{Hcloud, wanted_return_routes};
+use crate::outcome::{ComponentName, Problem, State};
 use crate::reconcile::{Gateway, Steps};
-use crate::report::{Problem, Room, State, Trigger, chain};
+use crate::report::Trigger;
 use crate::site::metadata::Watcher;
 use crate::systemd::{LogLevel, Notifier, watchdog_pause};
 use crate::wireguard;
@@ -236,10 +238,12 @@ impl Daemon {
                 Event::Tunnel(wireguard::Event::Renamed) => next_pass = self.pass(Trigger::Names).await,
                 Event::Tunnel(wireguard::Event::Look) => self.gateway.look_at_tunnel().await,
                 Event::Cloud(cloud::Event::Due) => self.look_at_cloud(),
-                Event::Cloud(cloud::Event::Done { outcome, again, ways_back }) => {
+                Event::Cloud(cloud::Event::Done { outcome, again, seen_return_routes }) => {
                     // The rules may have fallen meanwhile.
                     self.gateway.record_cloud(self.gateway.holds_back_cloud().unwrap_or(outcome));
-                    if ways_back.is_some_and(|ways_back| self.gateway.learn_ways_back(ways_back)) {
+                    if seen_return_routes
+                        .is_some_and(|seen_return_routes| self.gateway.learn_return_routes(seen_return_routes))
+                    {
                         next_pass = self.pass(Trigger::Cloud).await;
                     }
                     self.tell();
@@ -288,7 +292,14 @@ impl Daemon {
         }
         hand_over(&mut self.gateway, &self.notifier);
         self.tell();
-        let kernels = [Room::Site, Room::Sysctl, Room::Nat, Room::Wireguard, Room::Routes, Room::Conntrack];
+        let kernels = [
+            ComponentName::Site,
+            ComponentName::Sysctl,
+            ComponentName::Nat,
+            ComponentName::Wireguard,
+            ComponentName::Routes,
+            ComponentName::Conntrack,
+        ];
         let failed = kernels.map(|room| self.gateway.report().state(room)).contains(&Some(State::Failed));
         Instant::now() + if failed { RETRY } else { IDLE }
     }
@@ -436,7 +447,7 @@ fn cloud_subject(gateway: &Gateway) -> Vec<crate::site::PrivateLink> {
 /// Adds what the cloud's lane would do to a preview of the kernel's.
 pub async fn with_cloud_preview(steps: Steps, config: &Config, site: &crate::site::Site) -> Steps {
     let (mut steps, mut problems) = steps;
-    match Hcloud::default().preview(&config.hcloud, site, &way_back(config, site)).await {
+    match Hcloud::default().preview(&config.hcloud, site, &wanted_return_routes(config, site)).await {
         Ok((more, obstacles)) => {
             steps.extend(more);
             problems.extend(obstacles);

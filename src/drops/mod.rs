@@ -17,8 +17,8 @@ use nix::net::if_::if_indextoname;
 use tokio::task::JoinHandle;
 
 use crate::config::LogDrops;
+use crate::error::chain;
 use crate::nat::JOURNAL_GROUP;
-use crate::report::chain;
 
 pub use message::{Dropped, read};
 
@@ -70,7 +70,7 @@ impl DropLog {
                 Ok(socket) => self.task = Some(tokio::spawn(tell(socket))),
                 Err(error) => {
                     tracing::warn!(
-                        room = "nat",
+                        component = "nat",
                         advice = error.advice(),
                         "dropped packets are not logged: {}",
                         chain(&error)
@@ -127,7 +127,7 @@ async fn tell(socket: TokioSocket) {
             // More than the socket could hold: those are counted only.
             Err(error) if error.raw_os_error() == Some(ENOBUFS) => {}
             Err(error) => {
-                tracing::warn!(room = "nat", %error, "dropped packets are not logged any more, until the next reload");
+                tracing::warn!(component = "nat", %error, "dropped packets are not logged any more, until the next reload");
                 return;
             }
         }
@@ -140,7 +140,7 @@ fn log(dropped: &Dropped) {
         |word: &str, name: &Option<String>| name.as_ref().map_or_else(String::new, |name| format!(" {word} {name}"));
     let ways = word("by", &interface) + &word("out of", &out);
     tracing::info!(
-        room = "nat",
+        component = "nat",
         reason = dropped.reason,
         interface,
         out,

@@ -18,16 +18,19 @@ use std::time::Duration;
 
 use api::Api;
 pub use apply::apply;
-pub use model::{CloudRoute, Desired, MAX_ROUTES, NetworkTable, Unroutable, WayBack, desired, led_here, way_back};
+pub use model::{
+    CloudRoute, Desired, NetworkTable, Unroutable, WantedReturnRoutes, desired, led_here, wanted_return_routes,
+};
 pub use observe::RouteTables;
 use pace::Last;
 pub use plan::{Contest, Obstacle, Plan, plan, withdrawal};
 
 use crate::config;
+use crate::error::chain;
+use crate::inputs::SeenReturnRoutes;
 use crate::net::NetworkId;
-use crate::report::{Outcome, Problem, State, chain};
+use crate::outcome::{Outcome, Problem, State};
 use crate::site::{PrivateLink, Site};
-use crate::wireguard::model::WaysBack;
 
 /// How long `down` tries to withdraw routes from an API that is unwell or busy.
 const FAREWELL: Duration = Duration::from_secs(45);
@@ -83,25 +86,30 @@ pub struct Hcloud {
     /// Routes that we keep for the tunnel: when it wants them no more, they go.
     kept_for_tunnel: BTreeMap<NetworkId, BTreeSet<CloudRoute>>,
     /// What each link's network was last seen to send here. What is known is not forgotten because the API is silent.
-    ways_back: WaysBack,
+    seen_return_routes: SeenReturnRoutes,
     /// Passes in a row that failed and may succeed soon.
     failing: u32,
 }
 
 impl Hcloud {
     /// What each link's network was last seen to send here, besides everything.
-    pub fn ways_back(&self) -> &WaysBack {
-        &self.ways_back
+    pub fn seen_return_routes(&self) -> &SeenReturnRoutes {
+        &self.seen_return_routes
     }
 
     /// Makes the routes as the configuration wants them; the outcome, and when to look again.
-    pub async fn reconcile(&mut self, config: &config::Hcloud, site: &Site, way_back: &WayBack) -> (Outcome, Duration) {
-        self.ways_back
+    pub async fn reconcile(
+        &mut self,
+        config: &config::Hcloud,
+        site: &Site,
+        wanted_return_routes: &WantedReturnRoutes,
+    ) -> (Outcome, Duration) {
+        self.seen_return_routes
             .retain(|interface, _| config.enabled && site.private.iter().any(|link| link.interface == *interface));
-        let (outcome, transient) = match self.connect(config, site, way_back) {
+        let (outcome, transient) = match self.connect(config, site, wanted_return_routes) {
             Err(error) => (Outcome::failed(&error, error.advice()), error.is_transient()),
             Ok(Connection::Idle(outcome)) => (outcome, false),
-            Ok(Connection::Open(api, links)) => self.reconcile_links(&api, config, way_back, &links).await,
+            Ok(Connection::Open(api, links)) => self.reconcile_links(&api, config, wanted_return_routes, &links).await,
         };
         self.failing = if transient { self.failing.saturating_add(1) } else { 0 };
         let last = match (transient, outcome.state) {
@@ -118,9 +126,9 @@ impl Hcloud {
         &mut self,
         config: &config::Hcloud,
         site: &Site,
-        way_back: &WayBack,
+        wanted_return_routes: &WantedReturnRoutes,
     ) -> Result<(Vec<String>, Vec<Problem>), Error> {
-        let (api, links) = match self.connect(config, site, way_back)? {
+        let (api, links) = match self.connect(config, site, wanted_return_routes)? {
             Connection::Open(api, links) => (api, links),
             Connection::Idle(outcome) => return Ok((Vec::new(), outcome.problems)),
         };
@@ -128,7 +136,7 @@ impl Hcloud {
         for link in links {
             let network = self.network_of(&api, config, link).await?;
             let table = api.table(network).await?;
-            let plan = plan(&desired(config, way_back, link).routes(), &table, link, config.take_over);
+            let plan = plan(&desired(config, wanted_return_routes, link).routes(), &table, link, config.take_over);
             let name = outcome::network_name(&table);
             steps.extend(plan.withdraw.iter().map(|route| format!("delete route {route} of {name}")));
             steps.extend(plan.claim.iter().map(|route| format!("add route {route} to {name}")));
@@ -141,10 +149,10 @@ impl Hcloud {
         &mut self,
         config: &config::Hcloud,
         site: &Site,
-        way_back: &WayBack,
+        wanted_return_routes: &WantedReturnRoutes,
     ) -> (Vec<String>, Vec<Problem>) {
         let by_hand = "delete the routes to this server by hand: hcloud network remove-route";
-        let (api, links) = match self.connect(config, site, way_back) {
+        let (api, links) = match self.connect(config, site, wanted_return_routes) {
             Ok(Connection::Open(api, links)) => (api, links),
             Ok(Connection::Idle(outcome)) if outcome.state == State::Off => return (Vec::new(), Vec::new()),
             Ok(Connection::Idle(outcome)) => {
@@ -158,7 +166,7 @@ impl Hcloud {
         for link in links {
             let mut pause = Duration::from_secs(1);
             loop {
-                let (done, error) = self.remove_link(&api, config, way_back, link).await;
+                let (done, error) = self.remove_link(&api, config, wanted_return_routes, link).await;
                 changes.extend(done);
                 match error {
                     None => break,
@@ -181,12 +189,12 @@ impl Hcloud {
         &mut self,
         api: &Api,
         config: &config::Hcloud,
-        way_back: &WayBack,
+        wanted_return_routes: &WantedReturnRoutes,
         link: &PrivateLink,
     ) -> (Vec<String>, Option<Error>) {
         let attempt = async {
             let network = self.network_of(api, config, link).await?;
-            let desired = desired(config, way_back, link).routes();
+            let desired = desired(config, wanted_return_routes, link).routes();
             let withdraw = withdrawal(&desired, &api.table(network).await?, link);
             let plan = Plan { withdraw, ..Plan::default() };
             let error = apply(api, network, &plan).await.into_iter().next();
@@ -203,7 +211,7 @@ impl Hcloud {
         &mut self,
         config: &config::Hcloud,
         site: &'a Site,
-        way_back: &WayBack,
+        wanted_return_routes: &WantedReturnRoutes,
     ) -> Result<Connection<'a>, Error> {
         if !config.enabled {
             return Ok(Connection::Idle(Outcome::unchanged(State::Off, "hcloud.enabled = false")));
@@ -219,7 +227,7 @@ impl Hcloud {
             return Ok(Connection::Idle(outcome::no_network(site)));
         }
         let Some(token) = token::read(&config.token)? else {
-            return Ok(Connection::Idle(outcome::no_token(config, way_back, &links)));
+            return Ok(Connection::Idle(outcome::no_token(config, wanted_return_routes, &links)));
         };
         let api = match &self.api {
             Some(api) if api.speaks_to(&config.endpoint, &token) => Arc::clone(api),
@@ -240,12 +248,12 @@ impl Hcloud {
         &mut self,
         api: &Api,
         config: &config::Hcloud,
-        way_back: &WayBack,
+        wanted_return_routes: &WantedReturnRoutes,
         links: &[&PrivateLink],
     ) -> (Outcome, bool) {
         let (mut outcomes, mut transient) = (Vec::new(), false);
         for link in links {
-            let (outcome, may_pass) = match self.reconcile_link(api, config, way_back, link).await {
+            let (outcome, may_pass) = match self.reconcile_link(api, config, wanted_return_routes, link).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     // A network of that name may have been made anew under another number.
@@ -263,7 +271,7 @@ impl Hcloud {
         &mut self,
         api: &Api,
         config: &config::Hcloud,
-        way_back: &WayBack,
+        wanted_return_routes: &WantedReturnRoutes,
         link: &PrivateLink,
     ) -> Result<(Outcome, bool), Error> {
         if !link.address_present {
@@ -271,7 +279,7 @@ impl Hcloud {
             return Ok((outcome::no_address(link), false));
         }
         let network = self.network_of(api, config, link).await?;
-        let wanted = desired(config, way_back, link);
+        let wanted = desired(config, wanted_return_routes, link);
         let routes = wanted.routes();
         let table = self.look(api, network, link).await?;
         let first = self.plan(network, &wanted, &table, link, config.take_over);
@@ -279,7 +287,7 @@ impl Hcloud {
             return Ok((outcome::no_subnet(&table), false));
         }
         let told = |plan: &Plan, errors: &[api::Error], table: &NetworkTable| {
-            let account = outcome::Account { table, link, wanted: &wanted, way_back, plan };
+            let account = outcome::Account { table, link, wanted: &wanted, wanted_return_routes, plan };
             account.outcome(errors)
         };
         if first.withdraw.is_empty() && first.claim.is_empty() {
@@ -307,7 +315,7 @@ impl Hcloud {
 
     async fn look(&mut self, api: &Api, network: NetworkId, link: &PrivateLink) -> Result<NetworkTable, Error> {
         let table = api.table(network).await?;
-        self.ways_back.insert(link.interface.clone(), led_here(&table, link));
+        self.seen_return_routes.insert(link.interface.clone(), led_here(&table, link));
         Ok(table)
     }
 
@@ -334,7 +342,7 @@ impl Hcloud {
     fn keep_for_tunnel(&mut self, network: NetworkId, wanted: &Desired, table: &NetworkTable) {
         let kept = self.kept_for_tunnel.entry(network).or_default();
         kept.retain(|route| table.routes.contains(route));
-        kept.extend(wanted.way_back.intersection(&table.routes).copied());
+        kept.extend(wanted.wanted_return_routes.intersection(&table.routes).copied());
     }
 
     /// The link's network: by its number, or by `HCLOUD_NETWORK`.

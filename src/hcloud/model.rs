@@ -7,9 +7,10 @@ use std::net::Ipv4Addr;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::{self, Config, Snat};
-use crate::net::{HETZNER_PUBLIC_GATEWAY, NetworkId, is_private, overlap};
+use crate::hetzner::{MAX_ROUTES, PUBLIC_GATEWAY};
+use crate::inputs::{SeenReturnRoutes, Tunnel, tunnel};
+use crate::net::{NetworkId, is_private, overlap};
 use crate::site::{PrivateLink, Site};
-use crate::wireguard::model::{Tunnel, WaysBack, tunnel};
 
 /// A route of a Hetzner Network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,12 +40,9 @@ pub struct NetworkTable {
     pub routes: BTreeSet<CloudRoute>,
 }
 
-/// Routes of one network (Hetzner documentation, "Networks", limits).
-pub const MAX_ROUTES: usize = 100;
-
 /// The tunnel's ranges that the networks shall send here, so that their hosts can answer peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WayBack {
+pub struct WantedReturnRoutes {
     /// The ranges, those of the tunnel's own networks first.
     pub ranges: Vec<Ipv4Net>,
     /// Whether peers are masqueraded where a range cannot be had (`wireguard.snat = "auto"`).
@@ -52,16 +50,16 @@ pub struct WayBack {
 }
 
 /// What the tunnel wants of the cloud; nothing where there is none, or where its peers are masqueraded anyway.
-pub fn way_back(config: &Config, site: &Site) -> WayBack {
+pub fn wanted_return_routes(config: &Config, site: &Site) -> WantedReturnRoutes {
     let snat = config.wireguard.as_ref().map_or(Snat::Always, |wanted| wanted.snat);
-    let tunnel = tunnel(config, site, &WaysBack::new()).filter(|_| snat != Snat::Always);
+    let tunnel = tunnel(config, site, &SeenReturnRoutes::new()).filter(|_| snat != Snat::Always);
     let own = |range: &Ipv4Net, tunnel: &Tunnel| tunnel.networks.iter().any(|own| IpNet::V4(*range).contains(own));
     let ranges = tunnel.map(|tunnel| {
         let mut ranges = tunnel.routed();
         ranges.sort_by_key(|range| !own(range, &tunnel));
         ranges
     });
-    WayBack { ranges: ranges.unwrap_or_default(), else_masqueraded: snat == Snat::Auto }
+    WantedReturnRoutes { ranges: ranges.unwrap_or_default(), else_masqueraded: snat == Snat::Auto }
 }
 
 /// Why no route for a range of the tunnel can be had, before anybody is asked.
@@ -81,7 +79,7 @@ pub struct Desired {
     /// Routes to this server for the destinations that the configuration names.
     pub named: BTreeSet<CloudRoute>,
     /// The same for the tunnel's ranges.
-    pub way_back: BTreeSet<CloudRoute>,
+    pub wanted_return_routes: BTreeSet<CloudRoute>,
     /// Ranges of the tunnel for which no route can be had.
     pub unroutable: BTreeMap<Ipv4Net, Unroutable>,
 }
@@ -89,24 +87,24 @@ pub struct Desired {
 impl Desired {
     /// All routes.
     pub fn routes(&self) -> BTreeSet<CloudRoute> {
-        self.named.union(&self.way_back).copied().collect()
+        self.named.union(&self.wanted_return_routes).copied().collect()
     }
 }
 
 /// The routes that one attached network shall have: all of them to this server. A range of the tunnel inside of a named
 /// destination, other than everything, needs no route of its own.
-pub fn desired(config: &config::Hcloud, way_back: &WayBack, link: &PrivateLink) -> Desired {
+pub fn desired(config: &config::Hcloud, wanted_return_routes: &WantedReturnRoutes, link: &PrivateLink) -> Desired {
     let here = |&destination: &Ipv4Net| CloudRoute { destination, gateway: link.address };
     let mut desired = Desired { named: config.destinations.iter().map(here).collect(), ..Desired::default() };
-    for range in &way_back.ranges {
+    for range in &wanted_return_routes.ranges {
         let named = config.destinations.iter().find(|named| named.prefix_len() > 0 && overlap(**named, *range));
         let unroutable = match named {
             Some(named) if named.contains(range) => continue,
             Some(named) => Unroutable::Named(*named),
-            None if !is_private(*range) || range.contains(&HETZNER_PUBLIC_GATEWAY) => Unroutable::Foreign,
-            None if desired.named.len() + desired.way_back.len() >= MAX_ROUTES => Unroutable::TooMany,
+            None if !is_private(*range) || range.contains(&PUBLIC_GATEWAY) => Unroutable::Foreign,
+            None if desired.named.len() + desired.wanted_return_routes.len() >= MAX_ROUTES => Unroutable::TooMany,
             None => {
-                desired.way_back.insert(here(range));
+                desired.wanted_return_routes.insert(here(range));
                 continue;
             }
         };

@@ -3,11 +3,13 @@
 use ipnet::Ipv4Net;
 
 use super::api;
-use super::model::{Desired, MAX_ROUTES, NetworkTable, Unroutable, WayBack};
+use super::model::{Desired, NetworkTable, Unroutable, WantedReturnRoutes};
 use super::plan::{Contest, Obstacle, Plan};
 use super::{Error, desired};
 use crate::config;
-use crate::report::{Outcome, Problem, State, chain};
+use crate::error::chain;
+use crate::hetzner::MAX_ROUTES;
+use crate::outcome::{Outcome, Problem, State};
 use crate::site::{PrivateLink, Site};
 
 /// `network 1234 (private)`
@@ -30,9 +32,14 @@ pub(super) fn no_network(site: &Site) -> Outcome {
     Outcome::unchanged(State::Off, "the private links are no Hetzner Networks (site.private.network_id)")
 }
 
-pub(super) fn no_token(config: &config::Hcloud, way_back: &WayBack, links: &[&PrivateLink]) -> Outcome {
+pub(super) fn no_token(
+    config: &config::Hcloud,
+    wanted_return_routes: &WantedReturnRoutes,
+    links: &[&PrivateLink],
+) -> Outcome {
     // Where peers are masqueraded meanwhile, nobody has to do anything for them.
-    let needed = if way_back.else_masqueraded { &WayBack::default() } else { way_back };
+    let needed =
+        if wanted_return_routes.else_masqueraded { &WantedReturnRoutes::default() } else { wanted_return_routes };
     let by_hand = links
         .iter()
         .flat_map(|link| desired(config, needed, link).routes().into_iter().map(move |route| (link, route)));
@@ -80,7 +87,7 @@ pub(super) struct Account<'a> {
     pub(super) table: &'a NetworkTable,
     pub(super) link: &'a PrivateLink,
     pub(super) wanted: &'a Desired,
-    pub(super) way_back: &'a WayBack,
+    pub(super) wanted_return_routes: &'a WantedReturnRoutes,
     /// What a fresh look finds still to do, or in the way.
     pub(super) plan: &'a Plan,
 }
@@ -102,14 +109,14 @@ impl Account<'_> {
     }
 
     fn standing(&self) -> Outcome {
-        let is_way_back = |contest: &&Contest| self.wanted.way_back.contains(&contest.wanted);
+        let is_way_back = |contest: &&Contest| self.wanted.wanted_return_routes.contains(&contest.wanted);
         let of_tunnel = self.plan.contested.iter().filter(is_way_back).map(|contest| self.contested(contest));
         let unroutable = self.wanted.unroutable.iter().map(|(range, why)| unroutable(*range, *why));
         let of_tunnel: Vec<Problem> = of_tunnel.chain(unroutable).collect();
         let named = self.plan.contested.iter().filter(|contest| !is_way_back(contest));
         let mut problems: Vec<Problem> = named.map(|contest| self.contested(contest)).collect();
         let mut detail = self.detail();
-        if self.way_back.else_masqueraded {
+        if self.wanted_return_routes.else_masqueraded {
             // What was asked for happens, one way or the other: no problem, but worth a word.
             for problem in of_tunnel {
                 detail.push_str("; peers are masqueraded: ");
@@ -136,7 +143,11 @@ impl Account<'_> {
 
     fn contested(&self, contest: &Contest) -> Problem {
         let (name, wanted) = (network_name(self.table), contest.wanted);
-        let key = if self.wanted.way_back.contains(&wanted) { "the tunnel's network" } else { "hcloud.destinations" };
+        let key = if self.wanted.wanted_return_routes.contains(&wanted) {
+            "the tunnel's network"
+        } else {
+            "hcloud.destinations"
+        };
         match contest.by {
             Obstacle::Held(held) => Problem::new(
                 format!("{name} sends {} to {}, which is not this server", held.destination, held.gateway),

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::api::Error as ApiError;
 use super::*;
+use crate::hetzner::MAX_ROUTES;
 
 const NETWORK: NetworkId = NetworkId(1234);
 
@@ -93,16 +94,19 @@ fn the_tunnel_takes_what_room_there_is_people_before_sites() {
     let more = "\"192.168.7.0/24\", \"192.0.2.0/24\", \"172.16.0.0/12\", \"192.160.0.0/11\"";
     let text = format!("{text}[[wireguard.peer]]\n{peer}\nallowed_ips = [{more}, {}]", sites.join(", "));
     let config = config::parse(&text, &config::Environment::default()).unwrap();
-    let way_back = way_back(&config, &Site { private: vec![link()], ..Site::default() });
-    let desired = desired(&config.hcloud, &way_back, &link());
+    let wanted_return_routes = wanted_return_routes(&config, &Site { private: vec![link()], ..Site::default() });
+    let desired = desired(&config.hcloud, &wanted_return_routes, &link());
     assert_eq!(desired.routes().len(), MAX_ROUTES);
-    assert!(desired.way_back.contains(&route("10.200.0.0/24 via 10.0.0.2")), "the tunnel's own network comes first");
+    assert!(
+        desired.wanted_return_routes.contains(&route("10.200.0.0/24 via 10.0.0.2")),
+        "the tunnel's own network comes first"
+    );
     let why = |range: &str| desired.unroutable.get(&range.parse().unwrap()).copied();
     assert_eq!(why("192.0.2.0/24"), Some(Unroutable::Foreign));
     assert_eq!(why("172.16.0.0/12"), Some(Unroutable::Foreign), "Hetzner's own gateway is in it");
     assert_eq!(why("192.160.0.0/11"), Some(Unroutable::Named("192.168.0.0/16".parse().unwrap())));
     assert_eq!(why("10.100.199.0/25"), Some(Unroutable::TooMany));
-    assert_eq!(desired.unroutable.len() + desired.way_back.len(), way_back.ranges.len());
+    assert_eq!(desired.unroutable.len() + desired.wanted_return_routes.len(), wanted_return_routes.ranges.len());
 }
 
 #[test]
@@ -110,12 +114,12 @@ fn what_is_masqueraded_anyway_needs_no_way_back() {
     let ranges = |snat: &str| {
         let text = format!("[wireguard]\naddresses = [\"10.200.0.1/24\"]\nsnat = {snat}");
         let config = config::parse(&text, &config::Environment::default()).unwrap();
-        way_back(&config, &Site::default())
+        wanted_return_routes(&config, &Site::default())
     };
     let range: Vec<Ipv4Net> = vec!["10.200.0.0/24".parse().unwrap()];
-    assert_eq!(ranges("true"), WayBack::default());
-    assert_eq!(ranges("false"), WayBack { ranges: range.clone(), else_masqueraded: false });
-    assert_eq!(ranges("\"auto\""), WayBack { ranges: range, else_masqueraded: true });
+    assert_eq!(ranges("true"), WantedReturnRoutes::default());
+    assert_eq!(ranges("false"), WantedReturnRoutes { ranges: range.clone(), else_masqueraded: false });
+    assert_eq!(ranges("\"auto\""), WantedReturnRoutes { ranges: range, else_masqueraded: true });
 }
 
 /// Network tables in memory. As Hetzner's they take one route for each destination.

@@ -10,7 +10,7 @@ use super::model::Ruleset;
 use super::observe::Listing;
 use super::plan::Command;
 use super::{observe, plan, skeleton};
-use crate::report::chain;
+use crate::error::chain;
 use crate::state;
 
 /// In the state directory.
@@ -84,10 +84,13 @@ pub async fn boot(state_directory: &Path, closed: &Ruleset, alone: bool) -> Resu
                 return Ok(Loaded::LastGood);
             }
             Ok(()) => {
-                tracing::warn!(room = "nat", "the rules that were good last are not whole; the gate is shut instead");
+                tracing::warn!(
+                    component = "nat",
+                    "the rules that were good last are not whole; the gate is shut instead"
+                );
             }
             Err(error) => {
-                tracing::warn!(room = "nat", %error, "the rules that were good last cannot be loaded; the gate is shut instead");
+                tracing::warn!(component = "nat", %error, "the rules that were good last cannot be loaded; the gate is shut instead");
             }
         }
     }
@@ -100,7 +103,7 @@ pub async fn boot(state_directory: &Path, closed: &Ruleset, alone: bool) -> Resu
 /// see why.
 async fn open_ssh(nft: &Nft, closed: &Ruleset) {
     if let Err(error) = nft.apply(&plan::additions(closed, "ssh_ports")).await {
-        tracing::warn!(room = "nat", error = %chain(&error), "SSH is open on the ports of before only");
+        tracing::warn!(component = "nat", error = %chain(&error), "SSH is open on the ports of before only");
     }
 }
 
@@ -121,9 +124,9 @@ async fn open_ssh_without_tunnel(nft: &Nft) {
         Err(error) => Err(error),
     };
     match opened {
-        Ok(()) => tracing::warn!(room = "nat", "no daemon will carry the tunnel, so that SSH is open without it"),
+        Ok(()) => tracing::warn!(component = "nat", "no daemon will carry the tunnel, so that SSH is open without it"),
         Err(error) => {
-            tracing::error!(room = "nat", error = %chain(&error), "SSH stays shut: the rules leave it to the tunnel, which no daemon will carry");
+            tracing::error!(component = "nat", error = %chain(&error), "SSH stays shut: the rules leave it to the tunnel, which no daemon will carry");
         }
     }
 }

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 
 use super::desired::is_reserved;
 use crate::config::Config;
-use crate::report::Problem;
+use crate::outcome::Problem;
 use crate::site::Site;
 
 /// Everything that is wrong, in the order of the file. Nothing while the site is not known: then nothing can be judged.

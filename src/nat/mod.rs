@@ -37,10 +37,11 @@ pub use sources::{account, unban};
 pub use status::{Ban, Bans, FirewallReport, Source, Sources};
 
 use crate::config::{Config, Fastpath};
-use crate::report::{Outcome, Problem, State, chain};
+use crate::error::chain;
+use crate::inputs::Tunnel;
+use crate::outcome::{Outcome, Problem, State};
 use crate::site::Site;
 use crate::state;
-use crate::wireguard::model::Tunnel;
 use flowtable::Flowtable;
 use foreign::Foreign;
 
@@ -103,7 +104,7 @@ impl Nat {
         };
         let written = kept.write(&self.state_directory);
         if let Err(error) = &written {
-            tracing::warn!(room = "nat", error = %chain(error), "the next boot will load older rules, or none");
+            tracing::warn!(component = "nat", error = %chain(error), "the next boot will load older rules, or none");
         }
         written.is_ok()
     }
@@ -175,7 +176,7 @@ impl Nat {
             // Rules that are refused there as well must not cost those that stand.
             Err(Error::Refused { complaint, .. }) if observed.is_some() => {
                 nft.would_load(desired).await?;
-                tracing::warn!(room = "nat", complaint, "the table cannot be changed in place; it is made anew");
+                tracing::warn!(component = "nat", complaint, "the table cannot be changed in place; it is made anew");
                 let (text, commands) = plan::anew(desired);
                 nft.load(Some(text), &commands).await?;
             }
@@ -194,7 +195,7 @@ impl Nat {
         });
         if let Err(error) = state::write_json(&self.path, &self.memory) {
             // The next start will replace the rules by the same ones; no packet notices.
-            tracing::warn!(room = "nat", error = %chain(&error), "go on without");
+            tracing::warn!(component = "nat", error = %chain(&error), "go on without");
         }
         Ok((reasons, drifted))
     }

@@ -10,7 +10,7 @@ use super::apply::{Error, Nft};
 use super::counters::{Count, counters};
 use super::model::TABLE;
 use super::status::{Ban, Bans, FirewallReport, Source, Sources};
-use crate::report::chain;
+use crate::error::chain;
 
 /// So many of each kind are told.
 const TOLD: usize = 10;
@@ -23,7 +23,7 @@ pub async fn account() -> Option<FirewallReport> {
         Ok(counters) if counters.is_empty() => return None,
         Ok(counters) => counters,
         Err(error) => {
-            tracing::debug!(room = "nat", %error, "the counters cannot be read");
+            tracing::debug!(component = "nat", %error, "the counters cannot be read");
             return None;
         }
     };
@@ -31,7 +31,7 @@ pub async fn account() -> Option<FirewallReport> {
     let mut listed = Vec::new();
     for name in ["scanning", "over_new_flows", "over_flows", "banned4", "banned6"] {
         listed.push(list(&nft, name).await.unwrap_or_else(|error| {
-            tracing::debug!(room = "nat", set = name, error = %chain(&error), "cannot be listed");
+            tracing::debug!(component = "nat", set = name, error = %chain(&error), "cannot be listed");
             Set::default()
         }));
     }

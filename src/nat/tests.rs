@@ -2,8 +2,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{self, Environment};
+use crate::inputs::{SeenReturnRoutes, tunnel};
 use crate::site::{PrivateLink, PublicLink};
-use crate::wireguard::model::{WaysBack, tunnel};
 
 fn private(interface: &str, address: &str, network: &str) -> PrivateLink {
     PrivateLink {
@@ -31,7 +31,7 @@ pub(super) fn config(text: &str) -> Config {
 }
 
 fn rules(text: &str, site: &Site) -> Ruleset {
-    desired(&config(text), site, tunnel(&config(text), site, &WaysBack::new()).as_ref(), false)
+    desired(&config(text), site, tunnel(&config(text), site, &SeenReturnRoutes::new()).as_ref(), false)
 }
 
 /// Commands as JSON.
@@ -305,11 +305,11 @@ allowed_ips = ["10.100.0.3", "192.168.178.0/24"]
 "#;
 
 /// The rules of a tunnel, to which the networks behind `eth1` have the ways back that are named.
-fn with_tunnel(ways_back: &[&str]) -> Ruleset {
+fn with_tunnel(seen_return_routes: &[&str]) -> Ruleset {
     let config = config(TUNNEL);
-    let ways_back = ways_back.iter().map(|text| text.parse().unwrap()).collect();
-    let ways_back = [("eth1".parse().unwrap(), ways_back)].into();
-    desired(&config, &one_network(), tunnel(&config, &one_network(), &ways_back).as_ref(), false)
+    let seen_return_routes = seen_return_routes.iter().map(|text| text.parse().unwrap()).collect();
+    let seen_return_routes = [("eth1".parse().unwrap(), seen_return_routes)].into();
+    desired(&config, &one_network(), tunnel(&config, &one_network(), &seen_return_routes).as_ref(), false)
 }
 
 fn set_of(rules: &Ruleset, name: &str) -> Value {
@@ -341,7 +341,7 @@ fn the_tunnel_opens_the_ways_to_and_from_private_networks_and_to_the_internet_on
     let inside = ["eth1 -> eth0: egress", "wg0 -> eth1: from_tunnel", "eth1 -> wg0: to_tunnel"];
     assert_eq!(ways(&with_tunnel(&[])), inside);
     let config = config(&TUNNEL.replace("[wireguard]", "[wireguard]\nfull_tunnel = true"));
-    let full = tunnel(&config, &one_network(), &WaysBack::new());
+    let full = tunnel(&config, &one_network(), &SeenReturnRoutes::new());
     assert_eq!(
         ways(&desired(&config, &one_network(), full.as_ref(), false)),
         [&inside[..], &["wg0 -> eth0: from_tunnel"]].concat()
@@ -408,7 +408,7 @@ fn what_has_no_way_back_is_masqueraded_and_nothing_else() {
 #[test]
 fn the_status_line_names_the_tunnel_and_what_is_masqueraded() {
     let config = config(TUNNEL);
-    let tunnel = tunnel(&config, &one_network(), &WaysBack::new()).unwrap();
+    let tunnel = tunnel(&config, &one_network(), &SeenReturnRoutes::new()).unwrap();
     assert_eq!(
         standing(&one_network(), Some(&tunnel), None).detail,
         "table inet bastiond stands: 10.0.0.0/16 out by eth0; 10.100.0.0/24 in by wg0; 10.100.0.0/24, 192.168.178.0/24 \

@@ -5,9 +5,10 @@ use std::io;
 use crate::config::{Config, Environment};
 use crate::control::{Request, Response};
 use crate::daemon::{self, Alone, with_cloud_preview};
+use crate::error::chain;
 use crate::hcloud::Hcloud;
+use crate::outcome::Problem;
 use crate::reconcile::{Gateway, Steps};
-use crate::report::{Problem, chain};
 use crate::site::metadata::Watcher;
 use crate::site::{self, MetadataView, Site};
 

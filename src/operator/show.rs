@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::report::{Problem, Report, Totals};
+use crate::outcome::Problem;
+use crate::report::{Report, Totals};
 
 /// Widest detail that keeps a row on one line of a usual terminal; longer ones go on below.
 const DETAIL_WIDTH: usize = 76;
@@ -28,12 +29,12 @@ pub(super) fn report(report: &Report, now: SystemTime) -> String {
     line(&mut text, format_args!("pass {} ended {ago} s ago ({})", report.passes, report.trigger));
     line(&mut text, format_args!(""));
     // A gateway without a tunnel has short names only.
-    let width = report.rooms.keys().map(|room| room.to_string().len()).fold(ROOM_WIDTH, usize::max);
+    let width = report.components.keys().map(|room| room.to_string().len()).fold(ROOM_WIDTH, usize::max);
     line(
         &mut text,
         format_args!("{:<width$} {:<10} {:>7} {:>7} {:>8}  DETAIL", "ROOM", "STATE", "CHANGES", "REPAIRS", "FAILURES"),
     );
-    for (room, state) in &report.rooms {
+    for (room, state) in &report.components {
         let Totals { changes, repairs, failures } = state.totals;
         let mut parts = wrapped(&state.detail).into_iter();
         let first = parts.next().unwrap_or_default();
@@ -59,7 +60,7 @@ pub(super) fn report(report: &Report, now: SystemTime) -> String {
         text.push_str(&super::firewall::table(firewall));
     }
     let problems =
-        report.rooms.iter().flat_map(|(room, state)| state.problems.iter().map(move |problem| (room, problem)));
+        report.components.iter().flat_map(|(room, state)| state.problems.iter().map(move |problem| (room, problem)));
     let problems: Vec<_> = problems.collect();
     if !problems.is_empty() || !report.refused_configuration.is_empty() {
         line(&mut text, format_args!("\nPROBLEMS"));
@@ -74,7 +75,7 @@ pub(super) fn report(report: &Report, now: SystemTime) -> String {
         line(&mut text, format_args!("{:<width$} {}", room.to_string(), problem.what));
         line(&mut text, format_args!("{:width$} -> {}", "", problem.advice));
     }
-    let hints = report.rooms.iter().flat_map(|(room, state)| state.hints.iter().map(move |hint| (room, hint)));
+    let hints = report.components.iter().flat_map(|(room, state)| state.hints.iter().map(move |hint| (room, hint)));
     for (index, (room, hint)) in hints.enumerate() {
         if index == 0 {
             line(&mut text, format_args!("\nHINTS"));
@@ -134,7 +135,7 @@ fn wrapped(detail: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::net::ServerId;
-    use crate::report::{Outcome, Room, State};
+    use crate::outcome::{ComponentName, Outcome, State};
 
     #[test]
     fn the_table_says_what_is_wrong_and_what_to_do() {
@@ -145,9 +146,9 @@ mod tests {
             passes: 7,
             ..Report::new()
         };
-        r.record(Room::Nat, Outcome::unchanged(State::Ok, "table inet bastiond stands"));
+        r.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "table inet bastiond stands"));
         r.record(
-            Room::Hcloud,
+            ComponentName::Hcloud,
             Outcome {
                 problems: vec![Problem::new("there is no API token", "put one into hcloud.token_file")],
                 ..Outcome::unchanged(State::Waiting, "no API token")

@@ -12,7 +12,8 @@ use super::ADVICE;
 use super::model::{Observed, PROTOCOL, Route};
 use super::observe::Netlink;
 use super::plan::Plan;
-use crate::report::{Problem, chain};
+use crate::error::chain;
+use crate::outcome::Problem;
 
 /// More failures than this are told by their number: ten thousand routes may fail for one reason.
 const TOLD: usize = 5;

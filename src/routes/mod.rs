@@ -14,8 +14,9 @@ pub use model::{Address, Desired, Link, Observed, PROTOCOL, Route, desired};
 pub use observe::Error;
 pub use plan::{Contest, Plan, plan};
 
-use crate::report::{Outcome, Problem, State, chain};
-use crate::wireguard::model::Tunnel;
+use crate::error::chain;
+use crate::inputs::Tunnel;
+use crate::outcome::{Outcome, Problem, State};
 
 /// How many ranges a line of the status names before it counts them.
 const NAMED: usize = 3;

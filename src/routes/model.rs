@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
+use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
-use crate::wireguard::model::Tunnel;
 
 /// Who made a route or an address (`rtm_protocol`, `IFA_PROTO`): we. Numbers above 4 (`RTPROT_STATIC`) are free for whoever
 /// makes routes; iproute2's `etc/iproute2/rt_protos` gives this one to nobody, and `ip route show proto 98` lists ours.
@@ -28,7 +28,7 @@ pub fn desired(tunnel: &Tunnel) -> Desired {
     Desired {
         interface: tunnel.interface.clone(),
         addresses: tunnel.addresses.iter().copied().collect(),
-        destinations: tunnel.sites.iter().copied().collect(),
+        destinations: tunnel.remote_networks.iter().copied().collect(),
     }
 }
 

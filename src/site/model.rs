@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::config::Firewall;
 use crate::net::{InterfaceName, NetworkId, ServerId};
-use crate::report::Problem;
+use crate::outcome::Problem;
 
 /// This server, as the rooms that change the world need to know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

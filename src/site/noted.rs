@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::sshd::{self, Found};
-use crate::report::Problem;
+use crate::outcome::Problem;
 use crate::state;
 
 /// In the runtime directory.

@@ -10,7 +10,7 @@ use super::model::{PrivateLink, PublicLink, Site};
 use super::observe::{Kernel, Link};
 use crate::config;
 use crate::net::{InterfaceName, MacAddress, overlap};
-use crate::report::Problem;
+use crate::outcome::Problem;
 
 /// Puts the site together. What is missing or contradictory becomes a problem, and the rest goes on.
 ///

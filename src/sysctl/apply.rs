@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::model::Need;
 use super::plan::Write;
-use crate::report::{Problem, chain};
+use crate::error::chain;
+use crate::outcome::Problem;
 
 /// Why a setting could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ pub use originals::{Doubt, forwards, restore, stop_forwarding};
 pub use plan::{Write, plan};
 
 use crate::net::InterfaceName;
-use crate::report::{Outcome, Problem, State};
+use crate::outcome::{Outcome, Problem, State};
 use crate::site::Site;
 
 /// Where the settings are, and where their former values are remembered.
@@ -62,7 +62,7 @@ pub fn reconcile(
         observed
             .problems
             .into_iter()
-            .map(|error| Problem::new(crate::report::chain(&error), "the daemon needs to read below /proc/sys/net")),
+            .map(|error| Problem::new(crate::error::chain(&error), "the daemon needs to read below /proc/sys/net")),
     );
     let denied = observed.fixed.len() + applied.denied;
     let is_held = |setting: &&Setting| setting.need == Need::Must || observed.values.contains_key(&setting.path);

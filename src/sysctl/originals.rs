@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Place;
 use super::model::{IP_FORWARD, Setting};
-use crate::report::{Problem, chain};
+use crate::error::chain;
+use crate::outcome::Problem;
 use crate::state::{self, read_json, write_json};
 
 /// A setting's first value, and the one that we gave it.
@@ -56,7 +57,7 @@ pub(super) fn note(place: &Place, desired: &[Setting], observed: &BTreeMap<Strin
     }
     if let Err(error) = write_json(&place.memory, &originals) {
         // Not a failure of the gateway: only `down` will leave these settings as they are.
-        tracing::warn!(room = "sysctl", error = %chain(&error), "the former values of the settings are not remembered");
+        tracing::warn!(component = "sysctl", error = %chain(&error), "the former values of the settings are not remembered");
     }
 }
 

@@ -12,8 +12,9 @@ use super::kernel::{self, Choice};
 use super::key::PublicKey;
 use super::link;
 use crate::config::Backend;
+use crate::error::chain;
 use crate::net::InterfaceName;
-use crate::report::{Problem, chain};
+use crate::outcome::Problem;
 
 /// Why nobody carries packets, or a change is refused.
 #[derive(Debug, thiserror::Error)]

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use super::device::model::Snapshot;
 use super::key::PublicKey;
+use crate::error::chain;
 use crate::net::InterfaceName;
-use crate::report::chain;
 use crate::state;
 
 /// Endpoints of peers that had a session, by key.
@@ -43,7 +43,7 @@ impl Memory {
         }
         if let Err(error) = state::write_json(&self.path, &active) {
             // Only a restart will notice: peers then come by themselves.
-            tracing::warn!(room = "wireguard", error = %chain(&error), "the peers' endpoints are not remembered");
+            tracing::warn!(component = "wireguard", error = %chain(&error), "the peers' endpoints are not remembered");
         }
         self.written = Some(active);
     }
@@ -52,7 +52,7 @@ impl Memory {
     pub fn forget(&mut self) {
         self.written = None;
         if let Err(error) = state::remove(&self.path) {
-            tracing::warn!(room = "wireguard", error = %chain(&error), "go on");
+            tracing::warn!(component = "wireguard", error = %chain(&error), "go on");
         }
     }
 }

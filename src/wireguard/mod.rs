@@ -14,7 +14,6 @@ pub mod key;
 pub mod keyfile;
 pub mod link;
 pub mod memory;
-pub mod model;
 pub mod names;
 pub mod plan;
 mod room;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::device::model::PeerSnapshot;
-use crate::report::Problem;
+use crate::outcome::Problem;
 
 /// Before a name that did not resolve, or whose peer does not answer, is looked up again; doubled each time …
 const FIRST: Duration = Duration::from_secs(15);

@@ -16,14 +16,15 @@ use super::key::PublicKey;
 use super::keyfile;
 use super::link;
 use super::memory::Memory;
-use super::model::Tunnel;
 use super::names::Names;
 use super::plan::{self, Configured};
 use super::running::{Running, detail, host, interface, private_key};
 use super::status::TunnelReport;
 use crate::config;
+use crate::error::chain;
+use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
-use crate::report::{Outcome, Problem, State, chain};
+use crate::outcome::{Outcome, Problem, State};
 
 /// Between two looks at who is active and who does not answer.
 const LOOK: Duration = Duration::from_secs(5);
@@ -186,7 +187,7 @@ impl Wireguard {
         changes.extend(ended);
         // The start that they hinder tells it as well.
         for problem in problems {
-            tracing::warn!(room = "wireguard", advice = %problem.advice, "{}", problem.what);
+            tracing::warn!(component = "wireguard", advice = %problem.advice, "{}", problem.what);
         }
         Ok(())
     }
@@ -333,7 +334,7 @@ impl Wireguard {
         let snapshot = match running.carrier.snapshot().await {
             Ok(snapshot) => snapshot,
             // The next pass tells it.
-            Err(error) => return tracing::debug!(room = "wireguard", %error, "no look at the tunnel"),
+            Err(error) => return tracing::debug!(component = "wireguard", %error, "no look at the tunnel"),
         };
         let clock = SystemTime::now();
         running.memory.keep(&snapshot, clock);

@@ -12,13 +12,13 @@ use super::key::{PrivateKey, PublicKey};
 use super::keyfile;
 use super::link;
 use super::memory::{Active, Memory};
-use super::model::Tunnel;
 use super::names::{Host, Names, Vigil};
 use super::plan::{self, Configured, Interface};
 use super::room::Error;
 use crate::config;
+use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
-use crate::report::Problem;
+use crate::outcome::Problem;
 
 /// An interface at work.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use bastiond::report::{Room, State};
+use bastiond::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
 use sandbox::daemon::Station;
 use sandbox::world::{Metadata, PublicAddress, Settings, World, addresses as at};
@@ -57,10 +57,11 @@ fn missing_interface() -> Result {
     let mut daemon = station.start()?;
     daemon.ready();
     let report = report(&station)?;
-    let problem = &report.rooms[&Room::Site].problems[0];
+    let problem = &report.components[&ComponentName::Site].problems[0];
     ensure_eq(problem.what.as_str(), "site.public_interface: there is no interface eth9")?;
     ensure_eq(problem.advice.as_str(), "the interfaces here are: eth0, eth1, eth2")?;
-    let states = [Room::Site, Room::Nat, Room::Hcloud].map(|room| report.rooms[&room].state);
+    let states =
+        [ComponentName::Site, ComponentName::Nat, ComponentName::Hcloud].map(|room| report.components[&room].state);
     ensure_eq(states, [State::Waiting, State::Waiting, State::HeldBack])?;
     // Closed, but for what the bastion itself is reached by.
     let rules = table(&world, "inet bastiond")?;
@@ -75,9 +76,9 @@ fn no_public_address() -> Result {
     station.write_config(&format!("{FAST}[site]\npublic_interface = \"eth0\""))?;
     let mut daemon = station.start()?;
     daemon.ready();
-    let site = room(&station, Room::Site)?;
+    let site = room(&station, ComponentName::Site)?;
     ensure_eq((site.state, site.problems[0].what.as_str()), (State::Waiting, "eth0 has no IPv4 address yet"))?;
-    ensure_eq(room(&station, Room::Hcloud)?.state, State::HeldBack)?;
+    ensure_eq(room(&station, ComponentName::Hcloud)?.state, State::HeldBack)?;
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)?;
     world.give_public_address()?;
     wait_for("the address is taken up", Duration::from_secs(4), || all_stand(&station))?;
@@ -109,11 +110,11 @@ fn no_nft() -> Result {
     let station = Station::in_world(&world, programs.path())?;
     let mut daemon = station.start()?;
     daemon.ready();
-    let nat = room(&station, Room::Nat)?;
+    let nat = room(&station, ComponentName::Nat)?;
     ensure_eq(nat.state, State::Failed)?;
     ensure(nat.problems[0].what.starts_with("the program nft was not found"), format!("{:?}", nat.problems))?;
     ensure_eq(nat.problems[0].advice.as_str(), "install it: apt install nftables")?;
-    ensure_eq(room(&station, Room::Hcloud)?.state, State::HeldBack)?;
+    ensure_eq(room(&station, ComponentName::Hcloud)?.state, State::HeldBack)?;
     ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())?;
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)
 }
@@ -142,7 +143,7 @@ fn nothing_known() -> Result {
     let station = station(&world)?;
     let mut daemon = station.start()?;
     daemon.ready();
-    let site = room(&station, Room::Site)?;
+    let site = room(&station, ComponentName::Site)?;
     ensure_eq(site.state, State::Waiting)?;
     ensure(
         site.problems[0].what.starts_with("the metadata service does not answer: cannot fetch http://169.254.169.254/"),
@@ -170,15 +171,15 @@ fn read_only_settings() -> Result {
     let station = Station::in_world(&world, programs.path())?;
     let mut daemon = station.start()?;
     daemon.ready();
-    let sysctl = room(&station, Room::Sysctl)?;
+    let sysctl = room(&station, ComponentName::Sysctl)?;
     ensure_eq(sysctl.state, State::Failed)?;
     ensure(
         sysctl.problems.iter().any(|problem| problem.what.starts_with("cannot set net/ipv4/ip_forward to 1: ")),
         format!("{:?}", sysctl.problems),
     )?;
     // The rules stand all the same, and nothing is attracted that could not be forwarded.
-    ensure_eq(room(&station, Room::Nat)?.state, State::Ok)?;
-    ensure_eq(room(&station, Room::Hcloud)?.state, State::HeldBack)
+    ensure_eq(room(&station, ComponentName::Nat)?.state, State::Ok)?;
+    ensure_eq(room(&station, ComponentName::Hcloud)?.state, State::HeldBack)
 }
 
 fn broken_nft() -> Result {
@@ -191,7 +192,7 @@ fn broken_nft() -> Result {
     let spoiled = good.with_programs(programs.path());
     let mut daemon = spoiled.start()?;
     daemon.ready();
-    ensure_eq((room(&spoiled, Room::Nat)?.state, forwards()?), (State::Failed, true))?;
+    ensure_eq((room(&spoiled, ComponentName::Nat)?.state, forwards()?), (State::Failed, true))?;
     // Now the rules go, and cannot come back.
     world.bastion().nft("delete table inet bastiond")?;
     wait_for("forwarding is off", SOON, || Ok(!forwards()?))?;
@@ -222,7 +223,7 @@ fn refused_rules() -> Result {
     let before = table(&world, "inet bastiond")?;
     station.write_config(&format!("{FAST}[[firewall.service]]\nports = [4711]\n"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
-    wait_for("the refusal is told", SOON, || Ok(room(&station, Room::Nat)?.state == State::Failed))?;
+    wait_for("the refusal is told", SOON, || Ok(room(&station, ComponentName::Nat)?.state == State::Failed))?;
     std::thread::sleep(Duration::from_secs(1));
     ensure_eq(table(&world, "inet bastiond")?, before)?;
     let tables: serde_json::Value = world.bastion().nft_json("list tables")?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bastiond::report::{Room, State};
+use bastiond::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
 use sandbox::cloud::{Fault, Injection, Matching, Times};
 use sandbox::traffic::{Flood, Held, Mirror};
@@ -35,11 +35,13 @@ fn deleted_route() -> Result {
     let server = Server::start(&world)?;
     let station = station(&world)?;
     let _daemon = healthy(&station)?;
-    let repairs = room(&station, Room::Hcloud)?.totals.repairs;
+    let repairs = room(&station, ComponentName::Hcloud)?.totals.repairs;
     world.remove_route("0.0.0.0/0".parse()?);
     // A poll a second, and the time of the change itself.
     wait_for("the route is back", Duration::from_secs(3), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
-    wait_for("the repair is counted", SOON, || Ok(room(&station, Room::Hcloud)?.totals.repairs == repairs + 1))?;
+    wait_for("the repair is counted", SOON, || {
+        Ok(room(&station, ComponentName::Hcloud)?.totals.repairs == repairs + 1)
+    })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -50,12 +52,12 @@ fn re_pointed_route() -> Result {
     let daemon = healthy(&station)?;
     world.put_route("0.0.0.0/0".parse()?, at::WORKER);
     wait_for("the status tells it", Duration::from_secs(3), || {
-        Ok(room(&station, Room::Hcloud)?.problems.iter().any(|problem| {
+        Ok(room(&station, ComponentName::Hcloud)?.problems.iter().any(|problem| {
             problem.what.contains("sends 0.0.0.0/0 to 10.0.1.5, which is not this server")
                 && problem.advice.contains("take_over")
         }))
     })?;
-    ensure_eq((room(&station, Room::Hcloud)?.state, gateways(&world)), (State::Waiting, vec![at::WORKER]))?;
+    ensure_eq((room(&station, ComponentName::Hcloud)?.state, gateways(&world)), (State::Waiting, vec![at::WORKER]))?;
     station.write_config(&format!("{FAST}take_over = true"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     wait_for("the route is taken back", Duration::from_secs(3), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
@@ -93,7 +95,7 @@ fn troubles() -> Result {
         let flood = Flood::start(world.web(), server.udp.address(), 200)?;
         world.cloud().inject(Injection { matching: Matching::any(), fault: fault.clone(), times: Times::UntilCleared });
         wait_for(&format!("{fault:?} is told as {told}"), Duration::from_secs(4), || {
-            let problems = room(&station, Room::Hcloud)?.problems;
+            let problems = room(&station, ComponentName::Hcloud)?.problems;
             Ok(problems.iter().any(|problem| problem.what.contains(told) || problem.advice.contains(told)))
         })?;
         world.bastion().nft("flush chain inet bastiond postrouting")?;
@@ -111,7 +113,7 @@ fn troubles() -> Result {
         // The network's gateway follows the API a moment later.
         let gateway = world.gateway(world.private_network_id());
         gateway.await_route("0.0.0.0/0".parse()?, Some(at::BASTION_PRIVATE), SOON)?;
-        wait_for("all is well again", SOON, || Ok(room(&station, Room::Hcloud)?.state == State::Ok))?;
+        wait_for("all is well again", SOON, || Ok(room(&station, ComponentName::Hcloud)?.state == State::Ok))?;
         connection = Held::open(world.web(), held_by.address(), SOON)?;
     }
     ensure_eq(egress(world.web(), &server, SOON)?, open())
@@ -140,13 +142,13 @@ fn read_only_token() -> Result {
     let station = station(&world)?.env("HCLOUD_TOKEN", &read_only);
     let mut daemon = station.start()?;
     daemon.ready();
-    let hcloud = room(&station, Room::Hcloud)?;
+    let hcloud = room(&station, ComponentName::Hcloud)?;
     ensure_eq(hcloud.state, State::Failed)?;
     ensure_eq(hcloud.problems[0].advice.as_str(), "the token may only read: give one with read and write permission")?;
     world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     wait_for("a route added by hand is enough", Duration::from_secs(4), || {
-        Ok(room(&station, Room::Hcloud)?.state == State::Ok)
+        Ok(room(&station, ComponentName::Hcloud)?.state == State::Ok)
     })?;
     Ok(())
 }
@@ -184,6 +186,6 @@ fn route_follows_action() -> Result {
         "traffic flows before the action has ended",
     )?;
     daemon.ready();
-    ensure_eq(room(&station, Room::Hcloud)?.state, State::Ok)?;
+    ensure_eq(room(&station, ComponentName::Hcloud)?.state, State::Ok)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }

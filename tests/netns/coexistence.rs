@@ -1,6 +1,7 @@
 //! Other firewalls on the bastion: what they drop is named, with commands that help, and nothing of theirs is touched.
 
-use bastiond::report::{Health, Problem, Report, Room, RoomReport, State};
+use bastiond::outcome::{ComponentName, Problem, State};
+use bastiond::report::{ComponentReport, Health, Report};
 use libtest_mimic::Trial;
 use sandbox::daemon::Station;
 use sandbox::traffic::{self, Mirror};
@@ -51,8 +52,8 @@ fn reconciled(station: &Station<'_>) -> Result<Report> {
     serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {}", text(&output.stderr)).into())
 }
 
-fn nat(report: &Report) -> Result<&RoomReport> {
-    report.rooms.get(&Room::Nat).ok_or_else(|| "there is no room nat".into())
+fn nat(report: &Report) -> Result<&ComponentReport> {
+    report.components.get(&ComponentName::Nat).ok_or_else(|| "there is no room nat".into())
 }
 
 fn run(world: &World, command: &str) -> Result {

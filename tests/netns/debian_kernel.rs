@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bastiond::nat::Nat;
-use bastiond::report::Room;
+use bastiond::outcome::ComponentName;
 use bastiond::wireguard::key::PublicKey;
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
@@ -119,7 +119,7 @@ fn fast_path() -> Result {
     let server = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
     let station = station(&world)?;
     let _daemon = healthy(&station)?;
-    let told = room(&station, Room::Nat)?.detail;
+    let told = room(&station, ComponentName::Nat)?.detail;
     ensure(told.ends_with("; fast path: flowtable"), told)?;
     let mut held = Held::open(world.web(), server.address(), SOON)?;
     // Two packets each way make it established; what follows takes the short way.

@@ -92,7 +92,7 @@ fn in_the_log() -> Result {
     let [line] = &lines[..] else { return Err(format!("{lines:#?}").into()) };
     for part in [
         "INFO dropped_spoofed: udp 10.0.0.4:40000 -> 198.51.100.2:51820 by eth0 ",
-        "room=\"nat\"",
+        "component=\"nat\"",
         "reason=\"dropped_spoofed\"",
         "interface=\"eth0\"",
         "source=10.0.0.4",

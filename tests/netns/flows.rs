@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bastiond::config::{Config, Environment, Forward, Ports, Service, Transports, parse};
 use bastiond::conntrack::{Conntrack, Ender, Ends, Flow, Reason, Status, Tuple, counters, flows};
 use bastiond::nat::Nat;
-use bastiond::report::Room;
+use bastiond::outcome::ComponentName;
 use bastiond::site::{PrivateLink, PublicLink, Site};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -208,7 +208,7 @@ fn peers<'w>(world: &'w World, web: &Mirror, interface: &str) -> Result<Peers<'w
 impl Peers<'_> {
     /// Bob's connection is over, Ada's is not.
     fn only_ada_is_left(mut self, world: &World) -> Result {
-        let told = || -> Result<Vec<String>> { Ok(room(&self.station, Room::Conntrack)?.last_changes) };
+        let told = || -> Result<Vec<String>> { Ok(room(&self.station, ComponentName::Conntrack)?.last_changes) };
         wait_for("a flow is ended", SOON, || Ok(!told()?.is_empty()))?;
         ensure_eq(told()?, vec![format!("live flows ended: 1 {}", Reason::Tunnel)])?;
         ensure_eq([of(world.bastion(), ADA)?, of(world.bastion(), BOB)?], [1, 0])?;
@@ -218,7 +218,7 @@ impl Peers<'_> {
         ensure_eq(of(world.bastion(), BOB)?, 0)?;
         let output = self.station.ctl(&["reconcile"])?;
         ensure(output.status.success(), text(&output.stderr))?;
-        ensure_eq(room(&self.station, Room::Conntrack)?.totals.changes, 1)?;
+        ensure_eq(room(&self.station, ComponentName::Conntrack)?.totals.changes, 1)?;
         self.held[0].exchange(SOON)?;
         Ok(())
     }

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bastiond::report::{Report, Room, State};
+use bastiond::outcome::{ComponentName, State};
+use bastiond::report::Report;
 use libtest_mimic::Trial;
 use sandbox::daemon::{Daemon, Station};
 use sandbox::world::World;
@@ -37,7 +38,7 @@ pub(crate) fn station(world: &World) -> Result<Station<'_>> {
 
 /// Whether every room stands.
 pub(crate) fn all_stand(station: &Station<'_>) -> Result<bool> {
-    Ok(report(station)?.rooms.values().all(|room| room.state == State::Ok))
+    Ok(report(station)?.components.values().all(|room| room.state == State::Ok))
 }
 
 /// The gateways of the routes in the private network.
@@ -62,9 +63,9 @@ pub(crate) fn report(station: &Station<'_>) -> Result<Report> {
 }
 
 /// How a room stands.
-pub(crate) fn room(station: &Station<'_>, room: Room) -> Result<bastiond::report::RoomReport> {
+pub(crate) fn room(station: &Station<'_>, room: ComponentName) -> Result<bastiond::report::ComponentReport> {
     let report = report(station)?;
-    report.rooms.get(&room).cloned().ok_or_else(|| format!("no room {room} in {report:?}").into())
+    report.components.get(&room).cloned().ok_or_else(|| format!("no room {room} in {report:?}").into())
 }
 
 /// The text of one table without what changes by itself.

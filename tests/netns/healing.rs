@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bastiond::report::{Room, State};
+use bastiond::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
 use sandbox::traffic::{Flood, Held, Mirror};
 use sandbox::world::{Settings, World, addresses as at};
@@ -55,11 +55,15 @@ fn breaks(command: &str, told: &str) -> Result {
         Ok(lines)
     };
     let before = lines()?;
-    let repairs = room(&station, Room::Nat)?.totals.repairs;
+    let repairs = room(&station, ComponentName::Nat)?.totals.repairs;
     world.bastion().nft(command)?;
     wait_for("the table is as it was", REPAIR, || Ok(lines()? == before))?;
-    wait_for("the repair is counted", REPAIR, || Ok(room(&station, Room::Nat)?.totals.repairs == repairs + 1))?;
-    let changes = room(&station, Room::Nat)?.last_changes;
+    wait_for(
+        "the repair is counted",
+        REPAIR,
+        || Ok(room(&station, ComponentName::Nat)?.totals.repairs == repairs + 1),
+    )?;
+    let changes = room(&station, ComponentName::Nat)?.last_changes;
     ensure(changes.iter().any(|change| change.contains(told)), format!("{changes:?} do not tell `{told}`"))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
@@ -69,10 +73,12 @@ fn forwarding_comes_back() -> Result {
     let server = Server::start(&world)?;
     let station = station(&world)?;
     let _daemon = healthy(&station)?;
-    let repairs = room(&station, Room::Sysctl)?.totals.repairs;
+    let repairs = room(&station, ComponentName::Sysctl)?.totals.repairs;
     world.bastion().sysctl("net.ipv4.ip_forward", "0")?;
     wait_for("forwarding is on", REPAIR, || Ok(world.bastion().read_sysctl("net.ipv4.ip_forward")? == "1"))?;
-    wait_for("the repair is counted", REPAIR, || Ok(room(&station, Room::Sysctl)?.totals.repairs == repairs + 1))?;
+    wait_for("the repair is counted", REPAIR, || {
+        Ok(room(&station, ComponentName::Sysctl)?.totals.repairs == repairs + 1)
+    })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -123,7 +129,7 @@ fn reload_under_load() -> Result {
         ensure(daemon.hears("READY=1", SOON).is_some(), "the reload does not end")?;
         connection.exchange(SOON)?;
     }
-    let changes = room(&station, Room::Nat)?.totals.changes;
+    let changes = room(&station, ComponentName::Nat)?.totals.changes;
     ensure(changes >= 20, format!("the rules changed only {changes} times"))?;
     let flood = flood.stop();
     ensure(flood.sent > 1000, format!("{flood:?}"))?;
@@ -140,7 +146,7 @@ fn late_network() -> Result {
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
     world.hotplug_private()?;
     wait_for("the late network is served", Duration::from_secs(8), || {
-        Ok(all_stand(&station)? && room(&station, Room::Hcloud)?.detail.matches("0.0.0.0/0 via").count() == 2)
+        Ok(all_stand(&station)? && room(&station, ComponentName::Hcloud)?.detail.matches("0.0.0.0/0 via").count() == 2)
     })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
@@ -195,11 +201,11 @@ fn silent_metadata() -> Result {
     let ready = daemon.ready();
     ensure(ready < SOON, format!("it waited {ready:?} for what it knows already"))?;
     wait_for("the silence is told", Duration::from_secs(4), || {
-        let problems = room(&station, Room::Site)?.problems;
+        let problems = room(&station, ComponentName::Site)?.problems;
         Ok(problems.iter().any(|problem| problem.what.starts_with("the metadata service does not answer")))
     })?;
     ensure_eq(table(&world, "inet bastiond")?, before)?;
-    ensure_eq(room(&station, Room::Nat)?.totals.changes, 0)?;
+    ensure_eq(room(&station, ComponentName::Nat)?.totals.changes, 0)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -227,7 +233,7 @@ fn flush_without_default_route() -> Result {
     let before = table(&world, "inet bastiond")?;
     let route = text_of_default_route(&world)?;
     world.bastion().ip("route del default")?;
-    wait_for("the loss is told", SOON, || Ok(room(&station, Room::Site)?.state == State::Waiting))?;
+    wait_for("the loss is told", SOON, || Ok(room(&station, ComponentName::Site)?.state == State::Waiting))?;
     world.bastion().nft("flush ruleset")?;
     wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
     // A daemon that starts now does not know the public interface; it lets nothing through, and the operator in.
@@ -254,7 +260,7 @@ fn interface_comes_back() -> Result {
     let station = station(&world)?;
     let _daemon = healthy(&station)?;
     world.bastion().ip("link set eth1 down")?;
-    wait_for("the loss is told", SOON, || Ok(room(&station, Room::Site)?.state == State::Waiting))?;
+    wait_for("the loss is told", SOON, || Ok(room(&station, ComponentName::Site)?.state == State::Waiting))?;
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
     world.bastion().ip(
         "link set eth1 up\nroute replace 10.0.0.1 dev eth1 scope link\nroute replace 10.0.0.0/16 via 10.0.0.1 dev eth1",

@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use bastiond::report::{Health, Room};
+use bastiond::outcome::ComponentName;
+use bastiond::report::Health;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::cloud::{Fault, Injection, Matching, Times};
@@ -77,7 +78,7 @@ fn killed() -> Result {
     let before = table(&world, "inet bastiond")?;
     world.cloud().forget_requests();
     let _daemon = healthy(&station)?;
-    for (room, report) in report(&station)?.rooms {
+    for (room, report) in report(&station)?.components {
         ensure(report.totals.changes == 0, format!("{room} changed {:?}", report.last_changes))?;
     }
     let writes = world.cloud().requests().iter().filter(|call| call.method != "GET").count();
@@ -106,7 +107,7 @@ fn killed_at_any_moment() -> Result {
     ensure_eq(flood.lost, vec![])?;
     drop(healthy(&station)?);
     let _daemon = healthy(&station)?;
-    ensure_eq(room(&station, Room::Nat)?.totals.changes, 0)
+    ensure_eq(room(&station, ComponentName::Nat)?.totals.changes, 0)
 }
 
 fn terminated() -> Result {
@@ -249,7 +250,7 @@ fn reconcile() -> Result {
     let output = station.ctl(&["reconcile"])?;
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
     ensure(text(&output.stdout).starts_with("bastiond "), text(&output.stdout))?;
-    ensure_eq(room(&station, Room::Hcloud)?.totals.repairs, 1)?;
+    ensure_eq(room(&station, ComponentName::Hcloud)?.totals.repairs, 1)?;
     ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])
 }
 

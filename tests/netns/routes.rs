@@ -2,9 +2,9 @@
 
 use std::future::Future;
 
-use bastiond::report::{Outcome, State};
+use bastiond::inputs::Tunnel;
+use bastiond::outcome::{Outcome, State};
 use bastiond::routes::Routes;
-use bastiond::wireguard::model::Tunnel;
 use ipnet::IpNet;
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
@@ -26,7 +26,7 @@ fn tunnel(addresses: &[&str], sites: &[&str]) -> Tunnel {
         mtu: 1420,
         addresses: nets(addresses),
         networks: nets(addresses).iter().map(IpNet::trunc).collect(),
-        sites: nets(sites),
+        remote_networks: nets(sites),
         full_tunnel: false,
         masqueraded: std::collections::BTreeMap::new(),
         problems: Vec::new(),

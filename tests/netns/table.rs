@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use bastiond::config::{Config, Environment, Fastpath, parse};
+use bastiond::inputs::{SeenReturnRoutes, tunnel};
 use bastiond::nat::{Loaded, Nat, desired};
-use bastiond::report::Outcome;
+use bastiond::outcome::Outcome;
 use bastiond::site::{PrivateLink, PublicLink, Site};
-use bastiond::wireguard::model::{WaysBack, tunnel};
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
 use serde_json::Value;
@@ -69,7 +69,7 @@ pub(crate) fn config_with_fast_path(name: &str) -> Result<Config> {
 }
 
 pub(crate) fn reconcile(host: &Namespace, nat: &mut Nat, config: &Config, site: &Site) -> Outcome {
-    inside(host, nat.reconcile(config, site, tunnel(config, site, &WaysBack::new()).as_ref()))
+    inside(host, nat.reconcile(config, site, tunnel(config, site, &SeenReturnRoutes::new()).as_ref()))
 }
 
 /// What nft lists, with these arguments before the table's name.

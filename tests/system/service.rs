@@ -96,7 +96,7 @@ fn stop() -> Result {
     bastion.machine.run(&["systemctl", "start", UNIT])?;
     bastion.becomes_healthy()?;
     // It found all as it had left it.
-    let changes: Vec<_> = bastion.report()?.rooms.into_values().map(|room| room.totals.changes).collect();
+    let changes: Vec<_> = bastion.report()?.components.into_values().map(|room| room.totals.changes).collect();
     ensure(changes.iter().all(|&changes| changes == 0), format!("changes by room: {changes:?}"))?;
     held.exchange(SOON)?;
     Ok(())
@@ -240,7 +240,7 @@ fn no_token() -> Result {
     bastion.machine.boot()?;
     wait_for("the status says what is missing", PATIENCE, || {
         let told = |report: bastiond::report::Report| {
-            let mut problems = report.rooms.into_values().flat_map(|room| room.problems);
+            let mut problems = report.components.into_values().flat_map(|room| room.problems);
             problems.any(|problem| problem.what.starts_with("there is no API token"))
         };
         Ok(bastion.report().is_ok_and(told))

@@ -10,14 +10,15 @@ use super::super::raw::{Entry, RawHcloud};
 use super::super::values;
 use super::super::{Environment, Hcloud, TokenSource};
 use super::{endpoint, everywhere_v4};
-use crate::net::{HETZNER_PUBLIC_GATEWAY, is_private, overlap};
+use crate::hetzner::PUBLIC_GATEWAY;
+use crate::net::{is_private, overlap};
 
 /// Hetzner's public API (Hetzner API documentation, "Getting started").
 const DEFAULT_ENDPOINT: &str = "https://api.hetzner.cloud/v1";
 const DEFAULT_TOKEN_FILE: &str = "/etc/bastiond/hcloud-token";
 /// 180 calls an hour for each network: a twentieth of the 3600 that the whole project shares.
 const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(20);
-const MAX_DESTINATIONS: usize = crate::hcloud::MAX_ROUTES;
+const MAX_DESTINATIONS: usize = crate::hetzner::MAX_ROUTES;
 
 pub(super) fn section(raw: RawHcloud, environment: &Environment, found: &mut Findings) -> Hcloud {
     found.unknown("hcloud", &raw.unknown);
@@ -61,11 +62,8 @@ fn destinations(mut texts: Vec<Entry<String>>, found: &mut Findings) -> Vec<Ipv4
         // The rules that the API enforces (its documentation of "Add a route to a Network").
         if destination != everywhere_v4() && !is_private(destination) {
             found.report(key, format!("{destination} is neither 0.0.0.0/0 nor inside 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16: Hetzner takes no other"));
-        } else if destination != everywhere_v4() && destination.contains(&HETZNER_PUBLIC_GATEWAY) {
-            found.report(
-                key,
-                format!("{destination} contains {HETZNER_PUBLIC_GATEWAY}, which Hetzner keeps for itself"),
-            );
+        } else if destination != everywhere_v4() && destination.contains(&PUBLIC_GATEWAY) {
+            found.report(key, format!("{destination} contains {PUBLIC_GATEWAY}, which Hetzner keeps for itself"));
         } else if let Some(other) = destinations.iter().find(|&&other| {
             other == destination
                 || (overlap(other, destination) && other.prefix_len() > 0 && destination.prefix_len() > 0)

@@ -4,7 +4,7 @@ use super::*;
 
 /// What the whole chain of an error says, as a service's journal shows it.
 fn refusal(path: &Path) -> String {
-    crate::report::chain(&load(path, &Environment::default()).unwrap_err())
+    crate::error::chain(&load(path, &Environment::default()).unwrap_err())
 }
 
 fn file_with(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {

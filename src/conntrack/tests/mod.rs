@@ -15,9 +15,9 @@ use crate::config::{
     Acl, Config, EgressLists, Environment, Forward, NetworkPolicy, Ports, Protocol, Service, StaticNat, Transports,
     parse,
 };
+use crate::inputs::{SeenReturnRoutes, tunnel};
 use crate::site::{PrivateLink, PublicLink};
 use crate::wireguard::key::PublicKey;
-use crate::wireguard::model::{WaysBack, tunnel};
 
 const ADA: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 const OFFICE: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
@@ -144,7 +144,7 @@ fn policy_of(config: &Config) -> Policy {
 }
 
 fn policy_at(config: &Config, site: &Site, before: Option<&Policy>) -> Option<Policy> {
-    Policy::of(config, site, tunnel(config, site, &WaysBack::new()).as_ref(), before)
+    Policy::of(config, site, tunnel(config, site, &SeenReturnRoutes::new()).as_ref(), before)
 }
 
 /// A flow that nobody translates: `tcp 203.0.113.9:4000 198.51.100.2:22`, `icmp 10.0.0.4 1.1.1.1`.

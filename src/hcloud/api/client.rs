@@ -104,7 +104,7 @@ impl Api {
         }
         let transport = |source| Error::Transport { call: call.clone(), source };
         let response = request.send().await.map_err(|error| transport(error.into()))?;
-        tracing::debug!(room = "hcloud", %call, status = response.status().as_u16(), "answered");
+        tracing::debug!(component = "hcloud", %call, status = response.status().as_u16(), "answered");
         self.note_rate_limit(response.headers());
         let answer = Answer::read(response).await.map_err(transport)?;
         answer.parsed(call)
@@ -140,7 +140,7 @@ impl Answer {
         }
         let status = self.status.as_u16();
         // Not part of the error: it differs each time, and the same trouble must read the same.
-        tracing::info!(room = "hcloud", %call, status, correlation_id = self.correlation_id, "the API refused");
+        tracing::info!(component = "hcloud", %call, status, correlation_id = self.correlation_id, "the API refused");
         Err(match parse_error_body(&self.body) {
             Some(error) => Error::Refused {
                 call,

@@ -13,13 +13,14 @@ use super::super::nft::{
 use super::drops::{Reason, drop_as};
 use super::{RAW, filter};
 use crate::config::Config;
-use crate::net::{self, HETZNER_PUBLIC_GATEWAY, METADATA_ADDRESS};
+use crate::hetzner::{self, METADATA_ADDRESS, PUBLIC_GATEWAY};
+use crate::inputs::Tunnel;
+use crate::net::{v4, v6};
 use crate::site::{PublicLink, Site};
-use crate::wireguard::model::{Tunnel, v4, v6};
 
 /// What is neither a destination on the internet nor a source from there.
 pub(super) fn unroutable(public: Option<&PublicLink>) -> Vec<Ipv4Net> {
-    net::unroutable(public.iter().flat_map(|public| &public.addresses))
+    hetzner::unroutable(public.iter().flat_map(|public| &public.addresses))
 }
 
 pub(super) fn sets(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Set> {
@@ -85,7 +86,7 @@ fn of_tunnel(tunnel: &Tunnel) -> Vec<Vec<Phrase>> {
 
 /// A source that its link should not have: some pass for a reason, most are dropped.
 fn unexpected() -> Chain {
-    let from_cloud: [Value; 2] = [address(HETZNER_PUBLIC_GATEWAY), address(METADATA_ADDRESS)];
+    let from_cloud: [Value; 2] = [address(PUBLIC_GATEWAY), address(METADATA_ADDRESS)];
     let for_us = || is(destination_type(), anonymous_set(["local", "broadcast"].map(text)));
     // Routers between here and anywhere may answer from addresses of their carrier's own; whether an error is about a flow
     // of ours, connection tracking knows.

@@ -17,9 +17,10 @@ use super::drops::{Reason, drop_as};
 use super::early::unroutable;
 use super::{EGRESS_FLOWS, FILTER, RESET_FLOWS, filter};
 use crate::config::{Config, EgressLists};
-use crate::net::{HETZNER_PUBLIC_GATEWAY, METADATA_NETWORK};
+use crate::hetzner::{METADATA_NETWORK, PUBLIC_GATEWAY};
+use crate::inputs::Tunnel;
+use crate::net::v4;
 use crate::site::{PrivateLink, PublicLink, Site};
-use crate::wireguard::model::{Tunnel, v4};
 
 /// SMTP (RFC 5321).
 const SMTP: u16 = 25;
@@ -134,7 +135,7 @@ fn first_bytes(range: Ipv4Net) -> impl Iterator<Item = u8> {
 /// business, and so is the cloud's gateway, which gives addresses too.
 pub(super) fn own_guard(config: &Config, public: Option<&PublicLink>) -> Option<Chain> {
     let groups = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3);
-    let neighbours = [prefix(METADATA_NETWORK.into()), address(HETZNER_PUBLIC_GATEWAY), prefix(groups.into())];
+    let neighbours = [prefix(METADATA_NETWORK.into()), address(PUBLIC_GATEWAY), prefix(groups.into())];
     let rule = |public: &PublicLink| {
         vec![
             is(oifname(), interface(&public.interface)),

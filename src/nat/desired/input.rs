@@ -14,8 +14,8 @@ use super::egress::unknown_flows;
 use super::published::{not_for_the_bastion, syns};
 use super::{FILTER, filter, known_flows};
 use crate::config::{Config, Ports, Transport};
+use crate::inputs::Tunnel;
 use crate::site::Site;
-use crate::wireguard::model::Tunnel;
 
 /// One customer's share of IPv6 (RFC 6177): an attacker has all of it.
 const PREFIX_OF_ONE: &str = "ffff:ffff:ffff:ffff::";

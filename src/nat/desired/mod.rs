@@ -22,9 +22,9 @@ use super::nft::{
     nfproto, offload, oifname, text, vmap,
 };
 use crate::config::Config;
+use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
 use crate::site::Site;
-use crate::wireguard::model::Tunnel;
 use drops::{Reason, drop_as};
 
 pub use drops::JOURNAL_GROUP;

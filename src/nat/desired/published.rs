@@ -20,8 +20,8 @@ use super::egress::unknown_flows;
 use super::input::from_inside;
 use super::{PUBLISHED_FLOWS, TENANT_FLOWS, Way, nat};
 use crate::config::{Acl, Config, Forward, Ports, StaticNat, Transports};
+use crate::inputs::Tunnel;
 use crate::site::{PublicLink, Site};
-use crate::wireguard::model::Tunnel;
 
 /// nft's `dstnat`.
 const DSTNAT: i32 = -100;

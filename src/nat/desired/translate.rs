@@ -9,8 +9,8 @@ use super::super::model::Chain;
 use super::super::nft::{Phrase, address, by_source, field, interface, is, masquerade, oifname, prefix, set, snat};
 use super::{nat, published, tunnel};
 use crate::config::Config;
+use crate::inputs::Tunnel;
 use crate::site::{PublicLink, Site};
-use crate::wireguard::model::Tunnel;
 
 /// nft's `srcnat`.
 const SRCNAT: i32 = 100;

@@ -14,9 +14,10 @@ use super::Way;
 use super::drops::{Reason, drop_as};
 use super::egress::unknown_flows;
 use super::input::by;
-use crate::net::METADATA_NETWORK;
+use crate::hetzner::METADATA_NETWORK;
+use crate::inputs::Tunnel;
+use crate::net::{v4, v6};
 use crate::site::{PublicLink, Site};
-use crate::wireguard::model::{Tunnel, v4, v6};
 
 /// Counts flows between the tunnel and the private networks.
 pub(super) const FLOWS: &str = "tunnel_flows";
@@ -34,7 +35,7 @@ pub(super) fn sets(tunnel: &Tunnel, site: &Site) -> Vec<Set> {
         Set::ranges("tunnel_masqueraded", [INTERFACE, V4], masqueraded.collect()),
         Set::ranges("tunnel_networks4", [V4], ranges(v4(tunnel.networks.iter().copied()))),
         Set::ranges("tunnel_networks6", [V6], ranges6(v6(tunnel.networks.iter().copied()))),
-        Set::ranges("tunnel_sites4", [V4], ranges(v4(tunnel.sites.iter().copied()))),
+        Set::ranges("tunnel_sites4", [V4], ranges(v4(tunnel.remote_networks.iter().copied()))),
         Set::ranges("tunnel_sources4", [V4], ranges(v4(tunnel.sources()))),
         Set::ranges("tunnel_sources6", [V6], ranges6(v6(tunnel.sources()))),
     ]

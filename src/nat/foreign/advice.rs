@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::wall::{Hook, Kind, Owner, Wall};
 use super::ways::{Door, Way, What};
-use crate::report::Problem;
+use crate::outcome::Problem;
 
 /// Rules that are typed in are gone after a boot.
 const KEEP: &str = "and have them set at every boot (netfilter-persistent, or a unit of your own)";

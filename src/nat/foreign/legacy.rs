@@ -10,7 +10,7 @@ use super::TIMEOUT;
 use super::rule::{Destination, Rule};
 use super::wall::{Hook, Kind, Owner, Wall};
 use crate::config::{Ports, Transport};
-use crate::report::Problem;
+use crate::outcome::Problem;
 
 /// The tables that were made so far, a line each. Asking iptables for one that is not among them would make it.
 const TABLES: &str = "/proc/thread-self/net/ip_tables_names";
@@ -70,11 +70,11 @@ async fn listed() -> Vec<Wall> {
         Ok(Ok(output)) if output.status.success() => read(&String::from_utf8_lossy(&output.stdout)),
         Ok(Ok(output)) => {
             let complaint = String::from_utf8_lossy(&output.stderr);
-            tracing::debug!(room = "nat", complaint = complaint.trim(), "the old iptables cannot be looked at");
+            tracing::debug!(component = "nat", complaint = complaint.trim(), "the old iptables cannot be looked at");
             Vec::new()
         }
         Ok(Err(error)) => {
-            tracing::debug!(room = "nat", %error, program = %program.display(), "cannot be run");
+            tracing::debug!(component = "nat", %error, program = %program.display(), "cannot be run");
             Vec::new()
         }
         Err(_) => Vec::new(),

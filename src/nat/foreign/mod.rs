@@ -20,9 +20,10 @@ use serde_json::Value;
 use super::apply::{Error, Nft};
 use super::netlink;
 use crate::config::Config;
-use crate::report::{Problem, chain};
+use crate::error::chain;
+use crate::inputs::Tunnel;
+use crate::outcome::Problem;
 use crate::site::Site;
-use crate::wireguard::model::Tunnel;
 use wall::{Hook, Wall};
 use ways::{Door, Way};
 
@@ -53,7 +54,9 @@ impl Foreign {
         if generation.is_none() || generation != self.generation {
             match look().await {
                 Ok(walls) => *self = Self { generation, walls },
-                Err(error) => tracing::debug!(room = "nat", error = %chain(&error), "other tables cannot be looked at"),
+                Err(error) => {
+                    tracing::debug!(component = "nat", error = %chain(&error), "other tables cannot be looked at")
+                }
             }
         }
         // No generation counts the rules of these.

@@ -3,8 +3,8 @@ use serde_json::json;
 
 use super::*;
 use crate::config::{Environment, Transport, parse};
+use crate::inputs::{SeenReturnRoutes, tunnel};
 use crate::site::{PrivateLink, PublicLink};
-use crate::wireguard::model::{WaysBack, tunnel};
 
 /// A file of `tests/data/foreign`: the listing of all chains, and below it those of the chains that are looked into.
 macro_rules! listings {
@@ -250,7 +250,7 @@ fn every_way_that_the_configuration_needs_is_asked_for() {
     let text = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\nfull_tunnel = true";
     let mut wanted = config(text);
     let of = |config: &Config| {
-        let ways = ways::ways(config, &two, tunnel(config, &two, &WaysBack::new()).as_ref());
+        let ways = ways::ways(config, &two, tunnel(config, &two, &SeenReturnRoutes::new()).as_ref());
         let word = |what: &ways::What| match what {
             ways::What::New(_) => "new",
             ways::What::Answers => "answers",

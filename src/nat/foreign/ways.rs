@@ -3,9 +3,10 @@
 use ipnet::Ipv4Net;
 
 use crate::config::{Config, Transport};
+use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
+use crate::net::v4;
 use crate::site::Site;
-use crate::wireguard::model::{Tunnel, v4};
 
 /// Packets that come by one interface and leave by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub(super) fn ways(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec
         }
         if let Some(tunnel) = tunnel {
             way(&tunnel.interface, &link.interface, What::New(tunnel.routed()));
-            let back = if v4(tunnel.sites.iter().copied()).is_empty() { What::Answers } else { new() };
+            let back = if v4(tunnel.remote_networks.iter().copied()).is_empty() { What::Answers } else { new() };
             way(&link.interface, &tunnel.interface, back);
         }
     }

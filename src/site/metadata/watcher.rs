@@ -13,8 +13,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Metadata, MetadataView, PrivateNetwork, fetch};
+use crate::error::chain;
 use crate::net::NetworkId;
-use crate::report::chain;
 use crate::{http, state};
 
 /// The service is one hop away; cloud-init gives it 2 s as well (cloud-init `DataSourceHetzner`).
@@ -85,7 +85,7 @@ async fn keep_asking(endpoint: Option<String>, view: watch::Sender<MetadataView>
         if before.latest != after.latest {
             if let Err(error) = state::write_json(&memory, &after.latest) {
                 // Only a restart while the service is silent would miss it.
-                tracing::warn!(room = "site", error = %chain(&error), "go on without");
+                tracing::warn!(component = "site", error = %chain(&error), "go on without");
             }
         }
         if before != after {

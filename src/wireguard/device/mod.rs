@@ -253,7 +253,7 @@ impl Device {
 impl uapi::Interface for Device {
     fn set(&self, update: Update) -> Result<(), Errno> {
         Device::set(self, update).map_err(|error| {
-            tracing::warn!(interface = self.works.name, error = %crate::report::chain(&error), "a change was refused");
+            tracing::warn!(interface = self.works.name, error = %crate::error::chain(&error), "a change was refused");
             error.errno()
         })
     }

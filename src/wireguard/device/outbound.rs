@@ -19,7 +19,7 @@ use super::shared::{Counters, Shared};
 use super::transport::{MAX_RUN, Send, Tun};
 use super::{ecn, icmp};
 
-/// Room behind a packet for its padding.
+/// ComponentName behind a packet for its padding.
 const SPARE: usize = 64;
 /// The largest IP packet with its header, and room behind it.
 const BUFFER: usize = VNET_HEADER_LEN + 65_535 + SPARE;

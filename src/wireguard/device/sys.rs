@@ -124,7 +124,7 @@ pub(super) struct Arrived<'a> {
     pub(super) control: &'a [u8],
 }
 
-/// Room for the headers of one `recvmmsg`, used again and again.
+/// ComponentName for the headers of one `recvmmsg`, used again and again.
 pub(super) struct Headers {
     names: Vec<libc::sockaddr_storage>,
     controls: Vec<Control>,
@@ -132,7 +132,7 @@ pub(super) struct Headers {
 }
 
 impl Headers {
-    /// Room for so many messages.
+    /// ComponentName for so many messages.
     pub(super) fn new(messages: usize) -> Self {
         // SAFETY: `sockaddr_storage` is plain old data; all zero is a valid value of it.
         let name: libc::sockaddr_storage = unsafe { zeroed() };

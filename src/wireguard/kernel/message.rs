@@ -146,7 +146,7 @@ struct Messages<'a> {
 
 impl<'a> Messages<'a> {
     fn start(interface: &'a InterfaceName, update: &Update, limit: usize) -> Self {
-        // Room for all from the start: what moved would leave the key behind where it was.
+        // ComponentName for all from the start: what moved would leave the key behind where it was.
         let mut attributes = Vec::with_capacity(6);
         attributes.push(WireguardAttribute::IfName(interface.as_str().to_owned()));
         if update.replace_peers {

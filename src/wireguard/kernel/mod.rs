@@ -178,7 +178,7 @@ pub async fn remove(interface: &InterfaceName) -> Result<bool, Error> {
             // away, the link still can.
             let emptied = set(interface, Update { replace_peers: true, ..Update::default() }).await;
             if let Err(error) = emptied {
-                tracing::debug!(%interface, error = %crate::report::chain(&error), "the peers go with the link");
+                tracing::debug!(%interface, error = %crate::error::chain(&error), "the peers go with the link");
             }
             links.remove(&found).await.map_err(|source| failed("remove", source))
         }

@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::Error;
 use super::environment::{CONTROL, READY, TUN, wants_logs};
-use crate::report::chain;
+use crate::error::chain;
 use crate::wireguard::device::tun::TunInterface;
 
 /// How long the process behind may take to say that it runs. It has little more to do than to start threads.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use bastiond::report::Room;
+use bastiond::outcome::ComponentName;
 use libtest_mimic::Trial;
 use sandbox::traffic::Mirror;
 use sandbox::world::{Laptop, Settings, World, addresses as at};
@@ -182,7 +182,7 @@ fn elsewhere() -> Result {
     let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
     let sections = format!("{FORWARD_TO_WEB}[[nat.forward]]\nname = \"lost\"\nport = 81\nto = \"10.7.0.4\"");
     let (station, mut daemon) = gateway(&world, &sections)?;
-    let problems = room(&station, Room::Nat)?.problems;
+    let problems = room(&station, ComponentName::Nat)?.problems;
     let told = "nat.forward[1].to: 10.7.0.4 is in no private network of this server";
     ensure(
         matches!(problems.as_slice(), [problem] if problem.what.starts_with(told) && problem.advice.contains("10.0.0.0/16")),
@@ -192,7 +192,7 @@ fn elsewhere() -> Result {
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     silent([Tcp(world.server(), (at::BASTION, 81))])?;
     reload(&station, &mut daemon, FORWARD_TO_WEB)?;
-    ensure_eq(room(&station, Room::Nat)?.problems, Vec::new())
+    ensure_eq(room(&station, ComponentName::Nat)?.problems, Vec::new())
 }
 
 fn removed() -> Result {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bastiond::nat::Nat;
-use bastiond::report::{Room, State};
+use bastiond::outcome::{ComponentName, State};
 use bastiond::site::Site;
 use fastrand::Rng;
 use libtest_mimic::Trial;
@@ -256,7 +256,7 @@ fn under_load() -> Result {
         reloads.map(|()| slow)
     })?;
     ensure_eq(slow, Vec::new())?;
-    let changes = room(&station, Room::Nat)?.totals.changes;
+    let changes = room(&station, ComponentName::Nat)?.totals.changes;
     ensure(changes >= 20, format!("the rules changed only {changes} times"))?;
     for flood in floods.map(Flood::stop) {
         ensure(flood.sent > 500, format!("{flood:?}"))?;

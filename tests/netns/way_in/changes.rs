@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bastiond::report::Room;
+use bastiond::outcome::ComponentName;
 use bastiond::wireguard::key::{PrivateKey, PublicKey};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -40,7 +40,7 @@ fn reload() -> Result {
     held.exchange(SOON)?;
     let after = peer(&station, "ada")?;
     ensure_eq((after.last_handshake_unix, after.endpoint), (before.last_handshake_unix, before.endpoint))?;
-    let changes = room(&station, Room::Wireguard)?.last_changes;
+    let changes = room(&station, ComponentName::Wireguard)?.last_changes;
     ensure_eq(changes, vec!["peer bob added".to_owned()])?;
     let routes = world.bastion().ip("route show proto 98")?;
     ensure(routes.contains("192.168.77.0/24 dev wi-reload"), routes)?;
@@ -134,7 +134,7 @@ fn deleted() -> Result {
     wait_for("it is there again", SOON, || Ok(all_stand(&station)? && peer(&station, "ada").is_ok()))?;
     wait_for("the laptop is called upon", SOON, || Ok(peer(&station, "ada")?.last_handshake_unix.is_some()))?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
-    ensure_eq(room(&station, Room::Wireguard)?.totals.repairs, 1)
+    ensure_eq(room(&station, ComponentName::Wireguard)?.totals.repairs, 1)
 }
 
 fn drift() -> Result {
@@ -142,7 +142,7 @@ fn drift() -> Result {
     let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
     let (station, _daemon, ada) = with_laptop(&world, "wi-drift", "", "10.100.0.0/24,10.0.0.0/16")?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
-    let repairs = || -> Result<u64> { Ok(room(&station, Room::Wireguard)?.totals.repairs) };
+    let repairs = || -> Result<u64> { Ok(room(&station, ComponentName::Wireguard)?.totals.repairs) };
     let roamed = peer(&station, "ada")?.endpoint;
     let key = PrivateKey::generate().public();
     let set = format!("set wi-drift peer {} remove peer {key} allowed-ips 10.100.0.9/32", ada.public_key());

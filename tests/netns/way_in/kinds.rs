@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use bastiond::report::{Room, State};
+use bastiond::outcome::{ComponentName, State};
 use bastiond::wireguard::key::PublicKey;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -53,7 +53,7 @@ fn wg_file() -> Result {
     }
     // Nobody resolves names here: it is told, and everything else stands.
     wait_for("the name is told", Duration::from_secs(15), || {
-        let told = room(&station, Room::Wireguard)?;
+        let told = room(&station, ComponentName::Wireguard)?;
         Ok(told.state == State::Waiting && told.problems[0].what.starts_with("test.wireguard.com does not resolve"))
     })?;
     let routes = world.bastion().ip("route show proto 98")?;
@@ -89,8 +89,8 @@ fn kernel() -> Result {
     let config = std::fs::read_to_string(station.config_path())?;
     station.write_config(&config.replace("\"auto\"", "\"kernel\""))?;
     daemon.signal(Signal::SIGHUP)?;
-    wait_for("it is told", SOON, || Ok(room(&station, Room::Wireguard)?.state == State::Failed))?;
-    let problem = room(&station, Room::Wireguard)?.problems.remove(0);
+    wait_for("it is told", SOON, || Ok(room(&station, ComponentName::Wireguard)?.state == State::Failed))?;
+    let problem = room(&station, ComponentName::Wireguard)?.problems.remove(0);
     ensure_eq(problem.what.as_str(), "this kernel has no WireGuard")?;
     ensure(problem.advice.contains("modprobe wireguard"), problem.advice)?;
     // What runs is not given up for what cannot run; nor for a name that is somebody else's.
@@ -99,7 +99,7 @@ fn kernel() -> Result {
     world.bastion().ip("tuntap add lo2 mode tun")?;
     daemon.signal(Signal::SIGHUP)?;
     wait_for("it is told", SOON, || {
-        Ok(room(&station, Room::Wireguard)?
+        Ok(room(&station, ComponentName::Wireguard)?
             .problems
             .iter()
             .any(|problem| problem.what.contains("interface lo2 already")))
@@ -126,7 +126,7 @@ fn crowd() -> Result {
     daemon.signal(Signal::SIGHUP)?;
     let count = || -> Result<usize> { Ok(report(&station)?.tunnel.map_or(0, |tunnel| tunnel.peers.len())) };
     wait_for("the one is there", Duration::from_secs(10), || Ok(count()? == 10_001))?;
-    let changes = room(&station, Room::Wireguard)?.last_changes;
+    let changes = room(&station, ComponentName::Wireguard)?.last_changes;
     ensure(changes.len() == 1 && changes[0].ends_with(" added"), format!("{changes:?}"))?;
     println!(
         "10 000 peers: ready after {ready:?}, one more after {:?}; {}",
@@ -145,17 +145,17 @@ fn foreign_interface() -> Result {
     station.write_config(&tunnel("wi-foreign", ""))?;
     let mut daemon = station.start()?;
     daemon.ready();
-    let told = room(&station, Room::Wireguard)?;
+    let told = room(&station, ComponentName::Wireguard)?;
     ensure_eq(told.state, State::Failed)?;
     ensure_eq(
         told.problems[0].what.as_str(),
         "there is an interface wi-foreign already (a tun one), which is not bastiond's",
     )?;
-    ensure_eq(room(&station, Room::Routes)?.state, State::HeldBack)?;
+    ensure_eq(room(&station, ComponentName::Routes)?.state, State::HeldBack)?;
     let addresses = world.bastion().ip("addr show dev wi-foreign")?;
     ensure(addresses.contains("10.9.9.1/24") && !addresses.contains("10.100.0.1"), addresses)?;
     // The rest of the gateway works, and the tunnel as soon as it can.
-    ensure_eq(room(&station, Room::Hcloud)?.state, State::Ok)?;
+    ensure_eq(room(&station, ComponentName::Hcloud)?.state, State::Ok)?;
     world.bastion().ip("link del wi-foreign")?;
     wait_for("the tunnel is made", Duration::from_secs(4), || all_stand(&station))?;
     Ok(())
@@ -168,7 +168,7 @@ fn port_in_use() -> Result {
     station.write_config(&tunnel("wi-port", ""))?;
     let mut daemon = station.start()?;
     daemon.ready();
-    let told = room(&station, Room::Wireguard)?;
+    let told = room(&station, ComponentName::Wireguard)?;
     ensure_eq(told.state, State::Failed)?;
     let problem = &told.problems[0];
     ensure(problem.what.contains("cannot bind UDP port 51820"), problem.what.clone())?;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use bastiond::report::{Room, State};
+use bastiond::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::cloud::{Fault, Injection, Matching, Times};
@@ -121,20 +121,20 @@ fn masqueraded_meanwhile() -> Result {
     world.put_route(tunnel, at::WORKER);
     let (station, daemon, _ada) = with_laptop(&world, "wi-snat", "", "10.100.0.0/24,10.0.0.0/16")?;
     wait_for_source("masqueraded", world.laptop(), &web, at::BASTION_PRIVATE)?;
-    let told = |room_of: Room| -> Result<String> { Ok(room(&station, room_of)?.detail) };
-    ensure(told(Room::Nat)?.contains("10.100.0.0/24 masqueraded on eth1"), told(Room::Nat)?)?;
-    ensure(told(Room::Hcloud)?.contains("peers are masqueraded"), told(Room::Hcloud)?)?;
+    let told = |room_of: ComponentName| -> Result<String> { Ok(room(&station, room_of)?.detail) };
+    ensure(told(ComponentName::Nat)?.contains("10.100.0.0/24 masqueraded on eth1"), told(ComponentName::Nat)?)?;
+    ensure(told(ComponentName::Hcloud)?.contains("peers are masqueraded"), told(ComponentName::Hcloud)?)?;
     // It goes: the route is claimed, and new flows keep their source.
     world.remove_route(tunnel);
     wait_for_source("routed", world.laptop(), &web, ADA)?;
-    ensure(!told(Room::Nat)?.contains("masqueraded"), told(Room::Nat)?)?;
+    ensure(!told(ComponentName::Nat)?.contains("masqueraded"), told(ComponentName::Nat)?)?;
     // An API that is silent takes nothing away; a route that is somebody else's again does.
     world.cloud().inject(Injection {
         matching: Matching::any(),
         fault: Fault::Status { code: 503, json: true },
         times: Times::UntilCleared,
     });
-    wait_for("the trouble is told", SOON, || Ok(room(&station, Room::Hcloud)?.state == State::Failed))?;
+    wait_for("the trouble is told", SOON, || Ok(room(&station, ComponentName::Hcloud)?.state == State::Failed))?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
     world.cloud().clear_faults();
     world.remove_route(tunnel);

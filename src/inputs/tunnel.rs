@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::{Config, Snat, Wireguard};
-use crate::net::{InterfaceName, without_nested};
-use crate::report::Problem;
+use crate::net::{InterfaceName, v4, without_nested};
+use crate::outcome::Problem;
 use crate::site::Site;
 
 /// An IPv6 header, a UDP header and WireGuard's own, with the tag: 40 + 8 + 16 + 16 bytes (WireGuard's paper, section 5.4.6).
@@ -29,7 +29,7 @@ pub struct Tunnel {
     /// The networks of these addresses, where people and devices are.
     pub networks: Vec<IpNet>,
     /// The ranges behind peers: allowed-ips outside of `networks`.
-    pub sites: Vec<IpNet>,
+    pub remote_networks: Vec<IpNet>,
     /// Whether peers reach the internet through the bastion.
     pub full_tunnel: bool,
     /// For which private links which sources are masqueraded, so that private hosts answer the bastion.
@@ -39,11 +39,11 @@ pub struct Tunnel {
 }
 
 /// What the network behind each private link sends here, besides everything (`0.0.0.0/0`): there its hosts can answer.
-pub type WaysBack = BTreeMap<InterfaceName, Vec<Ipv4Net>>;
+pub type SeenReturnRoutes = BTreeMap<InterfaceName, Vec<Ipv4Net>>;
 
 /// The tunnel that the configuration wants; `None` where it wants none, or one whose interface is another link of this server
 /// (see [`interface_taken`]): its rules would hold for that link.
-pub fn tunnel(config: &Config, site: &Site, ways_back: &WaysBack) -> Option<Tunnel> {
+pub fn tunnel(config: &Config, site: &Site, seen_return_routes: &SeenReturnRoutes) -> Option<Tunnel> {
     let wanted = config.wireguard.as_ref().filter(|wanted| interface_taken(wanted, site).is_none())?;
     let public_mtu = site.public.as_ref().map_or(USUAL_PUBLIC_MTU, |link| link.mtu);
     let mut problems = Vec::new();
@@ -54,17 +54,17 @@ pub fn tunnel(config: &Config, site: &Site, ways_back: &WaysBack) -> Option<Tunn
         }
     }
     leave_private_networks_alone(&mut networks, "wireguard.addresses", site, &mut problems);
-    let mut sites: Vec<IpNet> = wanted.sites().collect();
-    leave_private_networks_alone(&mut sites, "allowed_ips", site, &mut problems);
+    let mut remote_networks: Vec<IpNet> = wanted.sites().collect();
+    leave_private_networks_alone(&mut remote_networks, "allowed_ips", site, &mut problems);
     // What lies inside of a private network goes to the peer, as the narrower route; see `config::check`.
-    let sites = without_nested(sites);
-    let masqueraded = masqueraded(wanted.snat, &routed(&networks, &sites), site, ways_back);
+    let remote_networks = without_nested(remote_networks);
+    let masqueraded = masqueraded(wanted.snat, &routed(&networks, &remote_networks), site, seen_return_routes);
     Some(Tunnel {
         interface: wanted.interface.clone(),
         mtu: wanted.mtu.unwrap_or_else(|| public_mtu.saturating_sub(OVERHEAD).max(SMALLEST_MTU)),
         addresses: wanted.addresses.clone(),
         networks,
-        sites,
+        remote_networks,
         full_tunnel: wanted.full_tunnel,
         masqueraded,
         problems,
@@ -72,8 +72,8 @@ pub fn tunnel(config: &Config, site: &Site, ways_back: &WaysBack) -> Option<Tunn
 }
 
 /// The IPv4 ranges whose packets reach private hosts, none inside of another.
-fn routed(networks: &[IpNet], sites: &[IpNet]) -> Vec<Ipv4Net> {
-    Ipv4Net::aggregate(&v4(networks.iter().chain(sites).copied()))
+fn routed(networks: &[IpNet], remote_networks: &[IpNet]) -> Vec<Ipv4Net> {
+    Ipv4Net::aggregate(&v4(networks.iter().chain(remote_networks).copied()))
 }
 
 /// Without a way back a private host's answer is lost, and Hetzner's gateway drops even the question, since its source is
@@ -82,16 +82,16 @@ fn masqueraded(
     snat: Snat,
     routed: &[Ipv4Net],
     site: &Site,
-    ways_back: &WaysBack,
+    seen_return_routes: &SeenReturnRoutes,
 ) -> BTreeMap<InterfaceName, Vec<Ipv4Net>> {
     let mut masqueraded = BTreeMap::new();
     for link in &site.private {
-        let led_here = ways_back.get(&link.interface).map_or(&[][..], Vec::as_slice);
-        let has_way_back = |range: &Ipv4Net| led_here.iter().any(|way| way.contains(range));
+        let led_here = seen_return_routes.get(&link.interface).map_or(&[][..], Vec::as_slice);
+        let has_return_route = |range: &Ipv4Net| led_here.iter().any(|way| way.contains(range));
         let of_link: Vec<Ipv4Net> = match snat {
             Snat::Never => Vec::new(),
             Snat::Always => routed.to_vec(),
-            Snat::Auto => routed.iter().copied().filter(|range| !has_way_back(range)).collect(),
+            Snat::Auto => routed.iter().copied().filter(|range| !has_return_route(range)).collect(),
         };
         if !of_link.is_empty() {
             masqueraded.insert(link.interface.clone(), of_link);
@@ -132,23 +132,13 @@ fn leave_private_networks_alone(ranges: &mut Vec<IpNet>, key: &str, site: &Site,
 impl Tunnel {
     /// Every range that packets out of the tunnel may come from.
     pub fn sources(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.networks.iter().chain(&self.sites).copied()
+        self.networks.iter().chain(&self.remote_networks).copied()
     }
 
     /// The IPv4 ranges whose packets reach private hosts, none inside of another: what a private network needs a way back to.
     pub fn routed(&self) -> Vec<Ipv4Net> {
-        routed(&self.networks, &self.sites)
+        routed(&self.networks, &self.remote_networks)
     }
-}
-
-/// The IPv4 ranges among these.
-pub fn v4(ranges: impl IntoIterator<Item = IpNet>) -> Vec<Ipv4Net> {
-    ranges.into_iter().filter_map(|range| if let IpNet::V4(range) = range { Some(range) } else { None }).collect()
-}
-
-/// The IPv6 ranges among these.
-pub fn v6(ranges: impl IntoIterator<Item = IpNet>) -> Vec<Ipv6Net> {
-    ranges.into_iter().filter_map(|range| if let IpNet::V6(range) = range { Some(range) } else { None }).collect()
 }
 
 #[cfg(test)]
@@ -177,12 +167,16 @@ mod tests {
     }
 
     fn wanted(section: &str, allowed_ips: &str) -> Option<Tunnel> {
-        with_ways_back(section, allowed_ips, &WaysBack::new())
+        with_return_routes(section, allowed_ips, &SeenReturnRoutes::new())
     }
 
-    fn with_ways_back(section: &str, allowed_ips: &str, ways_back: &WaysBack) -> Option<Tunnel> {
+    fn with_return_routes(section: &str, allowed_ips: &str, seen_return_routes: &SeenReturnRoutes) -> Option<Tunnel> {
         let peer = format!("[[wireguard.peer]]\npublic_key = \"{ADA}\"\nallowed_ips = {allowed_ips}");
-        tunnel(&parse(&format!("[wireguard]\n{section}\n{peer}"), &Environment::default()).unwrap(), &site(), ways_back)
+        tunnel(
+            &parse(&format!("[wireguard]\n{section}\n{peer}"), &Environment::default()).unwrap(),
+            &site(),
+            seen_return_routes,
+        )
     }
 
     #[test]
@@ -193,11 +187,11 @@ mod tests {
 
     #[test]
     fn without_a_section_or_with_another_links_name_there_is_no_tunnel() {
-        assert_eq!(tunnel(&parse("", &Environment::default()).unwrap(), &site(), &WaysBack::new()), None);
+        assert_eq!(tunnel(&parse("", &Environment::default()).unwrap(), &site(), &SeenReturnRoutes::new()), None);
         for (name, kind) in [("eth0", "public"), ("eth1", "private")] {
             let text = format!("wireguard.interface = \"{name}\"");
             let config = parse(&text, &Environment::default()).unwrap();
-            assert_eq!(tunnel(&config, &site(), &WaysBack::new()), None);
+            assert_eq!(tunnel(&config, &site(), &SeenReturnRoutes::new()), None);
             let taken = interface_taken(config.wireguard.as_ref().unwrap(), &site()).unwrap();
             assert_eq!(taken.what, format!("{name} is this server's {kind} interface, so there is no tunnel"));
         }
@@ -209,7 +203,7 @@ mod tests {
             wanted("addresses = [\"10.100.0.1/24\"]", "[\"10.100.0.2\", \"10.0.0.0/15\", \"10.0.9.0/24\", \"::/0\"]");
         let tunnel = tunnel.unwrap();
         assert_eq!(tunnel.networks, ["10.100.0.0/24".parse::<IpNet>().unwrap()]);
-        assert_eq!(tunnel.sites, ["10.0.9.0/24".parse::<IpNet>().unwrap()]);
+        assert_eq!(tunnel.remote_networks, ["10.0.9.0/24".parse::<IpNet>().unwrap()]);
         let told: Vec<&str> = tunnel.problems.iter().map(|problem| problem.what.as_str()).collect();
         assert_eq!(told, ["10.0.0.0/15 of allowed_ips contains the private network 10.0.0.0/16 on eth1"]);
     }
@@ -217,10 +211,11 @@ mod tests {
     #[test]
     fn what_has_no_way_back_is_masqueraded_and_never_or_always_means_it() {
         let ranges = |texts: &[&str]| -> Vec<Ipv4Net> { texts.iter().map(|text| text.parse().unwrap()).collect() };
-        let masqueraded = |snat: &str, ways_back: &[&str]| -> Vec<Ipv4Net> {
+        let masqueraded = |snat: &str, seen_return_routes: &[&str]| -> Vec<Ipv4Net> {
             let section = format!("addresses = [\"10.100.0.1/24\"]\nsnat = {snat}");
-            let ways_back = [("eth1".parse().unwrap(), ranges(ways_back))].into();
-            let tunnel = with_ways_back(&section, "[\"10.100.0.2\", \"192.168.178.0/24\"]", &ways_back).unwrap();
+            let seen_return_routes = [("eth1".parse().unwrap(), ranges(seen_return_routes))].into();
+            let tunnel =
+                with_return_routes(&section, "[\"10.100.0.2\", \"192.168.178.0/24\"]", &seen_return_routes).unwrap();
             tunnel.masqueraded.get(&"eth1".parse().unwrap()).cloned().unwrap_or_default()
         };
         let all = ranges(&["10.100.0.0/24", "192.168.178.0/24"]);

@@ -1,0 +1,126 @@
+//! The one shape of a component, and the driver that runs it.
+//!
+//! A component keeps one part of the world as configured. Each pass observes that part afresh, plans without any I/O, and
+//! applies the plan. `bastionctl plan` is the same pass, stopped before [`Component::apply`]; `bastionctl down` calls
+//! [`Component::down`] of each component in the opposite order.
+
+use std::fmt::Debug;
+
+use futures::future::{BoxFuture, FutureExt as _};
+
+use crate::error::chain;
+use crate::inputs::Inputs;
+use crate::outcome::{ComponentName, Outcome, Problem, State};
+
+/// What was done or would be done, a line each, and what is wrong.
+pub type Steps = (Vec<String>, Vec<Problem>);
+
+/// A part of the world that is kept as configured.
+pub trait Component: Send {
+    /// Its name in the status.
+    const NAME: ComponentName;
+    /// What it finds in the world.
+    type Observed: Send;
+    /// What it is going to do about it.
+    type Plan: Plan;
+    /// Why the world cannot be observed.
+    type Error: Error;
+
+    /// Reads its part of the world. Changes nothing in it.
+    fn observe(&mut self, inputs: &Inputs<'_>) -> impl Future<Output = Result<Self::Observed, Self::Error>> + Send;
+
+    /// Compares what is wanted with what was observed. Pure: no I/O, no clock but `inputs.now`.
+    fn plan(&self, inputs: &Inputs<'_>, observed: &Self::Observed) -> Self::Plan;
+
+    /// Carries the plan out: tries every step and keeps each error.
+    fn apply(
+        &mut self,
+        inputs: &Inputs<'_>,
+        observed: Self::Observed,
+        plan: Self::Plan,
+    ) -> impl Future<Output = Outcome> + Send;
+
+    /// Removes what the component made, for `bastionctl down`.
+    fn down(&mut self, inputs: &Inputs<'_>) -> impl Future<Output = Steps> + Send;
+
+    /// Takes the place of a pass while a component that this one waits for does not stand.
+    fn hold_back(&mut self, inputs: &Inputs<'_>, waits_for: ComponentName) -> impl Future<Output = Outcome> + Send {
+        let _ = inputs;
+        async move { Outcome::unchanged(State::HeldBack, format!("waits for {waits_for}")) }
+    }
+}
+
+/// What a component is going to do: a value that can be compared, printed and counted.
+pub trait Plan: Debug + PartialEq + Send {
+    /// Each step in an operator's words, in the order in which they are carried out. Empty: the world is as wanted.
+    fn steps(&self) -> Vec<String>;
+
+    /// What keeps the component from its aim and is not its to change.
+    fn problems(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+}
+
+/// The error enum of a component.
+pub trait Error: std::error::Error + Send + 'static {
+    /// What the operator can do.
+    fn advice(&self) -> String;
+}
+
+/// A component without its types, so that a pass can be a list.
+pub trait Reconcile: Send {
+    /// Its name in the status.
+    fn name(&self) -> ComponentName;
+    /// One pass: observe, plan, apply.
+    fn reconcile<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Outcome>;
+    /// What the next pass would do.
+    fn preview<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Steps>;
+    /// See [`Component::hold_back`].
+    fn hold_back<'a>(&'a mut self, inputs: &'a Inputs<'a>, waits_for: ComponentName) -> BoxFuture<'a, Outcome>;
+    /// See [`Component::down`].
+    fn down<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Steps>;
+}
+
+impl<C: Component> Reconcile for C {
+    fn name(&self) -> ComponentName {
+        C::NAME
+    }
+
+    fn reconcile<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Outcome> {
+        reconcile(self, inputs).boxed()
+    }
+
+    fn preview<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Steps> {
+        preview(self, inputs).boxed()
+    }
+
+    fn hold_back<'a>(&'a mut self, inputs: &'a Inputs<'a>, waits_for: ComponentName) -> BoxFuture<'a, Outcome> {
+        Component::hold_back(self, inputs, waits_for).boxed()
+    }
+
+    fn down<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Steps> {
+        Component::down(self, inputs).boxed()
+    }
+}
+
+/// One pass of one component.
+pub async fn reconcile<C: Component>(component: &mut C, inputs: &Inputs<'_>) -> Outcome {
+    match component.observe(inputs).await {
+        Ok(observed) => {
+            let plan = component.plan(inputs, &observed);
+            component.apply(inputs, observed, plan).await
+        }
+        Err(error) => Outcome::failed(&error, error.advice()),
+    }
+}
+
+/// What [`reconcile`] would do, and what is in its way.
+pub async fn preview<C: Component>(component: &mut C, inputs: &Inputs<'_>) -> Steps {
+    match component.observe(inputs).await {
+        Ok(observed) => {
+            let plan = component.plan(inputs, &observed);
+            (plan.steps(), plan.problems())
+        }
+        Err(error) => (Vec::new(), vec![Problem::new(chain(&error), error.advice())]),
+    }
+}

@@ -1,0 +1,26 @@
+//! What every component is given: the configuration, the site, and plain values that follow from both.
+//!
+//! Components do not know each other. What one of them needs to know of another's subject (the nat component of the tunnel's
+//! ranges, for example) is derived here, once, from what all of them are given.
+
+mod tunnel;
+
+use tokio::time::Instant;
+
+pub use tunnel::{SeenReturnRoutes, Tunnel, interface_taken, tunnel};
+
+use crate::config::Config;
+use crate::site::Site;
+
+/// The inputs of one pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// What is wanted.
+    pub config: &'a Config,
+    /// What this server is.
+    pub site: &'a Site,
+    /// The tunnel that the configuration wants on this server, if any.
+    pub tunnel: Option<&'a Tunnel>,
+    /// When the pass began.
+    pub now: Instant,
+}

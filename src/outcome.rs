@@ -1,0 +1,140 @@
+//! What one pass of one component came to, in terms that every component shares.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::chain;
+
+/// How soon a component that failed is tried again, unless it says otherwise.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Something that keeps a room from its aim, and what the operator can do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What is wrong, and where.
+    pub what: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl Problem {
+    /// Names what is wrong and what to do.
+    pub fn new(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { what: what.into(), advice: advice.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.advice)
+    }
+}
+
+/// The rooms, in the order of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComponentName {
+    /// What this server is.
+    Site,
+    /// Kernel settings.
+    Sysctl,
+    /// `table inet bastiond`.
+    Nat,
+    /// The tunnel's interface and its peers.
+    Wireguard,
+    /// Addresses of the tunnel, and routes into it.
+    Routes,
+    /// Live flows, which follow the rules.
+    #[serde(rename = "flows")]
+    Conntrack,
+    /// Cloud routes.
+    Hcloud,
+}
+
+impl fmt::Display for ComponentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Site => "site",
+            Self::Sysctl => "sysctl",
+            Self::Nat => "nat",
+            Self::Wireguard => "wireguard",
+            Self::Routes => "routes",
+            Self::Conntrack => "flows",
+            Self::Hcloud => "hcloud",
+        })
+    }
+}
+
+/// How a room stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The world is as the configuration wants it.
+    Ok,
+    /// Something outside has to come first: an address, a network, a token, somebody's decision.
+    Waiting,
+    /// Tried, and did not succeed; it is tried again.
+    Failed,
+    /// Another room has to stand first.
+    HeldBack,
+    /// The configuration switches it off.
+    Off,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "ok",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+            Self::HeldBack => "held back",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// What one pass of one room came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// How the room stands now.
+    pub state: State,
+    /// One line for the status table.
+    pub detail: String,
+    /// What was changed, a line each.
+    pub changes: Vec<String>,
+    /// Whether the changes undid somebody else's: what we wanted had stood before.
+    pub repaired: bool,
+    /// What is wrong. A room may stand and have problems all the same, when the rest of the server keeps it from its purpose.
+    pub problems: Vec<Problem>,
+    /// What may be meant so, and is worth a word; the whole is healthy with it.
+    pub hints: Vec<Problem>,
+    /// How soon the component wants its next pass; `None`: with the next regular one.
+    pub next: Option<Duration>,
+}
+
+impl Outcome {
+    /// A room that changed nothing.
+    pub fn unchanged(state: State, detail: impl Into<String>) -> Self {
+        Self {
+            state,
+            detail: detail.into(),
+            changes: Vec::new(),
+            repaired: false,
+            problems: Vec::new(),
+            hints: Vec::new(),
+            next: None,
+        }
+    }
+
+    /// A room that failed: the error's whole chain becomes its problem.
+    pub fn failed(error: &(dyn std::error::Error + 'static), advice: impl Into<String>) -> Self {
+        let what = chain(error);
+        Self {
+            problems: vec![Problem::new(what.clone(), advice)],
+            next: Some(RETRY),
+            ..Self::unchanged(State::Failed, what)
+        }
+    }
+}
