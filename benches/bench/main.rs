@@ -21,8 +21,8 @@ use case::Case;
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
-    if let Err(error) = sandbox::enclave::enter() {
-        eprintln!("{}", sandbox::enclave::explain(&error));
+    if let Err(error) = sandbox::isolation::enter() {
+        eprintln!("{}", sandbox::isolation::explain(&error));
         return ExitCode::FAILURE;
     }
     match run(&Selection::of_arguments(std::env::args().skip(1))) {

@@ -17,12 +17,12 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use tempfile::TempDir;
 
 use crate::namespace::Namespace;
-use crate::patience::stretched;
+use crate::timeouts::scaled;
 use crate::world::World;
 
 /// Where a daemon runs: its namespace, its programs, its directories. They outlive the process, as they do for a service.
 #[derive(Debug)]
-pub struct Station<'w> {
+pub struct Installation<'w> {
     namespace: &'w Namespace,
     programs: PathBuf,
     directory: TempDir,
@@ -33,12 +33,12 @@ pub struct Station<'w> {
 /// The descriptor store of a service manager (`FileDescriptorStoreMax=`): descriptors by name, kept from one daemon for the next.
 type Store = Arc<Mutex<Vec<(String, OwnedFd)>>>;
 
-impl<'w> Station<'w> {
+impl<'w> Installation<'w> {
     /// On the bastion of `world`, with `programs` (a directory that holds `bastiond` and `bastionctl`), the fake cloud as the
     /// API, its token, and an empty configuration.
     pub fn in_world(world: &'w World, programs: &Path) -> io::Result<Self> {
-        let station = Self::new(world.bastion(), programs)?;
-        Ok(station.env("HCLOUD_ENDPOINT", &world.api_endpoint()).env("HCLOUD_TOKEN", world.token()))
+        let installation = Self::new(world.bastion(), programs)?;
+        Ok(installation.env("HCLOUD_ENDPOINT", &world.api_endpoint()).env("HCLOUD_TOKEN", world.token()))
     }
 
     /// In any namespace, without a token, with an empty configuration. The API's endpoint is a closed port: a test that
@@ -48,18 +48,18 @@ impl<'w> Station<'w> {
         for name in ["run", "state"] {
             std::fs::create_dir(directory.path().join(name))?;
         }
-        let station = Self {
+        let installation = Self {
             namespace,
             programs: programs.to_owned(),
             directory,
             environment: Vec::new(),
             store: Store::default(),
         };
-        station.write_config("")?;
-        Ok(station.env("HCLOUD_ENDPOINT", "http://127.0.0.1:9/v1"))
+        installation.write_config("")?;
+        Ok(installation.env("HCLOUD_ENDPOINT", "http://127.0.0.1:9/v1"))
     }
 
-    /// The same station with other programs.
+    /// The same installation with other programs.
     #[must_use]
     pub fn with_programs(mut self, programs: &Path) -> Self {
         programs.clone_into(&mut self.programs);
@@ -113,7 +113,7 @@ impl<'w> Station<'w> {
     }
 
     /// What the service manager kept.
-    pub fn kept_names(&self) -> Vec<String> {
+    pub fn stored_descriptor_names(&self) -> Vec<String> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(name, _)| name.clone()).collect()
     }
 
@@ -165,12 +165,16 @@ impl Daemon {
 
     /// Waits for a notification that has `line` among its lines (`READY=1`), and says how long after the start it came;
     /// `None` if it did not come within `timeout`. What was heard before counts.
-    pub fn hears(&mut self, line: &str, timeout: Duration) -> Option<Duration> {
-        self.hears_where(|heard| heard == line, timeout)
+    pub fn wait_for_notification(&mut self, line: &str, timeout: Duration) -> Option<Duration> {
+        self.wait_for_notification_matching(|heard| heard == line, timeout)
     }
 
     /// The same for a line that `wanted` likes. The line and those before it are then forgotten.
-    pub fn hears_where(&mut self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> Option<Duration> {
+    pub fn wait_for_notification_matching(
+        &mut self,
+        wanted: impl Fn(&str) -> bool,
+        timeout: Duration,
+    ) -> Option<Duration> {
         let at = self.notifications.wait_for(wanted, timeout)?;
         Some(at.duration_since(self.started))
     }
@@ -179,8 +183,8 @@ impl Daemon {
     ///
     /// # Panics
     /// It is not ready within ten seconds; the message has its log.
-    pub fn ready(&mut self) -> Duration {
-        let ready = self.hears("READY=1", Duration::from_secs(10));
+    pub fn wait_until_ready(&mut self) -> Duration {
+        let ready = self.wait_for_notification("READY=1", Duration::from_secs(10));
         ready.unwrap_or_else(|| panic!("bastiond is not ready after 10 s:\n{}", self.log()))
     }
 
@@ -193,8 +197,8 @@ impl Daemon {
     }
 
     /// Waits until it has ended, for at most `timeout`.
-    pub fn ended(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
-        let deadline = Instant::now() + stretched(timeout);
+    pub fn wait_for_exit(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + scaled(timeout);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Some(status));
@@ -206,7 +210,7 @@ impl Daemon {
         }
     }
 
-    /// Everything that it, and its predecessors at the same station, logged.
+    /// Everything that it, and its predecessors at the same installation, logged.
     pub fn log(&self) -> String {
         let mut text = String::new();
         let read = File::open(&self.log).and_then(|mut file| file.read_to_string(&mut text));
@@ -259,12 +263,8 @@ impl Notifications {
     fn wait_for(&self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> Option<Instant> {
         let heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
         let missing = |heard: &mut Vec<(String, Instant)>| !heard.iter().any(|(line, _)| wanted(line));
-        let mut heard = self
-            .heard
-            .1
-            .wait_timeout_while(heard, stretched(timeout), missing)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0;
+        let mut heard =
+            self.heard.1.wait_timeout_while(heard, scaled(timeout), missing).unwrap_or_else(PoisonError::into_inner).0;
         let position = heard.iter().position(|(line, _)| wanted(line))?;
         heard.drain(..=position).next_back().map(|(_, at)| at)
     }

@@ -2,10 +2,10 @@
 
 pub mod cloud;
 pub mod daemon;
-pub mod enclave;
+pub mod isolation;
 pub mod namespace;
-pub mod patience;
 pub mod star;
+pub mod timeouts;
 pub mod traffic;
 pub mod tunnel;
 pub mod world;

@@ -36,7 +36,7 @@ pub struct Host {
 
 impl Star {
     /// A star with so many hosts.
-    pub fn with(hosts: u8) -> Result<Self, namespace::Error> {
+    pub fn with_hosts(hosts: u8) -> Result<Self, namespace::Error> {
         static STARS: AtomicU32 = AtomicU32::new(0);
         let star = STARS.fetch_add(1, Ordering::Relaxed) + 1;
         let router = hosts::router(&format!("s{star}-router"))?;

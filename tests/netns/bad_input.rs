@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bastiond::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
-use sandbox::daemon::Station;
+use sandbox::daemon::Installation;
 use sandbox::world::{Metadata, PublicAddress, Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, Result, SOON, Server, all_stand, egress, ensure, ensure_eq, gateways, healthy, open, programs, report, room,
-    station, table, text, trial, wait_for,
+    FAST, Result, SOON, Server, all_stand, egress, ensure, ensure_eq, gateways, healthy, installation, open, programs,
+    report, room, table, text, trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -33,30 +33,31 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn wrong_configuration() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    station.write_config("colour = 1\n[firewall]\nssh_from = [\"10.0.0.1/8\"]\n[hcloud]\ntake_over = \"yes\"\n")?;
-    let mut daemon = station.start()?;
-    ensure_eq(daemon.ended(SOON)?.and_then(|status| status.code()), Some(78))?;
+    let installation = installation(&world)?;
+    installation
+        .write_config("colour = 1\n[firewall]\nssh_from = [\"10.0.0.1/8\"]\n[hcloud]\ntake_over = \"yes\"\n")?;
+    let mut daemon = installation.start()?;
+    ensure_eq(daemon.wait_for_exit(SOON)?.and_then(|status| status.code()), Some(78))?;
     for key in ["colour:", "firewall.ssh_from[0]:", "hcloud.take_over:"] {
         ensure(daemon.log().contains(key), format!("{key} is not told:\n{}", daemon.log()))?;
     }
-    let check = station.ctl(&["check"])?;
+    let check = installation.ctl(&["check"])?;
     ensure_eq(check.status.code(), Some(78))?;
     ensure(text(&check.stderr).contains("colour:"), text(&check.stderr))?;
     ensure_eq(table(&world, "inet bastiond")?, String::new())?;
     ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())?;
     ensure_eq(world.cloud().requests(), vec![])?;
-    station.write_config(FAST)?;
-    ensure_eq(station.ctl(&["check"])?.status.code(), Some(0))
+    installation.write_config(FAST)?;
+    ensure_eq(installation.ctl(&["check"])?.status.code(), Some(0))
 }
 
 fn missing_interface() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    station.write_config(&format!("{FAST}[site]\npublic_interface = \"eth9\""))?;
-    let mut daemon = station.start()?;
-    daemon.ready();
-    let report = report(&station)?;
+    let installation = installation(&world)?;
+    installation.write_config(&format!("{FAST}[site]\npublic_interface = \"eth9\""))?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let report = report(&installation)?;
     let problem = &report.components[&ComponentName::Site].problems[0];
     ensure_eq(problem.what.as_str(), "site.public_interface: there is no interface eth9")?;
     ensure_eq(problem.advice.as_str(), "the interfaces here are: eth0, eth1, eth2")?;
@@ -72,16 +73,16 @@ fn missing_interface() -> Result {
 fn no_public_address() -> Result {
     let world = World::start(Settings { public_address: PublicAddress::Pending, ..Settings::default() })?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    station.write_config(&format!("{FAST}[site]\npublic_interface = \"eth0\""))?;
-    let mut daemon = station.start()?;
-    daemon.ready();
-    let site = room(&station, ComponentName::Site)?;
+    let installation = installation(&world)?;
+    installation.write_config(&format!("{FAST}[site]\npublic_interface = \"eth0\""))?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let site = room(&installation, ComponentName::Site)?;
     ensure_eq((site.state, site.problems[0].what.as_str()), (State::Waiting, "eth0 has no IPv4 address yet"))?;
-    ensure_eq(room(&station, ComponentName::Hcloud)?.state, State::HeldBack)?;
+    ensure_eq(room(&installation, ComponentName::Hcloud)?.state, State::HeldBack)?;
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)?;
-    world.give_public_address()?;
-    wait_for("the address is taken up", Duration::from_secs(4), || all_stand(&station))?;
+    world.configure_public_address()?;
+    wait_for("the address is taken up", Duration::from_secs(4), || all_stand(&installation))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -107,14 +108,14 @@ fn without_nft() -> Result<tempfile::TempDir> {
 fn no_nft() -> Result {
     let world = World::start(Settings::default())?;
     let programs = without_nft()?;
-    let station = Station::in_world(&world, programs.path())?;
-    let mut daemon = station.start()?;
-    daemon.ready();
-    let nat = room(&station, ComponentName::Nat)?;
+    let installation = Installation::in_world(&world, programs.path())?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let nat = room(&installation, ComponentName::Nat)?;
     ensure_eq(nat.state, State::Failed)?;
     ensure(nat.problems[0].what.starts_with("the program nft was not found"), format!("{:?}", nat.problems))?;
     ensure_eq(nat.problems[0].advice.as_str(), "install it: apt install nftables")?;
-    ensure_eq(room(&station, ComponentName::Hcloud)?.state, State::HeldBack)?;
+    ensure_eq(room(&installation, ComponentName::Hcloud)?.state, State::HeldBack)?;
     ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())?;
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)
 }
@@ -122,8 +123,8 @@ fn no_nft() -> Result {
 fn no_metadata() -> Result {
     let world = World::start(Settings { metadata: Metadata::Absent, ..Settings::default() })?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    station.write_config(&format!(
+    let installation = installation(&world)?;
+    installation.write_config(&format!(
         "{FAST}[site]\npublic_interface = \"eth0\"\nserver_id = {}\n\
          [[site.private]]\ninterface = \"eth1\"\nnetwork = \"10.0.0.0/16\"\nnetwork_id = {}\n\
          [[site.private]]\ninterface = \"eth2\"\nnetwork = \"10.2.0.0/16\"\nnetwork_id = {}\n",
@@ -131,7 +132,7 @@ fn no_metadata() -> Result {
         world.private_network_id(),
         world.second_network_id()
     ))?;
-    let _daemon = healthy(&station)?;
+    let _daemon = healthy(&installation)?;
     for host in [world.web(), world.tenant()] {
         ensure_eq(egress(host, &server, SOON)?, open())?;
     }
@@ -140,10 +141,10 @@ fn no_metadata() -> Result {
 
 fn nothing_known() -> Result {
     let world = World::start(Settings { metadata: Metadata::Absent, ..Settings::default() })?;
-    let station = station(&world)?;
-    let mut daemon = station.start()?;
-    daemon.ready();
-    let site = room(&station, ComponentName::Site)?;
+    let installation = installation(&world)?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let site = room(&installation, ComponentName::Site)?;
     ensure_eq(site.state, State::Waiting)?;
     ensure(
         site.problems[0].what.starts_with("the metadata service does not answer: cannot fetch http://169.254.169.254/"),
@@ -152,14 +153,14 @@ fn nothing_known() -> Result {
     // Closed, and open for the operator.
     ensure(table(&world, "inet bastiond")?.contains("policy drop"), "no rules stand")?;
     world.serve_metadata()?;
-    wait_for("the metadata is taken up", Duration::from_secs(8), || all_stand(&station))?;
+    wait_for("the metadata is taken up", Duration::from_secs(8), || all_stand(&installation))?;
     ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])
 }
 
 fn no_daemon() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let output = station.ctl(&["status"])?;
+    let installation = installation(&world)?;
+    let output = installation.ctl(&["status"])?;
     ensure_eq(output.status.code(), Some(1))?;
     ensure(text(&output.stderr).contains("no bastiond answers on"), text(&output.stderr))
 }
@@ -168,18 +169,18 @@ fn read_only_settings() -> Result {
     let world = World::start(Settings::default())?;
     // As in a container: /proc/sys is there and refuses every write.
     let programs = spoiled_programs("mount --bind /proc/sys /proc/sys\nmount -o remount,bind,ro /proc/sys")?;
-    let station = Station::in_world(&world, programs.path())?;
-    let mut daemon = station.start()?;
-    daemon.ready();
-    let sysctl = room(&station, ComponentName::Sysctl)?;
+    let installation = Installation::in_world(&world, programs.path())?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let sysctl = room(&installation, ComponentName::Sysctl)?;
     ensure_eq(sysctl.state, State::Failed)?;
     ensure(
         sysctl.problems.iter().any(|problem| problem.what.starts_with("cannot set net/ipv4/ip_forward to 1: ")),
         format!("{:?}", sysctl.problems),
     )?;
     // The rules stand all the same, and nothing is attracted that could not be forwarded.
-    ensure_eq(room(&station, ComponentName::Nat)?.state, State::Ok)?;
-    ensure_eq(room(&station, ComponentName::Hcloud)?.state, State::HeldBack)
+    ensure_eq(room(&installation, ComponentName::Nat)?.state, State::Ok)?;
+    ensure_eq(room(&installation, ComponentName::Hcloud)?.state, State::HeldBack)
 }
 
 fn broken_nft() -> Result {
@@ -187,11 +188,11 @@ fn broken_nft() -> Result {
     let programs = without_nft()?;
     let forwards = || -> Result<bool> { Ok(world.bastion().read_sysctl("net.ipv4.ip_forward")? == "1") };
     // A good start, and then one that finds no nft: rules that stand are left, and so is forwarding.
-    let good = station(&world)?;
+    let good = installation(&world)?;
     drop(healthy(&good)?);
     let spoiled = good.with_programs(programs.path());
     let mut daemon = spoiled.start()?;
-    daemon.ready();
+    daemon.wait_until_ready();
     ensure_eq((room(&spoiled, ComponentName::Nat)?.state, forwards()?), (State::Failed, true))?;
     // Now the rules go, and cannot come back.
     world.bastion().nft("delete table inet bastiond")?;
@@ -218,54 +219,54 @@ fn refused_rules() -> Result {
     std::fs::write(&nft, PICKY)?;
     std::fs::set_permissions(&nft, std::fs::Permissions::from_mode(0o755))?;
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", directory.path().display());
-    let station = station(&world)?.env("PATH", &path);
-    let daemon = healthy(&station)?;
+    let installation = installation(&world)?.env("PATH", &path);
+    let daemon = healthy(&installation)?;
     let before = table(&world, "inet bastiond")?;
-    station.write_config(&format!("{FAST}[[firewall.service]]\nports = [4711]\n"))?;
+    installation.write_config(&format!("{FAST}[[firewall.service]]\nports = [4711]\n"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
-    wait_for("the refusal is told", SOON, || Ok(room(&station, ComponentName::Nat)?.state == State::Failed))?;
+    wait_for("the refusal is told", SOON, || Ok(room(&installation, ComponentName::Nat)?.state == State::Failed))?;
     std::thread::sleep(Duration::from_secs(1));
     ensure_eq(table(&world, "inet bastiond")?, before)?;
     let tables: serde_json::Value = world.bastion().nft_json("list tables")?;
     ensure_eq(tables.to_string().contains("bastiond_trial"), false)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
-    station.write_config(FAST)?;
+    installation.write_config(FAST)?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
-    wait_for("every room stands", SOON, || all_stand(&station))?;
+    wait_for("every room stands", SOON, || all_stand(&installation))?;
     Ok(())
 }
 
 fn shared_ports() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    station.write_config(&format!(
+    let installation = installation(&world)?;
+    installation.write_config(&format!(
         "{FAST}[[firewall.service]]\nports = [9100]\nfrom = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n\
          [[firewall.service]]\nprotocol = \"both\"\nports = [\"9100-9200\"]\nfrom = [\"10.0.0.0/16\"]\n\
          [[firewall.service]]\nports = [\"9000-9150\", 9100]\n"
     ))?;
-    let _daemon = healthy(&station)?;
+    let _daemon = healthy(&installation)?;
     let rules = table(&world, "inet bastiond")?;
     ensure(rules.contains("9000-9150 . 0.0.0.0/0 . tcp") && rules.contains("9151-9200 . 10.0.0.0/16 . tcp"), rules)
 }
 
 fn wrong_arguments() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    ensure_eq(station.ctl(&["explode"])?.status.code(), Some(1))?;
-    ensure_eq(station.ctl(&["--help"])?.status.code(), Some(0))?;
-    ensure_eq(station.ctl(&["--version"])?.status.code(), Some(0))
+    let installation = installation(&world)?;
+    ensure_eq(installation.ctl(&["explode"])?.status.code(), Some(1))?;
+    ensure_eq(installation.ctl(&["--help"])?.status.code(), Some(0))?;
+    ensure_eq(installation.ctl(&["--version"])?.status.code(), Some(0))
 }
 
 fn no_rights() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let socket = station.runtime_directory().join("control.sock");
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let socket = installation.runtime_directory().join("control.sock");
     // Root is refused by nothing but what is no socket to talk to: a datagram socket in its place.
     std::fs::remove_file(&socket)?;
     let _silent = std::os::unix::net::UnixDatagram::bind(&socket)?;
     for command in ["plan", "down", "status"] {
-        let output = station.ctl(&[command])?;
+        let output = installation.ctl(&[command])?;
         ensure_eq(output.status.code(), Some(1))?;
         ensure(text(&output.stderr).contains("bastionctl: cannot ask bastiond on"), text(&output.stderr))?;
     }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bastiond::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
 use sandbox::cloud::{Fault, Injection, Matching, Times};
-use sandbox::traffic::{Flood, Held, Mirror};
+use sandbox::traffic::{Flood, HeldConnection, Reflector};
 use sandbox::world::{SecondNetwork, Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, gateways, healthy, open, room, station, table,
+    FAST, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, gateways, healthy, installation, open, room, table,
     trial, wait_for,
 };
 
@@ -33,14 +33,14 @@ fn one_network() -> Result<World> {
 fn deleted_route() -> Result {
     let world = one_network()?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let repairs = room(&station, ComponentName::Hcloud)?.totals.repairs;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let repairs = room(&installation, ComponentName::Hcloud)?.totals.repairs;
     world.remove_route("0.0.0.0/0".parse()?);
     // A poll a second, and the time of the change itself.
     wait_for("the route is back", Duration::from_secs(3), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
     wait_for("the repair is counted", SOON, || {
-        Ok(room(&station, ComponentName::Hcloud)?.totals.repairs == repairs + 1)
+        Ok(room(&installation, ComponentName::Hcloud)?.totals.repairs == repairs + 1)
     })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
@@ -48,17 +48,20 @@ fn deleted_route() -> Result {
 fn re_pointed_route() -> Result {
     let world = one_network()?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let daemon = healthy(&installation)?;
     world.put_route("0.0.0.0/0".parse()?, at::WORKER);
     wait_for("the status tells it", Duration::from_secs(3), || {
-        Ok(room(&station, ComponentName::Hcloud)?.problems.iter().any(|problem| {
+        Ok(room(&installation, ComponentName::Hcloud)?.problems.iter().any(|problem| {
             problem.what.contains("sends 0.0.0.0/0 to 10.0.1.5, which is not this server")
                 && problem.advice.contains("take_over")
         }))
     })?;
-    ensure_eq((room(&station, ComponentName::Hcloud)?.state, gateways(&world)), (State::Waiting, vec![at::WORKER]))?;
-    station.write_config(&format!("{FAST}take_over = true"))?;
+    ensure_eq(
+        (room(&installation, ComponentName::Hcloud)?.state, gateways(&world)),
+        (State::Waiting, vec![at::WORKER]),
+    )?;
+    installation.write_config(&format!("{FAST}take_over = true"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     wait_for("the route is taken back", Duration::from_secs(3), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
     world.put_route("0.0.0.0/0".parse()?, at::WORKER);
@@ -70,10 +73,10 @@ fn re_pointed_route() -> Result {
 fn troubles() -> Result {
     let world = one_network()?;
     let server = Server::start(&world)?;
-    let held_by = Mirror::tcp(world.server(), (at::SERVER, 9000))?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let mut connection = Held::open(world.web(), held_by.address(), SOON)?;
+    let held_by = Reflector::tcp(world.server(), (at::SERVER, 9000))?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let mut connection = HeldConnection::open(world.web(), held_by.address(), SOON)?;
     let api = |status: u16, code: &str| Fault::Api { status, code: code.to_owned(), message: "trouble".to_owned() };
     let cut = Duration::from_millis(200);
     let mut troubles = vec![
@@ -95,7 +98,7 @@ fn troubles() -> Result {
         let flood = Flood::start(world.web(), server.udp.address(), 200)?;
         world.cloud().inject(Injection { matching: Matching::any(), fault: fault.clone(), times: Times::UntilCleared });
         wait_for(&format!("{fault:?} is told as {told}"), Duration::from_secs(4), || {
-            let problems = room(&station, ComponentName::Hcloud)?.problems;
+            let problems = room(&installation, ComponentName::Hcloud)?.problems;
             Ok(problems.iter().any(|problem| problem.what.contains(told) || problem.advice.contains(told)))
         })?;
         world.bastion().nft("flush chain inet bastiond postrouting")?;
@@ -112,9 +115,9 @@ fn troubles() -> Result {
         wait_for("the route is back", Duration::from_secs(8), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
         // The network's gateway follows the API a moment later.
         let gateway = world.gateway(world.private_network_id());
-        gateway.await_route("0.0.0.0/0".parse()?, Some(at::BASTION_PRIVATE), SOON)?;
-        wait_for("all is well again", SOON, || Ok(room(&station, ComponentName::Hcloud)?.state == State::Ok))?;
-        connection = Held::open(world.web(), held_by.address(), SOON)?;
+        gateway.wait_for_route("0.0.0.0/0".parse()?, Some(at::BASTION_PRIVATE), SOON)?;
+        wait_for("all is well again", SOON, || Ok(room(&installation, ComponentName::Hcloud)?.state == State::Ok))?;
+        connection = HeldConnection::open(world.web(), held_by.address(), SOON)?;
     }
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
@@ -123,11 +126,11 @@ fn hanging_api() -> Result {
     let world = one_network()?;
     let hang = Fault::Timeout { applied: false, hold: Duration::from_secs(30) };
     world.cloud().inject(Injection { matching: Matching::any(), fault: hang, times: Times::UntilCleared });
-    let station = station(&world)?;
-    let mut daemon = station.start()?;
+    let installation = installation(&world)?;
+    let mut daemon = installation.start()?;
     // The rules stand long before anybody gives up on the API, and readiness does not wait for it either.
     wait_for("the rules stand", SOON, || Ok(table(&world, "inet bastiond")?.contains("snat ip to")))?;
-    daemon.ready();
+    daemon.wait_until_ready();
     for _ in 0..3 {
         world.bastion().nft("delete table inet bastiond")?;
         wait_for("the table is back", REPAIR, || Ok(table(&world, "inet bastiond")?.contains("snat ip to")))?;
@@ -139,26 +142,26 @@ fn read_only_token() -> Result {
     let world = one_network()?;
     let server = Server::start(&world)?;
     let read_only = world.settings().cloud.read_only_token.clone();
-    let station = station(&world)?.env("HCLOUD_TOKEN", &read_only);
-    let mut daemon = station.start()?;
-    daemon.ready();
-    let hcloud = room(&station, ComponentName::Hcloud)?;
+    let installation = installation(&world)?.env("HCLOUD_TOKEN", &read_only);
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let hcloud = room(&installation, ComponentName::Hcloud)?;
     ensure_eq(hcloud.state, State::Failed)?;
     ensure_eq(hcloud.problems[0].advice.as_str(), "the token may only read: give one with read and write permission")?;
     world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     wait_for("a route added by hand is enough", Duration::from_secs(4), || {
-        Ok(room(&station, ComponentName::Hcloud)?.state == State::Ok)
+        Ok(room(&installation, ComponentName::Hcloud)?.state == State::Ok)
     })?;
     Ok(())
 }
 
 fn idle() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
+    let installation = installation(&world)?;
     // The default pace: 20 s for each of two networks.
-    station.write_config("")?;
-    let _daemon = healthy(&station)?;
+    installation.write_config("")?;
+    let _daemon = healthy(&installation)?;
     let calls = world.cloud().requests().len();
     // Two looks at two networks, two changes, and the waiting for two actions.
     ensure(calls <= 14, format!("{calls} calls to start with: {:#?}", world.cloud().requests()))?;
@@ -172,8 +175,8 @@ fn route_follows_action() -> Result {
     settings.cloud.action_duration = Duration::from_millis(1500);
     let world = World::start(settings)?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let mut daemon = station.start()?;
+    let installation = installation(&world)?;
+    let mut daemon = installation.start()?;
     wait_for("the claim is on its way", SOON, || {
         Ok(world
             .cloud()
@@ -185,7 +188,7 @@ fn route_follows_action() -> Result {
         egress(world.web(), &server, Duration::from_millis(200))?.tcp.is_err(),
         "traffic flows before the action has ended",
     )?;
-    daemon.ready();
-    ensure_eq(room(&station, ComponentName::Hcloud)?.state, State::Ok)?;
+    daemon.wait_until_ready();
+    ensure_eq(room(&installation, ComponentName::Hcloud)?.state, State::Ok)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }

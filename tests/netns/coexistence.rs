@@ -3,13 +3,13 @@
 use bastiond::outcome::{ComponentName, Problem, State};
 use bastiond::report::{ComponentReport, Health, Report};
 use libtest_mimic::Trial;
-use sandbox::daemon::Station;
-use sandbox::traffic::{self, Mirror};
+use sandbox::daemon::Installation;
+use sandbox::traffic::{self, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, NEVER, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, station, table, text,
-    trial, wait_for,
+    FAST, NEVER, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, healthy, installation, is_shut, open, table,
+    text, trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -47,8 +47,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A pass now, and the account of it.
-fn reconciled(station: &Station<'_>) -> Result<Report> {
-    let output = station.ctl(&["reconcile", "--json"])?;
+fn reconciled(installation: &Installation<'_>) -> Result<Report> {
+    let output = installation.ctl(&["reconcile", "--json"])?;
     serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {}", text(&output.stderr)).into())
 }
 
@@ -65,11 +65,11 @@ fn run(world: &World, command: &str) -> Result {
 fn advised(program: &str, commands: &[&str], named: &str, shows: &str) -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let _published = Mirror::tcp(world.web(), (at::WEB, 8080))?;
-    let station = station(&world)?;
+    let _published = Reflector::tcp(world.web(), (at::WEB, 8080))?;
+    let installation = installation(&world)?;
     let forward = "[[nat.forward]]\nport = 8443\nto = \"10.0.0.4\"\nto_port = 8080";
-    station.write_config(&format!("{FAST}{forward}"))?;
-    let _daemon = healthy(&station)?;
+    installation.write_config(&format!("{FAST}{forward}"))?;
+    let _daemon = healthy(&installation)?;
     let reaches_forward = |from| traffic::tcp_connects(from, (at::BASTION, 8443), NEVER).is_ok();
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     ensure(reaches_forward(world.server()), "the forward does not work before")?;
@@ -79,14 +79,14 @@ fn advised(program: &str, commands: &[&str], named: &str, shows: &str) -> Result
     ensure(is_shut(&egress(world.web(), &server, NEVER)?), "nothing is in the way: this proves nothing")?;
     let theirs = table(&world, shows)?;
     ensure(!reaches_forward(world.server()), "the forward is not in the way")?;
-    let report = reconciled(&station)?;
+    let report = reconciled(&installation)?;
     let room = nat(&report)?;
     // The rules stand, and so does forwarding; the whole is not healthy all the same.
     ensure_eq((room.state, report.health), (State::Ok, Health::Waiting))?;
     let [Problem { what, advice }] = &room.problems[..] else { return Err(format!("{:?}", room.problems).into()) };
     ensure(what.contains(named), what)?;
     ensure(what.contains("from eth1 to eth0") && what.contains("from eth2 to eth0"), what)?;
-    let told = text(&station.ctl(&["status"])?.stdout);
+    let told = text(&installation.ctl(&["status"])?.stdout);
     ensure(told.contains(what) && told.contains(advice), told)?;
     ensure_eq(table(&world, shows)?, theirs)?;
     // What follows the commands is about later boots.
@@ -96,32 +96,32 @@ fn advised(program: &str, commands: &[&str], named: &str, shows: &str) -> Result
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
     ensure(reaches_forward(world.server()), "the forward is still shut from outside")?;
     ensure(reaches_forward(world.worker()), "the forward is still shut from inside")?;
-    let report = reconciled(&station)?;
+    let report = reconciled(&installation)?;
     ensure_eq((&nat(&report)?.problems, report.health), (&vec![], Health::Healthy))
 }
 
 fn ban_list() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     world.bastion().nft(
         "table inet f2b-table {
             set addr-set-sshd { type ipv4_addr; elements = { 192.0.2.66 }; }
             chain f2b-chain { type filter hook input priority -1; tcp dport 22 ip saddr @addr-set-sshd reject; }
         }",
     )?;
-    let report = reconciled(&station)?;
+    let report = reconciled(&installation)?;
     ensure_eq((&nat(&report)?.problems, &nat(&report)?.hints, report.health), (&vec![], &vec![], Health::Healthy))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
 fn input_policy() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    station.write_config(&format!("{FAST}[wireguard]\naddresses = [\"10.100.0.1/24\"]"))?;
-    let mut daemon = station.start()?;
-    daemon.ready();
+    let installation = installation(&world)?;
+    installation.write_config(&format!("{FAST}[wireguard]\naddresses = [\"10.100.0.1/24\"]"))?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
     world.bastion().nft(
         "table inet filter {
             chain input {
@@ -132,21 +132,21 @@ fn input_policy() -> Result {
             }
         }",
     )?;
-    let report = reconciled(&station)?;
+    let report = reconciled(&installation)?;
     let [Problem { what, advice }] = &nat(&report)?.hints[..] else { return Err(format!("{report:?}").into()) };
     ensure(what.contains("WireGuard (udp 51820) may be closed by it") && !what.contains("SSH"), what)?;
     ensure_eq((&nat(&report)?.problems, report.health), (&vec![], Health::Healthy))?;
-    ensure(text(&station.ctl(&["status"])?.stdout).contains("\nHINTS\nnat "), "the status does not show it")?;
+    ensure(text(&installation.ctl(&["status"])?.stdout).contains("\nHINTS\nnat "), "the status does not show it")?;
     run(&world, advice.split(", and ").next().unwrap_or(advice))?;
-    ensure_eq(&nat(&reconciled(&station)?)?.hints, &vec![])
+    ensure_eq(&nat(&reconciled(&installation)?)?.hints, &vec![])
 }
 
 /// As `systemctl reload nftables` does with a file that begins with `flush ruleset`.
 fn reload_of_file() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     let before = table(&world, "inet bastiond")?;
     let file = |rules: &str| {
         format!(
@@ -163,13 +163,15 @@ fn reload_of_file() -> Result {
     world.bastion().nft(&file(""))?;
     wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
     // The pass that mended it has looked at the rest, too.
-    wait_for("the policy is told", SOON, || Ok(nat(&crate::gateway::report(&station)?)?.problems.len() == 1))?;
+    wait_for("the policy is told", SOON, || Ok(nat(&crate::gateway::report(&installation)?)?.problems.len() == 1))?;
     ensure(is_shut(&egress(world.web(), &server, NEVER)?), "the file is not in the way: this proves nothing")?;
     let rules = "ct state vmap { established : accept, related : accept, invalid : drop }
                  iifname { eth1, eth2 } oifname eth0 accept";
     world.bastion().nft(&file(rules))?;
     wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
-    wait_for("nothing is told any more", SOON, || Ok(nat(&crate::gateway::report(&station)?)?.problems.is_empty()))?;
+    wait_for("nothing is told any more", SOON, || {
+        Ok(nat(&crate::gateway::report(&installation)?)?.problems.is_empty())
+    })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     ensure(table(&world, "inet filter")?.contains("policy drop"), "the file's table is gone")
 }

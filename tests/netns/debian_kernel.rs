@@ -9,10 +9,12 @@ use bastiond::outcome::ComponentName;
 use bastiond::wireguard::key::PublicKey;
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, Held, Mirror, Source};
+use sandbox::traffic::{self, DownloadServer, HeldConnection, Reflector};
 use sandbox::world::{World, addresses as at};
 
-use crate::gateway::{FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, room, station, text, trial, wait_for};
+use crate::gateway::{
+    FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, installation, room, text, trial, wait_for,
+};
 use crate::table::{config_with_fast_path, listed, reconcile, site};
 use crate::way_in::{ADA, Client, OFFICE_HOST, seen, serving, tunnel, world};
 
@@ -58,7 +60,7 @@ fn knows(office: &Client<'_>, world: &World, interface: &str, bastion: PublicKey
 /// Bulk data in both directions, each byte compared.
 fn exchanges(world: &World) -> Result {
     for (source, client) in [((world.web(), at::WEB), world.server()), ((world.server(), OFFICE_HOST), world.web())] {
-        let source = Source::start(source.0, (source.1, 0))?;
+        let source = DownloadServer::start(source.0, (source.1, 0))?;
         let download = traffic::download(client, source.address(), BULK, A_WHILE)?;
         ensure_eq((download.bytes, download.intact), (BULK, true))?;
         println!("{BULK} bytes in {:?}", download.elapsed);
@@ -74,19 +76,19 @@ fn has_handshake(namespace: &Namespace, interface: &str) -> Result<bool> {
 
 fn kernel_calls() -> Result {
     let world = world()?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
     let (office, block) = office(&world, "wi-dk-calls")?;
-    let station = station(&world)?;
-    station.write_config(&tunnel("wi-dk1", &block))?;
-    let (_daemon, bastion) = serving(&station)?;
-    let shown = text(&station.ctl(&["status"])?.stdout);
+    let installation = installation(&world)?;
+    installation.write_config(&tunnel("wi-dk1", &block))?;
+    let (_daemon, bastion) = serving(&installation)?;
+    let shown = text(&installation.ctl(&["status"])?.stdout);
     ensure(shown.contains("MTU 1420; userspace"), shown)?;
     knows(&office, &world, "wi-dk-calls", bastion, &format!("endpoint {}:51820", at::BASTION))?;
     ensure(!has_handshake(world.server(), "wi-dk-calls")?, "nobody has begun yet")?;
     wait_for("the office gets in", A_WHILE, || Ok(seen(world.server(), &web) == Ok(ADA.into())))?;
     ensure(has_handshake(world.server(), "wi-dk-calls")?, "the kernel tells of a handshake")?;
     wait_for("private hosts reach the office", A_WHILE, || {
-        let _intranet = Mirror::tcp(world.server(), (OFFICE_HOST, 80))?;
+        let _intranet = Reflector::tcp(world.server(), (OFFICE_HOST, 80))?;
         Ok(traffic::tcp_connects(world.web(), (OFFICE_HOST, 80), SOON).is_ok())
     })?;
     exchanges(&world)
@@ -95,10 +97,10 @@ fn kernel_calls() -> Result {
 fn kernel_is_called() -> Result {
     let world = world()?;
     let (office, block) = office(&world, "wi-dk-called")?;
-    let intranet = Mirror::tcp(world.server(), (OFFICE_HOST, 80))?;
-    let station = station(&world)?;
-    station.write_config(&tunnel("wi-dk2", &format!("{block}endpoint = \"{}:51821\"\n", at::SERVER)))?;
-    let (_daemon, bastion) = serving(&station)?;
+    let intranet = Reflector::tcp(world.server(), (OFFICE_HOST, 80))?;
+    let installation = installation(&world)?;
+    installation.write_config(&tunnel("wi-dk2", &format!("{block}endpoint = \"{}:51821\"\n", at::SERVER)))?;
+    let (_daemon, bastion) = serving(&installation)?;
     // It does not know where the bastion is, so it cannot begin.
     knows(&office, &world, "wi-dk-called", bastion, "")?;
     wait_for("a private host reaches the office", A_WHILE, || Ok(seen(world.web(), &intranet) == Ok(at::WEB.into())))?;
@@ -116,12 +118,12 @@ fn tracked(world: &World, port: u16) -> Result<String> {
 
 fn fast_path() -> Result {
     let world = World::start(sandbox::world::Settings::default())?;
-    let server = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let told = room(&station, ComponentName::Nat)?.detail;
+    let server = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let told = room(&installation, ComponentName::Nat)?.detail;
     ensure(told.ends_with("; fast path: flowtable"), told)?;
-    let mut held = Held::open(world.web(), server.address(), SOON)?;
+    let mut held = HeldConnection::open(world.web(), server.address(), SOON)?;
     // Two packets each way make it established; what follows takes the short way.
     for _ in 0..5 {
         held.exchange(SOON)?;
@@ -130,7 +132,7 @@ fn fast_path() -> Result {
     ensure(flow.contains("[OFFLOAD]"), flow)?;
     held.exchange(SOON)?;
     // Bulk data, and the translation is the same as on the usual path.
-    let source = Source::start(world.server(), (at::SERVER, 0))?;
+    let source = DownloadServer::start(world.server(), (at::SERVER, 0))?;
     let download = traffic::download(world.web(), source.address(), BULK, A_WHILE)?;
     ensure_eq((download.bytes, download.intact), (BULK, true))?;
     ensure_eq(held.seen().ip(), at::BASTION.into())?;
@@ -161,11 +163,11 @@ fn table_with_fast_path() -> Result {
 
 fn no_fast_path() -> Result {
     let world = World::start(sandbox::world::Settings::default())?;
-    let server = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
-    let station = station(&world)?;
-    station.write_config(&format!("{FAST}[nat]\nfastpath = false\n"))?;
-    let _daemon = healthy(&station)?;
-    let mut held = Held::open(world.web(), server.address(), SOON)?;
+    let server = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
+    let installation = installation(&world)?;
+    installation.write_config(&format!("{FAST}[nat]\nfastpath = false\n"))?;
+    let _daemon = healthy(&installation)?;
+    let mut held = HeldConnection::open(world.web(), server.address(), SOON)?;
     for _ in 0..5 {
         held.exchange(SOON)?;
     }

@@ -158,11 +158,11 @@ fn nowhere() -> Result {
 
 fn reloads() -> Result {
     let world = World::start(Settings::default())?;
-    let (station, mut daemon) = gateway(&world, "")?;
+    let (installation, mut daemon) = gateway(&world, "")?;
     let mut lines = 0;
     for (options, is_told) in [("log_drops = false", 0), ("log_drops = \"journal\"", 1), ("log_drops = 9", 0), ("", 1)]
     {
-        reload(&station, &mut daemon, &format!("[firewall]\n{options}"))?;
+        reload(&installation, &mut daemon, &format!("[firewall]\n{options}"))?;
         spoof(&world)?;
         lines += is_told;
         wait_for(&format!("{options}: {lines} lines"), SOON, || Ok(told(&daemon).len() == lines))?;
@@ -173,10 +173,10 @@ fn reloads() -> Result {
 fn taken() -> Result {
     let world = World::start(Settings::default())?;
     let other = Group::listen(world.bastion(), JOURNAL_GROUP)?;
-    let (station, daemon) = gateway(&world, "")?;
+    let (installation, daemon) = gateway(&world, "")?;
     spoof(&world)?;
     ensure_eq(other.hear(1, SOON).len(), 1)?;
-    ensure(all_stand(&station)?, "a room does not stand")?;
+    ensure(all_stand(&installation)?, "a room does not stand")?;
     let warnings = daemon.log().matches("dropped packets are not logged: cannot listen to nflog group 5178").count();
     ensure_eq((warnings, told(&daemon)), (1, vec![]))
 }

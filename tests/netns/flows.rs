@@ -10,13 +10,13 @@ use bastiond::outcome::ComponentName;
 use bastiond::site::{PrivateLink, PublicLink, Site};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
-use sandbox::daemon::Station;
+use sandbox::daemon::Installation;
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, Held, Mirror, Ping};
+use sandbox::traffic::{self, HeldConnection, Ping, Reflector};
 use sandbox::world::{World, addresses as at};
 
 use crate::gateway::{
-    NEVER, Result, SOON, Server, ensure, ensure_eq, healthy, report, room, station, text, trial, wait_for,
+    NEVER, Result, SOON, Server, ensure, ensure_eq, healthy, installation, report, room, text, trial, wait_for,
 };
 use crate::routes::inside;
 use crate::way_in::{self, ADA, BOB, Client, serving, tunnel};
@@ -64,9 +64,9 @@ fn of(host: &Namespace, address: Ipv4Addr) -> Result<usize> {
 fn read_and_end() -> Result {
     let world = World::start(sandbox::world::Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let mut held = Held::open(world.web(), server.tcp.address(), SOON)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let mut held = HeldConnection::open(world.web(), server.tcp.address(), SOON)?;
     held.exchange(SOON)?;
     let seen = traffic::udp_probe(world.web(), server.udp.address(), SOON)?;
     ensure(!traffic::ping(world.worker(), at::SERVER, Ping::default())?.replies.is_empty(), "a ping")?;
@@ -179,36 +179,36 @@ fn many() -> Result {
 
 /// A tunnel with Ada on the laptop and Bob on the internet host, each with a connection to the private host.
 struct Peers<'w> {
-    station: Station<'w>,
+    installation: Installation<'w>,
     daemon: Option<sandbox::daemon::Daemon>,
     without_bob: String,
-    held: [Held; 2],
+    held: [HeldConnection; 2],
     _clients: [Client<'w>; 2],
 }
 
-fn peers<'w>(world: &'w World, web: &Mirror, interface: &str) -> Result<Peers<'w>> {
+fn peers<'w>(world: &'w World, web: &Reflector, interface: &str) -> Result<Peers<'w>> {
     let ada = Client::start(world.laptop(), &format!("{interface}-ada"), ADA)?;
     let bob = Client::start(world.server(), &format!("{interface}-bob"), BOB)?;
-    let station = station(world)?;
+    let installation = installation(world)?;
     let without_bob = tunnel(interface, &ada.block("ada", ""));
-    station.write_config(&format!("{without_bob}{}", bob.block("bob", "")))?;
-    let (daemon, bastion) = serving(&station)?;
+    installation.write_config(&format!("{without_bob}{}", bob.block("bob", "")))?;
+    let (daemon, bastion) = serving(&installation)?;
     for client in [&ada, &bob] {
         client.meets(bastion, "10.100.0.0/24,10.0.0.0/16")?;
     }
-    let open = |from: &Namespace| Held::open(from, web.address(), 2 * SOON);
+    let open = |from: &Namespace| HeldConnection::open(from, web.address(), 2 * SOON);
     let mut held = [open(world.laptop())?, open(world.server())?];
     for held in &mut held {
         held.exchange(SOON)?;
     }
     ensure_eq([of(world.bastion(), ADA)?, of(world.bastion(), BOB)?], [1, 1])?;
-    Ok(Peers { station, daemon: Some(daemon), without_bob, held, _clients: [ada, bob] })
+    Ok(Peers { installation, daemon: Some(daemon), without_bob, held, _clients: [ada, bob] })
 }
 
 impl Peers<'_> {
     /// Bob's connection is over, Ada's is not.
     fn only_ada_is_left(mut self, world: &World) -> Result {
-        let told = || -> Result<Vec<String>> { Ok(room(&self.station, ComponentName::Conntrack)?.last_changes) };
+        let told = || -> Result<Vec<String>> { Ok(room(&self.installation, ComponentName::Conntrack)?.last_changes) };
         wait_for("a flow is ended", SOON, || Ok(!told()?.is_empty()))?;
         ensure_eq(told()?, vec![format!("live flows ended: 1 {}", Reason::Tunnel)])?;
         ensure_eq([of(world.bastion(), ADA)?, of(world.bastion(), BOB)?], [1, 0])?;
@@ -216,9 +216,9 @@ impl Peers<'_> {
         self.held[0].exchange(Duration::from_secs(5))?;
         // Nothing of Bob's comes again, and nothing more is ended.
         ensure_eq(of(world.bastion(), BOB)?, 0)?;
-        let output = self.station.ctl(&["reconcile"])?;
+        let output = self.installation.ctl(&["reconcile"])?;
         ensure(output.status.success(), text(&output.stderr))?;
-        ensure_eq(room(&self.station, ComponentName::Conntrack)?.totals.changes, 1)?;
+        ensure_eq(room(&self.installation, ComponentName::Conntrack)?.totals.changes, 1)?;
         self.held[0].exchange(SOON)?;
         Ok(())
     }
@@ -226,9 +226,9 @@ impl Peers<'_> {
 
 fn peer_goes() -> Result {
     let world = way_in::world()?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
     let peers = peers(&world, &web, "fl-peer")?;
-    peers.station.write_config(&peers.without_bob)?;
+    peers.installation.write_config(&peers.without_bob)?;
     if let Some(daemon) = &peers.daemon {
         daemon.signal(Signal::SIGHUP)?;
     }
@@ -237,19 +237,20 @@ fn peer_goes() -> Result {
 
 fn restarted() -> Result {
     let world = way_in::world()?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
     let mut peers = peers(&world, &web, "fl-start")?;
-    peers.station.write_config(&peers.without_bob)?;
-    let planned = |station: &Station<'_>| Ok::<_, libtest_mimic::Failed>(text(&station.ctl(&["plan"])?.stdout));
+    peers.installation.write_config(&peers.without_bob)?;
+    let planned =
+        |installation: &Installation<'_>| Ok::<_, libtest_mimic::Failed>(text(&installation.ctl(&["plan"])?.stdout));
     // The plan is made without it. A daemon that is told to end writes down whom to call upon.
     if let Some(mut daemon) = peers.daemon.take() {
         daemon.signal(Signal::SIGTERM)?;
-        ensure(daemon.ended(Duration::from_secs(5))?.is_some(), "the daemon ends")?;
+        ensure(daemon.wait_for_exit(Duration::from_secs(5))?.is_some(), "the daemon ends")?;
     }
-    let plan = planned(&peers.station)?;
+    let plan = planned(&peers.installation)?;
     ensure(plan.contains(&format!("end live flows: 1 {}", Reason::Tunnel)), plan)?;
     ensure_eq(of(world.bastion(), BOB)?, 1)?;
-    peers.daemon = Some(serving(&peers.station)?.0);
+    peers.daemon = Some(serving(&peers.installation)?.0);
     peers.only_ada_is_left(&world)
 }
 
@@ -315,16 +316,16 @@ fn forward(port: u16, transports: Transports, to: Ipv4Addr, to_port: u16) -> For
 fn forward_goes() -> Result {
     let world = World::start(sandbox::world::Settings::default())?;
     let server = Server::start(&world)?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
-    let _worker = Mirror::tcp(world.worker(), (at::WORKER, 80))?;
-    let _ssh = Mirror::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 22))?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
+    let _worker = Reflector::tcp(world.worker(), (at::WORKER, 80))?;
+    let _ssh = Reflector::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 22))?;
     let mut rooms = Rooms::on(&world)?;
     let mut config = config()?;
     config.nat.forwards = [8080, 8081, 8082].map(|port| forward(port, Transports::Tcp, at::WEB, 80)).into();
     ensure_eq(rooms.follow(&config)?, Vec::new())?;
-    let from_outside = |port: u16| Held::open(world.server(), SocketAddr::from((at::BASTION, port)), SOON);
+    let from_outside = |port: u16| HeldConnection::open(world.server(), SocketAddr::from((at::BASTION, port)), SOON);
     let (mut removed, mut moved, mut kept) = (from_outside(8080)?, from_outside(8081)?, from_outside(8082)?);
-    let (mut ssh, mut egress) = (from_outside(22)?, Held::open(world.web(), server.tcp.address(), SOON)?);
+    let (mut ssh, mut egress) = (from_outside(22)?, HeldConnection::open(world.web(), server.tcp.address(), SOON)?);
     ensure_eq(removed.seen().ip(), at::SERVER.into())?;
     ensure_eq(web.seen().len(), 3)?;
     config.nat.forwards[1].to = at::WORKER;
@@ -348,7 +349,8 @@ fn forward_goes() -> Result {
 fn bypass() -> Result {
     let world = World::start(sandbox::world::Settings::default())?;
     let mut rooms = Rooms::on(&world)?;
-    let (own, hosts) = (Mirror::udp(world.bastion(), (at::BASTION, 5060))?, Mirror::udp(world.web(), (at::WEB, 5060))?);
+    let (own, hosts) =
+        (Reflector::udp(world.bastion(), (at::BASTION, 5060))?, Reflector::udp(world.web(), (at::WEB, 5060))?);
     let service = Service {
         key: "firewall.service[0]".to_owned(),
         name: None,
@@ -371,9 +373,9 @@ fn bypass() -> Result {
 
 fn status() -> Result {
     let world = World::start(sandbox::world::Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let few = report(&station)?.flows.ok_or("nothing is told of flows")?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let few = report(&installation)?.flows.ok_or("nothing is told of flows")?;
     ensure(few.fill.entries < 1000 && few.ports.is_none(), format!("{few:?}"))?;
     // Two hosts, since each may begin only so many flows at once.
     for host in [world.web(), world.worker()] {
@@ -384,15 +386,15 @@ fn status() -> Result {
             Ok(())
         })?;
     }
-    let counted = || Ok(report(&station)?.flows.is_some_and(|flows| flows.ports.is_some()));
+    let counted = || Ok(report(&installation)?.flows.is_some_and(|flows| flows.ports.is_some()));
     wait_for("ports are counted", SOON, counted)?;
-    let flows = report(&station)?.flows.ok_or("nothing is told of flows")?;
+    let flows = report(&installation)?.flows.ok_or("nothing is told of flows")?;
     let busiest = flows.ports.and_then(|ports| ports.busiest.into_iter().next()).ok_or("no destination")?;
     let share = busiest.share;
     ensure_eq((share.egress_address, share.destination, share.port), (at::BASTION, at::SERVER, 53))?;
     ensure((1300..=1400).contains(&busiest.used), format!("{busiest:?}"))?;
     ensure(flows.counters.is_some(), "no counters")?;
-    let shown = text(&station.ctl(&["status"])?.stdout);
+    let shown = text(&installation.ctl(&["status"])?.stdout);
     let line = format!("198.51.100.2 to {}:53 (udp)", at::SERVER);
     ensure(shown.contains("\nFLOWS ") && shown.contains(&line), shown)
 }

@@ -4,11 +4,11 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use sandbox::traffic::{self, Direction, Held, Mirror, ProbeFailure, Sniffer};
+use sandbox::traffic::{self, Direction, HeldConnection, ProbeFailure, Reflector, Sniffer};
 use sandbox::world::{Interfaces, Settings, World, addresses as at};
 
 use crate::gateway::{
-    Egress, FAST, NEVER, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, station,
+    Egress, FAST, NEVER, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, healthy, installation, is_shut, open,
     table, trial, wait_for,
 };
 
@@ -35,8 +35,8 @@ fn reaches_the_internet() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
     ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes before there is a gateway")?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     for host in [world.web(), world.worker()] {
         ensure_eq(egress(host, &server, SOON)?, open())?;
     }
@@ -47,14 +47,14 @@ fn reaches_the_internet() -> Result {
 fn address_flaps() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let mut held = Held::open(world.web(), server.tcp.address(), SOON)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let mut held = HeldConnection::open(world.web(), server.tcp.address(), SOON)?;
     held.exchange(SOON)?;
     world.bastion().ip("addr flush dev eth0\nlink set eth0 down")?;
     ensure(is_shut(&egress(world.worker(), &server, NEVER)?), "something passes a link that is down")?;
     world.bastion().ip("link set eth0 up")?;
-    world.give_public_address()?;
+    world.configure_public_address()?;
     held.exchange(SOON)?;
     wait_for("new flows pass", SOON, || Ok(egress(world.worker(), &server, SOON)? == open()))?;
     Ok(())
@@ -64,8 +64,8 @@ fn address_changes() -> Result {
     let new = Ipv4Addr::new(198, 51, 100, 77);
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     world.internet().ip(&format!("route add {new}/32 dev bastion scope link"))?;
     let gateway = at::PUBLIC_GATEWAY;
@@ -81,8 +81,8 @@ fn address_changes() -> Result {
 fn tenants_reach_the_internet() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
     let route = world.cloud().routes(world.second_network_id());
     ensure_eq(route.iter().map(|route| route.gateway).collect::<Vec<_>>(), vec![at::BASTION_SECOND])
@@ -93,8 +93,8 @@ fn names_are_never_guessed() -> Result {
     let interfaces = Interfaces { public: "enp7s0".to_owned(), private: "eth0".to_owned(), second: "ens10".to_owned() };
     let world = World::start(Settings { interfaces, ..Settings::default() })?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())
 }
@@ -108,9 +108,9 @@ fn nothing_passes_without() -> Result {
     ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes without the daemon")?;
     world.remove_route(everywhere);
     // The daemon alone: no token, so no route.
-    let station = station(&world)?.env("HCLOUD_TOKEN", "");
-    let mut daemon = station.start()?;
-    daemon.ready();
+    let installation = installation(&world)?.env("HCLOUD_TOKEN", "");
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
     ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes without the cloud route")?;
     world.put_route(everywhere, at::BASTION_PRIVATE);
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
@@ -120,12 +120,12 @@ fn nothing_passes_without() -> Result {
 
 fn internet_reaches_nobody() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     let listeners = [(world.web(), at::WEB), (world.tenant(), at::TENANT)];
     for (host, address) in listeners {
-        let _tcp = Mirror::tcp(host, (address, 80))?;
-        let _udp = Mirror::udp(host, (address, 53))?;
+        let _tcp = Reflector::tcp(host, (address, 80))?;
+        let _udp = Reflector::udp(host, (address, 53))?;
         let arrived = Sniffer::start(host, "eth0", |packet| packet.ip().is_some_and(|ip| ip.source == at::SERVER))?;
         ensure_eq(traffic::tcp_probe(world.server(), (address, 80), NEVER), Err(ProbeFailure::Timeout))?;
         ensure_eq(traffic::udp_probe(world.server(), (address, 53), NEVER), Err(ProbeFailure::Timeout))?;
@@ -145,10 +145,10 @@ fn ping(timeout: Duration) -> traffic::Ping {
 
 fn tenants_are_apart() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let _web = Mirror::tcp(world.web(), (at::WEB, 80))?;
-    let _tenant = Mirror::tcp(world.tenant(), (at::TENANT, 80))?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let _web = Reflector::tcp(world.web(), (at::WEB, 80))?;
+    let _tenant = Reflector::tcp(world.tenant(), (at::TENANT, 80))?;
     ensure(traffic::tcp_probe(world.tenant(), (at::WEB, 80), NEVER).is_err(), "the tenant reaches the other network")?;
     ensure(traffic::tcp_probe(world.web(), (at::TENANT, 80), NEVER).is_err(), "the other network reaches the tenant")?;
     // Within a network the bastion is not in the way.
@@ -159,8 +159,8 @@ fn tenants_are_apart() -> Result {
 fn spoofed_source() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     // Hetzner's gateway drops this already; the bastion must not rely on it.
     world.gateway(world.second_network_id()).namespace().nft("delete table inet gateway")?;
     world.tenant().ip(&format!("addr add {}/32 dev lo", at::WEB))?;
@@ -175,14 +175,14 @@ fn spoofed_source() -> Result {
 
 fn download_without_icmp() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     for place in world.namespaces() {
         place.nft("table inet no_icmp { chain c { type filter hook prerouting priority raw - 10; meta l4proto { 1, 58 } drop; }; }")?;
     }
-    let source = traffic::Source::start(world.server(), (at::SERVER, 8000))?;
-    let inside = traffic::syns(world.web(), "eth0")?;
-    let outside = traffic::syns(world.server(), "eth0")?;
+    let source = traffic::DownloadServer::start(world.server(), (at::SERVER, 8000))?;
+    let inside = traffic::sniff_syns(world.web(), "eth0")?;
+    let outside = traffic::sniff_syns(world.server(), "eth0")?;
     let download = traffic::download(world.web(), source.address(), 5_000_000, Duration::from_secs(20))?;
     ensure_eq((download.bytes, download.intact), (5_000_000, true))?;
     // What each side is told by the other: 1450 bytes less 40 of headers.
@@ -196,8 +196,8 @@ fn download_without_icmp() -> Result {
 
 fn metadata_is_out_of_reach() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     let metadata = (at::METADATA, 80);
     ensure(traffic::tcp_connects(world.web(), metadata, NEVER).is_err(), "the bastion's own metadata service answers")?;
     // As on a real server, where it is one hop behind the public link.
@@ -214,8 +214,8 @@ fn metadata_is_out_of_reach() -> Result {
 
 fn ipv6_is_not_forwarded() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     // Everything that a careless hand could do: addresses, routes, forwarding.
     world.bastion().ip("addr add fd00::2/64 dev eth1 nodad")?;
     world.bastion().sysctl("net.ipv6.conf.all.forwarding", "1")?;
@@ -247,8 +247,8 @@ fn dropped_forward(world: &World) -> Result<u64> {
 
 fn icmp_errors_come_back() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     // Nobody listens there: the internet host says so by ICMP, which is about the flow, not of it.
     ensure_eq(traffic::udp_probe(world.web(), (at::SERVER, 9), SOON), Err(ProbeFailure::Refused))
 }
@@ -256,8 +256,8 @@ fn icmp_errors_come_back() -> Result {
 fn source_ports() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let daemon = healthy(&installation)?;
     let seen = |port: u16| -> Result<u16> {
         let from = std::net::SocketAddr::from((at::WEB, port));
         Ok(traffic::udp_probe_from(world.web(), from, server.udp.address(), SOON)?.port())
@@ -265,7 +265,7 @@ fn source_ports() -> Result {
     // By chance one may stay the same, but not three.
     let random = [seen(40001)?, seen(40002)?, seen(40003)?];
     ensure(random != [40001, 40002, 40003], format!("{random:?} were kept"))?;
-    station.write_config(&format!("{FAST}[nat]\nrandom_ports = false"))?;
+    installation.write_config(&format!("{FAST}[nat]\nrandom_ports = false"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     wait_for("the new rules stand", SOON, || Ok(!table(&world, "inet bastiond")?.contains("fully-random")))?;
     ensure_eq([seen(40004)?, seen(40005)?, seen(40006)?], [40004, 40005, 40006])

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bastiond::outcome::{ComponentName, State};
 use bastiond::report::Report;
 use libtest_mimic::Trial;
-use sandbox::daemon::{Daemon, Station};
+use sandbox::daemon::{Daemon, Installation};
 use sandbox::world::World;
 
 pub(crate) use crate::shared::{
@@ -29,16 +29,16 @@ pub(crate) fn programs() -> &'static Path {
 /// Fast polls, as a test has no 20 seconds.
 pub(crate) const FAST: &str = "[hcloud]\npoll_interval = \"1s\"\n";
 
-/// A station whose daemon polls fast.
-pub(crate) fn station(world: &World) -> Result<Station<'_>> {
-    let station = Station::in_world(world, programs())?;
-    station.write_config(FAST)?;
-    Ok(station)
+/// A installation whose daemon polls fast.
+pub(crate) fn installation(world: &World) -> Result<Installation<'_>> {
+    let installation = Installation::in_world(world, programs())?;
+    installation.write_config(FAST)?;
+    Ok(installation)
 }
 
 /// Whether every room stands.
-pub(crate) fn all_stand(station: &Station<'_>) -> Result<bool> {
-    Ok(report(station)?.components.values().all(|room| room.state == State::Ok))
+pub(crate) fn all_stand(installation: &Installation<'_>) -> Result<bool> {
+    Ok(report(installation)?.components.values().all(|room| room.state == State::Ok))
 }
 
 /// The gateways of the routes in the private network.
@@ -47,24 +47,24 @@ pub(crate) fn gateways(world: &World) -> Vec<std::net::Ipv4Addr> {
 }
 
 /// A daemon that is ready, and whose every room stands.
-pub(crate) fn healthy(station: &Station<'_>) -> Result<Daemon> {
-    let mut daemon = station.start()?;
-    daemon.ready();
-    wait_for("every room stands", SOON, || all_stand(station))
+pub(crate) fn healthy(installation: &Installation<'_>) -> Result<Daemon> {
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    wait_for("every room stands", SOON, || all_stand(installation))
         .map_err(|error| format!("{}\n{}", error.message().unwrap_or_default(), daemon.log()))?;
     Ok(daemon)
 }
 
 /// The daemon's account.
-pub(crate) fn report(station: &Station<'_>) -> Result<Report> {
-    let output = station.ctl(&["status", "--json"])?;
+pub(crate) fn report(installation: &Installation<'_>) -> Result<Report> {
+    let output = installation.ctl(&["status", "--json"])?;
     serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("{error}: {}{}", text(&output.stdout), text(&output.stderr)).into())
 }
 
 /// How a room stands.
-pub(crate) fn room(station: &Station<'_>, room: ComponentName) -> Result<bastiond::report::ComponentReport> {
-    let report = report(station)?;
+pub(crate) fn room(installation: &Installation<'_>, room: ComponentName) -> Result<bastiond::report::ComponentReport> {
+    let report = report(installation)?;
     report.components.get(&room).cloned().ok_or_else(|| format!("no room {room} in {report:?}").into())
 }
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bastiond::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
-use sandbox::traffic::{Flood, Held, Mirror};
+use sandbox::traffic::{Flood, HeldConnection, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, REPAIR, Result, SOON, Server, all_stand, egress, ensure, ensure_eq, healthy, open, room, station, table,
+    FAST, REPAIR, Result, SOON, Server, all_stand, egress, ensure, ensure_eq, healthy, installation, open, room, table,
     trial, wait_for,
 };
 
@@ -46,8 +46,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn breaks(command: &str, told: &str) -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     // nft lists chains in the order of their making. With a fast path, which a first pass may be without, that is another one.
     let lines = || -> Result<Vec<String>> {
         let mut lines: Vec<String> = table(&world, "inet bastiond")?.lines().map(str::to_owned).collect();
@@ -55,15 +55,13 @@ fn breaks(command: &str, told: &str) -> Result {
         Ok(lines)
     };
     let before = lines()?;
-    let repairs = room(&station, ComponentName::Nat)?.totals.repairs;
+    let repairs = room(&installation, ComponentName::Nat)?.totals.repairs;
     world.bastion().nft(command)?;
     wait_for("the table is as it was", REPAIR, || Ok(lines()? == before))?;
-    wait_for(
-        "the repair is counted",
-        REPAIR,
-        || Ok(room(&station, ComponentName::Nat)?.totals.repairs == repairs + 1),
-    )?;
-    let changes = room(&station, ComponentName::Nat)?.last_changes;
+    wait_for("the repair is counted", REPAIR, || {
+        Ok(room(&installation, ComponentName::Nat)?.totals.repairs == repairs + 1)
+    })?;
+    let changes = room(&installation, ComponentName::Nat)?.last_changes;
     ensure(changes.iter().any(|change| change.contains(told)), format!("{changes:?} do not tell `{told}`"))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
@@ -71,13 +69,13 @@ fn breaks(command: &str, told: &str) -> Result {
 fn forwarding_comes_back() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let repairs = room(&station, ComponentName::Sysctl)?.totals.repairs;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let repairs = room(&installation, ComponentName::Sysctl)?.totals.repairs;
     world.bastion().sysctl("net.ipv4.ip_forward", "0")?;
     wait_for("forwarding is on", REPAIR, || Ok(world.bastion().read_sysctl("net.ipv4.ip_forward")? == "1"))?;
     wait_for("the repair is counted", REPAIR, || {
-        Ok(room(&station, ComponentName::Sysctl)?.totals.repairs == repairs + 1)
+        Ok(room(&installation, ComponentName::Sysctl)?.totals.repairs == repairs + 1)
     })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
@@ -95,14 +93,14 @@ fn strangers_tables_stay() -> Result {
     let strangers = || -> Result<_> { Ok((table(&world, "inet strangers")?, table(&world, "ip bastiond")?)) };
     let before = strangers()?;
     ensure(before.0.contains("friends") && before.1.contains("redirect"), "the strangers' tables were not made")?;
-    let station = station(&world)?;
-    let daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let daemon = healthy(&installation)?;
     world.bastion().nft("delete table inet bastiond")?;
     wait_for("the table is back", REPAIR, || Ok(!table(&world, "inet bastiond")?.is_empty()))?;
-    station.write_config(&format!("{FAST}[nat]\nrandom_ports = false"))?;
+    installation.write_config(&format!("{FAST}[nat]\nrandom_ports = false"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     wait_for("the new rules stand", REPAIR, || Ok(!table(&world, "inet bastiond")?.contains("fully-random")))?;
-    let down = station.ctl(&["down"])?;
+    let down = installation.ctl(&["down"])?;
     ensure(down.status.success(), format!("{down:?}"))?;
     ensure_eq(table(&world, "inet bastiond")?, String::new())?;
     ensure_eq(strangers()?, before)
@@ -111,10 +109,10 @@ fn strangers_tables_stay() -> Result {
 fn reload_under_load() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let held_by = Mirror::tcp(world.server(), (at::SERVER, 9000))?;
-    let station = station(&world)?;
-    let mut daemon = healthy(&station)?;
-    let mut connection = Held::open(world.web(), held_by.address(), SOON)?;
+    let held_by = Reflector::tcp(world.server(), (at::SERVER, 9000))?;
+    let installation = installation(&world)?;
+    let mut daemon = healthy(&installation)?;
+    let mut connection = HeldConnection::open(world.web(), held_by.address(), SOON)?;
     let flood = Flood::start(world.web(), server.udp.address(), 2000)?;
     wait_for("the flood runs", SOON, || Ok(flood.received() > 100))?;
     for reload in 0..20 {
@@ -124,12 +122,12 @@ fn reload_under_load() -> Result {
         } else {
             ""
         };
-        station.write_config(&format!("{FAST}{options}"))?;
+        installation.write_config(&format!("{FAST}{options}"))?;
         daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
-        ensure(daemon.hears("READY=1", SOON).is_some(), "the reload does not end")?;
+        ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "the reload does not end")?;
         connection.exchange(SOON)?;
     }
-    let changes = room(&station, ComponentName::Nat)?.totals.changes;
+    let changes = room(&installation, ComponentName::Nat)?.totals.changes;
     ensure(changes >= 20, format!("the rules changed only {changes} times"))?;
     let flood = flood.stop();
     ensure(flood.sent > 1000, format!("{flood:?}"))?;
@@ -140,13 +138,14 @@ fn late_network() -> Result {
     let settings = Settings { private_nic: sandbox::world::PrivateNic::Absent, ..Settings::default() };
     let world = World::start(settings)?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let mut daemon = station.start()?;
-    daemon.ready();
+    let installation = installation(&world)?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
-    world.hotplug_private()?;
+    world.attach_private_nic()?;
     wait_for("the late network is served", Duration::from_secs(8), || {
-        Ok(all_stand(&station)? && room(&station, ComponentName::Hcloud)?.detail.matches("0.0.0.0/0 via").count() == 2)
+        Ok(all_stand(&installation)?
+            && room(&installation, ComponentName::Hcloud)?.detail.matches("0.0.0.0/0 via").count() == 2)
     })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
@@ -154,8 +153,8 @@ fn late_network() -> Result {
 fn foreign_map() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     let before = table(&world, "inet bastiond")?;
     world.bastion().nft(
         "table inet bastiond {
@@ -172,8 +171,8 @@ fn foreign_map() -> Result {
 fn one_interface() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     for interface in ["eth0", "eth1"] {
         let key = format!("net.ipv4.conf.{interface}.forwarding");
         world.bastion().sysctl(&key, "0")?;
@@ -193,27 +192,27 @@ fn silence_metadata(world: &World) -> Result {
 fn silent_metadata() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    drop(healthy(&station)?);
+    let installation = installation(&world)?;
+    drop(healthy(&installation)?);
     let before = table(&world, "inet bastiond")?;
     silence_metadata(&world)?;
-    let mut daemon = station.start()?;
-    let ready = daemon.ready();
+    let mut daemon = installation.start()?;
+    let ready = daemon.wait_until_ready();
     ensure(ready < SOON, format!("it waited {ready:?} for what it knows already"))?;
     wait_for("the silence is told", Duration::from_secs(4), || {
-        let problems = room(&station, ComponentName::Site)?.problems;
+        let problems = room(&installation, ComponentName::Site)?.problems;
         Ok(problems.iter().any(|problem| problem.what.starts_with("the metadata service does not answer")))
     })?;
     ensure_eq(table(&world, "inet bastiond")?, before)?;
-    ensure_eq(room(&station, ComponentName::Nat)?.totals.changes, 0)?;
+    ensure_eq(room(&installation, ComponentName::Nat)?.totals.changes, 0)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
 fn forgotten_network() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     let before = table(&world, "inet bastiond")?;
     for network in [world.private_network_id(), world.second_network_id()] {
         world.cloud().metadata_hide_network(world.bastion_id(), network);
@@ -228,19 +227,19 @@ fn forgotten_network() -> Result {
 fn flush_without_default_route() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let daemon = healthy(&installation)?;
     let before = table(&world, "inet bastiond")?;
     let route = text_of_default_route(&world)?;
     world.bastion().ip("route del default")?;
-    wait_for("the loss is told", SOON, || Ok(room(&station, ComponentName::Site)?.state == State::Waiting))?;
+    wait_for("the loss is told", SOON, || Ok(room(&installation, ComponentName::Site)?.state == State::Waiting))?;
     world.bastion().nft("flush ruleset")?;
     wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
     // A daemon that starts now does not know the public interface; it lets nothing through, and the operator in.
     drop(daemon);
     world.bastion().nft("flush ruleset")?;
-    let mut daemon = station.start()?;
-    daemon.ready();
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
     let closed = table(&world, "inet bastiond")?;
     ensure(closed.contains("policy drop") && closed.contains("ssh_ports") && !closed.contains("snat ip to"), closed)?;
     world.bastion().ip(&format!("route add {route}"))?;
@@ -257,30 +256,33 @@ fn text_of_default_route(world: &World) -> Result<String> {
 fn interface_comes_back() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     world.bastion().ip("link set eth1 down")?;
-    wait_for("the loss is told", SOON, || Ok(room(&station, ComponentName::Site)?.state == State::Waiting))?;
+    wait_for("the loss is told", SOON, || Ok(room(&installation, ComponentName::Site)?.state == State::Waiting))?;
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
     world.bastion().ip(
         "link set eth1 up\nroute replace 10.0.0.1 dev eth1 scope link\nroute replace 10.0.0.0/16 via 10.0.0.1 dev eth1",
     )?;
-    wait_for("all is well again", Duration::from_secs(4), || all_stand(&station))?;
+    wait_for("all is well again", Duration::from_secs(4), || all_stand(&installation))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
 fn shut_at_once() -> Result {
     let world = World::start(Settings::default())?;
     silence_metadata(&world)?;
-    let station = station(&world)?;
-    let mut daemon = station.start()?;
+    let installation = installation(&world)?;
+    let mut daemon = installation.start()?;
     wait_for("the gate is shut", Duration::from_secs(1), || {
         let rules = table(&world, "inet bastiond")?;
         Ok(rules.contains("policy drop") && rules.contains("ssh_ports") && !rules.contains("snat ip to"))
     })?;
-    ensure(daemon.hears("READY=1", Duration::ZERO).is_none(), "it was ready before: this proves nothing")?;
+    ensure(
+        daemon.wait_for_notification("READY=1", Duration::ZERO).is_none(),
+        "it was ready before: this proves nothing",
+    )?;
     world.bastion().nft("delete table inet silence")?;
-    daemon.ready();
-    wait_for("all is well", Duration::from_secs(8), || all_stand(&station))?;
+    daemon.wait_until_ready();
+    wait_for("all is well", Duration::from_secs(8), || all_stand(&installation))?;
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, Mirror, Ping};
+use sandbox::traffic::{self, Ping, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
-use crate::gateway::{FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, station, trial};
+use crate::gateway::{FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, installation, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -30,11 +30,11 @@ fn only_ssh_passes() -> Result {
     let any = std::net::Ipv6Addr::UNSPECIFIED;
     let _listeners = [22, 8080, 9100]
         .into_iter()
-        .map(|port| Mirror::tcp(world.bastion(), (any, port)))
+        .map(|port| Reflector::tcp(world.bastion(), (any, port)))
         .collect::<std::result::Result<Vec<_>, _>>()?;
     ensure(reaches(world.server(), 8080, SOON), "the listener does not work before there are rules")?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     for from in [world.server(), world.web(), world.tenant()] {
         ensure(reaches(from, 22, SOON), format!("SSH from {}", from.name()))?;
         for port in [8080, 9100] {
@@ -47,10 +47,10 @@ fn only_ssh_passes() -> Result {
 
 fn ssh_is_narrowed() -> Result {
     let world = World::start(Settings::default())?;
-    let _ssh = Mirror::tcp(world.bastion(), (std::net::Ipv6Addr::UNSPECIFIED, 22))?;
-    let station = station(&world)?;
-    station.write_config(&format!("{FAST}[firewall]\nssh_from = [\"203.0.113.10\"]"))?;
-    let _daemon = healthy(&station)?;
+    let _ssh = Reflector::tcp(world.bastion(), (std::net::Ipv6Addr::UNSPECIFIED, 22))?;
+    let installation = installation(&world)?;
+    installation.write_config(&format!("{FAST}[firewall]\nssh_from = [\"203.0.113.10\"]"))?;
+    let _daemon = healthy(&installation)?;
     ensure(reaches(world.server(), 22, SOON), "SSH from the address that is listed")?;
     ensure(!reaches(world.web(), 22, NEVER), "SSH from an address that is not")?;
     ensure(
@@ -61,18 +61,18 @@ fn ssh_is_narrowed() -> Result {
 
 fn own_ssh_port() -> Result {
     let world = World::start(Settings::default())?;
-    let _listeners = [22, 2222].map(|port| Mirror::tcp(world.bastion(), (at::BASTION, port)));
-    let station = station(&world)?;
-    station.write_config(&format!("{FAST}[firewall]\nssh_ports = [2222]"))?;
-    let _daemon = healthy(&station)?;
+    let _listeners = [22, 2222].map(|port| Reflector::tcp(world.bastion(), (at::BASTION, port)));
+    let installation = installation(&world)?;
+    installation.write_config(&format!("{FAST}[firewall]\nssh_ports = [2222]"))?;
+    let _daemon = healthy(&installation)?;
     ensure(reaches(world.server(), 2222, SOON), "the port that is named")?;
     ensure(!reaches(world.server(), 22, NEVER), "port 22, which is not")
 }
 
 fn ping_passes() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     let answered = |from: &Namespace, to: std::net::IpAddr| -> Result<bool> {
         Ok(!traffic::ping(from, to, Ping { timeout: SOON, ..Ping::default() })?.replies.is_empty())
     };
@@ -83,15 +83,15 @@ fn ping_passes() -> Result {
 
 fn wireguard_port() -> Result {
     let world = World::start(Settings::default())?;
-    let [open, _other] = [51820, 51821].map(|port| Mirror::udp(world.bastion(), (at::BASTION, port)));
+    let [open, _other] = [51820, 51821].map(|port| Reflector::udp(world.bastion(), (at::BASTION, port)));
     let open = open?;
-    let station = station(&world)?;
-    let daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let daemon = healthy(&installation)?;
     ensure(traffic::udp_probe(world.server(), open.address(), SOON).is_ok(), "port 51820 is closed")?;
     ensure(traffic::udp_probe(world.server(), (at::BASTION, 51821), NEVER).is_err(), "port 51821 is open")?;
     drop(daemon);
-    station.write_config(&format!("{FAST}[firewall]\nwireguard_port = false"))?;
-    let _daemon = healthy(&station)?;
+    installation.write_config(&format!("{FAST}[firewall]\nwireguard_port = false"))?;
+    let _daemon = healthy(&installation)?;
     ensure(
         traffic::udp_probe(world.server(), open.address(), NEVER).is_err(),
         "port 51820 is open, though switched off",
@@ -100,9 +100,9 @@ fn wireguard_port() -> Result {
 
 fn dhcp_passes() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let client = Mirror::udp(world.bastion(), (at::BASTION, 68))?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let client = Reflector::udp(world.bastion(), (at::BASTION, 68))?;
     // From Hetzner's public gateway, which no flow knows.
     let from = std::net::SocketAddr::from((at::PUBLIC_GATEWAY, 67));
     ensure(traffic::udp_probe_from(world.internet(), from, client.address(), SOON).is_ok(), "a DHCP server's answer")?;
@@ -112,18 +112,18 @@ fn dhcp_passes() -> Result {
 
 fn own_connections() -> Result {
     let world = World::start(Settings::default())?;
-    let server = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let server = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     let seen = traffic::tcp_probe(world.bastion(), server.address(), SOON).map(|seen| seen.ip());
     ensure_eq(seen, Ok(at::BASTION.into()))
 }
 
 fn spoofed_from_outside() -> Result {
     let world = World::start(Settings::default())?;
-    let wireguard = Mirror::udp(world.bastion(), (at::BASTION, 51820))?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
+    let wireguard = Reflector::udp(world.bastion(), (at::BASTION, 51820))?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
     world.internet().ip(&format!("addr add {}/32 dev lo", at::WEB))?;
     let from = std::net::SocketAddr::from((at::WEB, 40000));
     let _ = traffic::udp_probe_from(world.internet(), from, wireguard.address(), NEVER);

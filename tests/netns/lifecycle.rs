@@ -8,12 +8,12 @@ use bastiond::report::Health;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::cloud::{Fault, Injection, Matching, Times};
-use sandbox::traffic::{Flood, Held, Mirror};
+use sandbox::traffic::{Flood, HeldConnection, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, NEVER, Result, SOON, Server, egress, ensure, ensure_eq, gateways, healthy, is_shut, open, report, room,
-    station, table, text, trial, wait_for,
+    FAST, NEVER, Result, SOON, Server, egress, ensure, ensure_eq, gateways, healthy, installation, is_shut, open,
+    report, room, table, text, trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -40,27 +40,30 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn readiness() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let mut daemon = station.start()?;
-    daemon.ready();
+    let installation = installation(&world)?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     ensure(
         daemon
-            .hears_where(|line| line.starts_with("STATUS=healthy; public eth0 198.51.100.2; private eth1"), SOON)
+            .wait_for_notification_matching(
+                |line| line.starts_with("STATUS=healthy; public eth0 198.51.100.2; private eth1"),
+                SOON,
+            )
             .is_some()
-            || report(&station)?.status_line().starts_with("healthy; public eth0 198.51.100.2; private eth1"),
-        format!("the status line is: {}", report(&station)?.status_line()),
+            || report(&installation)?.status_line().starts_with("healthy; public eth0 198.51.100.2; private eth1"),
+        format!("the status line is: {}", report(&installation)?.status_line()),
     )?;
-    let report = report(&station)?;
+    let report = report(&installation)?;
     ensure_eq((report.health, report.server_id.map(|id| id.0)), (Health::Healthy, Some(world.bastion_id().0)))
 }
 
 fn watchdog() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?.env("WATCHDOG_USEC", "200000");
-    let mut daemon = healthy(&station)?;
+    let installation = installation(&world)?.env("WATCHDOG_USEC", "200000");
+    let mut daemon = healthy(&installation)?;
     for _ in 0..5 {
-        ensure(daemon.hears("WATCHDOG=1", SOON).is_some(), "the watchdog hears nothing")?;
+        ensure(daemon.wait_for_notification("WATCHDOG=1", SOON).is_some(), "the watchdog hears nothing")?;
     }
     Ok(())
 }
@@ -68,17 +71,17 @@ fn watchdog() -> Result {
 fn killed() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let held_by = Mirror::tcp(world.server(), (at::SERVER, 9000))?;
-    let station = station(&world)?;
-    let daemon = healthy(&station)?;
-    let mut connection = Held::open(world.web(), held_by.address(), SOON)?;
+    let held_by = Reflector::tcp(world.server(), (at::SERVER, 9000))?;
+    let installation = installation(&world)?;
+    let daemon = healthy(&installation)?;
+    let mut connection = HeldConnection::open(world.web(), held_by.address(), SOON)?;
     drop(daemon);
     connection.exchange(SOON)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     let before = table(&world, "inet bastiond")?;
     world.cloud().forget_requests();
-    let _daemon = healthy(&station)?;
-    for (room, report) in report(&station)?.components {
+    let _daemon = healthy(&installation)?;
+    for (room, report) in report(&installation)?.components {
         ensure(report.totals.changes == 0, format!("{room} changed {:?}", report.last_changes))?;
     }
     let writes = world.cloud().requests().iter().filter(|call| call.method != "GET").count();
@@ -91,52 +94,55 @@ fn killed() -> Result {
 fn killed_at_any_moment() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    drop(healthy(&station)?);
+    let installation = installation(&world)?;
+    drop(healthy(&installation)?);
     let flood = Flood::start(world.web(), server.udp.address(), 1000)?;
     for kill in 0..12 {
         // Every start has something to do, so that the kill meets it anywhere in its work.
         let options = if kill % 2 == 0 { "[nat]\nrandom_ports = false" } else { "" };
-        station.write_config(&format!("{FAST}{options}"))?;
-        let daemon = station.start()?;
+        installation.write_config(&format!("{FAST}{options}"))?;
+        let daemon = installation.start()?;
         std::thread::sleep(Duration::from_millis(fastrand::u64(0..80)));
         drop(daemon);
     }
     let flood = flood.stop();
     ensure(flood.sent > 100, format!("{flood:?}"))?;
     ensure_eq(flood.lost, vec![])?;
-    drop(healthy(&station)?);
-    let _daemon = healthy(&station)?;
-    ensure_eq(room(&station, ComponentName::Nat)?.totals.changes, 0)
+    drop(healthy(&installation)?);
+    let _daemon = healthy(&installation)?;
+    ensure_eq(room(&installation, ComponentName::Nat)?.totals.changes, 0)
 }
 
 fn terminated() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let mut daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let mut daemon = healthy(&installation)?;
     let before = table(&world, "inet bastiond")?;
     daemon.signal(Signal::SIGTERM)?;
-    ensure(daemon.hears("STOPPING=1", SOON).is_some(), "systemd is not told")?;
-    let status = daemon.ended(SOON)?.ok_or("it does not end")?;
+    ensure(daemon.wait_for_notification("STOPPING=1", SOON).is_some(), "systemd is not told")?;
+    let status = daemon.wait_for_exit(SOON)?.ok_or("it does not end")?;
     ensure_eq(status.code(), Some(0))?;
     ensure_eq(table(&world, "inet bastiond")?, before)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
-    ensure(!station.runtime_directory().join("control.sock").exists(), "the socket stays behind")
+    ensure(!installation.runtime_directory().join("control.sock").exists(), "the socket stays behind")
 }
 
 fn wrong_reload() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let mut daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let mut daemon = healthy(&installation)?;
     let before = table(&world, "inet bastiond")?;
-    station.write_config("[firewall]\nssh_form = [\"10.0.0.0/8\"]\nwireguard_port = 0\n")?;
+    installation.write_config("[firewall]\nssh_form = [\"10.0.0.0/8\"]\nwireguard_port = 0\n")?;
     daemon.signal(Signal::SIGHUP)?;
-    ensure(daemon.hears("RELOADING=1", SOON).is_some(), "systemd is not told of the reload")?;
-    ensure(daemon.hears_where(|line| line.starts_with("MONOTONIC_USEC="), SOON).is_some(), "nor of its time")?;
-    ensure(daemon.hears("READY=1", SOON).is_some(), "nor of its end")?;
-    let refused = report(&station)?.refused_configuration;
+    ensure(daemon.wait_for_notification("RELOADING=1", SOON).is_some(), "systemd is not told of the reload")?;
+    ensure(
+        daemon.wait_for_notification_matching(|line| line.starts_with("MONOTONIC_USEC="), SOON).is_some(),
+        "nor of its time",
+    )?;
+    ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "nor of its end")?;
+    let refused = report(&installation)?.refused_configuration;
     ensure(
         refused.iter().any(|reason| reason.starts_with("firewall.ssh_form: unknown key"))
             && refused.iter().any(|reason| reason.starts_with("firewall.wireguard_port:")),
@@ -144,9 +150,9 @@ fn wrong_reload() -> Result {
     )?;
     ensure_eq(table(&world, "inet bastiond")?, before)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
-    station.write_config(FAST)?;
+    installation.write_config(FAST)?;
     daemon.signal(Signal::SIGHUP)?;
-    wait_for("the refusal is forgotten", SOON, || Ok(report(&station)?.refused_configuration.is_empty()))?;
+    wait_for("the refusal is forgotten", SOON, || Ok(report(&installation)?.refused_configuration.is_empty()))?;
     Ok(())
 }
 
@@ -170,23 +176,23 @@ fn down(with_daemon: bool) -> Result {
     // Err: the kernel's module comes with the first rules.
     let patience = || world.bastion().read_sysctl("net.netfilter.nf_conntrack_tcp_timeout_established").ok();
     let (before, patience_before) = (read()?, patience());
-    let station = station(&world)?;
-    let mut daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let mut daemon = healthy(&installation)?;
     ensure(read()? != before, "no setting was changed")?;
     ensure_eq(patience(), Some("7440".to_owned()))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     if !with_daemon {
         drop(daemon);
-        daemon = station.start()?;
+        daemon = installation.start()?;
         drop(daemon);
-        daemon = station.start()?;
+        daemon = installation.start()?;
         daemon.signal(Signal::SIGKILL)?;
-        daemon.ended(SOON)?;
+        daemon.wait_for_exit(SOON)?;
     }
-    let output = station.ctl(&["down"])?;
+    let output = installation.ctl(&["down"])?;
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
     if with_daemon {
-        ensure_eq(daemon.ended(SOON)?.and_then(|status| status.code()), Some(0))?;
+        ensure_eq(daemon.wait_for_exit(SOON)?.and_then(|status| status.code()), Some(0))?;
     }
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)?;
     ensure_eq(world.cloud().routes(world.second_network_id()).len(), 0)?;
@@ -198,8 +204,8 @@ fn down(with_daemon: bool) -> Result {
 
 fn plan() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let output = station.ctl(&["plan"])?;
+    let installation = installation(&world)?;
+    let output = installation.ctl(&["plan"])?;
     let network = world.private_network_id();
     let steps = text(&output.stdout);
     for step in [
@@ -215,23 +221,23 @@ fn plan() -> Result {
     ensure_eq(table(&world, "inet bastiond")?, String::new())?;
     ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())?;
     ensure_eq(world.cloud().routes(network).len(), 0)?;
-    let _daemon = healthy(&station)?;
-    ensure_eq(text(&station.ctl(&["plan"])?.stdout), "nothing to do\n".to_owned())?;
+    let _daemon = healthy(&installation)?;
+    ensure_eq(text(&installation.ctl(&["plan"])?.stdout), "nothing to do\n".to_owned())?;
     // What a reload of the file would do, before it is done.
-    let good = std::fs::read_to_string(station.config_path())?;
+    let good = std::fs::read_to_string(installation.config_path())?;
     let listing = table(&world, "inet bastiond")?;
-    std::fs::write(station.config_path(), format!("{good}\n[[firewall.service]]\nports = [9100]\n"))?;
-    let planned = text(&station.ctl(&["plan"])?.stdout);
+    std::fs::write(installation.config_path(), format!("{good}\n[[firewall.service]]\nports = [9100]\n"))?;
+    let planned = text(&installation.ctl(&["plan"])?.stdout);
     ensure(planned.starts_with("replace the rules of table inet bastiond: "), planned)?;
-    std::fs::write(station.config_path(), format!("{good}\n[firewall]\nssh_form = []\n"))?;
-    let output = station.ctl(&["plan"])?;
+    std::fs::write(installation.config_path(), format!("{good}\n[firewall]\nssh_form = []\n"))?;
+    let output = installation.ctl(&["plan"])?;
     let said = text(&output.stderr);
     ensure(said.contains("a reload would change nothing: ") && said.contains("firewall.ssh_form: unknown key"), said)?;
     ensure_eq(output.status.code(), Some(1))?;
-    std::fs::write(station.config_path(), good)?;
+    std::fs::write(installation.config_path(), good)?;
     ensure_eq(table(&world, "inet bastiond")?, listing)?;
     world.remove_route("0.0.0.0/0".parse()?);
-    let json: serde_json::Value = serde_json::from_slice(&station.ctl(&["plan", "--json"])?.stdout)?;
+    let json: serde_json::Value = serde_json::from_slice(&installation.ctl(&["plan", "--json"])?.stdout)?;
     // The next poll may have been quicker.
     ensure(
         json["steps"]
@@ -243,32 +249,32 @@ fn plan() -> Result {
 
 fn reconcile() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    station.write_config("[hcloud]\npoll_interval = \"1h\"")?;
-    let _daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    installation.write_config("[hcloud]\npoll_interval = \"1h\"")?;
+    let _daemon = healthy(&installation)?;
     world.remove_route("0.0.0.0/0".parse()?);
-    let output = station.ctl(&["reconcile"])?;
+    let output = installation.ctl(&["reconcile"])?;
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
     ensure(text(&output.stdout).starts_with("bastiond "), text(&output.stdout))?;
-    ensure_eq(room(&station, ComponentName::Hcloud)?.totals.repairs, 1)?;
+    ensure_eq(room(&installation, ComponentName::Hcloud)?.totals.repairs, 1)?;
     ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])
 }
 
 fn second_daemon() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let mut second = station.start()?;
-    ensure_eq(second.ended(SOON)?.and_then(|status| status.code()), Some(1))?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let mut second = installation.start()?;
+    ensure_eq(second.wait_for_exit(SOON)?.and_then(|status| status.code()), Some(1))?;
     ensure(second.log().contains("another bastiond holds"), second.log())?;
-    ensure(report(&station).is_ok(), "the first one no longer answers")
+    ensure(report(&installation).is_ok(), "the first one no longer answers")
 }
 
 fn idle() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    station.write_config("")?;
-    let daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    installation.write_config("")?;
+    let daemon = healthy(&installation)?;
     let wakes = || -> Result<u64> { Ok(daemon.status_field("voluntary_ctxt_switches")?.parse()?) };
     // What the start itself set in motion is over.
     std::thread::sleep(Duration::from_secs(1));
@@ -282,9 +288,9 @@ fn idle() -> Result {
 fn nonsense() -> Result {
     use std::io::{Read as _, Write as _};
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    let path = station.runtime_directory().join("control.sock");
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let path = installation.runtime_directory().join("control.sock");
     let huge = vec![b'x'; 1 << 20];
     for nonsense in [&b""[..], b"\n", b"hello\n", b"{\"request\":\"explode\"}\n", b"\xff\xfe\n", &huge] {
         let mut stream = std::os::unix::net::UnixStream::connect(&path)?;
@@ -297,16 +303,16 @@ fn nonsense() -> Result {
     }
     // Twenty who say nothing do not keep the operator from being heard for longer than their time limit.
     let _silent: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&path)).collect();
-    wait_for("the operator is heard", Duration::from_secs(8), || Ok(report(&station).is_ok()))?;
+    wait_for("the operator is heard", Duration::from_secs(8), || Ok(report(&installation).is_ok()))?;
     ensure_eq(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o660)
 }
 
 fn two_reloads() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let daemon = healthy(&installation)?;
     for port in [40001, 40002, 40003] {
-        station.write_config(&format!("{FAST}[firewall]\nwireguard_port = {port}"))?;
+        installation.write_config(&format!("{FAST}[firewall]\nwireguard_port = {port}"))?;
         daemon.signal(Signal::SIGHUP)?;
     }
     wait_for(
@@ -319,13 +325,13 @@ fn two_reloads() -> Result {
 
 fn down_under_trouble() -> Result {
     let world = World::start(Settings::default())?;
-    let station = station(&world)?;
-    let mut daemon = healthy(&station)?;
+    let installation = installation(&world)?;
+    let mut daemon = healthy(&installation)?;
     let busy = Fault::Api { status: 409, code: "conflict".to_owned(), message: "busy".to_owned() };
     world.cloud().inject(Injection { matching: Matching::post("delete_route"), fault: busy, times: Times::Next(2) });
-    let output = station.ctl(&["down"])?;
+    let output = installation.ctl(&["down"])?;
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
-    ensure_eq(daemon.ended(SOON)?.and_then(|status| status.code()), Some(0))?;
+    ensure_eq(daemon.wait_for_exit(SOON)?.and_then(|status| status.code()), Some(0))?;
     for network in [world.private_network_id(), world.second_network_id()] {
         ensure_eq(world.cloud().routes(network).len(), 0)?;
     }
@@ -335,13 +341,13 @@ fn down_under_trouble() -> Result {
 fn down_without_memory() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let station = station(&world)?;
-    let _daemon = healthy(&station)?;
-    std::fs::remove_file(station.state_directory().join("sysctl.json"))?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    std::fs::remove_file(installation.state_directory().join("sysctl.json"))?;
     // A pass between the loss and the end: it must not take what is there for what was there before.
-    let output = station.ctl(&["reconcile"])?;
+    let output = installation.ctl(&["reconcile"])?;
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
-    let output = station.ctl(&["down"])?;
+    let output = installation.ctl(&["down"])?;
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
     ensure_eq(table(&world, "inet bastiond")?, String::new())?;
     ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())?;

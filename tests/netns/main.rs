@@ -61,7 +61,7 @@ fn main() {
     .flatten()
     .collect();
     if !arguments.list {
-        sandbox::enclave::require(trials.len());
+        sandbox::isolation::require(trials.len());
     }
     libtest_mimic::run(&arguments, trials).exit();
 }

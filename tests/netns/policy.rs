@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
-use sandbox::daemon::{Daemon, Station};
+use sandbox::daemon::{Daemon, Installation};
 use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, Ping, ProbeFailure};
 use sandbox::world::World;
@@ -42,20 +42,20 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// A station and a daemon with these sections, whose every room stands.
-pub(crate) fn gateway<'w>(world: &'w World, sections: &str) -> Result<(Station<'w>, Daemon)> {
-    let station = crate::gateway::station(world)?;
-    station.write_config(&format!("{FAST}{sections}"))?;
-    let daemon = healthy(&station)?;
-    Ok((station, daemon))
+/// A installation and a daemon with these sections, whose every room stands.
+pub(crate) fn gateway<'w>(world: &'w World, sections: &str) -> Result<(Installation<'w>, Daemon)> {
+    let installation = crate::gateway::installation(world)?;
+    installation.write_config(&format!("{FAST}{sections}"))?;
+    let daemon = healthy(&installation)?;
+    Ok((installation, daemon))
 }
 
 /// Has the daemon take over these sections; when this returns, their rules stand.
-pub(crate) fn reload(station: &Station<'_>, daemon: &mut Daemon, sections: &str) -> Result {
-    station.write_config(&format!("{FAST}{sections}"))?;
+pub(crate) fn reload(installation: &Installation<'_>, daemon: &mut Daemon, sections: &str) -> Result {
+    installation.write_config(&format!("{FAST}{sections}"))?;
     daemon.signal(Signal::SIGHUP)?;
-    ensure(daemon.hears("READY=1", SOON).is_some(), "the reload does not end")?;
-    ensure_eq(report(station)?.refused_configuration, Vec::new())
+    ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "the reload does not end")?;
+    ensure_eq(report(installation)?.refused_configuration, Vec::new())
 }
 
 /// Gives the bastion another public address, as with a floating IP.

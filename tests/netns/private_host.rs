@@ -70,7 +70,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Its `ip monitor` ends with the pipe's reader, or with the enclave.
+        // Its `ip monitor` ends with the pipe's reader, or with the isolation.
         let _ = self.program.kill();
         let _ = self.program.wait();
     }

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bastiond::nat::{FirewallReport, Sources};
 use libtest_mimic::Trial;
-use sandbox::daemon::Station;
-use sandbox::traffic::{self, Mirror, Ping};
+use sandbox::daemon::Installation;
+use sandbox::traffic::{self, Ping, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, report, text, trial, wait_for};
@@ -21,12 +21,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn firewall(station: &Station<'_>) -> Result<FirewallReport> {
-    report(station)?.firewall.ok_or_else(|| "the report has nothing of the firewall".into())
+fn firewall(installation: &Installation<'_>) -> Result<FirewallReport> {
+    report(installation)?.firewall.ok_or_else(|| "the report has nothing of the firewall".into())
 }
 
-fn status(station: &Station<'_>) -> Result<String> {
-    Ok(text(&station.ctl(&["status"])?.stdout))
+fn status(installation: &Installation<'_>) -> Result<String> {
+    Ok(text(&installation.ctl(&["status"])?.stdout))
 }
 
 /// Addresses and packets.
@@ -36,8 +36,8 @@ fn counts(sources: &Sources) -> Vec<(String, u64)> {
 
 fn scanner() -> Result {
     let world = World::start(Settings::default())?;
-    let (station, _daemon) = gateway(&world, "")?;
-    ensure_eq(firewall(&station)?.scanning, Sources::default())?;
+    let (installation, _daemon) = gateway(&world, "")?;
+    ensure_eq(firewall(&installation)?.scanning, Sources::default())?;
     let socket = world.web().bind_udp((Ipv4Addr::UNSPECIFIED, 0))?;
     for host in 1..=30 {
         socket.send_to(b"anybody?", (Ipv4Addr::new(192, 168, 7, host), 9))?;
@@ -45,21 +45,21 @@ fn scanner() -> Result {
     let other = world.worker().bind_udp((Ipv4Addr::UNSPECIFIED, 0))?;
     other.send_to(b"anybody?", (Ipv4Addr::new(192, 168, 7, 1), 9))?;
     wait_for("all are dropped", SOON, || Ok(counted(&world, "dropped_unroutable")? == 31))?;
-    let shown = firewall(&station)?;
+    let shown = firewall(&installation)?;
     ensure_eq(counts(&shown.scanning), vec![(at::WEB.to_string(), 30), (at::WORKER.to_string(), 1)])?;
     ensure(shown.scanning.busiest[0].seconds_ago.is_some_and(|seconds| seconds < 10), format!("{shown:?}"))?;
     ensure_eq(shown.counters["dropped_unroutable"].packets, 31)?;
-    let told = status(&station)?;
+    let told = status(&installation)?;
     ensure(told.contains("31 unroutable") && told.contains("10.0.0.4                   30 "), told)?;
     // Whoever asks for a pass is shown it, too.
-    let reconciled = text(&station.ctl(&["reconcile"])?.stdout);
+    let reconciled = text(&installation.ctl(&["reconcile"])?.stdout);
     ensure(reconciled.contains("nobody has on the internet: a scan"), reconciled)
 }
 
 fn too_many() -> Result {
     let world = World::start(Settings::default())?;
     let options = "[egress]\nnew_flows_per_second = 20\nmax_flows = 30";
-    let (station, _daemon) = gateway(&world, options)?;
+    let (installation, _daemon) = gateway(&world, options)?;
     let open = |from: &sandbox::namespace::Namespace, ports: std::ops::Range<u16>| -> Result {
         let socket = from.bind_udp((Ipv4Addr::UNSPECIFIED, 0))?;
         for port in ports {
@@ -72,10 +72,10 @@ fn too_many() -> Result {
     wait_for("ten were too many", SOON, || Ok(counted(&world, "dropped_flows")? == 10))?;
     open(world.tenant(), 2000..2100)?;
     wait_for("some came too fast", SOON, || Ok(counted(&world, "dropped_new_flows")? > 0))?;
-    let shown = firewall(&station)?;
+    let shown = firewall(&installation)?;
     ensure(counts(&shown.over_flows).contains(&(at::WEB.to_string(), 10)), format!("{shown:?}"))?;
     ensure_eq(counts(&shown.over_new_flows)[0].0.clone(), at::TENANT.to_string())?;
-    let told = status(&station)?;
+    let told = status(&installation)?;
     ensure(told.contains("opens too many flows a second") && told.contains("has too many flows"), told)
 }
 
@@ -87,21 +87,21 @@ fn get_banned(world: &World, target: SocketAddr) -> Result {
 
 fn lifted_ban() -> Result {
     let world = World::start(Settings::default())?;
-    let ssh = Mirror::tcp(world.bastion(), (at::BASTION, 22))?;
-    let (station, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 1\nssh_ban = \"10m\"")?;
+    let ssh = Reflector::tcp(world.bastion(), (at::BASTION, 22))?;
+    let (installation, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 1\nssh_ban = \"10m\"")?;
     get_banned(&world, ssh.address())?;
-    let banned = firewall(&station)?.banned;
+    let banned = firewall(&installation)?.banned;
     let [ban] = &banned.longest[..] else { return Err(format!("{banned:?}").into()) };
     ensure_eq(ban.source.to_string(), format!("{}/32", at::SERVER))?;
     ensure(ban.seconds_left.is_some_and(|left| (590..=600).contains(&left)), format!("{ban:?}"))?;
-    let told = status(&station)?;
+    let told = status(&installation)?;
     ensure(told.contains("203.0.113.10                 9 min"), told)?;
     let unban = |source: &str| -> Result<(Option<i32>, String)> {
-        let output = station.ctl(&["unban", source])?;
+        let output = installation.ctl(&["unban", source])?;
         Ok((output.status.code(), text(&output.stdout) + &text(&output.stderr)))
     };
     ensure_eq(unban("203.0.113.10")?, (Some(0), "203.0.113.10 is no longer banned\n".to_owned()))?;
-    ensure_eq(firewall(&station)?.banned.longest, vec![])?;
+    ensure_eq(firewall(&installation)?.banned.longest, vec![])?;
     // The tries before are forgotten, too: a minute has not passed.
     ensure_eq(traffic::tcp_connects(world.server(), ssh.address(), SOON), Ok(()))?;
     ensure_eq(traffic::tcp_connects(world.server(), ssh.address(), SOON), Ok(()))?;
@@ -113,30 +113,30 @@ fn lifted_ban() -> Result {
 
 fn lifted_ban_of_ipv6() -> Result {
     let world = World::start(Settings::default())?;
-    let _ssh = Mirror::tcp(world.bastion(), (Ipv6Addr::UNSPECIFIED, 22))?;
-    let (station, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 1")?;
+    let _ssh = Reflector::tcp(world.bastion(), (Ipv6Addr::UNSPECIFIED, 22))?;
+    let (installation, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 1")?;
     let target = SocketAddr::from((world.bastion_v6(), 22));
     let ping = Ping { timeout: SOON, ..Ping::default() };
     ensure(!traffic::ping(world.server(), world.bastion_v6(), ping)?.replies.is_empty(), "it is not there")?;
     get_banned(&world, target)?;
-    let told = status(&station)?;
+    let told = status(&installation)?;
     ensure(told.contains("2001:db8:ffff::/64 "), told)?;
-    let output = station.ctl(&["unban", "2001:db8:ffff::99"])?;
+    let output = installation.ctl(&["unban", "2001:db8:ffff::99"])?;
     ensure_eq(text(&output.stdout), "2001:db8:ffff::99 is no longer banned\n".to_owned())?;
     ensure_eq(traffic::tcp_connects(world.server(), target, SOON), Ok(()))?;
-    ensure_eq(station.ctl(&["unban", "2001:db8:ffff::/64"])?.status.code(), Some(1))
+    ensure_eq(installation.ctl(&["unban", "2001:db8:ffff::/64"])?.status.code(), Some(1))
 }
 
 fn full_set() -> Result {
     let world = World::start(Settings::default())?;
-    let (station, _daemon) = gateway(&world, "")?;
+    let (installation, _daemon) = gateway(&world, "")?;
     let elements: Vec<String> = (0..65_000u32)
         .map(|number| format!("{} counter packets {number} bytes 0", Ipv4Addr::from_bits(0x0a00_0000 + number)))
         .collect();
     world.bastion().nft(&format!("add element inet bastiond scanning {{ {} }}", elements.join(", ")))?;
-    let scanning = firewall(&station)?.scanning;
+    let scanning = firewall(&installation)?.scanning;
     ensure_eq((scanning.busiest.len(), scanning.more), (10, 64_990))?;
     ensure_eq(scanning.busiest[0].packets, 64_999)?;
-    let told = status(&station)?;
+    let told = status(&installation)?;
     ensure(told.contains("and 64990 more: calls on addresses"), told)
 }

@@ -11,12 +11,12 @@ use std::time::Duration;
 use bastiond::wireguard::key::{PrivateKey, PublicKey};
 use bastiond::wireguard::status::PeerReport;
 use libtest_mimic::Trial;
-use sandbox::daemon::{Daemon, Station};
+use sandbox::daemon::{Daemon, Installation};
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, Mirror, Ping, ProbeFailure};
+use sandbox::traffic::{self, Ping, ProbeFailure, Reflector};
 use sandbox::world::{Laptop, SecondNetwork, Settings, World, addresses as at};
 
-use crate::gateway::{FAST, Result, SOON, all_stand, ensure, report, station, text, wait_for};
+use crate::gateway::{FAST, Result, SOON, all_stand, ensure, installation, report, text, wait_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
     [people::trials(), changes::trials(), kinds::trials()].into_iter().flatten().collect()
@@ -118,13 +118,13 @@ pub(crate) fn tunnel(interface: &str, more: &str) -> String {
 }
 
 /// A daemon that is ready, whose every room stands, and the public key that its status shows.
-pub(crate) fn serving(station: &Station<'_>) -> Result<(Daemon, PublicKey)> {
-    let mut daemon = station.start()?;
-    daemon.ready();
+pub(crate) fn serving(installation: &Installation<'_>) -> Result<(Daemon, PublicKey)> {
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
     // The way back stands a moment after the rest.
-    wait_for("every room stands", SOON, || all_stand(station))
+    wait_for("every room stands", SOON, || all_stand(installation))
         .map_err(|error| format!("{}\n{}", error.message().unwrap_or_default(), daemon.log()))?;
-    let public_key = report(station)?.tunnel.and_then(|tunnel| tunnel.public_key);
+    let public_key = report(installation)?.tunnel.and_then(|tunnel| tunnel.public_key);
     Ok((daemon, public_key.ok_or("the status shows no public key")?))
 }
 
@@ -134,17 +134,17 @@ fn with_laptop<'w>(
     interface: &str,
     more: &str,
     ranges: &str,
-) -> Result<(Station<'w>, Daemon, Client<'w>)> {
+) -> Result<(Installation<'w>, Daemon, Client<'w>)> {
     let ada = Client::start(world.laptop(), &format!("{interface}-ada"), ADA)?;
-    let station = station(world)?;
-    station.write_config(&tunnel(interface, &format!("{more}{}", ada.block("ada", ""))))?;
-    let (daemon, bastion) = serving(&station)?;
+    let installation = installation(world)?;
+    installation.write_config(&tunnel(interface, &format!("{more}{}", ada.block("ada", ""))))?;
+    let (daemon, bastion) = serving(&installation)?;
     ada.meets(bastion, ranges)?;
-    Ok((station, daemon, ada))
+    Ok((installation, daemon, ada))
 }
 
-pub(crate) fn peer(station: &Station<'_>, name: &str) -> Result<PeerReport> {
-    let tunnel = report(station)?.tunnel.ok_or("no tunnel in the status")?;
+pub(crate) fn peer(installation: &Installation<'_>, name: &str) -> Result<PeerReport> {
+    let tunnel = report(installation)?.tunnel.ok_or("no tunnel in the status")?;
     let peer = tunnel.peers.into_iter().find(|peer| peer.name.as_deref() == Some(name));
     peer.ok_or_else(|| format!("no peer {name}").into())
 }
@@ -154,12 +154,12 @@ fn pings(from: &Namespace, to: Ipv4Addr, timeout: Duration) -> Result<bool> {
 }
 
 /// The source that a private host sees.
-pub(crate) fn seen(from: &Namespace, to: &Mirror) -> std::result::Result<std::net::IpAddr, ProbeFailure> {
+pub(crate) fn seen(from: &Namespace, to: &Reflector) -> std::result::Result<std::net::IpAddr, ProbeFailure> {
     traffic::tcp_probe(from, to.address(), SOON).map(|seen| seen.ip())
 }
 
 /// Waits until flows from the laptop are seen as coming from `source`.
-fn wait_for_source(what: &str, laptop: &Namespace, mirror: &Mirror, source: Ipv4Addr) -> Result {
-    wait_for(what, Duration::from_secs(5), || Ok(seen(laptop, mirror) == Ok(source.into())))?;
+fn wait_for_source(what: &str, laptop: &Namespace, reflector: &Reflector, source: Ipv4Addr) -> Result {
+    wait_for(what, Duration::from_secs(5), || Ok(seen(laptop, reflector) == Ok(source.into())))?;
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! Debian's wg(8) at our control socket: what it says arrives, and it understands what it is told. The interface behind the
-//! socket is a fake that remembers; the enclave's `/run` is its own.
+//! socket is a fake that remembers; the isolation's `/run` is its own.
 
 use std::net::IpAddr;
 use std::path::Path;

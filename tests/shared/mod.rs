@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use sandbox::namespace::Namespace;
-use sandbox::patience::stretched;
-use sandbox::traffic::{self, Mirror, Ping, ProbeFailure};
+use sandbox::timeouts::scaled;
+use sandbox::traffic::{self, Ping, ProbeFailure, Reflector};
 use sandbox::world::{World, addresses as at};
 
 /// Long enough for a packet's way there and back on a busy machine.
@@ -32,7 +32,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 
 /// Asks every 20 ms until the answer is yes; how long that took.
 pub(crate) fn wait_for(what: &str, timeout: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<Duration> {
-    let timeout = stretched(timeout);
+    let timeout = scaled(timeout);
     let start = Instant::now();
     loop {
         if condition()? {
@@ -45,17 +45,17 @@ pub(crate) fn wait_for(what: &str, timeout: Duration, mut condition: impl FnMut(
     }
 }
 
-/// The mirrors of the internet host.
+/// The reflectors of the internet host.
 pub(crate) struct Server {
-    pub(crate) tcp: Mirror,
-    pub(crate) udp: Mirror,
+    pub(crate) tcp: Reflector,
+    pub(crate) udp: Reflector,
 }
 
 impl Server {
     pub(crate) fn start(world: &World) -> Result<Self> {
         Ok(Self {
-            tcp: Mirror::tcp(world.server(), (at::SERVER, 8080))?,
-            udp: Mirror::udp(world.server(), (at::SERVER, 5353))?,
+            tcp: Reflector::tcp(world.server(), (at::SERVER, 8080))?,
+            udp: Reflector::udp(world.server(), (at::SERVER, 5353))?,
         })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bastiond::report::{Health, Report};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use sandbox::namespace::Namespace;
-use sandbox::traffic::forget_flows;
+use sandbox::traffic::flush_conntrack;
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::machine::{Layers, Machine, required};
@@ -84,7 +84,7 @@ impl Bastion {
         for link in ["eth0", "eth1", "eth2"] {
             place.ip(&format!("link set {link} down\naddr flush dev {link}\n"))?;
         }
-        Ok(forget_flows(place)?)
+        Ok(flush_conntrack(place)?)
     }
 
     /// Waits until the daemon says that all is well.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use libtest_mimic::Trial;
-use sandbox::traffic::Held;
+use sandbox::traffic::HeldConnection;
 
 use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::machine::Layers;
@@ -93,7 +93,7 @@ fn upgraded() -> Result {
     let previous = given.changed("~previous", config("# another text\n"))?;
     install(&bastion, &previous)?;
     give_token(&bastion)?;
-    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    let mut held = HeldConnection::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
     let edited = "# edited by its owner\n[firewall]\nssh_attempts = 30\n";
     bastion.machine.write(CONFIG, 0o640, edited)?;
     for package in [&given, &previous, &given.next("+1")?] {
@@ -114,7 +114,7 @@ fn upgraded_wrongly() -> Result {
     let given = Package::given()?;
     install(&bastion, &given)?;
     give_token(&bastion)?;
-    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    let mut held = HeldConnection::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
     // A reload refuses it, and it is left lying.
     let good = fs::read_to_string(bastion.machine.path(CONFIG))?;
     bastion.machine.write(CONFIG, 0o640, "[firewall]\nssh_form = [\"10.0.0.0/8\"]\n")?;
@@ -184,7 +184,7 @@ fn removed() -> Result {
     let bastion = plain()?;
     install(&bastion, &Package::given()?)?;
     give_token(&bastion)?;
-    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    let mut held = HeldConnection::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
     bastion.machine.run(&["dpkg", "--remove", "bastiond"])?;
     ensure_eq(bastion.machine.try_run(&["systemctl", "is-active", UNIT])?.status.success(), false)?;
     for gone in ["/usr/sbin/bastiond", "/usr/bin/bastionctl", "/usr/lib/systemd/system/bastiond.service"] {

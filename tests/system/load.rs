@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bastiond::wireguard::key::PrivateKey;
 use libtest_mimic::Trial;
-use sandbox::patience::stretched;
-use sandbox::traffic::{Flood, Held, Mirror, Source, Stream};
+use sandbox::timeouts::scaled;
+use sandbox::traffic::{ContinuousDownload, DownloadServer, Flood, HeldConnection, Reflector};
 use sandbox::tunnel::{Interface, Program};
 use sandbox::world::addresses as at;
 
@@ -37,13 +37,13 @@ const ROUNDS: usize = 3;
 /// Traffic that runs. The client of the tunnel is wireguard-go, on the internet host.
 pub(crate) struct Load {
     flows: [Flood; 2],
-    stream: Stream,
+    stream: ContinuousDownload,
     tunnel: Flood,
-    held: Held,
-    held_in_tunnel: Held,
+    held: HeldConnection,
+    held_in_tunnel: HeldConnection,
     // Stopped last.
-    _source: Source,
-    _mirrors: [Mirror; 2],
+    _source: DownloadServer,
+    _reflectors: [Reflector; 2],
     _client: Interface,
 }
 
@@ -78,9 +78,10 @@ impl Load {
     pub(crate) fn start(bastion: &Bastion) -> Result<Self> {
         let world = &bastion.world;
         let client = client(bastion)?;
-        let mirrors = [Mirror::udp(world.web(), (at::WEB, 7))?, Mirror::tcp(world.web(), (at::WEB, 7))?];
+        let reflectors = [Reflector::udp(world.web(), (at::WEB, 7))?, Reflector::tcp(world.web(), (at::WEB, 7))?];
         wait_for("the tunnel carries", 5 * SOON, || {
-            let reached = sandbox::traffic::udp_probe(world.server(), mirrors[0].address(), Duration::from_millis(300));
+            let reached =
+                sandbox::traffic::udp_probe(world.server(), reflectors[0].address(), Duration::from_millis(300));
             Ok(reached.is_ok())
         })?;
         // The daemon looks every 5 s who is active. Whoever came after the last look is not called upon after a crash, and comes by
@@ -89,18 +90,18 @@ impl Load {
             let noted = bastion.machine.try_run(&["grep", "-q", "203.0.113.10", "/run/bastiond/wireguard-wg0.json"])?;
             Ok(noted.status.success())
         })?;
-        let source = Source::start(world.server(), (at::SERVER, 9000))?;
+        let source = DownloadServer::start(world.server(), (at::SERVER, 9000))?;
         let load = Self {
             flows: [
                 Flood::start(world.web(), bastion.internet.udp.address(), RATE)?,
                 Flood::start(world.worker(), bastion.internet.udp.address(), RATE)?,
             ],
-            stream: Stream::start(world.web(), source.address(), 5 * SOON)?,
-            tunnel: Flood::start(world.server(), mirrors[0].address(), TUNNEL_RATE)?,
-            held: Held::open(world.web(), bastion.internet.tcp.address(), SOON)?,
-            held_in_tunnel: Held::open(world.server(), mirrors[1].address(), SOON)?,
+            stream: ContinuousDownload::start(world.web(), source.address(), 5 * SOON)?,
+            tunnel: Flood::start(world.server(), reflectors[0].address(), TUNNEL_RATE)?,
+            held: HeldConnection::open(world.web(), bastion.internet.tcp.address(), SOON)?,
+            held_in_tunnel: HeldConnection::open(world.server(), reflectors[1].address(), SOON)?,
             _source: source,
-            _mirrors: mirrors,
+            _reflectors: reflectors,
             _client: client,
         };
         load.goes_on()?;
@@ -173,7 +174,7 @@ fn client(bastion: &Bastion) -> Result<Interface> {
     bastion.becomes_healthy()?;
     let public_key = public_key.ok_or("the tunnel has no key")?;
     let client = Interface::start(world.server(), &Program::wireguard_go())?;
-    client.set_with("private-key /dev/stdin", &key.to_base64())?;
+    client.set_with_key("private-key /dev/stdin", &key.to_base64())?;
     client.set(&format!("peer {public_key} endpoint {}:51820 allowed-ips 10.100.0.0/24,10.0.0.0/16", at::BASTION))?;
     client.up(world.server(), &["10.100.0.2/24".parse()?])?;
     world.server().ip(&format!("route add 10.0.0.0/16 dev {}", client.name()))?;
@@ -198,7 +199,7 @@ fn under_load(bastion: &Bastion, what: &str, mut deed: impl FnMut(usize) -> Resu
     }
     // The median: what else a machine does makes a pause longer.
     gaps.sort_unstable();
-    ensure(gaps[ROUNDS / 2] < stretched(GAP), format!("the tunnel was silent for {gaps:?}"))
+    ensure(gaps[ROUNDS / 2] < scaled(GAP), format!("the tunnel was silent for {gaps:?}"))
 }
 
 fn restart() -> Result {

@@ -1,7 +1,7 @@
 //! A machine: Debian 12, booted with systemd as PID 1 in a network namespace that is there already.
 //!
 //! Its disk is an overlay over a tree that all machines share, in memory and of a limited size, so that it can fill up. Nothing
-//! of it outlives the test: processes and mounts end with the enclave, and the control groups are removed here.
+//! of it outlives the test: processes and mounts end with the isolation, and the control groups are removed here.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use crate::shared::{Result, ensure, text, wait_for};
 
-/// Where disks are; the enclave has a /run of its own.
+/// Where disks are; the isolation has a /run of its own.
 const DISKS: &str = "/run/machines";
 /// What a disk takes: the package several times over, and soon filled.
 const DISK_SIZE: &str = "size=256m,mode=755";
@@ -43,7 +43,7 @@ impl Layers {
         change(&disk.root())?;
         umount2(&disk.root(), MntFlags::empty())?;
         let mut layers = vec![disk.0.join("upper")];
-        // It stays for as long as the enclave.
+        // It stays for as long as the isolation.
         std::mem::forget(disk);
         layers.extend(self.0.iter().cloned());
         Ok(Self(layers))
@@ -82,7 +82,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Nobody could act on a failure, and the enclave's end removes all.
+        // Nobody could act on a failure, and the isolation's end removes all.
         let _ = umount2(&self.root(), MntFlags::MNT_DETACH);
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }

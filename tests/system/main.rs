@@ -33,7 +33,7 @@ fn main() {
     .flatten()
     .collect();
     if !arguments.list {
-        sandbox::enclave::require(trials.len());
+        sandbox::isolation::require(trials.len());
         if let Err(error) = machine::can_boot() {
             let reason = error.message().unwrap_or("no reason told");
             eprintln!("\n*** FAILED: {} tests boot machines, and this one cannot host them: {reason}", trials.len());

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use sandbox::traffic::{Flood, Mirror, ProbeFailure, tcp_connects};
+use sandbox::traffic::{Flood, ProbeFailure, Reflector, tcp_connects};
 use sandbox::world::addresses as at;
 
 use crate::bastion::Bastion;
@@ -52,13 +52,13 @@ fn boots() -> Result {
 /// Senders of what must not pass: a stranger on the internet, and a host of the other network.
 struct Fire {
     floods: [Flood; 2],
-    target: Mirror,
+    target: Reflector,
 }
 
 impl Fire {
     fn open(bastion: &Bastion) -> Result<Self> {
         let world = &bastion.world;
-        let target = Mirror::udp(world.web(), (at::WEB, 4000))?;
+        let target = Reflector::udp(world.web(), (at::WEB, 4000))?;
         // The cloud sends the other network's traffic here from now on, as it does after the first time.
         world.cloud().put_route(world.second_network_id(), "0.0.0.0/0".parse()?, at::BASTION_SECOND);
         let floods = [

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use sandbox::traffic::Held;
+use sandbox::traffic::HeldConnection;
 use serde_json::Value;
 
 use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
@@ -47,7 +47,7 @@ fn lets_in_9100(bastion: &Bastion) -> Result<bool> {
 
 fn reload() -> Result {
     let bastion = Bastion::healthy("")?;
-    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    let mut held = HeldConnection::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
     let pid = bastion.main_pid()?;
     ensure(!lets_in_9100(&bastion)?, "the port is open before")?;
     bastion.configure(SERVICE)?;
@@ -82,7 +82,7 @@ fn refused_reload() -> Result {
 
 fn stop() -> Result {
     let bastion = Bastion::healthy("")?;
-    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    let mut held = HeldConnection::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
     let rules = || bastion.machine.run(&["nft", "--stateless", "list", "table", "inet", "bastiond"]);
     let state = || -> Result<_> { Ok((bastion.network().read_sysctl("net.ipv4.ip_forward")?, bastion.cloud_routes())) };
     let (before, had) = (chains(&rules()?), state()?);

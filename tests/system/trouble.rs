@@ -6,7 +6,7 @@ use std::time::Duration;
 use bastiond::report::Health;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
-use sandbox::traffic::Held;
+use sandbox::traffic::HeldConnection;
 use sandbox::world::addresses as at;
 
 use crate::bastion::{Bastion, CONFIG, UNIT};
@@ -165,7 +165,7 @@ fn nftables_service() -> Result {
     bastion.machine.boot()?;
     ensure_eq(bastion.machine.property("nftables.service", "ActiveState")?.as_str(), "active")?;
     bastion.becomes_healthy()?;
-    let mut held = Held::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
+    let mut held = HeldConnection::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
     // Opened through the rules: one from a moment without them would not outlive their return.
     ensure_eq(held.seen().ip(), at::BASTION.into())?;
     for verb in ["reload", "restart", "stop", "start"] {
@@ -195,7 +195,7 @@ fn nftables_service() -> Result {
 }
 
 /// A connection from before still carries; or what the daemon did to it.
-fn goes_on(bastion: &Bastion, held: &mut Held) -> Result {
+fn goes_on(bastion: &Bastion, held: &mut HeldConnection) -> Result {
     let journal = |_| bastion.machine.journal("bastiond*").unwrap_or_default();
     held.exchange(SOON).map(drop).map_err(|error| format!("{error}:\n{}", journal(error.clone())).into())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sandbox::daemon::{Daemon, Station};
+use sandbox::daemon::{Daemon, Installation};
 use sandbox::world::{SecondNetwork, Settings, World};
 
 use crate::Result;
@@ -19,9 +19,9 @@ const WATCHED: Duration = Duration::from_secs(62);
 pub(super) fn measure(programs: &Path) -> Result<Vec<Case>> {
     // One network, as most have: then a look at the cloud is one call.
     let world = World::start(Settings { second_network: SecondNetwork::Absent, ..Settings::default() })?;
-    let station = Station::in_world(&world, programs)?;
-    let mut daemon = station.start()?;
-    daemon.ready();
+    let installation = Installation::in_world(&world, programs)?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
     std::thread::sleep(SETTLED);
     eprintln!("daemon: idle for {} s", WATCHED.as_secs());
     let (started, before) = (Instant::now(), wake_ups(&daemon)?);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sandbox::cloud;
-use sandbox::daemon::Station;
+use sandbox::daemon::Installation;
 use sandbox::namespace::Namespace;
 use sandbox::world::{Settings, World};
 
@@ -64,13 +64,13 @@ impl Values {
     fn round(&mut self, programs: &Path) -> Result {
         let cloud = cloud::Settings { action_duration: Duration::ZERO, ..cloud::Settings::default() };
         let world = World::start(Settings { cloud, ..Settings::default() })?;
-        let station = Station::in_world(&world, programs)?;
-        let mut daemon = station.start()?;
-        self.ready.push(milliseconds(daemon.ready()));
+        let installation = Installation::in_world(&world, programs)?;
+        let mut daemon = installation.start()?;
+        self.ready.push(milliseconds(daemon.wait_until_ready()));
         drop(daemon);
         // What a killed daemon leaves behind is what the next one finds.
-        let mut daemon = station.start()?;
-        self.restart.push(milliseconds(daemon.ready()));
+        let mut daemon = installation.start()?;
+        self.restart.push(milliseconds(daemon.wait_until_ready()));
         std::thread::sleep(SETTLED);
         self.rss.push(mebibytes(&daemon, "VmRSS")?);
         self.peak.push(mebibytes(&daemon, "VmHWM")?);

@@ -6,12 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use sandbox::daemon::{Daemon, Station};
+use sandbox::daemon::{Daemon, Installation};
 use sandbox::namespace::Namespace;
-use sandbox::traffic::Mirror;
+use sandbox::traffic::Reflector;
 
+use super::addresses::{BASTION, CLIENT};
 use super::config::{Policy, only_forwards};
-use super::line::{self, BASTION, CLIENT, Line, Rules};
+use super::line::{self, Line, Rules};
 use crate::case::{Better, Case, OURS, Promise, Subject};
 use crate::units::{mebibytes, milliseconds};
 use crate::{Result, Selection, rounds};
@@ -47,18 +48,18 @@ pub(super) fn measure(selection: &Selection, programs: &Path) -> Result<Vec<Case
     }
     let rounds = rounds(ROUNDS)?;
     let line = Line::lay("apply", Rules::Bastiond(Policy::of(0)))?;
-    let station = line.station(programs)?;
-    let _mirrors = LAST.map(|port| Mirror::udp(line.client(), (CLIENT, port)));
+    let installation = line.installation(programs)?;
+    let _reflectors = LAST.map(|port| Reflector::udp(line.client(), (CLIENT, port)));
     let bare = Bare::lay()?;
     let mut values = Values::default();
     for round in 1..=rounds {
         eprint!("\rgateway: reload, round {round} of {rounds}");
         // One of its own each time: memory that was needed once is not always given back.
-        let mut daemon = line::ready(&station)?;
-        values.round(&line, &station, &mut daemon)?;
+        let mut daemon = line::ready(&installation)?;
+        values.round(&line, &installation, &mut daemon)?;
         values.apply[1].push(milliseconds(bare.load(&all())?));
         values.change[1].push(milliseconds(bare.load(&one())?));
-        station.write_config(&only_forwards(0, None))?;
+        installation.write_config(&only_forwards(0, None))?;
         reload(&mut daemon)?;
     }
     eprintln!();
@@ -80,12 +81,12 @@ fn case(name: &'static str, title: &'static str, promise: Option<Promise>, value
 }
 
 impl Values {
-    fn round(&mut self, line: &Line, station: &Station<'_>, daemon: &mut Daemon) -> Result {
+    fn round(&mut self, line: &Line, installation: &Installation<'_>, daemon: &mut Daemon) -> Result {
         std::thread::sleep(SETTLED);
-        station.write_config(&only_forwards(FORWARDS, Some(LAST[0])))?;
+        installation.write_config(&only_forwards(FORWARDS, Some(LAST[0])))?;
         self.apply[0].push(milliseconds(effect(line, daemon, LAST[0])?));
         std::thread::sleep(SETTLED);
-        station.write_config(&only_forwards(FORWARDS, Some(LAST[1])))?;
+        installation.write_config(&only_forwards(FORWARDS, Some(LAST[1])))?;
         self.change[0].push(milliseconds(effect(line, daemon, LAST[1])?));
         std::thread::sleep(SETTLED);
         self.rss.push(mebibytes(daemon, "VmRSS")?);
@@ -96,7 +97,7 @@ impl Values {
 
 fn reload(daemon: &mut Daemon) -> Result {
     daemon.signal(Signal::SIGHUP)?;
-    daemon.hears("READY=1", PATIENCE).ok_or("the reload does not end")?;
+    daemon.wait_for_notification("READY=1", PATIENCE).ok_or("the reload does not end")?;
     Ok(())
 }
 
@@ -116,7 +117,7 @@ fn effect(line: &Line, daemon: &mut Daemon, port: u16) -> Result<Duration> {
         }
     }
     let took = start.elapsed();
-    daemon.hears("READY=1", PATIENCE).ok_or("the reload does not end")?;
+    daemon.wait_for_notification("READY=1", PATIENCE).ok_or("the reload does not end")?;
     Ok(took)
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use super::line::CLIENT;
+use super::addresses::CLIENT;
 
 /// Everything that a bastion without metadata and without a cloud has to be told.
 const SITE: &str = r#"

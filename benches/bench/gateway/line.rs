@@ -1,24 +1,16 @@
 //! Client – bastion – server, with nothing between them: another hop would dilute what is compared.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddrV4};
 use std::path::Path;
 use std::time::Duration;
 
-use sandbox::daemon::{Daemon, Station};
+use sandbox::daemon::{Daemon, Installation};
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{Mirror, tcp_probe};
+use sandbox::traffic::{Reflector, tcp_probe};
 
+use super::addresses::{BASTION, BASTION_MAC, CLIENT, SERVER};
 use super::config::Policy;
 use crate::Result;
-
-/// The client, of the private network 10.0.0.0/16.
-pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 4);
-/// The bastion's public address (documentation prefix, RFC 5737).
-pub(crate) const BASTION: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-/// The server.
-pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
-/// The hardware address of the bastion's private link.
-pub(crate) const BASTION_MAC: [u8; 6] = [0x86, 0, 0, 0x2a, 0, 2];
 
 /// What [`Line::prove`] asks.
 const PROOF: SocketAddrV4 = SocketAddrV4::new(SERVER, 8080);
@@ -106,18 +98,18 @@ impl Line {
     }
 
     /// A place for the real daemon on this line's bastion.
-    pub(crate) fn station(&self, programs: &Path) -> Result<Station<'_>> {
-        let station = Station::new(&self.bastion, programs)?;
+    pub(crate) fn installation(&self, programs: &Path) -> Result<Installation<'_>> {
+        let installation = Installation::new(&self.bastion, programs)?;
         if let Rules::Bastiond(policy) = self.rules {
-            station.write_config(&policy.config())?;
+            installation.write_config(&policy.config())?;
         }
-        Ok(station)
+        Ok(installation)
     }
 
     /// Fails unless the client reaches the server under the address that the rules give it, and the server the client where there
     /// are forwards: what did not work, or worked in another way, must not be measured.
     pub(crate) fn prove(&self) -> Result {
-        let _mirror = Mirror::tcp(&self.server, PROOF)?;
+        let _reflector = Reflector::tcp(&self.server, PROOF)?;
         let seen = tcp_probe(&self.client, PROOF, SOON)?.ip();
         let expected = IpAddr::from(if self.rules == Rules::None { CLIENT } else { BASTION });
         if seen != expected {
@@ -126,7 +118,7 @@ impl Line {
         let Rules::Bastiond(policy) = self.rules else { return Ok(()) };
         // The last of the entries is there, so the others are.
         policy.last_port().map_or(Ok(()), |port| {
-            let _mirror = Mirror::tcp(&self.client, (CLIENT, port))?;
+            let _reflector = Reflector::tcp(&self.client, (CLIENT, port))?;
             tcp_probe(&self.server, (BASTION, port), SOON)
                 .map(drop)
                 .map_err(|error| format!("port {port}: {error}").into())
@@ -135,8 +127,8 @@ impl Line {
 }
 
 /// A daemon whose table is loaded.
-pub(crate) fn ready(station: &Station<'_>) -> Result<Daemon> {
-    let mut daemon = station.start()?;
-    daemon.ready();
+pub(crate) fn ready(installation: &Installation<'_>) -> Result<Daemon> {
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
     Ok(daemon)
 }

@@ -3,9 +3,10 @@
 use std::net::{SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
-use sandbox::traffic::{Blaster, Echo, Flow, Mirror, Sink, churn, forget_flows};
+use sandbox::traffic::{EchoServer, Flow, PacketGenerator, Reflector, Sink, churn, flush_conntrack};
 
-use super::line::{BASTION_MAC, CLIENT, Line, SERVER};
+use super::addresses::{BASTION_MAC, CLIENT, SERVER};
+use super::line::Line;
 use crate::Result;
 
 /// Of one run.
@@ -34,20 +35,20 @@ pub(super) fn many_flows(line: &Line) -> Result<f64> {
 /// Packets a second that arrive, of flows that have been answered before.
 fn established(line: &Line, count: u16) -> Result<f64> {
     let sink = Sink::install(line.server(), "eth0")?;
-    // Held open: an answer to nobody would be answered by an ICMP error.
+    // HeldConnection open: an answer to nobody would be answered by an ICMP error.
     let _sockets = open_flows(line, count)?;
     let flows: Vec<Flow> = (0..count).map(|number| flow(20_000 + number, DISCARD)).collect();
-    let blaster = Blaster::open(line.client(), "eth0", BASTION_MAC)?;
+    let blaster = PacketGenerator::open(line.client(), "eth0", BASTION_MAC)?;
     let before = sink.frames()?;
     let sent = blaster.repeat(&flows, DURATION)?;
     let arrived = sink.settled_frames()? - before;
-    forget_flows(line.bastion())?;
+    flush_conntrack(line.bastion())?;
     Ok(rate(arrived, sent.elapsed))
 }
 
 /// Sends and gets a datagram on each flow, so that the bastion knows it as established.
 fn open_flows(line: &Line, count: u16) -> Result<Vec<UdpSocket>> {
-    let server = Mirror::udp(line.server(), SocketAddrV4::new(SERVER, DISCARD))?;
+    let server = Reflector::udp(line.server(), SocketAddrV4::new(SERVER, DISCARD))?;
     (0..count)
         .map(|number| {
             let socket = line.client().bind_udp(SocketAddrV4::new(CLIENT, 20_000 + number))?;
@@ -84,22 +85,22 @@ fn repeated(line: &Line, before: u16) -> Result<f64> {
 /// So many new flows, by a source that has opened others before.
 fn burst(line: &Line, before: u16, flows: u16) -> Result<f64> {
     let sink = Sink::install(line.server(), "eth0")?;
-    let blaster = Blaster::open(line.client(), "eth0", BASTION_MAC)?;
+    let blaster = PacketGenerator::open(line.client(), "eth0", BASTION_MAC)?;
     let nth = |number| flow(20_000 + number, 1024 + number % SERVICES);
     blaster.once((0..before).map(nth))?;
     let others = sink.settled_frames()?;
     let sent = blaster.once((before..before + flows).map(nth))?;
     let arrived = sink.settled_frames()? - others;
     // All namespaces share one hash table: what is left in it would slow the next one down.
-    forget_flows(line.bastion())?;
+    flush_conntrack(line.bastion())?;
     Ok(rate(arrived, sent.elapsed))
 }
 
 /// Connections a second that carried a byte there and back.
 pub(super) fn connections(line: &Line) -> Result<f64> {
-    let _server = Echo::start(line.server(), WEB, SERVERS)?;
+    let _server = EchoServer::start(line.server(), WEB, SERVERS)?;
     let churned = churn(line.client(), WEB, CLIENTS, DURATION);
-    forget_flows(line.bastion())?;
+    flush_conntrack(line.bastion())?;
     // On a busy machine one in ten thousand may time out; more would mean that something else is measured than speed.
     if churned.failed * 1000 > churned.completed {
         return Err(format!("{} of {} connections failed", churned.failed, churned.failed + churned.completed).into());

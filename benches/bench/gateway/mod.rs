@@ -2,6 +2,7 @@
 //!
 //! Lines of client – bastion – server, alike but for what the bastion does to packets, measured in turn.
 
+mod addresses;
 mod apply;
 mod config;
 mod line;
@@ -11,7 +12,7 @@ use std::path::Path;
 
 use config::{Denied, Limits, Policy};
 use line::{Line, Rules};
-use sandbox::daemon::{Daemon, Station};
+use sandbox::daemon::{Daemon, Installation};
 
 use crate::case::{Bar, Better, Case, OURS, Subject, TOLERANCE};
 use crate::{Result, Selection, rounds};
@@ -122,13 +123,13 @@ fn compare(
     }
     let lines = subjects.iter().map(|(name, rules)| Line::lay(&format!("{group}-{name}"), *rules));
     let lines: Vec<Line> = lines.collect::<Result<_>>()?;
-    let stations: Vec<Station<'_>> = lines
+    let installations: Vec<Installation<'_>> = lines
         .iter()
         .filter(|line| matches!(line.rules(), Rules::Bastiond(_)))
-        .map(|line| line.station(programs))
+        .map(|line| line.installation(programs))
         .collect::<Result<_>>()?;
     // The daemon runs all the while, as it does in life.
-    let _daemons: Vec<Daemon> = stations.iter().map(line::ready).collect::<Result<_>>()?;
+    let _daemons: Vec<Daemon> = installations.iter().map(line::ready).collect::<Result<_>>()?;
     for line in &lines {
         line.prove()?;
     }

@@ -11,7 +11,7 @@ use sandbox::namespace::Namespace;
 use super::program::Program;
 use crate::Result;
 
-/// Where all of them listen. The enclave has an own /run, so no interface of the machine can be meant.
+/// Where all of them listen. The isolation has an own /run, so no interface of the machine can be meant.
 const SOCKETS: &str = "/var/run/wireguard";
 /// For an interface to be there.
 const PATIENCE: Duration = Duration::from_secs(5);

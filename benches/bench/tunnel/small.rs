@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use sandbox::traffic::{Delivered, Offered, offer};
+use sandbox::traffic::{DeliveredLoad, OfferedLoad, offer_load};
 
 use super::pair::{End, INSIDE, Pair};
 use crate::Result;
@@ -51,17 +51,17 @@ pub(super) fn throughput(pair: &mut Pair<'_>) -> Result<f64> {
     Ok(best)
 }
 
-fn twice_if_close(pair: &Pair<'_>, rate: f64) -> Result<Delivered> {
+fn twice_if_close(pair: &Pair<'_>, rate: f64) -> Result<DeliveredLoad> {
     let first = try_rate(pair, rate)?;
     let close = first.loss() > LOSS && first.loss() < CLEARLY;
     if close { try_rate(pair, rate) } else { Ok(first) }
 }
 
-fn try_rate(pair: &Pair<'_>, rate: f64) -> Result<Delivered> {
+fn try_rate(pair: &Pair<'_>, rate: f64) -> Result<DeliveredLoad> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between LEAST and MOST")]
-    let offered = Offered { rate: rate as u32, size: SIZE, duration: DURATION };
+    let offered = OfferedLoad { rate: rate as u32, size: SIZE, duration: DURATION };
     let target = SocketAddrV4::new(INSIDE[1], DISCARD);
-    Ok(offer(pair.namespace(End::Near), pair.namespace(End::Far), target, offered)?)
+    Ok(offer_load(pair.namespace(End::Near), pair.namespace(End::Far), target, offered)?)
 }
 
 /// Round trips of an idle tunnel in milliseconds: the median, and what 99 of 100 are not above.

@@ -11,12 +11,12 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-use super::Cloud;
-use super::ids::ServerId;
+use super::model::ids::ServerId;
+use super::model::locations::HOME;
+use super::model::resources::Server;
 use super::project::Project;
-use super::seed::ZONE;
-use super::settings::EmptyList;
-use super::state::Server;
+use super::project::cloud::Cloud;
+use super::project::settings::EmptyList;
 
 /// Still `<location>-dcN`, after data centers were removed from the API.
 const AVAILABILITY_ZONE: &str = "hel1-dc2";
@@ -32,7 +32,7 @@ const PATHS: [(&str, Write); 11] = [
     ("/metadata/local-ipv4", |_, _| String::new()),
     ("/metadata/public-keys", |_, _| "[]".into()),
     ("/metadata/availability-zone", |_, _| AVAILABILITY_ZONE.into()),
-    ("/metadata/region", |_, _| ZONE.into()),
+    ("/metadata/region", |_, _| HOME.network_zone.into()),
     ("/metadata/network-config", |_, server| network_config(server, "")),
     ("/metadata/private-networks", private_networks),
     ("/userdata", |_, _| String::new()),
@@ -50,7 +50,7 @@ impl Cloud {
     }
 
     fn metadata(&self, server: ServerId, write: Write) -> impl IntoResponse + use<> {
-        let text = self.with(|project, _| Some(write(project, project.world.servers.get(&server)?)));
+        let text = self.with_project(|project, _| Some(write(project, project.resources.servers.get(&server)?)));
         let status = if text.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
         (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text.unwrap_or_else(|| "not found".into()))
     }
@@ -65,10 +65,11 @@ fn summary(server: &Server) -> String {
     let public_ipv4 = if public_ipv4.is_empty() { "''" } else { &public_ipv4 };
     format!(
         "availability-zone: {AVAILABILITY_ZONE}\nhostname: {}\ninstance-id: {}\nlocal-ipv4: ''\nnetwork-config:\n{}\
-         public-ipv4: {public_ipv4}\npublic-keys: []\nregion: {ZONE}\nvendor_data: ''\n",
+         public-ipv4: {public_ipv4}\npublic-keys: []\nregion: {zone}\nvendor_data: ''\n",
         server.name,
         server.id,
         network_config(server, "  "),
+        zone = HOME.network_zone,
     )
 }
 
@@ -107,7 +108,7 @@ fn private_networks(project: &Project, server: &Server) -> String {
     let mut shown: Vec<_> = shown.collect();
     shown.sort_by_key(|attachment| std::cmp::Reverse(attachment.interface_num));
     for attachment in shown {
-        let Some(network) = project.world.networks.get(&attachment.network) else { continue };
+        let Some(network) = project.resources.networks.get(&attachment.network) else { continue };
         let subnet = network.subnet_of(attachment.ip);
         let aliases: Vec<String> = attachment.alias_ips.iter().map(ToString::to_string).collect();
         write!(

@@ -5,20 +5,18 @@ use std::net::Ipv4Addr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::Cloud;
-use super::change::Change;
-use super::ids::{FirewallId, FloatingIpId, NetworkId, PrimaryIpId, ServerId};
-use super::project::Project;
-use super::refusal::Refusal;
-use super::routes::Route;
-use super::state::{
+use super::model::change::Change;
+use super::model::ids::{FirewallId, FloatingIpId, NetworkId, PrimaryIpId, ServerId};
+use super::model::locations::HOME;
+use super::model::refusal::Refusal;
+use super::model::resources::Route;
+use super::model::resources::{
     Attachment, Firewall, FirewallRule, FloatingIp, Labels, Network, PrimaryIp, PublicAddress, Server, Subnet,
     SubnetKind,
 };
-use super::{attachments, subnets};
-
-/// The network zone of everything that is seeded.
-pub(crate) const ZONE: &str = "eu-central";
+use super::model::subnets;
+use super::project::Project;
+use super::project::cloud::Cloud;
 
 impl Cloud {
     /// A network with cloud subnets.
@@ -40,19 +38,19 @@ impl Cloud {
                 expose_routes_to_vswitch: false,
             };
             for &ip_range in subnets {
-                let subnet = Subnet { kind: SubnetKind::Cloud, ip_range, network_zone: ZONE.into() };
+                let subnet = Subnet { kind: SubnetKind::Cloud, ip_range, network_zone: HOME.network_zone.into() };
                 subnets::check(&network, &subnet)?;
                 network.subnets.push(subnet);
             }
             let id = network.id;
-            project.world.networks.insert(id, network);
+            project.resources.networks.insert(id, network);
             Ok(id)
         })
     }
 
     /// A running server; with a public IPv4 address it has a public IPv6 network as well, and primary IPs for both.
     pub fn create_server(&self, name: &str, public_ipv4: Option<Ipv4Addr>) -> ServerId {
-        self.with(|project, now| {
+        self.with_project(|project, now| {
             let id = ServerId(project.next_id());
             let public_ipv6 = public_ipv4.map(|_| public_ipv6_of(id));
             let addresses = public_ipv4.map(PublicAddress::V4).into_iter().chain(public_ipv6.map(PublicAddress::V6));
@@ -60,7 +58,7 @@ impl Cloud {
                 let primary = PrimaryIpId(project.next_id());
                 let name = format!("primary_ip-{primary}");
                 let held = PrimaryIp { id: primary, name, address, server: id, created: now };
-                project.world.primary_ips.insert(primary, held);
+                project.resources.primary_ips.insert(primary, held);
             }
             let server = Server {
                 id,
@@ -68,11 +66,11 @@ impl Cloud {
                 created: now,
                 public_ipv4,
                 public_ipv6,
-                public_mac: next_mac(project, 0x96),
+                public_mac: project.next_public_mac(),
                 attachments: Vec::new(),
                 labels: Labels::new(),
             };
-            project.world.servers.insert(id, server);
+            project.resources.servers.insert(id, server);
             id
         })
     }
@@ -83,10 +81,10 @@ impl Cloud {
     /// One of them is not there, or the API would refuse it.
     pub fn attach(&self, server: ServerId, network: NetworkId, ip: Ipv4Addr, mac: &str) {
         self.seed(|project, _| {
-            let interface_num = next_interface(project.world.server(server)?);
+            let interface_num = project.resources.server(server)?.next_interface_num();
             let attachment =
                 Attachment { network, ip, alias_ips: Vec::new(), mac_address: mac.to_lowercase(), interface_num };
-            Change::Attach { server, attachment }.apply(&mut project.world)
+            Change::Attach { server, attachment }.apply(&mut project.resources)
         });
     }
 
@@ -95,7 +93,7 @@ impl Cloud {
     /// # Panics
     /// It is not in there.
     pub fn detach(&self, server: ServerId, network: NetworkId) {
-        self.seed(|project, _| Change::Detach { server, network }.apply(&mut project.world));
+        self.seed(|project, _| Change::Detach { server, network }.apply(&mut project.resources));
     }
 
     /// Replaces a server's alias IPs in a network.
@@ -104,39 +102,39 @@ impl Cloud {
     /// The server is not in the network, or an address is in use.
     pub fn set_alias_ips(&self, server: ServerId, network: NetworkId, alias_ips: &[Ipv4Addr]) {
         let alias_ips = alias_ips.to_vec();
-        self.seed(|project, _| Change::SetAliasIps { server, network, alias_ips }.apply(&mut project.world));
+        self.seed(|project, _| Change::SetAliasIps { server, network, alias_ips }.apply(&mut project.resources));
     }
 
     /// A server's alias IPs in a network, as they are in effect now; none when it is not attached.
     pub fn alias_ips(&self, server: ServerId, network: NetworkId) -> Vec<Ipv4Addr> {
-        self.with(|project, _| {
-            let attachment = project.world.servers.get(&server).and_then(|server| server.attachment(network));
+        self.with_project(|project, _| {
+            let attachment = project.resources.servers.get(&server).and_then(|server| server.attachment(network));
             attachment.map(|attachment| attachment.alias_ips.clone()).unwrap_or_default()
         })
     }
 
     /// A floating IPv4 address, on a server or free.
     pub fn create_floating_ip(&self, name: &str, ip: Ipv4Addr, server: Option<ServerId>) -> FloatingIpId {
-        self.with(|project, created| {
+        self.with_project(|project, created| {
             let id = FloatingIpId(project.next_id());
             let floating_ip = FloatingIp { id, name: name.into(), ip, server, labels: Labels::new(), created };
-            project.world.floating_ips.insert(id, floating_ip);
+            project.resources.floating_ips.insert(id, floating_ip);
             id
         })
     }
 
     /// The server that holds a floating IP now.
     pub fn floating_ip_holder(&self, floating_ip: FloatingIpId) -> Option<ServerId> {
-        self.with(|project, _| project.world.floating_ips.get(&floating_ip).and_then(|ip| ip.server))
+        self.with_project(|project, _| project.resources.floating_ips.get(&floating_ip).and_then(|ip| ip.server))
     }
 
     /// A cloud firewall, applied to servers. It is listed and nothing more: no packet meets it.
     pub fn create_firewall(&self, name: &str, rules: &[FirewallRule], servers: &[ServerId]) -> FirewallId {
-        self.with(|project, created| {
+        self.with_project(|project, created| {
             let id = FirewallId(project.next_id());
             let (rules, servers) = (rules.to_vec(), servers.to_vec());
             let firewall = Firewall { id, name: name.into(), rules, servers, labels: Labels::new(), created };
-            project.world.firewalls.insert(id, firewall);
+            project.resources.firewalls.insert(id, firewall);
             id
         })
     }
@@ -148,7 +146,7 @@ impl Cloud {
     pub fn label_network(&self, network: NetworkId, labels: &[(&str, &str)]) {
         let labels = labels.iter().map(|&(key, value)| (key.into(), value.into())).collect();
         self.seed(|project, _| {
-            project.world.network_mut(network)?.labels = labels;
+            project.resources.network_mut(network)?.labels = labels;
             Ok(())
         });
     }
@@ -161,8 +159,8 @@ impl Cloud {
     pub fn put_route(&self, network: NetworkId, destination: Ipv4Net, gateway: Ipv4Addr) {
         let route = Route { destination, gateway };
         self.seed(|project, _| {
-            project.world.network_mut(network)?.routes.retain(|held| held.destination != destination);
-            Change::AddRoute { network, route }.apply(&mut project.world)
+            project.resources.network_mut(network)?.routes.retain(|held| held.destination != destination);
+            Change::AddRoute { network, route }.apply(&mut project.resources)
         });
     }
 
@@ -172,63 +170,33 @@ impl Cloud {
     /// There is no such network.
     pub fn remove_route(&self, network: NetworkId, destination: Ipv4Net) {
         self.seed(|project, _| {
-            project.world.network_mut(network)?.routes.retain(|held| held.destination != destination);
+            project.resources.network_mut(network)?.routes.retain(|held| held.destination != destination);
             Ok(())
         });
     }
 
     /// The network's routes, as GET shows them now; none when there is no such network.
     pub fn routes(&self, network: NetworkId) -> Vec<Route> {
-        self.with(|project, _| {
-            let visible = project.actions.visible(&project.world);
+        self.with_project(|project, _| {
+            let visible = project.actions.visible(&project.resources);
             visible.networks.get(&network).map(|network| network.routes.clone()).unwrap_or_default()
         })
     }
 
     /// Hides a network from a server's metadata: it is attached, but the metadata service has not heard of it yet.
     pub fn metadata_hide_network(&self, server: ServerId, network: NetworkId) {
-        self.with(|project, _| project.hidden.insert((server, network)));
+        self.with_project(|project, _| project.hidden.insert((server, network)));
     }
 
     /// Ends [`Cloud::metadata_hide_network`].
     pub fn metadata_show_network(&self, server: ServerId, network: NetworkId) {
-        self.with(|project, _| project.hidden.remove(&(server, network)));
+        self.with_project(|project, _| project.hidden.remove(&(server, network)));
     }
 
     fn seed<R>(&self, work: impl FnOnce(&mut Project, std::time::SystemTime) -> Result<R, Refusal>) -> R {
-        let seeded = self.with(work);
-        seeded.unwrap_or_else(|refusal| panic!("the world cannot be furnished so: {refusal} ({refusal:?})"))
+        let seeded = self.with_project(work);
+        seeded.unwrap_or_else(|refusal| panic!("the resources cannot be furnished so: {refusal} ({refusal:?})"))
     }
-}
-
-/// The place of a server that asks for an address, or leaves it to the cloud.
-pub(crate) fn place(
-    project: &mut Project,
-    server: ServerId,
-    network: NetworkId,
-    ip: Option<Ipv4Addr>,
-    ip_range: Option<Ipv4Net>,
-    alias_ips: Vec<Ipv4Addr>,
-) -> Result<Attachment, Refusal> {
-    let interface_num = next_interface(project.world.server(server)?);
-    let visible = project.actions.visible(&project.world);
-    let ip = match (ip, ip_range) {
-        (Some(ip), Some(range)) if !range.contains(&ip) => return Err(Refusal::IpOutside { ip, range }),
-        (Some(ip), _) => ip,
-        (None, range) => attachments::first_free(&visible, visible.network(network)?, range)?,
-    };
-    Ok(Attachment { network, ip, alias_ips, mac_address: next_mac(project, 0x86), interface_num })
-}
-
-fn next_interface(server: &Server) -> u32 {
-    server.attachments.iter().map(|attachment| attachment.interface_num).max().unwrap_or(0) + 1
-}
-
-/// Private MAC addresses begin with 86:00, public ones with 96:00 (udev rules of Hetzner's hc-utils).
-fn next_mac(project: &mut Project, first_octet: u8) -> String {
-    project.world.last_mac += 1;
-    let [_, a, b, c] = project.world.last_mac.to_be_bytes();
-    format!("{first_octet:02x}:00:00:{a:02x}:{b:02x}:{c:02x}")
 }
 
 /// A /64 of the documentation prefix, told apart by the server's id.

@@ -3,17 +3,17 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use sandbox::enclave;
+use sandbox::isolation;
 use sandbox::world::{Laptop, Settings, World};
 
 use super::Outcome;
 
 /// Builds a world to see that it can be built.
 pub(crate) fn run() -> Outcome {
-    let enclave = match enclave::enter() {
-        Ok(enclave) => enclave,
+    let isolation = match isolation::enter() {
+        Ok(isolation) => isolation,
         Err(error) => {
-            println!("This machine cannot host the sandbox.\n{}", enclave::explain(&error));
+            println!("This machine cannot host the sandbox.\n{}", isolation::explain(&error));
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -23,7 +23,7 @@ pub(crate) fn run() -> Outcome {
         "This machine can host the sandbox: {} namespaces were ready after {} ms, apart from the machine's {}.",
         world.namespaces().len(),
         start.elapsed().as_millis(),
-        enclave.machine_network()
+        isolation.machine_network()
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use sandbox::daemon::{Daemon, Station};
-use sandbox::enclave;
-use sandbox::traffic::{self, Mirror, Ping, Sniffer};
+use sandbox::daemon::{Daemon, Installation};
+use sandbox::isolation;
+use sandbox::traffic::{self, Ping, Reflector, Sniffer};
 use sandbox::world::{Laptop, Names, Settings, World, addresses as at};
 
 use super::{Outcome, shell::PICTURE};
@@ -34,16 +34,16 @@ type Step<T = ()> = Result<T, Box<dyn Error>>;
 /// Tells the whole story once; every line that claims something has been checked before it is printed.
 pub(crate) fn run(options: &Options) -> Outcome {
     let programs = std::fs::canonicalize(&options.programs)?;
-    enclave::enter()?;
+    isolation::enter()?;
     let start = Instant::now();
     let world = World::start(Settings { names: Names::Plain, laptop: Laptop::BehindNat, ..Settings::default() })?;
     println!("{PICTURE}");
     println!("A world of {} network namespaces, made in {} ms.", world.namespaces().len(), start.elapsed().as_millis());
-    let station = Station::in_world(&world, &programs)?;
-    let mirrors = Mirrors::start(&world)?;
-    without_a_gateway(&world, &mirrors)?;
-    let mut daemon = station.start()?;
-    let told = story(&world, &station, &mirrors, &mut daemon);
+    let installation = Installation::in_world(&world, &programs)?;
+    let reflectors = Reflectors::start(&world)?;
+    without_a_gateway(&world, &reflectors)?;
+    let mut daemon = installation.start()?;
+    let told = story(&world, &installation, &reflectors, &mut daemon);
     if told.is_err() {
         eprintln!("\nbastiond's log:\n{}", daemon.log());
     }
@@ -53,15 +53,15 @@ pub(crate) fn run(options: &Options) -> Outcome {
 }
 
 /// Whom the private hosts want to reach.
-struct Mirrors {
-    tcp: Mirror,
-    udp: Mirror,
+struct Reflectors {
+    tcp: Reflector,
+    udp: Reflector,
 }
 
-impl Mirrors {
+impl Reflectors {
     fn start(world: &World) -> Step<Self> {
-        let tcp = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
-        Ok(Self { tcp, udp: Mirror::udp(world.server(), (at::SERVER, 5353))? })
+        let tcp = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
+        Ok(Self { tcp, udp: Reflector::udp(world.server(), (at::SERVER, 5353))? })
     }
 }
 
@@ -74,42 +74,43 @@ fn check(is_so: bool, what: &str) -> Step {
     if is_so { Ok(()) } else { Err(format!("the demo failed: {what}").into()) }
 }
 
-fn without_a_gateway(world: &World, mirrors: &Mirrors) -> Step {
+fn without_a_gateway(world: &World, reflectors: &Reflectors) -> Step {
     heading("Without a gateway the private host `web` does not reach the internet host");
-    let tcp = traffic::tcp_probe(world.web(), mirrors.tcp.address(), NEVER);
+    let tcp = traffic::tcp_probe(world.web(), reflectors.tcp.address(), NEVER);
     let failure = tcp.err().ok_or("the demo failed: something passes without a gateway")?;
-    println!("web -> {}: {failure}", mirrors.tcp.address());
+    println!("web -> {}: {failure}", reflectors.tcp.address());
     println!("routes of network {} in the API: {}", world.private_network_id(), routes(world));
     Ok(())
 }
 
-fn story(world: &World, station: &Station<'_>, mirrors: &Mirrors, daemon: &mut Daemon) -> Step {
+fn story(world: &World, installation: &Installation<'_>, reflectors: &Reflectors, daemon: &mut Daemon) -> Step {
     heading("bastiond starts on the bastion, with an empty configuration and an API token");
-    let ready =
-        daemon.hears("READY=1", Duration::from_secs(10)).ok_or("the demo failed: bastiond is not ready after 10 s")?;
+    let ready = daemon
+        .wait_for_notification("READY=1", Duration::from_secs(10))
+        .ok_or("the demo failed: bastiond is not ready after 10 s")?;
     println!("ready after {} ms", ready.as_millis());
     let gateway = world.gateway(world.private_network_id());
-    gateway.await_route("0.0.0.0/0".parse()?, Some(at::BASTION_PRIVATE), SOON)?;
+    gateway.wait_for_route("0.0.0.0/0".parse()?, Some(at::BASTION_PRIVATE), SOON)?;
     for call in world.cloud().requests().iter().filter(|call| call.method == "POST") {
         println!("API: {} {} {} -> {}", call.method, call.path, call.body, call.status.unwrap_or_default());
     }
     println!("routes of network {} in the API: {}", world.private_network_id(), routes(world));
 
     heading("The same host gets its answer, with the bastion's public address as its source");
-    answered(world, mirrors)?;
+    answered(world, reflectors)?;
 
     heading("An unsolicited connection from the internet to the private host is dropped");
     unsolicited(world)?;
 
     heading("A rule that somebody deletes by hand comes back");
     rule_comes_back(world)?;
-    answered(world, mirrors)?;
+    answered(world, reflectors)?;
 
     heading("A laptop behind a NAT of its own reaches the private host through the tunnel");
-    let laptop = tunnel::from_the_laptop(world, station, daemon)?;
+    let laptop = tunnel::from_the_laptop(world, installation, daemon)?;
 
     heading("What the operator sees: bastionctl status");
-    let status = station.ctl(&["status"])?;
+    let status = installation.ctl(&["status"])?;
     let seen = String::from_utf8_lossy(&status.stdout);
     print!("{seen}");
     check(status.status.success(), "the status is not healthy")?;
@@ -117,18 +118,18 @@ fn story(world: &World, station: &Station<'_>, mirrors: &Mirrors, daemon: &mut D
     drop(laptop);
 
     heading("And gone: bastionctl down");
-    let down = station.ctl(&["down"])?;
+    let down = installation.ctl(&["down"])?;
     check(down.status.success(), "down failed")?;
     print!("{}", String::from_utf8_lossy(&down.stdout));
     check(world.cloud().routes(world.private_network_id()).is_empty(), "the cloud route stays after down")
 }
 
-fn answered(world: &World, mirrors: &Mirrors) -> Step {
-    let tcp = traffic::tcp_probe(world.web(), mirrors.tcp.address(), SOON)?;
-    let udp = traffic::udp_probe(world.web(), mirrors.udp.address(), SOON)?;
-    for (protocol, mirror, seen) in [("TCP", &mirrors.tcp, tcp), ("UDP", &mirrors.udp, udp)] {
+fn answered(world: &World, reflectors: &Reflectors) -> Step {
+    let tcp = traffic::tcp_probe(world.web(), reflectors.tcp.address(), SOON)?;
+    let udp = traffic::udp_probe(world.web(), reflectors.udp.address(), SOON)?;
+    for (protocol, reflector, seen) in [("TCP", &reflectors.tcp, tcp), ("UDP", &reflectors.udp, udp)] {
         check(seen.ip() == at::BASTION, "the source is not the bastion's public address")?;
-        println!("web {} -> {} by {protocol}: answered; the internet host saw {seen}", at::WEB, mirror.address());
+        println!("web {} -> {} by {protocol}: answered; the internet host saw {seen}", at::WEB, reflector.address());
     }
     let ping = traffic::ping(world.web(), at::SERVER, Ping { timeout: SOON, ..Ping::default() })?;
     let reply = ping.replies.first().ok_or("the demo failed: the ping has no answer")?;
@@ -137,7 +138,7 @@ fn answered(world: &World, mirrors: &Mirrors) -> Step {
 }
 
 fn unsolicited(world: &World) -> Step {
-    let listener = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let listener = Reflector::tcp(world.web(), (at::WEB, 80))?;
     let to_web = |packet: &traffic::Packet| packet.ip().is_some_and(|ip| ip.destination == at::WEB);
     let outside = Sniffer::start(world.bastion(), &world.settings().interfaces.public, to_web)?;
     let inside = Sniffer::start(world.bastion(), &world.settings().interfaces.private, to_web)?;

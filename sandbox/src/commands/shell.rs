@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
-use sandbox::enclave;
+use sandbox::isolation;
 use sandbox::world::{Laptop, Names, Settings, World};
 
 use super::Outcome;
@@ -21,7 +21,7 @@ pub(crate) struct Options {
     bastiond: Option<PathBuf>,
 }
 
-/// The enclave has a /run of its own: what is written there ends with it.
+/// The isolation has a /run of its own: what is written there ends with it.
 const RUNTIME_DIRECTORY: &str = "/run/bastiond";
 const STATE_DIRECTORY: &str = "/run/bastiond-state";
 const LOG: &str = "/run/bastiond.log";
@@ -40,7 +40,7 @@ pub(crate) const PICTURE: &str = "
 ";
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    enclave::enter()?;
+    isolation::enter()?;
     // Ctrl-C is for what runs in the shell. Before any thread is started, so that none of them takes it either.
     interrupt().thread_block()?;
     let settings = Settings { names: Names::Plain, laptop: Laptop::BehindNat, ..Settings::default() };

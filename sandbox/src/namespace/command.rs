@@ -86,7 +86,7 @@ impl<'a> Command<'a> {
         Ok(self)
     }
 
-    /// Starts it. Who drops the child without waiting leaves it running until the enclave ends.
+    /// Starts it. Who drops the child without waiting leaves it running until the isolation ends.
     pub fn spawn(mut self) -> io::Result<Child> {
         self.namespace.run(|| self.command.spawn())
     }

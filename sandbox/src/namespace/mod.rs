@@ -1,6 +1,6 @@
 //! One network namespace: made, entered, furnished with `ip`, `nft` and sysctls, and gone when dropped.
 //!
-//! It is visible as `/run/netns/<name>` in the enclave, so people reach it with `ip netns exec <name>`.
+//! It is visible as `/run/netns/<name>` in the isolation, so people reach it with `ip netns exec <name>`.
 
 mod command;
 mod links;
@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 pub use command::Command;
 pub use links::Link;
 
-use crate::enclave::Enclave;
+use crate::isolation::Isolation;
 
 /// Where iproute2 looks for namespaces by name.
 const DIRECTORY: &str = "/run/netns";
@@ -29,8 +29,8 @@ const DIRECTORY: &str = "/run/netns";
 /// Why something in a namespace failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Outside of an enclave the machine's own mounts would be changed.
-    #[error("the namespace {name} cannot be made: the process is in no enclave (enclave::enter comes first)")]
+    /// Outside of an isolation the machine's own mounts would be changed.
+    #[error("the namespace {name} cannot be made: the process is in no isolation (isolation::enter comes first)")]
     NoEnclave {
         /// The namespace wanted.
         name: String,
@@ -114,7 +114,7 @@ pub struct Namespace {
 impl Namespace {
     /// Makes a namespace with nothing in it but a loopback link that is up.
     pub fn create(name: &str) -> Result<Self, Error> {
-        if Enclave::current().is_none() {
+        if Isolation::current().is_none() {
             return Err(Error::NoEnclave { name: name.to_owned() });
         }
         let failed = |operation, source| Error::Create { name: name.to_owned(), operation, source };
@@ -210,7 +210,7 @@ impl Namespace {
 
     fn enter(&self) {
         setns(&self.handle, CloneFlags::CLONE_NEWNET)
-            .expect("the enclave has the capabilities to enter its namespaces");
+            .expect("the isolation has the capabilities to enter its namespaces");
     }
 
     fn fed(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, Error> {
@@ -260,7 +260,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Nobody could act on a failure, and the enclave's end removes all.
+        // Nobody could act on a failure, and the isolation's end removes all.
         let _ = umount2(&self.path, MntFlags::MNT_DETACH);
         let _ = fs::remove_file(&self.path);
     }

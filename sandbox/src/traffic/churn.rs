@@ -19,7 +19,7 @@ use super::{LOOK_UP, wait_briefly};
 use crate::namespace::{self, Namespace};
 
 /// A connection that takes longer has failed. A SYN that was lost is sent again after 1 s, and may arrive then.
-const PATIENCE_MS: i64 = 2000;
+const TIMEOUT_MS: i64 = 2000;
 /// Served connections that the server keeps open: by then the client's reset has come, and nobody waited for it.
 const LINGERING: usize = 64;
 /// Connections that may wait to be accepted.
@@ -27,12 +27,12 @@ const BACKLOG: i32 = 1024;
 
 /// A server for [`churn`].
 #[derive(Debug)]
-pub struct Echo {
+pub struct EchoServer {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Echo {
+impl EchoServer {
     /// Starts it on `address`, with as many threads.
     pub fn start(
         namespace: &Namespace,
@@ -54,7 +54,7 @@ impl Echo {
     }
 }
 
-impl Drop for Echo {
+impl Drop for EchoServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
@@ -82,7 +82,7 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) {
 
 /// What [`churn`] met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Churned {
+pub struct ChurnReport {
     /// Connections that carried their byte there and back.
     pub completed: u64,
     /// Connections that did not.
@@ -91,12 +91,12 @@ pub struct Churned {
     pub elapsed: Duration,
 }
 
-/// Opens connections to an [`Echo`] from so many threads at once, for `duration`; each connection carries a byte there and
+/// Opens connections to an [`EchoServer`] from so many threads at once, for `duration`; each connection carries a byte there and
 /// back and is reset, so that no port stays behind in `TIME_WAIT`.
 ///
 /// # Panics
 /// One of its threads did.
-pub fn churn(from: &Namespace, target: SocketAddrV4, threads: usize, duration: Duration) -> Churned {
+pub fn churn(from: &Namespace, target: SocketAddrV4, threads: usize, duration: Duration) -> ChurnReport {
     let start = Instant::now();
     let client = || {
         let (mut completed, mut failed) = (0, 0);
@@ -113,16 +113,16 @@ pub fn churn(from: &Namespace, target: SocketAddrV4, threads: usize, duration: D
             let clients: Vec<_> = (0..threads).map(|_| scope.spawn(client)).collect();
             let counts = clients.into_iter().map(|client| client.join().expect("a client does not panic"));
             let (completed, failed) = counts.fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
-            Churned { completed, failed, elapsed: start.elapsed() }
+            ChurnReport { completed, failed, elapsed: start.elapsed() }
         })
     })
 }
 
 fn exchange(target: SocketAddrV4) -> io::Result<()> {
     let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let patience = TimeVal::milliseconds(PATIENCE_MS);
-    setsockopt(&socket, sockopt::SendTimeout, &patience)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+    let timeout = TimeVal::milliseconds(TIMEOUT_MS);
+    setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
     setsockopt(&socket, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 })?;
     connect(socket.as_raw_fd(), &SockaddrIn::from(target))?;
     let mut stream = TcpStream::from(socket);

@@ -18,7 +18,7 @@ const ERROR: u16 = 2;
 const LENGTH: usize = 16 + 4;
 
 /// Makes the kernel forget every flow that it tracks in the namespace, as `conntrack --flush` does.
-pub fn forget_flows(namespace: &Namespace) -> io::Result<()> {
+pub fn flush_conntrack(namespace: &Namespace) -> io::Result<()> {
     namespace.run(|| {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;

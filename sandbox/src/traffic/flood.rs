@@ -13,7 +13,7 @@ use crate::namespace::{self, Namespace};
 /// How long answers may be under way when the flood stops.
 const STRAGGLERS: Duration = Duration::from_millis(500);
 
-/// A flood that runs, from a namespace to a [`Mirror::udp`](super::Mirror::udp).
+/// A flood that runs, from a namespace to a [`Reflector::udp`](super::Reflector::udp).
 #[derive(Debug)]
 pub struct Flood {
     stop_sending: Arc<AtomicBool>,
@@ -49,7 +49,7 @@ struct Received {
 }
 
 impl Flood {
-    /// Starts to send `rate` datagrams a second (1 to about 20 000) to a UDP mirror.
+    /// Starts to send `rate` datagrams a second (1 to about 20 000) to a UDP reflector.
     ///
     /// # Panics
     /// The rate is 0.
@@ -150,7 +150,7 @@ fn receive(socket: &UdpSocket, start: Instant, count: &AtomicU64, stop: &AtomicB
     received
 }
 
-/// The number that the mirror repeats after the line that says who we are.
+/// The number that the reflector repeats after the line that says who we are.
 fn number_in(answer: &[u8]) -> Option<u64> {
     let end_of_line = answer.iter().position(|&byte| byte == b'\n')?;
     answer[end_of_line + 1..].try_into().ok().map(u64::from_be_bytes)

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::namespace::Namespace;
-use crate::patience::stretched;
+use crate::timeouts::scaled;
 
 /// How to ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub fn ping(from: &Namespace, target: impl Into<IpAddr>, how: Ping) -> io::Resul
     let seconds = |duration: Duration| format!("{:.3}", duration.as_secs_f64());
     let mut command = from.command("ping").env("LC_ALL", "C").args(["-n", "-O"]);
     command = command.args(["-c".to_owned(), how.count.to_string(), "-t".to_owned(), how.ttl.to_string()]);
-    command = command.args(["-i".to_owned(), seconds(how.interval), "-W".to_owned(), seconds(stretched(how.timeout))]);
+    command = command.args(["-i".to_owned(), seconds(how.interval), "-W".to_owned(), seconds(scaled(how.timeout))]);
     command = command.args(["-s".to_owned(), how.size.to_string()]);
     if how.fragmentation == Fragmentation::Forbidden {
         command = command.args(["-M", "do"]);

@@ -1,4 +1,4 @@
-//! One exchange with a [`Mirror`](super::Mirror), and what became of it.
+//! One exchange with a [`Reflector`](super::Reflector), and what became of it.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::namespace::Namespace;
-use crate::patience::stretched;
+use crate::timeouts::scaled;
 
 /// Why a probe has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,10 +27,10 @@ pub enum ProbeFailure {
     Prohibited,
     /// The connection ended before the answer.
     #[error("cut off")]
-    Cut,
-    /// Somebody else answered: this is no mirror's answer.
+    Disconnected,
+    /// Somebody else answered: this is no reflector's answer.
     #[error("a strange answer: {0:?}")]
-    Strange(String),
+    UnexpectedAnswer(String),
     /// The kernel refused in another way.
     #[error("failed: {0}")]
     Other(Errno),
@@ -43,13 +43,15 @@ impl From<io::Error> for ProbeFailure {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::Timeout,
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
             io::ErrorKind::PermissionDenied => Self::Prohibited,
-            io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => Self::Cut,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
+                Self::Disconnected
+            }
             _ => Self::Other(Errno::from_raw(error.raw_os_error().unwrap_or_default())),
         }
     }
 }
 
-/// Connects to a TCP mirror, and tells the source address that it saw. `timeout` is for all of it.
+/// Connects to a TCP reflector, and tells the source address that it saw. `timeout` is for all of it.
 pub fn tcp_probe(
     from: &Namespace,
     target: impl Into<SocketAddr>,
@@ -62,10 +64,10 @@ pub fn tcp_probe(
 /// Connects to any TCP server and hangs up.
 pub fn tcp_connects(from: &Namespace, target: impl Into<SocketAddr>, timeout: Duration) -> Result<(), ProbeFailure> {
     let target = target.into();
-    from.run(|| TcpStream::connect_timeout(&target, stretched(timeout))).map(drop).map_err(ProbeFailure::from)
+    from.run(|| TcpStream::connect_timeout(&target, scaled(timeout))).map(drop).map_err(ProbeFailure::from)
 }
 
-/// Sends one datagram to a UDP mirror, and tells the source address that it saw.
+/// Sends one datagram to a UDP reflector, and tells the source address that it saw.
 pub fn udp_probe(
     from: &Namespace,
     target: impl Into<SocketAddr>,
@@ -97,7 +99,7 @@ pub fn udp_probe_from(
             SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true),
         }
         .map_err(ProbeFailure::Other)?;
-        socket.set_read_timeout(Some(stretched(timeout)))?;
+        socket.set_read_timeout(Some(scaled(timeout)))?;
         socket.send(b"who am I")?;
         let mut answer = [0; 128];
         let length = socket.recv(&mut answer)?;
@@ -106,9 +108,9 @@ pub fn udp_probe_from(
     })
 }
 
-/// Connects to a TCP mirror from the calling thread's namespace.
+/// Connects to a TCP reflector from the calling thread's namespace.
 pub(super) fn connect(target: SocketAddr, timeout: Duration) -> Result<(TcpStream, SocketAddr), ProbeFailure> {
-    let timeout = stretched(timeout);
+    let timeout = scaled(timeout);
     let deadline = Instant::now() + timeout;
     let stream = TcpStream::connect_timeout(&target, timeout)?;
     // A read time-out of zero means none.
@@ -118,11 +120,11 @@ pub(super) fn connect(target: SocketAddr, timeout: Duration) -> Result<(TcpStrea
     // Nothing follows the line until we ask, so the reader holds back no byte of ours.
     BufReader::new(&stream).read_line(&mut line)?;
     if line.is_empty() {
-        return Err(ProbeFailure::Cut);
+        return Err(ProbeFailure::Disconnected);
     }
     Ok((stream, read_answer(line.trim_end())?))
 }
 
 fn read_answer(line: &str) -> Result<SocketAddr, ProbeFailure> {
-    line.parse().map_err(|_| ProbeFailure::Strange(line.to_owned()))
+    line.parse().map_err(|_| ProbeFailure::UnexpectedAnswer(line.to_owned()))
 }

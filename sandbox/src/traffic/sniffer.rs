@@ -46,7 +46,7 @@ impl Caught {
 }
 
 /// Catches the SYN and SYN-ACK segments on a link, whose MSS options tell what each side may send.
-pub fn syns(namespace: &Namespace, link: &str) -> io::Result<Sniffer> {
+pub fn sniff_syns(namespace: &Namespace, link: &str) -> io::Result<Sniffer> {
     Sniffer::start(namespace, link, |packet| packet.tcp().is_some_and(|tcp| tcp.syn))
 }
 

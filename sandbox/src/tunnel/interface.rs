@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use tempfile::NamedTempFile;
 
-use super::{Error, Program, Shown};
+use super::{Error, InterfaceStatus, Program};
 use crate::namespace::{self, Namespace};
-use crate::patience::stretched;
+use crate::timeouts::scaled;
 
-/// Where all of them listen. The enclave has a /run of its own, so no interface of the machine can be meant.
+/// Where all of them listen. The isolation has a /run of its own, so no interface of the machine can be meant.
 const SOCKETS: &str = "/var/run/wireguard";
 /// For the interface to be there.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ impl Interface {
         let start = Instant::now();
         while UnixStream::connect(self.socket()).is_err() {
             self.check()?;
-            if start.elapsed() > stretched(PATIENCE) {
+            if start.elapsed() > scaled(PATIENCE) {
                 return Err(self.dead("has no socket"));
             }
             std::thread::sleep(LOOK);
@@ -133,17 +133,17 @@ impl Interface {
 
     /// `wg set INTERFACE …`, words separated by spaces.
     pub fn set(&self, words: &str) -> Result<(), Error> {
-        self.set_with(words, "")
+        self.set_with_key(words, "")
     }
 
     /// The same with a key that is read from `/dev/stdin`.
-    pub fn set_with(&self, words: &str, key: &str) -> Result<(), Error> {
+    pub fn set_with_key(&self, words: &str, key: &str) -> Result<(), Error> {
         let words: Vec<&str> = words.split_whitespace().collect();
         self.wg("set", &words, key).map(drop)
     }
 
     /// What `wg show` tells.
-    pub fn shown(&self) -> Result<Shown, Error> {
+    pub fn status(&self) -> Result<InterfaceStatus, Error> {
         self.wg("show", &["dump"], "")?.parse()
     }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 pub use interface::Interface;
 pub use program::Program;
-pub use shown::{Peer, Shown};
+pub use shown::{InterfaceStatus, Peer};
 
 /// Why there is no interface, or it does not do as it is told.
 #[derive(Debug, thiserror::Error)]

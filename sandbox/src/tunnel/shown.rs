@@ -10,7 +10,7 @@ use super::Error;
 
 /// An interface as `wg` shows it, without its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct InterfaceStatus {
     /// The UDP port.
     pub listen_port: u16,
     /// The mark of what it sends; 0 is none.
@@ -38,7 +38,7 @@ pub struct Peer {
     pub keepalive: Option<u16>,
 }
 
-impl FromStr for Shown {
+impl FromStr for InterfaceStatus {
     type Err = Error;
 
     fn from_str(dump: &str) -> Result<Self, Error> {
@@ -58,7 +58,7 @@ fn strangeness(line: &str) -> String {
     line.split_once('\t').map_or_else(|| format!("{} bytes", line.len()), |(_, rest)| rest.to_owned())
 }
 
-fn interface(line: &str) -> Option<Shown> {
+fn interface(line: &str) -> Option<InterfaceStatus> {
     let fields: Vec<&str> = line.split('\t').collect();
     let &[_, _, port, fwmark] = fields.as_slice() else { return None };
     let fwmark = match fwmark.strip_prefix("0x") {
@@ -66,7 +66,7 @@ fn interface(line: &str) -> Option<Shown> {
         None if fwmark == "off" => 0,
         None => return None,
     };
-    Some(Shown { listen_port: port.parse().ok()?, fwmark, peers: BTreeMap::new() })
+    Some(InterfaceStatus { listen_port: port.parse().ok()?, fwmark, peers: BTreeMap::new() })
 }
 
 fn peer(line: &str) -> Option<(String, Peer)> {
@@ -120,14 +120,17 @@ mod tests {
             keepalive: None,
         };
         let peers = BTreeMap::from([("one".to_owned(), one), ("two".to_owned(), two)]);
-        assert_eq!(dump.parse::<Shown>().unwrap(), Shown { listen_port: 51820, fwmark: 0xca6c, peers });
+        assert_eq!(
+            dump.parse::<InterfaceStatus>().unwrap(),
+            InterfaceStatus { listen_port: 51820, fwmark: 0xca6c, peers }
+        );
     }
 
     #[test]
     fn what_is_not_understood_is_told_without_the_private_key() {
-        let refused = "private\tpublic\tmany\toff\n".parse::<Shown>().unwrap_err();
+        let refused = "private\tpublic\tmany\toff\n".parse::<InterfaceStatus>().unwrap_err();
         assert_eq!(refused.to_string(), "wg printed something strange: public\tmany\toff");
-        let refused = "private".parse::<Shown>().unwrap_err();
+        let refused = "private".parse::<InterfaceStatus>().unwrap_err();
         assert_eq!(refused.to_string(), "wg printed something strange: 7 bytes");
     }
 }

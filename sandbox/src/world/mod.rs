@@ -31,9 +31,9 @@ use self::private::{DefaultRoute, Nic, PrivateNetwork};
 use self::services::Services;
 use crate::cloud::{Cloud, NetworkId, ServerId};
 use crate::namespace::{self, Namespace};
-use crate::patience::stretched;
+use crate::timeouts::scaled;
 
-pub use gateway::{Gateway, Hop, NotInForce};
+pub use gateway::{Gateway, NextHop, RouteNotApplied};
 pub use links::BASTION_MAC;
 pub use services::UPSTREAM_METADATA;
 pub use settings::{Interfaces, Laptop, Metadata, Names, PrivateNic, PublicAddress, SecondNetwork, Settings};
@@ -127,10 +127,10 @@ impl World {
 
     fn furnish_bastion(&self) -> Result<(), Error> {
         if self.settings.public_address == PublicAddress::Configured {
-            self.give_public_address()?;
+            self.configure_public_address()?;
         }
-        if self.settings.private_nic == PrivateNic::Plugged {
-            self.hotplug_private()?;
+        if self.settings.private_nic == PrivateNic::Attached {
+            self.attach_private_nic()?;
         }
         if let Some(second) = &self.second {
             let interface = &self.settings.interfaces.second;
@@ -154,13 +154,13 @@ impl World {
     }
 
     /// Configures the bastion's public interface, as DHCP does late where the settings say [`PublicAddress::Pending`].
-    pub fn give_public_address(&self) -> Result<(), Error> {
+    pub fn configure_public_address(&self) -> Result<(), Error> {
         Ok(links::configure_public(&self.bastion, &self.settings.interfaces.public, self.bastion_v6())?)
     }
 
     /// Attaches the bastion to the private network, where the settings say [`PrivateNic::Absent`]: the interface
     /// appears and is configured as Hetzner's images do it, and the API and the metadata show it.
-    pub fn hotplug_private(&self) -> Result<(), Error> {
+    pub fn attach_private_nic(&self) -> Result<(), Error> {
         let interface = &self.settings.interfaces.private;
         let nic = self.bastion_nic(interface, at::BASTION_PRIVATE, "86:00:00:2a:00:02");
         Ok(self.private.attach(&self.cloud, nic)?)
@@ -185,7 +185,7 @@ impl World {
     /// The cloud refuses the route, or the gateway does not follow within 5 s.
     pub fn put_route(&self, destination: Ipv4Net, gateway: Ipv4Addr) {
         self.cloud.put_route(self.private.id, destination, gateway);
-        let followed = self.private.gateway.await_route(destination, Some(gateway), stretched(SETTLING));
+        let followed = self.private.gateway.wait_for_route(destination, Some(gateway), scaled(SETTLING));
         followed.unwrap_or_else(|error| panic!("{error}"));
     }
 
@@ -195,7 +195,7 @@ impl World {
     /// The gateway does not follow within 5 s.
     pub fn remove_route(&self, destination: Ipv4Net) {
         self.cloud.remove_route(self.private.id, destination);
-        let followed = self.private.gateway.await_route(destination, None, stretched(SETTLING));
+        let followed = self.private.gateway.wait_for_route(destination, None, scaled(SETTLING));
         followed.unwrap_or_else(|error| panic!("{error}"));
     }
 

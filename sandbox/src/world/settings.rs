@@ -26,10 +26,10 @@ pub struct Settings {
 /// What the namespaces are called.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Names {
-    /// `w1-bastion`, `w2-bastion` …: many worlds fit into one enclave.
+    /// `w1-bastion`, `w2-bastion` …: many worlds fit into one isolation.
     #[default]
     Numbered,
-    /// `bastion`: one world in an enclave, for people who type.
+    /// `bastion`: one world in an isolation, for people who type.
     Plain,
 }
 
@@ -76,7 +76,7 @@ pub enum PublicAddress {
     /// As DHCP and cloud-init leave it.
     #[default]
     Configured,
-    /// The link is up, DHCP has not answered yet: [`World::give_public_address`](super::World::give_public_address).
+    /// The link is up, DHCP has not answered yet: [`World::configure_public_address`](super::World::configure_public_address).
     Pending,
 }
 
@@ -85,9 +85,9 @@ pub enum PublicAddress {
 pub enum PrivateNic {
     /// Attached and configured.
     #[default]
-    Plugged,
+    Attached,
     /// Not attached yet, as when a server is created before its network:
-    /// [`World::hotplug_private`](super::World::hotplug_private).
+    /// [`World::attach_private_nic`](super::World::attach_private_nic).
     Absent,
 }
 

@@ -69,7 +69,7 @@ impl<'w> Api<'w> {
         self.wait(self.change_route("add_route", destination, gateway));
         self.world
             .gateway(self.world.private_network_id())
-            .await_route(destination, Some(gateway), PATIENCE)
+            .wait_for_route(destination, Some(gateway), PATIENCE)
             .unwrap_or_else(|error| panic!("{error}"));
     }
 
@@ -78,7 +78,7 @@ impl<'w> Api<'w> {
         self.wait(self.change_route("delete_route", destination, gateway));
         self.world
             .gateway(self.world.private_network_id())
-            .await_route(destination, None, PATIENCE)
+            .wait_for_route(destination, None, PATIENCE)
             .unwrap_or_else(|error| panic!("{error}"));
     }
 }

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 
 use libtest_mimic::Trial;
 use sandbox::traffic::{
-    Direction, Mirror, Packet, Ping, ProbeFailure, Reply, Sniffer, ping, tcp_probe, udp_probe, udp_probe_from,
+    Direction, Packet, Ping, ProbeFailure, Reflector, Reply, Sniffer, ping, tcp_probe, udp_probe, udp_probe_from,
 };
-use sandbox::world::{Hop, Settings, World, addresses as at};
+use sandbox::world::{NextHop, Settings, World, addresses as at};
 
 use crate::private::nat_by_hand;
 use crate::{Outcome, PATIENCE, SILENCE, trials};
@@ -40,19 +40,19 @@ fn servers_of_a_network_reach_each_other_in_one_hop() -> Outcome {
 fn a_spoofed_source_is_dropped_and_counted() -> Outcome {
     let world = World::start(Settings::default())?;
     let gateway = world.gateway(world.private_network_id());
-    let mirror = Mirror::udp(world.worker(), (at::WORKER, 7))?;
+    let reflector = Reflector::udp(world.worker(), (at::WORKER, 7))?;
     for (count, stranger) in
         [Ipv4Addr::new(203, 0, 113, 99), Ipv4Addr::new(10, 0, 0, 77), at::BASTION_PRIVATE].into_iter().enumerate()
     {
         world.web().ip(&format!("addr add {stranger}/32 dev lo"))?;
         assert_eq!(gateway.spoofed_packets()?, u64::try_from(count)?);
-        let probe = udp_probe_from(world.web(), (stranger, 0), mirror.address(), SILENCE);
+        let probe = udp_probe_from(world.web(), (stranger, 0), reflector.address(), SILENCE);
         assert_eq!(probe, Err(ProbeFailure::Timeout), "from {stranger}");
         assert_eq!(gateway.spoofed_packets()?, u64::try_from(count + 1)?);
     }
-    assert_eq!(mirror.seen(), []);
+    assert_eq!(reflector.seen(), []);
     // And nothing else was.
-    assert_eq!(udp_probe(world.web(), mirror.address(), PATIENCE)?.ip(), at::WEB);
+    assert_eq!(udp_probe(world.web(), reflector.address(), PATIENCE)?.ip(), at::WEB);
     assert_eq!(gateway.spoofed_packets()?, 3);
     Ok(())
 }
@@ -63,10 +63,10 @@ fn a_server_may_speak_for_its_alias_ips_and_routes() -> Outcome {
     let (alias, tunnel) = (Ipv4Addr::new(10, 0, 0, 3), Ipv4Addr::new(10, 8, 0, 5));
     world.cloud().set_alias_ips(world.bastion_id(), network, &[alias]);
     world.put_route("10.8.0.0/24".parse()?, at::BASTION_PRIVATE);
-    let mirror = Mirror::udp(world.web(), (at::WEB, 7))?;
+    let reflector = Reflector::udp(world.web(), (at::WEB, 7))?;
     for source in [alias, tunnel] {
         world.bastion().ip(&format!("addr add {source}/32 dev lo"))?;
-        let seen = udp_probe_from(world.bastion(), (source, 0), mirror.address(), PATIENCE)?;
+        let seen = udp_probe_from(world.bastion(), (source, 0), reflector.address(), PATIENCE)?;
         assert_eq!(seen.ip(), source);
     }
     assert_eq!(world.gateway(network).spoofed_packets()?, 0);
@@ -79,9 +79,9 @@ fn the_holder_of_the_default_route_may_not_speak_for_a_neighbour() -> Outcome {
     world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
     let stranger = Ipv4Addr::new(192, 0, 2, 99);
     world.bastion().ip(&format!("addr add {stranger}/32 dev lo\naddr add {}/32 dev lo", at::WORKER))?;
-    let mirror = Mirror::udp(world.web(), (at::WEB, 7))?;
-    assert_eq!(udp_probe_from(world.bastion(), (stranger, 0), mirror.address(), PATIENCE)?.ip(), stranger);
-    let as_worker = udp_probe_from(world.bastion(), (at::WORKER, 0), mirror.address(), SILENCE);
+    let reflector = Reflector::udp(world.web(), (at::WEB, 7))?;
+    assert_eq!(udp_probe_from(world.bastion(), (stranger, 0), reflector.address(), PATIENCE)?.ip(), stranger);
+    let as_worker = udp_probe_from(world.bastion(), (at::WORKER, 0), reflector.address(), SILENCE);
     assert_eq!(as_worker, Err(ProbeFailure::Timeout));
     assert_eq!(gateway.spoofed_packets()?, 1);
     Ok(())
@@ -131,8 +131,8 @@ fn the_gateway_answers_arp_for_everybody() -> Outcome {
 
 fn networks_are_apart() -> Outcome {
     let world = World::start(Settings::default())?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
-    let tenant = Mirror::tcp(world.tenant(), (at::TENANT, 80))?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
+    let tenant = Reflector::tcp(world.tenant(), (at::TENANT, 80))?;
     assert_eq!(tcp_probe(world.tenant(), web.address(), PATIENCE), Err(ProbeFailure::Unreachable));
     assert_eq!(tcp_probe(world.web(), tenant.address(), PATIENCE), Err(ProbeFailure::Unreachable));
     // The bastion is in both, and forwards for neither.
@@ -148,17 +148,17 @@ fn a_route_may_name_an_alias_ip_and_follows_it() -> Outcome {
     let gateway = world.gateway(network);
     let (everywhere, alias) = ("0.0.0.0/0".parse()?, Ipv4Addr::new(10, 0, 0, 3));
     nat_by_hand(&world)?;
-    let mirror = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
+    let reflector = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
     world.cloud().set_alias_ips(world.bastion_id(), network, &[alias]);
     world.put_route(everywhere, alias);
     // The address need not be configured on the server: the gateway knows whose it is.
-    assert_eq!(tcp_probe(world.web(), mirror.address(), PATIENCE)?.ip(), at::BASTION);
-    assert_eq!(gateway.routes()[&everywhere], Hop::Via(world.bastion_id(), at::BASTION_PRIVATE));
+    assert_eq!(tcp_probe(world.web(), reflector.address(), PATIENCE)?.ip(), at::BASTION);
+    assert_eq!(gateway.routes()[&everywhere], NextHop::Via(world.bastion_id(), at::BASTION_PRIVATE));
 
     world.cloud().set_alias_ips(world.bastion_id(), network, &[]);
-    gateway.await_route(alias.into(), None, PATIENCE)?;
-    assert_eq!(gateway.routes()[&everywhere], Hop::Unreachable);
-    assert_eq!(tcp_probe(world.web(), mirror.address(), PATIENCE), Err(ProbeFailure::Unreachable));
+    gateway.wait_for_route(alias.into(), None, PATIENCE)?;
+    assert_eq!(gateway.routes()[&everywhere], NextHop::Unreachable);
+    assert_eq!(tcp_probe(world.web(), reflector.address(), PATIENCE), Err(ProbeFailure::Unreachable));
     Ok(())
 }
 
@@ -167,11 +167,11 @@ fn a_route_to_nobody_is_unreachable() -> Outcome {
     let gateway = world.gateway(world.private_network_id());
     let (everywhere, nobody) = ("0.0.0.0/0".parse()?, Ipv4Addr::new(10, 0, 0, 200));
     world.put_route(everywhere, nobody);
-    assert_eq!(gateway.routes()[&everywhere], Hop::Unreachable);
+    assert_eq!(gateway.routes()[&everywhere], NextHop::Unreachable);
     assert_eq!(tcp_probe(world.web(), (at::SERVER, 80), PATIENCE), Err(ProbeFailure::Unreachable));
     // A stranger's route to somebody else makes way when it is put right.
     world.put_route(everywhere, at::BASTION_PRIVATE);
-    assert_eq!(gateway.routes()[&everywhere], Hop::Via(world.bastion_id(), at::BASTION_PRIVATE));
+    assert_eq!(gateway.routes()[&everywhere], NextHop::Via(world.bastion_id(), at::BASTION_PRIVATE));
     Ok(())
 }
 

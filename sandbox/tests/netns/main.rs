@@ -1,8 +1,8 @@
 //! The sandbox's own tests: real packets through its namespaces.
 
 mod api;
-mod enclave;
 mod gateway;
+mod isolation;
 mod private;
 mod star;
 mod traffic;
@@ -32,8 +32,8 @@ use trials;
 
 fn main() -> ExitCode {
     let rooms =
-        [enclave::trials(), world::trials(), gateway::trials(), private::trials(), traffic::trials(), star::trials()];
+        [isolation::trials(), world::trials(), gateway::trials(), private::trials(), traffic::trials(), star::trials()];
     let trials: Vec<_> = rooms.into_iter().flatten().collect();
-    sandbox::enclave::require(trials.len());
+    sandbox::isolation::require(trials.len());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use sandbox::cloud;
 use sandbox::namespace;
-use sandbox::traffic::{Mirror, Ping, ProbeFailure, Reply, ping, tcp_probe, udp_probe};
+use sandbox::traffic::{Ping, ProbeFailure, Reflector, Reply, ping, tcp_probe, udp_probe};
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::api::Api;
@@ -38,8 +38,8 @@ fn a_private_host_reaches_the_internet_by_the_clouds_route_and_no_other_way() ->
     let api = Api::of(&world);
     let everywhere = "0.0.0.0/0".parse()?;
     nat_by_hand(&world)?;
-    let tcp = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
-    let udp = Mirror::udp(world.server(), (at::SERVER, 8080))?;
+    let tcp = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
+    let udp = Reflector::udp(world.server(), (at::SERVER, 8080))?;
 
     for _ in 0..2 {
         assert_eq!(tcp_probe(world.web(), tcp.address(), PATIENCE), Err(ProbeFailure::Unreachable));
@@ -72,6 +72,6 @@ fn a_route_is_in_force_when_its_action_ends_and_not_before() -> Outcome {
     std::thread::sleep(action_duration / 4);
     assert_eq!(gateway.routes(), before);
     api.wait(action);
-    gateway.await_route("10.8.0.0/24".parse()?, Some(at::WEB), PATIENCE)?;
+    gateway.wait_for_route("10.8.0.0/24".parse()?, Some(at::WEB), PATIENCE)?;
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use sandbox::traffic::{
-    Direction, DownloadFailure, Flood, FloodReport, Fragmentation, Held, Mirror, Offered, Ping, ProbeFailure, Source,
-    download, offer, ping, syns, tcp_connects, tcp_probe, udp_probe,
+    Direction, DownloadFailure, DownloadServer, Flood, FloodReport, Fragmentation, HeldConnection, OfferedLoad, Ping,
+    ProbeFailure, Reflector, download, offer_load, ping, sniff_syns, tcp_connects, tcp_probe, udp_probe,
 };
 use sandbox::world::{Settings, World, addresses as at};
 
@@ -41,7 +41,7 @@ fn probes_tell_refused_from_silent_from_unreachable() -> Outcome {
     let server = world.server();
     assert_eq!(tcp_probe(world.web(), (at::SERVER, 81), PATIENCE), Err(ProbeFailure::Refused));
     assert_eq!(udp_probe(world.web(), (at::SERVER, 81), PATIENCE), Err(ProbeFailure::Refused));
-    let listener = Mirror::tcp(server, (at::SERVER, 82))?;
+    let listener = Reflector::tcp(server, (at::SERVER, 82))?;
     assert_eq!(tcp_connects(world.web(), listener.address(), PATIENCE), Ok(()));
     server.nft("table ip silence { chain input { type filter hook input priority 0; tcp dport 82 drop; }; }")?;
     assert_eq!(tcp_connects(world.web(), listener.address(), SILENCE), Err(ProbeFailure::Timeout));
@@ -53,8 +53,8 @@ fn probes_tell_refused_from_silent_from_unreachable() -> Outcome {
 
 fn a_flood_without_trouble_loses_nothing() -> Outcome {
     let world = connected()?;
-    let mirror = Mirror::udp(world.server(), (at::SERVER, 7))?;
-    let flood = Flood::start(world.web(), mirror.address(), 1000)?;
+    let reflector = Reflector::udp(world.server(), (at::SERVER, 7))?;
+    let flood = Flood::start(world.web(), reflector.address(), 1000)?;
     sleep(Duration::from_millis(500));
     let FloodReport { sent, received, lost, longest_gap } = flood.stop();
     assert_eq!((received, lost), (sent, vec![]));
@@ -65,8 +65,8 @@ fn a_flood_without_trouble_loses_nothing() -> Outcome {
 
 fn a_flood_names_what_an_outage_lost_and_how_long_it_was() -> Outcome {
     let world = connected()?;
-    let mirror = Mirror::udp(world.server(), (at::SERVER, 7))?;
-    let flood = Flood::start(world.web(), mirror.address(), 500)?;
+    let reflector = Reflector::udp(world.server(), (at::SERVER, 7))?;
+    let flood = Flood::start(world.web(), reflector.address(), 500)?;
     sleep(Duration::from_millis(200));
     world.bastion().sysctl("net.ipv4.ip_forward", "0")?;
     sleep(SILENCE);
@@ -85,8 +85,8 @@ fn a_flood_names_what_an_outage_lost_and_how_long_it_was() -> Outcome {
 fn what_is_offered_slowly_arrives_and_what_is_dropped_is_missed() -> Outcome {
     let world = connected()?;
     let target = SocketAddrV4::new(at::SERVER, 9);
-    let offered = Offered { rate: 2000, size: 64, duration: Duration::from_millis(250) };
-    let delivered = offer(world.web(), world.server(), target, offered)?;
+    let offered = OfferedLoad { rate: 2000, size: 64, duration: Duration::from_millis(250) };
+    let delivered = offer_load(world.web(), world.server(), target, offered)?;
     assert_eq!((delivered.arrived, delivered.loss()), (delivered.sent, 0.0), "{delivered:?}");
     assert!((100..=500).contains(&delivered.sent), "{delivered:?}");
     // Every second one.
@@ -97,15 +97,15 @@ fn what_is_offered_slowly_arrives_and_what_is_dropped_is_missed() -> Outcome {
          }
          }",
     )?;
-    let delivered = offer(world.web(), world.server(), target, offered)?;
+    let delivered = offer_load(world.web(), world.server(), target, offered)?;
     assert!((0.45..=0.55).contains(&delivered.loss()), "{delivered:?}");
     Ok(())
 }
 
 fn a_held_connection_notices_when_the_path_is_cut() -> Outcome {
     let world = connected()?;
-    let mirror = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
-    let mut held = Held::open(world.web(), mirror.address(), PATIENCE)?;
+    let reflector = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
+    let mut held = HeldConnection::open(world.web(), reflector.address(), PATIENCE)?;
     assert_eq!(held.seen().ip(), at::BASTION);
     for _ in 0..3 {
         held.exchange(PATIENCE)?;
@@ -117,7 +117,7 @@ fn a_held_connection_notices_when_the_path_is_cut() -> Outcome {
 
 fn a_download_is_compared_byte_for_byte() -> Outcome {
     let world = connected()?;
-    let source = Source::start(world.server(), (at::SERVER, 8080))?;
+    let source = DownloadServer::start(world.server(), (at::SERVER, 8080))?;
     // Neither a whole number of blocks nor of segments.
     let bytes = 5_000_003;
     let fetched = download(world.web(), source.address(), bytes, PATIENCE)?;
@@ -129,7 +129,7 @@ fn a_download_is_compared_byte_for_byte() -> Outcome {
 
 fn a_download_that_stalls_says_how_far_it_came() -> Outcome {
     let world = connected()?;
-    let source = Source::start(world.server(), (at::SERVER, 8080))?;
+    let source = DownloadServer::start(world.server(), (at::SERVER, 8080))?;
     // Only the first packets pass: enough to connect.
     world.bastion().nft(
         "table ip stall { chain forward {
@@ -147,9 +147,9 @@ fn a_download_that_stalls_says_how_far_it_came() -> Outcome {
 
 fn each_side_offers_the_mss_of_its_own_link() -> Outcome {
     let world = connected()?;
-    let mirror = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
-    let caught = syns(world.bastion(), "eth1")?;
-    tcp_probe(world.web(), mirror.address(), PATIENCE)?;
+    let reflector = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
+    let caught = sniff_syns(world.bastion(), "eth1")?;
+    tcp_probe(world.web(), reflector.address(), PATIENCE)?;
     let offers: Vec<_> = caught
         .stop()
         .iter()

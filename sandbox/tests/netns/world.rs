@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use libtest_mimic::Trial;
 use reqwest::Method;
 use sandbox::namespace::{Link, Namespace};
-use sandbox::traffic::{Mirror, Ping, ProbeFailure, Sniffer, ping, tcp_probe, udp_probe};
+use sandbox::traffic::{Ping, ProbeFailure, Reflector, Sniffer, ping, tcp_probe, udp_probe};
 use sandbox::world::{
     BASTION_MAC, Interfaces, Laptop, Metadata, PrivateNic, PublicAddress, SecondNetwork, Settings, UPSTREAM_METADATA,
     World, addresses as at,
@@ -105,10 +105,10 @@ fn interfaces_have_the_names_that_the_settings_say() -> Outcome {
 fn a_public_address_may_come_late() -> Outcome {
     let world = World::start(Settings { public_address: PublicAddress::Pending, ..Settings::default() })?;
     assert_eq!(links(world.bastion())?["eth0"], link("eth0", BASTION_MAC, 1500, &[]).1);
-    let mirror = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
-    assert_eq!(tcp_probe(world.bastion(), mirror.address(), PATIENCE), Err(ProbeFailure::Unreachable));
-    world.give_public_address()?;
-    let seen = tcp_probe(world.bastion(), mirror.address(), PATIENCE)?;
+    let reflector = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
+    assert_eq!(tcp_probe(world.bastion(), reflector.address(), PATIENCE), Err(ProbeFailure::Unreachable));
+    world.configure_public_address()?;
+    let seen = tcp_probe(world.bastion(), reflector.address(), PATIENCE)?;
     assert_eq!(seen.ip(), at::BASTION);
     Ok(())
 }
@@ -132,7 +132,7 @@ fn a_private_interface_may_come_late() -> Outcome {
     let world = World::start(settings)?;
     assert_eq!(world.bastion().links()?.into_keys().collect::<Vec<_>>(), ["eth0", "lo"]);
     assert_eq!(metadata(world.bastion(), "private-networks")?.trim(), "[]");
-    world.hotplug_private()?;
+    world.attach_private_nic()?;
     assert_eq!(links(world.bastion())?["eth1"], link("eth1", "86:00:00:2a:00:02", 1450, &["10.0.0.2/32"]).1);
     let listed = metadata(world.bastion(), "private-networks")?;
     assert!(listed.contains("mac_address: 86:00:00:2a:00:02\n"), "{listed}");
@@ -173,8 +173,8 @@ fn packets_for_private_addresses_reach_the_bastions_public_link() -> Outcome {
 
 fn a_laptop_is_seen_under_its_routers_address() -> Outcome {
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
-    let mirror = Mirror::tcp(world.bastion(), (at::BASTION, 22))?;
-    assert_eq!(tcp_probe(world.laptop(), mirror.address(), PATIENCE)?.ip(), at::HOME);
+    let reflector = Reflector::tcp(world.bastion(), (at::BASTION, 22))?;
+    assert_eq!(tcp_probe(world.laptop(), reflector.address(), PATIENCE)?.ip(), at::HOME);
     assert_eq!(ping(world.laptop(), at::SERVER, Ping::default())?.replies.len(), 1);
     // No way in.
     assert_eq!(ping(world.server(), at::LAPTOP, Ping::default())?.replies, []);
@@ -186,10 +186,11 @@ fn two_worlds_do_not_disturb_one_another() -> Outcome {
     let (one, other) = (World::start(Settings::default())?, World::start(Settings::default())?);
     one.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
     nat_by_hand(&one)?;
-    let mirrors = [Mirror::tcp(one.server(), (at::SERVER, 80))?, Mirror::tcp(other.server(), (at::SERVER, 80))?];
+    let reflectors =
+        [Reflector::tcp(one.server(), (at::SERVER, 80))?, Reflector::tcp(other.server(), (at::SERVER, 80))?];
     assert_eq!(tcp_probe(one.web(), (at::SERVER, 80), PATIENCE)?.ip(), at::BASTION);
     assert_eq!(tcp_probe(other.web(), (at::SERVER, 80), PATIENCE), Err(ProbeFailure::Unreachable));
-    assert_eq!(mirrors.each_ref().map(|mirror| mirror.seen().len()), [1, 0]);
+    assert_eq!(reflectors.each_ref().map(|reflector| reflector.seen().len()), [1, 0]);
     assert_eq!(other.cloud().routes(other.private_network_id()), []);
     drop(one);
     assert_eq!(ping(other.bastion(), at::WEB, Ping::default())?.replies.len(), 1);

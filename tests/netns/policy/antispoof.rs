@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, Direction, Fragmentation, Mirror, Ping, Sniffer};
+use sandbox::traffic::{self, Direction, Fragmentation, Ping, Reflector, Sniffer};
 use sandbox::world::{Settings, World, addresses as at};
 
 use super::{counted, gateway};
@@ -64,7 +64,7 @@ fn is_dropped_early(world: &World, from: &Namespace, source: Ipv4Addr, target: S
 
 fn from_outside(source: Ipv4Addr, counter: &str) -> Result {
     let world = World::start(Settings::default())?;
-    let wireguard = Mirror::udp(world.bastion(), (at::BASTION, 51_820))?;
+    let wireguard = Reflector::udp(world.bastion(), (at::BASTION, 51_820))?;
     let (_station, _daemon) = gateway(&world, "")?;
     is_dropped_early(&world, world.internet(), source, wireguard.address(), counter)?;
     ensure_eq(wireguard.seen(), vec![])
@@ -118,7 +118,7 @@ fn private_router() -> Result {
 
 fn dhcp() -> Result {
     let world = World::start(Settings::default())?;
-    let client = Mirror::udp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 68))?;
+    let client = Reflector::udp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 68))?;
     let port = client.address().port();
     let (_station, _daemon) = gateway(&world, "")?;
     let server = SocketAddr::from((at::PUBLIC_GATEWAY, 67));

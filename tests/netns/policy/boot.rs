@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::process::Output;
 
 use libtest_mimic::Trial;
-use sandbox::daemon::Station;
+use sandbox::daemon::Installation;
 use sandbox::namespace::Namespace;
-use sandbox::traffic::Mirror;
+use sandbox::traffic::Reflector;
 use sandbox::world::{Settings, World, addresses as at};
 
 use super::Knock::Tcp;
@@ -31,15 +31,15 @@ const FORWARD: &str =
     "[[nat.forward]]\nport = 443\nto = \"10.0.0.4\"\nto_port = 8443\n[firewall]\nssh_ports = [2222]\n";
 
 /// What the unit does before the network is up.
-fn boot(place: &Namespace, station: &Station<'_>) -> Result<Output> {
+fn boot(place: &Namespace, installation: &Installation<'_>) -> Result<Output> {
     let program = programs().join("bastiond");
-    let command = place.command(&program.to_string_lossy()).arg("--config").arg(station.config_path()).arg("boot");
-    let command = command.env("RUNTIME_DIRECTORY", station.runtime_directory());
-    Ok(command.env("STATE_DIRECTORY", station.state_directory()).output()?)
+    let command = place.command(&program.to_string_lossy()).arg("--config").arg(installation.config_path()).arg("boot");
+    let command = command.env("RUNTIME_DIRECTORY", installation.runtime_directory());
+    Ok(command.env("STATE_DIRECTORY", installation.state_directory()).output()?)
 }
 
-fn succeeds(place: &Namespace, station: &Station<'_>) -> Result {
-    let output = boot(place, station)?;
+fn succeeds(place: &Namespace, installation: &Installation<'_>) -> Result {
+    let output = boot(place, installation)?;
     ensure(output.status.code() == Some(0), format!("{}{}", text(&output.stdout), text(&output.stderr)))
 }
 
@@ -67,22 +67,22 @@ fn rules(listing: &str) -> BTreeSet<String> {
 fn last_good() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
-    let (station, daemon) = gateway(&world, FORWARD)?;
+    let _web = Reflector::tcp(world.web(), (at::WEB, 8443))?;
+    let (installation, daemon) = gateway(&world, FORWARD)?;
     let before = table(&world, "inet bastiond")?;
     drop(daemon);
     // A machine that has just started: no link but the loopback, and none is configured.
     let fresh = Namespace::create(&format!("{}-fresh", world.bastion().name()))?;
-    succeeds(&fresh, &station)?;
+    succeeds(&fresh, &installation)?;
     ensure_eq(rules(&listed(&fresh, &["-s"])?), rules(&before))?;
     // The same with packets, as soon as there are links.
     world.bastion().nft("delete table inet bastiond")?;
-    succeeds(world.bastion(), &station)?;
+    succeeds(world.bastion(), &installation)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     ensure_eq(tcp(world.server(), (at::BASTION, 443)), Ok(at::SERVER.into()))?;
     silent([Tcp(world.server(), (at::WEB, 8443)), Tcp(world.server(), (at::BASTION, 22))])?;
     // The daemon that comes then finds what it wants.
-    let _daemon = healthy(&station)?;
+    let _daemon = healthy(&installation)?;
     ensure_eq(rules(&table(&world, "inet bastiond")?), rules(&before))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
@@ -90,15 +90,15 @@ fn last_good() -> Result {
 fn closed() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let _listeners = [22, 2222, 8080].map(|port| Mirror::tcp(world.bastion(), (at::BASTION, port)));
+    let _listeners = [22, 2222, 8080].map(|port| Reflector::tcp(world.bastion(), (at::BASTION, port)));
     // Everything that a router needs, but rules.
     world.bastion().sysctl("net.ipv4.ip_forward", "1")?;
     world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
     world.bastion().nft("table ip other { chain out { type nat hook postrouting priority 100; masquerade; }; }")?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
-    let station = crate::gateway::station(&world)?;
-    station.write_config(FORWARD)?;
-    succeeds(world.bastion(), &station)?;
+    let installation = crate::gateway::installation(&world)?;
+    installation.write_config(FORWARD)?;
+    succeeds(world.bastion(), &installation)?;
     is_closed(world.bastion(), 2222)?;
     ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes through a closed gate")?;
     ensure_eq(tcp(world.server(), (at::BASTION, 2222)), Ok(at::SERVER.into()))?;
@@ -107,22 +107,22 @@ fn closed() -> Result {
 
 fn wrong() -> Result {
     let host = Namespace::create("boot-wrong")?;
-    let station = Station::new(&host, programs())?;
-    station.write_config("[firewall]\nssh_form = [\"10.0.0.0/8\"]")?;
-    let output = boot(&host, &station)?;
+    let installation = Installation::new(&host, programs())?;
+    installation.write_config("[firewall]\nssh_form = [\"10.0.0.0/8\"]")?;
+    let output = boot(&host, &installation)?;
     ensure_eq(output.status.code(), Some(78))?;
     ensure(text(&output.stderr).contains("firewall.ssh_form: unknown key"), text(&output.stderr))?;
     is_closed(&host, 22)?;
     // So does a file that is missing.
     host.nft("delete table inet bastiond")?;
-    std::fs::remove_file(station.config_path())?;
-    ensure_eq(boot(&host, &station)?.status.code(), Some(78))?;
+    std::fs::remove_file(installation.config_path())?;
+    ensure_eq(boot(&host, &installation)?.status.code(), Some(78))?;
     is_closed(&host, 22)
 }
 
 fn by_tunnel_only() -> Result {
     let world = World::start(Settings::default())?;
-    let _sshd = Mirror::tcp(world.bastion(), (at::BASTION, 22))?;
+    let _sshd = Reflector::tcp(world.bastion(), (at::BASTION, 22))?;
     let config = r#"
 [firewall]
 ssh_only_by_tunnel = true
@@ -132,39 +132,39 @@ addresses = ["10.100.0.1/24"]
 public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 allowed_ips = ["10.100.0.2"]
 "#;
-    let (station, daemon) = gateway(&world, config)?;
+    let (installation, daemon) = gateway(&world, config)?;
     silent([Tcp(world.server(), (at::BASTION, 22))])?;
-    let good = std::fs::read_to_string(station.config_path())?;
+    let good = std::fs::read_to_string(installation.config_path())?;
     drop(daemon);
     // As it was said, as long as a daemon will carry the tunnel.
     world.bastion().nft("delete table inet bastiond")?;
-    succeeds(world.bastion(), &station)?;
+    succeeds(world.bastion(), &installation)?;
     silent([Tcp(world.server(), (at::BASTION, 22))])?;
     // Somebody has to get in to mend the file.
     world.bastion().nft("delete table inet bastiond")?;
-    std::fs::write(station.config_path(), "[firewall]\nssh_form = []\n")?;
-    ensure_eq(boot(world.bastion(), &station)?.status.code(), Some(78))?;
+    std::fs::write(installation.config_path(), "[firewall]\nssh_form = []\n")?;
+    ensure_eq(boot(world.bastion(), &installation)?.status.code(), Some(78))?;
     ensure_eq(tcp(world.server(), (at::BASTION, 22)), Ok(at::SERVER.into()))?;
-    std::fs::write(station.config_path(), good)?;
-    let _daemon = healthy(&station)?;
+    std::fs::write(installation.config_path(), good)?;
+    let _daemon = healthy(&installation)?;
     silent([Tcp(world.server(), (at::BASTION, 22))])
 }
 
 fn stood() -> Result {
     let host = Namespace::create("boot-stood")?;
-    let station = Station::new(&host, programs())?;
+    let installation = Installation::new(&host, programs())?;
     host.nft("table inet bastiond { counter mine { packets 7 bytes 9 }; chain forward { type filter hook forward priority 0; }; chain input { type filter hook input priority 0; }; }")?;
     let handles = || listed(&host, &["-a"]);
     let before = handles()?;
-    succeeds(&host, &station)?;
+    succeeds(&host, &installation)?;
     ensure_eq(handles()?, before)
 }
 
 fn unreadable() -> Result {
     let world = World::start(Settings::default())?;
-    let (station, daemon) = gateway(&world, FORWARD)?;
+    let (installation, daemon) = gateway(&world, FORWARD)?;
     drop(daemon);
-    let kept = station.state_directory().join("rules.json");
+    let kept = installation.state_directory().join("rules.json");
     let good = std::fs::read_to_string(&kept)?;
     for bad in [
         String::new(),
@@ -175,7 +175,7 @@ fn unreadable() -> Result {
         ensure(bad != good, "the file is as good as before: this proves nothing")?;
         std::fs::write(&kept, bad)?;
         let fresh = Namespace::create(&format!("{}-fresh", world.bastion().name()))?;
-        succeeds(&fresh, &station)?;
+        succeeds(&fresh, &installation)?;
         is_closed(&fresh, 2222)?;
     }
     Ok(())

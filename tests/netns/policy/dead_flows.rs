@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use sandbox::traffic::{Direction, Held, Mirror, ProbeFailure, Sniffer, forget_flows};
+use sandbox::traffic::{Direction, HeldConnection, ProbeFailure, Reflector, Sniffer, flush_conntrack};
 use sandbox::world::{Settings, World, addresses as at};
 
 use super::{counted, gateway, reload, tcp};
@@ -21,13 +21,13 @@ pub(super) fn trials() -> Vec<Trial> {
 
 fn from_inside() -> Result {
     let world = World::start(Settings::default())?;
-    let held_by = Mirror::tcp(world.server(), (at::SERVER, 9000))?;
+    let held_by = Reflector::tcp(world.server(), (at::SERVER, 9000))?;
     let (_station, _daemon) = gateway(&world, "")?;
-    let mut held = Held::open(world.web(), held_by.address(), SOON)?;
+    let mut held = HeldConnection::open(world.web(), held_by.address(), SOON)?;
     held.exchange(SOON)?;
-    forget_flows(world.bastion())?;
+    flush_conntrack(world.bastion())?;
     let start = Instant::now();
-    ensure_eq(held.exchange(SOON), Err(ProbeFailure::Cut))?;
+    ensure_eq(held.exchange(SOON), Err(ProbeFailure::Disconnected))?;
     ensure(start.elapsed() < Duration::from_millis(200), format!("it took {:?}", start.elapsed()))?;
     ensure_eq(counted(&world, "reset_flows")?, 1)?;
     // A new connection is a new flow.
@@ -36,15 +36,15 @@ fn from_inside() -> Result {
 
 fn hairpin() -> Result {
     let world = World::start(Settings::default())?;
-    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let _web = Reflector::tcp(world.web(), (at::WEB, 8443))?;
     let forward = "[[nat.forward]]\nport = 443\nto = \"10.0.0.4\"\nto_port = 8443";
-    let (station, mut daemon) = gateway(&world, forward)?;
-    let mut held = Held::open(world.worker(), (at::BASTION, 443), SOON)?;
+    let (installation, mut daemon) = gateway(&world, forward)?;
+    let mut held = HeldConnection::open(world.worker(), (at::BASTION, 443), SOON)?;
     held.exchange(SOON)?;
     // The forward goes, and the flow with it.
-    reload(&station, &mut daemon, "")?;
+    reload(&installation, &mut daemon, "")?;
     let start = Instant::now();
-    ensure_eq(held.exchange(SOON), Err(ProbeFailure::Cut))?;
+    ensure_eq(held.exchange(SOON), Err(ProbeFailure::Disconnected))?;
     ensure(start.elapsed() < Duration::from_millis(200), format!("it took {:?}", start.elapsed()))
 }
 
@@ -56,7 +56,7 @@ fn from_outside() -> Result {
     let mut inside = world.web().run(|| TcpStream::connect_timeout(&target, SOON))?;
     let (mut outside, peer) = listener.accept()?;
     ensure_eq(peer.ip(), at::BASTION.into())?;
-    forget_flows(world.bastion())?;
+    flush_conntrack(world.bastion())?;
     let answers = Sniffer::start(world.bastion(), "eth0", move |packet| {
         packet.direction == Direction::Out && packet.tcp().is_some_and(|tcp| tcp.destination == 9000)
     })?;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, Held, Mirror};
+use sandbox::traffic::{self, HeldConnection, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
 use super::Knock::Tcp;
@@ -86,7 +86,7 @@ fn pool() -> Result {
     // Of 32 sources, 10 or 11 each would be even.
     ensure(shares.values().all(|&share| share >= 4), format!("{shares:?} is lopsided"))?;
     // TCP, and another destination: the source decides, nothing else does.
-    let other = Mirror::tcp(world.server(), (at::SERVER, 9000))?;
+    let other = Reflector::tcp(world.server(), (at::SERVER, 9000))?;
     let by_web = tcp(world.web(), (at::SERVER, 9000))?;
     ensure_eq([tcp(world.web(), (at::SERVER, 8080)), udp(world.web(), (at::SERVER, 5353))], [Ok(by_web), Ok(by_web)])?;
     ensure_eq(other.seen().len(), 1)
@@ -101,7 +101,7 @@ fn own_addresses() -> Result {
         [[network]]
         range = \"10.2.0.0/16\"
         egress_addresses = [\"198.51.100.51\"]";
-    let (station, mut daemon) = gateway(&world, sections)?;
+    let (installation, mut daemon) = gateway(&world, sections)?;
     let target = (at::SERVER, 8080);
     ensure_eq(
         [tcp(world.web(), target), tcp(world.worker(), target)],
@@ -110,21 +110,21 @@ fn own_addresses() -> Result {
     ensure_eq(tcp(world.tenant(), target), Ok(FLOATING[1].into()))?;
     ensure_eq(udp(world.tenant(), (at::SERVER, 5353)), Ok(FLOATING[1].into()))?;
     ensure(pings(world.tenant(), at::SERVER, SOON)?, "the tenant's ping has no answer")?;
-    reload(&station, &mut daemon, "[[network]]\nrange = \"10.2.0.0/16\"\negress_addresses = [\"198.51.100.51\"]")?;
+    reload(&installation, &mut daemon, "[[network]]\nrange = \"10.2.0.0/16\"\negress_addresses = [\"198.51.100.51\"]")?;
     ensure_eq([tcp(world.web(), target), tcp(world.tenant(), target)], [Ok(at::BASTION.into()), Ok(FLOATING[1].into())])
 }
 
 fn drained() -> Result {
     let world = world()?;
     let server = Server::start(&world)?;
-    let held_by = Mirror::tcp(world.server(), (at::SERVER, 9000))?;
+    let held_by = Reflector::tcp(world.server(), (at::SERVER, 9000))?;
     let sources = crowd(&world)?;
-    let (station, mut daemon) = gateway(&world, POOL)?;
+    let (installation, mut daemon) = gateway(&world, POOL)?;
     // Web's own connection is under some address: that one is drained.
-    let mut held = Held::open(world.web(), held_by.address(), SOON)?;
+    let mut held = HeldConnection::open(world.web(), held_by.address(), SOON)?;
     let drained = held.seen().ip();
     let before = seen(&world, &server, &sources, 1)?;
-    reload(&station, &mut daemon, &format!("{POOL}drain = [\"{drained}\"]"))?;
+    reload(&installation, &mut daemon, &format!("{POOL}drain = [\"{drained}\"]"))?;
     held.exchange(SOON)?;
     let after = seen(&world, &server, &sources, 2)?;
     for (source, addresses) in &after {
@@ -136,16 +136,16 @@ fn drained() -> Result {
     ensure(!heirs.is_empty(), "nobody had the drained address: this proves nothing")?;
     ensure(tcp(world.web(), (at::SERVER, 8080)).is_ok_and(|address| address != drained), "a new flow of web has it")?;
     held.exchange(SOON)?;
-    reload(&station, &mut daemon, POOL)?;
+    reload(&installation, &mut daemon, POOL)?;
     ensure_eq(tcp(world.web(), (at::SERVER, 8080)), Ok(drained))?;
     held.exchange(SOON)?;
     Ok(())
 }
 
-/// Mirrors on the internet host: TCP on some ports, UDP on two.
-fn services(world: &World) -> Result<Vec<Mirror>> {
-    let tcp = [25, 80, 443, 6667].into_iter().map(|port| Mirror::tcp(world.server(), (at::SERVER, port)));
-    let udp = [53, 123].into_iter().map(|port| Mirror::udp(world.server(), (at::SERVER, port)));
+/// Reflectors on the internet host: TCP on some ports, UDP on two.
+fn services(world: &World) -> Result<Vec<Reflector>> {
+    let tcp = [25, 80, 443, 6667].into_iter().map(|port| Reflector::tcp(world.server(), (at::SERVER, port)));
+    let udp = [53, 123].into_iter().map(|port| Reflector::udp(world.server(), (at::SERVER, port)));
     Ok(tcp.chain(udp).collect::<std::result::Result<_, _>>()?)
 }
 
@@ -178,15 +178,15 @@ fn allowed() -> Result {
             { protocol = \"tcp\", ports = [443] },
             { to = [\"203.0.113.1\"], protocol = \"tcp\", ports = [80] },
         ]";
-    let (station, mut daemon) = gateway(&world, sections)?;
+    let (installation, mut daemon) = gateway(&world, sections)?;
     let before = counted(&world, "dropped_egress")?;
     ensure_eq(reach(world.web()), vec!["https", "dns"])?;
     // 203.0.113.1 is the router of the internet, where the cloud's API answers.
     ensure_eq(traffic::tcp_connects(world.web(), (at::API, 80), SOON), Ok(()))?;
     ensure(counted(&world, "dropped_egress")? >= before + 5, "what is not allowed is not counted")?;
-    reload(&station, &mut daemon, "[egress]\nallow = []")?;
+    reload(&installation, &mut daemon, "[egress]\nallow = []")?;
     ensure_eq(reach(world.web()), vec![])?;
-    reload(&station, &mut daemon, "[egress]\nallow = [{ protocol = \"icmp\" }]")?;
+    reload(&installation, &mut daemon, "[egress]\nallow = [{ protocol = \"icmp\" }]")?;
     ensure_eq(reach(world.web()), vec!["ping"])
 }
 
@@ -215,12 +215,12 @@ fn denied() -> Result {
 fn smtp() -> Result {
     let world = World::start(Settings::default())?;
     let _services = services(&world)?;
-    let (station, mut daemon) = gateway(&world, "")?;
+    let (installation, mut daemon) = gateway(&world, "")?;
     let before = counted(&world, "dropped_egress")?;
     silent([Tcp(world.web(), (at::SERVER, 25))])?;
     ensure(counted(&world, "dropped_egress")? > before, "mail is dropped, but not counted")?;
     ensure_eq(tcp(world.web(), (at::SERVER, 80)), Ok(at::BASTION.into()))?;
-    reload(&station, &mut daemon, "[egress]\nsmtp = true")?;
+    reload(&installation, &mut daemon, "[egress]\nsmtp = true")?;
     ensure_eq(tcp(world.web(), (at::SERVER, 25)), Ok(at::BASTION.into()))
 }
 
@@ -236,7 +236,7 @@ fn own_lists() -> Result {
         smtp = true
         allow = [{}]
         deny = [{ protocol = \"udp\", ports = [53] }]";
-    let (station, mut daemon) = gateway(&world, sections)?;
+    let (installation, mut daemon) = gateway(&world, sections)?;
     ensure_eq(reach(world.web()), vec!["http"])?;
     ensure_eq(reach(world.tenant()), vec!["smtp", "http", "https", "irc", "ntp", "ping"])?;
     // What its block does not say is taken from [egress].
@@ -246,7 +246,7 @@ fn own_lists() -> Result {
         [[network]]
         range = \"10.2.0.0/16\"
         smtp = true";
-    reload(&station, &mut daemon, sections)?;
+    reload(&installation, &mut daemon, sections)?;
     ensure_eq(reach(world.web()), vec!["http", "irc", "dns", "ntp", "ping"])?;
     ensure_eq(reach(world.tenant()), vec!["smtp", "http", "irc", "dns", "ntp", "ping"])
 }

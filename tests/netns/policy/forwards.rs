@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bastiond::outcome::ComponentName;
 use libtest_mimic::Trial;
-use sandbox::traffic::Mirror;
+use sandbox::traffic::Reflector;
 use sandbox::world::{Laptop, Settings, World, addresses as at};
 
 use super::Knock::{Tcp, Udp};
@@ -32,9 +32,10 @@ const FORWARD_TO_WEB: &str = "[[nat.forward]]\nport = 443\nto = \"10.0.0.4\"\nto
 
 fn single_ports() -> Result {
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
-    let _worker = Mirror::udp(world.worker(), (at::WORKER, 5300))?;
-    let _tenant = (Mirror::tcp(world.tenant(), (at::TENANT, 7000))?, Mirror::udp(world.tenant(), (at::TENANT, 7000))?);
+    let web = Reflector::tcp(world.web(), (at::WEB, 8443))?;
+    let _worker = Reflector::udp(world.worker(), (at::WORKER, 5300))?;
+    let _tenant =
+        (Reflector::tcp(world.tenant(), (at::TENANT, 7000))?, Reflector::udp(world.tenant(), (at::TENANT, 7000))?);
     let sections = format!(
         "{FORWARD_TO_WEB}
          [[nat.forward]]
@@ -72,9 +73,9 @@ fn single_ports() -> Result {
 fn ranges() -> Result {
     let world = World::start(Settings::default())?;
     let ports = [29_999, 30_000, 30_050, 30_100, 30_101];
-    let mirrors = ports.map(|port| Mirror::udp(world.web(), (at::WEB, port)));
-    let mirrors = mirrors.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
-    let _tcp = ports.map(|port| Mirror::tcp(world.web(), (at::WEB, port)));
+    let reflectors = ports.map(|port| Reflector::udp(world.web(), (at::WEB, port)));
+    let reflectors = reflectors.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+    let _tcp = ports.map(|port| Reflector::tcp(world.web(), (at::WEB, port)));
     let sections = "[[nat.forward]]\nprotocol = \"both\"\nport = \"30000-30100\"\nto = \"10.0.0.4\"";
     let (_station, _daemon) = gateway(&world, sections)?;
     for port in [30_000, 30_050, 30_100] {
@@ -83,7 +84,7 @@ fn ranges() -> Result {
     }
     silent([29_999, 30_101].map(|port| Udp(world.server(), (at::BASTION, port))))?;
     silent([29_999, 30_101].map(|port| Tcp(world.server(), (at::BASTION, port))))?;
-    ensure_eq(mirrors.iter().map(|mirror| mirror.seen().len()).collect::<Vec<_>>(), vec![0, 1, 1, 1, 0])
+    ensure_eq(reflectors.iter().map(|reflector| reflector.seen().len()).collect::<Vec<_>>(), vec![0, 1, 1, 1, 0])
 }
 
 fn public_addresses() -> Result {
@@ -92,9 +93,9 @@ fn public_addresses() -> Result {
     for address in [FLOATING, third] {
         assign(&world, address)?;
     }
-    let _web = Mirror::tcp(world.web(), (at::WEB, 80))?;
-    let _worker = Mirror::tcp(world.worker(), (at::WORKER, 80))?;
-    let everywhere = Mirror::tcp(world.worker(), (at::WORKER, 81))?;
+    let _web = Reflector::tcp(world.web(), (at::WEB, 80))?;
+    let _worker = Reflector::tcp(world.worker(), (at::WORKER, 80))?;
+    let everywhere = Reflector::tcp(world.worker(), (at::WORKER, 81))?;
     let sections = "
         [[nat.forward]]
         public = [\"198.51.100.2\", \"198.51.100.50\"]
@@ -126,8 +127,8 @@ fn public_addresses() -> Result {
 
 fn sources() -> Result {
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
-    let _single = Mirror::tcp(world.web(), (at::WEB, 8443))?;
-    let _range = Mirror::udp(world.web(), (at::WEB, 30_050))?;
+    let _single = Reflector::tcp(world.web(), (at::WEB, 8443))?;
+    let _range = Reflector::udp(world.web(), (at::WEB, 30_050))?;
     let sections = "
         [[nat.forward]]
         port = 443
@@ -151,9 +152,9 @@ fn sources() -> Result {
 
 fn hairpin() -> Result {
     let world = World::start(Settings::default())?;
-    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
-    let worker = Mirror::tcp(world.worker(), (at::WORKER, 80))?;
-    let _udp = Mirror::udp(world.worker(), (at::WORKER, 30_000))?;
+    let _web = Reflector::tcp(world.web(), (at::WEB, 8443))?;
+    let worker = Reflector::tcp(world.worker(), (at::WORKER, 80))?;
+    let _udp = Reflector::udp(world.worker(), (at::WORKER, 30_000))?;
     let sections = format!(
         "{FORWARD_TO_WEB}
          [[nat.forward]]
@@ -179,10 +180,10 @@ fn hairpin() -> Result {
 fn elsewhere() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let _web = Reflector::tcp(world.web(), (at::WEB, 8443))?;
     let sections = format!("{FORWARD_TO_WEB}[[nat.forward]]\nname = \"lost\"\nport = 81\nto = \"10.7.0.4\"");
-    let (station, mut daemon) = gateway(&world, &sections)?;
-    let problems = room(&station, ComponentName::Nat)?.problems;
+    let (installation, mut daemon) = gateway(&world, &sections)?;
+    let problems = room(&installation, ComponentName::Nat)?.problems;
     let told = "nat.forward[1].to: 10.7.0.4 is in no private network of this server";
     ensure(
         matches!(problems.as_slice(), [problem] if problem.what.starts_with(told) && problem.advice.contains("10.0.0.0/16")),
@@ -191,24 +192,24 @@ fn elsewhere() -> Result {
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     silent([Tcp(world.server(), (at::BASTION, 81))])?;
-    reload(&station, &mut daemon, FORWARD_TO_WEB)?;
-    ensure_eq(room(&station, ComponentName::Nat)?.problems, Vec::new())
+    reload(&installation, &mut daemon, FORWARD_TO_WEB)?;
+    ensure_eq(room(&installation, ComponentName::Nat)?.problems, Vec::new())
 }
 
 fn removed() -> Result {
     let world = World::start(Settings::default())?;
-    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
-    let _worker = Mirror::tcp(world.worker(), (at::WORKER, 80))?;
-    let (station, mut daemon) =
+    let _web = Reflector::tcp(world.web(), (at::WEB, 8443))?;
+    let _worker = Reflector::tcp(world.worker(), (at::WORKER, 80))?;
+    let (installation, mut daemon) =
         gateway(&world, &format!("{FORWARD_TO_WEB}[[nat.forward]]\nport = 80\nto = \"10.0.1.5\""))?;
     ensure_eq(tcp(world.server(), (at::BASTION, 80)), Ok(at::SERVER.into()))?;
-    reload(&station, &mut daemon, FORWARD_TO_WEB)?;
+    reload(&installation, &mut daemon, FORWARD_TO_WEB)?;
     silent([Tcp(world.server(), (at::BASTION, 80))])?;
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
     // The last one, and the first again.
-    reload(&station, &mut daemon, "")?;
+    reload(&installation, &mut daemon, "")?;
     silent([Tcp(world.server(), HTTPS)])?;
-    reload(&station, &mut daemon, FORWARD_TO_WEB)?;
+    reload(&installation, &mut daemon, FORWARD_TO_WEB)?;
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
     // An address that comes later is served too.
     assign(&world, FLOATING)?;

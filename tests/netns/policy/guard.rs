@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, Direction, Held, Mirror, Sniffer, forget_flows};
+use sandbox::traffic::{self, Direction, HeldConnection, Reflector, Sniffer, flush_conntrack};
 use sandbox::world::{Settings, World, addresses as at};
 
 use super::{contents, counted, gateway, reload, tcp, udp};
@@ -94,10 +94,10 @@ fn unguarded() -> Result {
 
 fn astray() -> Result {
     let world = World::start(Settings::default())?;
-    let service = Mirror::tcp(world.tenant(), (at::TENANT, 5432))?;
+    let service = Reflector::tcp(world.tenant(), (at::TENANT, 5432))?;
     let (_station, _daemon) =
         gateway(&world, "[tenants]\nallow = [{ from = [\"10.0.0.0/16\"], to = [\"10.2.0.0/16\"] }]")?;
-    let mut held = Held::open(world.web(), service.address(), SOON)?;
+    let mut held = HeldConnection::open(world.web(), service.address(), SOON)?;
     held.exchange(SOON)?;
     let left = Sniffer::start(world.bastion(), "eth0", |packet| {
         packet.direction == Direction::Out && packet.ip().is_some_and(|ip| ip.destination == at::TENANT)
@@ -119,7 +119,7 @@ fn sends(world: &World, to: Ipv4Addr) -> Result<bool> {
 
 fn own() -> Result {
     let world = World::start(Settings::default())?;
-    let (station, mut daemon) = gateway(&world, "")?;
+    let (installation, mut daemon) = gateway(&world, "")?;
     let before = counted(&world, "dropped_unroutable")?;
     for nobody in [NOBODY[0], NOBODY[1], NOBODY[3], NOBODY[4], NOBODY[5]] {
         ensure(!sends(&world, nobody)?, format!("the bastion sends to {nobody}"))?;
@@ -129,7 +129,7 @@ fn own() -> Result {
     for somebody in [at::SERVER, at::WEB, at::TENANT, Ipv4Addr::new(172, 31, 1, 1), LINK_LOCAL, MULTICAST] {
         ensure(sends(&world, somebody)?, format!("the bastion may not send to {somebody}"))?;
     }
-    reload(&station, &mut daemon, "[egress]\nguard = false")?;
+    reload(&installation, &mut daemon, "[egress]\nguard = false")?;
     ensure(sends(&world, NOBODY[0])?, "the guard is off, and the bastion may not send")
 }
 
@@ -144,12 +144,12 @@ fn open_flows(from: &Namespace, target: SocketAddr, count: usize) -> Result<Vec<
         .collect()
 }
 
-/// How many flows a mirror has seen, once no more come.
-fn settled(mirror: &Mirror) -> usize {
-    let mut seen = mirror.seen().len();
+/// How many flows a reflector has seen, once no more come.
+fn settled(reflector: &Reflector) -> usize {
+    let mut seen = reflector.seen().len();
     loop {
         std::thread::sleep(Duration::from_millis(100));
-        let now = mirror.seen().len();
+        let now = reflector.seen().len();
         if now == seen {
             return now;
         }
@@ -160,9 +160,9 @@ fn settled(mirror: &Mirror) -> usize {
 fn new_flows() -> Result {
     const RATE: usize = 20;
     let world = World::start(Settings::default())?;
-    let greedy = Mirror::udp(world.server(), (at::SERVER, 5001))?;
-    let modest = Mirror::udp(world.server(), (at::SERVER, 5002))?;
-    let service = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
+    let greedy = Reflector::udp(world.server(), (at::SERVER, 5001))?;
+    let modest = Reflector::udp(world.server(), (at::SERVER, 5002))?;
+    let service = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
     let (_station, _daemon) = gateway(&world, &format!("[egress]\nnew_flows_per_second = {RATE}"))?;
     let start = Instant::now();
     let sockets = open_flows(world.web(), greedy.address(), 300)?;
@@ -192,10 +192,10 @@ fn new_flows() -> Result {
 fn max_flows() -> Result {
     const MOST: usize = 50;
     let world = World::start(Settings::default())?;
-    let greedy = Mirror::udp(world.server(), (at::SERVER, 5001))?;
-    let modest = Mirror::udp(world.server(), (at::SERVER, 5002))?;
-    let _service = Mirror::tcp(world.server(), (at::SERVER, 8080))?;
-    let (station, mut daemon) = gateway(&world, &format!("[egress]\nmax_flows = {MOST}"))?;
+    let greedy = Reflector::udp(world.server(), (at::SERVER, 5001))?;
+    let modest = Reflector::udp(world.server(), (at::SERVER, 5002))?;
+    let _service = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
+    let (installation, mut daemon) = gateway(&world, &format!("[egress]\nmax_flows = {MOST}"))?;
     let sockets = open_flows(world.web(), greedy.address(), 80)?;
     ensure_eq(settled(&greedy), MOST)?;
     ensure_eq(counted(&world, "dropped_flows")?, (sockets.len() - MOST) as u64)?;
@@ -207,10 +207,10 @@ fn max_flows() -> Result {
     // Those that stand go on; a higher limit holds at once, and when flows end there is room again.
     sockets[0].send_to(b"more", greedy.address())?;
     ensure_eq(settled(&greedy), MOST + 1)?;
-    reload(&station, &mut daemon, "[egress]\nmax_flows = 1000")?;
+    reload(&installation, &mut daemon, "[egress]\nmax_flows = 1000")?;
     ensure_eq(udp(world.web(), (at::SERVER, 5002)), Ok(at::BASTION.into()))?;
-    reload(&station, &mut daemon, &format!("[egress]\nmax_flows = {MOST}"))?;
-    forget_flows(world.bastion())?;
+    reload(&installation, &mut daemon, &format!("[egress]\nmax_flows = {MOST}"))?;
+    flush_conntrack(world.bastion())?;
     ensure_eq(tcp(world.web(), (at::SERVER, 8080)), Ok(at::BASTION.into()))
 }
 

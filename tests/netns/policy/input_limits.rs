@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, Held, Mirror, Ping};
+use sandbox::traffic::{self, HeldConnection, Ping, Reflector};
 use sandbox::world::{Laptop, Settings, World, addresses as at};
 
 use super::Knock::{Tcp, Udp};
@@ -29,8 +29,8 @@ pub(super) fn trials() -> Vec<Trial> {
 const SSH: (Ipv4Addr, u16) = (at::BASTION, 22);
 
 /// A listener on the SSH port, and one on a forwarded port's host.
-fn ssh(world: &World) -> Result<Mirror> {
-    Ok(Mirror::tcp(world.bastion(), (Ipv6Addr::UNSPECIFIED, 22))?)
+fn ssh(world: &World) -> Result<Reflector> {
+    Ok(Reflector::tcp(world.bastion(), (Ipv6Addr::UNSPECIFIED, 22))?)
 }
 
 /// Opens connections, one after the other, until one is not answered; how many were.
@@ -41,8 +41,8 @@ fn until_refused(from: &Namespace, target: (Ipv4Addr, u16), most: usize) -> usiz
 fn brute_force() -> Result {
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
     let _ssh = ssh(&world)?;
-    let (station, mut daemon) = gateway(&world, "[firewall]\nssh_attempts = 5")?;
-    let mut session = Held::open(world.server(), SSH, SOON)?;
+    let (installation, mut daemon) = gateway(&world, "[firewall]\nssh_attempts = 5")?;
+    let mut session = HeldConnection::open(world.server(), SSH, SOON)?;
     // Twice as many at once; the session is one of them.
     ensure_eq(until_refused(world.server(), SSH, 30), 9)?;
     silent([Tcp(world.server(), SSH)])?;
@@ -53,14 +53,14 @@ fn brute_force() -> Result {
     ensure_eq(tcp(world.web(), SSH), Ok(at::WEB.into()))?;
     // Neither other rules nor another limit end it.
     reload(
-        &station,
+        &installation,
         &mut daemon,
         "[firewall]\nssh_attempts = 1000\nwireguard_port = false\n[nat]\nrandom_ports = false",
     )?;
     silent([Tcp(world.server(), SSH)])?;
     session.exchange(SOON)?;
     drop(daemon);
-    let _daemon = crate::gateway::healthy(&station)?;
+    let _daemon = crate::gateway::healthy(&installation)?;
     silent([Tcp(world.server(), SSH)])?;
     ensure_eq(tcp(world.laptop(), SSH), Ok(at::HOME.into()))?;
     session.exchange(SOON)?;
@@ -138,9 +138,9 @@ fn only_by_tunnel() -> Result {
         public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"
         allowed_ips = [\"10.100.0.2\"]
         [firewall]";
-    let (station, mut daemon) = gateway(&world, tunnel)?;
+    let (installation, mut daemon) = gateway(&world, tunnel)?;
     ensure_eq(tcp(world.server(), SSH), Ok(at::SERVER.into()))?;
-    reload(&station, &mut daemon, &format!("{tunnel}\nssh_only_by_tunnel = true"))?;
+    reload(&installation, &mut daemon, &format!("{tunnel}\nssh_only_by_tunnel = true"))?;
     let seen = ssh.seen().len();
     silent([Tcp(world.server(), SSH), Tcp(world.web(), (at::BASTION_PRIVATE, 22))])?;
     ensure(traffic::tcp_connects(world.server(), (world.bastion_v6(), 22), NEVER).is_err(), "SSH over IPv6")?;
@@ -150,8 +150,8 @@ fn only_by_tunnel() -> Result {
 fn services() -> Result {
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
     let any = Ipv6Addr::UNSPECIFIED;
-    let _tcp = [9100, 9101, 5000].map(|port| Mirror::tcp(world.bastion(), (any, port)));
-    let _udp = [123, 5000, 5005, 5011].map(|port| Mirror::udp(world.bastion(), (at::BASTION, port)));
+    let _tcp = [9100, 9101, 5000].map(|port| Reflector::tcp(world.bastion(), (any, port)));
+    let _udp = [123, 5000, 5005, 5011].map(|port| Reflector::udp(world.bastion(), (at::BASTION, port)));
     let sections = "
         [[firewall.service]]
         name = \"node exporter\"
@@ -160,7 +160,7 @@ fn services() -> Result {
         [[firewall.service]]
         protocol = \"udp\"
         ports = [123, \"5000-5010\"]";
-    let (station, mut daemon) = gateway(&world, sections)?;
+    let (installation, mut daemon) = gateway(&world, sections)?;
     let exporter = (at::BASTION, 9100);
     ensure_eq([tcp(world.web(), exporter), tcp(world.laptop(), exporter)], [Ok(at::WEB.into()), Ok(at::HOME.into())])?;
     ensure_eq(traffic::tcp_connects(world.server(), (world.bastion_v6(), 9100), SOON), Ok(()))?;
@@ -169,26 +169,26 @@ fn services() -> Result {
         ensure_eq(udp(world.server(), (at::BASTION, port)), Ok(at::SERVER.into()))?;
     }
     silent([Tcp(world.server(), (at::BASTION, 5000)), Udp(world.server(), (at::BASTION, 5011))])?;
-    reload(&station, &mut daemon, "")?;
+    reload(&installation, &mut daemon, "")?;
     silent([Tcp(world.web(), exporter)])
 }
 
 fn ping_limit() -> Result {
     let world = World::start(Settings::default())?;
-    let (station, mut daemon) = gateway(&world, "[firewall]\npings_per_second = 5")?;
+    let (installation, mut daemon) = gateway(&world, "[firewall]\npings_per_second = 5")?;
     let flood = Ping { count: 30, interval: Duration::from_millis(2), timeout: NEVER, ..Ping::default() };
     let answered = traffic::ping(world.server(), at::BASTION, flood)?.replies.len();
     // Ten at once, and five a second.
     ensure((10..=15).contains(&answered), format!("{answered} of 30 pings were answered"))?;
     ensure_eq(counted(&world, "dropped_pings")?, 30 - answered as u64)?;
-    reload(&station, &mut daemon, "[firewall]\npings_per_second = false")?;
+    reload(&installation, &mut daemon, "[firewall]\npings_per_second = false")?;
     ensure_eq(traffic::ping(world.server(), at::BASTION, flood)?.replies.len(), 30)
 }
 
 fn syn_limit() -> Result {
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
-    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
-    let _service = Mirror::tcp(world.bastion(), (at::BASTION, 9100))?;
+    let _web = Reflector::tcp(world.web(), (at::WEB, 8443))?;
+    let _service = Reflector::tcp(world.bastion(), (at::BASTION, 9100))?;
     let sections = "
         [[nat.forward]]
         port = 443
@@ -198,9 +198,9 @@ fn syn_limit() -> Result {
         ports = [9100]
         [firewall]
         syns_per_second = 10";
-    let (station, mut daemon) = gateway(&world, sections)?;
+    let (installation, mut daemon) = gateway(&world, sections)?;
     let (forward, service) = ((at::BASTION, 443), (at::BASTION, 9100));
-    let mut held = Held::open(world.server(), forward, SOON)?;
+    let mut held = HeldConnection::open(world.server(), forward, SOON)?;
     // Twenty at once, for forwards and services together, and ten a second.
     let passed = until_refused(world.server(), forward, 60);
     ensure((19..=25).contains(&passed), format!("{passed} of 60 connections passed at once"))?;
@@ -212,23 +212,23 @@ fn syn_limit() -> Result {
     let passed = until_refused(world.server(), service, 60);
     ensure(passed < 25, format!("{passed} of 60 connections to the service passed at once"))?;
     let off = sections.replace("syns_per_second = 10", "syns_per_second = false");
-    reload(&station, &mut daemon, &off)?;
+    reload(&installation, &mut daemon, &off)?;
     ensure_eq(until_refused(world.server(), forward, 60), 60)
 }
 
 fn blocklist() -> Result {
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
     let _ssh = ssh(&world)?;
-    let _web = Mirror::tcp(world.web(), (at::WEB, 8443))?;
+    let _web = Reflector::tcp(world.web(), (at::WEB, 8443))?;
     let forward = "[[nat.forward]]\nport = 443\nto = \"10.0.0.4\"\nto_port = 8443\n";
     let blocked = "[firewall]\nblocklist = [\"203.0.113.0/28\", \"2001:db8:ffff::/64\"]";
-    let (station, mut daemon) = gateway(&world, forward)?;
-    let mut held = Held::open(world.server(), SSH, SOON)?;
+    let (installation, mut daemon) = gateway(&world, forward)?;
+    let mut held = HeldConnection::open(world.server(), SSH, SOON)?;
     ensure_eq(tcp(world.server(), (at::BASTION, 443)), Ok(at::SERVER.into()))?;
     // The fake cloud's API is of the same range, and blocked with it: the room of the cloud waits.
-    station.write_config(&format!("{forward}{blocked}\n[hcloud]\nenabled = false"))?;
+    installation.write_config(&format!("{forward}{blocked}\n[hcloud]\nenabled = false"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
-    ensure(daemon.hears("READY=1", SOON).is_some(), "the reload does not end")?;
+    ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "the reload does not end")?;
     silent([SSH, (at::BASTION, 443)].map(|target| Tcp(world.server(), target)))?;
     ensure(traffic::tcp_connects(world.server(), (world.bastion_v6(), 22), NEVER).is_err(), "SSH over IPv6")?;
     ensure(held.exchange(NEVER).is_err(), "a session of a blocked source goes on")?;

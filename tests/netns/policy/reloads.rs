@@ -12,7 +12,7 @@ use bastiond::site::Site;
 use fastrand::Rng;
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, Flood, Held, Mirror};
+use sandbox::traffic::{self, Flood, HeldConnection, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 use serde_json::Value;
 
@@ -145,7 +145,7 @@ impl Drop for Ended {
 
 fn one_of_many() -> Result {
     let world = World::start(Settings::default())?;
-    let (station, mut daemon) = gateway(&world, &many_forwards(10_000, 1000))?;
+    let (installation, mut daemon) = gateway(&world, &many_forwards(10_000, 1000))?;
     let heard = tempfile::NamedTempFile::new()?;
     let monitor = world.bastion().command("nft").arg("monitor").stdout(heard.reopen()?).spawn()?;
     let _monitor = Ended(monitor);
@@ -156,7 +156,7 @@ fn one_of_many() -> Result {
         Ok(all()?.contains("table ip heard"))
     })?;
     // Port 10000 goes, 11000 comes.
-    reload(&station, &mut daemon, &many_forwards(10_001, 1000))?;
+    reload(&installation, &mut daemon, &many_forwards(10_001, 1000))?;
     wait_for("the new forward is told", SOON, || Ok(all()?.contains("11000")))?;
     let all = all()?;
     let ours: Vec<&str> = all.lines().filter(|line| line.contains("inet bastiond")).collect();
@@ -171,8 +171,8 @@ const FEW_FLOWS: &str = "[egress]\nmax_flows = 20\n";
 
 fn memory_survives() -> Result {
     let world = World::start(Settings::default())?;
-    let mirror = Mirror::udp(world.server(), (at::SERVER, 5001))?;
-    let (station, mut daemon) = gateway(&world, FEW_FLOWS)?;
+    let reflector = Reflector::udp(world.server(), (at::SERVER, 5001))?;
+    let (installation, mut daemon) = gateway(&world, FEW_FLOWS)?;
     // Somebody scans, somebody is banned, and somebody has all the flows that he may.
     let scanner = world.worker().bind_udp((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
     scanner.send_to(b"anybody?", "192.168.7.7:22")?;
@@ -181,10 +181,10 @@ fn memory_survives() -> Result {
         .map(|_| world.web().bind_udp((std::net::Ipv4Addr::UNSPECIFIED, 0)))
         .collect::<std::result::Result<_, _>>()?;
     for flow in &flows {
-        flow.send_to(b"hello", mirror.address())?;
+        flow.send_to(b"hello", reflector.address())?;
     }
-    wait_for("all flows stand", SOON, || Ok(mirror.seen().len() == flows.len()))?;
-    let full = || traffic::udp_probe(world.web(), mirror.address(), NEVER).is_err();
+    wait_for("all flows stand", SOON, || Ok(reflector.seen().len() == flows.len()))?;
+    let full = || traffic::udp_probe(world.web(), reflector.address(), NEVER).is_err();
     ensure(full(), "a flow beyond the limit passes")?;
     wait_for("the scan is counted", SOON, || Ok(counted(&world, "dropped_unroutable")? == 1))?;
     let counters = ["egress_flows", "dropped_unroutable", "dropped_flows"];
@@ -195,7 +195,7 @@ fn memory_survives() -> Result {
         "[[network]]\nrange = \"10.2.0.0/16\"\nallow = []",
         "",
     ] {
-        reload(&station, &mut daemon, &format!("{FEW_FLOWS}{sections}"))?;
+        reload(&installation, &mut daemon, &format!("{FEW_FLOWS}{sections}"))?;
         ensure(contents(&world, "set", "banned4")?.contains(BANNED), "the ban is forgotten")?;
         ensure(contents(&world, "set", "scanning")?.contains("10.0.1.5"), "the scanner is forgotten")?;
         ensure(contents(&world, "set", "over_flows")?.contains("10.0.0.4"), "who has too many flows is forgotten")?;
@@ -218,10 +218,10 @@ fn many_forwards(first: u16, count: u16) -> String {
 fn under_load() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    let _web = (Mirror::tcp(world.web(), (at::WEB, 8443))?, Mirror::udp(world.web(), (at::WEB, 8443))?);
+    let _web = (Reflector::tcp(world.web(), (at::WEB, 8443))?, Reflector::udp(world.web(), (at::WEB, 8443))?);
     let forward = (at::BASTION, 443);
-    let (station, mut daemon) = gateway(&world, &many_forwards(10_000, 1000))?;
-    let mut held = Held::open(world.server(), forward, SOON)?;
+    let (installation, mut daemon) = gateway(&world, &many_forwards(10_000, 1000))?;
+    let mut held = HeldConnection::open(world.server(), forward, SOON)?;
     let floods = [Flood::start(world.web(), server.udp.address(), 1000)?, Flood::start(world.server(), forward, 1000)?];
     wait_for("the floods run", SOON, || Ok(floods.iter().all(|flood| flood.received() > 100)))?;
     let ended = AtomicBool::new(false);
@@ -247,7 +247,7 @@ fn under_load() -> Result {
                 2 => format!("{}[egress]\ndeny = [{{ to = [\"192.0.2.{round}\"] }}]", many_forwards(10_000, 0)),
                 _ => format!("{}[nat]\nrandom_ports = false", many_forwards(20_000, 1000)),
             };
-            reload(&station, &mut daemon, &sections)?;
+            reload(&installation, &mut daemon, &sections)?;
             held.exchange(SOON)?;
             Ok(())
         });
@@ -256,7 +256,7 @@ fn under_load() -> Result {
         reloads.map(|()| slow)
     })?;
     ensure_eq(slow, Vec::new())?;
-    let changes = room(&station, ComponentName::Nat)?.totals.changes;
+    let changes = room(&installation, ComponentName::Nat)?.totals.changes;
     ensure(changes >= 20, format!("the rules changed only {changes} times"))?;
     for flood in floods.map(Flood::stop) {
         ensure(flood.sent > 500, format!("{flood:?}"))?;

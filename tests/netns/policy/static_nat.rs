@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use libtest_mimic::Trial;
-use sandbox::traffic::{self, Mirror, Sniffer};
+use sandbox::traffic::{self, Reflector, Sniffer};
 use sandbox::world::{Laptop, Settings, World, addresses as at};
 
 use super::Knock::{Tcp, Udp};
@@ -32,7 +32,7 @@ fn world() -> Result<World> {
 fn outgoing() -> Result {
     let world = world()?;
     let server = Server::start(&world)?;
-    let (station, mut daemon) = gateway(&world, HOST)?;
+    let (installation, mut daemon) = gateway(&world, HOST)?;
     for port in [40_001, 40_002] {
         let from = SocketAddr::from((at::WORKER, port));
         ensure_eq(
@@ -43,23 +43,23 @@ fn outgoing() -> Result {
     let seen = egress(world.worker(), &server, SOON)?;
     ensure_eq((seen.tcp, seen.udp, seen.ping), (Ok(STATIC.into()), Ok(STATIC.into()), true))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
-    reload(&station, &mut daemon, "")?;
+    reload(&installation, &mut daemon, "")?;
     ensure_eq(egress(world.worker(), &server, SOON)?, open())
 }
 
 fn incoming() -> Result {
     let world = world()?;
     let ports = [80, 81, 7999, 8000, 8050, 8100, 8101];
-    let tcp_mirrors = ports.map(|port| Mirror::tcp(world.worker(), (at::WORKER, port)));
+    let tcp_mirrors = ports.map(|port| Reflector::tcp(world.worker(), (at::WORKER, port)));
     let _tcp = tcp_mirrors.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
-    let _udp = [53, 80].map(|port| Mirror::udp(world.worker(), (at::WORKER, port)));
+    let _udp = [53, 80].map(|port| Reflector::udp(world.worker(), (at::WORKER, port)));
     // The bastion's own services, which are not the host's.
-    let _ssh = Mirror::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 22))?;
+    let _ssh = Reflector::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 22))?;
     let open = "open = [
         { protocol = \"tcp\", ports = [80, \"8000-8100\"] },
         { protocol = \"udp\", ports = [53], from = [\"203.0.113.0/24\"] },
     ]";
-    let (station, mut daemon) = gateway(&world, &format!("{HOST}{open}"))?;
+    let (installation, mut daemon) = gateway(&world, &format!("{HOST}{open}"))?;
     for port in [80, 8000, 8050, 8100] {
         ensure_eq(tcp(world.server(), (STATIC, port)), Ok(at::SERVER.into()))?;
     }
@@ -73,16 +73,17 @@ fn incoming() -> Result {
     // The host has lost no service of the bastion's, and the bastion none of its own.
     ensure_eq(tcp(world.server(), (at::BASTION, 22)), Ok(at::SERVER.into()))?;
     silent([Tcp(world.server(), (at::BASTION, 80))])?;
-    reload(&station, &mut daemon, HOST)?;
+    reload(&installation, &mut daemon, HOST)?;
     silent([Tcp(world.server(), (STATIC, 80))])
 }
 
 fn icmp() -> Result {
     let world = world()?;
-    let (station, mut daemon) = gateway(&world, &format!("{HOST}open = [{{ protocol = \"tcp\", ports = [80] }}]"))?;
+    let (installation, mut daemon) =
+        gateway(&world, &format!("{HOST}open = [{{ protocol = \"tcp\", ports = [80] }}]"))?;
     ensure(!pings(world.server(), STATIC, NEVER)?, "a ping is answered, though only TCP is open")?;
     ensure(pings(world.server(), at::BASTION, SOON)?, "the bastion itself answers no ping")?;
-    reload(&station, &mut daemon, &format!("{HOST}open = [{{ protocol = \"icmp\" }}]"))?;
+    reload(&installation, &mut daemon, &format!("{HOST}open = [{{ protocol = \"icmp\" }}]"))?;
     let arrived = Sniffer::start(world.worker(), "eth0", |packet| {
         packet.ip().is_some_and(|ip| ip.protocol == 1 && ip.source == at::SERVER)
     })?;
@@ -92,7 +93,7 @@ fn icmp() -> Result {
 
 fn hairpin() -> Result {
     let world = world()?;
-    let _worker = Mirror::tcp(world.worker(), (at::WORKER, 80))?;
+    let _worker = Reflector::tcp(world.worker(), (at::WORKER, 80))?;
     let (_station, _daemon) = gateway(&world, &format!("{HOST}open = [{{ protocol = \"tcp\", ports = [80] }}]"))?;
     for host in [world.web(), world.worker(), world.tenant()] {
         ensure_eq(tcp(host, (STATIC, 80)), Ok(at::BASTION_PRIVATE.into()))?;

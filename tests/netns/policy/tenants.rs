@@ -1,7 +1,7 @@
 //! Private networks of one bastion, apart from each other but for what a line allows.
 
 use libtest_mimic::Trial;
-use sandbox::traffic::{self, Held, Mirror};
+use sandbox::traffic::{self, HeldConnection, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
 use super::Knock::{Tcp, Udp};
@@ -17,15 +17,15 @@ pub(super) fn trials() -> Vec<Trial> {
 }
 
 /// Listeners at both ends: TCP 5432 and 5433, UDP 5432.
-fn services(world: &World) -> Result<Vec<Mirror>> {
-    let mut mirrors = Vec::new();
+fn services(world: &World) -> Result<Vec<Reflector>> {
+    let mut reflectors = Vec::new();
     for (host, address) in [(world.web(), at::WEB), (world.tenant(), at::TENANT)] {
         for port in [5432, 5433] {
-            mirrors.push(Mirror::tcp(host, (address, port))?);
+            reflectors.push(Reflector::tcp(host, (address, port))?);
         }
-        mirrors.push(Mirror::udp(host, (address, 5432))?);
+        reflectors.push(Reflector::udp(host, (address, 5432))?);
     }
-    Ok(mirrors)
+    Ok(reflectors)
 }
 
 fn apart() -> Result {
@@ -53,7 +53,7 @@ fn one_way() -> Result {
     let _services = services(&world)?;
     let line =
         "[tenants]\nallow = [{ from = [\"10.0.0.0/24\"], to = [\"10.2.0.0/16\"], protocol = \"tcp\", ports = [5432] }]";
-    let (station, mut daemon) = gateway(&world, line)?;
+    let (installation, mut daemon) = gateway(&world, line)?;
     // Nothing is translated, so the service sees who asks.
     ensure_eq(tcp(world.web(), (at::TENANT, 5432)), Ok(at::WEB.into()))?;
     ensure(counted(&world, "tenant_flows")? >= 1, "the flow is not counted")?;
@@ -61,9 +61,9 @@ fn one_way() -> Result {
     ensure(!pings(world.web(), at::TENANT, NEVER)?, "a ping crosses")?;
     // Neither the rest of the network, nor the other way.
     silent([Tcp(world.worker(), (at::TENANT, 5432)), Tcp(world.tenant(), (at::WEB, 5432))])?;
-    let mut held = Held::open(world.web(), (at::TENANT, 5432), SOON)?;
+    let mut held = HeldConnection::open(world.web(), (at::TENANT, 5432), SOON)?;
     held.exchange(SOON)?;
-    reload(&station, &mut daemon, "")?;
+    reload(&installation, &mut daemon, "")?;
     silent([Tcp(world.web(), (at::TENANT, 5432))])
 }
 

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use libtest_mimic::Trial;
 use sandbox::star::{Family, Star};
-use sandbox::traffic::{self, Mirror, ProbeFailure};
+use sandbox::traffic::{self, ProbeFailure, Reflector};
 use sandbox::tunnel::Program;
 
 use super::site::{Site, ours};
@@ -15,7 +15,7 @@ pub(super) fn trials() -> Vec<Trial> {
 }
 
 fn longest_prefix() -> Result {
-    let star = Star::with(3)?;
+    let star = Star::with_hosts(3)?;
     let us = Site::start(&star, 0, &ours())?;
     let office = Site::start(&star, 1, &Program::wireguard_go())?;
     let laptop = Site::start(&star, 2, &Program::boringtun())?;
@@ -32,12 +32,12 @@ fn longest_prefix() -> Result {
     us.interface.set(&format!("peer {} allowed-ips 10.77.0.0/24,fd77::/64", office.public_key()))?;
     us.interface.set(&format!("peer {} allowed-ips {address}/32", laptop.public_key()))?;
 
-    let mirror = Mirror::udp(us.namespace(), (us.v4(), 0))?;
+    let reflector = Reflector::udp(us.namespace(), (us.v4(), 0))?;
     let speaks = |peer: &Site<'_>, source: Ipv4Addr, patience| {
-        let seen = traffic::udp_probe_from(peer.namespace(), (source, 0), mirror.address(), patience);
+        let seen = traffic::udp_probe_from(peer.namespace(), (source, 0), reflector.address(), patience);
         seen.map(|seen| seen.ip())
     };
-    let servers = [&office, &laptop].map(|peer| Mirror::udp(peer.namespace(), (address, 4000)));
+    let servers = [&office, &laptop].map(|peer| Reflector::udp(peer.namespace(), (address, 4000)));
     let [at_office, at_laptop] = servers;
     let (at_office, at_laptop) = (at_office?, at_laptop?);
     let reached = || -> Result<(usize, usize)> {
@@ -52,7 +52,7 @@ fn longest_prefix() -> Result {
     ensure_eq(speaks(&laptop, laptop.v4(), NEVER), Err(ProbeFailure::Timeout))?;
     ensure_eq(reached()?, (0, 1))?;
     // Not only was nothing answered: nothing came.
-    let seen: Vec<_> = mirror.seen().iter().map(SocketAddr::ip).collect();
+    let seen: Vec<_> = reflector.seen().iter().map(SocketAddr::ip).collect();
     ensure_eq(seen, vec![office.v4().into(), address.into()])?;
 
     // What the office gets, the laptop loses.

@@ -33,7 +33,7 @@ fn whoever_begins(theirs: &Program) -> Result {
 }
 
 fn begins(first: &Program, second: &Program, outside: Family) -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (first, second) = (Site::start(&star, 0, first)?, Site::start(&star, 1, second)?);
     second.meets(&first, Reach::Unknown)?;
     first.meets(&second, Reach::At(outside))?;
@@ -44,23 +44,23 @@ fn begins(first: &Program, second: &Program, outside: Family) -> Result {
 }
 
 fn preshared(theirs: &Program) -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (us, them) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, theirs)?);
     let (right, wrong) = (PrivateKey::generate().to_base64(), PrivateKey::generate().to_base64());
     let preshared = |words: String| format!("{words} preshared-key /dev/stdin");
-    them.interface.set_with(&preshared(us.as_peer(Reach::At(Family::V4))), &right)?;
-    us.interface.set_with(&preshared(them.as_peer(Reach::At(Family::V4))), &wrong)?;
+    them.interface.set_with_key(&preshared(us.as_peer(Reach::At(Family::V4))), &right)?;
+    us.interface.set_with_key(&preshared(them.as_peer(Reach::At(Family::V4))), &wrong)?;
     ensure(us.is_cut_off_from(&them)?, "the wrong key is as good as the right one")?;
     ensure(them.is_cut_off_from(&us)?, "the wrong key is as good as the right one, when they begin")?;
     ensure_eq(us.peer(&them)?.latest_handshake, None)?;
-    us.interface.set_with(&preshared(format!("peer {}", them.public_key())), &right)?;
+    us.interface.set_with_key(&preshared(format!("peer {}", them.public_key())), &right)?;
     exchange(&us, &them)?;
 
     // The same from the start, and they begin.
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (us, them) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, theirs)?);
-    us.interface.set_with(&preshared(them.as_peer(Reach::Unknown)), &right)?;
-    them.interface.set_with(&preshared(us.as_peer(Reach::At(Family::V4))), &right)?;
+    us.interface.set_with_key(&preshared(them.as_peer(Reach::Unknown)), &right)?;
+    them.interface.set_with_key(&preshared(us.as_peer(Reach::At(Family::V4))), &right)?;
     exchange(&them, &us)?;
     ensure(us.peer(&them)?.preshared, "the key is not shown")
 }

@@ -36,7 +36,7 @@ const LARGEST: usize = 65_507;
 const COUNT: usize = 400;
 
 fn rubbish() -> Result {
-    let star = Star::with(3)?;
+    let star = Star::with_hosts(3)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     let from_peer = |packet: &Packet| packet.direction == Direction::In && packet.udp_payload().is_some();
     let tap = Sniffer::start(star.router(), &peer.host.link(), from_peer)?;
@@ -163,7 +163,7 @@ fn pour(socket: &UdpSocket, target: SocketAddrV4, initiations: &[Vec<u8>], stop:
 }
 
 fn flood() -> Result {
-    let star = Star::with(5)?;
+    let star = Star::with_hosts(5)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     let stranger = star.host(2);
     let newcomers = [Site::start(&star, 3, &Program::wireguard_go())?, Site::start(&star, 4, &Program::boringtun())?];

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use sandbox::star::{Family, Star};
-use sandbox::traffic::{Flood, Mirror};
+use sandbox::traffic::{Flood, Reflector};
 use sandbox::tunnel::Program;
 
 use super::site::{Reach, Site, ours};
@@ -25,7 +25,7 @@ const SHORTLY: Duration = Duration::from_secs(15);
 const RATE: u32 = 200;
 
 fn renewed() -> Result {
-    let star = Star::with(4)?;
+    let star = Star::with_hosts(4)?;
     let us = Site::start(&star, 0, &ours())?;
     let mut programs = vec![Program::wireguard_go(), Program::boringtun()];
     programs.extend(Some(Program::gotatun()).filter(Program::is_installed));
@@ -43,13 +43,13 @@ fn renewed() -> Result {
         || -> Result<Vec<Option<u64>>> { peers.iter().map(|peer| Ok(us.peer(peer)?.latest_handshake)).collect() };
     let first = handshakes()?;
     let start = Instant::now();
-    let mirrors: Vec<Mirror> = peers
+    let reflectors: Vec<Reflector> = peers
         .iter()
-        .map(|peer| Mirror::udp(peer.namespace(), (peer.v4(), 7)))
+        .map(|peer| Reflector::udp(peer.namespace(), (peer.v4(), 7)))
         .collect::<std::result::Result<_, _>>()?;
-    let floods: Vec<Flood> = mirrors
+    let floods: Vec<Flood> = reflectors
         .iter()
-        .map(|mirror| Flood::start(us.namespace(), mirror.address(), RATE))
+        .map(|reflector| Flood::start(us.namespace(), reflector.address(), RATE))
         .collect::<std::result::Result<_, _>>()?;
     std::thread::sleep(UNTIL_THEN);
     ensure_eq(handshakes()?, first.clone())?;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bastiond::wireguard::key::PrivateKey;
 use libtest_mimic::Trial;
 use sandbox::star::{Family, Star};
-use sandbox::traffic::{Flood, Mirror};
+use sandbox::traffic::{Flood, Reflector};
 use sandbox::tunnel::Program;
 
 use super::site::{PORT, Reach, Site, Transfer, join, ours};
@@ -34,7 +34,7 @@ const RATE: u32 = 500;
 struct Busy<'s> {
     us: Site<'s>,
     peers: [Site<'s>; 2],
-    mirrors: [Mirror; 2],
+    reflectors: [Reflector; 2],
     floods: [Flood; 2],
 }
 
@@ -45,11 +45,11 @@ impl<'s> Busy<'s> {
         for peer in &peers {
             join(peer, &us)?;
         }
-        let mirror = |peer: &Site<'_>| Mirror::udp(peer.namespace(), (peer.v4(), 7));
-        let mirrors = [mirror(&peers[0])?, mirror(&peers[1])?];
-        let flood = |mirror: &Mirror| Flood::start(us.namespace(), mirror.address(), RATE);
-        let floods = [flood(&mirrors[0])?, flood(&mirrors[1])?];
-        let busy = Self { us, peers, mirrors, floods };
+        let reflector = |peer: &Site<'_>| Reflector::udp(peer.namespace(), (peer.v4(), 7));
+        let reflectors = [reflector(&peers[0])?, reflector(&peers[1])?];
+        let flood = |reflector: &Reflector| Flood::start(us.namespace(), reflector.address(), RATE);
+        let floods = [flood(&reflectors[0])?, flood(&reflectors[1])?];
+        let busy = Self { us, peers, reflectors, floods };
         busy.goes_on()?;
         Ok(busy)
     }
@@ -63,7 +63,7 @@ impl<'s> Busy<'s> {
     fn stop(self) -> Result {
         self.goes_on()?;
         let lost = self.floods.map(|flood| flood.stop().lost);
-        drop(self.mirrors);
+        drop(self.reflectors);
         ensure_eq(lost, [vec![], vec![]])
     }
 }
@@ -75,7 +75,7 @@ fn goes_on(flood: &Flood) -> Result {
 }
 
 fn set() -> Result {
-    let star = Star::with(3)?;
+    let star = Star::with_hosts(3)?;
     let busy = Busy::start(&star, [&Program::wireguard_go(), &Program::boringtun()])?;
     let (us, [peer, other]) = (&busy.us, &busy.peers);
     let handshakes = [us.peer(peer)?.latest_handshake, us.peer(other)?.latest_handshake];
@@ -96,16 +96,16 @@ fn set() -> Result {
 }
 
 fn remove() -> Result {
-    let star = Star::with(3)?;
+    let star = Star::with_hosts(3)?;
     let busy = Busy::start(&star, [&Program::wireguard_go(), &Program::boringtun()])?;
-    let Busy { us, peers: [peer, other], mirrors: _mirrors, floods: [stays, goes] } = busy;
+    let Busy { us, peers: [peer, other], reflectors: _reflectors, floods: [stays, goes] } = busy;
     let handshake = us.peer(&peer)?.latest_handshake;
     us.changes(&other, "remove")?;
     goes_on(&stays)?;
     let received = goes.stop().received;
     ensure(received > 0, "nothing was received before")?;
     ensure(other.is_cut_off_from(&us)?, "a removed peer is answered")?;
-    let keys: Vec<_> = us.interface.shown()?.peers.into_keys().collect();
+    let keys: Vec<_> = us.interface.status()?.peers.into_keys().collect();
     ensure_eq(keys, vec![peer.public_key().to_string()])?;
     // It is welcome again, with a new session. Its own retry would take it five seconds, so we begin.
     us.meets(&other, Reach::At(Family::V4))?;
@@ -115,15 +115,15 @@ fn remove() -> Result {
 }
 
 fn preshared_key() -> Result {
-    let star = Star::with(3)?;
+    let star = Star::with_hosts(3)?;
     let busy = Busy::start(&star, [&Program::wireguard_go(), &Program::boringtun()])?;
     let (us, [peer, other]) = (&busy.us, &busy.peers);
     let untouched = us.peer(other)?.latest_handshake;
     let key = PrivateKey::generate().to_base64();
     // They keep the session and use the new key for the next one, as the kernel does; so do we.
-    peer.interface.set_with(&format!("peer {} preshared-key /dev/stdin", us.public_key()), &key)?;
+    peer.interface.set_with_key(&format!("peer {} preshared-key /dev/stdin", us.public_key()), &key)?;
     busy.goes_on()?;
-    us.interface.set_with(&format!("peer {} preshared-key /dev/stdin", peer.public_key()), &key)?;
+    us.interface.set_with_key(&format!("peer {} preshared-key /dev/stdin", peer.public_key()), &key)?;
     busy.goes_on()?;
     ensure(us.peer(peer)?.preshared, "the key is not shown")?;
     us.changes(peer, "preshared-key /dev/null")?;
@@ -133,11 +133,11 @@ fn preshared_key() -> Result {
 }
 
 fn private_key() -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (mut us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     join(&us, &peer)?;
     let former = std::mem::replace(&mut us.key, PrivateKey::generate());
-    us.interface.set_with("private-key /dev/stdin", &us.key.to_base64())?;
+    us.interface.set_with_key("private-key /dev/stdin", &us.key.to_base64())?;
     ensure(us.is_cut_off_from(&peer)? && peer.is_cut_off_from(&us)?, "the former key still serves")?;
     // What is configured about the peer stays.
     let known = us.peer(&peer)?;
@@ -153,7 +153,7 @@ fn configuration(site: &Site<'_>) -> Result<String> {
 }
 
 fn syncconf() -> Result {
-    let star = Star::with(3)?;
+    let star = Star::with_hosts(3)?;
     let busy = Busy::start(&star, [&Program::wireguard_go(), &Program::boringtun()])?;
     let (us, [peer, other]) = (&busy.us, &busy.peers);
     let transfer = Transfer::start(us, peer)?;
@@ -179,7 +179,7 @@ fn syncconf() -> Result {
 }
 
 fn setconf() -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     peer.meets(&us, Reach::At(Family::V4))?;
     us.meets(&peer, Reach::Unknown)?;
@@ -195,18 +195,18 @@ fn setconf() -> Result {
     us.interface.wg("setconf", &["/dev/stdin"], &text)?;
     let took = start.elapsed();
     ensure(took < SOON, format!("it took {took:?}"))?;
-    ensure_eq(us.interface.shown()?.peers.len(), 1001)?;
+    ensure_eq(us.interface.status()?.peers.len(), 1001)?;
     ensure(peer.reaches(&us)? && us.reaches(&peer)?, "nothing passes")?;
     // The same again: the session lives on, since nothing about it differs.
     let handshake = us.peer(&peer)?.latest_handshake;
     us.interface.wg("setconf", &["/dev/stdin"], &text)?;
     ensure(us.reaches(&peer)?, "nothing passes after the same once more")?;
     ensure_eq(us.peer(&peer)?.latest_handshake, handshake)?;
-    ensure_eq(us.interface.shown()?.peers.len(), 1001)
+    ensure_eq(us.interface.status()?.peers.len(), 1001)
 }
 
 fn port() -> Result {
-    let star = Star::with(3)?;
+    let star = Star::with_hosts(3)?;
     let busy = Busy::start(&star, [&Program::wireguard_go(), &Program::boringtun()])?;
     let (us, [peer, other]) = (&busy.us, &busy.peers);
     let transfer = Transfer::start(us, peer)?;
@@ -215,7 +215,7 @@ fn port() -> Result {
     busy.goes_on()?;
     let moved = (us.host.v4(), 40404).into();
     ensure_eq([peer.peer(us)?.endpoint, other.peer(us)?.endpoint], [Some(moved), Some(moved)])?;
-    ensure_eq(us.interface.shown()?.listen_port, 40404)?;
+    ensure_eq(us.interface.status()?.listen_port, 40404)?;
     // The old one is free.
     drop(us.namespace().bind_udp(([0, 0, 0, 0], PORT))?);
     transfer.stop()?;
@@ -229,7 +229,7 @@ fn port() -> Result {
 }
 
 fn port_in_use() -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     join(&peer, &us)?;
     let handshake = us.peer(&peer)?.latest_handshake;
@@ -237,7 +237,7 @@ fn port_in_use() -> Result {
         let output = us.interface.try_wg("set", &["listen-port", "40404"], "")?;
         let told = "Unable to modify interface: Address already in use\n".to_owned();
         ensure_eq((output.status.code(), text(&output.stderr)), (Some(1), told))?;
-        ensure_eq(us.interface.shown()?.listen_port, PORT)?;
+        ensure_eq(us.interface.status()?.listen_port, PORT)?;
         ensure(us.reaches(&peer)? && peer.reaches(&us)?, "nothing passes by the old port")
     };
     let held = us.namespace().bind_udp(([0, 0, 0, 0], 40404))?;
@@ -253,7 +253,7 @@ fn port_in_use() -> Result {
 }
 
 fn mark() -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     us.namespace().nft(
         "table inet marks {
@@ -282,9 +282,9 @@ fn mark() -> Result {
     ensure(us.reaches(&peer)?, "nothing passes by the new port")?;
     let marked = counted("marked")?;
     ensure(marked >= 6, format!("{marked} were marked"))?;
-    ensure_eq((counted("unmarked")?, us.interface.shown()?.fwmark), (0, 0x1234))?;
+    ensure_eq((counted("unmarked")?, us.interface.status()?.fwmark), (0, 0x1234))?;
     us.interface.set("fwmark off")?;
     ensure(us.reaches(&peer)?, "nothing passes without the mark")?;
-    ensure_eq((counted("marked")?, us.interface.shown()?.fwmark), (marked, 0))?;
+    ensure_eq((counted("marked")?, us.interface.status()?.fwmark), (marked, 0))?;
     ensure(counted("unmarked")? > 0, "what is sent without a mark is not counted")
 }

@@ -7,7 +7,7 @@ use bastiond::wireguard::device::message::{self, Kind};
 use libtest_mimic::Trial;
 use nix::sys::socket::{setsockopt, sockopt};
 use sandbox::star::{Family, Star};
-use sandbox::traffic::{self, Direction, Fragmentation, Mirror, Packet, Ping, Sniffer, Source};
+use sandbox::traffic::{self, Direction, DownloadServer, Fragmentation, Packet, Ping, Reflector, Sniffer};
 use sandbox::tunnel::Program;
 
 use super::site::{MIB, Reach, Site, exchange, fetch, join, ours};
@@ -31,19 +31,19 @@ fn holds_marker(packet: &Packet) -> bool {
 }
 
 fn ciphertext() -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     let tap = |link: &str| Sniffer::start(star.router(), link, |packet| packet.udp().is_some() || holds_marker(packet));
     let outside = [tap(&us.host.link())?, tap(&peer.host.link())?];
     let inside = Sniffer::start(us.namespace(), us.interface.name(), holds_marker)?;
     join(&peer, &us)?;
-    let mirror = Mirror::udp(us.namespace(), (us.v4(), 7))?;
+    let reflector = Reflector::udp(us.namespace(), (us.v4(), 7))?;
     let socket = peer.namespace().bind_udp((peer.v4(), 0))?;
     socket.set_read_timeout(Some(SOON))?;
     // Of many lengths, so that it starts at every place of a block, and the same one again.
     for padding in (0..64).chain([0; 16]) {
         let text = [vec![b' '; padding], MARKER.to_vec()].concat();
-        socket.send_to(&text, mirror.address())?;
+        socket.send_to(&text, reflector.address())?;
         let mut answer = [0; 2048];
         let length = socket.recv(&mut answer)?;
         ensure(answer[..length].ends_with(&text), "another answer")?;
@@ -67,7 +67,7 @@ fn ciphertext() -> Result {
 }
 
 fn keepalive() -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     let is_keepalive = |packet: &Packet| {
         packet.direction == Direction::In
@@ -120,7 +120,7 @@ fn marks(star: &Star, from: &Site<'_>, to: &Site<'_>, target: IpAddr, class: u8)
 }
 
 fn congestion() -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     // Ours at both ends: the others know nothing of ECN.
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &ours())?);
     join(&us, &peer)?;
@@ -180,7 +180,7 @@ fn is_told(from: &Site<'_>, to: &Site<'_>, limit: u32) -> Result<bool> {
 }
 
 fn small_link() -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     narrow(&star, &us)?;
     join(&us, &peer)?;
@@ -196,14 +196,14 @@ fn small_link() -> Result {
 
 fn small_link_far_away() -> Result {
     for outside in [Family::V4, Family::V6] {
-        let star = Star::with(2)?;
+        let star = Star::with_hosts(2)?;
         let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
         narrow(&star, &peer)?;
         peer.meets(&us, Reach::Unknown)?;
         us.meets(&peer, Reach::At(outside))?;
         ensure(us.reaches(&peer)?, "nothing passes")?;
         let transfer = |from: &Site<'_>, to: &Site<'_>| -> Result {
-            let server = Source::start(to.namespace(), (to.v4(), 0))?;
+            let server = DownloadServer::start(to.namespace(), (to.v4(), 0))?;
             fetch(from, server.address(), 3 * MIB)
         };
         // What is longer than the link in one piece leaves without DF, so routers cut it and say nothing ...
@@ -220,7 +220,7 @@ fn small_link_far_away() -> Result {
 }
 
 fn without_ipv6() -> Result {
-    let star = Star::with(3)?;
+    let star = Star::with_hosts(3)?;
     let namespace = star.host(0).namespace();
     // On the loopback and the link; an interface that comes later, the tunnel's, has it.
     namespace.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use sandbox::star::Star;
-use sandbox::traffic::{self, Flood, Mirror, Ping};
+use sandbox::traffic::{self, Flood, Ping, Reflector};
 use sandbox::tunnel::Program;
 use tempfile::TempDir;
 
@@ -72,7 +72,7 @@ fn awakenings(site: &Site<'_>) -> Result<[u64; QUEUES]> {
 fn share() -> Result {
     let directory = tempfile::tempdir()?;
     let program = with_queues(&directory)?;
-    let star = Star::with(3)?;
+    let star = Star::with_hosts(3)?;
     let us = Site::start(&star, 0, &program)?;
     let peers = [Site::start(&star, 1, &program)?, Site::start(&star, 2, &Program::wireguard_go())?];
     for peer in &peers {
@@ -103,7 +103,7 @@ fn share() -> Result {
 fn all_at_once() -> Result {
     let directory = tempfile::tempdir()?;
     let program = with_queues(&directory)?;
-    let star = Star::with(4)?;
+    let star = Star::with_hosts(4)?;
     let us = Site::start(&star, 0, &program)?;
     let peers = [
         Site::start(&star, 1, &program)?,
@@ -113,10 +113,10 @@ fn all_at_once() -> Result {
     for peer in &peers {
         join(peer, &us)?;
     }
-    let mirror = |peer: &Site<'_>| Mirror::udp(peer.namespace(), (peer.v4(), 7));
-    let mirrors = peers.iter().map(mirror).collect::<std::result::Result<Vec<_>, _>>()?;
-    let flood = |mirror: &Mirror| Flood::start(us.namespace(), mirror.address(), RATE);
-    let floods = mirrors.iter().map(flood).collect::<std::result::Result<Vec<_>, _>>()?;
+    let reflector = |peer: &Site<'_>| Reflector::udp(peer.namespace(), (peer.v4(), 7));
+    let reflectors = peers.iter().map(reflector).collect::<std::result::Result<Vec<_>, _>>()?;
+    let flood = |reflector: &Reflector| Flood::start(us.namespace(), reflector.address(), RATE);
+    let floods = reflectors.iter().map(flood).collect::<std::result::Result<Vec<_>, _>>()?;
     for flood in &floods {
         wait_for("the flood goes on", 5 * SOON, || Ok(flood.received() >= u64::from(RATE)))?;
     }

@@ -22,7 +22,7 @@ pub(super) fn trials() -> Vec<Trial> {
 }
 
 fn peer_moves() -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     join(&peer, &us)?;
     let handshake = us.peer(&peer)?.latest_handshake;
@@ -46,7 +46,7 @@ fn peer_moves() -> Result {
 }
 
 fn we_move() -> Result {
-    let star = Star::with(2)?;
+    let star = Star::with_hosts(2)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::boringtun())?);
     join(&us, &peer)?;
     let elsewhere = Ipv4Addr::new(198, 18, 0, 77);
@@ -90,7 +90,7 @@ fn of_kind(datagrams: &[Vec<u8>], kind: Kind) -> usize {
 }
 
 fn recorded() -> Result {
-    let star = Star::with(3)?;
+    let star = Star::with_hosts(3)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     let stranger = star.host(2);
     let tap = tap(&star, &peer)?;
@@ -113,7 +113,7 @@ fn recorded() -> Result {
 }
 
 fn recorded_before() -> Result {
-    let star = Star::with(3)?;
+    let star = Star::with_hosts(3)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     let stranger = star.host(2);
     let tap = tap(&star, &peer)?;

@@ -6,7 +6,7 @@ use bastiond::wireguard::key::{PrivateKey, PublicKey};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sandbox::namespace::Namespace;
 use sandbox::star::{Family, Host, Star};
-use sandbox::traffic::{self, Mirror, Ping, Source, Stream};
+use sandbox::traffic::{self, ContinuousDownload, DownloadServer, Ping, Reflector};
 use sandbox::tunnel::{Interface, Peer, Program};
 
 use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, programs, wait_for};
@@ -45,7 +45,7 @@ impl<'s> Site<'s> {
     fn run(host: &'s Host, number: u8, program: &Program, key: PrivateKey) -> Result<Self> {
         let interface = Interface::start(host.namespace(), program)?;
         let site = Self { host, interface, key, number };
-        site.interface.set_with(&format!("listen-port {PORT} private-key /dev/stdin"), &site.key.to_base64())?;
+        site.interface.set_with_key(&format!("listen-port {PORT} private-key /dev/stdin"), &site.key.to_base64())?;
         let addresses = [IpNet::from(Ipv4Net::new(site.v4(), 24)?), IpNet::from(Ipv6Net::new(site.v6(), 64)?)];
         site.interface.up(host.namespace(), &addresses)?;
         Ok(site)
@@ -91,7 +91,7 @@ impl<'s> Site<'s> {
     /// How another site is as a peer of this one.
     pub(super) fn peer(&self, other: &Site<'_>) -> Result<Peer> {
         let key = other.public_key().to_string();
-        let found = self.interface.shown()?.peers.remove(&key);
+        let found = self.interface.status()?.peers.remove(&key);
         found.ok_or_else(|| format!("{} has no peer {key}", self.interface.name()).into())
     }
 
@@ -135,10 +135,10 @@ pub(super) fn join(from: &Site<'_>, to: &Site<'_>) -> Result {
 pub(super) fn exchange(from: &Site<'_>, to: &Site<'_>) -> Result {
     for (source, target) in [(IpAddr::from(from.v4()), IpAddr::from(to.v4())), (from.v6().into(), to.v6().into())] {
         ensure(from.pings(target)?, format!("{target} does not answer a ping"))?;
-        let mirror = Mirror::udp(to.namespace(), (target, 0))?;
-        let seen = traffic::udp_probe(from.namespace(), mirror.address(), SOON).map(|seen| seen.ip());
+        let reflector = Reflector::udp(to.namespace(), (target, 0))?;
+        let seen = traffic::udp_probe(from.namespace(), reflector.address(), SOON).map(|seen| seen.ip());
         ensure_eq(seen, Ok(source))?;
-        let server = Source::start(to.namespace(), (target, 0))?;
+        let server = DownloadServer::start(to.namespace(), (target, 0))?;
         fetch(from, server.address(), 3 * MIB)?;
     }
     Ok(())
@@ -152,16 +152,17 @@ pub(super) fn fetch(from: &Site<'_>, server: SocketAddr, bytes: u64) -> Result {
 
 /// A transfer in the background that must go on, whatever happens.
 pub(super) struct Transfer {
-    stream: Stream,
+    stream: ContinuousDownload,
     // Serves until the transfer has ended.
-    _server: Source,
+    _server: DownloadServer,
 }
 
 impl Transfer {
     /// From a server on `to`.
     pub(super) fn start(from: &Site<'_>, to: &Site<'_>) -> Result<Self> {
-        let server = Source::start(to.namespace(), (to.v4(), 0))?;
-        let transfer = Self { stream: Stream::start(from.namespace(), server.address(), 5 * SOON)?, _server: server };
+        let server = DownloadServer::start(to.namespace(), (to.v4(), 0))?;
+        let transfer =
+            Self { stream: ContinuousDownload::start(from.namespace(), server.address(), 5 * SOON)?, _server: server };
         transfer.goes_on()?;
         Ok(transfer)
     }

@@ -6,7 +6,7 @@ use bastiond::outcome::ComponentName;
 use bastiond::wireguard::key::{PrivateKey, PublicKey};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
-use sandbox::traffic::{self, Flood, Held, Mirror};
+use sandbox::traffic::{self, Flood, HeldConnection, Reflector};
 use sandbox::world::addresses as at;
 
 use super::{ADA, BOB, Client, INSIDE, peer, pings, seen, serving, with_laptop, world};
@@ -25,59 +25,59 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn reload() -> Result {
     let world = world()?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
-    let (station, daemon, _ada) = with_laptop(&world, "wi-reload", "", "10.100.0.0/24,10.0.0.0/16")?;
-    let mut held = Held::open(world.laptop(), web.address(), SOON)?;
-    let before = peer(&station, "ada")?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
+    let (installation, daemon, _ada) = with_laptop(&world, "wi-reload", "", "10.100.0.0/24,10.0.0.0/16")?;
+    let mut held = HeldConnection::open(world.laptop(), web.address(), SOON)?;
+    let before = peer(&installation, "ada")?;
     let bob = Client::start(world.server(), "wi-reload-bob", BOB)?;
-    let config = std::fs::read_to_string(station.config_path())?;
-    station.write_config(&format!("{config}{}", bob.block("bob", ", \"192.168.77.0/24\"")))?;
+    let config = std::fs::read_to_string(installation.config_path())?;
+    installation.write_config(&format!("{config}{}", bob.block("bob", ", \"192.168.77.0/24\"")))?;
     daemon.signal(Signal::SIGHUP)?;
-    wait_for("Bob is let in", SOON, || Ok(peer(&station, "bob").is_ok()))?;
-    let bastion = report(&station)?.tunnel.and_then(|tunnel| tunnel.public_key).ok_or("no key")?;
+    wait_for("Bob is let in", SOON, || Ok(peer(&installation, "bob").is_ok()))?;
+    let bastion = report(&installation)?.tunnel.and_then(|tunnel| tunnel.public_key).ok_or("no key")?;
     bob.meets(bastion, "10.100.0.0/24")?;
     ensure(pings(world.server(), INSIDE, SOON)?, "Bob's tunnel works")?;
     held.exchange(SOON)?;
-    let after = peer(&station, "ada")?;
+    let after = peer(&installation, "ada")?;
     ensure_eq((after.last_handshake_unix, after.endpoint), (before.last_handshake_unix, before.endpoint))?;
-    let changes = room(&station, ComponentName::Wireguard)?.last_changes;
+    let changes = room(&installation, ComponentName::Wireguard)?.last_changes;
     ensure_eq(changes, vec!["peer bob added".to_owned()])?;
     let routes = world.bastion().ip("route show proto 98")?;
     ensure(routes.contains("192.168.77.0/24 dev wi-reload"), routes)?;
     // Another port: Bob, whom no NAT shuts off, is called upon from it.
-    station.write_config(
+    installation.write_config(
         &format!("{config}{}", bob.block("bob", "")).replace("addresses", "listen_port = 51999\naddresses"),
     )?;
     daemon.signal(Signal::SIGHUP)?;
     wait_for("the port is another one", SOON, || {
-        Ok(report(&station)?.tunnel.is_some_and(|tunnel| tunnel.listen_port == 51999))
+        Ok(report(&installation)?.tunnel.is_some_and(|tunnel| tunnel.listen_port == 51999))
     })?;
     wait_for("Bob follows", SOON, || pings(world.server(), INSIDE, Duration::from_millis(200)))?;
     ensure_eq(world.bastion().ip("route show proto 98")?.trim().to_owned(), String::new())?;
     // Back, and Bob out: Ada's session lives through all of it.
-    station.write_config(&config)?;
+    installation.write_config(&config)?;
     daemon.signal(Signal::SIGHUP)?;
-    wait_for("Bob is out", SOON, || Ok(peer(&station, "bob").is_err()))?;
+    wait_for("Bob is out", SOON, || Ok(peer(&installation, "bob").is_err()))?;
     ensure(!pings(world.server(), INSIDE, NEVER)?, "Bob still gets in")?;
     held.exchange(Duration::from_secs(5))?;
-    ensure_eq(peer(&station, "ada")?.endpoint.map(|endpoint| endpoint.ip()), Some(at::HOME.into()))
+    ensure_eq(peer(&installation, "ada")?.endpoint.map(|endpoint| endpoint.ip()), Some(at::HOME.into()))
 }
 
 fn restart() -> Result {
     let world = world()?;
-    let web = Mirror::udp(world.web(), (at::WEB, 53))?;
-    let (station, daemon, _ada) = with_laptop(&world, "wi-restart", "", "10.100.0.0/24,10.0.0.0/16")?;
+    let web = Reflector::udp(world.web(), (at::WEB, 53))?;
+    let (installation, daemon, _ada) = with_laptop(&world, "wi-restart", "", "10.100.0.0/24,10.0.0.0/16")?;
     ensure(traffic::udp_probe(world.laptop(), web.address(), SOON).is_ok(), "the tunnel works")?;
     // A kill gives no time to write anything down: it has to be there by then.
-    let memory = station.runtime_directory().join("wireguard-wi-restart.json");
+    let memory = installation.runtime_directory().join("wireguard-wi-restart.json");
     wait_for("the laptop is remembered", Duration::from_secs(8), || {
         Ok(std::fs::read_to_string(&memory).is_ok_and(|text| text.contains("192.0.2.7")))
     })?;
     let flood = Flood::start(world.laptop(), web.address(), 100)?;
     drop(daemon);
     let stopped = Instant::now();
-    let (_daemon, _) = serving(&station)?;
-    wait_for("the laptop is heard again", SOON, || Ok(peer(&station, "ada")?.last_handshake_unix.is_some()))?;
+    let (_daemon, _) = serving(&installation)?;
+    wait_for("the laptop is heard again", SOON, || Ok(peer(&installation, "ada")?.last_handshake_unix.is_some()))?;
     let took = stopped.elapsed();
     std::thread::sleep(Duration::from_millis(500));
     let flood = flood.stop();
@@ -89,8 +89,8 @@ fn restart() -> Result {
 
 fn kept() -> Result {
     let world = world()?;
-    let web = Mirror::udp(world.web(), (at::WEB, 53))?;
-    let (station, mut daemon, _ada) = with_laptop(&world, "wi-kept", "", "10.100.0.0/24,10.0.0.0/16")?;
+    let web = Reflector::udp(world.web(), (at::WEB, 53))?;
+    let (installation, mut daemon, _ada) = with_laptop(&world, "wi-kept", "", "10.100.0.0/24,10.0.0.0/16")?;
     ensure(traffic::udp_probe(world.laptop(), web.address(), SOON).is_ok(), "the tunnel works")?;
     // The kernel's number of the interface: a new one would have another.
     let index = || -> Result<Option<String>> {
@@ -99,58 +99,58 @@ fn kept() -> Result {
     };
     let before = index()?;
     ensure(before.is_some(), "the interface is there")?;
-    wait_for("interface and sockets are kept", SOON, || Ok(station.kept_names().len() >= 3))?;
-    let names = station.kept_names();
+    wait_for("interface and sockets are kept", SOON, || Ok(installation.stored_descriptor_names().len() >= 3))?;
+    let names = installation.stored_descriptor_names();
     let flood = Flood::start(world.laptop(), web.address(), 200)?;
     std::thread::sleep(Duration::from_millis(300));
     daemon.signal(Signal::SIGTERM)?;
-    ensure(daemon.ended(Duration::from_secs(5))?.is_some(), "the daemon ends")?;
+    ensure(daemon.wait_for_exit(Duration::from_secs(5))?.is_some(), "the daemon ends")?;
     ensure_eq(index()?, before.clone())?;
-    let mut daemon = station.start()?;
-    daemon.ready();
-    wait_for("the laptop is heard again", SOON, || Ok(peer(&station, "ada")?.last_handshake_unix.is_some()))?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    wait_for("the laptop is heard again", SOON, || Ok(peer(&installation, "ada")?.last_handshake_unix.is_some()))?;
     std::thread::sleep(Duration::from_millis(500));
     let flood = flood.stop();
     ensure_eq(index()?, before)?;
-    ensure_eq(station.kept_names(), names)?;
+    ensure_eq(installation.stored_descriptor_names(), names)?;
     // By itself a client notices after 15 s.
     ensure(flood.longest_gap < Duration::from_secs(1), format!("a gap of {:?}", flood.longest_gap))?;
     println!("the longest gap over the restart was {:?}", flood.longest_gap);
 
     // Without a tunnel nothing is kept, and nothing is left of what was.
-    station.write_config(FAST)?;
+    installation.write_config(FAST)?;
     daemon.signal(Signal::SIGHUP)?;
-    wait_for("nothing is kept", SOON, || Ok(station.kept_names().is_empty()))?;
+    wait_for("nothing is kept", SOON, || Ok(installation.stored_descriptor_names().is_empty()))?;
     wait_for("the interface is gone", SOON, || Ok(index()?.is_none()))?;
     Ok(())
 }
 
 fn deleted() -> Result {
     let world = world()?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
-    let (station, _daemon, _ada) = with_laptop(&world, "wi-deleted", "", "10.100.0.0/24,10.0.0.0/16")?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
+    let (installation, _daemon, _ada) = with_laptop(&world, "wi-deleted", "", "10.100.0.0/24,10.0.0.0/16")?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
     world.bastion().ip("link del wi-deleted")?;
-    wait_for("it is there again", SOON, || Ok(all_stand(&station)? && peer(&station, "ada").is_ok()))?;
-    wait_for("the laptop is called upon", SOON, || Ok(peer(&station, "ada")?.last_handshake_unix.is_some()))?;
+    wait_for("it is there again", SOON, || Ok(all_stand(&installation)? && peer(&installation, "ada").is_ok()))?;
+    wait_for("the laptop is called upon", SOON, || Ok(peer(&installation, "ada")?.last_handshake_unix.is_some()))?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
-    ensure_eq(room(&station, ComponentName::Wireguard)?.totals.repairs, 1)
+    ensure_eq(room(&installation, ComponentName::Wireguard)?.totals.repairs, 1)
 }
 
 fn drift() -> Result {
     let world = world()?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
-    let (station, _daemon, ada) = with_laptop(&world, "wi-drift", "", "10.100.0.0/24,10.0.0.0/16")?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
+    let (installation, _daemon, ada) = with_laptop(&world, "wi-drift", "", "10.100.0.0/24,10.0.0.0/16")?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
-    let repairs = || -> Result<u64> { Ok(room(&station, ComponentName::Wireguard)?.totals.repairs) };
-    let roamed = peer(&station, "ada")?.endpoint;
+    let repairs = || -> Result<u64> { Ok(room(&installation, ComponentName::Wireguard)?.totals.repairs) };
+    let roamed = peer(&installation, "ada")?.endpoint;
     let key = PrivateKey::generate().public();
     let set = format!("set wi-drift peer {} remove peer {key} allowed-ips 10.100.0.9/32", ada.public_key());
     let output = world.bastion().command("wg").args(set.split(' ')).output()?;
     ensure(output.status.success(), text(&output.stderr))?;
     world.bastion().ip("link set wi-drift mtu 1300\naddr del 10.100.0.1/24 dev wi-drift")?;
     wait_for("all is as it was", SOON, || {
-        let tunnel = report(&station)?.tunnel.ok_or("no tunnel")?;
+        let tunnel = report(&installation)?.tunnel.ok_or("no tunnel")?;
         let addresses = world.bastion().ip("addr show dev wi-drift")?;
         let keys: Vec<PublicKey> = tunnel.peers.iter().map(|peer| peer.public_key).collect();
         Ok(keys == [ada.public_key()] && addresses.contains("mtu 1420") && addresses.contains("10.100.0.1/24"))
@@ -158,23 +158,23 @@ fn drift() -> Result {
     ensure(repairs()? >= 1, "the repair is counted")?;
     // She was taken away with her session; her next packet makes a new one.
     wait_for("Ada gets in", Duration::from_secs(20), || Ok(seen(world.laptop(), &web) == Ok(ADA.into())))?;
-    ensure_eq(peer(&station, "ada")?.endpoint.map(|it| it.ip()), roamed.map(|it| it.ip()))
+    ensure_eq(peer(&installation, "ada")?.endpoint.map(|it| it.ip()), roamed.map(|it| it.ip()))
 }
 
 fn down() -> Result {
     let world = world()?;
-    let (station, mut daemon, _ada) = with_laptop(&world, "wi-down", "", "10.100.0.0/24,10.0.0.0/16")?;
+    let (installation, mut daemon, _ada) = with_laptop(&world, "wi-down", "", "10.100.0.0/24,10.0.0.0/16")?;
     ensure(pings(world.laptop(), INSIDE, SOON)?, "the tunnel works")?;
-    let output = station.ctl(&["down"])?;
+    let output = installation.ctl(&["down"])?;
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
     ensure(text(&output.stdout).contains("wi-down removed"), text(&output.stdout))?;
-    ensure(daemon.ended(SOON)?.is_some(), "the daemon goes on")?;
+    ensure(daemon.wait_for_exit(SOON)?.is_some(), "the daemon goes on")?;
     ensure(!world.bastion().links()?.contains_key("wi-down"), "the interface is there")?;
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)?;
     ensure_eq(world.bastion().ip("route show proto 98")?, String::new())?;
-    ensure(!station.runtime_directory().join("wireguard-wi-down.json").exists(), "the peers are remembered")?;
+    ensure(!installation.runtime_directory().join("wireguard-wi-down.json").exists(), "the peers are remembered")?;
     ensure(
-        station.state_directory().join("wireguard.key").exists(),
+        installation.state_directory().join("wireguard.key").exists(),
         "the key is gone, and every peer would need a new one",
     )
 }

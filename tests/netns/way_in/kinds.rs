@@ -8,11 +8,13 @@ use bastiond::outcome::{ComponentName, State};
 use bastiond::wireguard::key::PublicKey;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
-use sandbox::traffic::Mirror;
+use sandbox::traffic::Reflector;
 use sandbox::world::addresses as at;
 
 use super::{ADA, INSIDE, seen, serving, tunnel, with_laptop, world};
-use crate::gateway::{FAST, Result, SOON, all_stand, ensure, ensure_eq, report, room, station, text, trial, wait_for};
+use crate::gateway::{
+    FAST, Result, SOON, all_stand, ensure, ensure_eq, installation, report, room, text, trial, wait_for,
+};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -30,11 +32,11 @@ fn wg_file() -> Result {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("wi-file.conf");
     std::fs::write(&file, include_str!("../../data/wireguard/wg-example.conf"))?;
-    let station = station(&world)?;
-    station.write_config(&format!("{FAST}[wireguard]\nfile = \"{}\"\n", file.display()))?;
-    let station = station.env("RES_OPTIONS", "timeout:1 attempts:1");
-    let mut daemon = station.start()?;
-    daemon.ready();
+    let installation = installation(&world)?;
+    installation.write_config(&format!("{FAST}[wireguard]\nfile = \"{}\"\n", file.display()))?;
+    let installation = installation.env("RES_OPTIONS", "timeout:1 attempts:1");
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
     let shown = || -> Result<String> {
         let Output { stdout, .. } = world.bastion().command("wg").args(["showconf", "wi-file"]).output()?;
         Ok(text(&stdout))
@@ -53,7 +55,7 @@ fn wg_file() -> Result {
     }
     // Nobody resolves names here: it is told, and everything else stands.
     wait_for("the name is told", Duration::from_secs(15), || {
-        let told = room(&station, ComponentName::Wireguard)?;
+        let told = room(&installation, ComponentName::Wireguard)?;
         Ok(told.state == State::Waiting && told.problems[0].what.starts_with("test.wireguard.com does not resolve"))
     })?;
     let routes = world.bastion().ip("route show proto 98")?;
@@ -70,46 +72,46 @@ fn kernel() -> Result {
     if has_wireguard {
         world.bastion().ip("link del wi-probe")?;
     }
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
-    let (station, daemon, _ada) =
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
+    let (installation, daemon, _ada) =
         with_laptop(&world, "wi-kernel", "backend = \"auto\"\n", "10.100.0.0/24,10.0.0.0/16")?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
     let data_plane = || -> Result<Option<String>> {
-        Ok(report(&station)?.tunnel.and_then(|tunnel| tunnel.data_plane.into_iter().next()))
+        Ok(report(&installation)?.tunnel.and_then(|tunnel| tunnel.data_plane.into_iter().next()))
     };
     ensure_eq(data_plane()?, Some(if has_wireguard { "kernel" } else { "userspace" }.to_owned()))?;
     if has_wireguard {
         // It goes on without a daemon, and the next one knows it.
         drop(daemon);
         ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
-        let (_daemon, _) = serving(&station)?;
+        let (_daemon, _) = serving(&installation)?;
         ensure_eq(data_plane()?, Some("kernel".to_owned()))?;
         return ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()));
     }
-    let config = std::fs::read_to_string(station.config_path())?;
-    station.write_config(&config.replace("\"auto\"", "\"kernel\""))?;
+    let config = std::fs::read_to_string(installation.config_path())?;
+    installation.write_config(&config.replace("\"auto\"", "\"kernel\""))?;
     daemon.signal(Signal::SIGHUP)?;
-    wait_for("it is told", SOON, || Ok(room(&station, ComponentName::Wireguard)?.state == State::Failed))?;
-    let problem = room(&station, ComponentName::Wireguard)?.problems.remove(0);
+    wait_for("it is told", SOON, || Ok(room(&installation, ComponentName::Wireguard)?.state == State::Failed))?;
+    let problem = room(&installation, ComponentName::Wireguard)?.problems.remove(0);
     ensure_eq(problem.what.as_str(), "this kernel has no WireGuard")?;
     ensure(problem.advice.contains("modprobe wireguard"), problem.advice)?;
     // What runs is not given up for what cannot run; nor for a name that is somebody else's.
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
-    station.write_config(&config.replace("wi-kernel\"", "lo2\""))?;
+    installation.write_config(&config.replace("wi-kernel\"", "lo2\""))?;
     world.bastion().ip("tuntap add lo2 mode tun")?;
     daemon.signal(Signal::SIGHUP)?;
     wait_for("it is told", SOON, || {
-        Ok(room(&station, ComponentName::Wireguard)?
+        Ok(room(&installation, ComponentName::Wireguard)?
             .problems
             .iter()
             .any(|problem| problem.what.contains("interface lo2 already")))
     })?;
-    ensure_eq(report(&station)?.tunnel.map(|tunnel| tunnel.interface.to_string()), Some("wi-kernel".to_owned()))
+    ensure_eq(report(&installation)?.tunnel.map(|tunnel| tunnel.interface.to_string()), Some("wi-kernel".to_owned()))
 }
 
 fn crowd() -> Result {
     let world = world()?;
-    let station = station(&world)?;
+    let installation = installation(&world)?;
     let block = |number: u32| {
         let mut key = [7; 32];
         key[..4].copy_from_slice(&number.to_le_bytes());
@@ -118,15 +120,15 @@ fn crowd() -> Result {
     };
     let peers = (0..10_000).map(block).collect::<Vec<_>>().concat();
     let config = tunnel("wi-crowd", &peers).replace("/24", "/16");
-    station.write_config(&config)?;
+    installation.write_config(&config)?;
     let started = Instant::now();
-    let (daemon, _) = serving(&station)?;
+    let (daemon, _) = serving(&installation)?;
     let (ready, started) = (started.elapsed(), Instant::now());
-    station.write_config(&format!("{config}{}", block(10_000)))?;
+    installation.write_config(&format!("{config}{}", block(10_000)))?;
     daemon.signal(Signal::SIGHUP)?;
-    let count = || -> Result<usize> { Ok(report(&station)?.tunnel.map_or(0, |tunnel| tunnel.peers.len())) };
+    let count = || -> Result<usize> { Ok(report(&installation)?.tunnel.map_or(0, |tunnel| tunnel.peers.len())) };
     wait_for("the one is there", Duration::from_secs(10), || Ok(count()? == 10_001))?;
-    let changes = room(&station, ComponentName::Wireguard)?.last_changes;
+    let changes = room(&installation, ComponentName::Wireguard)?.last_changes;
     ensure(changes.len() == 1 && changes[0].ends_with(" added"), format!("{changes:?}"))?;
     println!(
         "10 000 peers: ready after {ready:?}, one more after {:?}; {}",
@@ -141,39 +143,39 @@ fn foreign_interface() -> Result {
     world
         .bastion()
         .ip("tuntap add wi-foreign mode tun\naddr add 10.9.9.1/24 dev wi-foreign\nlink set wi-foreign up")?;
-    let station = station(&world)?;
-    station.write_config(&tunnel("wi-foreign", ""))?;
-    let mut daemon = station.start()?;
-    daemon.ready();
-    let told = room(&station, ComponentName::Wireguard)?;
+    let installation = installation(&world)?;
+    installation.write_config(&tunnel("wi-foreign", ""))?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let told = room(&installation, ComponentName::Wireguard)?;
     ensure_eq(told.state, State::Failed)?;
     ensure_eq(
         told.problems[0].what.as_str(),
         "there is an interface wi-foreign already (a tun one), which is not bastiond's",
     )?;
-    ensure_eq(room(&station, ComponentName::Routes)?.state, State::HeldBack)?;
+    ensure_eq(room(&installation, ComponentName::Routes)?.state, State::HeldBack)?;
     let addresses = world.bastion().ip("addr show dev wi-foreign")?;
     ensure(addresses.contains("10.9.9.1/24") && !addresses.contains("10.100.0.1"), addresses)?;
     // The rest of the gateway works, and the tunnel as soon as it can.
-    ensure_eq(room(&station, ComponentName::Hcloud)?.state, State::Ok)?;
+    ensure_eq(room(&installation, ComponentName::Hcloud)?.state, State::Ok)?;
     world.bastion().ip("link del wi-foreign")?;
-    wait_for("the tunnel is made", Duration::from_secs(4), || all_stand(&station))?;
+    wait_for("the tunnel is made", Duration::from_secs(4), || all_stand(&installation))?;
     Ok(())
 }
 
 fn port_in_use() -> Result {
     let world = world()?;
     let other = world.bastion().bind_udp((Ipv4Addr::UNSPECIFIED, 51820))?;
-    let station = station(&world)?;
-    station.write_config(&tunnel("wi-port", ""))?;
-    let mut daemon = station.start()?;
-    daemon.ready();
-    let told = room(&station, ComponentName::Wireguard)?;
+    let installation = installation(&world)?;
+    installation.write_config(&tunnel("wi-port", ""))?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let told = room(&installation, ComponentName::Wireguard)?;
     ensure_eq(told.state, State::Failed)?;
     let problem = &told.problems[0];
     ensure(problem.what.contains("cannot bind UDP port 51820"), problem.what.clone())?;
     ensure(problem.advice.contains("ss -ulnp"), problem.advice.clone())?;
     drop(other);
-    wait_for("the tunnel is made", Duration::from_secs(4), || all_stand(&station))?;
+    wait_for("the tunnel is made", Duration::from_secs(4), || all_stand(&installation))?;
     Ok(())
 }

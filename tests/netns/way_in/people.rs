@@ -6,14 +6,15 @@ use bastiond::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::cloud::{Fault, Injection, Matching, Times};
-use sandbox::traffic::{self, Direction, Held, Mirror, Packet, Sniffer};
+use sandbox::traffic::{self, Direction, HeldConnection, Packet, Reflector, Sniffer};
 use sandbox::world::addresses as at;
 
 use super::{
     ADA, BOB, Client, INSIDE, OFFICE_HOST, peer, pings, seen, serving, tunnel, wait_for_source, with_laptop, world,
 };
 use crate::gateway::{
-    NEVER, Result, SOON, Server, egress, ensure, ensure_eq, is_shut, open, report, room, station, text, trial, wait_for,
+    NEVER, Result, SOON, Server, egress, ensure, ensure_eq, installation, is_shut, open, report, room, text, trial,
+    wait_for,
 };
 use crate::policy::counted;
 
@@ -30,16 +31,16 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn laptop_comes_in() -> Result {
     let world = world()?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
-    let (station, _daemon, _ada) = with_laptop(&world, "wi-laptop", "", "10.100.0.0/24,10.0.0.0/16")?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
+    let (installation, _daemon, _ada) = with_laptop(&world, "wi-laptop", "", "10.100.0.0/24,10.0.0.0/16")?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
     ensure(pings(world.laptop(), INSIDE, SOON)?, "the bastion's own address in the tunnel")?;
-    let _ssh = Mirror::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 22))?;
+    let _ssh = Reflector::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 22))?;
     ensure_eq(traffic::tcp_connects(world.laptop(), (INSIDE, 22), SOON), Ok(()))?;
-    let peer = peer(&station, "ada")?;
+    let peer = peer(&installation, "ada")?;
     ensure(peer.last_handshake_unix.is_some() && peer.rx_bytes > 0 && peer.tx_bytes > 0, format!("{peer:?}"))?;
     ensure_eq(peer.endpoint.map(|endpoint| endpoint.ip()), Some(at::HOME.into()))?;
-    let shown = text(&station.ctl(&["status"])?.stdout);
+    let shown = text(&installation.ctl(&["status"])?.stdout);
     for words in ["TUNNEL wi-laptop: UDP 51820, MTU 1420; userspace", "ada", " s ago", "wireguard ok", "routes    ok"] {
         ensure(shown.contains(words), format!("no {words:?} in {shown}"))?;
     }
@@ -47,16 +48,16 @@ fn laptop_comes_in() -> Result {
     let wg = text(&world.bastion().command("wg").args(["show", "wi-laptop", "latest-handshakes"]).output()?.stdout);
     ensure(wg.contains(&peer.public_key.to_string()), wg)?;
     let mode = std::os::unix::fs::PermissionsExt::mode(
-        &std::fs::metadata(station.state_directory().join("wireguard.key"))?.permissions(),
+        &std::fs::metadata(installation.state_directory().join("wireguard.key"))?.permissions(),
     );
     ensure_eq(mode & 0o777, 0o600)
 }
 
 fn tunnel_gone() -> Result {
     let world = world()?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
     let (_station, daemon, _ada) = with_laptop(&world, "wi-gone", "", "10.100.0.0/24,10.0.0.0/16")?;
-    let mut held = Held::open(world.laptop(), web.address(), SOON)?;
+    let mut held = HeldConnection::open(world.laptop(), web.address(), SOON)?;
     held.exchange(SOON)?;
     // The private host's answer is on its way when the daemon, and the tunnel with it, ends.
     let to_ada = |direction| {
@@ -69,7 +70,7 @@ fn tunnel_gone() -> Result {
     world.bastion().ip("link del wi-gone")?;
     let lost = world.bastion().ip(&format!("route get {ADA}"))?;
     ensure(lost.contains("dev eth0"), lost)?;
-    // The mirror ends, and closes its connections.
+    // The reflector ends, and closes its connections.
     drop(web);
     ensure(came.wait_for(1, SOON), "the private host has said nothing")?;
     wait_for("what it said is dropped", SOON, || Ok(counted(&world, "dropped_forward")? > before))?;
@@ -79,27 +80,27 @@ fn tunnel_gone() -> Result {
 fn peers_limits() -> Result {
     let world = world()?;
     let server = Server::start(&world)?;
-    let _web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let _web = Reflector::tcp(world.web(), (at::WEB, 80))?;
     let bob = Client::start(world.server(), "wi-limits-bob", BOB)?;
     let everything = "10.100.0.0/24,10.0.0.0/16,169.254.0.0/16,203.0.113.0/24";
     let block = bob.block("bob", "");
-    let (station, _daemon, ada) = with_laptop(&world, "wi-limits", &block, everything)?;
-    bob.meets(report(&station)?.tunnel.and_then(|tunnel| tunnel.public_key).ok_or("no key")?, "10.100.0.0/24")?;
+    let (installation, _daemon, ada) = with_laptop(&world, "wi-limits", &block, everything)?;
+    bob.meets(report(&installation)?.tunnel.and_then(|tunnel| tunnel.public_key).ok_or("no key")?, "10.100.0.0/24")?;
     ensure_eq(traffic::tcp_connects(world.laptop(), (at::WEB, 80), SOON), Ok(()))?;
     ensure(pings(world.server(), INSIDE, SOON)?, "Bob's tunnel works")?;
     // Peer to peer, the bastion's metadata, the internet, another port of the bastion.
     ensure(!pings(world.laptop(), BOB, NEVER)?, "one peer reaches another")?;
     ensure(traffic::tcp_connects(world.laptop(), (at::METADATA, 80), NEVER).is_err(), "the metadata service answers")?;
     ensure(is_shut(&egress(world.laptop(), &server, NEVER)?), "the internet is reached without full_tunnel")?;
-    let _open = Mirror::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 8080))?;
+    let _open = Reflector::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 8080))?;
     ensure(traffic::tcp_connects(world.laptop(), (INSIDE, 8080), NEVER).is_err(), "port 8080 of the bastion")?;
     // A private host does not call on a laptop.
-    let _listening = Mirror::tcp(world.laptop(), (ADA, 80))?;
+    let _listening = Reflector::tcp(world.laptop(), (ADA, 80))?;
     ensure(traffic::tcp_connects(world.web(), (ADA, 80), NEVER).is_err(), "a private host calls on a laptop")?;
     // A source that is not its own is not heard.
     world.laptop().ip(&format!("addr add 10.100.0.77/32 dev {}", ada.interface))?;
     let from = std::net::SocketAddr::from((Ipv4Addr::new(10, 100, 0, 77), 40000));
-    let dns = Mirror::udp(world.web(), (at::WEB, 53))?;
+    let dns = Reflector::udp(world.web(), (at::WEB, 53))?;
     ensure(traffic::udp_probe(world.laptop(), dns.address(), SOON).is_ok(), "its own source")?;
     ensure(traffic::udp_probe_from(world.laptop(), from, dns.address(), NEVER).is_err(), "another source")
 }
@@ -115,13 +116,13 @@ fn full_tunnel() -> Result {
 
 fn masqueraded_meanwhile() -> Result {
     let world = world()?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
     let tunnel: ipnet::Ipv4Net = "10.100.0.0/24".parse()?;
     // Somebody else has the route at first.
     world.put_route(tunnel, at::WORKER);
-    let (station, daemon, _ada) = with_laptop(&world, "wi-snat", "", "10.100.0.0/24,10.0.0.0/16")?;
+    let (installation, daemon, _ada) = with_laptop(&world, "wi-snat", "", "10.100.0.0/24,10.0.0.0/16")?;
     wait_for_source("masqueraded", world.laptop(), &web, at::BASTION_PRIVATE)?;
-    let told = |room_of: ComponentName| -> Result<String> { Ok(room(&station, room_of)?.detail) };
+    let told = |room_of: ComponentName| -> Result<String> { Ok(room(&installation, room_of)?.detail) };
     ensure(told(ComponentName::Nat)?.contains("10.100.0.0/24 masqueraded on eth1"), told(ComponentName::Nat)?)?;
     ensure(told(ComponentName::Hcloud)?.contains("peers are masqueraded"), told(ComponentName::Hcloud)?)?;
     // It goes: the route is claimed, and new flows keep their source.
@@ -134,7 +135,7 @@ fn masqueraded_meanwhile() -> Result {
         fault: Fault::Status { code: 503, json: true },
         times: Times::UntilCleared,
     });
-    wait_for("the trouble is told", SOON, || Ok(room(&station, ComponentName::Hcloud)?.state == State::Failed))?;
+    wait_for("the trouble is told", SOON, || Ok(room(&installation, ComponentName::Hcloud)?.state == State::Failed))?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
     world.cloud().clear_faults();
     world.remove_route(tunnel);
@@ -143,8 +144,8 @@ fn masqueraded_meanwhile() -> Result {
     world.remove_route(tunnel);
     wait_for_source("routed again", world.laptop(), &web, ADA)?;
     // As told.
-    let config = std::fs::read_to_string(station.config_path())?;
-    station.write_config(&config.replace("addresses", "snat = true\naddresses"))?;
+    let config = std::fs::read_to_string(installation.config_path())?;
+    installation.write_config(&config.replace("addresses", "snat = true\naddresses"))?;
     daemon.signal(Signal::SIGHUP)?;
     wait_for_source("masqueraded as told", world.laptop(), &web, at::BASTION_PRIVATE)?;
     wait_for("the route is given up", SOON, || {
@@ -161,30 +162,30 @@ fn site_to_site() -> Result {
     office.wg("listen-port 51820")?;
     world.server().ip(&format!("addr add {OFFICE_HOST}/32 dev lo"))?;
     let block = office.block("office", ", \"192.168.77.0/24\"");
-    let station = station(&world)?;
-    station.write_config(&tunnel(
+    let installation = installation(&world)?;
+    installation.write_config(&tunnel(
         "wi-site",
         &format!("{block}endpoint = \"0xcb00710a:51820\"\npersistent_keepalive = 25\n"),
     ))?;
     let bastion = {
         // The key is made before anybody can know it.
-        let (daemon, bastion) = serving(&station)?;
+        let (daemon, bastion) = serving(&installation)?;
         drop(daemon);
         bastion
     };
     office.wg(&format!("peer {bastion} allowed-ips 10.100.0.0/24,10.0.0.0/16"))?;
     world.server().ip("route replace 10.0.0.0/16 dev wi-site-office")?;
-    let (_daemon, _) = serving(&station)?;
+    let (_daemon, _) = serving(&installation)?;
     // The bastion begins: the office does not know where it is.
-    wait_for("a handshake", SOON, || Ok(peer(&station, "office")?.last_handshake_unix.is_some()))?;
-    let intranet = Mirror::tcp(world.server(), (OFFICE_HOST, 80))?;
-    let web = Mirror::tcp(world.web(), (at::WEB, 80))?;
+    wait_for("a handshake", SOON, || Ok(peer(&installation, "office")?.last_handshake_unix.is_some()))?;
+    let intranet = Reflector::tcp(world.server(), (OFFICE_HOST, 80))?;
+    let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
     wait_for("the ways back stand", SOON, || Ok(world.cloud().routes(world.private_network_id()).len() == 3))?;
     wait_for("the office sees a private host's own address", SOON, || {
         Ok(seen(world.web(), &intranet) == Ok(at::WEB.into()))
     })?;
     let from = std::net::SocketAddr::from((OFFICE_HOST, 0));
-    let dns = Mirror::udp(world.web(), (at::WEB, 53))?;
+    let dns = Reflector::udp(world.web(), (at::WEB, 53))?;
     let office_seen = traffic::udp_probe_from(world.server(), from, dns.address(), SOON).map(|seen| seen.ip());
     ensure_eq(office_seen, Ok(OFFICE_HOST.into()))?;
     ensure_eq(seen(world.server(), &web), Ok(BOB.into()))

@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::front::{Answer, Call};
+use super::call::{Answer, Call, Endpoint};
+use super::error::ApiError;
 use super::listing::{Key, filter, page, sort};
-use super::{ApiError, Endpoint, schema};
-use crate::cloud::actions::Action;
-use crate::cloud::ids::ActionId;
-use crate::cloud::state::Resource;
+use super::schema;
+use crate::cloud::model::ids::{ActionId, ResourceId};
+use crate::cloud::project::actions::Action;
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[Endpoint::get("/actions", list), Endpoint::get("/actions/{id}", get)];
 
@@ -39,7 +39,7 @@ fn get(call: &mut Call<'_>) -> Result<Answer, ApiError> {
 }
 
 /// An action of one resource, by a path that is deprecated since 2026-04-30.
-pub(super) fn get_of(call: &Call<'_>, resource: Resource) -> Result<Answer, ApiError> {
+pub(super) fn get_of(call: &Call<'_>, resource: ResourceId) -> Result<Answer, ApiError> {
     one(call, "action_id", |action| action.resources.contains(&resource))
 }
 
@@ -52,7 +52,7 @@ fn one(call: &Call<'_>, parameter: &str, belongs: impl Fn(&Action) -> bool) -> R
 }
 
 /// The history of a resource, or of a kind of them.
-pub(super) fn history(call: &Call<'_>, belongs: impl Fn(Resource) -> bool) -> Result<Answer, ApiError> {
+pub(super) fn history(call: &Call<'_>, belongs: impl Fn(ResourceId) -> bool) -> Result<Answer, ApiError> {
     let status = filter(call.query, "status", &["running", "success", "error"])?;
     let id = filter(call.query, "id", &[])?;
     let mut actions: Vec<Action> = call

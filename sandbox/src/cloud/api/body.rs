@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde_json::{Map, Value};
 
-use super::ApiError;
-use crate::cloud::labels::{is_key, is_value};
-use crate::cloud::state::Labels;
+use super::error::ApiError;
+use crate::cloud::model::labels::{is_key, is_value};
+use crate::cloud::model::resources::Labels;
 
 /// A request's JSON object.
 #[derive(Debug)]

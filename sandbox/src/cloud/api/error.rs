@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::cloud::refusal::Refusal;
+use crate::cloud::model::refusal::Refusal;
 
 /// An error answer. Codes and statuses are those of the Hetzner API documentation, "Error Codes".
 #[derive(Debug, Clone, PartialEq)]

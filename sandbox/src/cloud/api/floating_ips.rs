@@ -3,14 +3,15 @@
 use serde_json::json;
 
 use super::body::{Fields, ID};
-use super::front::{Answer, Call};
+use super::call::{Answer, Call, Endpoint};
+use super::error::ApiError;
 use super::listing::list;
-use super::{ApiError, Endpoint, actions, schema};
-use crate::cloud::change::Change;
-use crate::cloud::ids::{FloatingIpId, ServerId};
-use crate::cloud::refusal::Refusal;
-use crate::cloud::settings::FloatingReassign;
-use crate::cloud::state::{FloatingIp, Resource};
+use super::{actions, schema};
+use crate::cloud::model::change::Change;
+use crate::cloud::model::ids::{FloatingIpId, ResourceId, ServerId};
+use crate::cloud::model::refusal::Refusal;
+use crate::cloud::model::resources::FloatingIp;
+use crate::cloud::project::settings::FloatingReassign;
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint::get("/floating_ips", list_floating_ips),
@@ -34,7 +35,7 @@ fn get(call: &mut Call<'_>) -> Result<Answer, ApiError> {
 
 fn own_actions(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     let id: FloatingIpId = floating_ip_of(call)?.id;
-    actions::history(call, |resource| resource == Resource::FloatingIp(id))
+    actions::history(call, |resource| resource == ResourceId::FloatingIp(id))
 }
 
 fn assign(call: &mut Call<'_>) -> Result<Answer, ApiError> {

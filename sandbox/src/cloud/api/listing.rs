@@ -6,11 +6,11 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::ApiError;
-use super::front::{Answer, Call, parameter};
-use crate::cloud::labels::Selector;
-use crate::cloud::settings::OverLongPage;
-use crate::cloud::state::{Firewall, FloatingIp, Labels, Network, PrimaryIp, Server};
+use super::call::{Answer, Call, parameter};
+use super::error::ApiError;
+use crate::cloud::model::labels::Selector;
+use crate::cloud::model::resources::{Firewall, FloatingIp, Labels, Network, PrimaryIp, Server};
+use crate::cloud::project::settings::OverLongPage;
 
 const DEFAULT_PER_PAGE: usize = 25;
 const MAX_PER_PAGE: usize = 50;

@@ -3,16 +3,18 @@
 use serde_json::{Value, json};
 
 use super::body::{ADDRESS, BOOL, CIDR, Fields, ID, LABELS, NAME, OBJECTS, TEXT};
-use super::front::{Answer, Call};
+use super::call::{Answer, Call, Endpoint};
+use super::error::ApiError;
 use super::listing::{filter, list, page, sort};
-use super::locations::is_zone;
-use super::{ApiError, Endpoint, actions, schema};
-use crate::cloud::change::Change;
-use crate::cloud::ids::{NetworkId, ServerId};
-use crate::cloud::refusal::Refusal;
-use crate::cloud::routes::{self, Route};
-use crate::cloud::state::{Attachment, Network, Resource, Server, Subnet, SubnetKind, World};
-use crate::cloud::subnets;
+use super::{actions, schema};
+use crate::cloud::model::change::Change;
+use crate::cloud::model::ids::{NetworkId, ResourceId, ServerId};
+use crate::cloud::model::locations::is_zone;
+use crate::cloud::model::refusal::Refusal;
+use crate::cloud::model::resources::Route;
+use crate::cloud::model::resources::{Attachment, Network, Resources, Server, Subnet, SubnetKind};
+use crate::cloud::model::routes;
+use crate::cloud::model::subnets;
 
 pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint::get("/networks", list_networks),
@@ -32,26 +34,26 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint::post("/networks/{id}/actions/change_protection", change_protection),
 ];
 
-/// The network of the path, and the world around it.
-fn network_of(call: &Call<'_>) -> Result<(NetworkId, World), ApiError> {
+/// The network of the path, and the resources around it.
+fn network_of(call: &Call<'_>) -> Result<(NetworkId, Resources), ApiError> {
     let id = call.id("id", "network")?;
-    let world = call.visible();
-    world.network(id)?;
-    Ok((id, world))
+    let resources = call.visible();
+    resources.network(id)?;
+    Ok((id, resources))
 }
 
-fn rendered(world: &World, id: NetworkId) -> Result<Value, ApiError> {
-    Ok(json!({ "network": schema::network(world, world.network(id)?) }))
+fn rendered(resources: &Resources, id: NetworkId) -> Result<Value, ApiError> {
+    Ok(json!({ "network": schema::network(resources, resources.network(id)?) }))
 }
 
 fn list_networks(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let world = call.visible();
-    list(call, "networks", world.networks.values().cloned(), |network| schema::network(&world, network))
+    let resources = call.visible();
+    list(call, "networks", resources.networks.values().cloned(), |network| schema::network(&resources, network))
 }
 
 fn get(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, world) = network_of(call)?;
-    Ok(Answer::ok(rendered(&world, id)?))
+    let (id, resources) = network_of(call)?;
+    Ok(Answer::ok(rendered(&resources, id)?))
 }
 
 fn create(call: &mut Call<'_>) -> Result<Answer, ApiError> {
@@ -68,7 +70,7 @@ fn create(call: &mut Call<'_>) -> Result<Answer, ApiError> {
         created: call.now,
         expose_routes_to_vswitch: fields.optional("expose_routes_to_vswitch", &BOOL)?.unwrap_or(false),
     };
-    check_name(&call.project.world, &network.name, None)?;
+    check_name(&call.project.resources, &network.name, None)?;
     subnets::check_range(network.ip_range)?;
     for wanted in fields.optional("subnets", &OBJECTS)?.unwrap_or_default() {
         let subnet = subnet_of(&wanted.only(&SUBNET_FIELDS)?, &network)?;
@@ -82,7 +84,7 @@ fn create(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     }
     network.id = NetworkId(call.project.next_id());
     let id = network.id;
-    call.project.world.networks.insert(id, network);
+    call.project.resources.networks.insert(id, network);
     Ok(Answer::created(rendered(&call.visible(), id)?))
 }
 
@@ -92,11 +94,11 @@ fn update(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     let name = fields.optional("name", &NAME)?;
     let labels = fields.optional("labels", &LABELS)?;
     let expose_routes_to_vswitch = fields.optional("expose_routes_to_vswitch", &BOOL)?;
-    call.check_lock(Resource::Network(id))?;
+    call.check_lock(ResourceId::Network(id))?;
     if let Some(name) = &name {
-        check_name(&call.project.world, name, Some(id))?;
+        check_name(&call.project.resources, name, Some(id))?;
     }
-    let network = call.project.world.network_mut(id)?;
+    let network = call.project.resources.network_mut(id)?;
     network.name = name.unwrap_or_else(|| network.name.clone());
     // The whole map: labels that are not named are gone.
     network.labels = labels.unwrap_or_else(|| network.labels.clone());
@@ -104,22 +106,22 @@ fn update(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     Ok(Answer::ok(rendered(&call.visible(), id)?))
 }
 
-fn check_name(world: &World, name: &str, but: Option<NetworkId>) -> Result<(), ApiError> {
-    let taken = world.networks.values().any(|other| other.name == name && Some(other.id) != but);
+fn check_name(resources: &Resources, name: &str, but: Option<NetworkId>) -> Result<(), ApiError> {
+    let taken = resources.networks.values().any(|other| other.name == name && Some(other.id) != but);
     if taken { Err(Refusal::NameTaken.into()) } else { Ok(()) }
 }
 
 /// "Attached resources will be detached automatically."
 fn delete(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, world) = network_of(call)?;
-    call.check_lock(Resource::Network(id))?;
-    if world.network(id)?.delete_protection {
+    let (id, resources) = network_of(call)?;
+    call.check_lock(ResourceId::Network(id))?;
+    if resources.network(id)?.delete_protection {
         return Err(Refusal::Protected(id).into());
     }
-    for server in call.project.world.servers.values_mut() {
+    for server in call.project.resources.servers.values_mut() {
         server.attachments.retain(|attachment| attachment.network != id);
     }
-    call.project.world.networks.remove(&id);
+    call.project.resources.networks.remove(&id);
     Ok(Answer::no_content())
 }
 
@@ -132,18 +134,18 @@ struct Member {
 }
 
 fn members(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, world) = network_of(call)?;
-    let network = world.network(id)?;
+    let (id, resources) = network_of(call)?;
+    let network = resources.network(id)?;
     let row = |server: &Server, attachment: &Attachment| {
         let status = schema::member_status(&call.project.actions, server, id);
         let json = schema::member(network, server, attachment, status);
         Member { server: server.id, status, attachment: attachment.clone(), json }
     };
-    let attached = world.members(id).map(|(server, attachment)| row(server, attachment));
+    let attached = resources.members(id).map(|(server, attachment)| row(server, attachment));
     // Those on their way in are listed already.
     let coming = call.project.actions.running().filter_map(|action| match &action.change {
         Change::Attach { server, attachment } if attachment.network == id => {
-            let server = world.server(*server).ok()?;
+            let server = resources.server(*server).ok()?;
             server.attachment(id).is_none().then(|| row(server, attachment))
         }
         _ => None,
@@ -170,17 +172,17 @@ fn members(call: &mut Call<'_>) -> Result<Answer, ApiError> {
 }
 
 fn all_actions(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    actions::history(call, |resource| matches!(resource, Resource::Network(_)))
+    actions::history(call, |resource| matches!(resource, ResourceId::Network(_)))
 }
 
 fn own_actions(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     let (id, _) = network_of(call)?;
-    actions::history(call, |resource| resource == Resource::Network(id))
+    actions::history(call, |resource| resource == ResourceId::Network(id))
 }
 
 fn own_action(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     let (id, _) = network_of(call)?;
-    actions::get_of(call, Resource::Network(id))
+    actions::get_of(call, ResourceId::Network(id))
 }
 
 const ROUTE_FIELDS: [&str; 2] = ["destination", "gateway"];
@@ -226,9 +228,9 @@ fn subnet_of(fields: &Fields, network: &Network) -> Result<Subnet, ApiError> {
 }
 
 fn add_subnet(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (network, world) = network_of(call)?;
+    let (network, resources) = network_of(call)?;
     let fields = Fields::closed(call.body, &SUBNET_FIELDS)?;
-    let subnet = subnet_of(&fields, world.network(network)?)?;
+    let subnet = subnet_of(&fields, resources.network(network)?)?;
     call.start(Change::AddSubnet { network, subnet })
 }
 
@@ -245,8 +247,8 @@ fn change_ip_range(call: &mut Call<'_>) -> Result<Answer, ApiError> {
 }
 
 fn change_protection(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (network, world) = network_of(call)?;
+    let (network, resources) = network_of(call)?;
     let wanted = Fields::closed(call.body, &["delete"])?.optional("delete", &BOOL)?;
-    let delete = wanted.unwrap_or(world.network(network)?.delete_protection);
+    let delete = wanted.unwrap_or(resources.network(network)?.delete_protection);
     call.start(Change::Protect { network, delete })
 }

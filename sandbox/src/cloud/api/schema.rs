@@ -4,17 +4,17 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::locations::{self, Location};
-use crate::cloud::actions::{Action, ActionLog, Status};
-use crate::cloud::change::Change;
-use crate::cloud::clock::rfc3339;
-use crate::cloud::ids::NetworkId;
-use crate::cloud::state::{
-    Attachment, Firewall, FloatingIp, Network, PrimaryIp, PublicAddress, Resource, Server, Subnet, SubnetKind, World,
+use crate::cloud::model::change::Change;
+use crate::cloud::model::ids::{NetworkId, ResourceId};
+use crate::cloud::model::locations::{self, Location};
+use crate::cloud::model::resources::{
+    Attachment, Firewall, FloatingIp, Network, PrimaryIp, PublicAddress, Resources, Server, Subnet, SubnetKind,
 };
+use crate::cloud::project::actions::{Action, ActionLog, Status};
+use crate::cloud::project::clock::rfc3339;
 
 pub(super) fn action(action: &Action, now: SystemTime) -> Value {
-    let resource = |resource: &Resource| {
+    let resource = |resource: &ResourceId| {
         let (kind, id) = resource.kind_and_id();
         json!({ "id": id, "type": kind })
     };
@@ -31,7 +31,7 @@ pub(super) fn action(action: &Action, now: SystemTime) -> Value {
     })
 }
 
-pub(super) fn network(world: &World, network: &Network) -> Value {
+pub(super) fn network(resources: &Resources, network: &Network) -> Value {
     let route = |route: &crate::cloud::Route| json!({ "destination": route.destination, "gateway": route.gateway });
     json!({
         "id": network.id,
@@ -39,7 +39,7 @@ pub(super) fn network(world: &World, network: &Network) -> Value {
         "ip_range": network.ip_range,
         "subnets": network.subnets.iter().map(|held| subnet(network, held)).collect::<Vec<_>>(),
         "routes": network.routes.iter().map(route).collect::<Vec<_>>(),
-        "servers": world.members(network.id).map(|(server, _)| server.id).collect::<Vec<_>>(),
+        "servers": resources.members(network.id).map(|(server, _)| server.id).collect::<Vec<_>>(),
         "load_balancers": [],
         "protection": { "delete": network.delete_protection },
         "labels": network.labels,
@@ -86,7 +86,7 @@ pub(super) fn member(network: &Network, server: &Server, attachment: &Attachment
     })
 }
 
-pub(super) fn server(world: &World, actions: &ActionLog, server: &Server) -> Value {
+pub(super) fn server(resources: &Resources, actions: &ActionLog, server: &Server) -> Value {
     let private_net = |attachment: &Attachment| {
         json!({
             "network": attachment.network,
@@ -100,14 +100,14 @@ pub(super) fn server(world: &World, actions: &ActionLog, server: &Server) -> Val
         "name": server.name,
         "status": "running",
         "created": rfc3339(server.created),
-        "public_net": public_net(world, server),
+        "public_net": public_net(resources, server),
         "private_net": server.attachments.iter().map(private_net).collect::<Vec<_>>(),
         "server_type": server_type(),
         "location": location(&locations::HOME),
         "image": null,
         "iso": null,
         "rescue_enabled": false,
-        "locked": actions.locks(Resource::Server(server.id)),
+        "locked": actions.locks(ResourceId::Server(server.id)),
         "backup_window": null,
         "outgoing_traffic": null,
         "ingoing_traffic": null,
@@ -121,9 +121,9 @@ pub(super) fn server(world: &World, actions: &ActionLog, server: &Server) -> Val
     })
 }
 
-fn public_net(world: &World, server: &Server) -> Value {
+fn public_net(resources: &Resources, server: &Server) -> Value {
     let primary = |address: PublicAddress| {
-        let held = world.primary_ips.values().find(|held| held.server == server.id && held.address == address);
+        let held = resources.primary_ips.values().find(|held| held.server == server.id && held.address == address);
         held.map(|held| held.id)
     };
     let ipv4 = server.public_ipv4.map(|ip| {
@@ -134,8 +134,9 @@ fn public_net(world: &World, server: &Server) -> Value {
         let id = primary(PublicAddress::V6(net));
         json!({ "id": id, "ip": net, "blocked": false, "dns_ptr": [] })
     });
-    let floating_ips = world.floating_ips.values().filter(|held| held.server == Some(server.id)).map(|held| held.id);
-    let firewalls = world.firewalls.values().filter(|firewall| firewall.servers.contains(&server.id));
+    let floating_ips =
+        resources.floating_ips.values().filter(|held| held.server == Some(server.id)).map(|held| held.id);
+    let firewalls = resources.firewalls.values().filter(|firewall| firewall.servers.contains(&server.id));
     let applied = |firewall: &Firewall| json!({ "id": firewall.id, "status": "applied" });
     json!({
         "ipv4": ipv4,

@@ -4,9 +4,9 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use sandbox::daemon::{Daemon, Station};
+use sandbox::daemon::{Daemon, Installation};
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, Mirror};
+use sandbox::traffic::{self, Reflector};
 use sandbox::world::{World, addresses as at};
 
 use super::{SOON, Step, check};
@@ -31,7 +31,7 @@ impl Drop for Tunnel {
     }
 }
 
-pub(super) fn from_the_laptop(world: &World, station: &Station<'_>, daemon: &mut Daemon) -> Step<Tunnel> {
+pub(super) fn from_the_laptop(world: &World, installation: &Installation<'_>, daemon: &mut Daemon) -> Step<Tunnel> {
     let laptop = world.laptop();
     let private_key = printed(laptop, "wg", &["genkey"], "")?;
     let public_key = printed(laptop, "wg", &["pubkey"], &private_key)?;
@@ -40,7 +40,7 @@ pub(super) fn from_the_laptop(world: &World, station: &Station<'_>, daemon: &mut
          \"{public_key}\"\nallowed_ips = [\"{INSIDE}/32\"]\n"
     );
     println!("config.toml of the bastion:\n{}", indented(&config));
-    station.write_config(&config)?;
+    installation.write_config(&config)?;
     daemon.signal(Signal::SIGHUP)?;
     let bastion = patiently(|| printed(world.bastion(), "wg", &["show", "wg0", "public-key"], ""))?;
 
@@ -50,7 +50,7 @@ pub(super) fn from_the_laptop(world: &World, station: &Station<'_>, daemon: &mut
         at::BASTION
     );
     println!("home.conf of the laptop:\n{}", indented(&file.replace(&private_key, "(secret)")));
-    let path = station.runtime_directory().join("home.conf");
+    let path = installation.runtime_directory().join("home.conf");
     std::fs::write(&path, file)?;
     let program = laptop
         .command("wireguard-go")
@@ -66,8 +66,8 @@ pub(super) fn from_the_laptop(world: &World, station: &Station<'_>, daemon: &mut
 
     // The way back is a route of the network: when the cloud has it, private hosts see the laptop's own address.
     let gateway = world.gateway(world.private_network_id());
-    gateway.await_route("10.100.0.0/24".parse()?, Some(at::BASTION_PRIVATE), SOON)?;
-    let ssh = Mirror::tcp(world.web(), (at::WEB, 22))?;
+    gateway.wait_for_route("10.100.0.0/24".parse()?, Some(at::BASTION_PRIVATE), SOON)?;
+    let ssh = Reflector::tcp(world.web(), (at::WEB, 22))?;
     let seen = patiently(|| {
         let seen = traffic::tcp_probe(laptop, ssh.address(), SOON)?;
         check(seen.ip().to_string() == INSIDE, "the private host does not see the laptop's own address")?;

@@ -20,7 +20,7 @@ use ipnet::Ipv4Net;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-pub use table::Hop;
+pub use table::NextHop;
 use table::{Table, link};
 
 use super::addresses::{PRIVATE_MTU, Range};
@@ -70,11 +70,11 @@ struct State {
 /// A route did not come about in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the gateway of network {network} sends {destination} to {found:?}, not via {expected:?}{}", failed(.failure.as_deref()))]
-pub struct NotInForce {
+pub struct RouteNotApplied {
     network: NetworkId,
     destination: Ipv4Net,
     expected: Option<Ipv4Addr>,
-    found: Option<Hop>,
+    found: Option<NextHop>,
     failure: Option<String>,
 }
 
@@ -132,7 +132,7 @@ impl Gateway {
     }
 
     /// Where it sends what, as in force now: servers' addresses, alias IPs and routes.
-    pub fn routes(&self) -> BTreeMap<Ipv4Net, Hop> {
+    pub fn routes(&self) -> BTreeMap<Ipv4Net, NextHop> {
         self.state().applied.routes.clone()
     }
 
@@ -158,12 +158,12 @@ impl Gateway {
     ///
     /// # Errors
     /// It does not within `timeout`; the error says what is in force instead.
-    pub fn await_route(
+    pub fn wait_for_route(
         &self,
         destination: Ipv4Net,
         gateway: Option<Ipv4Addr>,
         timeout: Duration,
-    ) -> Result<(), NotInForce> {
+    ) -> Result<(), RouteNotApplied> {
         let deadline = Instant::now() + timeout;
         let mut state = self.state();
         loop {
@@ -171,8 +171,8 @@ impl Gateway {
             let expected = gateway.and_then(|gateway| state.applied.routes.get(&gateway.into())).copied();
             let leads_there = match (gateway, expected, found) {
                 (None, _, found) => found.is_none(),
-                (Some(_), Some(Hop::Server(a) | Hop::Via(a, _)), Some(Hop::Via(b, _))) => a == b,
-                (Some(_), None | Some(Hop::Unreachable), Some(Hop::Unreachable)) => true,
+                (Some(_), Some(NextHop::Server(a) | NextHop::Via(a, _)), Some(NextHop::Via(b, _))) => a == b,
+                (Some(_), None | Some(NextHop::Unreachable), Some(NextHop::Unreachable)) => true,
                 _ => false,
             };
             if leads_there {
@@ -181,7 +181,7 @@ impl Gateway {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let failure = state.failure.as_ref().map(ToString::to_string);
-                return Err(NotInForce { network: self.network, destination, expected: gateway, found, failure });
+                return Err(RouteNotApplied { network: self.network, destination, expected: gateway, found, failure });
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }

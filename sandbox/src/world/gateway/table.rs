@@ -10,7 +10,7 @@ use crate::cloud::{NetworkView, ServerId};
 
 /// Where the gateway sends what matches a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hop {
+pub enum NextHop {
     /// To the server whose address it is.
     Server(ServerId),
     /// To the server that has this address: an alias IP of it, or a route's destination.
@@ -24,7 +24,7 @@ pub enum Hop {
 pub(super) struct Table {
     /// Servers' addresses and the hardware addresses behind them. The gateway never asks: the cloud knows them.
     neighbours: BTreeMap<ServerId, (Ipv4Addr, String)>,
-    pub(super) routes: BTreeMap<Ipv4Net, Hop>,
+    pub(super) routes: BTreeMap<Ipv4Net, NextHop>,
 }
 
 impl Table {
@@ -34,15 +34,15 @@ impl Table {
         let mut holders = BTreeMap::new();
         for server in network.servers.iter().filter(|attached| plugged.contains(&attached.server)) {
             table.neighbours.insert(server.server, (server.ip, server.mac_address.clone()));
-            table.routes.insert(server.ip.into(), Hop::Server(server.server));
-            holders.insert(server.ip, Hop::Via(server.server, server.ip));
+            table.routes.insert(server.ip.into(), NextHop::Server(server.server));
+            holders.insert(server.ip, NextHop::Via(server.server, server.ip));
             for &alias in &server.alias_ips {
-                table.routes.insert(alias.into(), Hop::Via(server.server, server.ip));
-                holders.insert(alias, Hop::Via(server.server, server.ip));
+                table.routes.insert(alias.into(), NextHop::Via(server.server, server.ip));
+                holders.insert(alias, NextHop::Via(server.server, server.ip));
             }
         }
         for route in &network.routes {
-            let hop = holders.get(&route.gateway).copied().unwrap_or(Hop::Unreachable);
+            let hop = holders.get(&route.gateway).copied().unwrap_or(NextHop::Unreachable);
             table.routes.insert(route.destination, hop);
         }
         table
@@ -63,7 +63,7 @@ impl Table {
             }
         }
         // Servers first: a route's gateway must be known before the route.
-        let is_route = |hop: &Hop| !matches!(hop, Hop::Server(_));
+        let is_route = |hop: &NextHop| !matches!(hop, NextHop::Server(_));
         let mut changed: Vec<_> =
             next.routes.iter().filter(|(destination, hop)| self.routes.get(destination) != Some(hop)).collect();
         changed.sort_by_key(|(_, hop)| is_route(hop));
@@ -78,11 +78,11 @@ fn line(lines: &mut String, line: fmt::Arguments<'_>) {
     writeln!(lines, "{line}").expect("writing to a string does not fail");
 }
 
-fn phrase(destination: Ipv4Net, hop: Hop) -> String {
+fn phrase(destination: Ipv4Net, hop: NextHop) -> String {
     match hop {
-        Hop::Server(server) => format!("{destination} dev {} scope link", link(server)),
-        Hop::Via(server, ip) => format!("{destination} via {ip} dev {} onlink", link(server)),
-        Hop::Unreachable => format!("unreachable {destination}"),
+        NextHop::Server(server) => format!("{destination} dev {} scope link", link(server)),
+        NextHop::Via(server, ip) => format!("{destination} via {ip} dev {} onlink", link(server)),
+        NextHop::Unreachable => format!("unreachable {destination}"),
     }
 }
 

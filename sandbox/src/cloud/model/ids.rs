@@ -1,0 +1,79 @@
+//! Identifiers, one type per kind: a network's and a server's number get swapped one day if both are bare.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        ///
+        /// Between 1 and 2^53-1 in the real API.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl From<u64> for $name {
+            fn from(id: u64) -> Self {
+                Self(id)
+            }
+        }
+    };
+}
+
+id! {
+    /// A private network.
+    NetworkId
+}
+id! {
+    /// A cloud server; also its `instance-id` in the metadata.
+    ServerId
+}
+id! {
+    /// A change in progress, or one that ended.
+    ActionId
+}
+id! {
+    /// A floating IP.
+    FloatingIpId
+}
+id! {
+    /// A primary IP.
+    PrimaryIpId
+}
+id! {
+    /// A cloud firewall.
+    FirewallId
+}
+id! {
+    /// A location, such as `hel1`.
+    LocationId
+}
+
+/// Any resource that an action can change or lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ResourceId {
+    Network(NetworkId),
+    Server(ServerId),
+    FloatingIp(FloatingIpId),
+    PrimaryIp(PrimaryIpId),
+    Firewall(FirewallId),
+}
+
+impl ResourceId {
+    pub(crate) fn kind_and_id(self) -> (&'static str, u64) {
+        match self {
+            Self::Network(id) => ("network", id.0),
+            Self::Server(id) => ("server", id.0),
+            Self::FloatingIp(id) => ("floating_ip", id.0),
+            Self::PrimaryIp(id) => ("primary_ip", id.0),
+            Self::Firewall(id) => ("firewall", id.0),
+        }
+    }
+}
