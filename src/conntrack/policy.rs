@@ -9,8 +9,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Acl, Config, EgressLists, Ports, Transports};
-use crate::inputs::Tunnel;
-use crate::nat::is_reserved;
+use crate::inputs::{Tunnel, is_reserved};
 use crate::net::overlap;
 use crate::net::v4;
 use crate::site::Site;

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::LogDrops;
 use crate::error::chain;
-use crate::nat::JOURNAL_GROUP;
+use crate::inputs::JOURNAL_GROUP;
 
 pub use message::{Dropped, read};
 

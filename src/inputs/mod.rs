@@ -3,10 +3,15 @@
 //! Components do not know each other. What one of them needs to know of another's subject (the nat component of the tunnel's
 //! ranges, for example) is derived here, once, from what all of them are given.
 
+mod drop_log;
+mod forwards;
 mod tunnel;
 
 use tokio::time::Instant;
 
+pub use drop_log::JOURNAL_GROUP;
+pub(crate) use drop_log::nflog_group;
+pub(crate) use forwards::is_reserved;
 pub use tunnel::{SeenReturnRoutes, Tunnel, interface_taken, tunnel};
 
 use crate::config::Config;

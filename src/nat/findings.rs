@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::desired::is_reserved;
 use crate::config::Config;
+use crate::inputs::is_reserved;
 use crate::outcome::Problem;
 use crate::site::Site;
 

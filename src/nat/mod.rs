@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 pub use apply::{Error, Nft};
 pub use boot::{Loaded, boot};
 pub use counters::{Count, counters};
-pub use desired::{JOURNAL_GROUP, desired, is_reserved};
+pub use desired::desired;
 pub use element::{Atom, Element};
 pub use model::{Base, Chain, Kind, Meter, Ruleset, Set, TABLE};
 pub use netlink::{concerns_our_table, table_exists};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bastiond::drops::{self, Dropped};
-use bastiond::nat::JOURNAL_GROUP;
+use bastiond::inputs::JOURNAL_GROUP;
 use libtest_mimic::Trial;
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nflog::{ConfigCmd, ConfigMode, ConfigNla, Timeout, config_request};

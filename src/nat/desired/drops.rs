@@ -3,14 +3,13 @@
 use super::super::model::{Chain, Name};
 use super::super::nft::{Phrase, Value, counter, counting, drop, each, field, goto, limit, log};
 use crate::config::LogDrops;
+use crate::inputs::nflog_group;
 
 /// Logged packets a second of each reason; a flood is counted, not told.
 const LOGGED_PER_SECOND: u32 = 5;
 const LOGGED_AT_ONCE: u32 = 10;
 /// Bytes of a packet that are logged: the headers of IP and of TCP with all their options.
 const SNAPLEN: u32 = 120;
-/// The nflog group that the daemon listens to. Ulogd's examples use 0 to 2.
-pub const JOURNAL_GROUP: u16 = 5178;
 
 /// Why a packet is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,11 +120,7 @@ pub(super) fn drop_as(reason: Reason) -> Phrase {
 
 /// The chains of all reasons.
 pub(super) fn chains(log_drops: LogDrops) -> impl Iterator<Item = Chain> {
-    let group = match log_drops {
-        LogDrops::Journal => Some(JOURNAL_GROUP),
-        LogDrops::Group(group) => Some(group),
-        LogDrops::Off => None,
-    };
+    let group = nflog_group(log_drops);
     Reason::ALL.into_iter().map(move |reason| {
         let mut rules = Vec::new();
         if let Some(group) = group {

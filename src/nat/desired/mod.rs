@@ -27,8 +27,6 @@ use crate::net::InterfaceName;
 use crate::site::Site;
 use drops::{Reason, drop_as};
 
-pub use drops::JOURNAL_GROUP;
-pub use published::is_reserved;
 pub(super) use tunnel::told;
 
 /// nft's `raw`: before connection tracking.

@@ -19,8 +19,8 @@ use super::drops::{Reason, drop_as};
 use super::egress::unknown_flows;
 use super::input::from_inside;
 use super::{PUBLISHED_FLOWS, TENANT_FLOWS, Way, nat};
-use crate::config::{Acl, Config, Forward, Ports, StaticNat, Transports};
-use crate::inputs::Tunnel;
+use crate::config::{Acl, Config, Forward, Ports, StaticNat};
+use crate::inputs::{Tunnel, is_reserved};
 use crate::site::{PublicLink, Site};
 
 /// nft's `dstnat`.
@@ -55,16 +55,6 @@ fn addresses(forward: &Forward, config: &Config, public: &PublicLink) -> Vec<Ipv
     let first = public.addresses.first();
     let is_shared = |address: &&Ipv4Addr| Some(*address) == first || !config.nat.is_hosts_own(**address);
     public.addresses.iter().filter(is_shared).copied().collect()
-}
-
-/// Whether a forward would take what the bastion itself needs at its own first address: SSH, unless it is reached by the tunnel
-/// alone, and the tunnel.
-pub fn is_reserved(forward: &Forward, address: Ipv4Addr, config: &Config, site: &Site) -> bool {
-    let takes = |port: u16| forward.ports.overlaps(Ports::single(port));
-    let tcp = forward.transports != Transports::Udp && !config.firewall.ssh_only_by_tunnel;
-    let ssh = tcp && site.ssh_ports(&config.firewall).into_iter().any(takes);
-    let tunnel = forward.transports != Transports::Tcp && config.firewall.wireguard_port.is_some_and(takes);
-    site.own_address() == Some(address) && (ssh || tunnel)
 }
 
 /// What more than one part of the rules needs: going through ten thousand forwards or lines is not to be done twice.
