@@ -1,7 +1,7 @@
-# A network, its bastion, and servers without public addresses behind it, in Hetzner Cloud. docs/install.md goes through it.
+# A network, its bastion, and servers without public addresses behind it, in Hetzner Cloud. docs/install.md explains the steps.
 #
-# bastiond itself adds the route 0.0.0.0/0 to the network and keeps it. Do not declare an hcloud_network_route for the same
-# destination: two owners would fight over it.
+# bastiond adds the route 0.0.0.0/0 to the network and keeps it. Do not declare an hcloud_network_route for the same destination:
+# two owners would replace each other's route again and again.
 
 terraform {
   required_version = ">= 1.3"
@@ -19,7 +19,7 @@ provider "hcloud" {}
 locals {
   cloud_init = "${path.module}/../cloud-init"
 
-  # The settings of bastion.yaml, each in place of its place-holder.
+  # bastion.yaml with its place-holders filled in.
   packaged = replace(replace(replace(
     file("${local.cloud_init}/bastion.yaml"),
     "@PACKAGE_URL@", var.package_url),
@@ -46,8 +46,8 @@ resource "hcloud_network_subnet" "private" {
   ip_range     = cidrsubnet(var.network_range, 8, 0)
 }
 
-# A second wall, for the public interface alone: Hetzner's firewall does not see the private networks. bastiond's own rules
-# let in the same; with a port forward or a service in its configuration, both need it.
+# An optional second filter, for the public interface only: Hetzner's firewall does not see the private networks. bastiond's own
+# rules allow the same; for a port forward or a service, both need a rule.
 resource "hcloud_firewall" "bastion" {
   name = "${var.name}-bastion"
 
@@ -90,11 +90,11 @@ resource "hcloud_server" "bastion" {
   network {
     network_id = hcloud_network.private.id
     ip         = cidrhost(hcloud_network_subnet.private.ip_range, 2)
-    # Without it, each apply detaches the network and attaches it again.
+    # Without this line, each apply detaches the network and attaches it again.
     alias_ips = []
   }
 
-  # Other user data would make another server: an outage. A bastion that runs is upgraded by apt.
+  # A change of the user data would replace the server: an outage. Upgrade a running bastion by apt.
   lifecycle {
     ignore_changes = [user_data, ssh_keys, image]
   }
@@ -126,6 +126,6 @@ resource "hcloud_server" "private" {
     ignore_changes = [user_data, ssh_keys, image]
   }
 
-  # The bastion is made first, but may still install: private hosts wait for their way out by themselves.
+  # The bastion is created first, but its installation may still run: private hosts wait for their route.
   depends_on = [hcloud_network_subnet.private, hcloud_server.bastion]
 }

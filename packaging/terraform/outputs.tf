@@ -1,9 +1,9 @@
 output "bastion" {
-  description = "Where to log in: ssh root@…"
+  description = "Log in with: ssh root@…"
   value       = hcloud_server.bastion.ipv4_address
 }
 
 output "private_hosts" {
-  description = "Reached through the bastion: ssh -J root@BASTION root@HOST"
+  description = "Log in through the bastion: ssh -J root@BASTION root@HOST"
   value       = [for host in hcloud_server.private : one(host.network).ip]
 }

@@ -1,41 +1,41 @@
 variable "name" {
-  description = "What the names of everything begin with."
+  description = "Prefix of all names."
   type        = string
   default     = "private"
 }
 
 variable "ssh_public_key" {
-  description = "Whoever has its other half logs in as root."
+  description = "Public SSH key. The owner of its private key can log in as root."
   type        = string
 }
 
 variable "package_url" {
-  description = "Where the bastion fetches bastiond's .deb from. Empty with apt_source."
+  description = "URL of bastiond's .deb. Empty if apt_source is set."
   type        = string
   default     = ""
 }
 
 variable "package_sha256" {
-  description = "What sha256sum says of the .deb."
+  description = "SHA-256 checksum of the .deb."
   type        = string
   default     = ""
 }
 
 variable "apt_source" {
-  description = "A line as in sources.list that has bastiond, in place of package_url."
+  description = "An apt source with bastiond, one line as in sources.list, in place of package_url."
   type        = string
   default     = ""
 }
 
 variable "bastion_token" {
-  description = "The API token for bastiond. Best left empty and brought by SSH: it would stay in Terraform's state and in the server's user data."
+  description = "The API token for bastiond. Better leave it empty and bring the token by SSH: it would stay in Terraform's state and in the server's user data."
   type        = string
   default     = ""
   sensitive   = true
 }
 
 variable "network_range" {
-  description = "The whole network's range. Its first address is Hetzner's gateway."
+  description = "The range of the whole network. Its first address is Hetzner's gateway."
   type        = string
   default     = "10.0.0.0/16"
 }
@@ -47,7 +47,7 @@ variable "network_zone" {
 }
 
 variable "location" {
-  description = "Where the servers are."
+  description = "Location of the servers."
   type        = string
   default     = "fsn1"
 }
@@ -59,19 +59,19 @@ variable "image" {
 }
 
 variable "server_type" {
-  description = "cx23 and its like, or cax11 and its like with an arm64 package."
+  description = "Server type: cx23 or similar, or cax11 or similar with an arm64 package."
   type        = string
   default     = "cx23"
 }
 
 variable "ssh_from" {
-  description = "Who may reach the bastion's SSH."
+  description = "Addresses and ranges that may reach the bastion's SSH."
   type        = list(string)
   default     = ["0.0.0.0/0", "::/0"]
 }
 
 variable "private_hosts" {
-  description = "How many servers without public addresses are made."
+  description = "Number of servers without public addresses."
   type        = number
   default     = 1
 }

@@ -123,7 +123,7 @@ fn second_run() -> Result {
     bastion.machine.boot()?;
     is_done(&bastion.machine)?;
     let log = fs::read_to_string(bastion.machine.path("/var/log/cloud-init-output.log"))?;
-    ensure(log.contains("/etc/bastiond/config.toml was here before, and stays"), log)?;
+    ensure(log.contains("/etc/bastiond/config.toml exists already and stays unchanged"), log)?;
     ensure_eq(fs::read_to_string(bastion.machine.path(CONFIG))?.as_str(), edited)?;
     ensure_eq(fs::read_to_string(bastion.machine.path(TOKEN))?.as_str(), bastion.world.token())?;
     ensure(!bastion.machine.path("/run/bastiond-install/hcloud-token").exists(), "a copy of the token is left")?;

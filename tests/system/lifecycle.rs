@@ -121,7 +121,7 @@ fn upgraded_wrongly() -> Result {
     let pid = bastion.main_pid()?;
     let said = install(&bastion, &given.next("+1")?)?;
     ensure(
-        said.contains("bastiond: the daemon of before runs on")
+        said.contains("bastiond: the old daemon keeps running")
             && said.contains("firewall.ssh_form: unknown key")
             && said.contains("systemctl restart bastiond"),
         said,
