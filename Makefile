@@ -10,7 +10,7 @@ check: ## format and lints: what CI runs before the tests
 	@bash -c '. scripts/setup test && \
 		cargo fmt --all --check && \
 		cargo clippy --workspace --lib --bins --tests --benches --examples --test system --locked -- -D warnings && \
-		cargo clippy -p bastiond --lib --tests --features virtual-clock --locked -- -D warnings && \
+		cargo clippy -p bastiond-tunnel --lib --tests --features virtual-clock --locked -- -D warnings && \
 		RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet && \
 		scripts/check-shell && scripts/check-units'
 
@@ -29,7 +29,7 @@ sandbox: ## the demo's world, left open with a shell
 		target/quick/sandbox shell --bastiond target/quick/bastiond'
 
 bench: ## side by side with the alternatives; CASE=gateway, CASE=daemon or CASE=tunnel runs one part
-	@bash -c '. scripts/setup bench && scripts/install-bench-peers "$(CASE)" && cargo build --release --quiet --locked -p bastiond -p sandbox --bins && \
+	@bash -c '. scripts/setup bench && scripts/install-bench-peers "$(CASE)" && cargo build --release --quiet --locked -p bastiond -p bastiond-tunnel -p sandbox --bins && \
 		cargo bench --quiet --bench bench -- $(CASE)'
 
 fuzz: ## every parser that faces the network or the user, a minute each; installs cargo-fuzz if it is missing

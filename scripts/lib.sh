@@ -60,7 +60,7 @@ readonly debian_tools=("mmdebstrap mmdebstrap" "$debian_keyring debian-archive-k
 package_to_test() {
     package="${BASTIOND_SYSTEM_PACKAGE:-}"
     if [ -z "$package" ]; then
-        cargo build --profile quick --quiet --locked -p bastiond --bins
+        cargo build --profile quick --quiet --locked -p bastiond -p bastiond-tunnel --bins
         scripts/deb --binaries target/quick
         # Those of earlier versions may lie there too.
         local built

@@ -5,6 +5,7 @@
 //! [`reconcile`] is one pass over the rooms, [`daemon`] the loop around it: a start, a reload, a kernel event, a stranger's
 //! change and a timer all lead to the same pass. [`report`] is the one account of it, which [`control`], [`systemd`] and
 //! [`operator`] tell.
+#![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod component;

@@ -1,4 +1,5 @@
 //! `bastiond`, the daemon: arguments, configuration, logging, run, exit code.
+#![forbid(unsafe_code)]
 
 use std::alloc::System;
 use std::path::Path;

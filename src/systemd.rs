@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-use crate::wireguard::device::inherited;
+use bastiond_tunnel::device::inherited;
 
 /// Messages that may wait for a service manager that does not read; further ones are dropped.
 const WAITING: usize = 32;

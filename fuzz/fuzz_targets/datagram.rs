@@ -7,11 +7,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use bastiond::wireguard::device::clock::Now;
-use bastiond::wireguard::device::coalesce::Offloads;
-use bastiond::wireguard::device::memory::{Datagram, Node};
-use bastiond::wireguard::device::model::{AllowedIp, PeerUpdate};
-use bastiond::wireguard::key::PrivateKey;
+use bastiond_tunnel::device::clock::Now;
+use bastiond_tunnel::device::coalesce::Offloads;
+use bastiond_tunnel::device::memory::{Datagram, Node};
+use bastiond_tunnel::model::{AllowedIp, PeerUpdate};
+use bastiond_tunnel::key::PrivateKey;
 use libfuzzer_sys::fuzz_target;
 
 fn node(key: u8, address: &str) -> Node {

@@ -4,10 +4,10 @@
 
 use std::io::IoSlice;
 
-use bastiond::wireguard::device::coalesce::{Coalescer, Offloads};
-use bastiond::wireguard::device::packet::{GSO_NONE, TCP, UDP, VNET_HEADER_LEN, VnetHeader, ecn, total_len, transport};
-use bastiond::wireguard::device::segment::{Malformed, SPARE, padding, split};
-use bastiond::wireguard::device::{ecn as marks, icmp};
+use bastiond_tunnel::device::coalesce::{Coalescer, Offloads};
+use bastiond_tunnel::device::packet::{GSO_NONE, TCP, UDP, VNET_HEADER_LEN, VnetHeader, ecn, total_len, transport};
+use bastiond_tunnel::device::segment::{Malformed, SPARE, padding, split};
+use bastiond_tunnel::device::{ecn as marks, icmp};
 use libfuzzer_sys::fuzz_target;
 
 const MTU: usize = 1420;

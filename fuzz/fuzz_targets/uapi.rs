@@ -3,10 +3,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use bastiond::wireguard::device::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Update};
-use bastiond::wireguard::device::uapi::answer::format_get;
-use bastiond::wireguard::device::uapi::parse_set;
-use bastiond::wireguard::device::uapi::request::{Parser, Request};
+use bastiond_tunnel::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Update};
+use bastiond_tunnel::uapi::answer::format_get;
+use bastiond_tunnel::uapi::parse_set;
+use bastiond_tunnel::uapi::request::{Parser, Request};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

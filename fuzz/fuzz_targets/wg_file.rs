@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use bastiond::wireguard::file::parse;
+use bastiond_tunnel::file::parse;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| match parse(bytes) {

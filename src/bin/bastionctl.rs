@@ -1,4 +1,5 @@
 //! `bastionctl`, the operator's tool: arguments, one call, one print, exit code.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

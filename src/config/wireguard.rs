@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::net::InterfaceName;
-use crate::wireguard::endpoint::EndpointName;
-use crate::wireguard::key::{PresharedKey, PrivateKey, PublicKey};
+use bastiond_tunnel::endpoint::EndpointName;
+use bastiond_tunnel::key::{PresharedKey, PrivateKey, PublicKey};
 
 /// `[wireguard]`, with the peers of the file, of `peers.d` and of a wg file.
 #[derive(Debug, Clone, PartialEq, Eq)]

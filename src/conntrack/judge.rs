@@ -12,7 +12,7 @@ use super::model::{Block, Flow, TCP, Tuple, UDP, Way};
 use super::policy::{Network, Policy, Service};
 use crate::config::EgressLists;
 use crate::hetzner::{METADATA_NETWORK, unroutable};
-use crate::wireguard::key::PublicKey;
+use bastiond_tunnel::key::PublicKey;
 
 /// The port of mail between servers (RFC 5321 section 4.5.4.2).
 const SMTP: u16 = 25;

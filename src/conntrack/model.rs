@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use crate::wireguard::key::PublicKey;
+use bastiond_tunnel::key::PublicKey;
 
 /// Numbers of protocols in the IP header (IANA, "Assigned Internet Protocol Numbers").
 pub(super) const ICMP: u8 = 1;

@@ -13,7 +13,7 @@ use crate::inputs::{Tunnel, is_reserved};
 use crate::net::overlap;
 use crate::net::v4;
 use crate::site::Site;
-use crate::wireguard::key::PublicKey;
+use bastiond_tunnel::key::PublicKey;
 
 /// What may pass. The default is a policy that knows nothing and judges nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use netlink_packet_core::{NetlinkBuffer, ParseableParametrized};
 use netlink_packet_netfilter::nflog::{PacketNla, ULogMessage};
 
-use crate::wireguard::device::packet;
+use bastiond_tunnel::device::packet;
 
 /// `NFNL_SUBSYS_ULOG` (`linux/netfilter/nfnetlink.h`)
 const NFNL_SUBSYS_ULOG: u8 = 4;

@@ -83,7 +83,7 @@ fn amount(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wireguard::key::PublicKey;
+    use bastiond_tunnel::key::PublicKey;
 
     fn peer(number: u8, name: Option<&str>, handshake: Option<u64>) -> PeerReport {
         PeerReport {

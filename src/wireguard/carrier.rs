@@ -3,18 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::device::model::{Snapshot, Update};
-use super::device::tun::TunInterface;
-use super::device::udp::UdpPair;
-use super::device::{self, Device, queues_for, tun, uapi, udp};
 use super::handover::Kept;
 use super::kernel::{self, Choice};
-use super::key::PublicKey;
 use super::link;
 use crate::config::Backend;
 use crate::error::chain;
 use crate::net::InterfaceName;
 use crate::outcome::Problem;
+use bastiond_tunnel::device::tun::TunInterface;
+use bastiond_tunnel::device::udp::UdpPair;
+use bastiond_tunnel::device::{self, Device, queues_for, tun, udp};
+use bastiond_tunnel::key::PublicKey;
+use bastiond_tunnel::model::{Snapshot, Update};
+use bastiond_tunnel::uapi;
 
 /// Why nobody carries packets, or a change is refused.
 #[derive(Debug, thiserror::Error)]

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::device::Device;
-use super::device::tun::TunInterface;
-use super::device::udp::UdpPair;
 use crate::net::InterfaceName;
+use bastiond_tunnel::device::Device;
+use bastiond_tunnel::device::tun::TunInterface;
+use bastiond_tunnel::device::udp::UdpPair;
 
 /// Descriptors with their names, as the service manager keeps them.
 pub type Named = Vec<(String, OwnedFd)>;

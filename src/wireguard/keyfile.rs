@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::key::{InvalidKey, PrivateKey};
+use bastiond_tunnel::key::{InvalidKey, PrivateKey};
 
 /// Why there is no private key.
 #[derive(Debug, thiserror::Error)]

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::device::model::Snapshot;
-use super::key::PublicKey;
 use crate::error::chain;
 use crate::net::InterfaceName;
 use crate::state;
+use bastiond_tunnel::key::PublicKey;
+use bastiond_tunnel::model::Snapshot;
 
 /// Endpoints of peers that had a session, by key.
 pub type Active = BTreeMap<PublicKey, SocketAddr>;
@@ -62,7 +62,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::wireguard::device::model::PeerSnapshot;
+    use bastiond_tunnel::model::PeerSnapshot;
 
     #[test]
     fn active_peers_are_remembered_and_others_are_not() {

@@ -5,12 +5,8 @@
 //! the truth: what `wg set` changes is changed back by the next pass, but where a peer is, is the peer's own business.
 
 pub mod carrier;
-pub mod device;
-pub mod endpoint;
-pub mod file;
 pub mod handover;
 pub mod kernel;
-pub mod key;
 pub mod keyfile;
 pub mod link;
 pub mod memory;
@@ -18,8 +14,6 @@ pub mod names;
 pub mod plan;
 mod room;
 mod running;
-pub mod standalone;
 pub mod status;
-mod syntax;
 
 pub use room::{Error, Event, Wireguard};

@@ -11,8 +11,8 @@ use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::device::model::PeerSnapshot;
 use crate::outcome::Problem;
+use bastiond_tunnel::model::PeerSnapshot;
 
 /// Before a name that did not resolve, or whose peer does not answer, is looked up again; doubled each time …
 const FIRST: Duration = Duration::from_secs(15);
@@ -184,7 +184,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::wireguard::key::PublicKey;
+    use bastiond_tunnel::key::PublicKey;
 
     fn host() -> Host {
         ("vpn.example".to_owned(), 51820)

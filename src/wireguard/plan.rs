@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::device::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Update};
-use super::key::{LENGTH, PresharedKey, PrivateKey, PublicKey};
+use bastiond_tunnel::key::{LENGTH, PresharedKey, PrivateKey, PublicKey};
+use bastiond_tunnel::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Update};
 
 /// What the interface shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]

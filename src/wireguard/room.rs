@@ -8,11 +8,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 
 use super::carrier::{self, Beginning, Carrier};
-use super::device::model::Snapshot;
-use super::device::udp::UdpPair;
 use super::handover::{Handover, Kept, Ledger, Named};
 use super::kernel;
-use super::key::PublicKey;
 use super::keyfile;
 use super::link;
 use super::memory::Memory;
@@ -25,6 +22,9 @@ use crate::error::chain;
 use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
 use crate::outcome::{Outcome, Problem, State};
+use bastiond_tunnel::device::udp::UdpPair;
+use bastiond_tunnel::key::PublicKey;
+use bastiond_tunnel::model::Snapshot;
 
 /// Between two looks at who is active and who does not answer.
 const LOOK: Duration = Duration::from_secs(5);

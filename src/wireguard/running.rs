@@ -6,9 +6,6 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::carrier::Carrier;
-use super::device::model::Snapshot;
-use super::endpoint::EndpointName;
-use super::key::{PrivateKey, PublicKey};
 use super::keyfile;
 use super::link;
 use super::memory::{Active, Memory};
@@ -19,6 +16,9 @@ use crate::config;
 use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
 use crate::outcome::Problem;
+use bastiond_tunnel::endpoint::EndpointName;
+use bastiond_tunnel::key::{PrivateKey, PublicKey};
+use bastiond_tunnel::model::Snapshot;
 
 /// An interface at work.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::device::model::{PeerSnapshot, Snapshot};
-use super::key::PublicKey;
 use crate::net::InterfaceName;
+use bastiond_tunnel::key::PublicKey;
+use bastiond_tunnel::model::{PeerSnapshot, Snapshot};
 
 /// An interface and its peers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ impl TunnelReport {
         };
         Self {
             interface: interface.clone(),
-            public_key: snapshot.private_key.as_ref().map(super::key::PrivateKey::public),
+            public_key: snapshot.private_key.as_ref().map(bastiond_tunnel::key::PrivateKey::public),
             listen_port: snapshot.listen_port,
             mtu,
             data_plane,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bastiond::nat::Nat;
 use bastiond::outcome::ComponentName;
-use bastiond::wireguard::key::PublicKey;
+use bastiond_tunnel::key::PublicKey;
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, DownloadServer, HeldConnection, Reflector};

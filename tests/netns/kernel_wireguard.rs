@@ -5,9 +5,9 @@ use std::future::Future;
 
 use bastiond::config::Backend;
 use bastiond::net::InterfaceName;
-use bastiond::wireguard::device::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 use bastiond::wireguard::kernel::{self, Choice, Error, Made};
-use bastiond::wireguard::key::PresharedKey;
+use bastiond_tunnel::key::PresharedKey;
+use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
 
@@ -148,7 +148,7 @@ fn crowd(namespace: &Namespace, wg0: &InterfaceName) -> Result {
         let net = |low: u32| ipnet::Ipv4Net::new((u32::from(number) << 16 | low).into(), 32);
         let allowed_ips = nets.map(|low| Ok(AllowedIp { net: net(low)?.into(), remove: false }));
         let allowed_ips = allowed_ips.collect::<std::result::Result<_, ipnet::PrefixLenError>>()?;
-        let key = bastiond::wireguard::key::PublicKey(key);
+        let key = bastiond_tunnel::key::PublicKey(key);
         peers.push(PeerUpdate { replace_allowed_ips: true, allowed_ips, ..PeerUpdate::of(key) });
     }
     let update = Update { replace_peers: true, peers, ..example()? };
@@ -162,7 +162,7 @@ fn in_words(update: &Update) -> Snapshot {
     let peers = update.peers.iter().map(|peer| {
         let mut allowed_ips: Vec<_> = peer.allowed_ips.iter().map(|allowed_ip| allowed_ip.net).collect();
         allowed_ips.sort_unstable();
-        bastiond::wireguard::device::model::PeerSnapshot {
+        bastiond_tunnel::model::PeerSnapshot {
             public_key: peer.public_key,
             preshared_key: peer.preshared_key.clone(),
             endpoint: peer.endpoint,

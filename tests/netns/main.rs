@@ -21,6 +21,7 @@ mod sources;
 mod table;
 mod tunnel;
 mod tunnel_alone;
+mod tunnel_program;
 mod way_in;
 mod wg_tool;
 
@@ -61,6 +62,7 @@ fn main() {
     .flatten()
     .collect();
     if !arguments.list {
+        tunnel_program::build_if_outdated();
         sandbox::isolation::require(trials.len());
     }
     libtest_mimic::run(&arguments, trials).exit();

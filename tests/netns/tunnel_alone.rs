@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 
-use bastiond::wireguard::endpoint::EndpointName;
-use bastiond::wireguard::file::{self, File};
+use bastiond_tunnel::endpoint::EndpointName;
+use bastiond_tunnel::file::{self, File};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,7 +13,8 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, Ping};
 use tempfile::TempDir;
 
-use crate::gateway::{Result, SOON, ensure, ensure_eq, programs, text, trial, wait_for};
+use crate::gateway::{Result, SOON, ensure, ensure_eq, text, trial, wait_for};
+use crate::tunnel_program;
 
 /// The example in wg(8).
 const EXAMPLE: &str = include_str!("../data/wireguard/wg-example.conf");
@@ -32,7 +33,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_tunnel_ends_with_a_signal_its_interface_or_its_socket", ends),
         trial("a_tunnel_that_cannot_be_made_says_why", refused),
         trial("a_tunnel_takes_over_the_descriptors_that_it_is_given", handed_over),
-        trial("bastiond_tunnel_explains_itself", explains),
     ]
 }
 
@@ -50,7 +50,7 @@ impl Place {
 
     /// `bastiond-tunnel TUNNEL ARGUMENTS`
     fn program(&self) -> sandbox::namespace::Command<'_> {
-        self.namespace.command(&program().to_string_lossy()).arg(self.tunnel)
+        self.namespace.command(&tunnel_program::path().to_string_lossy()).arg(self.tunnel)
     }
 
     /// Starts a tunnel in the background.
@@ -108,10 +108,6 @@ impl Drop for Place {
     }
 }
 
-fn program() -> PathBuf {
-    programs().join("bastiond-tunnel")
-}
-
 /// Debian's wg-quick, made to believe that the kernel has no WireGuard, where it does: its copy finds an `ip` beside it that
 /// refuses to make such an interface.
 fn wg_quick_without_kernel(place: &Place) -> Result<String> {
@@ -135,7 +131,7 @@ fn wg_quick() -> Result {
         );
         let path = place.write(&format!("{}.conf", place.tunnel), &configuration)?;
         let up = place.namespace.command(&wg_quick_without_kernel(place)?).args(["up", &path]);
-        let output = up.env("WG_QUICK_USERSPACE_IMPLEMENTATION", program()).output()?;
+        let output = up.env("WG_QUICK_USERSPACE_IMPLEMENTATION", tunnel_program::path()).output()?;
         ensure(output.status.success(), text(&output.stderr))?;
         let shown = place.printed(&["show", place.tunnel, "allowed-ips"])?;
         ensure_eq(shown, format!("{theirs}\t10.9.0.{0}/32 10.10.0.0/16 fd09::{0}/128\n", 2 - number))?;
@@ -314,7 +310,8 @@ fn refused() -> Result {
 fn handed_over() -> Result {
     let place = Place::create("alone-fd")?;
     // A shell opens a socket's place and the interface's node for the program; a node that is no interface yet is told.
-    let script = format!("exec 7<>/dev/net/tun; WG_TUN_FD=7 exec {} {}", program().display(), place.tunnel);
+    let script =
+        format!("exec 7<>/dev/net/tun; WG_TUN_FD=7 exec {} {}", tunnel_program::path().display(), place.tunnel);
     let output = place.namespace.command("sh").args(["-c", &script]).output()?;
     ensure_eq(output.status.code(), Some(1))?;
     ensure(
@@ -333,26 +330,10 @@ fn handed_over() -> Result {
                   control.set_inheritable(True)\n\
                   os.environ.update(WG_TUN_FD=str(tun), WG_UAPI_FD=str(control.fileno()))\n\
                   os.execv(sys.argv[1], sys.argv[1:])\n";
-    let command = place.namespace.command("python3").args(["-c", python]).arg(program());
+    let command = place.namespace.command("python3").args(["-c", python]).arg(tunnel_program::path());
     let output = command.arg(place.tunnel).output()?;
     ensure(output.status.success(), text(&output.stderr))?;
     ensure_eq(place.printed(&["show", place.tunnel, "peers"])?, String::new())?;
     place.namespace.ip("link del alone-fd")?;
     place.ended()
-}
-
-fn explains() -> Result {
-    let run = |argument: &str| std::process::Command::new(program()).arg(argument).output();
-    let version = run("--version")?;
-    ensure_eq(
-        (version.status.code(), text(&version.stdout)),
-        (Some(0), format!("bastiond-tunnel {}\n", env!("CARGO_PKG_VERSION"))),
-    )?;
-    let help = text(&run("--help")?.stdout);
-    for word in ["Usage: bastiond-tunnel [OPTIONS] <INTERFACE>", "--foreground", "LOG_LEVEL", "WG_TUN_FD"] {
-        ensure(help.contains(word), format!("{word} is missing:\n{help}"))?;
-    }
-    let bad = run("wg/0")?;
-    ensure_eq(bad.status.code(), Some(1))?;
-    ensure(text(&bad.stderr).contains("`wg/0` is no interface name"), text(&bad.stderr))
 }

@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use bastiond::wireguard::key::{PrivateKey, PublicKey};
 use bastiond::wireguard::status::PeerReport;
+use bastiond_tunnel::key::{PrivateKey, PublicKey};
 use libtest_mimic::Trial;
 use sandbox::daemon::{Daemon, Installation};
 use sandbox::namespace::Namespace;

@@ -7,9 +7,9 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bastiond::wireguard::device::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Update};
-use bastiond::wireguard::device::uapi::{DIRECTORY, Interface, Server};
-use bastiond::wireguard::key::{PresharedKey, PrivateKey, PublicKey};
+use bastiond_tunnel::key::{PresharedKey, PrivateKey, PublicKey};
+use bastiond_tunnel::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Update};
+use bastiond_tunnel::uapi::{DIRECTORY, Interface, Server};
 use libtest_mimic::Trial;
 use nix::errno::Errno;
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bastiond::wireguard::key::PrivateKey;
+use bastiond_tunnel::key::PrivateKey;
 use libtest_mimic::Trial;
 use sandbox::timeouts::scaled;
 use sandbox::traffic::{ContinuousDownload, DownloadServer, Flood, HeldConnection, Reflector};

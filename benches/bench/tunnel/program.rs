@@ -32,7 +32,7 @@ impl Program {
     pub(super) fn all(programs: &Path, peers: &Path) -> Result<Vec<Self>> {
         let path = programs.join("bastiond-tunnel");
         if !path.exists() {
-            let hint = "cargo build --release --bin bastiond-tunnel";
+            let hint = "cargo build --release -p bastiond-tunnel";
             return Err(format!("there is no {} to measure: {hint}", path.display()).into());
         }
         let mut all = vec![Self { kind: Kind::Ours, name: OURS.to_owned(), path }];

@@ -13,7 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bastiond::cli::{Bastionctl, Bastiond, BastiondTunnel};
+use bastiond::cli::{Bastionctl, Bastiond};
+use bastiond_tunnel::cli::BastiondTunnel;
 use clap::{Command, CommandFactory, Parser};
 use clap_complete::{Generator, shells};
 

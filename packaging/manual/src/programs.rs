@@ -194,7 +194,8 @@ fn table(page: &mut Page, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use bastiond::cli::{Bastionctl, Bastiond, BastiondTunnel};
+    use bastiond::cli::{Bastionctl, Bastiond};
+    use bastiond_tunnel::cli::BastiondTunnel;
     use clap::CommandFactory;
 
     use super::*;

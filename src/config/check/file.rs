@@ -7,7 +7,7 @@ use super::super::findings::Findings;
 use super::peers::CheckedPeer;
 use super::{Surroundings, keys};
 use crate::net::InterfaceName;
-use crate::wireguard::file::{self, File, Table};
+use bastiond_tunnel::file::{self, File, Table};
 
 /// The key that names the file.
 pub(super) const KEY: &str = "wireguard.file";

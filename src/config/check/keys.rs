@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::super::files::{self, Files, Unreadable};
 use super::super::findings::Findings;
 use crate::error::chain;
-use crate::wireguard::key::InvalidKey;
+use bastiond_tunnel::key::InvalidKey;
 
 /// The key in the file at `path`, or why it cannot be read. What is no key is reported under `key`; so is a file that
 /// everybody may read, as a warning.

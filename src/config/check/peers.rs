@@ -13,8 +13,8 @@ use super::super::raw::{self, Entry, RawPeer};
 use super::super::values;
 use super::site::unroutable;
 use super::{Surroundings, keys};
-use crate::wireguard::endpoint::{EndpointName, InvalidEndpoint};
-use crate::wireguard::key::{InvalidKey, PresharedKey, PublicKey};
+use bastiond_tunnel::endpoint::{EndpointName, InvalidEndpoint};
+use bastiond_tunnel::key::{InvalidKey, PresharedKey, PublicKey};
 
 /// A peer of which some keys may be wrong; the others are still compared with those of other peers.
 pub(super) struct CheckedPeer {

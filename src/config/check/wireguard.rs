@@ -15,7 +15,7 @@ use super::peers::{self, CheckedPeer};
 use super::site::unroutable;
 use super::{Surroundings, keys};
 use crate::net::InterfaceName;
-use crate::wireguard::key::PrivateKey;
+use bastiond_tunnel::key::PrivateKey;
 
 /// The port that WireGuard's own documentation and most clients use.
 const DEFAULT_PORT: u16 = 51820;

@@ -264,7 +264,7 @@ fn ten_thousand_peers_are_checked_in_no_time() {
     let block = |n: u32| {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&n.to_le_bytes());
-        let key = crate::wireguard::key::PublicKey(key);
+        let key = bastiond_tunnel::key::PublicKey(key);
         let address = Ipv4Addr::from(0x0a64_0002 + n);
         format!("[[wireguard.peer]]\npublic_key = \"{key}\"\nallowed_ips = [\"{address}\"]\n")
     };

@@ -17,7 +17,7 @@ use crate::config::{
 };
 use crate::inputs::{SeenReturnRoutes, tunnel};
 use crate::site::{PrivateLink, PublicLink};
-use crate::wireguard::key::PublicKey;
+use bastiond_tunnel::key::PublicKey;
 
 const ADA: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 const OFFICE: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";

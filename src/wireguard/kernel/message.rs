@@ -19,8 +19,8 @@ use netlink_packet_wireguard::{
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::net::InterfaceName;
-use crate::wireguard::device::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Update};
-use crate::wireguard::key::{LENGTH, PresharedKey, PrivateKey, PublicKey};
+use bastiond_tunnel::key::{LENGTH, PresharedKey, PrivateKey, PublicKey};
+use bastiond_tunnel::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Update};
 
 /// How long a message to the kernel gets, in bytes, with its headers: what libmnl calls the ideal size, which wg(8) keeps to.
 /// The hard limit is near 64 KiB, as all peers are one attribute and its length a 16-bit number.

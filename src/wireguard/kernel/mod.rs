@@ -1,6 +1,6 @@
 //! The other data plane: the kernel's own WireGuard, where there is one.
 //!
-//! The same nouns as [`device`](super::device), and the same meaning of a change, but nothing of ours runs: the kernel has the
+//! The same nouns as [`device`](bastiond_tunnel::device), and the same meaning of a change, but nothing of ours runs: the kernel has the
 //! interface and its peers, and keeps them when the daemon ends. Links are made and removed by rtnetlink (`link`), all else
 //! is said in the WireGuard family of generic netlink ([`message`], [`socket`]); [`plan`] puts what the kernel would
 //! understand otherwise into other words. Addresses, routes and whether the interface is up are not this module's.
@@ -9,9 +9,9 @@ use std::io;
 
 use nix::errno::Errno;
 
-use super::device::model::{Snapshot, Update};
 use crate::config::Backend;
 use crate::net::InterfaceName;
+use bastiond_tunnel::model::{Snapshot, Update};
 
 mod link;
 pub mod message;
@@ -117,7 +117,7 @@ impl Error {
 /// Which data plane carries the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// Our own, [`device`](super::device).
+    /// Our own, [`device`](bastiond_tunnel::device).
     Userspace,
     /// The kernel's.
     Kernel,
@@ -186,7 +186,7 @@ pub async fn remove(interface: &InterfaceName) -> Result<bool, Error> {
     }
 }
 
-/// Carries out a change, as [`Device::set`](super::device::Device::set) does. The mark and the port come first: if the port
+/// Carries out a change, as [`Device::set`](bastiond_tunnel::device::Device::set) does. The mark and the port come first: if the port
 /// cannot be bound, no peer has changed. A port is bound when the interface goes up.
 pub async fn set(interface: &InterfaceName, update: Update) -> Result<(), Error> {
     let mut conversation = open().await?;

@@ -8,8 +8,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use ipnet::IpNet;
 
-use crate::wireguard::device::model::{AllowedIp, PeerUpdate, Snapshot, Update};
-use crate::wireguard::key::{self, PresharedKey, PublicKey};
+use bastiond_tunnel::key::{self, PresharedKey, PublicKey};
+use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 
 /// How a kernel takes a single allowed-ip away from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

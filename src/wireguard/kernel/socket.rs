@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::message::{self, Dump, Message};
 use crate::net::InterfaceName;
-use crate::wireguard::device::model::Snapshot;
+use bastiond_tunnel::model::Snapshot;
 
 /// The kernel answers at once, but may load a module first, and waits for others who change interfaces.
 const PATIENCE: Duration = Duration::from_secs(10);

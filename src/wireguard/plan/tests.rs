@@ -3,7 +3,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wireguard::device::table::Table;
+use bastiond_tunnel::device::table::Table;
 
 fn key(number: u8) -> PublicKey {
     PublicKey([number; LENGTH])

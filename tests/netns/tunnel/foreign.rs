@@ -1,6 +1,6 @@
 //! Ours and other people's implementations: handshakes and traffic, whoever begins, over both families, and preshared keys.
 
-use bastiond::wireguard::key::PrivateKey;
+use bastiond_tunnel::key::PrivateKey;
 use libtest_mimic::Trial;
 use sandbox::star::{Family, Star};
 use sandbox::tunnel::Program;

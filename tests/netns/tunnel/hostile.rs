@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bastiond::wireguard::device::message::{self, Kind};
-use bastiond::wireguard::key::PrivateKey;
+use bastiond_tunnel::device::message::{self, Kind};
+use bastiond_tunnel::key::PrivateKey;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
 use libtest_mimic::Trial;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bastiond::wireguard::key::PrivateKey;
+use bastiond_tunnel::key::PrivateKey;
 use libtest_mimic::Trial;
 use sandbox::star::{Family, Star};
 use sandbox::traffic::{Flood, Reflector};

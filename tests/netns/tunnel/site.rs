@@ -2,14 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use bastiond::wireguard::key::{PrivateKey, PublicKey};
+use bastiond_tunnel::key::{PrivateKey, PublicKey};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sandbox::namespace::Namespace;
 use sandbox::star::{Family, Host, Star};
 use sandbox::traffic::{self, ContinuousDownload, DownloadServer, Ping, Reflector};
 use sandbox::tunnel::{Interface, Peer, Program};
 
-use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, programs, wait_for};
+use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, wait_for};
+use crate::tunnel_program;
 
 /// Where all interfaces listen, unless a test says otherwise.
 pub(super) const PORT: u16 = 51820;
@@ -18,7 +19,7 @@ pub(super) const MIB: u64 = 1 << 20;
 
 /// Our own program.
 pub(super) fn ours() -> Program {
-    Program::bastiond_tunnel(&programs().join("bastiond-tunnel"))
+    Program::bastiond_tunnel(&tunnel_program::path())
 }
 
 /// A host with an interface that has a key, a port and addresses, and knows nobody.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bastiond::outcome::ComponentName;
-use bastiond::wireguard::key::{PrivateKey, PublicKey};
+use bastiond_tunnel::key::{PrivateKey, PublicKey};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::traffic::{self, Flood, HeldConnection, Reflector};

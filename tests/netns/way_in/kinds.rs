@@ -5,7 +5,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use bastiond::outcome::{ComponentName, State};
-use bastiond::wireguard::key::PublicKey;
+use bastiond_tunnel::key::PublicKey;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::traffic::Reflector;

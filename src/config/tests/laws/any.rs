@@ -7,8 +7,8 @@ use proptest::sample::{select, subsequence};
 
 use super::super::*;
 use super::policy::{any_policy, any_services, fit};
-use crate::wireguard::endpoint::EndpointName;
-use crate::wireguard::key::{PresharedKey, PublicKey};
+use bastiond_tunnel::endpoint::EndpointName;
+use bastiond_tunnel::key::{PresharedKey, PublicKey};
 
 /// A range by its first address.
 pub(super) fn range<A: Into<std::net::IpAddr>>(address: A, prefix: u8) -> IpNet {

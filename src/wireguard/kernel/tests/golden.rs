@@ -7,8 +7,8 @@ use netlink_packet_generic::GenlHeader;
 
 use super::super::message::{Dump, LIMIT, Message, changes, encode};
 use super::{add, peer, take};
-use crate::wireguard::device::model::{PeerSnapshot, PeerUpdate, Snapshot, Update};
-use crate::wireguard::key::{LENGTH, PresharedKey, PrivateKey};
+use bastiond_tunnel::key::{LENGTH, PresharedKey, PrivateKey};
+use bastiond_tunnel::model::{PeerSnapshot, PeerUpdate, Snapshot, Update};
 
 const NESTED: u16 = 0x8000;
 const SECRET: [u8; LENGTH] = [0x48; LENGTH];

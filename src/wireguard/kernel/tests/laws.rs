@@ -10,9 +10,9 @@ use proptest::sample::select;
 use super::super::plan::{Removal, plan, wants_a_look};
 use super::model::{Kernel, without_account};
 use super::{configured, peer};
-use crate::wireguard::device::model::{AllowedIp, PeerUpdate, Snapshot, Update};
-use crate::wireguard::device::table::Table;
-use crate::wireguard::key::{self, PresharedKey, PrivateKey, PublicKey};
+use bastiond_tunnel::device::table::Table;
+use bastiond_tunnel::key::{self, PresharedKey, PrivateKey, PublicKey};
+use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 
 /// Our own data plane without threads and sockets: what `Device::set` does.
 #[derive(Default)]

@@ -5,8 +5,8 @@ mod laws;
 mod model;
 mod split;
 
-use crate::wireguard::device::model::{AllowedIp, PeerUpdate, Snapshot, Update};
-use crate::wireguard::key::{LENGTH, PresharedKey, PrivateKey, PublicKey};
+use bastiond_tunnel::key::{LENGTH, PresharedKey, PrivateKey, PublicKey};
+use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 
 use super::plan::{Removal, plan, wants_a_look};
 use super::{Backend, Choice, Error, choose};

@@ -14,8 +14,8 @@ use netlink_packet_wireguard::{
 };
 
 use super::super::message::{Dump, Message, changes, encode};
-use crate::wireguard::device::model::{Snapshot, Update};
-use crate::wireguard::key::{LENGTH, PrivateKey, PublicKey};
+use bastiond_tunnel::key::{LENGTH, PrivateKey, PublicKey};
+use bastiond_tunnel::model::{Snapshot, Update};
 
 /// When every peer of the model had its handshake.
 pub(super) const HANDSHAKE: Duration = Duration::new(1_700_000_000, 5);

@@ -7,7 +7,7 @@ use netlink_packet_wireguard::{
 
 use super::super::message::{LIMIT, Message, changes, encode};
 use super::{configured, model, peer};
-use crate::wireguard::device::model::{AllowedIp, PeerUpdate, Update};
+use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Update};
 
 fn peers(message: &Message) -> &[WireguardPeer] {
     let peers = message.attributes().iter().find_map(|attribute| match attribute {

@@ -1,0 +1,230 @@
+//! A pretended world: a wire that keeps what is sent until somebody carries it on, and an inside that is two queues. Whole
+//! devices run on it in one thread, with an eavesdropper between them who may lose, repeat, delay and forge.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use parking_lot::Mutex;
+
+use super::clock::Now;
+use super::coalesce::Offloads;
+use super::inbound::{self, Inbound};
+use super::outbound::{self, Outbound};
+use super::packet::VNET_HEADER_LEN;
+use super::protocol::Protocol;
+use super::shared::{Call, MAX_QUEUED_HANDSHAKES, Shared};
+use super::transport::{Batch, Endpoint, RECEIVE_BATCH, Receive, Received, Run, Send, Sent, Tun};
+use crate::key::{PrivateKey, PublicKey};
+use crate::model::{PeerSnapshot, PeerUpdate};
+
+/// One datagram on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Datagram {
+    /// Who sent it, as the receiver sees it.
+    pub from: SocketAddr,
+    /// Whom it is for.
+    pub to: SocketAddr,
+    /// The outer type of service.
+    pub tos: u8,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+/// One end's socket: what it sent and nobody has carried on, and what was brought to it.
+#[derive(Debug)]
+pub struct Socket {
+    /// Its own address.
+    pub address: Mutex<SocketAddr>,
+    /// What it has sent.
+    pub sent: Mutex<VecDeque<Datagram>>,
+    /// What is there to be received.
+    pub arrived: Mutex<VecDeque<Datagram>>,
+    /// What a path to anywhere takes whole, bytes.
+    pub path_mtu: Mutex<Option<usize>>,
+}
+
+impl Socket {
+    /// A socket that nothing has passed yet.
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            address: Mutex::new(address),
+            sent: Mutex::default(),
+            arrived: Mutex::default(),
+            path_mtu: Mutex::default(),
+        }
+    }
+}
+
+impl Send for Socket {
+    fn send(&self, run: &Run<'_>) -> io::Result<Sent> {
+        let from = *self.address.lock();
+        let datagrams = run.bytes.chunks(run.segment.max(1)).map(|bytes| Datagram {
+            from,
+            to: run.endpoint.address,
+            tos: run.tos,
+            bytes: bytes.to_vec(),
+        });
+        self.sent.lock().extend(datagrams);
+        Ok(Sent::Whole)
+    }
+
+    fn path_mtu(&self, _: &Endpoint) -> Option<usize> {
+        *self.path_mtu.lock()
+    }
+}
+
+impl Receive for &Socket {
+    fn receive(&mut self, batch: &mut Batch) -> io::Result<()> {
+        let mut arrived = self.arrived.lock();
+        if arrived.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let (buffers, received) = batch.refill();
+        let count = arrived.len().min(RECEIVE_BATCH);
+        for (buffer, datagram) in buffers.zip(arrived.drain(..count)) {
+            let len = datagram.bytes.len().min(buffer.len());
+            buffer[..len].copy_from_slice(&datagram.bytes[..len]);
+            let endpoint = Endpoint { address: datagram.from, local: Some(datagram.to.ip()) };
+            received.push(Received { endpoint, len, segment: len.max(1), tos: datagram.tos });
+        }
+        Ok(())
+    }
+}
+
+/// One end's inside.
+#[derive(Debug, Default)]
+pub struct Inside {
+    /// Packets for the device, with or without an offload's header in front.
+    pub outgoing: Mutex<VecDeque<Vec<u8>>>,
+    /// Packets from the device, without their header.
+    pub delivered: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Inside {
+    /// Gives the device a plain packet.
+    pub fn put(&self, packet: &[u8]) {
+        let mut bytes = vec![0; VNET_HEADER_LEN];
+        bytes.extend_from_slice(packet);
+        self.outgoing.lock().push_back(bytes);
+    }
+
+    /// Takes what the device has delivered.
+    pub fn take(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.delivered.lock())
+    }
+}
+
+impl Tun for Inside {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.outgoing.lock().pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        let len = bytes.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        let bytes: Vec<u8> = slices.iter().skip(1).flat_map(|slice| slice.iter().copied()).collect();
+        self.delivered.lock().push(bytes);
+        Ok(())
+    }
+}
+
+/// A whole device without threads: it does what there is to do when it is told to.
+#[derive(Debug)]
+pub struct Node {
+    /// Who it is.
+    pub public_key: PublicKey,
+    /// What its threads would share.
+    pub shared: Arc<Shared>,
+    /// Its inside.
+    pub inside: Inside,
+    /// Its outside.
+    pub socket: Socket,
+    calls: Receiver<Call>,
+    outbound: Outbound,
+    inbound: Inbound,
+    protocol: Protocol,
+}
+
+impl Node {
+    /// A device without peers.
+    pub fn new(key: PrivateKey, address: SocketAddr, offloads: Offloads) -> Self {
+        let (sender, calls) = sync_channel(MAX_QUEUED_HANDSHAKES);
+        // Any number scrambles; the same in each run, so that a failure comes again.
+        let shared = Arc::new(Shared::new(0x1234_5678, 1420, sender));
+        let public_key = key.public();
+        shared.table.write().set_private_key(Some(key));
+        Self {
+            public_key,
+            inside: Inside::default(),
+            socket: Socket::at(address),
+            calls,
+            outbound: Outbound::new(Arc::clone(&shared)),
+            inbound: Inbound::new(Arc::clone(&shared), offloads),
+            protocol: Protocol::new(Arc::clone(&shared)),
+            shared,
+        }
+    }
+
+    /// Changes a peer.
+    pub fn change(&self, update: PeerUpdate) {
+        let timed = self.shared.table.write().change(update);
+        if let Some(peer) = timed {
+            self.shared.start_timers(&peer);
+        }
+        self.shared.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// A peer as it is.
+    pub fn peer(&self, key: &PublicKey) -> Option<PeerSnapshot> {
+        let snapshot = self.shared.table.read().snapshot();
+        snapshot.peers.into_iter().find(|peer| peer.public_key == *key)
+    }
+
+    /// Whether the device keeps a protocol core for this peer.
+    pub fn is_awake(&self, key: &PublicKey) -> bool {
+        self.shared.table.read().by_key(key).is_some_and(|peer| peer.lock().is_awake())
+    }
+
+    /// Does everything that there is to do now.
+    ///
+    /// # Panics
+    /// Never: the pretended world gives no errors.
+    pub fn turn(&mut self, now: Now) {
+        self.outbound
+            .pump(&self.inside, &self.socket, now, outbound::BUDGET)
+            .expect("the pretended inside gives no errors");
+        self.inbound
+            .pump(&mut &self.socket, &self.socket, &self.inside, now, inbound::BUDGET)
+            .expect("nor does the outside");
+        while let Ok(call) = self.calls.try_recv() {
+            match call {
+                Call::Handshake(message) => {
+                    let waiting = self.shared.taken();
+                    self.protocol.receive(&message, waiting, &self.socket, now);
+                }
+                Call::Look => self.protocol.look(now),
+            }
+            for key in self.shared.asked() {
+                self.protocol.initiate(&key, &self.socket, now);
+            }
+        }
+        if self.protocol.next_tick().is_some_and(|at| at <= now.elapsed) {
+            self.protocol.tick(&self.socket, now);
+        }
+    }
+
+    /// Takes what the device has sent and nobody has carried on.
+    pub fn sent(&self) -> Vec<Datagram> {
+        self.socket.sent.lock().drain(..).collect()
+    }
+
+    /// Brings it datagrams.
+    pub fn brought(&self, datagrams: impl IntoIterator<Item = Datagram>) {
+        self.socket.arrived.lock().extend(datagrams);
+    }
+}

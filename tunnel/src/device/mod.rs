@@ -1,0 +1,282 @@
+//! The data plane: everything between the TUN interface and the UDP sockets, around boringtun's protocol core
+//! ([`boringtun::noise::Tunn`]).
+//!
+//! ```text
+//! TUN queue ──► outbound: read 64 KiB, segment, seal ──► UDP_SEGMENT ──► socket
+//! TUN queue ◄── writev ◄── coalesce, open :inbound ◄── UDP_GRO, recvmmsg ◄── socket
+//!                          protocol: handshakes, cookies, timers
+//! ```
+//!
+//! One thread takes a packet from end to end: nothing is handed from thread to thread, so the order within a flow is kept and no
+//! queue grows. Each queue has one for both directions, and another one that takes over the way out while there is much to do. The kernel keeps a flow on one TUN queue and a peer on one socket.
+//! [`transport`] is the seam to the world, [`memory`] a world for tests.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use ring::rand::SecureRandom;
+
+use crate::key::{self, PresharedKey, PublicKey};
+
+pub mod allowed_ips;
+pub mod checksum;
+pub mod clock;
+pub mod coalesce;
+mod control;
+pub mod ecn;
+pub mod icmp;
+pub mod identity;
+pub mod inbound;
+pub mod memory;
+pub mod message;
+pub mod outbound;
+pub mod packet;
+pub mod peer;
+pub mod protocol;
+mod rate;
+pub mod run;
+pub mod segment;
+pub mod shared;
+mod sys;
+pub mod table;
+mod threads;
+pub mod transport;
+pub mod tun;
+pub mod udp;
+
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod tests;
+
+#[cfg(all(feature = "virtual-clock", not(any(test, clippy))))]
+compile_error!("virtual-clock is for unit tests: with it the protocol's timers never run");
+
+pub use sys::inherited;
+
+use crate::model::{Snapshot, Update};
+use shared::{Counters, MAX_QUEUED_HANDSHAKES, Shared};
+use threads::Works;
+use tun::{TunFeatures, TunInterface};
+use udp::{UdpFeatures, UdpPair};
+
+/// Why an interface does not run, or does not take a change.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no socket.
+    #[error(transparent)]
+    Socket(#[from] udp::Error),
+    /// A thread cannot be started.
+    #[error("cannot start the threads of {interface}")]
+    Thread {
+        /// Of which interface.
+        interface: String,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The error number that says it best to a program.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Socket(error) => error.errno(),
+            Self::Thread { source, .. } => Errno::from_raw(source.raw_os_error().unwrap_or(nix::libc::EAGAIN)),
+        }
+    }
+}
+
+/// What the kernel does for an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// For its inside.
+    pub tun: TunFeatures,
+    /// For its outside.
+    pub udp: UdpFeatures,
+    /// How many queues there are, of two threads each.
+    pub queues: usize,
+}
+
+/// Queues for a machine with so many cores: two threads each, so that sealing and opening do not share a core.
+pub fn queues_for(cores: usize) -> usize {
+    // Beyond eight pairs the kernel's side of TUN and UDP is what limits.
+    (cores / 2).clamp(1, 8)
+}
+
+/// A running WireGuard interface. It ends when it is dropped.
+pub struct Device {
+    works: Arc<Works>,
+    tun_features: TunFeatures,
+    fwmark: AtomicU32,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Device {
+    /// Starts an interface on these queues and sockets (a pair a queue; bound to any port if there are none).
+    ///
+    /// # Panics
+    /// If the kernel gives no random numbers, which Linux does not do once it has booted.
+    pub fn start(tun: TunInterface, sockets: Vec<Arc<UdpPair>>) -> Result<Self, Error> {
+        let queues = tun.queues.len();
+        let sockets = if sockets.len() == queues { sockets } else { UdpPair::bind(0, 0, queues)? };
+        let (calls, called) = mpsc::sync_channel(MAX_QUEUED_HANDSHAKES);
+        let mut random = [0; 4];
+        ring::rand::SystemRandom::new().fill(&mut random).expect("the kernel gives random numbers");
+        let shared = Arc::new(Shared::new(u32::from_ne_bytes(random), 1420, calls));
+        let thread_error = |source| Error::Thread { interface: tun.name.clone(), source };
+        let works = Works::new(tun.name.clone(), shared, tun.queues, tun.features.offloads(), sockets.into());
+        let works = Arc::new(works.map_err(thread_error)?);
+        let mut device = Self { works, tun_features: tun.features, fwmark: AtomicU32::new(0), threads: Vec::new() };
+        let mut spawn = |name: String, body: Box<dyn FnOnce(&Works) + std::marker::Send>| {
+            let works = Arc::clone(&device.works);
+            let thread = std::thread::Builder::new().name(name).spawn(move || body(&works)).map_err(thread_error)?;
+            device.threads.push(thread);
+            Ok::<(), Error>(())
+        };
+        for queue in 0..queues {
+            // The kernel shows 15 bytes of a thread's name.
+            spawn(format!("wg-help-{queue}"), Box::new(move |works| threads::helper(works, queue)))?;
+            spawn(format!("wg-carry-{queue}"), Box::new(move |works| threads::carrier(works, queue)))?;
+        }
+        spawn("wg-protocol".to_owned(), Box::new(move |works| threads::protocol(works, &called)))?;
+        Ok(device)
+    }
+
+    /// Carries out a change. The port comes first: if it cannot be bound, nothing has changed.
+    pub fn set(&self, update: Update) -> Result<(), Error> {
+        let fwmark = update.fwmark.unwrap_or_else(|| self.fwmark.load(Ordering::Relaxed));
+        let sockets = Arc::clone(&self.works.sockets.read());
+        let port = sockets.first().map_or(0, |pair| pair.port());
+        if let Some(wanted) = update.listen_port.filter(|wanted| *wanted != port) {
+            let bound = UdpPair::bind(wanted, fwmark, self.works.queues.len())?;
+            *self.works.sockets.write() = bound.into();
+            self.works.wake();
+        } else if update.fwmark.is_some() {
+            sockets.iter().try_for_each(|pair| pair.set_fwmark(fwmark))?;
+        }
+        self.fwmark.store(fwmark, Ordering::Relaxed);
+        let shared = &self.works.shared;
+        let mut kept = HashSet::new();
+        {
+            let mut table = shared.table.write();
+            if let Some(key) = update.private_key {
+                table.set_private_key(key);
+            }
+            if update.replace_peers {
+                kept = table.retain(&update.peers.iter().map(|peer| peer.public_key).collect());
+            }
+        }
+        for mut peer in update.peers {
+            if kept.remove(&peer.public_key) {
+                // Its session and its endpoint live on, but nothing that was configured.
+                peer.replace_allowed_ips = true;
+                peer.preshared_key.get_or_insert(PresharedKey([0; key::LENGTH]));
+                peer.persistent_keepalive.get_or_insert(0);
+            }
+            // One at a time: those who carry packets wait for one change, not for ten thousand.
+            let timed = shared.table.write().change(peer);
+            if let Some(timed) = timed {
+                shared.start_timers(&timed);
+            }
+        }
+        shared.generation.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// The interface as it is.
+    pub fn snapshot(&self) -> Snapshot {
+        let listen_port = self.works.sockets.read().first().map_or(0, |pair| pair.port());
+        let fwmark = self.fwmark.load(Ordering::Relaxed);
+        Snapshot { listen_port, fwmark, ..self.works.shared.table.read().snapshot() }
+    }
+
+    /// Starts a handshake with a peer that has an endpoint, whether there is a session or not.
+    pub fn initiate(&self, peer: PublicKey) {
+        self.works.shared.initiate(peer);
+    }
+
+    /// Where a peer is now.
+    pub fn endpoint(&self, peer: &PublicKey) -> Option<SocketAddr> {
+        let table = self.works.shared.table.read();
+        let endpoint = table.by_key(peer)?.lock().endpoint();
+        endpoint.map(|endpoint| endpoint.address)
+    }
+
+    /// What the kernel does for the interface.
+    pub fn features(&self) -> Features {
+        let sockets = self.works.sockets.read();
+        let udp = sockets.first().map_or_else(UdpFeatures::default, |pair| pair.features());
+        Features { tun: self.tun_features, udp, queues: self.works.queues.len() }
+    }
+
+    /// What was thrown away, by reason.
+    pub fn counters(&self) -> &Counters {
+        &self.works.shared.counters
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.works.name
+    }
+
+    /// Whether the interface was deleted, or a thread died: the device does nothing more, and wants to be made anew.
+    pub fn is_gone(&self) -> bool {
+        self.works.is_gone()
+    }
+
+    /// Waits for that, at most this long; whether it has come.
+    pub fn wait_gone(&self, at_most: Duration) -> bool {
+        self.works.wait_gone(at_most)
+    }
+
+    /// The descriptors of the TUN interface, to be kept by somebody over a restart.
+    pub fn tun_descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.works.queues.iter().map(AsFd::as_fd)
+    }
+
+    /// The pairs of sockets, a pair a queue, to be kept by somebody over a restart.
+    pub fn sockets(&self) -> Arc<[Arc<UdpPair>]> {
+        Arc::clone(&self.works.sockets.read())
+    }
+}
+
+impl crate::uapi::Interface for Device {
+    fn set(&self, update: Update) -> Result<(), Errno> {
+        Device::set(self, update).map_err(|error| {
+            tracing::warn!(interface = self.works.name, error = %crate::error::chain(&error), "a change was refused");
+            error.errno()
+        })
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Device::snapshot(self)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.works.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!(interface = self.works.name, "a thread of the tunnel died");
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device")
+            .field("name", &self.works.name)
+            .field("features", &self.features())
+            .finish_non_exhaustive()
+    }
+}

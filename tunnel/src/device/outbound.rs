@@ -1,0 +1,235 @@
+//! From the inside to the outside: packets are read from the TUN interface, cut into segments, sealed straight into the
+//! buffers that are sent, and leave in runs.
+
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::MutexGuard;
+
+use super::clock::Now;
+use super::message::{DATA_OVERHEAD, INITIATION_LEN};
+use super::packet::{self, VNET_HEADER_LEN, VnetHeader};
+use super::peer::{Peer, Sealed};
+use super::run::{Runs, Target};
+use super::segment::{self, Segments};
+use super::shared::{Counters, Shared};
+use super::transport::{MAX_RUN, Send, Tun};
+use super::{ecn, icmp};
+
+/// Space behind a packet for its padding.
+const SPARE: usize = 64;
+/// The largest IP packet with its header, and room behind it.
+const BUFFER: usize = VNET_HEADER_LEN + 65_535 + SPARE;
+/// The largest packet that a datagram holds with its padding, bytes.
+const LARGEST: usize = (MAX_RUN - DATA_OVERHEAD) / 16 * 16;
+/// Packets that are read before a caller without other work looks around.
+pub const BUDGET: usize = 256;
+/// So many segments are sealed before a thread that waits for the same peer, in the other direction, gets its turn.
+const TURN: usize = 8;
+/// ICMP errors to the inside, in [`ICMP_WINDOW`] (the kernel's `icmp_ratelimit` is of the same order).
+const ICMP_BURST: u32 = 50;
+const ICMP_WINDOW: Duration = Duration::from_millis(100);
+
+/// Whether there may be more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pumped {
+    /// There was nothing more.
+    Dry,
+    /// There may be more; this was enough for one turn.
+    More,
+}
+
+/// One thread's way from the inside to the outside.
+#[derive(Debug)]
+pub struct Outbound {
+    shared: Arc<Shared>,
+    buffer: Box<[u8]>,
+    runs: Runs,
+    /// Where the last packet went, while the table is what it was.
+    last: Option<(u64, IpAddr, Arc<Peer>)>,
+    errors: Errors,
+}
+
+impl Outbound {
+    /// A way that has carried nothing yet.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            runs: Runs::new(),
+            last: None,
+            errors: Errors { since: Duration::ZERO, left: ICMP_BURST },
+        }
+    }
+
+    /// Carries what is there, at most `budget` packets.
+    ///
+    /// # Errors
+    /// What the TUN interface says, but for `WouldBlock`.
+    pub fn pump(&mut self, tun: &impl Tun, net: &impl Send, now: Now, budget: usize) -> io::Result<Pumped> {
+        for _ in 0..budget {
+            match tun.read(&mut self.buffer[..BUFFER - SPARE]) {
+                Ok(len) => self.carry(len, tun, net, now),
+                Err(error) => {
+                    self.runs.send(&self.shared, net, false);
+                    return if error.kind() == io::ErrorKind::WouldBlock { Ok(Pumped::Dry) } else { Err(error) };
+                }
+            }
+        }
+        self.runs.send(&self.shared, net, false);
+        Ok(Pumped::More)
+    }
+
+    fn carry(&mut self, len: usize, tun: &impl Tun, net: &impl Send, now: Now) {
+        let Self { shared, buffer, runs, last, errors } = self;
+        let (header, packet) = buffer.split_at_mut(VNET_HEADER_LEN);
+        let len = len.saturating_sub(VNET_HEADER_LEN);
+        let Some((header, destination)) = VnetHeader::parse(header).zip(packet::destination(&packet[..len])) else {
+            Counters::count(&shared.counters.malformed_inside);
+            return;
+        };
+        let aimed = route(shared, last, destination).and_then(|peer| {
+            let (endpoint, limit) = {
+                let state = peer.lock();
+                (state.endpoint()?, state.inner_limit())
+            };
+            let tos = ecn::encapsulate(packet::traffic_class(packet));
+            Some((Target { endpoint, tos, peer: Some(peer.slot) }, limit, peer))
+        });
+        let Some((target, limit, peer)) = aimed else {
+            Counters::count(&shared.counters.unroutable);
+            errors.tell(icmp::unreachable(&packet[..len], destination), tun, now);
+            return;
+        };
+        let mtu = shared.mtu.load(Ordering::Relaxed);
+        let mut split = segment::split(header, packet, len, mtu);
+        // Whoever speaks IPv6 sends packets of 1280 bytes whatever it is told (RFC 8200 section 5): they are fragmented outside.
+        let least = if destination.is_ipv6() { icmp::IPV6_MIN_MTU } else { 0 };
+        let limit = limit.map_or(LARGEST, |limit| limit.clamp(least, LARGEST));
+        if let Ok(segments) = &split {
+            let longest = segments.segment_len();
+            if longest > limit {
+                if let Some(error) = icmp::too_big(&packet[..len], limit, destination) {
+                    Counters::count(&shared.counters.too_big);
+                    errors.tell(Some(error), tun, now);
+                    return;
+                }
+                if longest > LARGEST {
+                    Counters::count(&shared.counters.too_big);
+                    return;
+                }
+                // It may be fragmented: outside, then, by the kernel.
+                split = segment::split(header.finished(), packet, len, mtu);
+            }
+        }
+        match split {
+            Ok(segments) => seal(shared, peer, &target, segments, runs, net, now),
+            Err(malformed) => {
+                tracing::trace!(?malformed, "a packet from the inside contradicts itself");
+                Counters::count(&shared.counters.malformed_inside);
+            }
+        }
+        runs.send(shared, net, true);
+    }
+}
+
+/// The peer of an address. The last answer is kept while the table is what it was, so that a flow asks it once.
+fn route<'a>(
+    shared: &Shared,
+    last: &'a mut Option<(u64, IpAddr, Arc<Peer>)>,
+    destination: IpAddr,
+) -> Option<&'a Arc<Peer>> {
+    let generation = shared.generation.load(Ordering::Acquire);
+    if !last.as_ref().is_some_and(|(known, address, _)| *known == generation && *address == destination) {
+        *last = shared.table.read().route(destination).map(|peer| (generation, destination, Arc::clone(peer)));
+    }
+    last.as_ref().map(|(_, _, peer)| peer)
+}
+
+/// Seals all segments of one packet. Locks are let go before anything is sent.
+fn seal(
+    shared: &Shared,
+    peer: &Arc<Peer>,
+    target: &Target,
+    mut segments: Segments<'_>,
+    runs: &mut Runs,
+    net: &impl Send,
+    now: Now,
+) {
+    let mut segment = segments.next_segment();
+    while segment.is_some() {
+        if !runs.has_room() {
+            runs.send(shared, net, false);
+        }
+        let mut state = peer.lock();
+        if !state.is_awake() {
+            drop(state);
+            let table = shared.table.read();
+            state = peer.lock();
+            shared.wake(&table, peer, &mut state);
+            if !state.is_awake() {
+                // Without a private key, or the peer was just removed.
+                Counters::count(&shared.counters.unroutable);
+                return;
+            }
+        }
+        let mut turn = 0;
+        while let Some(packet) = segment.take() {
+            if turn == TURN {
+                MutexGuard::bump(&mut state);
+                turn = 0;
+                if !state.is_awake() {
+                    // Whoever had its turn has ended the sessions: once more from the start.
+                    segment = Some(packet);
+                    break;
+                }
+            }
+            turn += 1;
+            let Some(place) = runs.place(target, packet.len() + DATA_OVERHEAD) else {
+                segment = Some(packet);
+                break;
+            };
+            match state.seal(packet, place, now) {
+                Sealed::Message(len) => runs.commit(len),
+                Sealed::Initiation(len) => {
+                    let mut initiation = [0; INITIATION_LEN];
+                    let len = len.min(INITIATION_LEN);
+                    initiation[..len].copy_from_slice(&place[..len]);
+                    runs.abandon();
+                    runs.add_handshake(&target.endpoint, target.peer, &initiation[..len]);
+                }
+                Sealed::Staged | Sealed::Exhausted => runs.abandon(),
+            }
+            segment = segments.next_segment();
+            if !runs.has_room() {
+                break;
+            }
+        }
+    }
+}
+
+/// ICMP errors to the inside, not too many.
+#[derive(Debug)]
+struct Errors {
+    since: Duration,
+    left: u32,
+}
+
+impl Errors {
+    fn tell(&mut self, message: Option<icmp::Message>, tun: &impl Tun, now: Now) {
+        let Some(message) = message else { return };
+        if now.elapsed >= self.since + ICMP_WINDOW {
+            *self = Self { since: now.elapsed, left: ICMP_BURST };
+        }
+        if self.left > 0 {
+            self.left -= 1;
+            let header = VnetHeader::default().to_bytes();
+            if let Err(error) = tun.write(&[IoSlice::new(&header), IoSlice::new(message.as_slice())]) {
+                tracing::debug!(%error, "an ICMP error could not be told to the inside");
+            }
+        }
+    }
+}

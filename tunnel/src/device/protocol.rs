@@ -1,0 +1,284 @@
+//! Handshakes and timers: everything that is not a packet, in a thread of its own, so that a flood of initiations costs those
+//! who carry packets a look at each and no more.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use boringtun::noise::handshake::parse_handshake_anon;
+use boringtun::noise::{Packet, Tunn, TunnResult};
+
+use super::clock::Now;
+use super::identity::Identity;
+use super::inbound::staged;
+use super::message::{self, INITIATION_LEN, Kind};
+use super::peer::Peer;
+use super::rate::Sources;
+use super::run::Runs;
+use super::shared::{Counters, HandshakeMessage, MAX_QUEUED_HANDSHAKES, Shared};
+use super::transport::{Endpoint, MAX_RUN, Send};
+use crate::key::PublicKey;
+
+/// With so many handshake messages waiting, the interface is under load (kernel: an eighth of the queue, receive.c).
+const UNDER_LOAD: usize = MAX_QUEUED_HANDSHAKES / 8;
+/// It stays so for this long after the queue was last so full (kernel: one second).
+const LOAD_LASTS: Duration = Duration::from_secs(1);
+/// How often timers run while a handshake is under way; the core retries after five seconds.
+const HURRY: Duration = Duration::from_millis(250);
+/// How often they run otherwise: the shortest of the protocol's times are seconds.
+const LEISURE: Duration = Duration::from_secs(1);
+
+/// The thread's state.
+#[derive(Debug)]
+pub struct Protocol {
+    shared: Arc<Shared>,
+    sources: Sources,
+    loaded_until: Duration,
+    next_tick: Option<Duration>,
+    runs: Runs,
+    out: Box<[u8]>,
+    /// Who answered to which address last: an initiation from there most likely is the same peer's.
+    hints: Hints,
+}
+
+impl Protocol {
+    /// A protocol without peers.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            sources: Sources::new(),
+            loaded_until: Duration::ZERO,
+            next_tick: None,
+            runs: Runs::new(),
+            out: vec![0; MAX_RUN].into_boxed_slice(),
+            hints: Hints::default(),
+        }
+    }
+
+    /// When [`Protocol::tick`] wants to run next; `None` while no peer has anything to wait for.
+    pub fn next_tick(&self) -> Option<Duration> {
+        self.next_tick
+    }
+
+    /// A peer's timers were started.
+    pub fn look(&mut self, now: Now) {
+        let soon = now.elapsed + HURRY;
+        self.next_tick = Some(self.next_tick.map_or(soon, |next| next.min(soon)));
+    }
+
+    /// Runs all timers, and sends what they want sent.
+    pub fn tick(&mut self, net: &impl Send, now: Now) {
+        self.sources.forget_old(now.elapsed);
+        let mut peers = self.shared.ticking();
+        let mut hurry = false;
+        peers.retain(|peer| {
+            let keeps = self.tick_peer(peer, net, now);
+            hurry |= keeps == Keeps::Hurrying;
+            keeps != Keeps::Nothing
+        });
+        self.runs.send(&self.shared, net, false);
+        self.next_tick = (!peers.is_empty()).then(|| now.elapsed + if hurry { HURRY } else { LEISURE });
+        self.shared.keep_ticking(peers);
+    }
+
+    fn tick_peer(&mut self, peer: &Arc<Peer>, net: &impl Send, now: Now) -> Keeps {
+        if !self.runs.has_room() {
+            self.runs.send(&self.shared, net, false);
+        }
+        let mut state = peer.lock();
+        if !state.is_awake() && state.keepalive() > 0 && state.endpoint().is_some() {
+            // It fell asleep, but its keepalive wants it awake.
+            drop(state);
+            let table = self.shared.table.read();
+            state = peer.lock();
+            self.shared.wake(&table, peer, &mut state);
+        }
+        let ticked = state.tick(&mut self.out, now);
+        if let (Some(len), Some(endpoint)) = (ticked.message, state.endpoint()) {
+            self.runs.add(&endpoint, peer.slot, &self.out[..len]);
+        }
+        let path = state.path_to_look_up(now);
+        drop(state);
+        if let Some(endpoint) = path {
+            let limit = net.path_mtu(&endpoint).map(|mtu| inner_limit(&endpoint, mtu));
+            peer.lock().set_inner_limit(limit);
+        }
+        match (ticked.idle, ticked.hurry) {
+            (true, _) => Keeps::Nothing,
+            (false, true) => Keeps::Hurrying,
+            (false, false) => Keeps::Ticking,
+        }
+    }
+
+    /// Starts a handshake with a peer, if it has an endpoint.
+    pub fn initiate(&mut self, key: &PublicKey, net: &impl Send, now: Now) {
+        let table = self.shared.table.read();
+        let Some(peer) = table.by_key(key) else { return };
+        let mut state = peer.lock();
+        let Some(endpoint) = state.endpoint() else { return };
+        self.shared.wake(&table, peer, &mut state);
+        if let Some(len) = state.initiate(&mut self.out, now) {
+            self.runs.add_handshake(&endpoint, Some(peer.slot), &self.out[..len]);
+        }
+        drop(state);
+        drop(table);
+        self.runs.send(&self.shared, net, false);
+        self.look(now);
+    }
+
+    /// Takes one handshake message, behind which `waiting` more wait.
+    pub fn receive(&mut self, message: &HandshakeMessage, waiting: usize, net: &impl Send, now: Now) {
+        if self.next_tick.is_none() && self.shared.is_ticking() {
+            // The queue was too full to tell.
+            self.look(now);
+        }
+        if waiting >= UNDER_LOAD {
+            self.loaded_until = now.elapsed + LOAD_LASTS;
+        }
+        let Some(identity) = self.shared.table.read().identity().cloned() else { return };
+        let Some(bytes) = message.bytes.get(..message.len) else { return };
+        let accepted = match message::kind(bytes) {
+            Some(Kind::CookieReply) => self.cookie_reply(bytes),
+            Some(kind @ (Kind::Initiation | Kind::Response)) if self.admit(&identity, bytes, &message.from, now) => {
+                if kind == Kind::Initiation {
+                    self.initiation(&identity, bytes, &message.from, now)
+                } else {
+                    self.response(bytes, &message.from, net, now)
+                }
+            }
+            _ => Some(()),
+        };
+        if accepted.is_none() {
+            Counters::count(&self.shared.counters.rejected);
+        }
+        self.runs.send(&self.shared, net, false);
+    }
+
+    /// Whether a handshake message is worth a calculation: its first MAC is right, and, under load, its sender has shown that
+    /// it receives what is sent to its address, and has not asked too often.
+    fn admit(&mut self, identity: &Identity, bytes: &[u8], from: &Endpoint, now: Now) -> bool {
+        let loaded = now.elapsed < self.loaded_until;
+        let limiter = if loaded { &identity.strict } else { identity.relaxed.as_ref() };
+        let mut cookie = [0; INITIATION_LEN];
+        match limiter.verify_packet(Some(identity.cookie_address(&from.address)), bytes, &mut cookie) {
+            Ok(_) => {
+                let admitted = !loaded || self.sources.admit(from.address.ip(), now.elapsed);
+                if !admitted {
+                    Counters::count(&self.shared.counters.handshakes_dropped);
+                }
+                admitted
+            }
+            Err(TunnResult::WriteToNetwork(reply)) => {
+                Counters::count(&self.shared.counters.cookies_sent);
+                self.runs.add_handshake(from, None, reply);
+                false
+            }
+            Err(_) => {
+                Counters::count(&self.shared.counters.rejected);
+                false
+            }
+        }
+    }
+
+    fn initiation(&mut self, identity: &Identity, bytes: &[u8], from: &Endpoint, now: Now) -> Option<()> {
+        let hinted = self.hints.get(from);
+        if let Some(peer) = hinted {
+            if self.answer(&peer, bytes, from, now).is_some() {
+                return Some(());
+            }
+        }
+        let Ok(Packet::HandshakeInit(initiation)) = Tunn::parse_incoming_packet(bytes) else { return None };
+        let half = parse_handshake_anon(&identity.secret, &identity.public, &initiation).ok()?;
+        let peer = self.shared.table.read().by_key(&PublicKey(half.peer_static_public)).cloned()?;
+        self.answer(&peer, bytes, from, now)?;
+        self.hints.set(from, &peer);
+        Some(())
+    }
+
+    fn answer(&mut self, peer: &Arc<Peer>, bytes: &[u8], from: &Endpoint, now: Now) -> Option<()> {
+        let table = self.shared.table.read();
+        let mut state = peer.lock();
+        let was_awake = state.is_awake();
+        self.shared.wake(&table, peer, &mut state);
+        let Ok(len) = state.answer(bytes, &mut self.out, now) else {
+            if !was_awake {
+                // It was not this peer: everyone who knows its public key can name it.
+                state.sleep();
+            }
+            return None;
+        };
+        drop(state);
+        self.runs.add_handshake(from, Some(peer.slot), &self.out[..len]);
+        drop(table);
+        self.look(now);
+        Some(())
+    }
+
+    fn response(&mut self, bytes: &[u8], from: &Endpoint, net: &impl Send, now: Now) -> Option<()> {
+        let peer = self.shared.table.read().by_index(message::response_receiver(bytes)).cloned()?;
+        let mut state = peer.lock();
+        let len = state.accept(from, bytes, &mut self.out, now).ok()?;
+        self.runs.add(from, peer.slot, &self.out[..len]);
+        staged(&peer, &mut state, from, &mut self.runs, now);
+        while state.has_staged() {
+            // They are more than are sent at once.
+            drop(state);
+            self.runs.send(&self.shared, net, false);
+            state = peer.lock();
+            staged(&peer, &mut state, from, &mut self.runs, now);
+        }
+        Some(())
+    }
+
+    fn cookie_reply(&mut self, bytes: &[u8]) -> Option<()> {
+        let peer = self.shared.table.read().by_index(message::receiver(bytes)).cloned()?;
+        peer.lock().take_cookie(bytes, &mut self.out).ok()
+    }
+}
+
+/// A small memory of who initiated from where: it saves one of five Curve25519 operations of an answer. One entry a hash, the
+/// newest wins; a wrong hint costs a calculation and nothing else, as the protocol core checks the peer's key.
+#[derive(Debug, Default)]
+struct Hints {
+    places: Vec<Option<(SocketAddr, Weak<Peer>)>>,
+}
+
+impl Hints {
+    const PLACES: usize = 4096;
+
+    fn place(from: &Endpoint) -> usize {
+        let mut hasher = DefaultHasher::new();
+        from.address.hash(&mut hasher);
+        usize::try_from(hasher.finish() % Self::PLACES as u64).unwrap_or(0)
+    }
+
+    fn get(&self, from: &Endpoint) -> Option<Arc<Peer>> {
+        let (address, peer) = self.places.get(Self::place(from))?.as_ref()?;
+        if *address == from.address { peer.upgrade() } else { None }
+    }
+
+    fn set(&mut self, from: &Endpoint, peer: &Arc<Peer>) {
+        if self.places.is_empty() {
+            self.places.resize(Self::PLACES, None);
+        }
+        if let Some(place) = self.places.get_mut(Self::place(from)) {
+            *place = Some((from.address, Arc::downgrade(peer)));
+        }
+    }
+}
+
+/// What a peer's tick left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    Nothing,
+    Ticking,
+    Hurrying,
+}
+
+/// The largest inner packet whose message gets to an endpoint whole, in bytes. Rounded down to what padding makes of it.
+fn inner_limit(endpoint: &Endpoint, path_mtu: usize) -> usize {
+    const UDP: usize = 8;
+    let ip = if endpoint.address.is_ipv4() { 20 } else { 40 };
+    path_mtu.saturating_sub(ip + UDP + message::DATA_OVERHEAD) / 16 * 16
+}

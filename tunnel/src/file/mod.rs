@@ -1,0 +1,99 @@
+//! Configuration files of wg(8) and wg-quick(8), so that a tunnel that exists already can be taken over as it stands.
+//!
+//! Reading is all that happens here. Hooks (`PostUp` and the like) are never run, resolvers never changed and the file never
+//! written: these keys are listed in [`File::ignored`], for whoever takes the file over to tell its operator.
+
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+pub use parse::parse;
+
+use crate::endpoint::EndpointName;
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+
+/// A larger file is no configuration but a mistake: 10 000 peers with every key take about 3 MB.
+pub const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct File {
+    /// `PrivateKey`; `None` if there is none, or one of zeroes.
+    pub private_key: Option<PrivateKey>,
+    /// `ListenPort`; 0 lets the kernel choose.
+    pub listen_port: Option<u16>,
+    /// `FwMark`, the mark of outgoing UDP packets; 0 is none.
+    pub fwmark: Option<u32>,
+    /// `Address` of wg-quick: the interface's own addresses, with the length of their network's prefix.
+    pub addresses: Vec<IpNet>,
+    /// `MTU` of wg-quick, in bytes, from 68 (RFC 791 §3.2) to 65535.
+    pub mtu: Option<u32>,
+    /// `Table` of wg-quick.
+    pub table: Table,
+    /// The peers in their order. No two have the same key, and no two the same allowed-ip.
+    pub peers: Vec<FilePeer>,
+    /// What the file says and nobody here does, in its order.
+    pub ignored: Vec<Ignored>,
+}
+
+/// Where the routes to the peers go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Table {
+    /// Into the main table, with special care for default routes.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Off,
+    /// Into this table; never 0.
+    Number(u32),
+}
+
+/// One peer of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePeer {
+    /// Who.
+    pub public_key: PublicKey,
+    /// The secret shared with it; `None` if there is none, or one of zeroes.
+    pub preshared_key: Option<PresharedKey>,
+    /// Its prefixes without host bits, each once, in the file's order.
+    pub allowed_ips: Vec<IpNet>,
+    /// Where it is.
+    pub endpoint: Option<EndpointName>,
+    /// Seconds between persistent keepalives; 0 is off.
+    pub persistent_keepalive: Option<u16>,
+}
+
+impl FilePeer {
+    /// A peer of which nothing but the key is known.
+    pub fn of(public_key: PublicKey) -> Self {
+        Self { public_key, preshared_key: None, allowed_ips: vec![], endpoint: None, persistent_keepalive: None }
+    }
+}
+
+/// A key that wg-quick would act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ignored {
+    /// Its line, from 1.
+    pub line: usize,
+    /// The key, as wg-quick(8) spells it.
+    pub key: &'static str,
+}
+
+/// One thing that is wrong with a file. Never repeats a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Its line, from 1.
+    pub line: usize,
+    /// What is wrong and what would be right.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.reason)
+    }
+}

@@ -1,0 +1,114 @@
+//! What a WireGuard interface is told and what it tells: the nouns that the control socket, the configuration and the
+//! kernel's own back end share.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+
+/// A change of an interface: UAPI's `set=1`, netlink's `WG_CMD_SET_DEVICE`. What is `None` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Update {
+    /// A new private key; `Some(None)` takes the key away, and the interface answers nobody.
+    pub private_key: Option<Option<PrivateKey>>,
+    /// A new UDP port; 0 lets the kernel choose.
+    pub listen_port: Option<u16>,
+    /// The mark of outgoing UDP packets (`SO_MARK`); 0 is none.
+    pub fwmark: Option<u32>,
+    /// Whether the peers that are not named here go away.
+    pub replace_peers: bool,
+    /// Changes of single peers, carried out in this order.
+    pub peers: Vec<PeerUpdate>,
+}
+
+/// A change of one peer, made if it is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerUpdate {
+    /// Who.
+    pub public_key: PublicKey,
+    /// Take the peer away.
+    pub remove: bool,
+    /// Change the peer only if it is there.
+    pub update_only: bool,
+    /// A new preshared key; all zeroes take it away.
+    pub preshared_key: Option<PresharedKey>,
+    /// A new endpoint.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds between persistent keepalives; 0 is off.
+    pub persistent_keepalive: Option<u16>,
+    /// Whether the allowed-ips that are not named here go away.
+    pub replace_allowed_ips: bool,
+    /// Allowed-ips to add or remove, in this order. An added one is taken from the peer that had it.
+    pub allowed_ips: Vec<AllowedIp>,
+}
+
+/// One allowed-ip of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AllowedIp {
+    /// The prefix, without host bits.
+    pub net: IpNet,
+    /// Take it away from this peer instead of adding it (UAPI's leading `-`).
+    pub remove: bool,
+}
+
+impl PeerUpdate {
+    /// A change that makes the peer and changes nothing else.
+    pub fn of(public_key: PublicKey) -> Self {
+        Self {
+            public_key,
+            remove: false,
+            update_only: false,
+            preshared_key: None,
+            endpoint: None,
+            persistent_keepalive: None,
+            replace_allowed_ips: false,
+            allowed_ips: Vec::new(),
+        }
+    }
+}
+
+/// An interface as it is: UAPI's `get=1`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The private key, if there is one.
+    pub private_key: Option<PrivateKey>,
+    /// The UDP port; 0 before one is bound.
+    pub listen_port: u16,
+    /// The mark of outgoing UDP packets; 0 is none.
+    pub fwmark: u32,
+    /// The peers, in the order in which they were made.
+    pub peers: Vec<PeerSnapshot>,
+}
+
+/// One peer as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerSnapshot {
+    /// Who.
+    pub public_key: PublicKey,
+    /// The preshared key, if there is one.
+    pub preshared_key: Option<PresharedKey>,
+    /// Where it was configured to be or last spoke from.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds between persistent keepalives; 0 is off.
+    pub persistent_keepalive: u16,
+    /// Its prefixes, sorted.
+    pub allowed_ips: Vec<IpNet>,
+    /// When the newest handshake was completed.
+    pub last_handshake: Option<SystemTime>,
+    /// Bytes received from it in valid messages, as they were on the wire (UDP payload).
+    pub rx_bytes: u64,
+    /// Bytes sent to it, as they were on the wire (UDP payload).
+    pub tx_bytes: u64,
+}
+
+/// How long a session may carry data: WireGuard's Reject-After-Time.
+pub const REJECT_AFTER: Duration = Duration::from_secs(180);
+
+impl PeerSnapshot {
+    /// Whether the peer has a session that still carries data.
+    pub fn is_active(&self, now: SystemTime) -> bool {
+        self.last_handshake.is_some_and(|then| now.duration_since(then).is_ok_and(|age| age < REJECT_AFTER))
+    }
+}

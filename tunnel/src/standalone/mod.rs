@@ -1,0 +1,142 @@
+//! The data plane by itself: what `wireguard-go wg0` does, with its command line and its environment, so that wg-quick(8) and
+//! whoever wants to compare can run ours in its place.
+//!
+//! ```text
+//! in front     opens the interface and its control socket, so that whoever started it hears what is wrong
+//! └─ behind    the same program again, with these descriptors: it carries packets, and says when it does
+//! ```
+//!
+//! It is started again, not forked: a process that goes on in a copy of its memory has only one of its threads.
+
+mod background;
+mod end;
+mod environment;
+mod log;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+pub use environment::{Descriptors, Environment};
+
+use crate::cli::BastiondTunnel;
+use crate::device::tun::{self, TunInterface};
+use crate::device::{self, Device, queues_for};
+use crate::uapi;
+use background::Ready;
+use end::End;
+
+/// What a tunnel's packets may have, in bytes, until wg-quick(8) or `ip link` says otherwise: a path of 1500 bytes, less IPv6,
+/// UDP and WireGuard's own (80). wireguard-go begins with the same.
+const MTU: usize = 1420;
+
+/// Why there is no tunnel.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A variable of the environment makes no sense.
+    #[error("{variable} is `{value}`, which is not {expected}")]
+    Variable {
+        /// Its name.
+        variable: &'static str,
+        /// What it is.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A descriptor that the environment names is not open.
+    #[error("{variable} names a descriptor that is not open")]
+    Descriptor {
+        /// The variable's name.
+        variable: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is no TUN interface.
+    #[error("no interface ({})", .0.advice())]
+    Tun(#[source] tun::Error),
+    /// There is no control socket.
+    #[error(transparent)]
+    Control(#[from] uapi::Error),
+    /// The data plane does not start.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// What would end the tunnel cannot be watched.
+    #[error("cannot watch the {what}")]
+    Watch {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It cannot be started again in the background.
+    #[error("cannot go to the background")]
+    Background {
+        /// Why not.
+        source: io::Error,
+    },
+    /// It was started in the background, and ended there.
+    #[error("in the background: {reason}")]
+    Behind {
+        /// What it said last.
+        reason: String,
+    },
+}
+
+/// Runs the tunnel to its end, or starts it in the background and returns when it runs there.
+pub fn run(arguments: &BastiondTunnel, environment: Environment) -> Result<(), Error> {
+    let Environment { foreground, log_level, descriptors } = environment;
+    let Descriptors { tun, control, ready } = descriptors;
+    if let Some(level) = log_level {
+        log::start(level);
+    }
+    let ready = Ready::new(ready)?;
+    let started = open(arguments, tun, control).and_then(|(tun, listener)| {
+        if foreground || arguments.foreground || ready.is_behind() {
+            serve(tun, listener, &ready)
+        } else {
+            background::start(&tun, &listener).inspect_err(|_| uapi::discard(&listener))
+        }
+    });
+    started.inspect_err(|error| ready.failed(error))
+}
+
+/// The interface first: its name belongs to one process, so that nobody else can be at its socket.
+fn open(
+    arguments: &BastiondTunnel,
+    tun: Vec<OwnedFd>,
+    control: Option<UnixListener>,
+) -> Result<(TunInterface, UnixListener), Error> {
+    let name = &arguments.interface;
+    let tun = if tun.is_empty() {
+        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let tun = TunInterface::open(name.as_str(), queues_for(cores)).map_err(Error::Tun)?;
+        if let Err(error) = tun.set_mtu(MTU) {
+            tracing::warn!(%error, "{name} keeps the MTU that the kernel gave it");
+        }
+        tun
+    } else {
+        TunInterface::adopt(name.as_str(), tun).map_err(Error::Tun)?
+    };
+    let listener = match control {
+        Some(listener) => listener,
+        None => uapi::bind(Path::new(uapi::DIRECTORY), name)?,
+    };
+    Ok((tun, listener))
+}
+
+/// Carries packets until something ends it.
+fn serve(tun: TunInterface, listener: UnixListener, ready: &Ready) -> Result<(), Error> {
+    let started = End::watch(&listener).and_then(|end| Ok((end, Device::start(tun, Vec::new())?)));
+    let (end, device) = started.inspect_err(|_| uapi::discard(&listener))?;
+    let device = Arc::new(device);
+    let server = uapi::Server::from_listener(listener, Arc::<Device>::clone(&device))?;
+    ready.tell();
+    tracing::info!(features = ?device.features(), "{} runs", device.name());
+    let reason = end.wait(&device)?;
+    tracing::info!("{} ends: {reason}", device.name());
+    drop(server);
+    Ok(())
+}
