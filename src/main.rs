@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Err(error) => return exit::wrong_configuration(&error),
     };
     let log_level = systemd::start_logging(config.log.level);
-    let kept = systemd::kept_descriptors();
+    let kept = systemd::inherited_descriptors();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return exit::failure(&error),

@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-use bastiond_tunnel::device::inherited;
+use bastiond_tunnel::inherited;
 
 /// Messages that may wait for a service manager that does not read; further ones are dropped.
 const WAITING: usize = 32;
@@ -88,7 +88,7 @@ impl Notifier {
     }
 
     /// Has the service manager keep these descriptors under a name, over restarts and crashes (`FileDescriptorStoreMax=` of the
-    /// unit says how many it takes). The next daemon gets them by [`kept_descriptors`].
+    /// unit says how many it takes). The next daemon gets them by [`inherited_descriptors`].
     pub fn keep(&self, name: &str, descriptors: Vec<OwnedFd>) {
         if !descriptors.is_empty() {
             self.tell(Message::Keep(name.to_owned(), descriptors));
@@ -131,17 +131,13 @@ fn send(message: &Message) {
     }
 }
 
-/// The descriptors that a former daemon has left with the service manager, with their names (`sd_listen_fds(3)`). To be asked for
-/// once, before anything else is opened: they are owned from then on, and whatever is dropped of them is closed.
-pub fn kept_descriptors() -> Vec<(String, OwnedFd)> {
-    let listed = match sd_notify::listen_fds_with_names() {
-        Ok(listed) => listed,
-        Err(error) => {
-            tracing::warn!(%error, "what the service manager kept cannot be read");
-            return Vec::new();
-        }
-    };
-    listed.filter_map(|(number, name)| Some((name, inherited(number).ok()?))).collect()
+/// The descriptors that a former daemon has left with the service manager, with their names (`sd_listen_fds(3)`). The first call
+/// gets all of them; what is dropped is closed.
+pub fn inherited_descriptors() -> Vec<(String, OwnedFd)> {
+    inherited::listen_fds().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the descriptors that the service manager stores cannot be read");
+        Vec::new()
+    })
 }
 
 /// How often the watchdog wants to hear of us: half of what the unit says, so that one late tick does no harm.

@@ -44,7 +44,6 @@ mod rate;
 pub mod run;
 pub mod segment;
 pub mod shared;
-mod sys;
 pub mod table;
 mod threads;
 pub mod transport;
@@ -58,8 +57,6 @@ mod tests;
 
 #[cfg(all(feature = "virtual-clock", not(any(test, clippy))))]
 compile_error!("virtual-clock is for unit tests: with it the protocol's timers never run");
-
-pub use sys::inherited;
 
 use crate::model::{Snapshot, Update};
 use shared::{Counters, MAX_QUEUED_HANDSHAKES, Shared};

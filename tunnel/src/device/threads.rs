@@ -24,9 +24,9 @@ use super::inbound::{self, Inbound};
 use super::outbound::{self, Outbound, Pumped};
 use super::protocol::Protocol;
 use super::shared::{Call, Shared};
-use super::sys;
 use super::tun::TunQueue;
 use super::udp::{UdpPair, UdpReceiver};
+use crate::sys;
 
 /// How long a thread waits after an error that it does not know, so that it cannot spin.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -15,8 +15,8 @@ use nix::libc::{self, c_int};
 
 use super::coalesce::Offloads;
 use super::packet::VNET_HEADER_LEN;
-use super::sys;
 use super::transport::Tun;
+use crate::sys;
 
 // linux/if_tun.h: TUN_F_*.
 const CSUM: c_int = 0x01;

@@ -10,8 +10,8 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage,
 use nix::{getsockopt_impl, libc, sockopt_impl};
 
 use super::control::{Incoming, Outgoing};
-use super::sys::{self, Headers};
 use super::transport::{Batch, Endpoint, RECEIVE_BATCH, Receive, Received, Run, Send, Sent};
+use crate::sys::{self, Headers};
 
 /// Bytes of datagrams that may wait in the kernel for either direction: a tenth of a second at a few Gbit/s.
 const SOCKET_BUFFER: usize = 4 << 20;

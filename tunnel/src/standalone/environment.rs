@@ -6,8 +6,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use tracing::Level;
 
 use super::Error;
-use crate::device::inherited;
 use crate::syntax::decimal;
+use crate::sys;
 
 /// Stay in the foreground.
 const FOREGROUND: &str = "WG_PROCESS_FOREGROUND";
@@ -56,7 +56,9 @@ impl Environment {
     /// Reads the process's environment and takes over what it names: once, before anything else is opened.
     pub fn of_process() -> Result<Self, Error> {
         let words = Words::read(|name| std::env::var(name).ok())?;
-        let take = |variable| move |number| inherited(number).map_err(|source| Error::Descriptor { variable, source });
+        let take = |variable| {
+            move |number| sys::take_inherited(number).map_err(|source| Error::Descriptor { variable, source })
+        };
         let descriptors = Descriptors {
             tun: words.tun.into_iter().map(take(TUN)).collect::<Result<_, _>>()?,
             control: words.control.map(take(CONTROL)).transpose()?.map(UnixListener::from),

@@ -15,6 +15,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc::{self, c_int, c_void, ifreq};
+use parking_lot::Mutex;
 
 // linux/if_tun.h.
 const TUN_IOCTLS: u8 = b'T';
@@ -44,7 +45,7 @@ fn name_of(request: &ifreq) -> String {
 }
 
 /// Makes an open `/dev/net/tun` the interface of this name (`TUNSETIFF`); the name that it has then.
-pub(super) fn attach_tun(tun: BorrowedFd<'_>, name: &str, flags: c_int) -> io::Result<String> {
+pub(crate) fn attach_tun(tun: BorrowedFd<'_>, name: &str, flags: c_int) -> io::Result<String> {
     let mut request = named(name)?;
     request.ifr_ifru.ifru_flags =
         libc::c_short::try_from(flags).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -54,7 +55,7 @@ pub(super) fn attach_tun(tun: BorrowedFd<'_>, name: &str, flags: c_int) -> io::R
 }
 
 /// The name and flags of a TUN interface's descriptor (`TUNGETIFF`).
-pub(super) fn tun_identity(tun: BorrowedFd<'_>) -> io::Result<(String, c_int)> {
+pub(crate) fn tun_identity(tun: BorrowedFd<'_>) -> io::Result<(String, c_int)> {
     // SAFETY: as in `named`.
     let mut request: ifreq = unsafe { zeroed() };
     // SAFETY: the descriptor is open for the call, and the kernel writes one `ifreq`.
@@ -66,14 +67,14 @@ pub(super) fn tun_identity(tun: BorrowedFd<'_>) -> io::Result<(String, c_int)> {
 }
 
 /// Says which large packets the interface's reader takes (`TUNSETOFFLOAD`).
-pub(super) fn set_tun_offload(tun: BorrowedFd<'_>, offload: c_int) -> io::Result<()> {
+pub(crate) fn set_tun_offload(tun: BorrowedFd<'_>, offload: c_int) -> io::Result<()> {
     // SAFETY: the argument is a number; nothing is pointed to.
     unsafe { tunsetoffload(tun.as_raw_fd(), offload) }?;
     Ok(())
 }
 
 /// An interface's MTU (`SIOCGIFMTU`), asked through any socket of its network namespace.
-pub(super) fn interface_mtu(socket: BorrowedFd<'_>, name: &str) -> io::Result<usize> {
+pub(crate) fn interface_mtu(socket: BorrowedFd<'_>, name: &str) -> io::Result<usize> {
     let mut request = named(name)?;
     // SAFETY: the kernel reads the name and writes the MTU of one `ifreq`.
     unsafe { siocgifmtu(socket.as_raw_fd(), &raw mut request) }?;
@@ -82,7 +83,7 @@ pub(super) fn interface_mtu(socket: BorrowedFd<'_>, name: &str) -> io::Result<us
 }
 
 /// Changes an interface's MTU (`SIOCSIFMTU`), through any socket of its network namespace.
-pub(super) fn set_interface_mtu(socket: BorrowedFd<'_>, name: &str, mtu: usize) -> io::Result<()> {
+pub(crate) fn set_interface_mtu(socket: BorrowedFd<'_>, name: &str, mtu: usize) -> io::Result<()> {
     let mut request = named(name)?;
     request.ifr_ifru.ifru_mtu = c_int::try_from(mtu).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: the kernel reads one `ifreq`.
@@ -90,16 +91,29 @@ pub(super) fn set_interface_mtu(socket: BorrowedFd<'_>, name: &str, mtu: usize) 
     Ok(())
 }
 
-/// Takes over a descriptor that another process left open for this one, by its number.
+/// Takes over a descriptor that this process got by exec(2), by its number; it is closed at the next exec.
 ///
-/// Asked twice for one number, or for one that this process opened itself, two owners would close it: callers take numbers
-/// from the environment that the other process wrote for this purpose, once, before anything else is opened.
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: F_GETFD looks whether the number is an open descriptor, and changes nothing.
-    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
+/// Each one can be taken once, and one that this process opened itself cannot be taken: those have `FD_CLOEXEC`, which the
+/// standard library and all of our own calls set at once, and a descriptor that came by exec(2) cannot have it.
+pub(crate) fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
+    static CHECK_AND_MARK: Mutex<()> = Mutex::new(());
+    let _guard = CHECK_AND_MARK.lock();
+    if number <= libc::STDERR_FILENO {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "standard input and outputs are not handed over"));
     }
-    // SAFETY: it is open, and by the contract above nobody else owns it.
+    // SAFETY: F_GETFD reads the flags of a number, open or not, and changes nothing.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "this process opened it, or has taken it already"));
+    }
+    // SAFETY: F_SETFD changes the flags of a descriptor that nothing in this process uses (see above).
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open. It came by exec(2), and by the flag above it is taken here for the first time, so it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -113,19 +127,19 @@ struct Control([u8; CONTROL]);
 
 /// One received buffer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrived<'a> {
+pub(crate) struct Arrived<'a> {
     /// Bytes in the buffer.
-    pub(super) len: usize,
+    pub(crate) len: usize,
     /// Whether there was more than the buffer holds.
-    pub(super) truncated: bool,
+    pub(crate) truncated: bool,
     /// From where; `None` for a family that is not IP.
-    pub(super) from: Option<SocketAddr>,
+    pub(crate) from: Option<SocketAddr>,
     /// The control messages.
-    pub(super) control: &'a [u8],
+    pub(crate) control: &'a [u8],
 }
 
 /// Space for the headers of one `recvmmsg`, used again and again.
-pub(super) struct Headers {
+pub(crate) struct Headers {
     names: Vec<libc::sockaddr_storage>,
     controls: Vec<Control>,
     lens: Vec<(usize, usize, c_int)>,
@@ -133,7 +147,7 @@ pub(super) struct Headers {
 
 impl Headers {
     /// Space for so many messages.
-    pub(super) fn new(messages: usize) -> Self {
+    pub(crate) fn new(messages: usize) -> Self {
         // SAFETY: `sockaddr_storage` is plain old data; all zero is a valid value of it.
         let name: libc::sockaddr_storage = unsafe { zeroed() };
         Self {
@@ -144,7 +158,7 @@ impl Headers {
     }
 
     /// What the last call brought, in order.
-    pub(super) fn arrived(&self) -> impl Iterator<Item = Arrived<'_>> {
+    pub(crate) fn arrived(&self) -> impl Iterator<Item = Arrived<'_>> {
         self.lens.iter().zip(&self.names).zip(&self.controls).map(|((&(len, control, flags), name), controls)| {
             Arrived {
                 len,
@@ -157,10 +171,10 @@ impl Headers {
 }
 
 /// The most messages of one `recvmmsg`.
-pub(super) const MAX_MESSAGES: usize = 16;
+pub(crate) const MAX_MESSAGES: usize = 16;
 
 /// Receives what is there, a message a buffer, without waiting (`recvmmsg` with `MSG_DONTWAIT`).
-pub(super) fn receive_messages<'a>(
+pub(crate) fn receive_messages<'a>(
     socket: BorrowedFd<'_>,
     buffers: impl Iterator<Item = &'a mut [u8]>,
     headers: &mut Headers,
@@ -221,7 +235,7 @@ fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
 }
 
 /// Sends one message with its control messages, waiting until the kernel takes it (`sendmsg`).
-pub(super) fn send_message(socket: BorrowedFd<'_>, to: &SocketAddr, bytes: &[u8], control: &[u8]) -> io::Result<()> {
+pub(crate) fn send_message(socket: BorrowedFd<'_>, to: &SocketAddr, bytes: &[u8], control: &[u8]) -> io::Result<()> {
     // SAFETY: all three are plain old data; all zero is a valid value of them.
     let (mut v4, mut v6, mut header): (libc::sockaddr_in, libc::sockaddr_in6, libc::msghdr) = unsafe { zeroed() };
     let (name, len): (*mut c_void, _) = match to {
@@ -257,5 +271,27 @@ pub(super) fn send_message(socket: BorrowedFd<'_>, to: &SocketAddr, bytes: &[u8]
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd as _;
+
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_taken_once_and_only_if_it_came_by_exec() {
+        let ours = std::fs::File::open("/dev/null").unwrap();
+        let refused = take_inherited(ours.as_raw_fd()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        fcntl(&ours, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let number = ours.into_raw_fd();
+        let taken = take_inherited(number).unwrap();
+        assert_eq!(take_inherited(number).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        drop(taken);
+        assert!(take_inherited(0).is_err() && take_inherited(-1).is_err() && take_inherited(RawFd::MAX).is_err());
     }
 }
