@@ -1,30 +1,30 @@
-//! Ends flows.
+//! Deletes flows from the kernel's table.
 
 use std::io;
 
 use nix::errno::Errno;
 
 use super::model::Flow;
-use super::socket::{Conversation, Error};
-use super::wire::{self, Question};
+use super::socket::{ConntrackSocket, Error};
+use super::wire::{self, Request};
 
-/// Ends flows one by one, and remembers what could not be ended.
-pub struct Ender {
-    conversation: Conversation,
+/// Deletes flows one by one and counts those that the kernel refused to delete.
+pub struct FlowDeleter {
+    socket: ConntrackSocket,
     refused: u64,
     first_refusal: Option<Errno>,
 }
 
-impl Ender {
-    /// Opens a socket of its own: flows are ended while others are still being listed.
+impl FlowDeleter {
+    /// Opens a socket of its own, so that flows can be deleted while another socket still lists them.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self { conversation: Conversation::open()?, refused: 0, first_refusal: None })
+        Ok(Self { socket: ConntrackSocket::open()?, refused: 0, first_refusal: None })
     }
 
-    /// Makes the kernel forget this very flow, so that its next packet is judged anew; whether it was there still.
-    /// One that the kernel refuses is counted, and told by [`Ender::finish`].
-    pub fn end(&mut self, flow: &Flow) -> Result<bool, Error> {
-        match self.conversation.order(Question::Delete, &wire::naming(flow))? {
+    /// Deletes this very flow, so that the rules decide about its next packet as about a first one. Returns whether it
+    /// was still there. A refusal of the kernel is counted, and [`FlowDeleter::finish`] reports it.
+    pub fn delete(&mut self, flow: &Flow) -> Result<bool, Error> {
+        match self.socket.execute(Request::Delete, &wire::identify_flow(flow))? {
             Ok(()) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
             Err(errno) => {
@@ -35,10 +35,10 @@ impl Ender {
         }
     }
 
-    /// An error if a flow could not be ended.
+    /// An error if the kernel refused to delete a flow.
     pub fn finish(self) -> Result<(), Error> {
         match self.first_refusal {
-            Some(errno) => Err(Error::End { count: self.refused, source: io::Error::from(errno) }),
+            Some(errno) => Err(Error::Delete { count: self.refused, source: io::Error::from(errno) }),
             None => Ok(()),
         }
     }

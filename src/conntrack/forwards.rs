@@ -1,9 +1,9 @@
-//! Where port forwards lead, looked up: there may be ten thousand.
+//! The targets of port forwards, looked up instead of walked: there may be ten thousand.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use super::lookup::Ranges;
+use super::lookup::AddressSet;
 use super::model::Tuple;
 use super::policy::{Forward, Policy};
 use crate::config::Ports;
@@ -11,12 +11,12 @@ use crate::config::Ports;
 /// The forwards of a policy that lead to a network that is served.
 #[derive(Debug, Default)]
 pub(super) struct Forwards {
-    /// Those of one port, by address, protocol and port.
+    /// Forwards of one port, by address, protocol and port.
     single: HashMap<(Ipv4Addr, u8, u16), Vec<Target>>,
-    /// Those of more, by address and protocol.
-    ranges: HashMap<(Ipv4Addr, u8), Vec<Range>>,
-    /// Who may use each forward, by its place in the policy; `None`: everybody.
-    from: Vec<Option<Ranges>>,
+    /// Forwards of several ports, by address and protocol, in the order of their first ports.
+    ranges: HashMap<(Ipv4Addr, u8), Vec<RangeForward>>,
+    /// The sources that may use each forward, by its index in the policy; `None`: all sources.
+    from: Vec<Option<AddressSet>>,
 }
 
 /// Where a forward leads.
@@ -25,68 +25,70 @@ struct Target {
     host: Ipv4Addr,
     /// `None`: the same port as outside.
     port: Option<u16>,
-    /// The forward's place in the policy.
+    /// The index of the forward in the policy.
     forward: usize,
 }
 
-/// A forward of more than one port, in the order of their first ones.
+/// A forward of more than one port.
 #[derive(Debug, Clone, Copy)]
-struct Range {
+struct RangeForward {
     ports: Ports,
     target: Target,
-    /// The highest port of this one and all before it.
-    reach: u16,
+    /// The highest port of this forward and of all before it in the list.
+    highest_port: u16,
 }
 
 impl Forwards {
-    pub(super) fn of(policy: &Policy) -> Self {
-        let some = |forward: &Forward| (!forward.from.is_empty()).then(|| Ranges::of(&forward.from));
-        let mut forwards = Self { from: policy.forwards.iter().map(some).collect(), ..Self::default() };
-        let is_hosts = |address: &Ipv4Addr| policy.statics.iter().any(|of| of.public == *address);
-        let every: Vec<Ipv4Addr> = policy.public.iter().copied().filter(|address| !is_hosts(address)).collect();
-        let served = policy.forwards.iter().enumerate().filter(|(_, forward)| policy.serves(forward.to));
-        // Those for particular addresses come first.
-        let (of_every, of_some): (Vec<_>, Vec<_>) = served.partition(|(_, forward)| forward.public.is_empty());
-        for (at, forward) in of_some.into_iter().chain(of_every) {
-            let addresses = if forward.public.is_empty() { &every } else { &forward.public };
-            for address in addresses.iter().filter(|address| forward.spares != Some(**address)) {
-                forwards.add(*address, at, forward);
+    pub(super) fn new(policy: &Policy) -> Self {
+        let sources =
+            |forward: &Forward| (!forward.from.is_empty()).then(|| AddressSet::from_ranges(&forward.from));
+        let mut forwards = Self { from: policy.forwards.iter().map(sources).collect(), ..Self::default() };
+        let is_static = |address: &Ipv4Addr| policy.statics.iter().any(|entry| entry.public == *address);
+        let shared: Vec<Ipv4Addr> = policy.public.iter().copied().filter(|address| !is_static(address)).collect();
+        let served = policy.forwards.iter().enumerate().filter(|(_, forward)| policy.serves_host(forward.to));
+        // A forward that names its addresses wins over one for all addresses.
+        let (unnamed, named): (Vec<_>, Vec<_>) = served.partition(|(_, forward)| forward.public.is_empty());
+        for (index, forward) in named.into_iter().chain(unnamed) {
+            let addresses = if forward.public.is_empty() { &shared } else { &forward.public };
+            for address in addresses.iter().filter(|address| forward.reserved_at != Some(**address)) {
+                forwards.add(*address, index, forward);
             }
         }
         for ranges in forwards.ranges.values_mut() {
             ranges.sort_by_key(|range| range.ports.first);
-            let mut reach = 0;
+            let mut highest = 0;
             for range in ranges {
-                reach = range.ports.last.max(reach);
-                range.reach = reach;
+                highest = range.ports.last.max(highest);
+                range.highest_port = highest;
             }
         }
         forwards
     }
 
-    fn add(&mut self, address: Ipv4Addr, at: usize, forward: &Forward) {
-        let target = Target { host: forward.to, port: forward.to_port, forward: at };
+    fn add(&mut self, address: Ipv4Addr, index: usize, forward: &Forward) {
+        let target = Target { host: forward.to, port: forward.to_port, forward: index };
         let Ports { first, last } = forward.ports;
         for protocol in forward.transports.each().iter().map(|transport| transport.number()) {
             if forward.ports.is_single() {
                 self.single.entry((address, protocol, first)).or_default().push(target);
             } else {
-                let range = Range { ports: forward.ports, target, reach: last };
+                let range = RangeForward { ports: forward.ports, target, highest_port: last };
                 self.ranges.entry((address, protocol)).or_default().push(range);
             }
         }
     }
 
-    /// Where a flow with this first packet is led: host and port.
+    /// The host and port to which a flow with this first packet is forwarded.
     pub(super) fn target(&self, first: &Tuple) -> Option<(Ipv4Addr, u16)> {
-        let outside = first.destination_port()?;
-        let is_for = |target: &Target| self.from[target.forward].as_ref().is_none_or(|from| from.contain(first.source));
-        let target = self.targets(first).find(is_for)?;
-        Some((target.host, target.port.unwrap_or(outside)))
+        let public_port = first.destination_port()?;
+        let is_allowed =
+            |target: &Target| self.from[target.forward].as_ref().is_none_or(|from| from.contains(first.source));
+        let target = self.targets(first).find(is_allowed)?;
+        Some((target.host, target.port.unwrap_or(public_port)))
     }
 
-    /// Whether there is a forward, be it for other sources.
-    pub(super) fn has(&self, first: &Tuple) -> bool {
+    /// Whether there is a forward of the destination and port, for this source or for others.
+    pub(super) fn has_forward(&self, first: &Tuple) -> bool {
         self.targets(first).next().is_some()
     }
 
@@ -94,8 +96,8 @@ impl Forwards {
         let port = first.destination_port().unwrap_or_default();
         let single = self.single.get(&(first.destination, first.protocol, port)).into_iter().flatten();
         let ranges = self.ranges.get(&(first.destination, first.protocol)).map_or(&[][..], Vec::as_slice);
-        let begun = &ranges[..ranges.partition_point(|range| range.ports.first <= port)];
-        let ranges = begun.iter().rev().take_while(move |range| range.reach >= port);
+        let candidates = &ranges[..ranges.partition_point(|range| range.ports.first <= port)];
+        let ranges = candidates.iter().rev().take_while(move |range| range.highest_port >= port);
         single.copied().chain(ranges.filter(move |range| range.ports.last >= port).map(|range| range.target))
     }
 }

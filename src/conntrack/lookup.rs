@@ -1,93 +1,92 @@
-//! Access lists that are looked up, not walked: a hundred thousand flows may meet ten thousand lines.
+//! Access lists and sets of addresses that are looked up instead of walked: a hundred thousand flows may meet ten thousand
+//! lines.
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use prefix_trie::PrefixMap;
+use prefix_trie::{PrefixMap, PrefixSet};
 
 use super::model::{ICMP, TCP, Tuple, UDP};
 use crate::config::{Acl, Ports, Protocol, Transports};
 
-/// Addresses, as ranges in order and without overlaps.
+/// A set of addresses, given as ranges that may overlap.
 #[derive(Debug, Default)]
-pub(super) struct Ranges(Vec<(Ipv4Addr, Ipv4Addr)>);
+pub(super) struct AddressSet(PrefixSet<Ipv4Net>);
 
-impl Ranges {
-    pub(super) fn of(ranges: &[Ipv4Net]) -> Self {
-        let aggregated = Ipv4Net::aggregate(&ranges.to_vec());
-        let mut ranges: Vec<_> = aggregated.iter().map(|range| (range.network(), range.broadcast())).collect();
-        ranges.sort_unstable();
-        Self(ranges)
+impl AddressSet {
+    pub(super) fn from_ranges(ranges: &[Ipv4Net]) -> Self {
+        Self(ranges.iter().map(Ipv4Net::trunc).collect())
     }
 
-    pub(super) fn contain(&self, address: Ipv4Addr) -> bool {
-        let next = self.0.partition_point(|&(first, _)| first <= address);
-        next.checked_sub(1).is_some_and(|before| address <= self.0[before].1)
+    pub(super) fn contains(&self, address: Ipv4Addr) -> bool {
+        self.0.get_lpm(&Ipv4Net::from(address)).is_some()
     }
 }
 
-/// Lines of an access list, found by the destinations that they name.
+/// An access list, looked up by the destinations that its lines name.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct AccessList {
     lines: Vec<Line>,
+    /// Indices into `lines`.
     by_destination: PrefixMap<Ipv4Net, Vec<usize>>,
 }
 
+/// A line of an access list, without its destinations.
 #[derive(Debug)]
 struct Line {
     /// `None`: any.
-    from: Option<Ranges>,
+    from: Option<AddressSet>,
     protocol: Protocol,
     /// Empty: any.
     ports: Vec<Ports>,
 }
 
-impl Lines {
-    pub(super) fn of(list: &[Acl]) -> Self {
-        let mut lines = Self::default();
-        for (place, acl) in list.iter().enumerate() {
-            lines.lines.push(Line {
-                from: (!acl.from.is_empty()).then(|| Ranges::of(&acl.from)),
+impl AccessList {
+    pub(super) fn new(acls: &[Acl]) -> Self {
+        let mut list = Self::default();
+        for (index, acl) in acls.iter().enumerate() {
+            list.lines.push(Line {
+                from: (!acl.from.is_empty()).then(|| AddressSet::from_ranges(&acl.from)),
                 protocol: acl.protocol,
                 ports: acl.ports.clone(),
             });
             let everywhere = [Ipv4Net::default()];
             for to in if acl.to.is_empty() { &everywhere[..] } else { &acl.to } {
-                lines.by_destination.entry(to.trunc()).or_default().push(place);
+                list.by_destination.entry(to.trunc()).or_default().push(index);
             }
         }
-        lines
+        list
     }
 
-    /// Whether a line has a flow with this first packet.
-    pub(super) fn have(&self, flow: &Tuple) -> bool {
-        let mut places = self.by_destination.cover_values(&Ipv4Net::from(flow.destination)).flatten();
-        places.any(|&place| self.lines[place].has(flow))
+    /// Whether a line matches a flow with this first packet.
+    pub(super) fn matches(&self, flow: &Tuple) -> bool {
+        let mut indices = self.by_destination.cover_values(&Ipv4Net::from(flow.destination)).flatten();
+        indices.any(|&index| self.lines[index].matches(flow))
     }
 }
 
 impl Line {
-    fn has(&self, flow: &Tuple) -> bool {
-        let right_protocol = match self.protocol {
-            // Ports mean those who have them.
+    fn matches(&self, flow: &Tuple) -> bool {
+        let protocol_matches = match self.protocol {
+            // A line with ports and no protocol is about the protocols that have ports.
             Protocol::Any => self.ports.is_empty() || matches!(flow.protocol, TCP | UDP),
             Protocol::Tcp => flow.protocol == TCP,
             Protocol::Udp => flow.protocol == UDP,
             Protocol::Icmp => flow.protocol == ICMP,
         };
-        let right_port =
-            || self.ports.is_empty() || flow.destination_port().is_some_and(|port| are_in(&self.ports, port));
-        right_protocol && right_port() && self.from.as_ref().is_none_or(|from| from.contain(flow.source))
+        let port_matches =
+            || self.ports.is_empty() || flow.destination_port().is_some_and(|port| contains_port(&self.ports, port));
+        protocol_matches && port_matches() && self.from.as_ref().is_none_or(|from| from.contains(flow.source))
     }
 }
 
-/// Whether a port is in one of these.
-pub(super) fn are_in(ports: &[Ports], port: u16) -> bool {
+/// Whether a port is in one of these ranges.
+pub(super) fn contains_port(ports: &[Ports], port: u16) -> bool {
     ports.iter().any(|ports| ports.overlaps(Ports::single(port)))
 }
 
-/// Whether a protocol is among the transports.
-pub(super) fn is_of(transports: Transports, protocol: u8) -> bool {
+/// Whether the transports include the protocol with this number in the IP header.
+pub(super) fn includes_protocol(transports: Transports, protocol: u8) -> bool {
     transports.each().iter().any(|transport| transport.number() == protocol)
 }
 
@@ -96,7 +95,7 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
 
-    use super::super::model::Ends;
+    use super::super::model::Layer4;
     use super::*;
 
     fn net() -> impl Strategy<Value = Ipv4Net> {
@@ -127,16 +126,16 @@ mod tests {
     }
 
     fn flow() -> impl Strategy<Value = Tuple> {
-        let ends = prop_oneof![
-            (any::<u16>(), 0_u16..12).prop_map(|(source, destination)| Ends::Ports { source, destination }),
-            Just(Ends::Icmp { id: 1, kind: 8, code: 0 }),
+        let layer4 = prop_oneof![
+            (any::<u16>(), 0_u16..12).prop_map(|(source, destination)| Layer4::Ports { source, destination }),
+            Just(Layer4::Icmp { id: 1, kind: 8, code: 0 }),
         ];
-        (address(), address(), select(vec![ICMP, TCP, UDP, 47]), ends)
-            .prop_map(|(source, destination, protocol, ends)| Tuple { source, destination, protocol, ends, zone: None })
+        (address(), address(), select(vec![ICMP, TCP, UDP, 47]), layer4)
+            .prop_map(|(source, destination, protocol, layer4)| Tuple { source, destination, protocol, layer4, zone: None })
     }
 
-    /// What a list means, read line by line.
-    fn means(list: &[Acl], flow: &Tuple) -> bool {
+    /// Whether a line matches, by comparing with each of them.
+    fn matches_by_walking(list: &[Acl], flow: &Tuple) -> bool {
         let among = |nets: &[Ipv4Net], address| nets.is_empty() || nets.iter().any(|net| net.contains(&address));
         let protocol = |acl: &Acl| match acl.protocol {
             Protocol::Any => acl.ports.is_empty() || [6, 17].contains(&flow.protocol),
@@ -144,8 +143,8 @@ mod tests {
             Protocol::Udp => flow.protocol == 17,
             Protocol::Icmp => flow.protocol == 1,
         };
-        let port = |acl: &Acl| match flow.ends {
-            Ends::Ports { destination, .. } => {
+        let port = |acl: &Acl| match flow.layer4 {
+            Layer4::Ports { destination, .. } => {
                 acl.ports.is_empty() || acl.ports.iter().any(|ports| (ports.first..=ports.last).contains(&destination))
             }
             _ => acl.ports.is_empty(),
@@ -156,13 +155,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_list_that_is_looked_up_means_what_it_says(list in prop::collection::vec(acl(), 0..6), flow in flow()) {
-            prop_assert_eq!(Lines::of(&list).have(&flow), means(&list, &flow));
+        fn a_lookup_in_a_list_finds_what_a_walk_over_its_lines_finds(list in prop::collection::vec(acl(), 0..6), flow in flow()) {
+            prop_assert_eq!(AccessList::new(&list).matches(&flow), matches_by_walking(&list, &flow));
         }
 
         #[test]
-        fn ranges_contain_what_one_of_them_contains(nets in prop::collection::vec(net(), 0..5), address in address()) {
-            prop_assert_eq!(Ranges::of(&nets).contain(address), nets.iter().any(|net| net.contains(&address)));
+        fn an_address_set_contains_what_one_of_its_ranges_contains(nets in prop::collection::vec(net(), 0..5), address in address()) {
+            prop_assert_eq!(AddressSet::from_ranges(&nets).contains(address), nets.iter().any(|net| net.contains(&address)));
         }
     }
 }

@@ -1,15 +1,18 @@
-//! Live flows: those that lose their permission end, and how many there are is told.
+//! Live flows: those that lose their permission end, and the status shows how many there are.
 //!
-//! Rules decide about the first packet of a flow; whatever belongs to a flow that the kernel knows passes by the first
-//! rule. So a forward, a line of an access list or a peer that goes away would go on serving those who use it. This
-//! room remembers what was allowed, and when something else is, it looks through the kernel's flows and has it forget
-//! those that were allowed and are no more: their next packets are judged as first ones.
+//! The nftables rules decide about the first packet of a flow; the first rule lets all packets of known flows pass. So the
+//! flows of a forward, an access list's line or a peer would go on after it is removed from the configuration. This
+//! component remembers what was allowed. When something else is allowed, it lists the kernel's flows and deletes those
+//! that were allowed and no longer are, so that the rules decide about their next packets.
 //!
 //! It never ends a flow that the former policy did not allow, SSH to the bastion, or the tunnel's own packets.
+//!
+//! What it remembers is the policy that the live flows follow, which the kernel cannot tell: an entry of its table does not
+//! say which rule let it in.
 
 mod apply;
+mod evaluator;
 mod forwards;
-mod judge;
 mod lookup;
 mod model;
 mod observe;
@@ -20,189 +23,238 @@ mod socket;
 mod status;
 mod wire;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
-pub use apply::Ender;
-pub use judge::Judge;
-pub use model::{Block, Ends, Flow, Status, Tuple, Way};
-pub use observe::{Counters, Fill, counters, fill, flows};
-pub use plan::{Reason, end};
+pub use apply::FlowDeleter;
+pub use evaluator::PolicyEvaluator;
+pub use model::{BlockReason, Flow, Layer4, Permission, Status, Tuple};
+pub use observe::{ConntrackUsage, FlowCounters, for_each_flow, observe_counters};
+pub use plan::{EndReason, Plan, end_reason};
 pub use policy::Policy;
-pub use port_use::{Count, PortReport, PortUse, Share};
+pub use port_use::{PortPool, PortReport, PortUse};
 pub use socket::Error;
 pub use status::FlowsReport;
 
-use crate::config::Config;
+use crate::component::{Component, Error as _, Steps};
 use crate::error::chain;
-use crate::inputs::Tunnel;
-use crate::outcome::{Outcome, Problem, State};
-use crate::site::Site;
+use crate::inputs::Inputs;
+use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::state;
+use plan::{Action, FlowCounts, PolicyChange};
+use port_use::PortCounter;
 
-/// What the room keeps between passes: what was allowed when it last looked through the flows. It is kept in the
-/// runtime directory too, so that a daemon that starts with another configuration ends what that takes back.
+/// The component: what it remembers, and the newest report.
 #[derive(Debug)]
 pub struct Conntrack {
-    memory: Option<Policy>,
+    /// The policy that the live flows follow; `None`: none is known. It is kept in the runtime directory too, so that a
+    /// daemon that starts with another configuration ends the flows which that no longer allows.
+    followed: Option<Policy>,
+    /// The file of `followed`.
     path: PathBuf,
-    settings: PathBuf,
-    account: Option<FlowsReport>,
-    count: Option<JoinHandle<Result<PortReport, Error>>>,
-    count_began: Option<Instant>,
+    /// `/proc/sys`.
+    sysctls: PathBuf,
+    report: Option<FlowsReport>,
+    port_count: Option<JoinHandle<Result<PortReport, Error>>>,
+    port_count_began: Option<Instant>,
 }
 
-/// How many flows ended, and why.
-type Ended = BTreeMap<Reason, u64>;
-
-/// What is done with flows that have lost their permission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    End,
-    Count,
+/// What [`Conntrack`] observes: the policy of the moment, and the live flows that it ends.
+#[derive(Debug)]
+pub struct Observed {
+    /// `None` while the public link has no address.
+    policy: Option<Policy>,
+    /// The live flows that lose their permission when `policy` takes the place of the one that they follow.
+    losing: FlowCounts,
 }
 
 impl Conntrack {
-    /// Remembers what a daemon before this one left in `runtime_directory`.
-    pub fn remembered_in(runtime_directory: &Path) -> Self {
+    /// Loads the policy that an earlier daemon left in `runtime_directory`.
+    pub fn load(runtime_directory: &Path) -> Self {
         let path = runtime_directory.join("flows.json");
         Self {
-            memory: state::read_json(&path),
+            followed: state::read_json(&path),
             path,
-            settings: PathBuf::from("/proc/sys"),
-            account: None,
-            count: None,
-            count_began: None,
+            sysctls: PathBuf::from("/proc/sys"),
+            report: None,
+            port_count: None,
+            port_count_began: None,
         }
     }
 
-    /// Ends the flows that have lost their permission since the last time. To be called when the rules stand: a flow
-    /// that ends before would begin anew by the old ones.
-    pub async fn follow(&mut self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Outcome {
-        let Some(policy) = Policy::of(config, site, tunnel, self.memory.as_ref()) else {
-            return Outcome::unchanged(State::HeldBack, "flows are looked through once the public link has an address");
-        };
-        let problems = self.account.iter().flat_map(FlowsReport::problems).collect();
-        let standing = Outcome { problems, ..Outcome::unchanged(State::Ok, "live flows follow the rules") };
-        if self.memory.as_ref() == Some(&policy) {
-            return standing;
-        }
-        let (ended, result) = self.look_through(policy, Mode::End).await;
-        let changes = told(&ended).map(|ended| format!("live flows ended: {ended}")).into_iter().collect();
-        match result {
-            Ok(policy) => {
-                if let Err(error) = state::write_json(&self.path, &policy) {
-                    // Only a daemon that starts with another configuration will miss it.
-                    tracing::warn!(component = "flows", error = %chain(&error), "go on without");
-                }
-                self.memory = Some(policy);
-                Outcome { changes, ..standing }
-            }
-            Err(error) => {
-                let mut failed = Outcome::failed(&error, error.advice());
-                failed.problems.extend(standing.problems);
-                Outcome { changes, ..failed }
-            }
-        }
-    }
-
-    /// What [`Conntrack::follow`] would do.
-    pub async fn preview(
-        &self,
-        config: &Config,
-        site: &Site,
-        tunnel: Option<&Tunnel>,
-    ) -> Result<Option<String>, Error> {
-        let policy = Policy::of(config, site, tunnel, self.memory.as_ref());
-        let Some(policy) = policy.filter(|policy| self.memory.as_ref() != Some(policy)) else { return Ok(None) };
-        let (ended, result) = self.look_through(policy, Mode::Count).await;
-        result.map(|_| told(&ended).map(|ended| format!("end live flows: {ended}")))
-    }
-
-    /// Looks through the flows, on a thread of its own; what ended, and the new policy back if all of it could be done.
-    async fn look_through(&self, new: Policy, mode: Mode) -> (Ended, Result<Policy, Error>) {
-        if self.memory.is_none() && new.redirects_nothing() {
-            // Nothing was allowed by us, and nothing is in the way of what is now.
-            return (Ended::new(), Ok(new));
-        }
-        let old = self.memory.clone().unwrap_or_default();
-        let work = spawn_blocking(move || {
-            let mut ended = Ended::new();
-            let result = look_through(&old, &new, mode, &mut ended);
-            (ended, result.map(|()| new))
-        });
-        work.await.unwrap_or_else(|error| (Ended::new(), Err(Error::BrokenOff(error))))
-    }
-
-    /// Brings the account of the flows up to the moment, and begins to count ports when that is due; the count is told
-    /// by the first call after it is over.
-    pub async fn look(&mut self, now: Instant) {
-        let Some(fill) = fill(&self.settings) else {
-            self.account = None;
+    /// Updates the report, and begins to count ports when that is due. A count runs beside the passes; the first update
+    /// after its end contains it.
+    pub async fn update_report(&mut self, now: Instant) {
+        let Some(usage) = observe::observe_usage(&self.sysctls) else {
+            self.report = None;
             return;
         };
-        // What fails here fails for `follow` too, which tells it.
-        let counters = spawn_blocking(counters).await.ok().and_then(Result::ok);
-        let mut ports = self.account.take().and_then(|account| account.ports);
-        if self.count.as_ref().is_some_and(JoinHandle::is_finished) {
-            if let Some(count) = self.count.take() {
+        // An error here is one of `observe` too, which reports it.
+        let counters = spawn_blocking(observe_counters).await.ok().and_then(Result::ok);
+        let mut ports = self.report.take().and_then(|report| report.ports);
+        if self.port_count.as_ref().is_some_and(JoinHandle::is_finished) {
+            if let Some(count) = self.port_count.take() {
                 ports = count.await.ok().and_then(Result::ok);
             }
         }
-        if self.count.is_none() && port_use::is_due(fill.entries, self.count_began, now) {
-            self.count_began = Some(now);
-            self.count = Some(spawn_blocking(count_ports));
+        if self.port_count.is_none() && port_use::is_due(usage.entries, self.port_count_began, now) {
+            self.port_count_began = Some(now);
+            self.port_count = Some(spawn_blocking(count_ports));
         }
-        let ports = ports.filter(|_| port_use::is_worthwhile(fill.entries));
-        self.account = Some(FlowsReport { fill, counters, ports });
+        let ports = ports.filter(|_| port_use::is_worth_counting(usage.entries));
+        self.report = Some(FlowsReport { usage, counters, ports });
     }
 
-    /// The account as of the last look; `None` while the kernel tracks no flows.
-    pub fn account(&self) -> Option<&FlowsReport> {
-        self.account.as_ref()
+    /// The report as of the last update; `None` while the kernel tracks no flows.
+    pub fn report(&self) -> Option<&FlowsReport> {
+        self.report.as_ref()
     }
 
-    /// Forgets what was allowed. Flows live on until they end by themselves: without rules there is nothing to follow.
-    pub fn remove(&mut self) -> (Vec<String>, Vec<Problem>) {
-        self.memory = None;
+    /// Counts the live flows that `new` ends.
+    async fn count_losing(&self, new: Policy) -> Result<FlowCounts, Error> {
+        if self.followed.is_none() && !new.has_redirects() {
+            // No policy of ours allowed anything, and no flow can bypass a redirection of the new one.
+            return Ok(FlowCounts::default());
+        }
+        let old = self.followed.clone().unwrap_or_default();
+        let count = move || {
+            let mut losing = FlowCounts::default();
+            for_each_losing_flow(&old, &new, |_, reason| {
+                losing.add(reason);
+                Ok(())
+            })?;
+            Ok(losing)
+        };
+        spawn_blocking(count).await.unwrap_or_else(|error| Err(Error::Interrupted(error)))
+    }
+
+    /// Remembers the policy that the live flows follow from now on.
+    fn remember(&mut self, policy: Policy) {
+        if let Err(error) = state::write_json(&self.path, &policy) {
+            // Only a daemon that starts with another configuration misses it.
+            tracing::warn!(component = "flows", error = %chain(&error), "the daemon continues without the file");
+        }
+        self.followed = Some(policy);
+    }
+}
+
+impl Component for Conntrack {
+    const NAME: ComponentName = ComponentName::Conntrack;
+    type Observed = Observed;
+    type Plan = Plan;
+    type Error = Error;
+
+    /// Lists the flows only if another policy is to be followed, and keeps none of them: a hundred thousand take 0.1 s.
+    ///
+    /// To be called when the rules stand and removed peers are gone: a flow that ends earlier would begin again by the old
+    /// rules.
+    async fn observe(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Error> {
+        let policy = Policy::new(inputs.config, inputs.site, inputs.tunnel, self.followed.as_ref());
+        let losing = match policy.as_ref().filter(|policy| self.followed.as_ref() != Some(*policy)) {
+            Some(new) => self.count_losing(new.clone()).await?,
+            None => FlowCounts::default(),
+        };
+        Ok(Observed { policy, losing })
+    }
+
+    fn plan(&self, _: &Inputs<'_>, observed: &Observed) -> Plan {
+        let action = match &observed.policy {
+            None => Action::Wait,
+            Some(policy) if self.followed.as_ref() == Some(policy) => Action::Keep,
+            Some(policy) => Action::Follow(Box::new(PolicyChange {
+                from: self.followed.clone().unwrap_or_default(),
+                to: policy.clone(),
+                ends: observed.losing.clone(),
+            })),
+        };
+        Plan { action, problems: self.report.iter().flat_map(FlowsReport::problems).collect() }
+    }
+
+    async fn apply(&mut self, _: &Inputs<'_>, _: Observed, plan: Plan) -> Outcome {
+        let following = Outcome { problems: plan.problems, ..Outcome::unchanged(State::Ok, "live flows follow the rules") };
+        let change = match plan.action {
+            Action::Wait => {
+                let waits = "flows are looked through once the public link has an address";
+                return Outcome::unchanged(State::HeldBack, waits);
+            }
+            Action::Keep => return following,
+            Action::Follow(change) => *change,
+        };
+        if change.ends.is_empty() {
+            // The new rules stand since before the flows were observed: no flow has begun by the old ones meanwhile.
+            self.remember(change.to);
+            return following;
+        }
+        let (change, ended, result) = match spawn_blocking(move || end_losing_flows(change)).await {
+            Ok(done) => done,
+            Err(error) => return failed(&Error::Interrupted(error), following, Vec::new()),
+        };
+        let changes = if ended.is_empty() { Vec::new() } else { vec![format!("live flows ended: {ended}")] };
+        match result {
+            Ok(()) => {
+                self.remember(change.to);
+                Outcome { changes, ..following }
+            }
+            Err(error) => failed(&error, following, changes),
+        }
+    }
+
+    /// Forgets what was allowed. Flows continue until they end by themselves: without rules they follow no policy.
+    async fn down(&mut self, _: &Inputs<'_>) -> Steps {
+        self.followed = None;
         match state::remove(&self.path) {
             Ok(()) => (Vec::new(), Vec::new()),
             Err(error) => (Vec::new(), vec![Problem::new(chain(&error), "remove the file by hand")]),
         }
     }
+
+    async fn hold_back(&mut self, _: &Inputs<'_>, _: ComponentName) -> Outcome {
+        Outcome::unchanged(State::HeldBack, "live flows follow the rules once they stand")
+    }
 }
 
-/// Looks through the flows of the calling thread's network namespace, and notes in `account` what was done. Blocks.
-fn look_through(old: &Policy, new: &Policy, mode: Mode, account: &mut Ended) -> Result<(), Error> {
-    let (old, new) = (Judge::of(old), Judge::of(new));
-    let mut ender = Ender::open()?;
-    flows(|flow| {
-        if let Some(reason) = end(&old, &new, flow) {
-            if mode == Mode::Count || ender.end(flow)? {
-                *account.entry(reason).or_default() += 1;
+fn failed(error: &Error, following: Outcome, changes: Vec<String>) -> Outcome {
+    let mut failed = Outcome::failed(error, error.advice());
+    failed.problems.extend(following.problems);
+    Outcome { changes, ..failed }
+}
+
+/// Calls `visit` for each flow of the calling thread's network namespace that `new` ends. Blocks.
+fn for_each_losing_flow(
+    old: &Policy,
+    new: &Policy,
+    mut visit: impl FnMut(&Flow, EndReason) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (old, new) = (PolicyEvaluator::new(old), PolicyEvaluator::new(new));
+    for_each_flow(|flow| end_reason(&old, &new, flow).map_or(Ok(()), |reason| visit(flow, reason)))?;
+    Ok(())
+}
+
+/// Deletes the flows of the calling thread's network namespace that the change ends, and counts them. Blocks.
+fn end_losing_flows(change: PolicyChange) -> (PolicyChange, FlowCounts, Result<(), Error>) {
+    let mut ended = FlowCounts::default();
+    let result = FlowDeleter::open().and_then(|mut deleter| {
+        for_each_losing_flow(&change.from, &change.to, |flow, reason| {
+            if deleter.delete(flow)? {
+                ended.add(reason);
             }
-        }
-        Ok(())
-    })?;
-    ender.finish()
+            Ok(())
+        })?;
+        deleter.finish()
+    });
+    (change, ended, result)
 }
 
 fn count_ports() -> Result<PortReport, Error> {
-    let mut count = Count::default();
-    flows(|flow| {
-        count.see(flow);
+    let mut counter = PortCounter::default();
+    for_each_flow(|flow| {
+        counter.add(flow);
         Ok(())
     })?;
-    Ok(count.finish(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())))
-}
-
-fn told(ended: &Ended) -> Option<String> {
-    let parts: Vec<String> = ended.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    (!parts.is_empty()).then(|| parts.join(", "))
+    Ok(counter.into_report(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The nouns: a flow as the kernel tracks it, and the ways by which one may pass.
+//! The nouns: a flow as the kernel tracks it, and the permissions by which one may pass.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -10,51 +10,51 @@ pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 
-/// One flow: an entry of the kernel's table.
+/// One flow: an entry of the kernel's connection tracking table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
-    /// How its first packet came in, before any translation.
+    /// The first packet as it arrived, before any translation.
     pub original: Tuple,
-    /// How the answers come in: what the first packet became, turned around.
+    /// The answers as they arrive: the first packet as it left, with source and destination exchanged.
     pub reply: Tuple,
-    /// What the kernel knows of it.
+    /// The kernel's status bits of the entry.
     pub status: Status,
-    /// Its mark (`ct mark`).
+    /// The entry's mark (`ct mark`).
     pub mark: u32,
-    /// The kernel's number of this very entry: one that takes its place later has another.
+    /// The kernel's number of this entry: an entry with the same tuple that is created later has another number.
     pub id: Option<u32>,
-    /// The zone that both directions belong to; 0 where nobody divides the table. Rules of ours do not.
+    /// The conntrack zone of both directions; 0 is the default zone. Our rules use no other.
     pub zone: u16,
 }
 
 /// One direction of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tuple {
-    /// Where packets come from.
+    /// Source address.
     pub source: Ipv4Addr,
-    /// Where they go.
+    /// Destination address.
     pub destination: Ipv4Addr,
     /// Number of the protocol in the IP header.
     pub protocol: u8,
-    /// What else tells this flow from others.
-    pub ends: Ends,
-    /// The zone of this direction alone, where somebody divides the table by direction.
+    /// Ports, or what stands in their place.
+    pub layer4: Layer4,
+    /// The conntrack zone of this direction alone; `None`: the zone of the whole flow.
     pub zone: Option<u16>,
 }
 
-/// What tells flows between two addresses apart.
+/// What distinguishes the flows between two addresses that use the same protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Ends {
-    /// Ports: TCP, UDP, and whatever else has them.
+pub enum Layer4 {
+    /// The ports of TCP, UDP and every other protocol that has ports.
     Ports {
-        /// The sender's.
+        /// The sender's port.
         source: u16,
-        /// The receiver's.
+        /// The receiver's port.
         destination: u16,
     },
-    /// An ICMP question or its answer.
+    /// The header of an ICMP request or of its reply.
     Icmp {
-        /// The number that the asker chose.
+        /// The identifier that the requesting host chose.
         id: u16,
         /// ICMP type.
         kind: u8,
@@ -70,9 +70,9 @@ pub enum Ends {
 pub struct Status(pub u32);
 
 impl Status {
-    /// `IPS_ASSURED`: packets went both ways, so that the entry is not the first to go when the table is full.
+    /// `IPS_ASSURED`: packets went both ways, so the kernel does not evict the entry early when the table is full.
     pub const ASSURED: Self = Self(1 << 2);
-    /// `IPS_CONFIRMED`: its first packet has left, so that it is in the table.
+    /// `IPS_CONFIRMED`: its first packet has left, so the entry is in the table.
     pub const CONFIRMED: Self = Self(1 << 3);
     /// `IPS_SRC_NAT`: its source is translated.
     pub const SRC_NAT: Self = Self(1 << 4);
@@ -99,37 +99,38 @@ impl Flow {
         self.status.has(Status::DST_NAT)
     }
 
-    /// Whether somebody keeps it in a part of the table of its own, where addresses mean what they mean to them.
-    pub fn is_in_a_zone(&self) -> bool {
+    /// Whether one of its directions is in a conntrack zone other than the default one. Only other programs make such
+    /// flows, and only they know what the addresses in a zone mean.
+    pub fn has_zone(&self) -> bool {
         let zones = [Some(self.zone), self.original.zone, self.reply.zone];
         zones.into_iter().flatten().any(|zone| zone != 0)
     }
 }
 
 impl Tuple {
-    /// The port that the first packet was sent to.
+    /// The destination port; `None` for protocols without ports.
     pub fn destination_port(&self) -> Option<u16> {
-        match self.ends {
-            Ends::Ports { destination, .. } => Some(destination),
-            Ends::Icmp { .. } | Ends::None => None,
+        match self.layer4 {
+            Layer4::Ports { destination, .. } => Some(destination),
+            Layer4::Icmp { .. } | Layer4::None => None,
         }
     }
 
-    /// The port that packets come from.
+    /// The source port; `None` for protocols without ports.
     pub fn source_port(&self) -> Option<u16> {
-        match self.ends {
-            Ends::Ports { source, .. } => Some(source),
-            Ends::Icmp { .. } | Ends::None => None,
+        match self.layer4 {
+            Layer4::Ports { source, .. } => Some(source),
+            Layer4::Icmp { .. } | Layer4::None => None,
         }
     }
 }
 
-/// By which permission a flow passes, as a policy sees it.
+/// What a policy says about a flow: by which permission it passes, or why it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// By a port forward to this private host and port.
+pub enum Permission {
+    /// A port forward to this private host and port.
     Forward(Ipv4Addr, u16),
-    /// By a public address that belongs to this private host.
+    /// A public address that belongs to this private host.
     Static(Ipv4Addr),
     /// From a private network to the internet.
     Egress,
@@ -137,48 +138,48 @@ pub enum Way {
     Tenant,
     /// From or to this peer of the tunnel.
     Tunnel(PublicKey),
-    /// To a service of the bastion's own.
+    /// To a service of the bastion.
     Service,
-    /// The policy knows such flows, and forbids this one.
-    Blocked(Block),
-    /// Not the policy's to judge: SSH to the bastion, the bastion's own connections, other people's.
+    /// The policy covers such flows and forbids this one.
+    Blocked(BlockReason),
+    /// The policy does not cover such flows: SSH to the bastion, the bastion's own connections, flows of other programs.
     Unknown,
 }
 
-/// Why a flow is forbidden.
+/// Why a policy forbids a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Block {
-    /// Its source is on the blocklist.
+pub enum BlockReason {
+    /// Its source, or its destination on the internet, is on the blocklist.
     Blocklist,
     /// It is redirected, and no forward or static address does that.
     NoForward,
     /// It is redirected to another host or port than that of the forward or the static address.
-    AnotherTarget,
-    /// The forward is not for its source.
-    Source,
-    /// The static address is not open for it.
-    Closed,
-    /// Nobody on the internet has its destination.
+    OtherTarget,
+    /// The forward does not allow its source.
+    ForwardSource,
+    /// The static address does not allow it in `open`.
+    StaticClosed,
+    /// Its destination is a range that is not routed on the internet.
     Unroutable,
     /// It is mail, and `smtp` is off.
     Smtp,
-    /// A `deny` list has it.
-    Denied,
-    /// There is an `allow` list that does not have it.
-    NotAllowed,
-    /// Nothing allows it from one private network to the other.
+    /// A `deny` list contains it.
+    DenyList,
+    /// There is an `allow` list that does not contain it.
+    NotInAllowList,
+    /// No line of `tenants.allow` allows it from one private network to the other.
     OtherTenant,
-    /// Its address in the tunnel is nobody's.
+    /// Its address in the tunnel belongs to no peer.
     NoPeer,
-    /// Peers do not reach where it goes, or are not reached by whom it comes from.
+    /// Peers may not reach its destination, or its source may not reach peers.
     Tunnel,
     /// The bastion has no such service, or not for its source.
     NoService,
-    /// It comes from outside, to a private address.
-    Outside,
+    /// It comes from the internet and goes to a private address.
+    FromInternet,
 }
 
-/// A protocol as people call it.
+/// The name of a protocol as operators know it.
 pub(super) struct ProtocolName(pub(super) u8);
 
 impl fmt::Display for ProtocolName {

@@ -1,30 +1,34 @@
-//! Two policies and a flow in, its end out. Pure.
+//! Decides which live flows end when one policy replaces another. Pure.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::judge::Judge;
-use super::model::{Flow, Way};
+use super::evaluator::PolicyEvaluator;
+use super::model::{Flow, Permission};
+use super::policy::Policy;
+use crate::component;
+use crate::outcome::Problem;
 
 /// Why a live flow ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    /// Its forward is gone, leads elsewhere, or is no more for its source.
+pub enum EndReason {
+    /// Its port forward is gone, leads elsewhere, or no longer allows its source.
     Forward,
-    /// Its static address is gone, another host's, or closed for it.
+    /// Its static address is gone, belongs to another host, or is closed for it.
     Static,
-    /// Its destination on the internet is no more allowed.
+    /// Its destination on the internet is no longer allowed.
     Egress,
-    /// Its way from one private network to another is no more allowed.
+    /// It is no longer allowed from one private network to the other.
     Tenant,
-    /// Its peer is gone, or another one has its address.
+    /// Its peer is gone, or another peer has its address.
     Tunnel,
-    /// The service of the bastion is gone, or no more for its source.
+    /// The service of the bastion is gone, or no longer allows its source.
     Service,
-    /// It would go on past a forward or a static address that came after it.
+    /// It bypasses a forward or a static address that was added after it began.
     Bypass,
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Forward => "of port forwards",
@@ -38,30 +42,100 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Whether a flow that began under the old policy ends under the new one, and why.
+/// A number of flows for each reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct FlowCounts(BTreeMap<EndReason, u64>);
+
+impl FlowCounts {
+    pub(super) fn add(&mut self, reason: EndReason) {
+        *self.0.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// `2 of port forwards, 1 of the tunnel`.
+impl fmt::Display for FlowCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts: Vec<String> = self.0.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        f.write_str(&counts.join(", "))
+    }
+}
+
+/// What is to be done about the live flows.
 ///
-/// Only what the old policy allowed can be taken back: a flow that it does not know is somebody else's. SSH to the
-/// bastion and the tunnel's own packets never end, so that no change locks the operator out.
-pub fn end(old: &Judge<'_>, new: &Judge<'_>, flow: &Flow) -> Option<Reason> {
-    if old.is_operators(flow) || new.is_operators(flow) {
+/// It does not list the flows: there may be a million. It holds the two policies, which decide about each flow, and how
+/// many flows they end by the listing that was observed. [`apply`](super::Conntrack) lists the flows once more and
+/// deletes each one for which [`end_reason`] gives a reason, so its counts differ by the flows that began or ended
+/// between the two listings.
+#[derive(Debug, PartialEq)]
+pub struct Plan {
+    pub(super) action: Action,
+    /// What is nearly used up.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// What a [`Plan`] does.
+#[derive(Debug, PartialEq)]
+pub(super) enum Action {
+    /// Nothing yet: the public link has no address, so it is not known what is allowed.
+    Wait,
+    /// Nothing: the flows follow the present policy.
+    Keep,
+    /// End the flows that lose their permission, and remember the new policy.
+    Follow(Box<PolicyChange>),
+}
+
+/// One policy in the place of another.
+#[derive(Debug, PartialEq)]
+pub(super) struct PolicyChange {
+    /// The policy that the flows followed so far.
+    pub(super) from: Policy,
+    /// The policy that they are to follow.
+    pub(super) to: Policy,
+    /// The observed flows that end with the change.
+    pub(super) ends: FlowCounts,
+}
+
+impl component::Plan for Plan {
+    fn steps(&self) -> Vec<String> {
+        match &self.action {
+            Action::Follow(change) if !change.ends.is_empty() => vec![format!("end live flows: {}", change.ends)],
+            Action::Wait | Action::Keep | Action::Follow(_) => Vec::new(),
+        }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.problems.clone()
+    }
+}
+
+/// Why a flow that began under the old policy ends under the new one; `None` if it goes on.
+///
+/// Only a permission of the old policy can be withdrawn: a flow that it does not cover belongs to another program. SSH to
+/// the bastion and the tunnel's own packets never end, so that no change locks the operator out.
+pub fn end_reason(old: &PolicyEvaluator<'_>, new: &PolicyEvaluator<'_>, flow: &Flow) -> Option<EndReason> {
+    if old.is_operator_access(flow) || new.is_operator_access(flow) {
         return None;
     }
-    if !flow.is_redirected() && new.redirects(flow) && !old.redirects(flow) {
-        return Some(Reason::Bypass);
+    if !flow.is_redirected() && new.would_redirect(flow) && !old.would_redirect(flow) {
+        return Some(EndReason::Bypass);
     }
-    let before = old.way(flow);
+    let before = old.permission(flow);
     let reason = match before {
-        Way::Forward(..) => Reason::Forward,
-        Way::Static(_) => Reason::Static,
-        Way::Egress => Reason::Egress,
-        Way::Tenant => Reason::Tenant,
-        Way::Tunnel(_) => Reason::Tunnel,
-        Way::Service => Reason::Service,
-        Way::Blocked(_) | Way::Unknown => return None,
+        Permission::Forward(..) => EndReason::Forward,
+        Permission::Static(_) => EndReason::Static,
+        Permission::Egress => EndReason::Egress,
+        Permission::Tenant => EndReason::Tenant,
+        Permission::Tunnel(_) => EndReason::Tunnel,
+        Permission::Service => EndReason::Service,
+        Permission::Blocked(_) | Permission::Unknown => return None,
     };
     if old.peer_of(flow) != new.peer_of(flow) {
-        // By a forward, or to a service: that stands, but its peer does not.
-        return Some(Reason::Tunnel);
+        // A peer may use a forward or a service: that still stands, but the peer does not.
+        return Some(EndReason::Tunnel);
     }
-    (new.way(flow) != before).then_some(reason)
+    (new.permission(flow) != before).then_some(reason)
 }

@@ -1,6 +1,6 @@
-//! What may pass, as far as it decides about live flows: the configuration on this server, without what says only how a
-//! flow is translated or how much of it there may be. It can be written down, so that a daemon that starts with another
-//! configuration knows what was allowed before.
+//! What may pass, as far as it decides about live flows: the configuration on this server, without the settings that say
+//! only how flows are translated or limited. It is kept in `flows.json`, so that a daemon that starts with another
+//! configuration knows what was allowed before. The names in that file are those of version 0.1.0.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -15,32 +15,32 @@ use crate::net::v4;
 use crate::site::Site;
 use bastiond_tunnel::key::PublicKey;
 
-/// What may pass. The default is a policy that knows nothing and judges nothing.
+/// What may pass. The default is a policy that covers no flow at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// The addresses of the public interface, and those that it had before.
     pub(super) public: BTreeSet<Ipv4Addr>,
-    /// The bastion's other addresses.
+    /// The bastion's other addresses: of private links, of the tunnel, and those that flows leave under.
     pub(super) own: BTreeSet<Ipv4Addr>,
-    /// TCP ports of its SSH server.
+    /// TCP ports of the SSH server.
     pub(super) ssh_ports: BTreeSet<u16>,
-    /// UDP port of its tunnel.
+    /// UDP port of the tunnel.
     pub(super) tunnel_port: Option<u16>,
-    /// Sources that are not heard at all.
+    /// Internet addresses that may reach nothing and be reached by nobody.
     pub(super) blocklist: Vec<Ipv4Net>,
     /// The private networks.
     pub(super) networks: Vec<Network>,
-    /// What their hosts may reach, unless the network has lists of its own.
+    /// What private hosts may reach on the internet, unless their network has lists of its own.
     pub(super) egress: EgressLists,
-    /// Whether nothing leaves for where nobody is.
+    /// Whether packets to ranges that are not routed on the internet are dropped.
     pub(super) guard: bool,
     /// What may pass from one private network to another.
     pub(super) tenants: Vec<Acl>,
     /// Port forwards.
     pub(super) forwards: Vec<Forward>,
-    /// Public addresses of private hosts.
+    /// Static NAT: public addresses of private hosts.
     pub(super) statics: Vec<Static>,
-    /// Services of the bastion's own.
+    /// Services of the bastion.
     pub(super) services: Vec<Service>,
     /// The tunnel.
     pub(super) tunnel: Option<TunnelPolicy>,
@@ -57,20 +57,20 @@ pub(super) struct Network {
 /// A port forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Forward {
-    /// Empty: every address of the public interface that no host has for itself.
+    /// Empty: every address of the public interface that is no static address.
     pub(super) public: Vec<Ipv4Addr>,
-    /// The address at which the bastion itself needs one of the ports: nothing is forwarded there.
-    #[serde(default)]
-    pub(super) spares: Option<Ipv4Addr>,
+    /// The address at which the bastion itself needs one of the ports, so that nothing is forwarded there.
+    #[serde(rename = "spares", default)]
+    pub(super) reserved_at: Option<Ipv4Addr>,
     pub(super) transports: Transports,
     pub(super) ports: Ports,
     pub(super) to: Ipv4Addr,
     pub(super) to_port: Option<u16>,
-    /// Empty: everybody.
+    /// Empty: all sources.
     pub(super) from: Vec<Ipv4Net>,
 }
 
-/// A public address of a private host.
+/// A static address: the public address of a private host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Static {
     pub(super) public: Ipv4Addr,
@@ -78,35 +78,36 @@ pub(super) struct Static {
     pub(super) open: Vec<Acl>,
 }
 
-/// A service of the bastion's own.
+/// A service of the bastion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Service {
     pub(super) transports: Transports,
     pub(super) ports: Vec<Ports>,
-    /// `None`: everybody.
+    /// `None`: all sources.
     pub(super) from: Option<Vec<Ipv4Net>>,
 }
 
 /// The tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TunnelPolicy {
-    /// Where people and devices are.
+    /// The networks of the tunnel's own addresses, in which the peers are.
     pub(super) networks: Vec<Ipv4Net>,
-    /// What is behind peers, besides.
-    pub(super) sites: Vec<Ipv4Net>,
-    /// Whether peers reach the internet.
-    pub(super) full: bool,
-    /// Who has which addresses.
+    /// The ranges behind peers.
+    #[serde(rename = "sites")]
+    pub(super) remote_networks: Vec<Ipv4Net>,
+    /// Whether peers may reach the internet.
+    #[serde(rename = "full")]
+    pub(super) full_tunnel: bool,
+    /// The peers, each with its allowed-ips.
     pub(super) peers: Vec<(PublicKey, Vec<Ipv4Net>)>,
 }
 
 impl Policy {
-    /// The policy on this server; `None` while its public link has no address: what is allowed is not known then.
+    /// The policy on this server; `None` while its public link has no address, because then it is not known what is allowed.
     ///
-    /// No flow shall end because DHCP or the metadata service is slow. So an address that the public link had under the
-    /// policy `before` counts on, and while the picture of the site is not whole, so do the networks that are missing
-    /// in it.
-    pub fn of(config: &Config, site: &Site, tunnel: Option<&Tunnel>, before: Option<&Self>) -> Option<Self> {
+    /// No flow may end because DHCP or the metadata service is slow. So an address that the public link had under the
+    /// policy `before` still counts, and while the site has problems, so do the networks that are missing in it.
+    pub fn new(config: &Config, site: &Site, tunnel: Option<&Tunnel>, before: Option<&Self>) -> Option<Self> {
         let public = site.public.as_ref().filter(|link| !link.addresses.is_empty())?;
         let mut policy = Self {
             public: public.addresses.iter().copied().collect(),
@@ -126,37 +127,37 @@ impl Policy {
         if let Some(before) = before {
             policy.public.extend(&before.public);
             if !site.problems.is_empty() {
-                policy.miss_nothing_of(before);
+                policy.keep_missing_of(before);
             }
         }
         Some(policy)
     }
 
-    /// Takes over the addresses and networks of a former policy that this one does not have.
-    fn miss_nothing_of(&mut self, before: &Self) {
+    /// Takes over the addresses and networks of a former policy that this one lacks.
+    fn keep_missing_of(&mut self, before: &Self) {
         self.own.extend(&before.own);
-        let is_new = |network: &Network| self.networks.iter().any(|known| overlap(known.range, network.range));
-        let missing: Vec<Network> = before.networks.iter().filter(|network| !is_new(network)).cloned().collect();
+        let is_known = |network: &Network| self.networks.iter().any(|known| overlap(known.range, network.range));
+        let missing: Vec<Network> = before.networks.iter().filter(|network| !is_known(network)).cloned().collect();
         self.networks.extend(missing);
     }
 
     /// Whether a host is in one of the private networks.
-    pub(super) fn serves(&self, host: Ipv4Addr) -> bool {
+    pub(super) fn serves_host(&self, host: Ipv4Addr) -> bool {
         self.networks.iter().any(|network| network.range.contains(&host))
     }
 
-    /// Whether nothing is redirected.
-    pub(super) fn redirects_nothing(&self) -> bool {
-        self.forwards.is_empty() && self.statics.is_empty()
+    /// Whether it has forwards or static addresses.
+    pub(super) fn has_redirects(&self) -> bool {
+        !self.forwards.is_empty() || !self.statics.is_empty()
     }
 }
 
 fn own_addresses(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> BTreeSet<Ipv4Addr> {
     let private = site.private.iter().flat_map(|link| link.aliases.iter().copied().chain([link.address]));
-    let of_networks = config.networks.iter().filter_map(|network| network.egress_addresses.as_ref()).flatten();
-    let egress = config.nat.egress_addresses.iter().chain(of_networks).copied();
-    let inside = tunnel.into_iter().flat_map(|tunnel| v4(tunnel.addresses.iter().copied())).map(|net| net.addr());
-    egress.chain(private).chain(inside).collect()
+    let network_pools = config.networks.iter().filter_map(|network| network.egress_addresses.as_ref()).flatten();
+    let egress = config.nat.egress_addresses.iter().chain(network_pools).copied();
+    let in_tunnel = tunnel.into_iter().flat_map(|tunnel| v4(tunnel.addresses.iter().copied())).map(|net| net.addr());
+    egress.chain(private).chain(in_tunnel).collect()
 }
 
 fn networks(config: &Config, site: &Site) -> Vec<Network> {
@@ -169,7 +170,7 @@ fn forwards(config: &Config, site: &Site) -> Vec<Forward> {
     let own = site.own_address();
     let forward = |forward: &crate::config::Forward| Forward {
         public: forward.public.clone(),
-        spares: own.filter(|own| is_reserved(forward, *own, config, site)),
+        reserved_at: own.filter(|own| is_reserved(forward, *own, config, site)),
         transports: forward.transports,
         ports: forward.ports,
         to: forward.to,
@@ -181,8 +182,12 @@ fn forwards(config: &Config, site: &Site) -> Vec<Forward> {
 
 fn statics(config: &Config, site: &Site) -> Vec<Static> {
     let own = site.own_address();
-    let one = |of: &crate::config::StaticNat| Static { public: of.public, private: of.private, open: of.open.clone() };
-    config.nat.statics.iter().filter(|of| Some(of.public) != own).map(one).collect()
+    let policy_entry = |entry: &crate::config::StaticNat| Static {
+        public: entry.public,
+        private: entry.private,
+        open: entry.open.clone(),
+    };
+    config.nat.statics.iter().filter(|entry| Some(entry.public) != own).map(policy_entry).collect()
 }
 
 fn services(config: &Config) -> Vec<Service> {
@@ -198,8 +203,8 @@ fn tunnel_policy(config: &Config, tunnel: &Tunnel) -> TunnelPolicy {
     let peers = config.wireguard.iter().flat_map(|wireguard| &wireguard.peers);
     TunnelPolicy {
         networks: v4(tunnel.networks.iter().copied()),
-        sites: v4(tunnel.remote_networks.iter().copied()),
-        full: tunnel.full_tunnel,
+        remote_networks: v4(tunnel.remote_networks.iter().copied()),
+        full_tunnel: tunnel.full_tunnel,
         peers: peers.map(|peer| (peer.public_key, v4(peer.allowed_ips.iter().copied()))).collect(),
     }
 }

@@ -1,4 +1,7 @@
-//! A conversation with the kernel's flow table, on a thread that may block.
+//! Requests to the kernel's connection tracking table over netlink, on a thread that may block.
+//!
+//! Own code on `netlink-sys` sockets: the crates for asynchronous netlink (`netlink-proto` and what builds on it) collect
+//! an answer as a list of parsed messages, and a table with a million flows is to be read without keeping them.
 
 use std::io;
 use std::time::Duration;
@@ -11,108 +14,112 @@ use nix::libc::MSG_TRUNC;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::wire::{self, Message, Question};
+use super::wire::{self, Message, Request};
+use crate::component;
 
 /// How long the kernel may take for the next part of an answer. It answers at once, but may load a module first.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The kernel puts at most 32 KiB of an answer into one datagram (`netlink_dump` in `net/netlink/af_netlink.c`).
-const BUFFER: usize = 64 * 1024;
+const BUFFER_SIZE: usize = 64 * 1024;
 
-/// Why flows cannot be listed or ended.
+/// Why flows cannot be listed or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel cannot be asked.
-    #[error("cannot open a netlink socket to the kernel's flow table")]
+    /// The kernel refused a netlink socket or one of its options.
+    #[error("cannot open a netlink socket to the kernel's connection tracking")]
     Open(#[source] io::Error),
-    /// It cannot be asked any more.
-    #[error("cannot speak with the kernel's flow table")]
+    /// Sending on the socket or receiving from it failed.
+    #[error("the netlink socket to the kernel's connection tracking failed")]
     Socket(#[source] io::Error),
-    /// It said nothing.
-    #[error("the kernel's flow table did not answer within {} s", PATIENCE.as_secs())]
-    Silent,
-    /// What it said makes no sense.
-    #[error("the kernel's answer about its flow table cannot be read")]
-    Unreadable(#[from] DecodeError),
-    /// It refused to list.
-    #[error("the kernel did not list its flows")]
+    /// The kernel did not answer in time.
+    #[error("the kernel's connection tracking did not answer within {} s", RECEIVE_TIMEOUT.as_secs())]
+    Timeout,
+    /// The kernel's answer is malformed.
+    #[error("the answer of the kernel's connection tracking cannot be decoded")]
+    Decode(#[from] DecodeError),
+    /// The kernel refused to list flows or counters.
+    #[error("the kernel refused to list its flows")]
     List(#[source] io::Error),
-    /// It refused to end flows.
-    #[error("{count} flows could not be ended")]
-    End {
-        /// How many.
+    /// The kernel refused to delete flows.
+    #[error("the kernel refused to delete {count} flows")]
+    Delete {
+        /// How many flows it refused to delete.
         count: u64,
-        /// Why the first one could not.
+        /// Why it refused the first of them.
         source: io::Error,
     },
-    /// The thread that asked is gone.
-    #[error("the look at the kernel's flow table was broken off")]
-    BrokenOff(#[source] tokio::task::JoinError),
+    /// The thread that read the flows panicked or was cancelled.
+    #[error("reading the kernel's flows was interrupted")]
+    Interrupted(#[source] tokio::task::JoinError),
 }
 
-impl Error {
-    /// What to do about it.
-    pub fn advice(&self) -> &'static str {
-        match self {
+impl component::Error for Error {
+    fn advice(&self) -> String {
+        let advice = match self {
             Self::Open(_) | Self::Socket(_) => "the daemon needs CAP_NET_ADMIN and netlink sockets (AF_NETLINK)",
-            Self::Silent | Self::Unreadable(_) | Self::BrokenOff(_) => "tried again by itself",
+            Self::Timeout | Self::Decode(_) | Self::Interrupted(_) => "the daemon retries by itself",
             Self::List(_) => "the kernel needs its module nf_conntrack_netlink (modprobe nf_conntrack_netlink)",
-            Self::End { .. } => "tried again by itself; `conntrack -D` of the package conntrack ends them by hand",
-        }
+            Self::Delete { .. } => {
+                "the daemon retries by itself; `conntrack -D` of the package conntrack deletes flows by hand"
+            }
+        };
+        advice.to_owned()
     }
 }
 
-/// A socket that speaks with the flow table of the calling thread's network namespace.
-pub(super) struct Conversation {
+/// A netlink socket to the connection tracking of the network namespace of the thread that opened it.
+pub(super) struct ConntrackSocket {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
-impl Conversation {
+impl ConntrackSocket {
     pub(super) fn open() -> Result<Self, Error> {
         let mut socket = Socket::new(NETLINK_NETFILTER).map_err(Error::Open)?;
-        // A connected netlink socket hears nobody but the kernel (`netlink_getsockbyportid` in
+        // A connected netlink socket receives from the kernel alone (`netlink_getsockbyportid` in
         // net/netlink/af_netlink.c).
         socket.bind_auto().and_then(|_| socket.connect(&SocketAddr::new(0, 0))).map_err(Error::Open)?;
-        let patience = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).expect("some seconds fit"));
-        setsockopt(&socket, sockopt::ReceiveTimeout, &patience).map_err(|errno| Error::Open(errno.into()))?;
-        // An acknowledgement without a copy of the question.
+        let timeout = TimeVal::milliseconds(i64::try_from(RECEIVE_TIMEOUT.as_millis()).expect("a few seconds fit into i64"));
+        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).map_err(|errno| Error::Open(errno.into()))?;
+        // Acknowledgements do not repeat the request.
         socket.set_cap_ack(true).map_err(Error::Open)?;
-        Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER] })
+        Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER_SIZE] })
     }
 
-    /// Has something listed, and hands every part of the answer on as it comes.
+    /// Requests a listing and calls `handle` with each part of it as it arrives.
     pub(super) fn list(
         &mut self,
-        question: Question,
-        mut hear: impl FnMut(&[u8]) -> Result<(), Error>,
+        request: Request,
+        handle: impl FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let code = self.ask(question, NLM_F_DUMP, &[], |body| hear(body))?;
-        if code < 0 { Err(Error::List(refusal(code))) } else { Ok(()) }
+        let code = self.send_request(request, NLM_F_DUMP, &[], handle)?;
+        if code < 0 { Err(Error::List(io::Error::from_raw_os_error(code.saturating_neg()))) } else { Ok(()) }
     }
 
-    /// Has something done; why not, if it was refused.
-    pub(super) fn order(&mut self, question: Question, attributes: &[u8]) -> Result<Result<(), Errno>, Error> {
-        let code = self.ask(question, NLM_F_ACK, attributes, |_| Ok(()))?;
+    /// Requests a change. The inner error is the kernel's refusal of it.
+    pub(super) fn execute(&mut self, request: Request, attributes: &[u8]) -> Result<Result<(), Errno>, Error> {
+        let code = self.send_request(request, NLM_F_ACK, attributes, |_| Ok(()))?;
         Ok(if code < 0 { Err(Errno::from_raw(code.saturating_neg())) } else { Ok(()) })
     }
 
-    /// Puts a question, and hears the answer to its end; the code that it ends with.
-    fn ask(
+    /// Sends a request and receives the answer up to its end. Returns the code that the answer ends with: 0, or a negative
+    /// errno.
+    fn send_request(
         &mut self,
-        question: Question,
+        request: Request,
         flags: u16,
         attributes: &[u8],
-        mut hear: impl FnMut(&[u8]) -> Result<(), Error>,
+        mut handle: impl FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<i32, Error> {
         self.sequence = self.sequence.wrapping_add(1);
-        let message = wire::question(question, flags, self.sequence, attributes);
+        let message = wire::encode_request(request, flags, self.sequence, attributes);
         self.socket.send(&message, 0).map_err(Error::Socket)?;
         let mut end = None;
         while end.is_none() {
             let length = self.receive()?;
-            wire::messages::<Error>(&self.buffer[..length], self.sequence, |message| match message {
-                Message::Part(body) => hear(body),
+            wire::for_each_message::<Error>(&self.buffer[..length], self.sequence, |message| match message {
+                Message::Part(body) => handle(body),
                 Message::End(code) => {
                     end = Some(code);
                     Ok(())
@@ -122,22 +129,18 @@ impl Conversation {
         Ok(end.unwrap_or_default())
     }
 
-    /// Waits for the next datagram; how long it is.
+    /// Receives the next datagram into the buffer and returns its length.
     fn receive(&mut self) -> Result<usize, Error> {
         loop {
             match self.socket.recv(&mut self.buffer.as_mut_slice(), MSG_TRUNC) {
-                Ok(length) if length > BUFFER => return Err(DecodeError::from("a datagram was cut off").into()),
+                Ok(length) if length > BUFFER_SIZE => return Err(DecodeError::from("a datagram was truncated").into()),
                 Ok(length) => return Ok(length),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                    return Err(Error::Silent);
+                    return Err(Error::Timeout);
                 }
                 Err(error) => return Err(Error::Socket(error)),
             }
         }
     }
-}
-
-fn refusal(code: i32) -> io::Error {
-    io::Error::from_raw_os_error(code.saturating_neg())
 }

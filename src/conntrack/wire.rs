@@ -1,38 +1,40 @@
-//! ctnetlink's messages: bytes in, flows out, and the other way round.
+//! Encodes and decodes the messages of ctnetlink.
 //!
-//! Not by the crate `netlink-packet-netfilter`: its 0.4 leaves half of what is asked for here as unread attributes
-//! (ICMP's ends, the entry's number, zones, the counters of each processor), and makes some fifteen allocations for
-//! each entry of a table that may have a million. The attributes themselves are walked by `netlink-packet-core`, which
-//! it builds on too.
+//! Own code, although the crate `netlink-packet-netfilter` exists: its 0.4 does not decode half of what is needed here
+//! (ICMP types and identifiers, the entry's number, zones, the counters of each processor), and makes some fifteen
+//! allocations for each entry of a table that may have a million. The attributes are walked by `netlink-packet-core`, on
+//! which that crate builds too.
 
 use std::net::Ipv4Addr;
 
 use netlink_packet_core::{
-    DecodeError, NLA_F_NESTED, NLM_F_REQUEST, NetlinkBuffer, NlasIterator, parse_u8, parse_u16_be, parse_u32_be,
+    DecodeError, NLA_F_NESTED, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator, parse_u8,
+    parse_u16_be, parse_u32_be,
 };
+use netlink_packet_netfilter::NetfilterSubsystem;
+use nix::libc::AF_INET;
 
-use super::model::{Ends, Flow, Status, Tuple};
+use super::model::{Flow, Layer4, Status, Tuple};
 
-/// Of `struct nlmsghdr` and `struct nfgenmsg`, in bytes.
+/// Size of `struct nlmsghdr` in bytes.
 const NETLINK_HEADER: usize = 16;
+/// Size of `struct nfgenmsg` in bytes.
 const NETFILTER_HEADER: usize = 4;
-/// `AF_INET`, as `struct nfgenmsg` has it.
-const IPV4: u8 = 2;
-/// `NFNL_SUBSYS_CTNETLINK` (`linux/netfilter/nfnetlink.h`).
-const SUBSYSTEM: u8 = 1;
-/// `NLMSG_ERROR` and `NLMSG_DONE` (`linux/netlink.h`).
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
 
-/// What is asked (`enum cntl_msg_types` of `linux/netfilter/nfnetlink_conntrack.h`).
+/// A kind of request (`enum cntl_msg_types` of `linux/netfilter/nfnetlink_conntrack.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Question {
+pub(super) enum Request {
     /// `IPCTNL_MSG_CT_GET`
-    Flows = 1,
+    ListFlows = 1,
     /// `IPCTNL_MSG_CT_DELETE`
     Delete = 2,
     /// `IPCTNL_MSG_CT_GET_STATS_CPU`
-    Counters = 4,
+    ListCounters = 4,
+}
+
+/// The address family in `struct nfgenmsg`, which is one byte wide.
+fn ipv4() -> u8 {
+    u8::try_from(AF_INET).expect("address families fit into a byte")
 }
 
 /// `enum ctattr_type`
@@ -78,17 +80,17 @@ mod counter {
 /// One message of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Message<'d> {
-    /// A part of it: what follows the netlink header.
+    /// One entry of the listing: what follows the netlink header.
     Part(&'d [u8]),
-    /// Its end; 0, or why there was none, as a negative number of an error.
+    /// The end of the answer: 0, or a negative errno.
     End(i32),
 }
 
-/// Hands on every message of a datagram that answers the question with this number, up to the end of the answer.
-pub(super) fn messages<E: From<DecodeError>>(
+/// Calls `handle` for every message of a datagram that answers the request with this sequence number.
+pub(super) fn for_each_message<E: From<DecodeError>>(
     mut datagram: &[u8],
     sequence: u32,
-    mut hear: impl FnMut(Message<'_>) -> Result<(), E>,
+    mut handle: impl FnMut(Message<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     while !datagram.is_empty() {
         let message = NetlinkBuffer::new_checked(datagram)?;
@@ -98,8 +100,10 @@ pub(super) fn messages<E: From<DecodeError>>(
         };
         if message.sequence_number() == sequence {
             match message.message_type() {
-                ERROR | DONE => hear(Message::End(code(body)))?,
-                kind if kind >> 8 == u16::from(SUBSYSTEM) => hear(Message::Part(body))?,
+                NLMSG_ERROR | NLMSG_DONE => handle(Message::End(end_code(body)))?,
+                kind if kind >> 8 == u16::from(u8::from(NetfilterSubsystem::Conntrack)) => {
+                    handle(Message::Part(body))?;
+                }
                 _ => {}
             }
         }
@@ -108,17 +112,17 @@ pub(super) fn messages<E: From<DecodeError>>(
     Ok(())
 }
 
-/// An end without a code is a good one.
-fn code(body: &[u8]) -> i32 {
+/// The code of an `NLMSG_ERROR` or `NLMSG_DONE`. An end without a code is a success.
+fn end_code(body: &[u8]) -> i32 {
     body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes))
 }
 
-/// The flow that a part of the answer to [`Question::Flows`] is about; `None` if it has no IPv4 addresses.
-pub(super) fn flow(body: &[u8]) -> Result<Option<Flow>, DecodeError> {
+/// Decodes one entry of the answer to [`Request::ListFlows`]; `None` if it has no IPv4 addresses.
+pub(super) fn parse_flow(body: &[u8]) -> Result<Option<Flow>, DecodeError> {
     let Some((header, attributes)) = body.split_at_checked(NETFILTER_HEADER) else {
         return Err("a message is shorter than netfilter's header".into());
     };
-    if header[0] != IPV4 {
+    if header[0] != ipv4() {
         return Ok(None);
     }
     let (mut original, mut reply) = (None, None);
@@ -127,8 +131,8 @@ pub(super) fn flow(body: &[u8]) -> Result<Option<Flow>, DecodeError> {
         let attribute = attribute?;
         let value = attribute.value();
         match attribute.kind() {
-            attribute::TUPLE_ORIG => original = direction(value)?,
-            attribute::TUPLE_REPLY => reply = direction(value)?,
+            attribute::TUPLE_ORIG => original = parse_tuple(value)?,
+            attribute::TUPLE_REPLY => reply = parse_tuple(value)?,
             attribute::STATUS => status = Status(parse_u32_be(value)?),
             attribute::MARK => mark = parse_u32_be(value)?,
             attribute::ID => id = Some(parse_u32_be(value)?),
@@ -139,32 +143,31 @@ pub(super) fn flow(body: &[u8]) -> Result<Option<Flow>, DecodeError> {
     Ok(original.zip(reply).map(|(original, reply)| Flow { original, reply, status, mark, id, zone }))
 }
 
-/// One direction; `None` if it has no IPv4 addresses or no protocol.
-fn direction(attributes: &[u8]) -> Result<Option<Tuple>, DecodeError> {
+/// Decodes one direction; `None` if it has no IPv4 addresses or no protocol.
+fn parse_tuple(attributes: &[u8]) -> Result<Option<Tuple>, DecodeError> {
     let (mut source, mut destination, mut zone) = (None, None, None);
-    let mut ends = Parts::default();
+    let mut layer4 = Layer4Attributes::default();
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
         let value = attribute.value();
         match attribute.kind() {
-            tuple::IP => (source, destination) = addresses(value)?,
-            tuple::PROTO => ends = parts(value)?,
+            tuple::IP => (source, destination) = parse_addresses(value)?,
+            tuple::PROTO => layer4 = parse_layer4(value)?,
             tuple::ZONE => zone = Some(parse_u16_be(value)?),
             _ => {}
         }
     }
-    let whole = source.zip(destination).zip(ends.protocol);
-    let whole = whole.map(|((source, destination), protocol)| Tuple {
+    let required = source.zip(destination).zip(layer4.protocol);
+    Ok(required.map(|((source, destination), protocol)| Tuple {
         source,
         destination,
         protocol,
-        ends: ends.put_together(),
+        layer4: layer4.into_layer4(),
         zone,
-    });
-    Ok(whole)
+    }))
 }
 
-fn addresses(attributes: &[u8]) -> Result<(Option<Ipv4Addr>, Option<Ipv4Addr>), DecodeError> {
+fn parse_addresses(attributes: &[u8]) -> Result<(Option<Ipv4Addr>, Option<Ipv4Addr>), DecodeError> {
     let (mut source, mut destination) = (None, None);
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
@@ -178,77 +181,81 @@ fn addresses(attributes: &[u8]) -> Result<(Option<Ipv4Addr>, Option<Ipv4Addr>), 
     Ok((source, destination))
 }
 
-/// What a tuple says beyond its addresses.
+/// The attributes of a tuple's `CTA_TUPLE_PROTO`, as far as they were present.
 #[derive(Debug, Default)]
-struct Parts {
+struct Layer4Attributes {
+    /// Number of the protocol in the IP header.
     protocol: Option<u8>,
+    /// Source and destination port.
     ports: (Option<u16>, Option<u16>),
+    /// Identifier, type and code.
     icmp: (Option<u16>, Option<u8>, Option<u8>),
 }
 
-impl Parts {
-    fn put_together(&self) -> Ends {
+impl Layer4Attributes {
+    fn into_layer4(self) -> Layer4 {
         match (self.ports, self.icmp) {
-            ((Some(source), Some(destination)), _) => Ends::Ports { source, destination },
-            (_, (Some(id), Some(kind), Some(code))) => Ends::Icmp { id, kind, code },
-            _ => Ends::None,
+            ((Some(source), Some(destination)), _) => Layer4::Ports { source, destination },
+            (_, (Some(id), Some(kind), Some(code))) => Layer4::Icmp { id, kind, code },
+            _ => Layer4::None,
         }
     }
 }
 
-fn parts(attributes: &[u8]) -> Result<Parts, DecodeError> {
-    let mut parts = Parts::default();
+fn parse_layer4(attributes: &[u8]) -> Result<Layer4Attributes, DecodeError> {
+    let mut layer4 = Layer4Attributes::default();
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
         let value = attribute.value();
         match attribute.kind() {
-            proto::NUM => parts.protocol = Some(parse_u8(value)?),
-            proto::SRC_PORT => parts.ports.0 = Some(parse_u16_be(value)?),
-            proto::DST_PORT => parts.ports.1 = Some(parse_u16_be(value)?),
-            proto::ICMP_ID => parts.icmp.0 = Some(parse_u16_be(value)?),
-            proto::ICMP_TYPE => parts.icmp.1 = Some(parse_u8(value)?),
-            proto::ICMP_CODE => parts.icmp.2 = Some(parse_u8(value)?),
+            proto::NUM => layer4.protocol = Some(parse_u8(value)?),
+            proto::SRC_PORT => layer4.ports.0 = Some(parse_u16_be(value)?),
+            proto::DST_PORT => layer4.ports.1 = Some(parse_u16_be(value)?),
+            proto::ICMP_ID => layer4.icmp.0 = Some(parse_u16_be(value)?),
+            proto::ICMP_TYPE => layer4.icmp.1 = Some(parse_u8(value)?),
+            proto::ICMP_CODE => layer4.icmp.2 = Some(parse_u8(value)?),
             _ => {}
         }
     }
-    Ok(parts)
+    Ok(layer4)
 }
 
-/// What one processor counted of flows that could not be: `INSERT_FAILED`, `DROP`, `EARLY_DROP`.
-pub(super) fn counters(body: &[u8]) -> Result<[u32; 3], DecodeError> {
+/// Decodes the counters of one processor: `INSERT_FAILED`, `DROP`, `EARLY_DROP`.
+pub(super) fn parse_counters(body: &[u8]) -> Result<[u32; 3], DecodeError> {
     let attributes = body.get(NETFILTER_HEADER..).ok_or("a message is shorter than netfilter's header")?;
     let mut counters = [0; 3];
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
-        let place = match attribute.kind() {
+        let index = match attribute.kind() {
             counter::INSERT_FAILED => 0,
             counter::DROP => 1,
             counter::EARLY_DROP => 2,
             _ => continue,
         };
-        counters[place] = parse_u32_be(attribute.value())?;
+        counters[index] = parse_u32_be(attribute.value())?;
     }
     Ok(counters)
 }
 
-/// A whole question.
-pub(super) fn question(question: Question, flags: u16, sequence: u32, attributes: &[u8]) -> Vec<u8> {
+/// A request as it is sent to the kernel.
+pub(super) fn encode_request(request: Request, flags: u16, sequence: u32, attributes: &[u8]) -> Vec<u8> {
     let length = NETLINK_HEADER + NETFILTER_HEADER + attributes.len();
     let mut message = Vec::with_capacity(length);
-    message.extend(u32::try_from(length).expect("a question is short").to_ne_bytes());
-    message.extend([question as u8, SUBSYSTEM]);
+    message.extend(u32::try_from(length).expect("a request is short").to_ne_bytes());
+    message.extend([request as u8, NetfilterSubsystem::Conntrack.into()]);
     message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     message.extend(sequence.to_ne_bytes());
-    message.extend([0; 4]); // the sender's port: the kernel knows it
-    message.extend([IPV4, 0, 0, 0]);
+    message.extend([0; 4]); // the sender's port ID: the kernel fills it in
+    message.extend([ipv4(), 0, 0, 0]);
     message.extend(attributes);
     message
 }
 
-/// The attributes that name this very flow, so that one which took its place meanwhile is not meant.
-pub(super) fn naming(flow: &Flow) -> Vec<u8> {
+/// The attributes that identify this very flow. With its number among them, the kernel does not delete a flow with the
+/// same tuple that was created meanwhile.
+pub(super) fn identify_flow(flow: &Flow) -> Vec<u8> {
     let mut attributes = Attributes::default();
-    attributes.direction(attribute::TUPLE_ORIG, &flow.original);
+    attributes.put_tuple(attribute::TUPLE_ORIG, &flow.original);
     if let Some(id) = flow.id {
         attributes.put(attribute::ID, &id.to_be_bytes());
     }
@@ -258,7 +265,7 @@ pub(super) fn naming(flow: &Flow) -> Vec<u8> {
     attributes.0
 }
 
-/// Attributes that are being written.
+/// An encoder of netlink attributes.
 #[derive(Debug, Default)]
 struct Attributes(Vec<u8>);
 
@@ -271,48 +278,48 @@ impl Attributes {
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
-    fn nest(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
+    fn put_nested(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
         let mut inner = Self::default();
         write(&mut inner);
         self.put(kind | NLA_F_NESTED, &inner.0);
     }
 
-    fn direction(&mut self, kind: u16, direction: &Tuple) {
-        self.nest(kind, |attributes| {
-            attributes.nest(tuple::IP, |attributes| {
-                attributes.put(ip::V4_SRC, &direction.source.octets());
-                attributes.put(ip::V4_DST, &direction.destination.octets());
+    fn put_tuple(&mut self, kind: u16, tuple: &Tuple) {
+        self.put_nested(kind, |attributes| {
+            attributes.put_nested(tuple::IP, |attributes| {
+                attributes.put(ip::V4_SRC, &tuple.source.octets());
+                attributes.put(ip::V4_DST, &tuple.destination.octets());
             });
-            attributes.nest(tuple::PROTO, |attributes| {
-                attributes.put(proto::NUM, &[direction.protocol]);
-                match direction.ends {
-                    Ends::Ports { source, destination } => {
+            attributes.put_nested(tuple::PROTO, |attributes| {
+                attributes.put(proto::NUM, &[tuple.protocol]);
+                match tuple.layer4 {
+                    Layer4::Ports { source, destination } => {
                         attributes.put(proto::SRC_PORT, &source.to_be_bytes());
                         attributes.put(proto::DST_PORT, &destination.to_be_bytes());
                     }
-                    Ends::Icmp { id, kind, code } => {
+                    Layer4::Icmp { id, kind, code } => {
                         attributes.put(proto::ICMP_ID, &id.to_be_bytes());
                         attributes.put(proto::ICMP_TYPE, &[kind]);
                         attributes.put(proto::ICMP_CODE, &[code]);
                     }
-                    Ends::None => {}
+                    Layer4::None => {}
                 }
             });
-            if let Some(zone) = direction.zone {
+            if let Some(zone) = tuple.zone {
                 attributes.put(tuple::ZONE, &zone.to_be_bytes());
             }
         });
     }
 }
 
-/// A part of an answer, as the kernel would say it.
+/// An entry of the answer to [`Request::ListFlows`], as the kernel encodes it.
 #[cfg(test)]
-pub(super) fn told(flow: &Flow) -> Vec<u8> {
-    let mut attributes = Attributes(naming(flow));
-    attributes.direction(attribute::TUPLE_REPLY, &flow.reply);
+pub(super) fn encode_flow(flow: &Flow) -> Vec<u8> {
+    let mut attributes = Attributes(identify_flow(flow));
+    attributes.put_tuple(attribute::TUPLE_REPLY, &flow.reply);
     attributes.put(attribute::STATUS, &flow.status.0.to_be_bytes());
     attributes.put(attribute::MARK, &flow.mark.to_be_bytes());
-    let mut body = vec![IPV4, 0, 0, 0];
+    let mut body = vec![ipv4(), 0, 0, 0];
     body.extend(attributes.0);
     body
 }

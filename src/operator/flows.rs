@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::conntrack::{Counters, Fill, FlowsReport, PortUse};
+use crate::conntrack::{ConntrackUsage, FlowCounters, FlowsReport, PortUse};
 
 /// How full the table is, what could not be, and the destinations to which most ports are in use.
 pub(super) fn table(flows: &FlowsReport) -> String {
@@ -11,9 +11,9 @@ pub(super) fn table(flows: &FlowsReport) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{arguments}");
     };
-    let Fill { entries, max } = flows.fill;
+    let ConntrackUsage { entries, max } = flows.usage;
     let counters = flows.counters.map_or_else(String::new, |counters| {
-        let Counters { insert_failed, dropped, early_dropped } = counters;
+        let FlowCounters { insert_failed, dropped, early_dropped } = counters;
         format!("; {insert_failed} found no place, {dropped} dropped, {early_dropped} dropped for others")
     });
     line(format_args!("\nFLOWS {entries} of {max}{counters}"));
@@ -21,9 +21,9 @@ pub(super) fn table(flows: &FlowsReport) -> String {
     if !ports.busiest.is_empty() {
         line(format_args!("{:>15} {:>5}  FROM ONE ADDRESS TO ONE DESTINATION", "PORTS IN USE", ""));
     }
-    for PortUse { share, used, of } in &ports.busiest {
-        let percent = u64::from(*used) * 100 / u64::from(*of).max(1);
-        line(format_args!("{used:>6} of {of:>5} {percent:>4} %  {share}"));
+    for PortUse { pool, used, total } in &ports.busiest {
+        let percent = u64::from(*used) * 100 / u64::from(*total).max(1);
+        line(format_args!("{used:>6} of {total:>5} {percent:>4} %  {pool}"));
     }
     if ports.others > 0 {
         line(format_args!("and {} flows to destinations that were not counted one by one", ports.others));
@@ -34,23 +34,23 @@ pub(super) fn table(flows: &FlowsReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conntrack::{PortReport, Share};
+    use crate::conntrack::{PortPool, PortReport};
 
     #[test]
     fn the_table_says_how_full_it_is_and_where_ports_run_short() {
-        let share = |port, protocol| Share {
+        let pool = |port, protocol| PortPool {
             egress_address: "198.51.100.2".parse().unwrap(),
             destination: "203.0.113.9".parse().unwrap(),
             port,
             protocol,
         };
         let busiest = vec![
-            PortUse { share: share(443, 6), used: 51_609, of: 64_512 },
-            PortUse { share: share(53, 17), used: 12, of: 64_512 },
+            PortUse { pool: pool(443, 6), used: 51_609, total: 64_512 },
+            PortUse { pool: pool(53, 17), used: 12, total: 64_512 },
         ];
         let mut flows = FlowsReport {
-            fill: Fill { entries: 51_700, max: 262_144 },
-            counters: Some(Counters { insert_failed: 3, dropped: 2, early_dropped: 1 }),
+            usage: ConntrackUsage { entries: 51_700, max: 262_144 },
+            counters: Some(FlowCounters { insert_failed: 3, dropped: 2, early_dropped: 1 }),
             ports: Some(PortReport { counted_unix: 7, busiest, others: 5 }),
         };
         let expected = "

@@ -1,4 +1,4 @@
-//! What holds for any two configurations and any flow.
+//! Laws that hold for any two configurations and any flow.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use proptest::sample::{select, subsequence};
 
 use super::*;
 
-/// The configuration with parts of it left out, and some of it changed.
+/// The configuration without some of its parts, and with some of them changed.
 fn any_config() -> impl Strategy<Value = Config> {
     let whole = config();
     let peers = whole.wireguard.as_ref().unwrap().peers.clone();
@@ -40,7 +40,7 @@ fn any_config() -> impl Strategy<Value = Config> {
     })
 }
 
-/// Addresses and ports of everybody, so that they meet.
+/// Flows between few addresses and ports, so that they often match a configuration.
 fn any_flow() -> impl Strategy<Value = Flow> {
     let addresses = [
         "10.0.0.2",
@@ -66,10 +66,10 @@ fn any_flow() -> impl Strategy<Value = Flow> {
                 source,
                 destination,
                 protocol,
-                ends: if protocol == ICMP {
-                    Ends::Icmp { id: 1, kind: 8, code: 0 }
+                layer4: if protocol == ICMP {
+                    Layer4::Icmp { id: 1, kind: 8, code: 0 }
                 } else {
-                    Ends::Ports { source: from, destination: to }
+                    Layer4::Ports { source: from, destination: to }
                 },
                 zone: None,
             },
@@ -90,54 +90,54 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn the_same_policy_ends_nothing(config in any_config(), flow in any_flow()) {
+    fn the_same_policy_ends_no_flow(config in any_config(), flow in any_flow()) {
         let policy = policy_of(&config);
-        let judge = Judge::of(&policy);
-        prop_assert_eq!(end(&judge, &judge, &flow), None);
+        let evaluator = PolicyEvaluator::new(&policy);
+        prop_assert_eq!(end_reason(&evaluator, &evaluator, &flow), None);
     }
 
     #[test]
-    fn a_flow_ends_only_if_it_was_allowed_and_is_no_more_or_would_bypass_a_forward(
+    fn a_flow_ends_only_if_it_loses_its_permission_or_bypasses_a_new_forward(
         old in any_config(), new in any_config(), flow in any_flow(),
     ) {
         let (old, new) = (policy_of(&old), policy_of(&new));
-        let (old, new) = (Judge::of(&old), Judge::of(&new));
-        let allowed = |way: Way| !matches!(way, Way::Blocked(_) | Way::Unknown);
-        match end(&old, &new, &flow) {
-            Some(Reason::Bypass) => prop_assert!(!flow.is_redirected() && new.redirects(&flow) && !old.redirects(&flow)),
+        let (old, new) = (PolicyEvaluator::new(&old), PolicyEvaluator::new(&new));
+        let allowed = |permission: Permission| !matches!(permission, Permission::Blocked(_) | Permission::Unknown);
+        match end_reason(&old, &new, &flow) {
+            Some(EndReason::Bypass) => prop_assert!(!flow.is_redirected() && new.would_redirect(&flow) && !old.would_redirect(&flow)),
             Some(_) => {
-                let differs = old.way(&flow) != new.way(&flow) || old.peer_of(&flow) != new.peer_of(&flow);
-                prop_assert!(allowed(old.way(&flow)) && differs);
+                let differs = old.permission(&flow) != new.permission(&flow) || old.peer_of(&flow) != new.peer_of(&flow);
+                prop_assert!(allowed(old.permission(&flow)) && differs);
             }
             None => {
-                let lost = allowed(old.way(&flow)) && old.way(&flow) != new.way(&flow);
-                prop_assert!(!lost || new.is_operators(&flow));
+                let lost = allowed(old.permission(&flow)) && old.permission(&flow) != new.permission(&flow);
+                prop_assert!(!lost || new.is_operator_access(&flow));
             }
         }
     }
 
     #[test]
-    fn the_operators_own_flows_and_those_in_zones_never_end(old in any_config(), new in any_config(), flow in any_flow()) {
+    fn ssh_to_the_bastion_and_flows_in_zones_never_end(old in any_config(), new in any_config(), flow in any_flow()) {
         let ssh = flow.original.protocol == TCP && flow.original.destination_port() == Some(22);
         let own = ["198.51.100.2", "10.0.0.2"].map(read::<Ipv4Addr>).contains(&flow.original.destination);
         let (old, new) = (policy_of(&old), policy_of(&new));
-        let ended = end(&Judge::of(&old), &Judge::of(&new), &flow);
+        let ended = end_reason(&PolicyEvaluator::new(&old), &PolicyEvaluator::new(&new), &flow);
         if flow.zone != 0 || ssh && own && !flow.is_redirected() {
             prop_assert_eq!(ended, None);
         }
     }
 
     #[test]
-    fn a_policy_that_was_written_down_judges_alike(config in any_config(), flow in any_flow()) {
+    fn a_policy_read_from_its_file_gives_the_same_permissions(config in any_config(), flow in any_flow()) {
         let policy = policy_of(&config);
         let read: Policy = serde_json::from_slice(&serde_json::to_vec(&policy).unwrap()).unwrap();
         prop_assert_eq!(&read, &policy);
-        prop_assert_eq!(Judge::of(&read).way(&flow), Judge::of(&policy).way(&flow));
+        prop_assert_eq!(PolicyEvaluator::new(&read).permission(&flow), PolicyEvaluator::new(&policy).permission(&flow));
     }
 }
 
 #[test]
-fn ten_thousand_lines_and_forwards_are_looked_up_for_a_hundred_thousand_flows_in_seconds() {
+fn a_hundred_thousand_flows_are_evaluated_by_ten_thousand_lines_and_forwards_in_seconds() {
     let mut large = config();
     let host = |number: u32| Ipv4Addr::from_bits(Ipv4Addr::new(203, 0, 112, 0).to_bits() + number);
     large.egress.lists.deny =
@@ -149,13 +149,13 @@ fn ten_thousand_lines_and_forwards_are_looked_up_for_a_hundred_thousand_flows_in
     other.egress.lists.deny.truncate(5000);
     let began = Instant::now();
     let (old, new) = (policy_of(&large), policy_of(&other));
-    let (old, new) = (Judge::of(&new), Judge::of(&old));
+    let (old, new) = (PolicyEvaluator::new(&new), PolicyEvaluator::new(&old));
     let ended = (0..100_000_u32).filter(|number| {
         let mut one = masqueraded("tcp 10.0.0.4:4000 203.0.113.9:443", "198.51.100.2:5000");
         one.original.destination = host(number % 20_000);
-        end(&old, &new, &one).is_some()
+        end_reason(&old, &new, &one).is_some()
     });
     assert_eq!(ended.count(), 25_000);
-    // Two seconds without optimisation on one slow core; a list that is walked takes minutes.
+    // Two seconds without optimisation on one slow core; walking the list instead of looking it up takes minutes.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }

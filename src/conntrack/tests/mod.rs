@@ -1,10 +1,10 @@
-//! A server with two networks, a tunnel, and something of everything that lets a flow pass.
+//! A server with two networks, a tunnel, and one of everything that lets a flow pass.
 
 mod laws;
+mod permissions;
 mod plan;
 mod policy;
 mod ports;
-mod ways;
 mod wire;
 
 use std::net::SocketAddrV4;
@@ -15,6 +15,7 @@ use crate::config::{
     Acl, Config, EgressLists, Environment, Forward, NetworkPolicy, Ports, Protocol, Service, StaticNat, Transports,
     parse,
 };
+use crate::component::{self, Plan as _};
 use crate::inputs::{SeenReturnRoutes, tunnel};
 use crate::site::{PrivateLink, PublicLink};
 use bastiond_tunnel::key::PublicKey;
@@ -91,7 +92,7 @@ fn ports(first: u16, last: u16) -> Ports {
     Ports { first, last }
 }
 
-/// A configuration with something of everything.
+/// A configuration with one of everything that lets a flow pass.
 fn config() -> Config {
     let mut config = parse(TUNNEL, &Environment::default()).unwrap();
     config.nat.forwards = vec![
@@ -144,28 +145,28 @@ fn policy_of(config: &Config) -> Policy {
 }
 
 fn policy_at(config: &Config, site: &Site, before: Option<&Policy>) -> Option<Policy> {
-    Policy::of(config, site, tunnel(config, site, &SeenReturnRoutes::new()).as_ref(), before)
+    Policy::new(config, site, tunnel(config, site, &SeenReturnRoutes::new()).as_ref(), before)
 }
 
-/// A flow that nobody translates: `tcp 203.0.113.9:4000 198.51.100.2:22`, `icmp 10.0.0.4 1.1.1.1`.
+/// A flow without translation: `tcp 203.0.113.9:4000 198.51.100.2:22`, `icmp 10.0.0.4 1.1.1.1`.
 fn flow(text: &str) -> Flow {
     let words: Vec<&str> = text.split(' ').collect();
     let [protocol, from, to] = words[..] else { panic!("{text}") };
     let end =
         |text: &str| read::<SocketAddrV4>(&if text.contains(':') { text.to_owned() } else { format!("{text}:0") });
     let (from, to) = (end(from), end(to));
-    let (protocol, ends, answer) = match protocol {
-        "icmp" => (ICMP, Ends::Icmp { id: 7, kind: 8, code: 0 }, Ends::Icmp { id: 7, kind: 0, code: 0 }),
-        "esp" => (50, Ends::None, Ends::None),
+    let (protocol, layer4, answer) = match protocol {
+        "icmp" => (ICMP, Layer4::Icmp { id: 7, kind: 8, code: 0 }, Layer4::Icmp { id: 7, kind: 0, code: 0 }),
+        "esp" => (50, Layer4::None, Layer4::None),
         ported => (
             if ported == "tcp" { TCP } else { UDP },
-            Ends::Ports { source: from.port(), destination: to.port() },
-            Ends::Ports { source: to.port(), destination: from.port() },
+            Layer4::Ports { source: from.port(), destination: to.port() },
+            Layer4::Ports { source: to.port(), destination: from.port() },
         ),
     };
-    let tuple = |source, destination, ends| Tuple { source, destination, protocol, ends, zone: None };
+    let tuple = |source, destination, layer4| Tuple { source, destination, protocol, layer4, zone: None };
     Flow {
-        original: tuple(*from.ip(), *to.ip(), ends),
+        original: tuple(*from.ip(), *to.ip(), layer4),
         reply: tuple(*to.ip(), *from.ip(), answer),
         status: Status::CONFIRMED | Status::ASSURED,
         mark: 0,
@@ -174,23 +175,23 @@ fn flow(text: &str) -> Flow {
     }
 }
 
-/// The same, redirected to another host, and port where there is one.
+/// The same, redirected to another host, and to another port if the protocol has ports.
 fn redirected(text: &str, to: &str) -> Flow {
     let mut flow = flow(text);
     let (host, port) = to.split_once(':').unwrap_or((to, ""));
     flow.reply.source = read(host);
-    if let Ends::Ports { source, .. } = &mut flow.reply.ends {
+    if let Layer4::Ports { source, .. } = &mut flow.reply.layer4 {
         *source = read(port);
     }
     flow.status = flow.status | Status::DST_NAT;
     flow
 }
 
-/// The same, going out under another address and port.
+/// The same, with its source translated to another address and port.
 fn masqueraded(text: &str, under: &str) -> Flow {
     let (mut flow, under) = (flow(text), read::<SocketAddrV4>(under));
     flow.reply.destination = *under.ip();
-    if let Ends::Ports { destination, .. } = &mut flow.reply.ends {
+    if let Layer4::Ports { destination, .. } = &mut flow.reply.layer4 {
         *destination = under.port();
     }
     flow.status = flow.status | Status::SRC_NAT;

@@ -1,16 +1,16 @@
-//! Which flows a change ends.
+//! Which flows a change of the configuration ends, and what the component makes of it.
 
 use super::*;
 use crate::config::Config;
 
 /// Why flows end when the configuration changes.
-fn ends(change: impl FnOnce(&mut Config), flows: &[Flow]) -> Vec<Option<Reason>> {
+fn ends(change: impl FnOnce(&mut Config), flows: &[Flow]) -> Vec<Option<EndReason>> {
     let old = config();
     let mut new = config();
     change(&mut new);
     let (old, new) = (policy_of(&old), policy_of(&new));
-    let (old, new) = (Judge::of(&old), Judge::of(&new));
-    flows.iter().map(|flow| end(&old, &new, flow)).collect()
+    let (old, new) = (PolicyEvaluator::new(&old), PolicyEvaluator::new(&new));
+    flows.iter().map(|flow| end_reason(&old, &new, flow)).collect()
 }
 
 fn web() -> Flow {
@@ -18,34 +18,34 @@ fn web() -> Flow {
 }
 
 #[test]
-fn a_forward_that_goes_takes_its_flows_along_and_no_others() {
+fn a_removed_forward_ends_its_own_flows_and_no_others() {
     let others = [
         redirected("udp 192.0.2.9:4000 198.51.100.2:30000", "10.0.0.5:30000"),
         masqueraded("tcp 10.0.0.4:4000 203.0.113.9:443", "198.51.100.2:5000"),
         flow("tcp 203.0.113.9:4000 198.51.100.2:22"),
-        // Somebody else's, to the same port of another address.
+        // Redirected by another program, to the same port of another address.
         redirected("tcp 192.0.2.9:4000 198.51.100.9:443", "10.0.0.4:8443"),
     ];
     let flows = [&[web()], &others[..]].concat();
-    let ended = [Some(Reason::Forward), None, None, None, None];
+    let ended = [Some(EndReason::Forward), None, None, None, None];
     assert_eq!(ends(|config| drop(config.nat.forwards.remove(0)), &flows), ended);
 }
 
 #[test]
-fn a_forward_that_leads_elsewhere_or_is_for_fewer_ends_the_flows_that_it_had() {
+fn a_forward_with_another_target_or_fewer_sources_ends_the_flows_that_lose_it() {
     let to = |host: &str, port| {
         let host = read(host);
         move |config: &mut Config| (config.nat.forwards[0].to, config.nat.forwards[0].to_port) = (host, Some(port))
     };
-    assert_eq!(ends(to("10.0.0.9", 8443), &[web()]), [Some(Reason::Forward)]);
-    assert_eq!(ends(to("10.0.0.4", 443), &[web()]), [Some(Reason::Forward)]);
+    assert_eq!(ends(to("10.0.0.9", 8443), &[web()]), [Some(EndReason::Forward)]);
+    assert_eq!(ends(to("10.0.0.4", 443), &[web()]), [Some(EndReason::Forward)]);
     let known = redirected("tcp 203.0.113.9:4000 198.51.100.2:443", "10.0.0.4:8443");
     let narrower = |config: &mut Config| config.nat.forwards[0].from = nets(&["203.0.113.0/24"]);
-    assert_eq!(ends(narrower, &[web(), known]), [Some(Reason::Forward), None]);
+    assert_eq!(ends(narrower, &[web(), known]), [Some(EndReason::Forward), None]);
 }
 
 #[test]
-fn what_only_looks_different_ends_nothing() {
+fn a_change_that_allows_the_same_flows_ends_none() {
     let flows = [
         web(),
         redirected("udp 192.0.2.9:4000 198.51.100.2:30000", "10.0.0.5:30000"),
@@ -58,16 +58,16 @@ fn what_only_looks_different_ends_nothing() {
     let nothing = vec![None; flows.len()];
     let another_order = |config: &mut Config| config.nat.forwards.reverse();
     assert_eq!(ends(another_order, &flows), nothing);
-    let said_otherwise = |config: &mut Config| config.nat.forwards[0].public = vec![read("198.51.100.2")];
-    assert_eq!(ends(said_otherwise, &flows), nothing);
-    // The range now has a forward of its own for one of its ports, which leads where it led.
-    let cut_out = |config: &mut Config| {
+    let same_address_named = |config: &mut Config| config.nat.forwards[0].public = vec![read("198.51.100.2")];
+    assert_eq!(ends(same_address_named, &flows), nothing);
+    // One port of the range now has a forward of its own, with the same target.
+    let split = |config: &mut Config| {
         let forwards = &mut config.nat.forwards;
         forwards[1].ports = ports(30001, 30100);
         let single = Forward { ports: ports(30000, 30000), ..forwards[1].clone() };
         forwards.push(single);
     };
-    assert_eq!(ends(cut_out, &flows), nothing);
+    assert_eq!(ends(split, &flows), nothing);
     let drained = |config: &mut Config| {
         config.nat.egress_addresses = vec![read("198.51.100.2"), read("203.0.113.50")];
         config.nat.drain = [read("198.51.100.2")].into();
@@ -78,7 +78,7 @@ fn what_only_looks_different_ends_nothing() {
 }
 
 #[test]
-fn lists_end_what_they_no_longer_allow() {
+fn flows_end_that_the_egress_lists_no_longer_allow() {
     let flows = [
         masqueraded("tcp 10.0.0.4:4000 203.0.113.9:443", "198.51.100.2:5000"),
         masqueraded("tcp 10.0.0.4:4000 203.0.113.10:443", "198.51.100.2:5001"),
@@ -86,30 +86,30 @@ fn lists_end_what_they_no_longer_allow() {
         masqueraded("udp 10.2.0.4:4000 203.0.113.9:53", "198.51.100.2:5002"),
     ];
     let deny = |config: &mut Config| config.egress.lists.deny[0].to = nets(&["203.0.113.9/32"]);
-    assert_eq!(ends(deny, &flows), [Some(Reason::Egress), None, None]);
+    assert_eq!(ends(deny, &flows), [Some(EndReason::Egress), None, None]);
     let allow = |config: &mut Config| config.networks[0].lists.allow = Some(Vec::new());
-    assert_eq!(ends(allow, &flows), [None, None, Some(Reason::Egress)]);
+    assert_eq!(ends(allow, &flows), [None, None, Some(EndReason::Egress)]);
     let own_lists = |config: &mut Config| config.networks.clear();
     assert_eq!(ends(own_lists, &flows), [None, None, None]);
 }
 
 #[test]
-fn what_is_closed_between_networks_at_static_addresses_and_of_services_ends() {
+fn flows_between_networks_to_static_addresses_and_to_services_end_when_they_are_closed() {
     let tenant = [flow("tcp 10.0.0.4:4000 10.2.0.4:5432")];
-    assert_eq!(ends(|config| config.tenants.clear(), &tenant), [Some(Reason::Tenant)]);
+    assert_eq!(ends(|config| config.tenants.clear(), &tenant), [Some(EndReason::Tenant)]);
     let mail = [redirected("tcp 192.0.2.9:4000 203.0.113.51:25", "10.0.0.7:25")];
-    assert_eq!(ends(|config| drop(config.nat.statics[0].open.remove(0)), &mail), [Some(Reason::Static)]);
-    assert_eq!(ends(|config| config.nat.statics.clear(), &mail), [Some(Reason::Static)]);
-    assert_eq!(ends(|config| config.nat.statics[0].private = read("10.0.0.8"), &mail), [Some(Reason::Static)]);
+    assert_eq!(ends(|config| drop(config.nat.statics[0].open.remove(0)), &mail), [Some(EndReason::Static)]);
+    assert_eq!(ends(|config| config.nat.statics.clear(), &mail), [Some(EndReason::Static)]);
+    assert_eq!(ends(|config| config.nat.statics[0].private = read("10.0.0.8"), &mail), [Some(EndReason::Static)]);
     let exporter = [flow("tcp 10.0.0.4:4000 10.0.0.2:9100")];
-    assert_eq!(ends(|config| config.firewall.services.clear(), &exporter), [Some(Reason::Service)]);
-    // Who is on the blocklist is not heard from outside.
+    assert_eq!(ends(|config| config.firewall.services.clear(), &exporter), [Some(EndReason::Service)]);
+    // The blocklist holds for addresses on the internet, not for private hosts.
     let block = |config: &mut Config| config.firewall.blocklist.push(read("0.0.0.0/0"));
-    assert_eq!(ends(block, &[web(), exporter[0]]), [Some(Reason::Forward), None]);
+    assert_eq!(ends(block, &[web(), exporter[0]]), [Some(EndReason::Forward), None]);
 }
 
 #[test]
-fn a_peer_that_goes_or_is_replaced_takes_its_flows_along() {
+fn a_removed_or_replaced_peer_ends_its_flows() {
     let flows = [
         flow("tcp 10.100.0.2:4000 10.0.0.4:80"),
         flow("tcp 10.100.0.3:4000 10.0.0.4:80"),
@@ -117,7 +117,7 @@ fn a_peer_that_goes_or_is_replaced_takes_its_flows_along() {
         flow("tcp 192.168.178.9:4000 10.0.0.4:80"),
         redirected("tcp 10.100.0.2:4000 198.51.100.2:443", "10.0.0.4:8443"),
     ];
-    let tunnel = Some(Reason::Tunnel);
+    let tunnel = Some(EndReason::Tunnel);
     let without = |peer: usize| {
         move |config: &mut Config| {
             if let Some(wireguard) = &mut config.wireguard {
@@ -144,12 +144,12 @@ fn a_peer_that_goes_or_is_replaced_takes_its_flows_along() {
 }
 
 #[test]
-fn a_new_forward_ends_what_would_go_on_past_it() {
+fn a_new_forward_ends_flows_that_would_bypass_it() {
     let flows = [
         flow("udp 192.0.2.9:4000 198.51.100.2:5060"),
         flow("tcp 192.0.2.9:4000 198.51.100.2:5060"),
         flow("udp 203.0.113.9:4000 198.51.100.2:5060"),
-        // The bastion's own, to a port of its own address.
+        // From the bastion to itself.
         flow("udp 198.51.100.2:4000 198.51.100.2:5060"),
         flow("udp 192.0.2.9:4000 203.0.113.9:5060"),
     ];
@@ -160,18 +160,18 @@ fn a_new_forward_ends_what_would_go_on_past_it() {
             ..forward(ports(5060, 5060), "10.0.0.8", None)
         });
     };
-    assert_eq!(ends(new, &flows), [Some(Reason::Bypass), None, None, None, None]);
+    assert_eq!(ends(new, &flows), [Some(EndReason::Bypass), None, None, None, None]);
     let address = |config: &mut Config| {
         config.nat.forwards.clear();
         config.nat.statics[0].public = read("198.51.100.3");
     };
-    // It is open for TCP ports 25 and 8000 to 8100, and ICMP.
+    // The static address is open for TCP ports 25 and 8000 to 8100, and for ICMP.
     let open = [flow("tcp 192.0.2.9:4000 198.51.100.3:8000"), flow("icmp 192.0.2.9 198.51.100.3")];
     assert_eq!(
         ends(address, &[&open[..], &flows[..2]].concat()),
-        [Some(Reason::Bypass), Some(Reason::Bypass), None, None]
+        [Some(EndReason::Bypass), Some(EndReason::Bypass), None, None]
     );
-    // The server's own first address stays its own.
+    // The server's first address cannot be a static one.
     let own = |config: &mut Config| {
         config.nat.forwards.clear();
         config.nat.statics[0].public = read("198.51.100.2");
@@ -180,7 +180,7 @@ fn a_new_forward_ends_what_would_go_on_past_it() {
 }
 
 #[test]
-fn ssh_to_the_bastion_and_the_tunnel_itself_live_through_everything() {
+fn ssh_to_the_bastion_and_the_tunnels_own_packets_survive_every_change() {
     let flows = [
         flow("tcp 203.0.113.9:4000 198.51.100.2:22"),
         flow("tcp 10.100.0.2:4000 10.100.0.1:22"),
@@ -196,21 +196,21 @@ fn ssh_to_the_bastion_and_the_tunnel_itself_live_through_everything() {
         config.wireguard = None;
     };
     assert_eq!(ends(everything, &flows), [None; 4]);
-    // Another port of sshd: the session by the old one stays.
+    // With another port of sshd, the session on the old port stays.
     assert_eq!(ends(|config| config.firewall.ssh_ports = Some([2222].into()), &flows), [None; 4]);
-    // But a private host's SSH is not the bastion's.
+    // SSH to a private host is not SSH to the bastion.
     let ada = [flow("tcp 10.100.0.2:4000 10.0.0.4:22")];
-    assert_eq!(ends(|config| config.wireguard = None, &ada), [Some(Reason::Tunnel)]);
+    assert_eq!(ends(|config| config.wireguard = None, &ada), [Some(EndReason::Tunnel)]);
 }
 
 #[test]
-fn the_first_policy_ends_only_what_would_bypass_it() {
+fn the_first_policy_ends_only_flows_that_would_bypass_it() {
     let (nothing, policy) = (Policy::default(), policy_of(&config()));
-    let (old, new) = (Judge::of(&nothing), Judge::of(&policy));
-    assert_eq!(end(&old, &new, &flow("tcp 192.0.2.9:4000 198.51.100.2:443")), Some(Reason::Bypass));
+    let (old, new) = (PolicyEvaluator::new(&nothing), PolicyEvaluator::new(&policy));
+    assert_eq!(end_reason(&old, &new, &flow("tcp 192.0.2.9:4000 198.51.100.2:443")), Some(EndReason::Bypass));
     for alive in
         ["tcp 10.0.0.4:4000 192.0.2.9:443", "tcp 203.0.113.9:4000 198.51.100.2:22", "tcp 10.2.0.4:1 10.0.0.4:2"]
     {
-        assert_eq!(end(&old, &new, &flow(alive)), None, "{alive}");
+        assert_eq!(end_reason(&old, &new, &flow(alive)), None, "{alive}");
     }
 }

@@ -1,0 +1,258 @@
+//! Evaluates a policy for a flow: by which permission it passes.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use prefix_trie::PrefixMap;
+
+use super::forwards::Forwards;
+use super::lookup::{AccessList, AddressSet, contains_port, includes_protocol};
+use super::model::{BlockReason, Flow, Permission, TCP, Tuple, UDP};
+use super::policy::{Network, Policy, Service};
+use crate::config::EgressLists;
+use crate::hetzner::{METADATA_NETWORK, unroutable};
+use bastiond_tunnel::key::PublicKey;
+
+/// The port of mail between servers (RFC 5321 section 4.5.4.2).
+const SMTP: u16 = 25;
+
+/// A policy with the look-up tables that make it fast to evaluate for each of a million flows.
+#[derive(Debug)]
+pub struct PolicyEvaluator<'p> {
+    policy: &'p Policy,
+    /// The location of each address, by the longest prefix that contains it.
+    locations: PrefixMap<Ipv4Net, Location>,
+    blocklist: AddressSet,
+    /// What is not routed on the internet, without the ranges that the public link itself has an address in: behind
+    /// another gateway these are the internet.
+    unroutable: AddressSet,
+    forwards: Forwards,
+    /// By public address: the private host, and what is open at the address.
+    statics: HashMap<Ipv4Addr, (Ipv4Addr, AccessList)>,
+    /// The bastion's services, with the sources of each; `None`: all sources.
+    services: Vec<(&'p Service, Option<AddressSet>)>,
+    egress: EgressRules,
+    /// The networks' own lists, by the networks' indices in the policy; `None`: `egress` holds.
+    network_egress: Vec<Option<EgressRules>>,
+    tenants: AccessList,
+    remote_networks: AddressSet,
+    peers: PrefixMap<Ipv4Net, PublicKey>,
+}
+
+/// Where an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Location {
+    /// It is one of the bastion's own.
+    Bastion,
+    /// In the private network with this index in the policy.
+    PrivateNetwork(usize),
+    /// In the tunnel's networks or in a range behind a peer.
+    Tunnel,
+    /// Anywhere else.
+    Elsewhere,
+}
+
+/// What the hosts of a network may reach on the internet.
+#[derive(Debug)]
+struct EgressRules {
+    smtp: bool,
+    allow: Option<AccessList>,
+    deny: AccessList,
+}
+
+impl EgressRules {
+    fn new(lists: &EgressLists) -> Self {
+        let EgressLists { smtp, allow, deny } = lists;
+        Self { smtp: *smtp, allow: allow.as_deref().map(AccessList::new), deny: AccessList::new(deny) }
+    }
+
+    fn permission(&self, flow: &Tuple) -> Permission {
+        if !self.smtp && flow.protocol == TCP && flow.destination_port() == Some(SMTP) {
+            Permission::Blocked(BlockReason::Smtp)
+        } else if self.deny.matches(flow) {
+            Permission::Blocked(BlockReason::DenyList)
+        } else if self.allow.as_ref().is_some_and(|allow| !allow.matches(flow)) {
+            Permission::Blocked(BlockReason::NotInAllowList)
+        } else {
+            Permission::Egress
+        }
+    }
+}
+
+impl<'p> PolicyEvaluator<'p> {
+    /// Builds the look-up tables of a policy.
+    pub fn new(policy: &'p Policy) -> Self {
+        let service = |service: &'p Service| (service, service.from.as_deref().map(AddressSet::from_ranges));
+        let network_egress = |network: &Network| network.lists.as_ref().map(EgressRules::new);
+        let statics = policy.statics.iter().filter(|entry| policy.serves_host(entry.private));
+        let tunnel = policy.tunnel.as_ref();
+        let peers = tunnel.into_iter().flat_map(|tunnel| &tunnel.peers);
+        Self {
+            policy,
+            locations: locations(policy),
+            blocklist: AddressSet::from_ranges(&policy.blocklist),
+            unroutable: AddressSet::from_ranges(&unroutable(&policy.public)),
+            forwards: Forwards::new(policy),
+            statics: statics.map(|entry| (entry.public, (entry.private, AccessList::new(&entry.open)))).collect(),
+            services: policy.services.iter().map(service).collect(),
+            egress: EgressRules::new(&policy.egress),
+            network_egress: policy.networks.iter().map(network_egress).collect(),
+            tenants: AccessList::new(&policy.tenants),
+            remote_networks: AddressSet::from_ranges(tunnel.map_or(&[], |tunnel| &tunnel.remote_networks)),
+            peers: peers.flat_map(|(peer, nets)| nets.iter().map(move |net| (net.trunc(), *peer))).collect(),
+        }
+    }
+
+    /// By which permission the flow passes.
+    pub fn permission(&self, flow: &Flow) -> Permission {
+        let first = &flow.original;
+        let (from, to) = (self.location(first.source), self.location(first.destination));
+        let is_foreign = (from, to) == (Location::Elsewhere, Location::Elsewhere) && !flow.is_redirected();
+        if is_foreign || from == Location::Bastion || flow.has_zone() || self.is_operator_access(flow) {
+            return Permission::Unknown;
+        }
+        // In both directions: the answers of a blocked address are dropped too, except on the fast path.
+        let is_blocked = |location, address| location == Location::Elsewhere && self.blocklist.contains(address);
+        if is_blocked(from, first.source) || is_blocked(to, first.destination) {
+            return Permission::Blocked(BlockReason::Blocklist);
+        }
+        if from == Location::Tunnel && self.peer(first.source).is_none() {
+            return Permission::Blocked(BlockReason::NoPeer);
+        }
+        if flow.is_redirected() {
+            return self.redirect_permission(flow);
+        }
+        match (from, to) {
+            (_, Location::Bastion) => self.service_permission(first),
+            (Location::Tunnel, to) => self.peer_permission(first, to),
+            (Location::PrivateNetwork(_), Location::Tunnel) => self.remote_network_permission(first),
+            (Location::PrivateNetwork(from), Location::PrivateNetwork(to)) if from == to => Permission::Unknown,
+            (Location::PrivateNetwork(_), Location::PrivateNetwork(_)) if self.tenants.matches(first) => {
+                Permission::Tenant
+            }
+            (Location::PrivateNetwork(_), Location::PrivateNetwork(_)) => {
+                Permission::Blocked(BlockReason::OtherTenant)
+            }
+            (Location::PrivateNetwork(network), Location::Elsewhere) => {
+                self.egress_permission(self.network_egress[network].as_ref().unwrap_or(&self.egress), first)
+            }
+            (Location::Bastion | Location::Elsewhere, _) => Permission::Blocked(BlockReason::FromInternet),
+        }
+    }
+
+    /// Whether the flow carries the operator: SSH to the bastion, or the tunnel's own packets.
+    pub fn is_operator_access(&self, flow: &Flow) -> bool {
+        let first = &flow.original;
+        let Some(port) = first.destination_port().filter(|_| !flow.is_redirected()) else { return false };
+        let is_access_port = match first.protocol {
+            TCP => self.policy.ssh_ports.contains(&port),
+            UDP => self.policy.tunnel_port == Some(port),
+            _ => false,
+        };
+        is_access_port && self.location(first.destination) == Location::Bastion
+    }
+
+    /// Whether a forward or a static address would redirect a flow with this first packet.
+    pub fn would_redirect(&self, flow: &Flow) -> bool {
+        let first = &flow.original;
+        let passes_prerouting = !flow.has_zone() && self.location(first.source) != Location::Bastion;
+        passes_prerouting && (self.forwards.target(first).is_some() || self.static_host(first).is_some())
+    }
+
+    /// The peer of the tunnel that the flow comes from or goes to.
+    pub fn peer_of(&self, flow: &Flow) -> Option<PublicKey> {
+        let ends = [flow.original.source, flow.original.destination];
+        ends.into_iter().filter(|end| self.location(*end) == Location::Tunnel).find_map(|end| self.peer(end))
+    }
+
+    fn location(&self, address: Ipv4Addr) -> Location {
+        self.locations.get_lpm(&Ipv4Net::from(address)).map_or(Location::Elsewhere, |(_, location)| *location)
+    }
+
+    fn redirect_permission(&self, flow: &Flow) -> Permission {
+        let first = &flow.original;
+        let (host, port) = (flow.reply.source, flow.reply.source_port());
+        if let Some((to, to_port)) = self.forwards.target(first) {
+            let is_target = to == host && port == Some(to_port);
+            return if is_target {
+                Permission::Forward(to, to_port)
+            } else {
+                Permission::Blocked(BlockReason::OtherTarget)
+            };
+        }
+        match self.static_host(first) {
+            Some(private) if private == host => Permission::Static(host),
+            Some(_) => Permission::Blocked(BlockReason::OtherTarget),
+            None if self.statics.contains_key(&first.destination) => Permission::Blocked(BlockReason::StaticClosed),
+            None if self.forwards.has_forward(first) => Permission::Blocked(BlockReason::ForwardSource),
+            None => Permission::Blocked(BlockReason::NoForward),
+        }
+    }
+
+    /// The private host whose public address is the destination, if it is open for a flow with this first packet.
+    fn static_host(&self, first: &Tuple) -> Option<Ipv4Addr> {
+        let (private, open) = self.statics.get(&first.destination)?;
+        open.matches(first).then_some(*private)
+    }
+
+    fn service_permission(&self, first: &Tuple) -> Permission {
+        let matches = |(service, from): &(&Service, Option<AddressSet>)| {
+            includes_protocol(service.transports, first.protocol)
+                && first.destination_port().is_some_and(|port| contains_port(&service.ports, port))
+                && from.as_ref().is_none_or(|from| from.contains(first.source))
+        };
+        if self.services.iter().any(matches) {
+            Permission::Service
+        } else {
+            Permission::Blocked(BlockReason::NoService)
+        }
+    }
+
+    /// Peers reach the internet like hosts of networks without lists of their own.
+    fn peer_permission(&self, first: &Tuple, to: Location) -> Permission {
+        let Some(peer) = self.peer(first.source) else { return Permission::Blocked(BlockReason::NoPeer) };
+        let is_full_tunnel = self.policy.tunnel.as_ref().is_some_and(|tunnel| tunnel.full_tunnel);
+        match to {
+            Location::PrivateNetwork(_) => Permission::Tunnel(peer),
+            Location::Elsewhere if is_full_tunnel => match self.egress_permission(&self.egress, first) {
+                Permission::Egress => Permission::Tunnel(peer),
+                blocked => blocked,
+            },
+            Location::Elsewhere | Location::Tunnel | Location::Bastion => Permission::Blocked(BlockReason::Tunnel),
+        }
+    }
+
+    /// Private hosts may reach the networks behind peers, but not the peers' own devices.
+    fn remote_network_permission(&self, first: &Tuple) -> Permission {
+        if !self.remote_networks.contains(first.destination) {
+            return Permission::Blocked(BlockReason::Tunnel);
+        }
+        self.peer(first.destination).map_or(Permission::Blocked(BlockReason::NoPeer), Permission::Tunnel)
+    }
+
+    fn peer(&self, address: Ipv4Addr) -> Option<PublicKey> {
+        self.peers.get_lpm(&Ipv4Net::from(address)).map(|(_, peer)| *peer)
+    }
+
+    /// The bastion's own metadata service is out of reach even without the guard.
+    fn egress_permission(&self, rules: &EgressRules, first: &Tuple) -> Permission {
+        let destination = first.destination;
+        if METADATA_NETWORK.contains(&destination) || self.policy.guard && self.unroutable.contains(destination) {
+            return Permission::Blocked(BlockReason::Unroutable);
+        }
+        rules.permission(first)
+    }
+}
+
+/// A range of a peer inside a private network belongs to the peer, because it is the narrower route.
+fn locations(policy: &Policy) -> PrefixMap<Ipv4Net, Location> {
+    let bastion = policy.public.iter().chain(&policy.own);
+    let bastion = bastion.map(|address| (Ipv4Net::from(*address), Location::Bastion));
+    let private = policy.networks.iter().enumerate();
+    let private = private.map(|(index, network)| (network.range.trunc(), Location::PrivateNetwork(index)));
+    let tunnel = policy.tunnel.iter().flat_map(|tunnel| tunnel.networks.iter().chain(&tunnel.remote_networks));
+    let tunnel = tunnel.map(|range| (range.trunc(), Location::Tunnel));
+    // A later entry replaces an earlier one of the same range.
+    private.chain(tunnel).chain(bastion).collect()
+}
