@@ -10,11 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
+use crate::component::{self, Component as _};
 use crate::config::{Config, Environment};
 use crate::conntrack::Conntrack;
 use crate::error::chain;
 use crate::hcloud::{Hcloud, wanted_return_routes};
-use crate::inputs::{SeenReturnRoutes, Tunnel, interface_taken, tunnel};
+use crate::inputs::{Inputs, SeenReturnRoutes, Tunnel, interface_taken, tunnel};
 use crate::nat::{self, Nat};
 use crate::net::InterfaceName;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
@@ -60,7 +61,7 @@ impl Gateway {
             nat: Nat::remembered_in(&runtime, &environment.state_directory()),
             wireguard: Wireguard::remembered_in(&runtime),
             routes: Routes::default(),
-            conntrack: Conntrack::remembered_in(&runtime),
+            conntrack: Conntrack::load(&runtime),
             settings_stood_for: None,
             seen_return_routes: state::read_json(&runtime.join(RETURN_ROUTES_FILE)).unwrap_or_default(),
             report: Report::new(),
@@ -168,7 +169,8 @@ impl Gateway {
     async fn pass_flows(&mut self, config: &Config, tunnel: Option<&Tunnel>, rules_stand: bool) {
         self.refresh_flows().await;
         let outcome = if rules_stand {
-            self.conntrack.follow(config, &self.site, tunnel).await
+            let inputs = Inputs { config, site: &self.site, tunnel, now: Instant::now() };
+            component::reconcile(&mut self.conntrack, &inputs).await
         } else {
             Outcome::unchanged(State::HeldBack, "live flows follow the rules once they stand")
         };
@@ -186,8 +188,8 @@ impl Gateway {
     }
 
     async fn refresh_flows(&mut self) {
-        self.conntrack.look(Instant::now()).await;
-        self.report.flows = self.conntrack.account().cloned();
+        self.conntrack.update_report(Instant::now()).await;
+        self.report.flows = self.conntrack.report().cloned();
     }
 
     /// Waits until something happens in the tunnel beside the passes. Cancel-safe.
@@ -262,7 +264,7 @@ impl Gateway {
     }
 
     /// What the next pass of the kernel's lane would do.
-    pub async fn preview(&self, config: &Config, metadata: &MetadataView) -> (Site, Steps) {
+    pub async fn preview(&mut self, config: &Config, metadata: &MetadataView) -> (Site, Steps) {
         let site = match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
             Ok(site) => site,
             Err(error) => {
@@ -296,10 +298,10 @@ impl Gateway {
             }
             Err(error) => problems.push(Problem::new(chain(&error), "the daemon needs a route netlink socket")),
         }
-        match self.conntrack.preview(config, &site, tunnel.as_ref()).await {
-            Ok(ended) => steps.extend(ended),
-            Err(error) => problems.push(Problem::new(chain(&error), error.advice())),
-        }
+        let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now: Instant::now() };
+        let (ended, obstacles) = component::preview(&mut self.conntrack, &inputs).await;
+        steps.extend(ended);
+        problems.extend(obstacles);
         (site, (steps, problems))
     }
 
@@ -322,8 +324,10 @@ impl Gateway {
                 .push(Problem::new("the rules stay, since forwarding is still on", "switch it off, then try again"));
             return (done, problems);
         }
+        let inputs = Inputs { config, site, tunnel: None, now: Instant::now() };
         let (routes, tunnel) = (self.routes.remove().await, self.wireguard.remove().await);
-        let parts = [routes, tunnel, self.nat.remove().await, self.conntrack.remove(), sysctl::restore(&self.sysctl)];
+        let flows = self.conntrack.down(&inputs).await;
+        let parts = [routes, tunnel, self.nat.remove().await, flows, sysctl::restore(&self.sysctl)];
         for (changes, failed) in parts {
             done.extend(changes);
             problems.extend(failed);

@@ -131,9 +131,7 @@ impl<'p> PolicyEvaluator<'p> {
             (Location::PrivateNetwork(_), Location::PrivateNetwork(_)) if self.tenants.matches(first) => {
                 Permission::Tenant
             }
-            (Location::PrivateNetwork(_), Location::PrivateNetwork(_)) => {
-                Permission::Blocked(BlockReason::OtherTenant)
-            }
+            (Location::PrivateNetwork(_), Location::PrivateNetwork(_)) => Permission::Blocked(BlockReason::OtherTenant),
             (Location::PrivateNetwork(network), Location::Elsewhere) => {
                 self.egress_permission(self.network_egress[network].as_ref().unwrap_or(&self.egress), first)
             }

@@ -40,8 +40,7 @@ struct RangeForward {
 
 impl Forwards {
     pub(super) fn new(policy: &Policy) -> Self {
-        let sources =
-            |forward: &Forward| (!forward.from.is_empty()).then(|| AddressSet::from_ranges(&forward.from));
+        let sources = |forward: &Forward| (!forward.from.is_empty()).then(|| AddressSet::from_ranges(&forward.from));
         let mut forwards = Self { from: policy.forwards.iter().map(sources).collect(), ..Self::default() };
         let is_static = |address: &Ipv4Addr| policy.statics.iter().any(|entry| entry.public == *address);
         let shared: Vec<Ipv4Addr> = policy.public.iter().copied().filter(|address| !is_static(address)).collect();

@@ -130,8 +130,9 @@ mod tests {
             (any::<u16>(), 0_u16..12).prop_map(|(source, destination)| Layer4::Ports { source, destination }),
             Just(Layer4::Icmp { id: 1, kind: 8, code: 0 }),
         ];
-        (address(), address(), select(vec![ICMP, TCP, UDP, 47]), layer4)
-            .prop_map(|(source, destination, protocol, layer4)| Tuple { source, destination, protocol, layer4, zone: None })
+        (address(), address(), select(vec![ICMP, TCP, UDP, 47]), layer4).prop_map(
+            |(source, destination, protocol, layer4)| Tuple { source, destination, protocol, layer4, zone: None },
+        )
     }
 
     /// Whether a line matches, by comparing with each of them.

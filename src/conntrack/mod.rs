@@ -174,7 +174,8 @@ impl Component for Conntrack {
     }
 
     async fn apply(&mut self, _: &Inputs<'_>, _: Observed, plan: Plan) -> Outcome {
-        let following = Outcome { problems: plan.problems, ..Outcome::unchanged(State::Ok, "live flows follow the rules") };
+        let following =
+            Outcome { problems: plan.problems, ..Outcome::unchanged(State::Ok, "live flows follow the rules") };
         let change = match plan.action {
             Action::Wait => {
                 let waits = "flows are looked through once the public link has an address";

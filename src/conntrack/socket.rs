@@ -80,7 +80,8 @@ impl ConntrackSocket {
         // A connected netlink socket receives from the kernel alone (`netlink_getsockbyportid` in
         // net/netlink/af_netlink.c).
         socket.bind_auto().and_then(|_| socket.connect(&SocketAddr::new(0, 0))).map_err(Error::Open)?;
-        let timeout = TimeVal::milliseconds(i64::try_from(RECEIVE_TIMEOUT.as_millis()).expect("a few seconds fit into i64"));
+        let timeout =
+            TimeVal::milliseconds(i64::try_from(RECEIVE_TIMEOUT.as_millis()).expect("a few seconds fit into i64"));
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).map_err(|errno| Error::Open(errno.into()))?;
         // Acknowledgements do not repeat the request.
         socket.set_cap_ack(true).map_err(Error::Open)?;

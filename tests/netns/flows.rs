@@ -1,10 +1,14 @@
-//! Live flows: the kernel's table as it is read, and who loses a connection when the configuration changes.
+//! Live flows: how the kernel's table is read, and which connections end when the configuration changes.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use bastiond::component;
 use bastiond::config::{Config, Environment, Forward, Ports, Service, Transports, parse};
-use bastiond::conntrack::{Conntrack, Ender, Ends, Flow, Reason, Status, Tuple, counters, flows};
+use bastiond::conntrack::{
+    Conntrack, EndReason, Error, Flow, FlowDeleter, Layer4, Status, Tuple, for_each_flow, observe_counters,
+};
+use bastiond::inputs::Inputs;
 use bastiond::nat::Nat;
 use bastiond::outcome::ComponentName;
 use bastiond::site::{PrivateLink, PublicLink, Site};
@@ -23,14 +27,14 @@ use crate::way_in::{self, ADA, BOB, Client, serving, tunnel};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("flows_are_read_as_they_are_and_one_of_them_ends_alone", read_and_end),
-        trial("a_flow_in_a_zone_is_read_and_ended_there", zone),
-        trial("a_hundred_thousand_flows_are_looked_through_in_a_moment", many),
-        trial("a_peer_that_is_removed_loses_its_connection_and_the_others_keep_theirs", peer_goes),
-        trial("a_daemon_that_starts_with_another_configuration_ends_what_that_takes_back", restarted),
-        trial("a_forward_that_goes_or_leads_elsewhere_ends_its_connections_and_no_others", forward_goes),
-        trial("what_would_go_on_past_a_new_forward_ends", bypass),
-        trial("the_status_tells_how_many_flows_there_are_and_where_they_go", status),
+        trial("flows_read_as_the_kernel_has_them_and_one_is_deleted_alone", read_and_delete),
+        trial("a_flow_in_a_zone_is_read_and_deleted_there", zone),
+        trial("a_hundred_thousand_flows_are_listed_and_deleted_in_a_moment", many),
+        trial("a_removed_peer_loses_its_connections_and_others_keep_theirs", peer_goes),
+        trial("a_daemon_that_starts_with_another_configuration_ends_the_flows_it_no_longer_allows", restarted),
+        trial("a_removed_or_redirected_forward_ends_its_connections_and_no_others", forward_goes),
+        trial("a_flow_that_would_bypass_a_new_forward_ends", bypass),
+        trial("the_status_shows_how_many_flows_there_are_and_where_they_go", status),
     ]
 }
 
@@ -38,7 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn listed(host: &Namespace) -> Result<Vec<Flow>> {
     let mut all = Vec::new();
     host.run(|| {
-        flows(|flow| {
+        for_each_flow(|flow| {
             all.push(*flow);
             Ok(())
         })
@@ -46,22 +50,23 @@ fn listed(host: &Namespace) -> Result<Vec<Flow>> {
     Ok(all)
 }
 
-fn end(host: &Namespace, flow: &Flow) -> Result<bool> {
+/// Deletes a flow; whether it was there.
+fn delete(host: &Namespace, flow: &Flow) -> Result<bool> {
     Ok(host.run(|| {
-        let mut kernel = Ender::open()?;
-        let ended = kernel.end(flow)?;
-        kernel.finish()?;
-        Ok::<bool, bastiond::conntrack::Error>(ended)
+        let mut deleter = FlowDeleter::open()?;
+        let deleted = deleter.delete(flow)?;
+        deleter.finish()?;
+        Ok::<bool, Error>(deleted)
     })?)
 }
 
-/// The flows from or to an address, whichever side began.
-fn of(host: &Namespace, address: Ipv4Addr) -> Result<usize> {
-    let has = |flow: &Flow| [flow.original.source, flow.original.destination].contains(&address);
-    Ok(listed(host)?.iter().filter(|flow| has(flow)).count())
+/// How many flows there are from or to an address.
+fn count_flows(host: &Namespace, address: Ipv4Addr) -> Result<usize> {
+    let matches = |flow: &Flow| [flow.original.source, flow.original.destination].contains(&address);
+    Ok(listed(host)?.iter().filter(|flow| matches(flow)).count())
 }
 
-fn read_and_end() -> Result {
+fn read_and_delete() -> Result {
     let world = World::start(sandbox::world::Settings::default())?;
     let server = Server::start(&world)?;
     let installation = installation(&world)?;
@@ -77,36 +82,36 @@ fn read_and_end() -> Result {
         all.iter().find(is_it).copied().ok_or_else(|| format!("no flow {protocol} {source} in {all:?}"))
     };
     let tcp = found(6, at::WEB)?;
-    let ends = Ends::Ports { source: held.local()?.port(), destination: server.tcp.address().port() };
-    let answers = Ends::Ports { source: server.tcp.address().port(), destination: held.seen().port() };
-    ensure_eq((tcp.original.destination, tcp.original.ends), (at::SERVER, ends))?;
-    ensure_eq((tcp.reply.source, tcp.reply.destination, tcp.reply.ends), (at::SERVER, at::BASTION, answers))?;
+    let ends = Layer4::Ports { source: held.local()?.port(), destination: server.tcp.address().port() };
+    let answers = Layer4::Ports { source: server.tcp.address().port(), destination: held.seen().port() };
+    ensure_eq((tcp.original.destination, tcp.original.layer4), (at::SERVER, ends))?;
+    ensure_eq((tcp.reply.source, tcp.reply.destination, tcp.reply.layer4), (at::SERVER, at::BASTION, answers))?;
     let translated = Status::SRC_NAT | Status::CONFIRMED | Status::ASSURED;
     ensure(tcp.status.has(translated) && !tcp.status.has(Status::DST_NAT), format!("{:?}", tcp.status))?;
-    ensure(tcp.id.is_some() && !tcp.is_in_a_zone(), format!("{tcp:?}"))?;
+    ensure(tcp.id.is_some() && !tcp.has_zone(), format!("{tcp:?}"))?;
     ensure_eq(found(17, at::WEB)?.reply.destination_port(), Some(seen.port()))?;
     let ping = found(1, at::WORKER)?;
     let echo = matches!(
-        (ping.original.ends, ping.reply.ends),
-        (Ends::Icmp { kind: 8, code: 0, .. }, Ends::Icmp { kind: 0, .. })
+        (ping.original.layer4, ping.reply.layer4),
+        (Layer4::Icmp { kind: 8, code: 0, .. }, Layer4::Icmp { kind: 0, .. })
     );
     ensure(echo, format!("{ping:?}"))?;
 
-    // One that has taken its place would have another number.
+    // A later flow with the same tuple would have another number.
     let successor = Flow { id: tcp.id.map(|id| id.wrapping_add(1)), ..tcp };
-    ensure_eq(end(world.bastion(), &successor)?, false)?;
+    ensure_eq(delete(world.bastion(), &successor)?, false)?;
     held.exchange(SOON)?;
-    ensure_eq(end(world.bastion(), &tcp)?, true)?;
-    ensure_eq(end(world.bastion(), &tcp)?, false)?;
-    ensure(held.exchange(NEVER).is_err(), "the connection lives on")?;
-    ensure_eq(end(world.bastion(), &ping)?, true)?;
+    ensure_eq(delete(world.bastion(), &tcp)?, true)?;
+    ensure_eq(delete(world.bastion(), &tcp)?, false)?;
+    ensure(held.exchange(NEVER).is_err(), "the connection continues")?;
+    ensure_eq(delete(world.bastion(), &ping)?, true)?;
     let left = listed(world.bastion())?;
     ensure(!left.contains(&ping) && left.iter().any(|flow| flow.original.protocol == 17), format!("{left:?}"))?;
-    world.bastion().run(counters)?;
+    world.bastion().run(observe_counters)?;
     Ok(())
 }
 
-/// A host that tracks what it sends to itself.
+/// A host that tracks the flows that it sends to itself.
 fn tracking(name: &str, more: &str) -> Result<Namespace> {
     let host = Namespace::create(name)?;
     host.nft(&format!(
@@ -119,7 +124,7 @@ fn tracking(name: &str, more: &str) -> Result<Namespace> {
 }
 
 fn zone() -> Result {
-    // Of both directions, and of one alone.
+    // A zone of both directions, and one of a single direction.
     for (name, rule) in [("flows-zone", "ct zone set 7;"), ("flows-zone-of-one", "ct original zone set 9;")] {
         let host = tracking(name, rule)?;
         let socket = host.bind_udp((Ipv4Addr::LOCALHOST, 4000))?;
@@ -127,12 +132,12 @@ fn zone() -> Result {
         let all = listed(&host)?;
         let flow = all.iter().find(|flow| flow.original.source_port() == Some(4000)).copied();
         let flow = flow.ok_or_else(|| format!("{rule}: {all:?}"))?;
-        ensure(flow.is_in_a_zone(), format!("{rule}: {flow:?}"))?;
-        // Without its zone it is another one, which is not there.
+        ensure(flow.has_zone(), format!("{rule}: {flow:?}"))?;
+        // Without its zone it is another flow, which does not exist.
         let original = Tuple { zone: None, ..flow.original };
-        ensure_eq(end(&host, &Flow { zone: 0, original, ..flow })?, false)?;
-        ensure_eq(end(&host, &flow)?, true)?;
-        ensure(!listed(&host)?.contains(&flow), format!("{rule}: it lives on"))?;
+        ensure_eq(delete(&host, &Flow { zone: 0, original, ..flow })?, false)?;
+        ensure_eq(delete(&host, &flow)?, true)?;
+        ensure(!listed(&host)?.contains(&flow), format!("{rule}: it is still there"))?;
     }
     Ok(())
 }
@@ -144,7 +149,7 @@ fn many() -> Result {
         for number in 0..COUNT / 50_000 {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 5000 + u16::try_from(number).unwrap_or_default()))?;
             for port in 10_000..60_000 {
-                // Err: nobody listens, which an earlier datagram was told.
+                // Err: an ICMP error about an earlier datagram, since nothing listens.
                 let _ = socket.send_to(b"x", (Ipv4Addr::new(127, 0, 0, 2), port));
             }
         }
@@ -153,28 +158,28 @@ fn many() -> Result {
     let began = Instant::now();
     let mut seen = 0_u32;
     let total = host.run(|| {
-        flows(|flow| {
+        for_each_flow(|flow| {
             seen += u32::from(flow.original.destination == Ipv4Addr::new(127, 0, 0, 2));
             Ok(())
         })
     })?;
     let took = began.elapsed();
-    println!("{total} flows were looked through in {took:?}");
+    println!("{total} flows were listed in {took:?}");
     ensure(seen >= COUNT * 9 / 10, format!("{seen} of {COUNT} were seen"))?;
     ensure(took < Duration::from_secs(5), format!("it took {took:?}"))?;
     let all = listed(&host)?;
     let began = Instant::now();
-    let ended = host.run(|| -> std::result::Result<usize, bastiond::conntrack::Error> {
-        let mut kernel = Ender::open()?;
-        let mut ended = 0;
+    let deleted = host.run(|| -> std::result::Result<usize, Error> {
+        let mut deleter = FlowDeleter::open()?;
+        let mut deleted = 0;
         for flow in &all {
-            ended += usize::from(kernel.end(flow)?);
+            deleted += usize::from(deleter.delete(flow)?);
         }
-        kernel.finish()?;
-        Ok(ended)
+        deleter.finish()?;
+        Ok(deleted)
     })?;
-    println!("{ended} were ended in {:?}", began.elapsed());
-    ensure_eq((ended >= all.len() * 9 / 10, listed(&host)?.len()), (true, 0))
+    println!("{deleted} were deleted in {:?}", began.elapsed());
+    ensure_eq((deleted >= all.len() * 9 / 10, listed(&host)?.len()), (true, 0))
 }
 
 /// A tunnel with Ada on the laptop and Bob on the internet host, each with a connection to the private host.
@@ -201,21 +206,22 @@ fn peers<'w>(world: &'w World, web: &Reflector, interface: &str) -> Result<Peers
     for held in &mut held {
         held.exchange(SOON)?;
     }
-    ensure_eq([of(world.bastion(), ADA)?, of(world.bastion(), BOB)?], [1, 1])?;
+    ensure_eq([count_flows(world.bastion(), ADA)?, count_flows(world.bastion(), BOB)?], [1, 1])?;
     Ok(Peers { installation, daemon: Some(daemon), without_bob, held, _clients: [ada, bob] })
 }
 
 impl Peers<'_> {
     /// Bob's connection is over, Ada's is not.
     fn only_ada_is_left(mut self, world: &World) -> Result {
-        let told = || -> Result<Vec<String>> { Ok(room(&self.installation, ComponentName::Conntrack)?.last_changes) };
-        wait_for("a flow is ended", SOON, || Ok(!told()?.is_empty()))?;
-        ensure_eq(told()?, vec![format!("live flows ended: 1 {}", Reason::Tunnel)])?;
-        ensure_eq([of(world.bastion(), ADA)?, of(world.bastion(), BOB)?], [1, 0])?;
-        ensure(self.held[1].exchange(NEVER).is_err(), "Bob's connection lives on")?;
+        let changes =
+            || -> Result<Vec<String>> { Ok(room(&self.installation, ComponentName::Conntrack)?.last_changes) };
+        wait_for("a flow is ended", SOON, || Ok(!changes()?.is_empty()))?;
+        ensure_eq(changes()?, vec![format!("live flows ended: 1 {}", EndReason::Tunnel)])?;
+        ensure_eq([count_flows(world.bastion(), ADA)?, count_flows(world.bastion(), BOB)?], [1, 0])?;
+        ensure(self.held[1].exchange(NEVER).is_err(), "Bob's connection continues")?;
         self.held[0].exchange(Duration::from_secs(5))?;
-        // Nothing of Bob's comes again, and nothing more is ended.
-        ensure_eq(of(world.bastion(), BOB)?, 0)?;
+        // No flow of Bob's begins again, and the next pass ends none.
+        ensure_eq(count_flows(world.bastion(), BOB)?, 0)?;
         let output = self.installation.ctl(&["reconcile"])?;
         ensure(output.status.success(), text(&output.stderr))?;
         ensure_eq(room(&self.installation, ComponentName::Conntrack)?.totals.changes, 1)?;
@@ -242,20 +248,20 @@ fn restarted() -> Result {
     peers.installation.write_config(&peers.without_bob)?;
     let planned =
         |installation: &Installation<'_>| Ok::<_, libtest_mimic::Failed>(text(&installation.ctl(&["plan"])?.stdout));
-    // The plan is made without it. A daemon that is told to end writes down whom to call upon.
+    // `bastionctl plan` works without a daemon.
     if let Some(mut daemon) = peers.daemon.take() {
         daemon.signal(Signal::SIGTERM)?;
         ensure(daemon.wait_for_exit(Duration::from_secs(5))?.is_some(), "the daemon ends")?;
     }
     let plan = planned(&peers.installation)?;
-    ensure(plan.contains(&format!("end live flows: 1 {}", Reason::Tunnel)), plan)?;
-    ensure_eq(of(world.bastion(), BOB)?, 1)?;
+    ensure(plan.contains(&format!("end live flows: 1 {}", EndReason::Tunnel)), plan)?;
+    ensure_eq(count_flows(world.bastion(), BOB)?, 1)?;
     peers.daemon = Some(serving(&peers.installation)?.0);
     peers.only_ada_is_left(&world)
 }
 
-/// The rooms of rules and flows by themselves, on the world's bastion.
-struct Rooms<'w> {
+/// The components nat and conntrack without a daemon, on the world's bastion.
+struct Components<'w> {
     world: &'w World,
     nat: Nat,
     conntrack: Conntrack,
@@ -263,7 +269,7 @@ struct Rooms<'w> {
     _memory: tempfile::TempDir,
 }
 
-impl<'w> Rooms<'w> {
+impl<'w> Components<'w> {
     fn on(world: &'w World) -> Result<Self> {
         world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
         world.bastion().sysctl("net.ipv4.ip_forward", "1")?;
@@ -280,16 +286,17 @@ impl<'w> Rooms<'w> {
         let public = PublicLink { interface: "eth0".parse()?, mtu: 1500, addresses: vec![at::BASTION] };
         let site = Site { public: Some(public), private: vec![link], ..Site::default() };
         let memory = tempfile::tempdir()?;
-        let (nat, conntrack) =
-            (Nat::remembered_in(memory.path(), memory.path()), Conntrack::remembered_in(memory.path()));
+        let (nat, conntrack) = (Nat::remembered_in(memory.path(), memory.path()), Conntrack::load(memory.path()));
         Ok(Self { world, nat, conntrack, site, _memory: memory })
     }
 
-    /// Loads the rules, and has the flows follow them; what was ended.
+    /// Loads the rules, and lets the flows follow them. Returns which flows ended.
     fn follow(&mut self, config: &Config) -> Result<Vec<String>> {
         let Self { world, nat, conntrack, site, .. } = self;
+        let inputs = Inputs { config, site, tunnel: None, now: tokio::time::Instant::now() };
         let (loaded, outcome) = inside(world.bastion(), async {
-            (nat.reconcile(config, site, None).await, conntrack.follow(config, site, None).await)
+            let loaded = nat.reconcile(config, site, None).await;
+            (loaded, component::reconcile(conntrack, &inputs).await)
         });
         ensure_eq([loaded.problems, outcome.problems], [Vec::new(), Vec::new()])?;
         Ok(outcome.changes)
@@ -319,10 +326,10 @@ fn forward_goes() -> Result {
     let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
     let _worker = Reflector::tcp(world.worker(), (at::WORKER, 80))?;
     let _ssh = Reflector::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 22))?;
-    let mut rooms = Rooms::on(&world)?;
+    let mut components = Components::on(&world)?;
     let mut config = config()?;
     config.nat.forwards = [8080, 8081, 8082].map(|port| forward(port, Transports::Tcp, at::WEB, 80)).into();
-    ensure_eq(rooms.follow(&config)?, Vec::new())?;
+    ensure_eq(components.follow(&config)?, Vec::new())?;
     let from_outside = |port: u16| HeldConnection::open(world.server(), SocketAddr::from((at::BASTION, port)), SOON);
     let (mut removed, mut moved, mut kept) = (from_outside(8080)?, from_outside(8081)?, from_outside(8082)?);
     let (mut ssh, mut egress) = (from_outside(22)?, HeldConnection::open(world.web(), server.tcp.address(), SOON)?);
@@ -330,25 +337,25 @@ fn forward_goes() -> Result {
     ensure_eq(web.seen().len(), 3)?;
     config.nat.forwards[1].to = at::WORKER;
     config.nat.forwards.remove(0);
-    ensure_eq(rooms.follow(&config)?, vec![format!("live flows ended: 2 {}", Reason::Forward)])?;
-    ensure(removed.exchange(NEVER).is_err(), "the connection by the forward that is gone lives on")?;
-    ensure(moved.exchange(NEVER).is_err(), "the connection by the forward that leads elsewhere lives on")?;
+    ensure_eq(components.follow(&config)?, vec![format!("live flows ended: 2 {}", EndReason::Forward)])?;
+    ensure(removed.exchange(NEVER).is_err(), "the connection by the removed forward continues")?;
+    ensure(moved.exchange(NEVER).is_err(), "the connection by the forward with another target continues")?;
     for alive in [&mut kept, &mut ssh, &mut egress] {
         alive.exchange(SOON)?;
     }
-    // A deny list, then.
+    // The same for a line of a deny list.
     config.egress.lists.deny = vec![bastiond::config::Acl { to: vec![at::SERVER.into()], ..Default::default() }];
-    ensure_eq(rooms.follow(&config)?, vec![format!("live flows ended: 1 {}", Reason::Egress)])?;
+    ensure_eq(components.follow(&config)?, vec![format!("live flows ended: 1 {}", EndReason::Egress)])?;
     ensure(egress.exchange(NEVER).is_err(), "a denied destination is reached")?;
     for alive in [&mut kept, &mut ssh] {
         alive.exchange(SOON)?;
     }
-    ensure_eq(rooms.follow(&config)?, Vec::new())
+    ensure_eq(components.follow(&config)?, Vec::new())
 }
 
 fn bypass() -> Result {
     let world = World::start(sandbox::world::Settings::default())?;
-    let mut rooms = Rooms::on(&world)?;
+    let mut components = Components::on(&world)?;
     let (own, hosts) =
         (Reflector::udp(world.bastion(), (at::BASTION, 5060))?, Reflector::udp(world.web(), (at::WEB, 5060))?);
     let service = Service {
@@ -360,13 +367,13 @@ fn bypass() -> Result {
     };
     let mut config = config()?;
     config.firewall.services = vec![service];
-    ensure_eq(rooms.follow(&config)?, Vec::new())?;
-    // A telephone that always has the same port, so that its flow never ends by itself.
+    ensure_eq(components.follow(&config)?, Vec::new())?;
+    // A telephone that always uses the same port and never pauses: its flow does not end by itself.
     let telephone = || traffic::udp_probe_from(world.server(), (at::SERVER, 5060), (at::BASTION, 5060), SOON);
     telephone()?;
     ensure_eq([own.seen().len(), hosts.seen().len()], [1, 0])?;
     config.nat.forwards = vec![forward(5060, Transports::Udp, at::WEB, 5060)];
-    ensure_eq(rooms.follow(&config)?, vec![format!("live flows ended: 1 {}", Reason::Bypass)])?;
+    ensure_eq(components.follow(&config)?, vec![format!("live flows ended: 1 {}", EndReason::Bypass)])?;
     telephone()?;
     ensure_eq([own.seen().len(), hosts.seen().len()], [1, 1])
 }
@@ -375,9 +382,9 @@ fn status() -> Result {
     let world = World::start(sandbox::world::Settings::default())?;
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
-    let few = report(&installation)?.flows.ok_or("nothing is told of flows")?;
-    ensure(few.fill.entries < 1000 && few.ports.is_none(), format!("{few:?}"))?;
-    // Two hosts, since each may begin only so many flows at once.
+    let few = report(&installation)?.flows.ok_or("the report has no flows")?;
+    ensure(few.usage.entries < 1000 && few.ports.is_none(), format!("{few:?}"))?;
+    // Two hosts, since the number of new flows of one host is limited.
     for host in [world.web(), world.worker()] {
         host.run(|| -> std::io::Result<()> {
             for _ in 0..700 {
@@ -388,10 +395,10 @@ fn status() -> Result {
     }
     let counted = || Ok(report(&installation)?.flows.is_some_and(|flows| flows.ports.is_some()));
     wait_for("ports are counted", SOON, counted)?;
-    let flows = report(&installation)?.flows.ok_or("nothing is told of flows")?;
+    let flows = report(&installation)?.flows.ok_or("the report has no flows")?;
     let busiest = flows.ports.and_then(|ports| ports.busiest.into_iter().next()).ok_or("no destination")?;
-    let share = busiest.share;
-    ensure_eq((share.egress_address, share.destination, share.port), (at::BASTION, at::SERVER, 53))?;
+    let pool = busiest.pool;
+    ensure_eq((pool.egress_address, pool.destination, pool.port), (at::BASTION, at::SERVER, 53))?;
     ensure((1300..=1400).contains(&busiest.used), format!("{busiest:?}"))?;
     ensure(flows.counters.is_some(), "no counters")?;
     let shown = text(&installation.ctl(&["status"])?.stdout);

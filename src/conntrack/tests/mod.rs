@@ -11,13 +11,13 @@ use std::net::SocketAddrV4;
 
 use super::model::{ICMP, TCP, UDP};
 use super::*;
+use crate::component::{self, Plan as _};
 use crate::config::{
     Acl, Config, EgressLists, Environment, Forward, NetworkPolicy, Ports, Protocol, Service, StaticNat, Transports,
     parse,
 };
-use crate::component::{self, Plan as _};
 use crate::inputs::{SeenReturnRoutes, tunnel};
-use crate::site::{PrivateLink, PublicLink};
+use crate::site::{PrivateLink, PublicLink, Site};
 use bastiond_tunnel::key::PublicKey;
 
 const ADA: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";

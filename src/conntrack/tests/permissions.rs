@@ -16,7 +16,10 @@ fn a_redirected_flow_passes_by_the_forward_that_leads_to_its_target() {
     assert_permissions(
         &config(),
         &[
-            (redirected("tcp 192.0.2.9:4000 198.51.100.2:443", "10.0.0.4:8443"), Permission::Forward(read("10.0.0.4"), 8443)),
+            (
+                redirected("tcp 192.0.2.9:4000 198.51.100.2:443", "10.0.0.4:8443"),
+                Permission::Forward(read("10.0.0.4"), 8443),
+            ),
             (
                 redirected("udp 192.0.2.9:4000 198.51.100.2:30000", "10.0.0.5:30000"),
                 Permission::Forward(read("10.0.0.5"), 30000),
@@ -25,18 +28,48 @@ fn a_redirected_flow_passes_by_the_forward_that_leads_to_its_target() {
                 redirected("udp 192.0.2.9:4000 198.51.100.2:30100", "10.0.0.5:30100"),
                 Permission::Forward(read("10.0.0.5"), 30100),
             ),
-            (redirected("udp 192.0.2.9:4000 198.51.100.2:30101", "10.0.0.5:30101"), Permission::Blocked(BlockReason::NoForward)),
-            (redirected("udp 192.0.2.9:4000 198.51.100.2:29999", "10.0.0.5:29999"), Permission::Blocked(BlockReason::NoForward)),
-            (redirected("tcp 192.0.2.9:4000 198.51.100.2:30000", "10.0.0.5:30000"), Permission::Blocked(BlockReason::NoForward)),
-            (redirected("tcp 192.0.2.9:4000 198.51.100.2:443", "10.0.0.5:8443"), Permission::Blocked(BlockReason::OtherTarget)),
-            (redirected("tcp 192.0.2.9:4000 198.51.100.2:443", "10.0.0.4:443"), Permission::Blocked(BlockReason::OtherTarget)),
-            (redirected("tcp 203.0.113.9:4000 198.51.100.2:8022", "10.0.0.4:22"), Permission::Forward(read("10.0.0.4"), 22)),
-            (redirected("tcp 192.0.2.9:4000 198.51.100.2:8022", "10.0.0.4:22"), Permission::Blocked(BlockReason::ForwardSource)),
-            (redirected("tcp 203.0.113.66:4000 198.51.100.2:443", "10.0.0.4:8443"), Permission::Blocked(BlockReason::Blocklist)),
+            (
+                redirected("udp 192.0.2.9:4000 198.51.100.2:30101", "10.0.0.5:30101"),
+                Permission::Blocked(BlockReason::NoForward),
+            ),
+            (
+                redirected("udp 192.0.2.9:4000 198.51.100.2:29999", "10.0.0.5:29999"),
+                Permission::Blocked(BlockReason::NoForward),
+            ),
+            (
+                redirected("tcp 192.0.2.9:4000 198.51.100.2:30000", "10.0.0.5:30000"),
+                Permission::Blocked(BlockReason::NoForward),
+            ),
+            (
+                redirected("tcp 192.0.2.9:4000 198.51.100.2:443", "10.0.0.5:8443"),
+                Permission::Blocked(BlockReason::OtherTarget),
+            ),
+            (
+                redirected("tcp 192.0.2.9:4000 198.51.100.2:443", "10.0.0.4:443"),
+                Permission::Blocked(BlockReason::OtherTarget),
+            ),
+            (
+                redirected("tcp 203.0.113.9:4000 198.51.100.2:8022", "10.0.0.4:22"),
+                Permission::Forward(read("10.0.0.4"), 22),
+            ),
+            (
+                redirected("tcp 192.0.2.9:4000 198.51.100.2:8022", "10.0.0.4:22"),
+                Permission::Blocked(BlockReason::ForwardSource),
+            ),
+            (
+                redirected("tcp 203.0.113.66:4000 198.51.100.2:443", "10.0.0.4:8443"),
+                Permission::Blocked(BlockReason::Blocklist),
+            ),
             // A private host uses the public address.
-            (redirected("tcp 10.0.0.9:4000 198.51.100.2:443", "10.0.0.4:8443"), Permission::Forward(read("10.0.0.4"), 8443)),
+            (
+                redirected("tcp 10.0.0.9:4000 198.51.100.2:443", "10.0.0.4:8443"),
+                Permission::Forward(read("10.0.0.4"), 8443),
+            ),
             // A container's port, published by another program.
-            (redirected("tcp 192.0.2.9:4000 198.51.100.2:8080", "172.17.0.2:80"), Permission::Blocked(BlockReason::NoForward)),
+            (
+                redirected("tcp 192.0.2.9:4000 198.51.100.2:8080", "172.17.0.2:80"),
+                Permission::Blocked(BlockReason::NoForward),
+            ),
         ],
     );
 }
@@ -49,8 +82,14 @@ fn a_static_address_lets_in_what_its_open_list_allows() {
             (redirected("tcp 192.0.2.9:4000 203.0.113.51:25", "10.0.0.7:25"), Permission::Static(read("10.0.0.7"))),
             (redirected("tcp 192.0.2.9:4000 203.0.113.51:8100", "10.0.0.7:8100"), Permission::Static(read("10.0.0.7"))),
             (redirected("icmp 192.0.2.9 203.0.113.51", "10.0.0.7"), Permission::Static(read("10.0.0.7"))),
-            (redirected("udp 192.0.2.9:4000 203.0.113.51:25", "10.0.0.7:25"), Permission::Blocked(BlockReason::StaticClosed)),
-            (redirected("tcp 192.0.2.9:4000 203.0.113.51:25", "10.0.0.8:25"), Permission::Blocked(BlockReason::OtherTarget)),
+            (
+                redirected("udp 192.0.2.9:4000 203.0.113.51:25", "10.0.0.7:25"),
+                Permission::Blocked(BlockReason::StaticClosed),
+            ),
+            (
+                redirected("tcp 192.0.2.9:4000 203.0.113.51:25", "10.0.0.8:25"),
+                Permission::Blocked(BlockReason::OtherTarget),
+            ),
         ],
     );
 }
@@ -118,14 +157,23 @@ fn a_flow_of_the_tunnel_belongs_to_the_peer_with_its_address() {
             (masqueraded("tcp 10.100.0.2:4000 203.0.113.9:80", "198.51.100.2:5000"), ada),
             (flow("tcp 10.100.0.2:4000 169.254.169.254:80"), Permission::Blocked(BlockReason::Unroutable)),
             (flow("tcp 10.100.0.2:4000 192.0.2.9:80"), Permission::Blocked(BlockReason::DenyList)),
-            (redirected("tcp 10.100.0.4:4000 198.51.100.2:443", "10.0.0.4:8443"), Permission::Blocked(BlockReason::NoPeer)),
-            (redirected("tcp 10.100.0.2:4000 198.51.100.2:443", "10.0.0.4:8443"), Permission::Forward(read("10.0.0.4"), 8443)),
+            (
+                redirected("tcp 10.100.0.4:4000 198.51.100.2:443", "10.0.0.4:8443"),
+                Permission::Blocked(BlockReason::NoPeer),
+            ),
+            (
+                redirected("tcp 10.100.0.2:4000 198.51.100.2:443", "10.0.0.4:8443"),
+                Permission::Forward(read("10.0.0.4"), 8443),
+            ),
         ],
     );
     if let Some(wireguard) = &mut config.wireguard {
         wireguard.full_tunnel = false;
     }
-    assert_permissions(&config, &[(flow("tcp 10.100.0.2:4000 203.0.113.9:80"), Permission::Blocked(BlockReason::Tunnel))]);
+    assert_permissions(
+        &config,
+        &[(flow("tcp 10.100.0.2:4000 203.0.113.9:80"), Permission::Blocked(BlockReason::Tunnel))],
+    );
 }
 
 #[test]
@@ -198,7 +246,8 @@ fn a_forward_for_one_address_wins_over_one_for_all_addresses() {
     }
     let policy = policy_at(&config, &site, None).unwrap();
     let evaluator = PolicyEvaluator::new(&policy);
-    let permission = |to: &str, target: &str| evaluator.permission(&redirected(&format!("tcp 192.0.2.9:4000 {to}"), target));
+    let permission =
+        |to: &str, target: &str| evaluator.permission(&redirected(&format!("tcp 192.0.2.9:4000 {to}"), target));
     assert_eq!(permission("198.51.100.2:443", "10.0.0.9:443"), Permission::Forward(read("10.0.0.9"), 443));
     assert_eq!(permission("198.51.100.4:443", "10.0.0.4:8443"), Permission::Forward(read("10.0.0.4"), 8443));
 }
@@ -260,7 +309,10 @@ fn forwards_of_one_port_for_different_sources_lead_to_the_target_of_each() {
     assert_permissions(&config, &cases);
     assert_permissions(
         &config,
-        &[(redirected("tcp 203.0.113.9:4000 198.51.100.2:4000", "10.0.0.6:4000"), Permission::Blocked(BlockReason::ForwardSource))],
+        &[(
+            redirected("tcp 203.0.113.9:4000 198.51.100.2:4000", "10.0.0.6:4000"),
+            Permission::Blocked(BlockReason::ForwardSource),
+        )],
     );
 }
 
@@ -272,8 +324,14 @@ fn a_forward_to_a_host_outside_all_networks_does_nothing() {
     assert_permissions(
         &config,
         &[
-            (redirected("tcp 192.0.2.9:4000 198.51.100.2:443", "10.9.0.4:8443"), Permission::Blocked(BlockReason::NoForward)),
-            (redirected("tcp 192.0.2.9:4000 203.0.113.51:25", "10.9.0.7:25"), Permission::Blocked(BlockReason::NoForward)),
+            (
+                redirected("tcp 192.0.2.9:4000 198.51.100.2:443", "10.9.0.4:8443"),
+                Permission::Blocked(BlockReason::NoForward),
+            ),
+            (
+                redirected("tcp 192.0.2.9:4000 203.0.113.51:25", "10.9.0.7:25"),
+                Permission::Blocked(BlockReason::NoForward),
+            ),
         ],
     );
 }

@@ -49,7 +49,10 @@ fn flows_of_a_forward_go_on_while_its_public_address_is_missing() {
     let mut without = config();
     without.nat.forwards.clear();
     let now = policy_at(&without, &super::site(), Some(&before)).unwrap();
-    assert_eq!(end_reason(&PolicyEvaluator::new(&before), &PolicyEvaluator::new(&now), &floating), Some(EndReason::Forward));
+    assert_eq!(
+        end_reason(&PolicyEvaluator::new(&before), &PolicyEvaluator::new(&now), &floating),
+        Some(EndReason::Forward)
+    );
 }
 
 #[test]

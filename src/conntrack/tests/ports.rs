@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::port_use::{POOL_SIZE, is_due};
 use super::super::observe::observe_usage;
+use super::super::port_use::{POOL_SIZE, is_due};
 use super::*;
 
 fn pool(destination: &str, port: u16) -> PortPool {

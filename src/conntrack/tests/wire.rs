@@ -43,8 +43,9 @@ fn any_flow() -> impl Strategy<Value = Flow> {
         ]
     };
     let tuple = move || {
-        (any::<Ipv4Addr>(), any::<Ipv4Addr>(), any::<u8>(), layer4(), prop::option::of(any::<u16>()))
-            .prop_map(|(source, destination, protocol, layer4, zone)| Tuple { source, destination, protocol, layer4, zone })
+        (any::<Ipv4Addr>(), any::<Ipv4Addr>(), any::<u8>(), layer4(), prop::option::of(any::<u16>())).prop_map(
+            |(source, destination, protocol, layer4, zone)| Tuple { source, destination, protocol, layer4, zone },
+        )
     };
     (tuple(), tuple(), any::<u32>(), any::<u32>(), prop::option::of(any::<u32>()), any::<u16>()).prop_map(
         |(original, reply, status, mark, id, zone)| Flow { original, reply, status: Status(status), mark, id, zone },
