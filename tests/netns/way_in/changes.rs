@@ -15,6 +15,7 @@ use crate::gateway::{FAST, NEVER, Result, SOON, all_stand, ensure, ensure_eq, re
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_reload_touches_only_what_differs", reload),
+        trial("a_new_private_key_is_used_after_a_reload", rotate),
         trial("after_a_restart_the_daemon_calls_on_those_who_were_active", restart),
         trial("interface_and_sockets_stay_while_a_new_daemon_starts", kept),
         trial("a_tunnel_that_somebody_deletes_is_made_again", deleted),
@@ -61,6 +62,22 @@ fn reload() -> Result {
     ensure(!pings(world.server(), INSIDE, NEVER)?, "Bob still gets in")?;
     held.exchange(Duration::from_secs(5))?;
     ensure_eq(peer(&installation, "ada")?.endpoint.map(|endpoint| endpoint.ip()), Some(at::HOME.into()))
+}
+
+/// As docs/operations/rotate-keys.md says.
+fn rotate() -> Result {
+    let world = world()?;
+    let (installation, daemon, ada) = with_laptop(&world, "wi-rotate", "", "10.100.0.0/24,10.0.0.0/16")?;
+    ensure(pings(world.laptop(), INSIDE, SOON)?, "the tunnel works")?;
+    let key = PrivateKey::generate();
+    std::fs::write(installation.state_directory().join("wireguard.key"), format!("{}\n", key.to_base64().as_str()))?;
+    daemon.signal(Signal::SIGHUP)?;
+    wait_for("the status shows the new public key", SOON, || {
+        Ok(report(&installation)?.tunnel.and_then(|tunnel| tunnel.public_key) == Some(key.public()))
+    })?;
+    ensure(!pings(world.laptop(), INSIDE, NEVER)?, "a client with the old public key gets in")?;
+    ada.meets(key.public(), "10.100.0.0/24,10.0.0.0/16")?;
+    ensure(pings(world.laptop(), INSIDE, Duration::from_secs(20))?, "a client with the new public key gets in")
 }
 
 fn restart() -> Result {
