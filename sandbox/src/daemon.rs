@@ -1,4 +1,4 @@
-//! The real `bastiond` on the world's bastion, as systemd would run it: with directories, a notification socket and a token.
+//! The real `bastiond` in a namespace, run as systemd runs it: with directories, a notification socket and a token.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read as _};
@@ -7,42 +7,44 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use parking_lot::{Condvar, Mutex};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
-use crate::namespace::Namespace;
+use crate::namespace::{self, Namespace};
 use crate::timeouts::scaled;
 use crate::world::World;
 
-/// Where a daemon runs: its namespace, its programs, its directories. They outlive the process, as they do for a service.
+/// The environment of a daemon: namespace, programs and directories. As for a service, it outlives the process.
 #[derive(Debug)]
 pub struct Installation<'w> {
     namespace: &'w Namespace,
     programs: PathBuf,
     directory: TempDir,
     environment: Vec<(String, String)>,
-    store: Store,
+    descriptors: DescriptorStore,
 }
 
-/// The descriptor store of a service manager (`FileDescriptorStoreMax=`): descriptors by name, kept from one daemon for the next.
-type Store = Arc<Mutex<Vec<(String, OwnedFd)>>>;
+/// The descriptor store of a service manager (`FileDescriptorStoreMax=`): the names and descriptors that a daemon stored for
+/// its successor.
+type DescriptorStore = Arc<Mutex<Vec<(String, OwnedFd)>>>;
 
 impl<'w> Installation<'w> {
-    /// On the bastion of `world`, with `programs` (a directory that holds `bastiond` and `bastionctl`), the fake cloud as the
-    /// API, its token, and an empty configuration.
+    /// An installation on the bastion of `world`, with an empty configuration and the token of the fake cloud. `programs` is
+    /// the directory that contains `bastiond` and `bastionctl`.
     pub fn in_world(world: &'w World, programs: &Path) -> io::Result<Self> {
         let installation = Self::new(world.bastion(), programs)?;
         Ok(installation.env("HCLOUD_ENDPOINT", &world.api_endpoint()).env("HCLOUD_TOKEN", world.token()))
     }
 
-    /// In any namespace, without a token, with an empty configuration. The API's endpoint is a closed port: a test that
-    /// forgets to name one must not reach the real API.
+    /// An installation in any namespace, with an empty configuration and without a token. The API's endpoint is a closed
+    /// port, so that a test that sets none cannot reach the real API.
     pub fn new(namespace: &'w Namespace, programs: &Path) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("bastiond-").tempdir()?;
         for name in ["run", "state"] {
@@ -53,20 +55,20 @@ impl<'w> Installation<'w> {
             programs: programs.to_owned(),
             directory,
             environment: Vec::new(),
-            store: Store::default(),
+            descriptors: DescriptorStore::default(),
         };
         installation.write_config("")?;
         Ok(installation.env("HCLOUD_ENDPOINT", "http://127.0.0.1:9/v1"))
     }
 
-    /// The same installation with other programs.
+    /// Replaces the directory of the programs.
     #[must_use]
     pub fn with_programs(mut self, programs: &Path) -> Self {
         programs.clone_into(&mut self.programs);
         self
     }
 
-    /// Sets an environment variable of the daemons and tools to come.
+    /// Sets an environment variable for daemons and tools that are started later.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.retain(|(known, _)| known != name);
@@ -74,7 +76,7 @@ impl<'w> Installation<'w> {
         self
     }
 
-    /// The configuration file.
+    /// The path of the configuration file.
     pub fn config_path(&self) -> PathBuf {
         self.directory.path().join("config.toml")
     }
@@ -98,10 +100,10 @@ impl<'w> Installation<'w> {
     pub fn start(&self) -> io::Result<Daemon> {
         let socket = self.directory.path().join("notify");
         let _ = std::fs::remove_file(&socket);
-        let notifications = Notifications::read(UnixDatagram::bind(&socket)?, Arc::clone(&self.store))?;
+        let notifications = Notifications::read(UnixDatagram::bind(&socket)?, Arc::clone(&self.descriptors))?;
         let log = self.directory.path().join("log");
         let file = File::options().create(true).append(true).open(&log)?;
-        let command = self.daemon()?.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
+        let command = self.daemon_command()?.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
         let started = Instant::now();
         let child = command.stdout(file.try_clone()?).stderr(file).spawn()?;
         Ok(Daemon { child, notifications, log, started })
@@ -112,32 +114,32 @@ impl<'w> Installation<'w> {
         self.command("bastionctl").args(arguments).stdin(Stdio::null()).output()
     }
 
-    /// What the service manager kept.
+    /// The names of the stored descriptors, oldest first.
     pub fn stored_descriptor_names(&self) -> Vec<String> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(name, _)| name.clone()).collect()
+        self.descriptors.lock().iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// The daemon, with what was kept for it (`sd_listen_fds(3)`).
-    fn daemon(&self) -> io::Result<crate::namespace::Command<'w>> {
-        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The daemon's command, with the stored descriptors (`sd_listen_fds(3)`).
+    fn daemon_command(&self) -> io::Result<namespace::Command<'w>> {
+        let store = self.descriptors.lock();
         if store.is_empty() {
             return Ok(self.command("bastiond"));
         }
         let descriptors = store.iter().map(|(_, descriptor)| descriptor.try_clone()).collect::<io::Result<Vec<_>>>()?;
         let names: Vec<&str> = store.iter().map(|(name, _)| name.as_str()).collect();
-        // Only the process itself knows its number, which has to stand in its environment.
+        // LISTEN_PID must be the process id, which only the process itself knows before exec.
         let shell = self.namespace.command("bash").args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\""]);
-        self.prepared(shell.arg(self.programs.join("bastiond")))
+        self.configure(shell.arg(self.programs.join("bastiond")))
             .env("LISTEN_FDS", descriptors.len().to_string())
             .env("LISTEN_FDNAMES", names.join(":"))
             .descriptors(descriptors)
     }
 
-    fn command(&self, program: &str) -> crate::namespace::Command<'w> {
-        self.prepared(self.namespace.command(&self.programs.join(program).to_string_lossy()))
+    fn command(&self, program: &str) -> namespace::Command<'w> {
+        self.configure(self.namespace.command(&self.programs.join(program).to_string_lossy()))
     }
 
-    fn prepared(&self, mut command: crate::namespace::Command<'w>) -> crate::namespace::Command<'w> {
+    fn configure(&self, mut command: namespace::Command<'w>) -> namespace::Command<'w> {
         for (name, value) in &self.environment {
             command = command.env(name, value);
         }
@@ -148,7 +150,7 @@ impl<'w> Installation<'w> {
     }
 }
 
-/// A daemon that runs. Dropping it kills it, as a power failure would.
+/// A running daemon. Dropping the value kills the process with SIGKILL.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -158,18 +160,18 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Its process number.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for a notification that has `line` among its lines (`READY=1`), and says how long after the start it came;
-    /// `None` if it did not come within `timeout`. What was heard before counts.
+    /// Waits for a notification with the line `line`, such as `READY=1`, and returns the time from the start of the daemon to
+    /// its arrival; `None` after `timeout`. Lines that arrived before the call count.
     pub fn wait_for_notification(&mut self, line: &str, timeout: Duration) -> Option<Duration> {
-        self.wait_for_notification_matching(|heard| heard == line, timeout)
+        self.wait_for_notification_matching(|received| received == line, timeout)
     }
 
-    /// The same for a line that `wanted` likes. The line and those before it are then forgotten.
+    /// Like [`Self::wait_for_notification`], for a line that `wanted` accepts. The line and all earlier ones are removed.
     pub fn wait_for_notification_matching(
         &mut self,
         wanted: impl Fn(&str) -> bool,
@@ -179,24 +181,24 @@ impl Daemon {
         Some(at.duration_since(self.started))
     }
 
-    /// Waits for readiness.
+    /// Waits until the daemon is ready, and returns the time from its start.
     ///
     /// # Panics
-    /// It is not ready within ten seconds; the message has its log.
+    /// The daemon is not ready within ten seconds. The message contains its log.
     pub fn wait_until_ready(&mut self) -> Duration {
         let ready = self.wait_for_notification("READY=1", Duration::from_secs(10));
         ready.unwrap_or_else(|| panic!("bastiond is not ready after 10 s:\n{}", self.log()))
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the daemon.
     ///
     /// # Panics
-    /// Never: Linux' process numbers fit.
+    /// Never: process ids of Linux fit into an `i32`.
     pub fn signal(&self, signal: Signal) -> nix::Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).expect("Linux' process numbers are below 2^22")), signal)
+        kill(Pid::from_raw(i32::try_from(self.child.id()).expect("process ids are below 2^22")), signal)
     }
 
-    /// Waits until it has ended, for at most `timeout`.
+    /// Waits for the end of the process, for at most `timeout`; `None` if it still runs.
     pub fn wait_for_exit(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
         let deadline = Instant::now() + scaled(timeout);
         loop {
@@ -210,7 +212,7 @@ impl Daemon {
         }
     }
 
-    /// Everything that it, and its predecessors at the same installation, logged.
+    /// Everything that this daemon and its predecessors in the same installation logged.
     pub fn log(&self) -> String {
         let mut text = String::new();
         let read = File::open(&self.log).and_then(|mut file| file.read_to_string(&mut text));
@@ -227,50 +229,50 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It has ended, or ends now; nobody is left to be told otherwise.
+        // Errors mean that the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Lines with the time they came, oldest first, and a bell for each new one.
-type Heard = (Mutex<Vec<(String, Instant)>>, Condvar);
+/// The received lines with their times of arrival, oldest first, and a condition variable for new ones.
+type Received = (Mutex<Vec<(String, Instant)>>, Condvar);
 
-/// What the daemon tells its service manager, read as it comes: an unread socket would hold the daemon up.
+/// The notifications of the daemon to its service manager, read in a thread: a full socket would block the daemon.
 #[derive(Debug)]
 struct Notifications {
-    heard: Arc<Heard>,
+    received: Arc<Received>,
     reader: Option<JoinHandle<()>>,
     socket: UnixDatagram,
 }
 
 impl Notifications {
-    fn read(socket: UnixDatagram, store: Store) -> io::Result<Self> {
-        let heard = Arc::<Heard>::default();
-        let (theirs, source) = (Arc::clone(&heard), socket.try_clone()?);
+    fn read(socket: UnixDatagram, store: DescriptorStore) -> io::Result<Self> {
+        let received = Arc::<Received>::default();
+        let (shared, source) = (Arc::clone(&received), socket.try_clone()?);
         let reader = thread::spawn(move || {
-            // Ok(None) is the end: the socket was shut down.
+            // Ok(None) means that the socket was shut down.
             while let Ok(Some((text, descriptors))) = receive(&source) {
-                keep(&store, &text, descriptors);
+                update_store(&store, &text, descriptors);
                 let lines = text.lines().map(|line| (line.to_owned(), Instant::now()));
-                theirs.0.lock().unwrap_or_else(PoisonError::into_inner).extend(lines);
-                theirs.1.notify_all();
+                shared.0.lock().extend(lines);
+                shared.1.notify_all();
             }
         });
-        Ok(Self { heard, reader: Some(reader), socket })
+        Ok(Self { received, reader: Some(reader), socket })
     }
 
     fn wait_for(&self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> Option<Instant> {
-        let heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = |heard: &mut Vec<(String, Instant)>| !heard.iter().any(|(line, _)| wanted(line));
-        let mut heard =
-            self.heard.1.wait_timeout_while(heard, scaled(timeout), missing).unwrap_or_else(PoisonError::into_inner).0;
-        let position = heard.iter().position(|(line, _)| wanted(line))?;
-        heard.drain(..=position).next_back().map(|(_, at)| at)
+        let (lines, arrived) = &*self.received;
+        let mut lines = lines.lock();
+        let missing = |lines: &mut Vec<(String, Instant)>| !lines.iter().any(|(line, _)| wanted(line));
+        arrived.wait_while_for(&mut lines, missing, scaled(timeout));
+        let position = lines.iter().position(|(line, _)| wanted(line))?;
+        lines.drain(..=position).next_back().map(|(_, at)| at)
     }
 }
 
-/// One message, and the descriptors that came with it.
+/// Receives one message with its descriptors; `None` when the socket is shut down.
 fn receive(socket: &UnixDatagram) -> io::Result<Option<(String, Vec<OwnedFd>)>> {
     let mut buffer = [0; 8192];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
@@ -286,11 +288,11 @@ fn receive(socket: &UnixDatagram) -> io::Result<Option<(String, Vec<OwnedFd>)>> 
     Ok((received.bytes > 0).then_some((text, descriptors)))
 }
 
-/// What systemd does with `FDSTORE=1` and `FDSTOREREMOVE=1` (`sd_notify(3)`).
-fn keep(store: &Store, text: &str, descriptors: Vec<OwnedFd>) {
+/// Handles `FDSTORE=1` and `FDSTOREREMOVE=1` as systemd does (`sd_notify(3)`).
+fn update_store(store: &DescriptorStore, text: &str, descriptors: Vec<OwnedFd>) {
     let says = |wanted: &str| text.lines().any(|line| line == wanted);
     let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored").to_owned();
-    let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut store = store.lock();
     if says("FDSTOREREMOVE=1") {
         store.retain(|(known, _)| *known != name);
     } else if says("FDSTORE=1") {
@@ -300,10 +302,10 @@ fn keep(store: &Store, text: &str, descriptors: Vec<OwnedFd>) {
 
 impl Drop for Notifications {
     fn drop(&mut self) {
-        // Err: it is shut down already.
+        // An error means that it is shut down already.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         if let Some(reader) = self.reader.take() {
-            // Err: the reader panicked, which its own thread has told.
+            // A panic of the reader is on stderr already.
             let _ = reader.join();
         }
     }

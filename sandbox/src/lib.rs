@@ -1,4 +1,4 @@
-//! A world of network namespaces shaped like a Hetzner network, with a fake Hetzner Cloud whose routes steer the packets.
+//! Network namespaces connected like a Hetzner network, and a fake Hetzner Cloud whose routes the packets follow.
 
 pub mod cloud;
 pub mod daemon;

@@ -1,4 +1,4 @@
-//! `sandbox`: opens the world for a person.
+//! `sandbox`: the simulated network for people.
 
 mod commands;
 
@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// A world of network namespaces shaped like a Hetzner network, with a fake Hetzner Cloud.
+/// Network namespaces connected like a Hetzner network, with a fake Hetzner Cloud.
 ///
-/// Everything happens in namespaces of the program's own; the machine's network stays as it is.
+/// The program works in namespaces of its own and does not change the machine's network.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -18,11 +18,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Say whether this machine can host the world, and what is missing.
+    /// Check whether this machine can run the sandbox, and print what is missing.
     Check,
-    /// Show what bastiond does, from nothing to a gateway and back; ends by itself.
+    /// Show what bastiond does, from its start to `bastionctl down`, then exit.
     Demo(commands::demo::Options),
-    /// Open the world and a shell in it; the world ends with the shell.
+    /// Start the network and a shell in it. The network ends with the shell.
     Shell(commands::shell::Options),
 }
 

@@ -1,4 +1,4 @@
-//! A star: hosts around one router, for whoever needs an outside and no Hetzner network.
+//! A star topology: hosts around one router, for tests that need no Hetzner network.
 //!
 //! ```text
 //!  host 0: 198.18.0.2 ─── h0 ┐
@@ -6,7 +6,7 @@
 //!  host 2: 198.18.2.2 ─── h2 ┘
 //! ```
 //!
-//! Everything between two hosts passes the router, where it can be watched, marked, or held up.
+//! All packets between two hosts pass the router, where a test can capture, mark or drop them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use crate::namespace::{self, Namespace};
 use crate::world::hosts;
 
-/// For the links to come up.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(5);
+/// How long the links may take to come up.
+const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The router and its hosts. Dropping it takes all of them away.
+/// The router and its hosts. Dropping the value removes all of them.
 #[derive(Debug)]
 pub struct Star {
     router: Namespace,
@@ -35,7 +35,7 @@ pub struct Host {
 }
 
 impl Star {
-    /// A star with so many hosts.
+    /// Builds a star with so many hosts.
     pub fn with_hosts(hosts: u8) -> Result<Self, namespace::Error> {
         static STARS: AtomicU32 = AtomicU32::new(0);
         let star = STARS.fetch_add(1, Ordering::Relaxed) + 1;
@@ -46,17 +46,17 @@ impl Star {
         Ok(star)
     }
 
-    /// The kernel sees a while later that the other end of a link has come up (`net/core/link_watch.c`), and drops what is sent
-    /// until then: seconds, while other namespaces are taken down. If it takes longer, a test's first packet tells.
+    /// The kernel notices with a delay that the other end of a link has come up (`net/core/link_watch.c`), and drops packets
+    /// until then. The delay is seconds while other namespaces are removed. After a time-out the test's first packet fails.
     fn wait_for_carriers(&self) -> Result<(), namespace::Error> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + CARRIER_TIMEOUT;
         while self.router.ip("link show up")?.contains("NO-CARRIER") && Instant::now() < deadline {
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
 
-    /// What is in the middle.
+    /// The router.
     pub fn router(&self) -> &Namespace {
         &self.router
     }
@@ -64,7 +64,7 @@ impl Star {
     /// A host by its number, from 0.
     ///
     /// # Panics
-    /// There are not so many.
+    /// There is no such host.
     pub fn host(&self, number: usize) -> &Host {
         &self.hosts[number]
     }
@@ -75,7 +75,7 @@ impl Host {
         let host = Self { namespace: hosts::host(&format!("s{star}-h{number}"))?, number };
         let (link, gateway, gateway_v6) = (host.link(), host.gateway(), host.gateway_v6());
         let (v4, v6, mac) = (host.v4(), host.v6(), format!("02:00:00:00:00:{number:02x}"));
-        // The router cannot ask for a neighbour in IPv6 before it has a link-local address, which takes a second or two.
+        // Neighbour discovery needs a link-local address, which takes a second or two, so the neighbour is static.
         router.ip(&format!(
             "link add name {link} type veth peer name eth0 address {mac} netns {}
              link set {link} up
@@ -94,22 +94,22 @@ impl Host {
         Ok(host)
     }
 
-    /// Where it lives.
+    /// The namespace of the host.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// The router's end of its link.
+    /// The name of the router's interface to this host.
     pub fn link(&self) -> String {
         format!("h{}", self.number)
     }
 
-    /// Its IPv4 address.
+    /// The IPv4 address of the host.
     pub fn v4(&self) -> Ipv4Addr {
         Ipv4Addr::new(198, 18, self.number, 2)
     }
 
-    /// Its IPv6 address.
+    /// The IPv6 address of the host.
     pub fn v6(&self) -> Ipv6Addr {
         Ipv6Addr::new(0x2001, 0xdb8, self.number.into(), 0, 0, 0, 0, 2)
     }
@@ -122,7 +122,7 @@ impl Host {
         Ipv6Addr::new(0x2001, 0xdb8, self.number.into(), 0, 0, 0, 0, 1)
     }
 
-    /// Moves to another address of the same network, as a phone does that changes its cell: the former one is gone.
+    /// Replaces the IPv4 address by another one of the same network, as on a phone that moves to another cell.
     pub fn renumber(&self, from: Ipv4Addr, to: Ipv4Addr) -> Result<(), namespace::Error> {
         let gateway = self.gateway();
         self.namespace.ip(&format!(
@@ -133,7 +133,7 @@ impl Host {
         Ok(())
     }
 
-    /// Its address of a family.
+    /// The address of the host in one family.
     pub fn address(&self, family: Family) -> IpAddr {
         match family {
             Family::V4 => self.v4().into(),
@@ -142,7 +142,7 @@ impl Host {
     }
 }
 
-/// A family of addresses.
+/// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// IPv4.

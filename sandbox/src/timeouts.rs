@@ -1,14 +1,15 @@
-//! How long tests wait, on machines that are much slower than those that people and continuous integration have.
+//! Time-outs of tests, scaled for slow machines.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// A whole number in the environment: every time-out of the sandbox is that many times as long. An emulated machine needs it.
-pub const PATIENCE: &str = "BASTIOND_TEST_PATIENCE";
+/// The environment variable with the factor, a whole number of at least 1, by which every time-out of the sandbox is
+/// multiplied. An emulated machine needs it.
+pub const FACTOR_VARIABLE: &str = "BASTIOND_TEST_PATIENCE";
 
-/// A time-out as this machine needs it.
+/// The time-out multiplied by the factor of [`FACTOR_VARIABLE`]; unchanged if that is unset or not a number.
 pub fn scaled(timeout: Duration) -> Duration {
     static FACTOR: OnceLock<u32> = OnceLock::new();
-    let written = || std::env::var(PATIENCE).ok().and_then(|factor| factor.parse().ok());
-    timeout * *FACTOR.get_or_init(|| written().unwrap_or(1).max(1))
+    let from_environment = || std::env::var(FACTOR_VARIABLE).ok().and_then(|factor| factor.parse().ok());
+    timeout * *FACTOR.get_or_init(|| from_environment().unwrap_or(1).max(1))
 }

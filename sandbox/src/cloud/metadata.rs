@@ -1,4 +1,4 @@
-//! The metadata service of one server: what 169.254.169.254 answers inside it. Plain HTTP, no token.
+//! The metadata service of one server, which answers on 169.254.169.254 inside it. Plain HTTP, no token.
 //!
 //! Paths and forms from the Hetzner API documentation ("Server Metadata") and from what cloud-init's
 //! `DataSourceHetzner` and afterburn read.
@@ -18,10 +18,10 @@ use super::project::Project;
 use super::project::cloud::Cloud;
 use super::project::settings::EmptyList;
 
-/// Still `<location>-dcN`, after data centers were removed from the API.
+/// The metadata still has `<location>-dcN`, although data centers were removed from the API.
 const AVAILABILITY_ZONE: &str = "hel1-dc2";
 
-/// How a path is answered.
+/// The answer of a path.
 type Write = fn(&Project, &Server) -> String;
 
 const PATHS: [(&str, Write); 11] = [
@@ -39,8 +39,7 @@ const PATHS: [(&str, Write); 11] = [
 ];
 
 impl Cloud {
-    /// The metadata of one server, below `/hetzner/v1`. It follows the server at once: a network attached later shows up
-    /// later.
+    /// The metadata of one server, below `/hetzner/v1`. Changes of the server show at once.
     pub fn metadata_router(&self, server: ServerId) -> Router {
         PATHS.into_iter().fold(Router::new(), |router, (path, write)| {
             let cloud = self.clone();
@@ -73,7 +72,7 @@ fn summary(server: &Server) -> String {
     )
 }
 
-/// cloud-init's network configuration, version 1, of the public interface alone.
+/// The network configuration of the public interface, in version 1 of cloud-init's format.
 fn network_config(server: &Server, indent: &str) -> String {
     let (Some(_), Some(ipv6)) = (server.public_ipv4, server.public_ipv6) else {
         return format!("{indent}version: 1\n{indent}config: []\n");
@@ -99,9 +98,9 @@ fn network_config(server: &Server, indent: &str) -> String {
     lines.iter().flat_map(|line| [indent, line, "\n"]).collect()
 }
 
-/// The newest network first, as cloud-init's maintainers saw it (canonical/cloud-init#6224): readers must not rely on
-/// the order. In block style with unquoted numbers: hcloud-cloud-controller-manager looks for the very line
-/// `network_id: <id>`.
+/// The private networks, the newest first, as cloud-init's maintainers observed (canonical/cloud-init#6224). Readers must
+/// not rely on the order. The YAML is in block style with unquoted numbers, because hcloud-cloud-controller-manager looks
+/// for the line `network_id: <id>`.
 fn private_networks(project: &Project, server: &Server) -> String {
     let mut list = String::new();
     let shown = server.attachments.iter().filter(|held| !project.hidden.contains(&(server.id, held.network)));

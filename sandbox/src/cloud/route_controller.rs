@@ -1,4 +1,4 @@
-//! Other programs in the project, with habits of their own.
+//! Another program that changes the routes of the project.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -13,12 +13,12 @@ use super::model::routes;
 use super::project::cloud::Cloud;
 
 impl Cloud {
-    /// Lets a Kubernetes route controller loose on a network, as hcloud-cloud-controller-manager runs it: every period
-    /// it deletes the routes that touch its cluster CIDR and are none of its nodes', and it adds those that are
-    /// missing, if the network takes them. It ends when the handle is dropped, or after `max_passes`.
+    /// Starts a Kubernetes route controller for a network, as hcloud-cloud-controller-manager runs it. In every period it
+    /// deletes the routes inside its cluster CIDR that do not belong to its nodes, and adds the missing ones that the network
+    /// accepts. It ends when the handle is dropped, or after `max_passes`.
     ///
-    /// A route counts as touching when its first or its last address lies inside the CIDR
-    /// (kubernetes/cloud-provider, `isResponsibleForRoute`): a default route touches no private one.
+    /// A route is inside the CIDR if its first or its last address is (kubernetes/cloud-provider, `isResponsibleForRoute`).
+    /// A default route is outside of every private CIDR.
     pub fn spawn_route_controller(
         &self,
         network: NetworkId,
@@ -57,14 +57,14 @@ fn pass(network: &mut Network, cluster_cidr: Ipv4Net, nodes: &[Route]) {
     };
     network.routes.retain(|route| !is_responsible(route) || nodes.contains(route));
     for node in nodes {
-        // One that is there already overlaps with itself.
+        // A route that exists overlaps with itself and is not added again.
         if routes::check(network, node).is_ok() {
             network.routes.push(*node);
         }
     }
 }
 
-/// A route controller at work; dropping it ends it.
+/// A running route controller. Dropping the value stops it.
 #[derive(Debug)]
 pub struct RouteController {
     stop: Option<Sender<()>>,
@@ -72,7 +72,7 @@ pub struct RouteController {
 }
 
 impl RouteController {
-    /// Ends it and waits for the end of its pass.
+    /// Stops it and waits for the end of its current pass.
     pub fn stop(self) {
         drop(self);
     }
@@ -82,7 +82,7 @@ impl Drop for RouteController {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic in it has been printed; here it would only hide the test's own.
+            // A panic of the thread is on stderr already; a second one would hide the test's own.
             thread.join().ok();
         }
     }
@@ -94,11 +94,11 @@ mod tests {
     use crate::cloud::model::samples::{network, route};
 
     #[test]
-    fn a_route_controller_keeps_to_routes_that_touch_its_cluster() {
+    fn a_route_controller_changes_only_routes_inside_its_cluster_cidr() {
         let cluster: Ipv4Net = "10.244.0.0/16".parse().unwrap();
         let nodes = ["10.244.1.0/24 via 10.0.0.4", "10.244.2.0/24 via 10.0.0.5"].map(route);
         let before = [
-            "0.0.0.0/0 via 10.0.0.2",      // touches nothing private
+            "0.0.0.0/0 via 10.0.0.2",      // outside
             "10.244.1.0/24 via 10.0.0.4",  // a node's
             "10.244.9.0/24 via 10.0.0.2",  // a tunnel's, inside the cluster
             "10.8.0.0/24 via 10.0.0.2",    // a tunnel's, outside

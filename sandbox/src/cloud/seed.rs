@@ -1,5 +1,5 @@
-//! Furnishing the project at once, without actions or locks: what was there before the test began, and what a test's
-//! strangers do between two requests. What contradicts itself panics: it is a mistake in the test.
+//! Changes that take effect at once, without actions and locks: the state before a test, and what other clients do during
+//! it. An invalid change panics, because it is a mistake in the test.
 
 use std::net::Ipv4Addr;
 
@@ -19,7 +19,7 @@ use super::project::Project;
 use super::project::cloud::Cloud;
 
 impl Cloud {
-    /// A network with cloud subnets.
+    /// Creates a network with cloud subnets.
     ///
     /// # Panics
     /// The API would refuse it.
@@ -48,7 +48,7 @@ impl Cloud {
         })
     }
 
-    /// A running server; with a public IPv4 address it has a public IPv6 network as well, and primary IPs for both.
+    /// Creates a running server. With a public IPv4 address it also gets a public IPv6 network, and primary IPs for both.
     pub fn create_server(&self, name: &str, public_ipv4: Option<Ipv4Addr>) -> ServerId {
         self.with_project(|project, now| {
             let id = ServerId(project.next_id());
@@ -75,10 +75,10 @@ impl Cloud {
         })
     }
 
-    /// Attaches a server to a network, under an address and with a MAC address (`86:00:00:2a:7d:e0`) of the caller's.
+    /// Attaches a server to a network, with a given address and MAC address, such as `86:00:00:2a:7d:e0`.
     ///
     /// # Panics
-    /// One of them is not there, or the API would refuse it.
+    /// One of them does not exist, or the API would refuse it.
     pub fn attach(&self, server: ServerId, network: NetworkId, ip: Ipv4Addr, mac: &str) {
         self.seed(|project, _| {
             let interface_num = project.resources.server(server)?.next_interface_num();
@@ -88,10 +88,10 @@ impl Cloud {
         });
     }
 
-    /// Takes a server out of a network.
+    /// Detaches a server from a network.
     ///
     /// # Panics
-    /// It is not in there.
+    /// It is not attached.
     pub fn detach(&self, server: ServerId, network: NetworkId) {
         self.seed(|project, _| Change::Detach { server, network }.apply(&mut project.resources));
     }
@@ -99,13 +99,13 @@ impl Cloud {
     /// Replaces a server's alias IPs in a network.
     ///
     /// # Panics
-    /// The server is not in the network, or an address is in use.
+    /// The server is not attached, or an address is in use.
     pub fn set_alias_ips(&self, server: ServerId, network: NetworkId, alias_ips: &[Ipv4Addr]) {
         let alias_ips = alias_ips.to_vec();
         self.seed(|project, _| Change::SetAliasIps { server, network, alias_ips }.apply(&mut project.resources));
     }
 
-    /// A server's alias IPs in a network, as they are in effect now; none when it is not attached.
+    /// The alias IPs of a server in a network that are in effect now; none if it is not attached.
     pub fn alias_ips(&self, server: ServerId, network: NetworkId) -> Vec<Ipv4Addr> {
         self.with_project(|project, _| {
             let attachment = project.resources.servers.get(&server).and_then(|server| server.attachment(network));
@@ -113,7 +113,7 @@ impl Cloud {
         })
     }
 
-    /// A floating IPv4 address, on a server or free.
+    /// Creates a floating IPv4 address, assigned to a server or unassigned.
     pub fn create_floating_ip(&self, name: &str, ip: Ipv4Addr, server: Option<ServerId>) -> FloatingIpId {
         self.with_project(|project, created| {
             let id = FloatingIpId(project.next_id());
@@ -123,12 +123,12 @@ impl Cloud {
         })
     }
 
-    /// The server that holds a floating IP now.
+    /// The server that a floating IP is assigned to now.
     pub fn floating_ip_holder(&self, floating_ip: FloatingIpId) -> Option<ServerId> {
         self.with_project(|project, _| project.resources.floating_ips.get(&floating_ip).and_then(|ip| ip.server))
     }
 
-    /// A cloud firewall, applied to servers. It is listed and nothing more: no packet meets it.
+    /// Creates a cloud firewall that is applied to servers. The API lists it, but it filters no packets.
     pub fn create_firewall(&self, name: &str, rules: &[FirewallRule], servers: &[ServerId]) -> FirewallId {
         self.with_project(|project, created| {
             let id = FirewallId(project.next_id());
@@ -139,7 +139,7 @@ impl Cloud {
         })
     }
 
-    /// Puts labels on a network, for those who select by them.
+    /// Replaces the labels of a network.
     ///
     /// # Panics
     /// There is no such network.
@@ -151,8 +151,8 @@ impl Cloud {
         });
     }
 
-    /// Adds a route, at once and whatever runs. One to the same destination makes way: this is the person in the
-    /// console, or terraform's delete-and-add seen from afar.
+    /// Adds a route and removes one to the same destination, even while an action runs: as a person does in the console, or
+    /// terraform by deleting and adding.
     ///
     /// # Panics
     /// There is no such network, or the API would refuse the route.
@@ -164,7 +164,7 @@ impl Cloud {
         });
     }
 
-    /// Removes the route to a destination, if there is one, at once and whatever runs.
+    /// Removes the route to a destination if there is one, even while an action runs.
     ///
     /// # Panics
     /// There is no such network.
@@ -175,7 +175,7 @@ impl Cloud {
         });
     }
 
-    /// The network's routes, as GET shows them now; none when there is no such network.
+    /// The routes of a network as GET shows them now; none if there is no such network.
     pub fn routes(&self, network: NetworkId) -> Vec<Route> {
         self.with_project(|project, _| {
             let visible = project.actions.visible(&project.resources);
@@ -183,23 +183,23 @@ impl Cloud {
         })
     }
 
-    /// Hides a network from a server's metadata: it is attached, but the metadata service has not heard of it yet.
+    /// Hides an attached network from the metadata of a server, as when the metadata service is late.
     pub fn metadata_hide_network(&self, server: ServerId, network: NetworkId) {
         self.with_project(|project, _| project.hidden.insert((server, network)));
     }
 
-    /// Ends [`Cloud::metadata_hide_network`].
+    /// Reverts [`Cloud::metadata_hide_network`].
     pub fn metadata_show_network(&self, server: ServerId, network: NetworkId) {
         self.with_project(|project, _| project.hidden.remove(&(server, network)));
     }
 
     fn seed<R>(&self, work: impl FnOnce(&mut Project, std::time::SystemTime) -> Result<R, Refusal>) -> R {
         let seeded = self.with_project(work);
-        seeded.unwrap_or_else(|refusal| panic!("the resources cannot be furnished so: {refusal} ({refusal:?})"))
+        seeded.unwrap_or_else(|refusal| panic!("the change is invalid: {refusal} ({refusal:?})"))
     }
 }
 
-/// A /64 of the documentation prefix, told apart by the server's id.
+/// A /64 of the documentation prefix that is unique for the server's id.
 fn public_ipv6_of(server: ServerId) -> Ipv6Net {
     let network = 0x2001_0db8_u128 << 96 | u128::from(server.0 & 0xffff_ffff) << 64;
     Ipv6Net::new_assert(network.into(), 64)

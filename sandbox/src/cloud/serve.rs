@@ -10,16 +10,15 @@ use super::model::ids::ServerId;
 use super::project::cloud::Cloud;
 
 impl Cloud {
-    /// Serves the API on a listener until the future is dropped; then the listener is closed, and so is every connection
-    /// once it has its answer.
+    /// Serves the API on a listener until the future is dropped. Then the listener is closed, and each connection after its
+    /// current answer.
     ///
-    /// The listener may have been bound anywhere, in another network namespace for instance. Plain HTTP.
+    /// The protocol is plain HTTP. The listener may be from another network namespace.
     pub async fn serve(&self, listener: std::net::TcpListener) -> io::Result<()> {
         serve(listener, self.router()).await
     }
 
-    /// Serves one server's metadata on a listener until the future is dropped; a service that cannot be reached is one
-    /// that is not served.
+    /// Serves the metadata of one server on a listener until the future is dropped.
     pub async fn serve_metadata(&self, listener: std::net::TcpListener, server: ServerId) -> io::Result<()> {
         serve(listener, self.metadata_router(server)).await
     }

@@ -8,19 +8,19 @@ use sandbox::world::{Laptop, Settings, World};
 
 use super::Outcome;
 
-/// Builds a world to see that it can be built.
+/// Starts a world to check that the machine can run it.
 pub(crate) fn run() -> Outcome {
     let isolation = match isolation::enter() {
         Ok(isolation) => isolation,
         Err(error) => {
-            println!("This machine cannot host the sandbox.\n{}", isolation::explain(&error));
+            println!("This machine cannot run the sandbox.\n{}", isolation::explain(&error));
             return Ok(ExitCode::FAILURE);
         }
     };
     let start = Instant::now();
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
     println!(
-        "This machine can host the sandbox: {} namespaces were ready after {} ms, apart from the machine's {}.",
+        "This machine can run the sandbox: {} namespaces were ready after {} ms. The machine's own network is {}.",
         world.namespaces().len(),
         start.elapsed().as_millis(),
         isolation.machine_network()

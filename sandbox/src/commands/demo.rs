@@ -17,42 +17,42 @@ mod tunnel;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The directory that holds bastiond and bastionctl.
+    /// The directory that contains bastiond and bastionctl.
     #[arg(long, value_name = "DIRECTORY")]
     programs: PathBuf,
 }
 
-/// What nft shows of the rule that gives private hosts the public address.
-const TRANSLATION: &str = "snat ip to";
-/// For what must come.
+/// A part of nft's text of the rule that translates private hosts to the public address.
+const SNAT_RULE: &str = "snat ip to";
+/// The time limit for expected events.
 const SOON: Duration = Duration::from_secs(3);
-/// For what must not.
+/// How long the demo waits for something that must not happen.
 const NEVER: Duration = Duration::from_millis(500);
 
 type Step<T = ()> = Result<T, Box<dyn Error>>;
 
-/// Tells the whole story once; every line that claims something has been checked before it is printed.
+/// Runs the demo. Every statement is checked before it is printed.
 pub(crate) fn run(options: &Options) -> Outcome {
     let programs = std::fs::canonicalize(&options.programs)?;
     isolation::enter()?;
     let start = Instant::now();
     let world = World::start(Settings { names: Names::Plain, laptop: Laptop::BehindNat, ..Settings::default() })?;
     println!("{PICTURE}");
-    println!("A world of {} network namespaces, made in {} ms.", world.namespaces().len(), start.elapsed().as_millis());
+    println!("{} network namespaces were created in {} ms.", world.namespaces().len(), start.elapsed().as_millis());
     let installation = Installation::in_world(&world, &programs)?;
     let reflectors = Reflectors::start(&world)?;
     without_a_gateway(&world, &reflectors)?;
     let mut daemon = installation.start()?;
-    let told = story(&world, &installation, &reflectors, &mut daemon);
-    if told.is_err() {
+    let result = run_steps(&world, &installation, &reflectors, &mut daemon);
+    if result.is_err() {
         eprintln!("\nbastiond's log:\n{}", daemon.log());
     }
-    told?;
-    println!("\nThe demo took {:.1} s. Nothing of it is left on this machine.", start.elapsed().as_secs_f64());
+    result?;
+    println!("\nThe demo took {:.1} s. It left nothing on this machine.", start.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whom the private hosts want to reach.
+/// The servers that the private hosts connect to.
 struct Reflectors {
     tcp: Reflector,
     udp: Reflector,
@@ -69,21 +69,21 @@ fn heading(text: &str) {
     println!("\n== {text}");
 }
 
-/// Fails with `what` unless it is so.
-fn check(is_so: bool, what: &str) -> Step {
-    if is_so { Ok(()) } else { Err(format!("the demo failed: {what}").into()) }
+/// Fails with the text `problem` unless the condition holds.
+fn check(condition: bool, problem: &str) -> Step {
+    if condition { Ok(()) } else { Err(format!("the demo failed: {problem}").into()) }
 }
 
 fn without_a_gateway(world: &World, reflectors: &Reflectors) -> Step {
-    heading("Without a gateway the private host `web` does not reach the internet host");
+    heading("Without a gateway the private host `web` cannot reach the internet host");
     let tcp = traffic::tcp_probe(world.web(), reflectors.tcp.address(), NEVER);
-    let failure = tcp.err().ok_or("the demo failed: something passes without a gateway")?;
+    let failure = tcp.err().ok_or("the demo failed: packets pass without a gateway")?;
     println!("web -> {}: {failure}", reflectors.tcp.address());
     println!("routes of network {} in the API: {}", world.private_network_id(), routes(world));
     Ok(())
 }
 
-fn story(world: &World, installation: &Installation<'_>, reflectors: &Reflectors, daemon: &mut Daemon) -> Step {
+fn run_steps(world: &World, installation: &Installation<'_>, reflectors: &Reflectors, daemon: &mut Daemon) -> Step {
     heading("bastiond starts on the bastion, with an empty configuration and an API token");
     let ready = daemon
         .wait_for_notification("READY=1", Duration::from_secs(10))
@@ -96,35 +96,35 @@ fn story(world: &World, installation: &Installation<'_>, reflectors: &Reflectors
     }
     println!("routes of network {} in the API: {}", world.private_network_id(), routes(world));
 
-    heading("The same host gets its answer, with the bastion's public address as its source");
-    answered(world, reflectors)?;
+    heading("With bastiond the same host gets an answer; its source is the bastion's public address");
+    check_answers(world, reflectors)?;
 
     heading("An unsolicited connection from the internet to the private host is dropped");
-    unsolicited(world)?;
+    check_unsolicited(world)?;
 
-    heading("A rule that somebody deletes by hand comes back");
-    rule_comes_back(world)?;
-    answered(world, reflectors)?;
+    heading("bastiond restores a rule that was deleted by hand");
+    check_rule_is_restored(world)?;
+    check_answers(world, reflectors)?;
 
-    heading("A laptop behind a NAT of its own reaches the private host through the tunnel");
+    heading("A laptop behind a NAT router reaches the private host through the tunnel");
     let laptop = tunnel::from_the_laptop(world, installation, daemon)?;
 
-    heading("What the operator sees: bastionctl status");
+    heading("The status for the operator: bastionctl status");
     let status = installation.ctl(&["status"])?;
-    let seen = String::from_utf8_lossy(&status.stdout);
-    print!("{seen}");
+    let output = String::from_utf8_lossy(&status.stdout);
+    print!("{output}");
     check(status.status.success(), "the status is not healthy")?;
-    check(seen.contains(&laptop.peer), "the status does not name the laptop")?;
+    check(output.contains(&laptop.peer), "the status does not name the laptop")?;
     drop(laptop);
 
-    heading("And gone: bastionctl down");
+    heading("bastiond removes everything: bastionctl down");
     let down = installation.ctl(&["down"])?;
     check(down.status.success(), "down failed")?;
     print!("{}", String::from_utf8_lossy(&down.stdout));
-    check(world.cloud().routes(world.private_network_id()).is_empty(), "the cloud route stays after down")
+    check(world.cloud().routes(world.private_network_id()).is_empty(), "the cloud route is left after down")
 }
 
-fn answered(world: &World, reflectors: &Reflectors) -> Step {
+fn check_answers(world: &World, reflectors: &Reflectors) -> Step {
     let tcp = traffic::tcp_probe(world.web(), reflectors.tcp.address(), SOON)?;
     let udp = traffic::udp_probe(world.web(), reflectors.udp.address(), SOON)?;
     for (protocol, reflector, seen) in [("TCP", &reflectors.tcp, tcp), ("UDP", &reflectors.udp, udp)] {
@@ -137,41 +137,38 @@ fn answered(world: &World, reflectors: &Reflectors) -> Step {
     Ok(())
 }
 
-fn unsolicited(world: &World) -> Step {
+fn check_unsolicited(world: &World) -> Step {
     let listener = Reflector::tcp(world.web(), (at::WEB, 80))?;
     let to_web = |packet: &traffic::Packet| packet.ip().is_some_and(|ip| ip.destination == at::WEB);
     let outside = Sniffer::start(world.bastion(), &world.settings().interfaces.public, to_web)?;
     let inside = Sniffer::start(world.bastion(), &world.settings().interfaces.private, to_web)?;
     let attempt = traffic::tcp_probe(world.server(), listener.address(), NEVER);
-    let (came, passed) = (outside.stop().len(), inside.stop().len());
+    let (arrived, passed) = (outside.stop().len(), inside.stop().len());
     let failure = attempt.err().ok_or("the demo failed: the internet reaches a private host")?;
-    check(came > 0 && passed == 0, "the packet did not come to the bastion, or passed it")?;
+    check(arrived > 0 && passed == 0, "the packet did not arrive at the bastion, or passed it")?;
     println!(
-        "{} -> {}: {failure}; {came} packet(s) came to the bastion, {passed} passed",
+        "{} -> {}: {failure}; {arrived} packet(s) arrived at the bastion, {passed} passed",
         at::SERVER,
         listener.address()
     );
     Ok(())
 }
 
-fn rule_comes_back(world: &World) -> Step {
+fn check_rule_is_restored(world: &World) -> Step {
     let list =
         || world.bastion().command("nft").args(["-a", "list", "chain", "inet", "bastiond", "postrouting"]).output();
     let text = String::from_utf8(list()?.stdout)?;
-    let rule = text
-        .lines()
-        .find(|line| line.contains(TRANSLATION))
-        .ok_or("the demo failed: there is no rule that translates")?;
+    let rule = text.lines().find(|line| line.contains(SNAT_RULE)).ok_or("the demo failed: there is no SNAT rule")?;
     let (rule, handle) = rule.trim().split_once(" # handle ").ok_or("the demo failed: nft shows no handle")?;
     let command = format!("delete rule inet bastiond postrouting handle {handle}");
     world.bastion().nft(&command)?;
     let deleted = Instant::now();
     println!("nft {command}    ({rule})");
-    while !String::from_utf8(list()?.stdout)?.contains(TRANSLATION) {
-        check(deleted.elapsed() < SOON, "the rule does not come back")?;
+    while !String::from_utf8(list()?.stdout)?.contains(SNAT_RULE) {
+        check(deleted.elapsed() < SOON, "the rule is not restored")?;
         std::thread::sleep(Duration::from_millis(10));
     }
-    println!("back after {} ms", deleted.elapsed().as_millis());
+    println!("restored after {} ms", deleted.elapsed().as_millis());
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What the program can be told to do.
+//! The subcommands of the program.
 
 pub(crate) mod check;
 pub(crate) mod demo;
@@ -7,10 +7,10 @@ pub(crate) mod shell;
 use std::error::Error;
 use std::process::ExitCode;
 
-/// Nothing here recovers from an error: it is told to the person.
+/// The result of a subcommand. Errors are printed.
 pub(crate) type Outcome = Result<ExitCode, Box<dyn Error>>;
 
-/// The error and its causes.
+/// The error and its causes on one line.
 pub(crate) fn explain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

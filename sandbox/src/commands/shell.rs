@@ -16,19 +16,19 @@ use super::Outcome;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Run this bastiond inside the bastion; its log goes to /run/bastiond.log of the world.
+    /// Run this bastiond in the bastion; its log is /run/bastiond.log in the shell.
     #[arg(long, value_name = "PATH")]
     bastiond: Option<PathBuf>,
 }
 
-/// The isolation has a /run of its own: what is written there ends with it.
+/// The isolation has a /run of its own, which disappears at its end.
 const RUNTIME_DIRECTORY: &str = "/run/bastiond";
 const STATE_DIRECTORY: &str = "/run/bastiond-state";
 const LOG: &str = "/run/bastiond.log";
-/// Empty to start with; a person may edit it and send SIGHUP.
+/// Empty at the start. A person can edit it and send SIGHUP.
 const CONFIG: &str = "/run/bastiond.toml";
 
-/// The world, for people.
+/// A picture of the network.
 pub(crate) const PICTURE: &str = "
   server 203.0.113.10 ─┐
                        │               ┌─ bastion ── eth0 198.51.100.2, eth1 10.0.0.2, eth2 10.2.0.2
@@ -41,13 +41,16 @@ pub(crate) const PICTURE: &str = "
 
 pub(crate) fn run(options: &Options) -> Outcome {
     isolation::enter()?;
-    // Ctrl-C is for what runs in the shell. Before any thread is started, so that none of them takes it either.
+    // Ctrl-C is for the programs in the shell. It is blocked before any thread starts, so that no thread receives it.
     interrupt().thread_block()?;
     let settings = Settings { names: Names::Plain, laptop: Laptop::BehindNat, ..Settings::default() };
     let world = World::start(settings)?;
     println!("{PICTURE}");
-    let daemon =
-        options.bastiond.as_deref().map(|program| interruptible(|| Daemon::start(&world, program))).transpose()?;
+    let daemon = options
+        .bastiond
+        .as_deref()
+        .map(|program| with_interrupt_unblocked(|| Daemon::start(&world, program)))
+        .transpose()?;
     println!("{}", hints(&world, daemon.as_ref()));
     let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
     let mut command = Command::new(shell);
@@ -55,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         .env("HCLOUD_ENDPOINT", world.api_endpoint())
         .env("HCLOUD_TOKEN", world.token())
         .env("HCLOUD_NETWORK", world.private_network_id().to_string());
-    let status = interruptible(|| Ok(command.spawn()?))?.wait()?;
+    let status = with_interrupt_unblocked(|| Ok(command.spawn()?))?.wait()?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
@@ -63,8 +66,8 @@ fn interrupt() -> SigSet {
     SigSet::from_iter([Signal::SIGINT])
 }
 
-/// Starts a process with Ctrl-C not blocked: it would inherit that.
-fn interruptible<T>(start: impl FnOnce() -> Result<T, Box<dyn Error>>) -> Result<T, Box<dyn Error>> {
+/// Starts a process with Ctrl-C unblocked, because a process inherits the blocked signals.
+fn with_interrupt_unblocked<T>(start: impl FnOnce() -> Result<T, Box<dyn Error>>) -> Result<T, Box<dyn Error>> {
     interrupt().thread_unblock()?;
     let started = start();
     interrupt().thread_block()?;
@@ -74,25 +77,25 @@ fn interruptible<T>(start: impl FnOnce() -> Result<T, Box<dyn Error>>) -> Result
 fn hints(world: &World, daemon: Option<&Daemon>) -> String {
     let names: Vec<_> = world.namespaces().iter().map(|namespace| namespace.name()).collect();
     let daemon = match daemon {
-        Some(_) => format!("bastiond runs in the bastion: tail -f {LOG}"),
-        None => "no bastiond runs: the private hosts reach nothing yet".to_owned(),
+        Some(_) => format!("bastiond is running in the bastion: tail -f {LOG}"),
+        None => "no bastiond is running: the private hosts cannot reach the internet".to_owned(),
     };
     format!(
         "Namespaces: {}
 {daemon}
 
-  ip netns exec web ping 203.0.113.10               does a private host reach the internet?
-  ip netns exec bastion nft list ruleset            what the bastion filters
-  ip netns exec gw-private ip route                 what Hetzner's gateway does
-  ip netns exec bastion hcloud network list         the cloud (HCLOUD_ENDPOINT and HCLOUD_TOKEN are set)
+  ip netns exec web ping 203.0.113.10               whether a private host reaches the internet
+  ip netns exec bastion nft list ruleset            the rules of the bastion
+  ip netns exec gw-private ip route                 the routes of Hetzner's virtual gateway
+  ip netns exec bastion hcloud network list         the cloud's networks (HCLOUD_ENDPOINT and HCLOUD_TOKEN are set)
   ip netns exec bastion curl http://169.254.169.254/hetzner/v1/metadata
 
-The world ends with this shell.",
+The network ends with this shell.",
         names.join(" ")
     )
 }
 
-/// The bastiond in the bastion.
+/// The running bastiond in the bastion.
 struct Daemon {
     process: Child,
 }
@@ -123,7 +126,7 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
-    /// Gives it a moment to end in order.
+    /// Sends SIGTERM, and SIGKILL after 3 s.
     fn drop(&mut self) {
         let pid = Pid::from_raw(i32::try_from(self.process.id()).expect("a process id fits pid_t"));
         let deadline = Instant::now() + Duration::from_secs(3);

@@ -1,156 +1,156 @@
-//! What a machine may lack, and what its owner can do about it.
+//! What a machine lacks, and how its owner can change that.
 
 use std::fmt;
 use std::io;
 
 use nix::errno::Errno;
 
-/// Why this process cannot have an isolation.
+/// Why this process cannot be isolated.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Programs that the world is built with.
+    /// Programs that the sandbox needs are not installed.
     #[error("missing programs: {}\ninstall them: apt install {}", list(.0), packages(.0))]
     MissingPrograms(Vec<Program>),
 
-    /// Debian's switch, on older kernels.
+    /// Debian's sysctl on older kernels forbids user namespaces.
     #[error(
-        "kernel.unprivileged_userns_clone = 0: only root may make user namespaces here\n\
+        "kernel.unprivileged_userns_clone = 0: only root may create user namespaces on this machine\n\
          run as root, or: sysctl -w kernel.unprivileged_userns_clone=1"
     )]
     UserNamespacesForRootOnly,
 
-    /// The kernel's limit, nested namespaces counted.
+    /// The kernel's limit is reached; nested namespaces count too.
     #[error(
-        "user.max_user_namespaces = {limit}: no further user namespace may be made\n\
+        "user.max_user_namespaces = {limit}: no further user namespace can be created\n\
          run as root, or raise it: sysctl -w user.max_user_namespaces=16384"
     )]
     UserNamespacesUsedUp {
-        /// What the sysctl says.
+        /// The value of the sysctl.
         limit: String,
     },
 
-    /// Ubuntu's restriction since 23.10: the namespace is made, but gives no capabilities.
+    /// Ubuntu's restriction since 23.10: the namespace is created, but without capabilities.
     #[error(
-        "kernel.apparmor_restrict_unprivileged_userns = 1: AppArmor leaves a user namespace without capabilities\n\
+        "kernel.apparmor_restrict_unprivileged_userns = 1: AppArmor denies capabilities in a user namespace\n\
          run as root, or: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
     )]
     AppArmor {
-        /// How the kernel refused.
+        /// The kernel's error.
         source: Errno,
     },
 
-    /// Root of a container, typically.
+    /// Root lacks capabilities, usually in a container.
     #[error(
-        "this root may not make namespaces: it lacks CAP_SYS_ADMIN, or a seccomp filter forbids it\n\
+        "root cannot create namespaces: it lacks CAP_SYS_ADMIN, or a seccomp filter forbids it\n\
          in a container, start it with: --cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt seccomp=unconfined \
          --security-opt apparmor=unconfined, or --privileged"
     )]
     RootWithoutCapabilities {
-        /// How the kernel refused.
+        /// The kernel's error.
         source: Errno,
     },
 
-    /// Refused for a reason that none of the known switches explains.
+    /// A user namespace is refused, and none of the known settings explains it.
     #[error(
-        "the kernel refuses a user namespace, though no known switch forbids it (a seccomp filter? a chroot?)\n\
+        "the kernel refuses a user namespace although no known setting forbids it (a seccomp filter? a chroot?)\n\
          run as root"
     )]
     UserNamespaceRefused {
-        /// How the kernel refused.
+        /// The kernel's error.
         source: Errno,
     },
 
     /// [`enter`](super::enter) was called too late.
-    #[error("threads are running already: enter() must come first thing in main")]
+    #[error("threads are running already: call enter() first in main")]
     ThreadsRunning,
 
     /// The user and group of the new namespace could not be mapped.
     #[error("failed to write {path}")]
     Map {
-        /// Which map.
+        /// The path of the map.
         path: &'static str,
-        /// How the kernel refused.
+        /// The kernel's error.
         source: Errno,
     },
 
     /// A mount inside failed.
     #[error("failed to mount {what}\nin a container, start it with: --privileged")]
     Mount {
-        /// What was to be mounted, and where.
+        /// The file system and its mount point.
         what: &'static str,
-        /// How the kernel refused.
+        /// The kernel's error.
         source: Errno,
     },
 
-    /// `/proc/sys` is there for reading only, as in an ordinary container.
-    #[error("{path} cannot be written, and a gateway must\nin a container, start it with: --privileged")]
+    /// `/proc/sys` is read-only, as in an ordinary container.
+    #[error("{path} is read-only, but a gateway must write it\nin a container, start it with: --privileged")]
     SysctlReadOnly {
-        /// The key tried.
+        /// The sysctl's path.
         path: &'static str,
-        /// How the kernel refused.
+        /// The kernel's error.
         source: io::Error,
     },
 
-    /// No capability over the network inside, or no loopback.
+    /// `CAP_NET_ADMIN` is missing, or the loopback interface.
     #[error("failed to set the loopback link up\nip: {stderr}")]
     NetAdmin {
-        /// What `ip` said.
+        /// The standard error of `ip`.
         stderr: String,
     },
 
-    /// The kernel has no virtual Ethernet.
+    /// The kernel has no veth interfaces.
     #[error(
-        "the kernel makes no veth links: load the module (modprobe veth), or install a kernel with it\nip: {stderr}"
+        "the kernel cannot create veth interfaces: load the module (modprobe veth), or install a kernel with it\nip: {stderr}"
     )]
     NoVeth {
-        /// What `ip` said.
+        /// The standard error of `ip`.
         stderr: String,
     },
 
-    /// The kernel has no nftables, or not the parts needed.
+    /// The kernel has no nftables, or lacks features of it.
     #[error(
-        "the kernel takes no nftables rules with NAT, connection tracking and fib: load the modules \
+        "the kernel does not support nftables rules with NAT, connection tracking and fib: load the modules \
          (modprobe -a nf_tables nft_masq nft_ct nft_fib_inet), or install a kernel with them\nnft: {stderr}"
     )]
     NoNftables {
-        /// What `nft` said.
+        /// The standard error of `nft`.
         stderr: String,
     },
 
     /// A program failed to start.
     #[error("failed to start {program}")]
     Start {
-        /// Which one.
+        /// The program or file.
         program: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 
     /// A process could not be waited for, signalled, or tied to its parent.
     #[error("failed to {operation}")]
     Process {
-        /// What was tried.
+        /// The operation that failed.
         operation: &'static str,
-        /// How the kernel refused.
+        /// The kernel's error.
         source: Errno,
     },
 
     /// A file of the kernel could not be read.
     #[error("failed to read {path}")]
     Read {
-        /// Which one.
+        /// The program or file.
         path: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// A program that the world needs, and the Debian and Ubuntu package that has it.
+/// A program that the sandbox needs, and the Debian and Ubuntu package that contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Program {
-    /// The command's name.
+    /// The name of the command.
     pub name: &'static str,
-    /// The package's name, the same in Debian 12 and 13 and Ubuntu 24.04.
+    /// The name of the package, the same in Debian 12 and 13 and Ubuntu 24.04.
     pub package: &'static str,
 }
 
@@ -168,7 +168,7 @@ fn packages(programs: &[Program]) -> String {
     programs.iter().map(|p| p.package).collect::<Vec<_>>().join(" ")
 }
 
-/// The error and its causes, one a line.
+/// The error and its causes, one per line.
 pub(super) fn chain(error: &Error) -> String {
     let mut lines = error.to_string();
     let mut cause = std::error::Error::source(error);

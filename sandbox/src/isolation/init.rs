@@ -1,4 +1,4 @@
-//! PID 1 of the isolation: mounts what must not be the machine's, then reaps until the program proper ends.
+//! PID 1 of the isolation: mounts file systems of its own, then reaps processes until the program ends.
 
 use std::convert::Infallible;
 
@@ -9,17 +9,19 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::error::Error;
+use super::launcher;
+use super::network_namespace::NetworkNamespaceId;
 use super::stage::Stage;
-use super::{Error, NetworkNamespaceId, launcher};
 
-/// Prepares the place, runs the program inside it, and exits with its code; returns only if that is impossible.
+/// Prepares the mounts, runs the program, and exits with its code. It returns only if that fails.
 ///
 /// When this process exits, the kernel kills all others of its PID namespace.
 pub(super) fn run(machine: NetworkNamespaceId) -> Result<Infallible, Error> {
     prctl::set_pdeathsig(Signal::SIGKILL)
         .map_err(|source| Error::Process { operation: "tie init to its parent", source })?;
     prepare_mounts()?;
-    let signals = launcher::watched();
+    let signals = launcher::handled_signals();
     signals.thread_block().map_err(|source| Error::Process { operation: "block signals", source })?;
     let mut command = Stage::Inside { machine }.command()?;
     let program = command
@@ -32,13 +34,13 @@ pub(super) fn run(machine: NetworkNamespaceId) -> Result<Infallible, Error> {
         }
         let signal = signals.wait().map_err(|source| Error::Process { operation: "wait for a signal", source })?;
         if matches!(signal, Signal::SIGTERM | Signal::SIGHUP) {
-            // It may have ended this very moment; the next round reaps it.
+            // An error means that the program has just ended; the next iteration reaps it.
             let _ = kill(program, signal);
         }
     }
 }
 
-/// Buries the dead, and gives the exit code of `program` once it is among them.
+/// Reaps ended processes, and returns the exit code of `program` once it has ended.
 fn reap(program: Pid) -> Result<Option<i32>, Error> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -52,25 +54,25 @@ fn reap(program: Pid) -> Result<Option<i32>, Error> {
 }
 
 fn prepare_mounts() -> Result<(), Error> {
-    let nothing = None::<&str>;
-    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
-        .map_err(|source| mount_refusal("/ as private", source))?;
-    // An own /run: /run/netns for `ip netns`, /run/wireguard and /run/xtables.lock, which an ordinary user could not
-    // write, and no daemon of the machine to be reached by accident.
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(|source| mount_error("/ as private", source))?;
+    // A new /run has /run/netns for `ip netns`; /run/wireguard and /run/xtables.lock are writable without privileges there,
+    // and no daemon of the machine can be reached by accident.
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))
-        .map_err(|source| mount_refusal("a tmpfs on /run", source))?;
-    std::fs::create_dir("/run/netns").map_err(|error| mount_refusal("a tmpfs on /run", launcher::errno(&error)))?;
+        .map_err(|source| mount_error("a tmpfs on /run", source))?;
+    std::fs::create_dir("/run/netns").map_err(|error| mount_error("a tmpfs on /run", launcher::errno(&error)))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    match mount(Some("proc"), "/proc", Some("proc"), flags, nothing) {
-        // A container that hides parts of its /proc gets no new one (mount_namespaces(7)). The old one serves: it shows
-        // more processes, but /proc/self and the sysctls of the network are the reader's own there too.
+    match mount(Some("proc"), "/proc", Some("proc"), flags, none) {
+        // A container that hides parts of its /proc cannot mount a new one (mount_namespaces(7)). The old one works too: it
+        // shows more processes, but /proc/self and the network sysctls are those of the reader.
         Ok(()) | Err(Errno::EPERM) => Ok(()),
-        Err(source) => Err(mount_refusal("proc on /proc", source)),
+        Err(source) => Err(mount_error("proc on /proc", source)),
     }
 }
 
-fn mount_refusal(what: &'static str, source: Errno) -> Error {
-    if matches!(source, Errno::EPERM | Errno::EACCES) && launcher::restricted_by_apparmor() {
+fn mount_error(what: &'static str, source: Errno) -> Error {
+    if matches!(source, Errno::EPERM | Errno::EACCES) && launcher::is_restricted_by_apparmor() {
         return Error::AppArmor { source };
     }
     Error::Mount { what, source }

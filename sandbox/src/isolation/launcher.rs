@@ -1,4 +1,4 @@
-//! The process outside: makes the namespaces, starts `init` in them, and waits.
+//! The process outside: creates the namespaces, starts `init` in them, and waits.
 
 use std::convert::Infallible;
 use std::fs;
@@ -10,14 +10,15 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, Uid, getgid, getuid};
 
+use super::error::Error;
+use super::network_namespace::NetworkNamespaceId;
 use super::stage::Stage;
-use super::{Error, NetworkNamespaceId};
 
-/// Makes the namespaces and exits with the code of the program inside; returns only if that is impossible.
+/// Creates the namespaces and exits with the code of the isolated program. It returns only if that fails.
 pub(super) fn run() -> Result<Infallible, Error> {
     let machine = NetworkNamespaceId::of_this_thread()?;
-    separate()?;
-    let signals = watched();
+    unshare_namespaces()?;
+    let signals = handled_signals();
     signals.thread_block().map_err(|source| Error::Process { operation: "block signals", source })?;
     let mut command = Stage::Init { machine }.command()?;
     command.env("PATH", search_path());
@@ -28,13 +29,13 @@ pub(super) fn run() -> Result<Infallible, Error> {
     std::process::exit(exit_code(status))
 }
 
-/// The signals that the waiting processes handle. SIGINT is among them to be ignored: at a terminal the program inside
-/// gets it too, being in the same process group, and decides.
-pub(super) fn watched() -> SigSet {
+/// The signals that the waiting processes handle. They ignore SIGINT: at a terminal the isolated program gets it too,
+/// because it is in the same process group.
+pub(super) fn handled_signals() -> SigSet {
     SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT])
 }
 
-/// An ordinary user of Debian has no sbin in the search path, but `nft` and `ip` live there.
+/// The search path with the sbin directories, which Debian omits for ordinary users although `nft` and `ip` are there.
 fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
@@ -55,71 +56,71 @@ fn wait(mut init: Child, signals: &SigSet) -> Result<ExitStatus, Error> {
     }
 }
 
-/// As shells do it.
+/// The exit code as a shell computes it.
 fn exit_code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1)
 }
 
-/// Leaves the machine's namespaces: with root's own rights where there are any, else through a user namespace.
-fn separate() -> Result<(), Error> {
+/// Leaves the machine's namespaces: with the capabilities of root if it has them, otherwise with a user namespace.
+fn unshare_namespaces() -> Result<(), Error> {
     let namespaces = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     let root = getuid().is_root();
     if root && unshare(namespaces).is_ok() {
         return Ok(());
     }
-    // Mapped to root inside, so that programs that look at their user id believe it.
+    // Mapped to root inside, for programs that check their user id.
     let (user, group) = (getuid(), getgid());
-    unshare(namespaces | CloneFlags::CLONE_NEWUSER).map_err(|errno| refusal(user, errno))?;
+    unshare(namespaces | CloneFlags::CLONE_NEWUSER).map_err(|errno| unshare_error(user, errno))?;
     for (path, text) in [
-        // Without this the kernel lets nobody unprivileged write gid_map (user_namespaces(7)).
+        // The kernel requires this before an unprivileged process may write gid_map (user_namespaces(7)).
         ("/proc/self/setgroups", "deny".to_owned()),
         ("/proc/self/uid_map", format!("0 {user} 1")),
         ("/proc/self/gid_map", format!("0 {group} 1")),
     ] {
-        fs::write(path, text).map_err(|error| map_refusal(user, path, errno(&error)))?;
+        fs::write(path, text).map_err(|error| map_error(user, path, errno(&error)))?;
     }
     Ok(())
 }
 
-/// Finds which of the known switches refused the user namespace.
-fn refusal(user: Uid, errno: Errno) -> Error {
+/// The error for a refused user namespace, by the known settings that can refuse it.
+fn unshare_error(user: Uid, errno: Errno) -> Error {
     match errno {
         Errno::EINVAL => Error::ThreadsRunning,
         Errno::ENOSPC | Errno::EUSERS => Error::UserNamespacesUsedUp { limit: max_user_namespaces() },
         _ if max_user_namespaces() == "0" => Error::UserNamespacesUsedUp { limit: "0".to_owned() },
         source if user.is_root() => Error::RootWithoutCapabilities { source },
-        _ if setting("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") => {
+        _ if read_setting("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") => {
             Error::UserNamespacesForRootOnly
         }
-        source if restricted_by_apparmor() => Error::AppArmor { source },
+        source if is_restricted_by_apparmor() => Error::AppArmor { source },
         source => Error::UserNamespaceRefused { source },
     }
 }
 
-fn map_refusal(user: Uid, path: &'static str, source: Errno) -> Error {
+fn map_error(user: Uid, path: &'static str, source: Errno) -> Error {
     match source {
-        // A root without CAP_SETFCAP may make a user namespace, but not be root in it (user_namespaces(7)).
+        // Root without CAP_SETFCAP can create a user namespace but cannot be root in it (user_namespaces(7)).
         source if user.is_root() => Error::RootWithoutCapabilities { source },
-        source if restricted_by_apparmor() => Error::AppArmor { source },
+        source if is_restricted_by_apparmor() => Error::AppArmor { source },
         source => Error::Map { path, source },
     }
 }
 
 /// Whether Ubuntu's restriction of unprivileged user namespaces is on.
-pub(super) fn restricted_by_apparmor() -> bool {
-    setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1")
+pub(super) fn is_restricted_by_apparmor() -> bool {
+    read_setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1")
 }
 
 fn max_user_namespaces() -> String {
-    setting("/proc/sys/user/max_user_namespaces").unwrap_or_else(|| "unknown".to_owned())
+    read_setting("/proc/sys/user/max_user_namespaces").unwrap_or_else(|| "unknown".to_owned())
 }
 
-fn setting(path: &str) -> Option<String> {
+fn read_setting(path: &str) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
-/// The kernel's own word under an I/O error.
+/// The error number of an I/O error.
 pub(super) fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or_default())
 }

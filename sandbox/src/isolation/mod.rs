@@ -1,47 +1,47 @@
-//! A place of its own for a process: its network, mounts and process table are nobody else's, and die with it.
+//! Isolates the process from the machine: it gets network, mount and process namespaces of its own.
 //!
-//! [`enter`] starts the program again inside fresh namespaces and stays outside only to pass on signals and the exit
-//! code. Inside, the program is root over its own little machine without being root on the real one: with user
-//! namespaces no privilege is needed at all. Nothing that it does to links, rules, sysctls of the network or mounts can
-//! reach the machine, and when it ends, however it ends, the kernel takes everything away.
+//! [`enter`] starts the program again inside new namespaces; the first process only passes on signals and the exit code.
+//! Inside, the program is root over its own network without being root on the machine: with user namespaces it needs no
+//! privileges. Nothing that it does to interfaces, rules, network sysctls or mounts changes the machine, and the kernel
+//! removes everything when it ends.
 //!
 //! Three processes take part, all of them this same program:
 //!
 //! ```text
-//! outside   makes the namespaces, then waits: signals in, exit code out
+//! outside   creates the namespaces, then waits: passes signals in and the exit code out
 //! └─ init   PID 1 inside: mounts, reaps orphans, ends everything when `inside` ends
-//!    └─ inside   the program proper: `enter` returns here, and only here
+//!    └─ inside   the program itself: `enter` returns here, and only here
 //! ```
 
 mod error;
 mod init;
 mod launcher;
+mod network_namespace;
 mod probe;
 mod stage;
 
 use std::convert::Infallible;
-use std::fmt;
-use std::os::unix::fs::MetadataExt;
 
 pub use error::{Error, Program};
+pub use network_namespace::NetworkNamespaceId;
 use stage::Stage;
 
-/// Set to `1` where tests that cannot run must count as failed, as in continuous integration.
+/// The environment variable that, set to `1`, makes tests fail that cannot run. Continuous integration sets it.
 pub const REQUIRE: &str = "BASTIOND_REQUIRE_NETNS";
 
-/// Proof that this process is in a place of its own. [`World`](crate::world::World) cannot be started without.
+/// Proof that this process is isolated. A [`Namespace`](crate::namespace::Namespace) cannot be created without isolation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isolation {
     machine: NetworkNamespaceId,
 }
 
 impl Isolation {
-    /// The network namespace of the machine, from which this process is separated.
+    /// The network namespace of the machine.
     pub fn machine_network(self) -> NetworkNamespaceId {
         self.machine
     }
 
-    /// The isolation that this process is in, if it is in one.
+    /// The isolation of this process; `None` if it is not isolated.
     pub fn current() -> Option<Self> {
         match Stage::current() {
             Ok(Stage::Inside { machine }) => Some(Self { machine }),
@@ -50,70 +50,52 @@ impl Isolation {
     }
 }
 
-/// What tells network namespaces apart: the inode number that `/proc/self/ns/net` shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct NetworkNamespaceId(u64);
-
-impl NetworkNamespaceId {
-    /// The namespace of the calling thread.
-    pub fn of_this_thread() -> Result<Self, Error> {
-        let path = "/proc/thread-self/ns/net";
-        let status = std::fs::metadata(path).map_err(|source| Error::Read { path, source })?;
-        Ok(Self(status.ino()))
-    }
-}
-
-impl fmt::Display for NetworkNamespaceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "net:[{}]", self.0)
-    }
-}
-
-/// Moves the program into an isolation: call it first thing in `main`, before any thread is started.
+/// Isolates the program. Call it first in `main`, before any thread is started.
 ///
-/// Returns inside only. Outside it never returns unless it fails: it waits for the program inside and exits with its
-/// code (128 and the signal's number, when a signal ended it). Inside an isolation already, it returns at once.
+/// It returns in the isolated process. The first process does not return unless it fails: it waits for the isolated one
+/// and exits with its code, or with 128 plus the number of the signal that ended it. If the process is isolated already, it
+/// returns at once.
 ///
 /// # Errors
-/// What this machine lacks, in words that say what to do about it.
+/// What this machine lacks, and how to install or enable it.
 pub fn enter() -> Result<Isolation, Error> {
     let never: Infallible = match Stage::current()? {
         Stage::Outside => launcher::run()?,
         Stage::Init { machine } => init::run(machine)?,
         Stage::Inside { machine } => {
-            // Who waits for a program blocks signals for that; the program itself must feel them.
-            let unblocked = launcher::watched().thread_unblock();
+            // The processes that wait block signals, and children inherit that; the program needs them.
+            let unblocked = launcher::handled_signals().thread_unblock();
             unblocked.map_err(|source| Error::Process { operation: "unblock signals", source })?;
-            probe::probe()?;
+            probe::check_machine()?;
             return Ok(Isolation { machine });
         }
     };
     match never {}
 }
 
-/// [`enter`] for test runners: where it is impossible, says so and why, and ends the process.
+/// [`enter`] for test runners. On failure it prints the reason and exits.
 ///
-/// The exit code is 1 with `BASTIOND_REQUIRE_NETNS=1` in the environment, else 0: a machine that cannot host a world of
-/// namespaces does not fail the tests, but nobody can mistake that for a pass. `tests` is how many do not run.
+/// The exit code is 1 if the environment has `BASTIOND_REQUIRE_NETNS=1`, otherwise 0: on a machine that cannot host
+/// namespaces the tests do not fail, but the output says that they did not run. `tests` is their number.
 pub fn require(tests: usize) -> Isolation {
     match enter() {
         Ok(isolation) => isolation,
         Err(error) => {
             let required = std::env::var_os(REQUIRE).is_some_and(|value| value == "1");
             let verdict = if required { "FAILED" } else { "NOT RUN" };
-            eprintln!("\n*** {verdict}: {tests} tests need network namespaces, and this machine cannot host them.");
+            eprintln!("\n*** {verdict}: {tests} tests need network namespaces, which this machine cannot provide.");
             for line in error::chain(&error).lines() {
                 eprintln!("*** {line}");
             }
             if !required {
-                eprintln!("*** Nothing was tested here. {REQUIRE}=1 makes this a failure.");
+                eprintln!("*** No test ran. Set {REQUIRE}=1 to make this a failure.");
             }
             std::process::exit(i32::from(required));
         }
     }
 }
 
-/// An error with all its causes, one a line.
+/// The error and its causes, one per line.
 pub fn explain(error: &Error) -> String {
     error::chain(error)
 }

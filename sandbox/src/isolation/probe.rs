@@ -1,4 +1,4 @@
-//! What the machine must offer beyond namespaces, tried out inside where nothing can break.
+//! Checks what the sandbox needs besides namespaces. It runs in the isolated process, where nothing can break.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,7 +13,7 @@ const PROGRAMS: [Program; 3] = [
     Program { name: "ping", package: "iputils-ping" },
 ];
 
-/// Every part of nftables that the world and a NAT gateway rest on.
+/// Every feature of nftables that the sandbox and a NAT gateway need.
 const RULES: &str = "
     table inet probe {
         chain prerouting {
@@ -33,19 +33,19 @@ const RULES: &str = "
     delete table inet probe
 ";
 
-/// Tries everything that the world needs, cheapest first.
-pub(super) fn probe() -> Result<(), Error> {
+/// Checks everything that the sandbox needs, cheapest first.
+pub(super) fn check_machine() -> Result<(), Error> {
     let missing: Vec<_> = PROGRAMS.into_iter().filter(|program| !is_installed(program.name)).collect();
     if !missing.is_empty() {
         return Err(Error::MissingPrograms(missing));
     }
     let path = "/proc/sys/net/ipv4/ip_forward";
     OpenOptions::new().write(true).open(path).map_err(|source| Error::SysctlReadOnly { path, source })?;
-    // Also of use: tests that talk over 127.0.0.1 find it here.
-    tried("ip", &["link", "set", "lo", "up"], "")?.map_err(|stderr| Error::NetAdmin { stderr })?;
-    tried("ip", &["-batch", "-"], "link add probe0 type veth peer name probe1\nlink del probe0\n")?
+    // The loopback interface stays up: tests use 127.0.0.1.
+    try_program("ip", &["link", "set", "lo", "up"], "")?.map_err(|stderr| Error::NetAdmin { stderr })?;
+    try_program("ip", &["-batch", "-"], "link add probe0 type veth peer name probe1\nlink del probe0\n")?
         .map_err(|stderr| Error::NoVeth { stderr })?;
-    tried("nft", &["-f", "-"], RULES)?.map_err(|stderr| Error::NoNftables { stderr })
+    try_program("nft", &["-f", "-"], RULES)?.map_err(|stderr| Error::NoNftables { stderr })
 }
 
 fn is_installed(program: &str) -> bool {
@@ -53,8 +53,8 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|directory| Path::is_file(&directory.join(program)))
 }
 
-/// Runs a program; the inner error is what it complained of.
-fn tried(program: &str, arguments: &[&str], input: &str) -> Result<Result<(), String>, Error> {
+/// Runs a program. The inner error is its standard error.
+fn try_program(program: &str, arguments: &[&str], input: &str) -> Result<Result<(), String>, Error> {
     let failed = |source| Error::Start { program: program.to_owned(), source };
     let mut child = Command::new(program)
         .args(arguments)
@@ -63,7 +63,7 @@ fn tried(program: &str, arguments: &[&str], input: &str) -> Result<Result<(), St
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    // A program that complains without reading has closed the pipe; its complaint says more.
+    // A program that fails before reading closes the pipe; its standard error says why.
     let _ = child.stdin.take().expect("stdin is piped").write_all(input.as_bytes());
     let output = child.wait_with_output().map_err(failed)?;
     Ok(if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) })

@@ -1,12 +1,13 @@
-//! Which of the three processes this one is, by a mark in the environment that is checked against the kernel.
+//! Which of the three processes this one is: an environment variable says so, and the kernel confirms it.
 
 use std::process::Command;
 
-use super::{Error, NetworkNamespaceId};
+use super::error::Error;
+use super::network_namespace::NetworkNamespaceId;
 
-/// `init:<inode>` or `inside:<inode>`, the inode being that of the machine's network namespace. Where the process finds
-/// itself in that very namespace, somebody only inherited the mark, and it means nothing.
-const MARK: &str = "SANDBOX_STAGE";
+/// `init:<inode>` or `inside:<inode>`, with the inode of the machine's network namespace. In a process that is in that
+/// namespace the variable was only inherited, and it is ignored.
+const VARIABLE: &str = "SANDBOX_STAGE";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -18,11 +19,11 @@ pub(super) enum Stage {
 impl Stage {
     pub(super) fn current() -> Result<Self, Error> {
         let here = NetworkNamespaceId::of_this_thread()?;
-        Ok(Self::read(std::env::var(MARK).ok().as_deref(), here))
+        Ok(Self::parse(std::env::var(VARIABLE).ok().as_deref(), here))
     }
 
-    fn read(mark: Option<&str>, here: NetworkNamespaceId) -> Self {
-        let Some((stage, inode)) = mark.and_then(|mark| mark.split_once(':')) else { return Self::Outside };
+    fn parse(value: Option<&str>, here: NetworkNamespaceId) -> Self {
+        let Some((stage, inode)) = value.and_then(|value| value.split_once(':')) else { return Self::Outside };
         let Ok(machine) = inode.parse().map(NetworkNamespaceId) else { return Self::Outside };
         match stage {
             _ if machine == here => Self::Outside,
@@ -32,7 +33,7 @@ impl Stage {
         }
     }
 
-    /// This program again, with the arguments it has, to run as `self`.
+    /// The command that starts this program again with the same arguments, as this stage.
     pub(super) fn command(self) -> Result<Command, Error> {
         use std::os::unix::process::CommandExt;
 
@@ -45,9 +46,9 @@ impl Stage {
         }
         command.args(arguments);
         match self {
-            Self::Outside => command.env_remove(MARK),
-            Self::Init { machine } => command.env(MARK, format!("init:{}", machine.0)),
-            Self::Inside { machine } => command.env(MARK, format!("inside:{}", machine.0)),
+            Self::Outside => command.env_remove(VARIABLE),
+            Self::Init { machine } => command.env(VARIABLE, format!("init:{}", machine.0)),
+            Self::Inside { machine } => command.env(VARIABLE, format!("inside:{}", machine.0)),
         };
         Ok(command)
     }
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_counts_only_away_from_the_machines_own_namespace() {
+    fn the_variable_is_ignored_in_the_machines_own_namespace() {
         let machine = NetworkNamespaceId(4);
         let elsewhere = NetworkNamespaceId(7);
         let cases = [
@@ -70,8 +71,8 @@ mod tests {
             (Some("beside:4"), elsewhere, Stage::Outside),
             (Some("inside"), elsewhere, Stage::Outside),
         ];
-        for (mark, here, stage) in cases {
-            assert_eq!(Stage::read(mark, here), stage, "{mark:?} at {here}");
+        for (value, here, stage) in cases {
+            assert_eq!(Stage::parse(value, here), stage, "{value:?} at {here}");
         }
     }
 }

@@ -10,8 +10,8 @@ use command_fds::{CommandFdExt, FdMapping};
 
 use super::Namespace;
 
-/// [`std::process::Command`], started by a thread that is inside the namespace; a child process begins where the thread
-/// that made it is.
+/// A [`std::process::Command`] that runs in a namespace: a child process starts in the namespace of the thread that
+/// spawns it.
 #[derive(Debug)]
 pub struct Command<'a> {
     namespace: &'a Namespace,
@@ -44,7 +44,7 @@ impl<'a> Command<'a> {
         self
     }
 
-    /// Takes a variable out of the environment.
+    /// Removes a variable from the environment.
     #[must_use]
     pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
         self.command.env_remove(name);
@@ -58,45 +58,45 @@ impl<'a> Command<'a> {
         self
     }
 
-    /// Where its input comes from.
+    /// Sets the standard input.
     #[must_use]
     pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.command.stdin(stdin);
         self
     }
 
-    /// Where its output goes.
+    /// Sets the standard output.
     #[must_use]
     pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
         self.command.stdout(stdout);
         self
     }
 
-    /// Where its complaints go.
+    /// Sets the standard error.
     #[must_use]
     pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
         self.command.stderr(stderr);
         self
     }
 
-    /// Hands it descriptors: it finds them under the numbers from 3 on, in this order.
+    /// Passes descriptors to the program, with the numbers from 3 on in this order.
     pub fn descriptors(mut self, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
         let mappings = (3..).zip(descriptors).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
         self.command.fd_mappings(mappings).map_err(io::Error::other)?;
         Ok(self)
     }
 
-    /// Starts it. Who drops the child without waiting leaves it running until the isolation ends.
+    /// Starts the program. A child that is dropped without waiting runs until the isolation ends.
     pub fn spawn(mut self) -> io::Result<Child> {
         self.namespace.run(|| self.command.spawn())
     }
 
-    /// Runs it and collects what it says, with an empty input.
+    /// Runs the program with an empty input and collects its output.
     pub fn output(mut self) -> io::Result<Output> {
         self.namespace.run(|| self.command.stdin(Stdio::null()).output())
     }
 
-    /// Runs it with the caller's own input and output.
+    /// Runs the program with the input and output of the caller.
     pub fn status(mut self) -> io::Result<ExitStatus> {
         self.namespace.run(|| self.command.status())
     }

@@ -1,4 +1,4 @@
-//! The links of a namespace as the kernel shows them.
+//! The interfaces of a namespace as the kernel reports them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,20 +6,21 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Error, Namespace};
+use super::Namespace;
+use super::error::Error;
 
-/// A link, read back from `ip -json address show`.
+/// A network interface, read from `ip -json address show`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Its name in this namespace.
+    /// The name in this namespace.
     pub name: String,
-    /// Its hardware address, in small letters.
+    /// The hardware address in lower case.
     pub mac: String,
-    /// The largest packet, in bytes.
+    /// The MTU in bytes.
     pub mtu: u32,
-    /// Whether it is switched on (not whether a carrier is there).
+    /// Whether it is administratively up; the carrier does not matter.
     pub up: bool,
-    /// Its addresses of both families, in the kernel's order.
+    /// The addresses of both families, in the kernel's order.
     pub addresses: Vec<IpNet>,
 }
 
@@ -41,10 +42,10 @@ struct RawAddress {
 }
 
 impl Namespace {
-    /// The links by name.
+    /// The interfaces by name.
     pub fn links(&self) -> Result<BTreeMap<String, Link>, Error> {
-        let text = self.fed("ip", &["-json", "address", "show"], "")?;
-        let raw: Vec<RawLink> = self.parsed("ip", &text)?;
+        let text = self.run_with_input("ip", &["-json", "address", "show"], "")?;
+        let raw: Vec<RawLink> = self.parse_json("ip", &text)?;
         Ok(raw.into_iter().map(|link| (link.ifname.clone(), link.into())).collect())
     }
 }

@@ -1,8 +1,9 @@
-//! One network namespace: made, entered, furnished with `ip`, `nft` and sysctls, and gone when dropped.
+//! One network namespace: create it, run programs in it, configure it with `ip`, `nft` and sysctls.
 //!
-//! It is visible as `/run/netns/<name>` in the isolation, so people reach it with `ip netns exec <name>`.
+//! Inside the isolation it has the path `/run/netns/<name>`, so `ip netns exec <name>` works.
 
 mod command;
+mod error;
 mod links;
 
 use std::fs::{self, File};
@@ -19,126 +20,52 @@ use nix::sched::{CloneFlags, setns, unshare};
 use serde::de::DeserializeOwned;
 
 pub use command::Command;
+pub use error::Error;
 pub use links::Link;
 
 use crate::isolation::Isolation;
 
-/// Where iproute2 looks for namespaces by name.
+/// The directory in which iproute2 looks for namespaces by name.
 const DIRECTORY: &str = "/run/netns";
 
-/// Why something in a namespace failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Outside of an isolation the machine's own mounts would be changed.
-    #[error("the namespace {name} cannot be made: the process is in no isolation (isolation::enter comes first)")]
-    NoEnclave {
-        /// The namespace wanted.
-        name: String,
-    },
-    /// The kernel gave no new namespace, or no way to name it.
-    #[error("failed to {operation} the namespace {name}")]
-    Create {
-        /// The namespace wanted.
-        name: String,
-        /// Which step.
-        operation: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// A program did not start.
-    #[error("failed to start {program} in {namespace}")]
-    Start {
-        /// Where.
-        namespace: String,
-        /// Which.
-        program: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// A program refused what it was given.
-    #[error("{program} failed in {namespace}: {stderr}\nit was given:\n{input}")]
-    Refused {
-        /// Where.
-        namespace: String,
-        /// Which.
-        program: String,
-        /// The text it read.
-        input: String,
-        /// What it complained of.
-        stderr: String,
-    },
-    /// A program's answer was not in the shape expected of it.
-    #[error("{program} in {namespace} gave no readable answer")]
-    Answer {
-        /// Where.
-        namespace: String,
-        /// Which.
-        program: String,
-        /// Where the reading stopped.
-        source: serde_json::Error,
-    },
-    /// A sysctl could not be read or written.
-    #[error("failed to {operation} the sysctl {key} in {namespace}")]
-    Sysctl {
-        /// Where.
-        namespace: String,
-        /// The key.
-        key: String,
-        /// `read` or `write`.
-        operation: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// An address could not be listened on.
-    #[error("failed to listen on {address} in {namespace}")]
-    Listen {
-        /// Where.
-        namespace: String,
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// A network namespace. Dropping it takes its name away; the kernel removes it, and every link in it, as soon as no
-/// process or socket is left inside.
+/// A network namespace. Dropping the value removes its name. The kernel removes the namespace with its interfaces as soon
+/// as no process or socket uses it.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
     path: PathBuf,
-    /// Keeps the namespace alive, and is the way in.
+    /// Keeps the namespace alive, and is what `setns` needs.
     handle: File,
 }
 
 impl Namespace {
-    /// Makes a namespace with nothing in it but a loopback link that is up.
+    /// Creates a namespace that contains only a loopback interface, which is up.
     pub fn create(name: &str) -> Result<Self, Error> {
         if Isolation::current().is_none() {
-            return Err(Error::NoEnclave { name: name.to_owned() });
+            return Err(Error::NotIsolated { name: name.to_owned() });
         }
         let failed = |operation, source| Error::Create { name: name.to_owned(), operation, source };
         let path = Path::new(DIRECTORY).join(name);
         File::create_new(&path).map_err(|source| failed("name", source))?;
-        // A thread of its own, since the thread that makes a namespace is in it from then on.
-        let made =
-            thread::scope(|scope| scope.spawn(|| make(&path)).join()).unwrap_or_else(|panic| resume_unwind(panic));
-        let handle = made.map_err(|source| {
+        // In a new thread, because the thread that creates a namespace stays in it.
+        let created =
+            thread::scope(|scope| scope.spawn(|| create_at(&path)).join()).unwrap_or_else(|panic| resume_unwind(panic));
+        let handle = created.map_err(|source| {
             let _ = fs::remove_file(&path);
-            failed("make", source)
+            failed("create", source)
         })?;
         let namespace = Self { name: name.to_owned(), path, handle };
         namespace.ip("link set lo up")?;
         Ok(namespace)
     }
 
-    /// The name that `ip netns` knows it by.
+    /// The name that `ip netns` uses.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs `task` on a new thread inside the namespace and waits for it. Sockets that it opens belong to the namespace
-    /// for good, threads and processes that it starts begin there. A panic in `task` passes on to the caller.
+    /// Runs `task` on a new thread in the namespace and waits for it. Sockets that it opens stay in the namespace; threads
+    /// and processes that it starts begin there. A panic in `task` is passed to the caller.
     pub fn run<T: Send>(&self, task: impl FnOnce() -> T + Send) -> T {
         let inside = || {
             self.enter();
@@ -147,42 +74,42 @@ impl Namespace {
         thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// Starts a thread that lives inside the namespace.
+    /// Starts a thread in the namespace.
     pub fn spawn<T: Send + 'static>(&self, task: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
         self.run(|| thread::spawn(task))
     }
 
-    /// A program that is going to run inside.
+    /// A program to run in the namespace.
     pub fn command(&self, program: &str) -> Command<'_> {
         Command::new(self, program)
     }
 
-    /// Runs lines of `ip`, such as `addr add 10.0.0.2/32 dev eth1`, in one process. The first refused line ends it.
-    /// Returns what `ip` printed.
+    /// Runs lines of `ip`, such as `addr add 10.0.0.2/32 dev eth1`, in one process. It stops at the first line that fails.
+    /// Returns the output of `ip`.
     pub fn ip(&self, lines: &str) -> Result<String, Error> {
-        self.fed("ip", &["-batch", "-"], lines)
+        self.run_with_input("ip", &["-batch", "-"], lines)
     }
 
-    /// Applies a script of `nft`, all or nothing. Returns what `nft` printed, as for `list ruleset`.
+    /// Runs an `nft` script as one transaction and returns its output.
     pub fn nft(&self, script: &str) -> Result<String, Error> {
-        self.fed("nft", &["-f", "-"], script)
+        self.run_with_input("nft", &["-f", "-"], script)
     }
 
-    /// Asks `nft` in JSON, as with `list ruleset`, and reads the answer as a `T`.
-    pub fn nft_json<T: DeserializeOwned>(&self, question: &str) -> Result<T, Error> {
-        let words: Vec<_> = std::iter::once("-j").chain(question.split_whitespace()).collect();
-        let text = self.fed("nft", &words, "")?;
-        self.parsed("nft", &text)
+    /// Runs an `nft` command such as `list ruleset` with JSON output, and parses the output as a `T`.
+    pub fn nft_json<T: DeserializeOwned>(&self, command: &str) -> Result<T, Error> {
+        let words: Vec<_> = std::iter::once("-j").chain(command.split_whitespace()).collect();
+        let text = self.run_with_input("nft", &words, "")?;
+        self.parse_json("nft", &text)
     }
 
-    /// Writes a sysctl: `net.ipv4.ip_forward`, or with slashes where an interface's name has a dot.
+    /// Writes a sysctl such as `net.ipv4.ip_forward`. Use slashes where an interface name contains a dot.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<(), Error> {
         self.sysctls(&[(key, value)])
     }
 
-    /// Writes several sysctls in turn.
+    /// Writes several sysctls in order.
     pub fn sysctls(&self, settings: &[(&str, &str)]) -> Result<(), Error> {
-        // The kernel shows /proc/sys/net of the namespace that the reading thread is in.
+        // /proc/sys/net shows the namespace of the thread that accesses it.
         self.run(|| {
             settings.iter().try_for_each(|(key, value)| {
                 fs::write(sysctl_path(key), value).map_err(|source| self.sysctl_error(key, "write", source))
@@ -190,19 +117,19 @@ impl Namespace {
         })
     }
 
-    /// Reads a sysctl, without the line's end.
+    /// Reads a sysctl, without the end of the line.
     pub fn read_sysctl(&self, key: &str) -> Result<String, Error> {
         let text = self.run(|| fs::read_to_string(sysctl_path(key)));
         text.map(|text| text.trim_end().to_owned()).map_err(|source| self.sysctl_error(key, "read", source))
     }
 
-    /// A TCP socket that listens inside.
+    /// A listening TCP socket in the namespace.
     pub fn listen_tcp(&self, address: impl Into<SocketAddr>) -> Result<TcpListener, Error> {
         let address = address.into();
         self.run(|| TcpListener::bind(address)).map_err(|source| self.listen_error(address, source))
     }
 
-    /// A UDP socket inside. Port 0 takes a free one.
+    /// A UDP socket in the namespace. Port 0 picks a free port.
     pub fn bind_udp(&self, address: impl Into<SocketAddr>) -> Result<UdpSocket, Error> {
         let address = address.into();
         self.run(|| UdpSocket::bind(address)).map_err(|source| self.listen_error(address, source))
@@ -210,10 +137,10 @@ impl Namespace {
 
     fn enter(&self) {
         setns(&self.handle, CloneFlags::CLONE_NEWNET)
-            .expect("the isolation has the capabilities to enter its namespaces");
+            .expect("an isolated process has the capabilities to enter its namespaces");
     }
 
-    fn fed(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, Error> {
+    fn run_with_input(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, Error> {
         let failed = |source| Error::Start { namespace: self.name.clone(), program: program.to_owned(), source };
         let mut child = self
             .command(program)
@@ -224,10 +151,10 @@ impl Namespace {
             .spawn()
             .map_err(failed)?;
         let stdin = child.stdin.take().expect("stdin is piped");
-        // From another thread: a long answer could fill its pipe while we still write.
+        // In another thread: the output could fill its pipe while the input is still written.
         let output = thread::scope(|scope| {
             scope.spawn(move || {
-                // A program that complains without reading has closed the pipe; its complaint says more.
+                // A program that fails before reading closes the pipe; its standard error says why.
                 let _ = { stdin }.write_all(input.as_bytes());
             });
             child.wait_with_output()
@@ -244,7 +171,7 @@ impl Namespace {
         })
     }
 
-    fn parsed<T: DeserializeOwned>(&self, program: &str, text: &str) -> Result<T, Error> {
+    fn parse_json<T: DeserializeOwned>(&self, program: &str, text: &str) -> Result<T, Error> {
         let failed = |source| Error::Answer { namespace: self.name.clone(), program: program.to_owned(), source };
         serde_json::from_str(text).map_err(failed)
     }
@@ -260,17 +187,17 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Nobody could act on a failure, and the isolation's end removes all.
+        // A failure is harmless: the end of the isolation removes everything.
         let _ = umount2(&self.path, MntFlags::MNT_DETACH);
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Makes a namespace and pins it to `path`; the calling thread stays in it.
-fn make(path: &Path) -> io::Result<File> {
-    let own = "/proc/thread-self/ns/net";
+/// Creates a namespace and bind-mounts it to `path`. The calling thread stays in it.
+fn create_at(path: &Path) -> io::Result<File> {
+    let current = "/proc/thread-self/ns/net";
     unshare(CloneFlags::CLONE_NEWNET)?;
-    mount(Some(own), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    mount(Some(current), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     File::open(path)
 }
 
@@ -293,8 +220,8 @@ mod tests {
     }
 
     #[test]
-    fn no_namespace_is_made_outside_of_an_enclave() {
+    fn a_process_that_is_not_isolated_creates_no_namespace() {
         let refused = Namespace::create("stray");
-        assert!(matches!(refused, Err(Error::NoEnclave { name }) if name == "stray"));
+        assert!(matches!(refused, Err(Error::NotIsolated { name }) if name == "stray"));
     }
 }

@@ -1,4 +1,4 @@
-//! Short TCP connections, one after the other: opened, a byte each way, reset.
+//! Short TCP connections, one after another: connect, one byte each way, reset.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -15,17 +15,17 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
-use super::{LOOK_UP, wait_briefly};
+use super::wait::{POLL_INTERVAL, set_poll_interval};
 use crate::namespace::{self, Namespace};
 
-/// A connection that takes longer has failed. A SYN that was lost is sent again after 1 s, and may arrive then.
+/// The time limit of a connection, in milliseconds. TCP retransmits a lost SYN after 1 s, so that one may succeed.
 const TIMEOUT_MS: i64 = 2000;
-/// Served connections that the server keeps open: by then the client's reset has come, and nobody waited for it.
+/// How many answered connections the server keeps open, so that the client's reset arrives before the server closes.
 const LINGERING: usize = 64;
-/// Connections that may wait to be accepted.
+/// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// A server for [`churn`].
+/// A TCP server for [`churn`]: it returns one byte per connection.
 #[derive(Debug)]
 pub struct EchoServer {
     stop: Arc<AtomicBool>,
@@ -33,7 +33,7 @@ pub struct EchoServer {
 }
 
 impl EchoServer {
-    /// Starts it on `address`, with as many threads.
+    /// Starts the server on `address` with so many threads.
     pub fn start(
         namespace: &Namespace,
         address: impl Into<SocketAddr>,
@@ -41,8 +41,8 @@ impl EchoServer {
     ) -> Result<Self, namespace::Error> {
         let address = address.into();
         let listener = namespace.listen_tcp(address)?;
-        let deeper = Backlog::new(BACKLOG).and_then(|backlog| listen(&listener, backlog)).map_err(io::Error::from);
-        let ready = deeper.and_then(|()| wait_briefly(&listener));
+        let backlog = Backlog::new(BACKLOG).and_then(|backlog| listen(&listener, backlog)).map_err(io::Error::from);
+        let ready = backlog.and_then(|()| set_poll_interval(&listener));
         ready.map_err(|source| namespace::Error::Listen { namespace: namespace.name().to_owned(), address, source })?;
         let (listener, stop) = (Arc::new(listener), Arc::<AtomicBool>::default());
         let start = || {
@@ -58,7 +58,7 @@ impl Drop for EchoServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // A thread that panicked has said so on stderr.
+            // A panic of the thread is on stderr already.
             let _ = thread.join();
         }
     }
@@ -67,11 +67,11 @@ impl Drop for EchoServer {
 fn serve(listener: &TcpListener, stop: &AtomicBool) {
     let mut served = VecDeque::with_capacity(LINGERING + 1);
     while !stop.load(Ordering::Relaxed) {
-        // Errors of single connections come out of accept as well (accept(2)).
+        // accept() also returns errors of single connections (accept(2)).
         let Ok((mut stream, _)) = listener.accept() else { continue };
         let mut byte = [0];
-        // A client that gave up counts it as failed itself.
-        let _ = stream.set_read_timeout(Some(LOOK_UP));
+        // A client that gave up counts the connection as failed itself.
+        let _ = stream.set_read_timeout(Some(POLL_INTERVAL));
         let _ = stream.read_exact(&mut byte).and_then(|()| stream.write_all(&byte));
         served.push_back(stream);
         if served.len() > LINGERING {
@@ -80,22 +80,22 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) {
     }
 }
 
-/// What [`churn`] met.
+/// The result of [`churn`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChurnReport {
-    /// Connections that carried their byte there and back.
+    /// The number of connections that carried a byte in both directions.
     pub completed: u64,
-    /// Connections that did not.
+    /// The number of the other connections.
     pub failed: u64,
-    /// How long it went on.
+    /// The duration of the whole run.
     pub elapsed: Duration,
 }
 
-/// Opens connections to an [`EchoServer`] from so many threads at once, for `duration`; each connection carries a byte there and
-/// back and is reset, so that no port stays behind in `TIME_WAIT`.
+/// Opens connections to an [`EchoServer`] from so many threads at once, for `duration`. Each connection carries one byte in
+/// both directions and is reset, so that no port stays in `TIME_WAIT`.
 ///
 /// # Panics
-/// One of its threads did.
+/// A client thread panicked.
 pub fn churn(from: &Namespace, target: SocketAddrV4, threads: usize, duration: Duration) -> ChurnReport {
     let start = Instant::now();
     let client = || {

@@ -1,4 +1,4 @@
-//! A TCP transfer that goes on until it is told to stop, compared byte for byte.
+//! A TCP transfer that lasts until it is stopped, compared byte for byte.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::download::{Bytes, DownloadFailure};
 use super::probe::ProbeFailure;
-use super::{LOOK_UP, only_waited, wait_briefly};
+use super::wait::{POLL_INTERVAL, is_poll_timeout, set_poll_interval};
 use crate::namespace::Namespace;
 
-/// Bytes a second: enough that every moment has packets, little enough to leave the machine to others.
+/// The rate in bytes per second: high enough for packets at every moment, low enough to leave the CPU to other tests.
 const PACE: u64 = 4 << 20;
 
-/// One connection to a [`DownloadServer`](super::DownloadServer) over which bytes come all the time.
+/// One connection to a [`DownloadServer`](super::DownloadServer) that receives bytes until it is stopped.
 #[derive(Debug)]
 pub struct ContinuousDownload {
     stop: Arc<AtomicBool>,
@@ -23,41 +23,41 @@ pub struct ContinuousDownload {
     thread: Option<JoinHandle<Result<ContinuousDownloadReport, DownloadFailure>>>,
 }
 
-/// What a stream met.
+/// The result of a [`ContinuousDownload`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContinuousDownloadReport {
-    /// How many bytes came.
+    /// The number of bytes received.
     pub bytes: u64,
-    /// Whether each was the right one.
+    /// Whether every byte was the expected one.
     pub intact: bool,
     /// The longest time without a byte.
     pub longest_gap: Duration,
 }
 
 impl ContinuousDownload {
-    /// Connects and begins to fetch. After `timeout` without a byte it has failed.
+    /// Connects and starts to download. The download fails after `timeout` without a byte.
     pub fn start(from: &Namespace, target: impl Into<SocketAddr>, timeout: Duration) -> Result<Self, DownloadFailure> {
         let target = target.into();
         let mut stream = from
             .run(|| TcpStream::connect_timeout(&target, timeout))
             .map_err(|error| DownloadFailure::Connect(error.into()))?;
-        let asked = stream.write_all(&u64::MAX.to_be_bytes()).and_then(|()| wait_briefly(&stream));
+        let asked = stream.write_all(&u64::MAX.to_be_bytes()).and_then(|()| set_poll_interval(&stream));
         asked.map_err(|error| DownloadFailure::Ended { received: 0, source: error.into() })?;
         let (stop, received) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let theirs = (Arc::clone(&stop), Arc::clone(&received));
-        let thread = thread::spawn(move || fetch(&mut stream, &theirs.0, &theirs.1, timeout));
+        let shared = (Arc::clone(&stop), Arc::clone(&received));
+        let thread = thread::spawn(move || fetch(&mut stream, &shared.0, &shared.1, timeout));
         Ok(Self { stop, received, thread: Some(thread) })
     }
 
-    /// How many bytes have come so far.
+    /// The number of bytes received so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Ends the transfer, and reports.
+    /// Ends the transfer and returns its result.
     ///
     /// # Panics
-    /// Its thread did.
+    /// The thread of the download panicked.
     pub fn stop(mut self) -> Result<ContinuousDownloadReport, DownloadFailure> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().expect("stopped only once").join().expect("the reader does not panic")
@@ -93,8 +93,8 @@ fn fetch(
                     report.longest_gap = report.longest_gap.max(last.elapsed());
                     last = Instant::now();
                 }
-                Err(error) if only_waited(&error) && last.elapsed() < timeout => {}
-                Err(error) if only_waited(&error) => return Err(ended(ProbeFailure::Timeout)),
+                Err(error) if is_poll_timeout(&error) && last.elapsed() < timeout => {}
+                Err(error) if is_poll_timeout(&error) => return Err(ended(ProbeFailure::Timeout)),
                 Err(error) => return Err(ended(error.into())),
             }
         }
@@ -102,10 +102,10 @@ fn fetch(
         report.bytes += filled as u64;
         received.store(report.bytes, Ordering::Relaxed);
         let due = start + Duration::from_millis(report.bytes * 1000 / PACE);
-        // What waits here for us is no silence of theirs.
-        let nap = due.saturating_duration_since(Instant::now()).min(LOOK_UP);
-        thread::sleep(nap);
-        last += nap;
+        // The pause is ours and does not count as time without a byte.
+        let pause = due.saturating_duration_since(Instant::now()).min(POLL_INTERVAL);
+        thread::sleep(pause);
+        last += pause;
     }
     report.longest_gap = report.longest_gap.max(last.elapsed());
     Ok(report)

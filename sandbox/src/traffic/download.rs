@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::probe::ProbeFailure;
-use super::{only_waited, wait_briefly};
+use super::wait::{POLL_INTERVAL, is_poll_timeout, set_poll_interval};
 use crate::namespace::{self, Namespace};
 use crate::timeouts::scaled;
 
-/// Both ends make the same bytes from this.
+/// The seed from which both ends compute the same bytes.
 const SEED: u64 = 0x0a00_0002;
 const BLOCK: usize = 64 * 1024;
 
-/// A server that sends as many bytes as a client asks for.
+/// A TCP server that sends as many bytes as a client requests.
 #[derive(Debug)]
 pub struct DownloadServer {
     address: SocketAddr,
@@ -27,20 +27,20 @@ pub struct DownloadServer {
 }
 
 impl DownloadServer {
-    /// Starts it. Port 0 takes a free one.
+    /// Starts the server. Port 0 picks a free port.
     pub fn start(namespace: &Namespace, address: impl Into<SocketAddr>) -> Result<Self, namespace::Error> {
         let address = address.into();
         let listener = namespace.listen_tcp(address)?;
-        let bound = wait_briefly(&listener).and_then(|()| listener.local_addr());
+        let bound = set_poll_interval(&listener).and_then(|()| listener.local_addr());
         let failed = |source| namespace::Error::Listen { namespace: namespace.name().to_owned(), address, source };
         let address = bound.map_err(failed)?;
         let stop = Arc::<AtomicBool>::default();
-        let theirs = stop.clone();
-        let thread = namespace.spawn(move || accept(&listener, &theirs));
+        let stop_thread = stop.clone();
+        let thread = namespace.spawn(move || accept(&listener, &stop_thread));
         Ok(Self { address, stop, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -50,7 +50,7 @@ impl Drop for DownloadServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so on stderr.
+            // A panic of the thread is on stderr already.
             let _ = thread.join();
         }
     }
@@ -59,9 +59,9 @@ impl Drop for DownloadServer {
 fn accept(listener: &TcpListener, stop: &AtomicBool) {
     thread::scope(|scope| {
         while !stop.load(Ordering::Relaxed) {
-            // Errors of single connections come out of accept as well (accept(2)).
+            // accept() also returns errors of single connections (accept(2)).
             let Ok((stream, _)) = listener.accept() else { continue };
-            // A client that hangs up early knows it.
+            // An error here is one that the client sees too.
             scope.spawn(move || serve(stream, stop).ok());
         }
     });
@@ -69,8 +69,8 @@ fn accept(listener: &TcpListener, stop: &AtomicBool) {
 
 fn serve(mut stream: TcpStream, stop: &AtomicBool) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    // Short, so that a client that stopped reading does not hold up the end.
-    stream.set_write_timeout(Some(super::LOOK_UP))?;
+    // Short, so that the server can stop although a client has stopped reading.
+    stream.set_write_timeout(Some(POLL_INTERVAL))?;
     let mut wanted = [0; 8];
     stream.read_exact(&mut wanted)?;
     let mut left = u64::from_be_bytes(wanted);
@@ -84,7 +84,7 @@ fn serve(mut stream: TcpStream, stop: &AtomicBool) -> io::Result<()> {
             }
             match stream.write(block) {
                 Ok(written) => block = &block[written..],
-                Err(error) if only_waited(&error) => {}
+                Err(error) if is_poll_timeout(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -95,34 +95,34 @@ fn serve(mut stream: TcpStream, stop: &AtomicBool) -> io::Result<()> {
 /// A finished download.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Download {
-    /// How many bytes came.
+    /// The number of bytes received.
     pub bytes: u64,
-    /// Whether each was the right one.
+    /// Whether every byte was the expected one.
     pub intact: bool,
     /// From the first packet of the connection to the last byte.
     pub elapsed: Duration,
-    /// What the client's kernel took as the largest segment to send at the end, in bytes of data: with timestamps it is
-    /// 12 less than the MSS in the server's SYN (tcp(7), `TCP_MAXSEG`).
+    /// The client's maximum segment size at the end, in bytes of data (tcp(7), `TCP_MAXSEG`). With timestamps it is 12
+    /// less than the MSS in the server's SYN.
     pub mss: u32,
 }
 
 /// A download that did not finish.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DownloadFailure {
-    /// There was no connection.
+    /// The connection was not established.
     #[error("failed to connect")]
     Connect(#[source] ProbeFailure),
-    /// It stalled or was cut.
+    /// The transfer stalled, or the connection was closed.
     #[error("the transfer ended after {received} bytes")]
     Ended {
-        /// Bytes until then.
+        /// The number of bytes received until then.
         received: u64,
-        /// How it ended.
+        /// Why it ended.
         source: ProbeFailure,
     },
 }
 
-/// Fetches so many bytes from a [`DownloadServer`]. `timeout` is for all of it.
+/// Downloads so many bytes from a [`DownloadServer`]. `timeout` limits the connection and the transfer together.
 pub fn download(
     from: &Namespace,
     target: impl Into<SocketAddr>,
@@ -143,7 +143,7 @@ pub fn download(
     })
 }
 
-/// Whether everything was right.
+/// Receives the bytes; returns whether every byte was the expected one.
 fn fetch(stream: &mut TcpStream, bytes: u64, deadline: Instant, received: &mut u64) -> Result<bool, ProbeFailure> {
     stream.write_all(&bytes.to_be_bytes())?;
     let mut expected = Bytes::new();
@@ -170,7 +170,7 @@ fn fetch(stream: &mut TcpStream, bytes: u64, deadline: Instant, received: &mut u
     Ok(intact)
 }
 
-/// The bytes of every transfer, in blocks.
+/// The byte sequence of every transfer, in blocks.
 pub(super) struct Bytes {
     random: fastrand::Rng,
     block: Vec<u8>,

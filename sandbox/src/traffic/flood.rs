@@ -1,4 +1,4 @@
-//! A steady stream of numbered datagrams, each of which must come back.
+//! A steady stream of numbered datagrams, and the answers to them.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::wait_briefly;
+use super::wait::set_poll_interval;
 use crate::namespace::{self, Namespace};
 
-/// How long answers may be under way when the flood stops.
-const STRAGGLERS: Duration = Duration::from_millis(500);
+/// How long [`Flood::stop`] waits for the last answers.
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A flood that runs, from a namespace to a [`Reflector::udp`](super::Reflector::udp).
+/// A running stream of datagrams from a namespace to a [`Reflector::udp`](super::Reflector::udp).
 #[derive(Debug)]
 pub struct Flood {
     stop_sending: Arc<AtomicBool>,
@@ -24,16 +24,16 @@ pub struct Flood {
     receiver: Option<JoinHandle<Received>>,
 }
 
-/// What a flood met.
+/// The result of a [`Flood`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FloodReport {
-    /// Datagrams sent, numbered from 0; those that the kernel refused to send count too.
+    /// The number of datagrams sent, including those that the kernel refused to send.
     pub sent: u64,
-    /// Of those, how many came back.
+    /// How many of them were answered.
     pub received: u64,
-    /// The numbers of the others.
+    /// The numbers of the datagrams without an answer; the first datagram is 0.
     pub lost: Vec<u64>,
-    /// The longest time without an answer while datagrams were being sent.
+    /// The longest time between two answers while datagrams were being sent.
     pub longest_gap: Duration,
 }
 
@@ -49,7 +49,7 @@ struct Received {
 }
 
 impl Flood {
-    /// Starts to send `rate` datagrams a second (1 to about 20 000) to a UDP reflector.
+    /// Starts to send `rate` datagrams per second (1 to about 20 000) to a UDP reflector.
     ///
     /// # Panics
     /// The rate is 0.
@@ -60,7 +60,7 @@ impl Flood {
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let socket = from.bind_udp((any, 0))?;
-        let ready = wait_briefly(&socket).and_then(|()| socket.try_clone());
+        let ready = set_poll_interval(&socket).and_then(|()| socket.try_clone());
         let failed =
             |source| namespace::Error::Listen { namespace: from.name().to_owned(), address: (any, 0).into(), source };
         let answers = ready.map_err(failed)?;
@@ -80,19 +80,19 @@ impl Flood {
         Ok(Self { stop_sending, stop_receiving, answered, sender, receiver })
     }
 
-    /// How many have come back so far.
+    /// The number of datagrams answered so far.
     pub fn received(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Stops sending, waits a moment for answers under way, and reports.
+    /// Stops sending, waits up to half a second for the last answers, and returns the result.
     ///
     /// # Panics
-    /// One of its threads did.
+    /// A thread of the flood panicked.
     pub fn stop(mut self) -> FloodReport {
         self.stop_sending.store(true, Ordering::Relaxed);
         let sent = self.sender.take().expect("stopped only once").join().expect("the sender does not panic");
-        let deadline = sent.end + STRAGGLERS;
+        let deadline = sent.end + LAST_ANSWERS_TIMEOUT;
         while self.received() < sent.count && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
         }
@@ -124,9 +124,9 @@ fn send(socket: &UdpSocket, target: SocketAddr, start: Instant, interval: Durati
     let mut count = 0_u64;
     let mut due = start;
     while !stop.load(Ordering::Relaxed) {
-        // By the clock, not by the pause: a late sender catches up.
+        // Each datagram has its time, so that a late sender catches up.
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        // Refused by the kernel (no route, no buffer) is lost all the same.
+        // A datagram that the kernel refuses (no route, no buffer) counts as lost.
         let _ = socket.send_to(&count.to_be_bytes(), target);
         count += 1;
         due += interval;
@@ -150,7 +150,7 @@ fn receive(socket: &UdpSocket, start: Instant, count: &AtomicU64, stop: &AtomicB
     received
 }
 
-/// The number that the reflector repeats after the line that says who we are.
+/// The number that the reflector repeats after the line with the source address.
 fn number_in(answer: &[u8]) -> Option<u64> {
     let end_of_line = answer.iter().position(|&byte| byte == b'\n')?;
     answer[end_of_line + 1..].try_into().ok().map(u64::from_be_bytes)
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_is_what_follows_the_line() {
+    fn the_number_follows_the_first_line() {
         let mut answer = b"198.51.100.2:4711\n".to_vec();
         answer.extend_from_slice(&2570_u64.to_be_bytes());
         // 2570 is 0x0a0a: two line ends within the number.
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_names_the_lost_and_counts_the_silence_at_the_end() {
+    fn a_report_lists_the_lost_datagrams_and_counts_the_gap_at_the_end() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let sent = Sent { count: 5, end: at(500) };

@@ -1,4 +1,4 @@
-//! A connection that is kept open, to see whether it survives.
+//! A TCP connection that stays open, to test whether it survives.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use super::probe::{self, ProbeFailure};
 use crate::namespace::Namespace;
 use crate::timeouts::scaled;
 
-/// A TCP connection to a [`Reflector`](super::Reflector), silent until asked.
+/// A TCP connection to a [`Reflector`](super::Reflector) that sends only on request.
 #[derive(Debug)]
 pub struct HeldConnection {
     stream: TcpStream,
@@ -25,28 +25,28 @@ impl HeldConnection {
         Ok(Self { stream, seen, exchanged: 0 })
     }
 
-    /// The source that the reflector saw.
+    /// The source address that the reflector saw.
     pub fn seen(&self) -> SocketAddr {
         self.seen
     }
 
-    /// This end.
+    /// The local address.
     pub fn local(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr()
     }
 
-    /// Sends one byte and waits for it to come back; tells how long that took.
+    /// Sends one byte, waits for its return, and measures the round trip.
     ///
-    /// A byte that is late poisons the connection for later exchanges: after a failure, open another.
+    /// After a failure the connection is unusable, because a late byte would be taken for the answer of a later exchange.
     pub fn exchange(&mut self, timeout: Duration) -> Result<Duration, ProbeFailure> {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         self.exchanged = self.exchanged.wrapping_add(1);
         self.stream.set_read_timeout(Some(scaled(timeout)))?;
         self.stream.write_all(&[self.exchanged])?;
         let mut answer = [0];
         self.stream.read_exact(&mut answer)?;
         if answer == [self.exchanged] {
-            Ok(asked.elapsed())
+            Ok(sent_at.elapsed())
         } else {
             Err(ProbeFailure::UnexpectedAnswer(format!("{answer:?}")))
         }

@@ -1,20 +1,20 @@
-//! Traffic with real packets, and eyes to see where it goes.
+//! Traffic generators and observers that use real packets.
 //!
-//! | who asks | what it shows | who answers |
+//! | client | what it shows | server |
 //! |---|---|---|
-//! | [`tcp_probe`], [`udp_probe`] | whether one exchange works, and under which address it arrives | [`Reflector`] |
-//! | [`ping`] | ICMP echo, TTL and errors | the kernel |
-//! | [`Flood`] | every single packet lost, and the longest silence | [`Reflector::udp`] |
-//! | [`HeldConnection`] | a connection that must survive | [`Reflector::tcp`] |
+//! | [`tcp_probe`], [`udp_probe`] | whether one exchange works, and the source address that arrives | [`Reflector`] |
+//! | [`ping`] | ICMP echo, TTL and ICMP errors | the kernel |
+//! | [`Flood`] | each lost datagram, and the longest time without an answer | [`Reflector::udp`] |
+//! | [`HeldConnection`] | whether an open connection survives | [`Reflector::tcp`] |
 //! | [`download`] | a long transfer, byte for byte | [`DownloadServer`] |
-//! | [`ContinuousDownload`] | a transfer that must go on | [`DownloadServer`] |
-//! | [`Sniffer`] | what crosses a link, or does not | |
-//! | [`PacketGenerator`] | how many packets a second pass | [`Sink`] |
-//! | [`offer_load`] | how many of so many datagrams a second pass | |
-//! | [`churn`] | how many new connections a second pass | [`EchoServer`] |
+//! | [`ContinuousDownload`] | a transfer that lasts until it is stopped | [`DownloadServer`] |
+//! | [`Sniffer`] | which packets cross a link | |
+//! | [`PacketGenerator`] | how many packets a second are forwarded | [`Sink`] |
+//! | [`offer_load`] | how many datagrams a second arrive of those sent | |
+//! | [`churn`] | how many new connections a second are possible | [`EchoServer`] |
 //!
-//! All of them live in threads inside namespaces, on plain sockets. Nothing waits for ever: probes have time-outs, and
-//! what is started stops when it is dropped.
+//! All of them are threads inside namespaces, with plain sockets. Every wait has a time-out, and dropping a value stops
+//! its threads.
 
 mod churn;
 mod conntrack;
@@ -29,12 +29,7 @@ mod ping;
 mod probe;
 mod reflector;
 mod sniffer;
-
-use std::io;
-use std::time::Duration;
-
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike};
+mod wait;
 
 pub use churn::{ChurnReport, EchoServer, churn};
 pub use conntrack::flush_conntrack;
@@ -49,17 +44,3 @@ pub use ping::{Fragmentation, Ping, PingReport, Reply, ping};
 pub use probe::{ProbeFailure, tcp_connects, tcp_probe, udp_probe, udp_probe_from};
 pub use reflector::Reflector;
 pub use sniffer::{Sniffer, sniff_syns};
-
-/// How often a thread that waits for packets looks whether it should stop.
-const LOOK_UP: Duration = Duration::from_millis(50);
-
-/// Makes every wait on a socket, `accept` included, end after [`LOOK_UP`].
-fn wait_briefly(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
-    let timeout = TimeVal::milliseconds(i64::try_from(LOOK_UP.as_millis()).expect("a moment fits"));
-    Ok(setsockopt(socket, sockopt::ReceiveTimeout, &timeout)?)
-}
-
-/// Whether a wait ended for no other reason than [`wait_briefly`].
-fn only_waited(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
-}

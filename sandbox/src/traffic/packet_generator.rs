@@ -1,10 +1,11 @@
-//! The smallest frames, as many as one core can make, counted where they arrive.
+//! Frames of the smallest size, as many as one core can send, counted where they arrive.
 
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use etherparse::{Ethernet2Header, Ipv4Header, UdpHeader, ether_type, ip_number};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockType, SockaddrLike as _, bind, sendmmsg, socket,
@@ -15,14 +16,13 @@ use crate::namespace::{self, Namespace};
 
 /// The smallest Ethernet frame without its checksum, which virtual links do not have: 64 bytes on a wire (IEEE 802.3).
 const FRAME: usize = 60;
-const ETHERNET: usize = 14;
-const IPV4: usize = 20;
-/// The UDP length of every frame, by which a [`Sink`] knows them.
-const UDP: usize = FRAME - ETHERNET - IPV4;
-/// Frames for one system call: enough that its price vanishes.
+/// The UDP length of every frame, by which a [`Sink`] recognizes them.
+#[expect(clippy::cast_possible_truncation, reason = "60 fits into 16 bits")]
+const UDP_LENGTH: u16 = (FRAME - Ethernet2Header::LEN - Ipv4Header::MIN_LEN) as u16;
+/// Frames in one system call: so many that the cost of the call does not matter.
 const BATCH: usize = 64;
 
-/// Where a packet socket is told to send frames, and the frames' own way to the first router.
+/// A packet socket that sends the frames of UDP flows over one link.
 #[derive(Debug)]
 pub struct PacketGenerator {
     socket: OwnedFd,
@@ -30,24 +30,24 @@ pub struct PacketGenerator {
     router: [u8; 6],
 }
 
-/// How much left a [`PacketGenerator`].
+/// What a [`PacketGenerator`] sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GeneratorReport {
-    /// Frames handed to the link.
+    /// Frames that the link accepted.
     pub frames: u64,
-    /// Time between the first and the last.
+    /// Time from the first to the last frame.
     pub elapsed: Duration,
 }
 
 impl PacketGenerator {
     /// Sends from `link` of `namespace` to the neighbour with the hardware address `router`.
     ///
-    /// On a pair of virtual links the frames are carried, forwarded and received by the core that sends them, one by one: the
-    /// rate is the inverse of what a packet costs.
+    /// On a veth pair the core that sends a frame also forwards and receives it, one by one: the rate is the inverse of the
+    /// cost of a packet.
     pub fn open(namespace: &Namespace, link: &str, router: [u8; 6]) -> io::Result<Self> {
         let open = || -> io::Result<_> {
             let address = link_address(link)?;
-            // Protocol 0: it only sends; a listener would get, and pay for, a copy of every frame.
+            // Protocol 0 means that the socket receives nothing; otherwise the kernel would copy every frame to it.
             let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
             bind(socket.as_raw_fd(), &address)?;
             Ok((socket, address.addr().unwrap_or_default()))
@@ -64,12 +64,12 @@ impl PacketGenerator {
         Ok(GeneratorReport { frames: frames.len() as u64, elapsed: start.elapsed() })
     }
 
-    /// Sends the flows' frames in turn, again and again for so long.
+    /// Sends the flows' frames in turn, repeatedly, for `duration`.
     ///
     /// # Panics
-    /// There is no flow.
+    /// `flows` is empty.
     pub fn repeat(&self, flows: &[Flow], duration: Duration) -> io::Result<GeneratorReport> {
-        assert!(!flows.is_empty(), "somebody must send");
+        assert!(!flows.is_empty(), "at least one flow must send");
         let frames = flows.len().next_multiple_of(BATCH);
         let frames: Vec<Frame> = flows.iter().cycle().take(frames).map(|&flow| self.frame(flow)).collect();
         let (start, mut rounds) = (Instant::now(), 0);
@@ -90,9 +90,9 @@ impl PacketGenerator {
             let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|frame| [IoSlice::new(&frame.0)]).collect();
             let mut left = &slices[..];
             while !left.is_empty() {
-                // To where the socket is bound.
-                let nowhere = [None; BATCH];
-                let sent = sendmmsg(self.socket.as_raw_fd(), &mut headers, left, nowhere, [], MsgFlags::empty())?;
+                // Without addresses the frames go to the link that the socket is bound to.
+                let addresses = [None; BATCH];
+                let sent = sendmmsg(self.socket.as_raw_fd(), &mut headers, left, addresses, [], MsgFlags::empty())?;
                 left = &left[sent.count()..];
             }
         }
@@ -100,7 +100,7 @@ impl PacketGenerator {
     }
 }
 
-/// The link's hardware address, with its index.
+/// The hardware address and the index of a link.
 fn link_address(link: &str) -> io::Result<LinkAddr> {
     getifaddrs()?
         .filter(|found| found.interface_name == link)
@@ -109,87 +109,67 @@ fn link_address(link: &str) -> io::Result<LinkAddr> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no link {link}")))
 }
 
-/// A UDP flow, from its sender's view.
+/// The addresses and ports of a UDP flow, seen from its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
-    /// From.
+    /// The sender.
     pub source: SocketAddrV4,
-    /// To.
+    /// The receiver.
     pub target: SocketAddrV4,
 }
 
-/// A whole frame with a UDP datagram of zeros.
+/// An Ethernet frame with a UDP datagram of zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Frame([u8; FRAME]);
 
 impl Frame {
     fn new(source: [u8; 6], router: [u8; 6], flow: Flow) -> Self {
+        let ethernet = Ethernet2Header { source, destination: router, ether_type: ether_type::IPV4 };
+        let (from, to) = (flow.source.ip().octets(), flow.target.ip().octets());
+        // `new` sets "do not fragment".
+        let mut ip = Ipv4Header::new(UDP_LENGTH, 64, ip_number::UDP, from, to).expect("a short datagram fits");
+        ip.header_checksum = ip.calc_header_checksum();
+        let udp = UdpHeader {
+            source_port: flow.source.port(),
+            destination_port: flow.target.port(),
+            length: UDP_LENGTH,
+            // 0 means that there is none (RFC 768).
+            checksum: 0,
+        };
+        let headers = [&ethernet.to_bytes()[..], &ip.to_bytes(), &udp.to_bytes()].concat();
         let mut bytes = [0; FRAME];
-        bytes[..6].copy_from_slice(&router);
-        bytes[6..12].copy_from_slice(&source);
-        bytes[12..ETHERNET].copy_from_slice(&[0x08, 0x00]);
-        bytes[ETHERNET..ETHERNET + IPV4].copy_from_slice(&ipv4_header(*flow.source.ip(), *flow.target.ip()));
-        let udp = &mut bytes[ETHERNET + IPV4..];
-        udp[..2].copy_from_slice(&flow.source.port().to_be_bytes());
-        udp[2..4].copy_from_slice(&flow.target.port().to_be_bytes());
-        udp[4..6].copy_from_slice(&short(UDP).to_be_bytes());
-        // The checksum stays 0: none (RFC 768).
+        bytes[..headers.len()].copy_from_slice(&headers);
         Self(bytes)
     }
 }
 
-/// A header for a datagram of [`UDP`] bytes (RFC 791).
-fn ipv4_header(source: Ipv4Addr, target: Ipv4Addr) -> [u8; IPV4] {
-    let mut header = [0; IPV4];
-    header[0] = 0x45;
-    header[2..4].copy_from_slice(&short(IPV4 + UDP).to_be_bytes());
-    // Do not fragment; 64 hops; UDP.
-    header[6] = 0x40;
-    header[8] = 64;
-    header[9] = 17;
-    header[12..16].copy_from_slice(&source.octets());
-    header[16..].copy_from_slice(&target.octets());
-    let words = header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let checksum = !u16::try_from(sum).expect("folded to 16 bits");
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
-    header
-}
-
-fn short(length: usize) -> u16 {
-    u16::try_from(length).expect("a frame is short")
-}
-
-/// Takes the frames of a [`PacketGenerator`] off a link as soon as they arrive, and counts them.
+/// Counts and drops the frames of a [`PacketGenerator`] as soon as they arrive on a link.
 ///
-/// Everything else passes: the flows can be opened beforehand, by datagrams of another length.
+/// Other packets pass, so that a flow can be opened beforehand with datagrams of another length.
 #[derive(Debug)]
 pub struct Sink<'n> {
     namespace: &'n Namespace,
 }
 
 impl<'n> Sink<'n> {
-    /// On `link` of `namespace`, until it is dropped.
+    /// Installs it on `link` of `namespace` until the value is dropped.
     pub fn install(namespace: &'n Namespace, link: &str) -> Result<Self, namespace::Error> {
         namespace.nft(&format!(
             "table netdev sink {{
                  counter frames {{ }}
                  chain arrivals {{
                      type filter hook ingress device \"{link}\" priority 0; policy accept;
-                     udp length {UDP} counter name frames drop
+                     udp length {UDP_LENGTH} counter name frames drop
                  }}
              }}"
         ))?;
         Ok(Self { namespace })
     }
 
-    /// Frames that have arrived so far.
+    /// The number of frames that have arrived so far.
     ///
     /// # Panics
-    /// Somebody has deleted the sink's table.
+    /// The table of the sink was deleted.
     pub fn frames(&self) -> Result<u64, namespace::Error> {
         let listing: Value = self.namespace.nft_json("list counter netdev sink frames")?;
         let mut objects = listing["nftables"].as_array().into_iter().flatten();
@@ -197,8 +177,8 @@ impl<'n> Sink<'n> {
         Ok(counter.expect("the counter is listed"))
     }
 
-    /// The same, once no more come: those under way wait in queues for milliseconds. It gives up on a stream without end
-    /// after about a second.
+    /// The number of frames once no more arrive, as some wait in queues for milliseconds. It gives up after about a second
+    /// if frames keep arriving.
     pub fn settled_frames(&self) -> Result<u64, namespace::Error> {
         let mut frames = self.frames()?;
         for _ in 0..64 {
@@ -214,17 +194,19 @@ impl<'n> Sink<'n> {
 
 impl Drop for Sink<'_> {
     fn drop(&mut self) {
-        // Err: it is gone already, or goes with its namespace.
+        // An error means that the table is gone already, or that its namespace is.
         let _ = self.namespace.nft("delete table netdev sink");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
-    fn a_frame_is_as_the_standards_have_it() {
+    fn a_frame_has_the_bytes_that_the_standards_require() {
         let flow = Flow {
             source: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 4), 20_000),
             target: SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 10), 9),

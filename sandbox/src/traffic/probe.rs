@@ -1,4 +1,4 @@
-//! One exchange with a [`Reflector`](super::Reflector), and what became of it.
+//! One exchange with a [`Reflector`](super::Reflector).
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -10,28 +10,28 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::namespace::Namespace;
 use crate::timeouts::scaled;
 
-/// Why a probe has no answer.
+/// Why a probe failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeFailure {
-    /// A TCP reset or an ICMP port unreachable: the host is there and does not want it.
+    /// The host answered with a TCP reset or an ICMP "port unreachable".
     #[error("refused")]
     Refused,
-    /// Nothing came back in time.
+    /// No answer arrived in time.
     #[error("no answer in time")]
     Timeout,
-    /// No route, here or at a router on the way.
+    /// There is no route, on this host or at a router on the way.
     #[error("unreachable")]
     Unreachable,
-    /// A firewall on this very host said no.
+    /// A firewall on this host refused to send.
     #[error("prohibited by this host")]
     Prohibited,
     /// The connection ended before the answer.
-    #[error("cut off")]
+    #[error("disconnected")]
     Disconnected,
-    /// Somebody else answered: this is no reflector's answer.
-    #[error("a strange answer: {0:?}")]
+    /// The answer did not come from a reflector.
+    #[error("unexpected answer: {0:?}")]
     UnexpectedAnswer(String),
-    /// The kernel refused in another way.
+    /// Another error of the kernel.
     #[error("failed: {0}")]
     Other(Errno),
 }
@@ -51,7 +51,7 @@ impl From<io::Error> for ProbeFailure {
     }
 }
 
-/// Connects to a TCP reflector, and tells the source address that it saw. `timeout` is for all of it.
+/// Connects to a TCP reflector and returns the source address that it saw. `timeout` limits the whole exchange.
 pub fn tcp_probe(
     from: &Namespace,
     target: impl Into<SocketAddr>,
@@ -61,13 +61,13 @@ pub fn tcp_probe(
     from.run(|| connect(target, timeout).map(|(_, seen)| seen))
 }
 
-/// Connects to any TCP server and hangs up.
+/// Connects to any TCP server and closes the connection.
 pub fn tcp_connects(from: &Namespace, target: impl Into<SocketAddr>, timeout: Duration) -> Result<(), ProbeFailure> {
     let target = target.into();
     from.run(|| TcpStream::connect_timeout(&target, scaled(timeout))).map(drop).map_err(ProbeFailure::from)
 }
 
-/// Sends one datagram to a UDP reflector, and tells the source address that it saw.
+/// Sends one datagram to a UDP reflector and returns the source address that it saw.
 pub fn udp_probe(
     from: &Namespace,
     target: impl Into<SocketAddr>,
@@ -81,8 +81,8 @@ pub fn udp_probe(
     udp_probe_from(from, (any, 0), target, timeout)
 }
 
-/// [`udp_probe`] from a chosen source, which must be an address of the namespace: one put on its loopback link will do
-/// to pretend to be somebody else.
+/// [`udp_probe`] with a chosen source, which must be an address of the namespace. To spoof an address, add it to the
+/// namespace's loopback interface first.
 pub fn udp_probe_from(
     from: &Namespace,
     source: impl Into<SocketAddr>,
@@ -93,7 +93,7 @@ pub fn udp_probe_from(
     from.run(|| {
         let socket = UdpSocket::bind(source)?;
         socket.connect(target)?;
-        // Without it only ICMP errors that are final arrive (ip(7)), and "net unreachable" is not among them.
+        // By default the socket reports only fatal ICMP errors (ip(7)), and "net unreachable" is not one of them.
         match target {
             SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true),
             SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true),
@@ -104,27 +104,27 @@ pub fn udp_probe_from(
         let mut answer = [0; 128];
         let length = socket.recv(&mut answer)?;
         let text = String::from_utf8_lossy(&answer[..length]);
-        read_answer(text.split('\n').next().unwrap_or_default())
+        parse_answer(text.split('\n').next().unwrap_or_default())
     })
 }
 
-/// Connects to a TCP reflector from the calling thread's namespace.
+/// Connects to a TCP reflector from the namespace of the calling thread.
 pub(super) fn connect(target: SocketAddr, timeout: Duration) -> Result<(TcpStream, SocketAddr), ProbeFailure> {
     let timeout = scaled(timeout);
     let deadline = Instant::now() + timeout;
     let stream = TcpStream::connect_timeout(&target, timeout)?;
-    // A read time-out of zero means none.
+    // A read time-out of zero would mean no time-out.
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     stream.set_read_timeout(Some(left))?;
     let mut line = String::new();
-    // Nothing follows the line until we ask, so the reader holds back no byte of ours.
+    // The reflector sends nothing after the line on its own, so the buffer takes no other bytes.
     BufReader::new(&stream).read_line(&mut line)?;
     if line.is_empty() {
         return Err(ProbeFailure::Disconnected);
     }
-    Ok((stream, read_answer(line.trim_end())?))
+    Ok((stream, parse_answer(line.trim_end())?))
 }
 
-fn read_answer(line: &str) -> Result<SocketAddr, ProbeFailure> {
+fn parse_answer(line: &str) -> Result<SocketAddr, ProbeFailure> {
     line.parse().map_err(|_| ProbeFailure::UnexpectedAnswer(line.to_owned()))
 }

@@ -1,16 +1,18 @@
-//! Servers that tell everybody who they seem to be, and then repeat what they hear.
+//! Servers that answer each client with the source address that they see, then echo the client's data.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::{only_waited, wait_briefly};
+use parking_lot::Mutex;
+
+use super::wait::{is_poll_timeout, set_poll_interval};
 use crate::namespace::{self, Namespace};
 
-/// A server in a namespace that answers with the source address and port that it sees: over TCP as the first line of a
-/// connection, over UDP as the first line of each answer. What a client sends comes back after that.
+/// A server in a namespace that answers with the source address and port that it sees: over TCP in the first line of a
+/// connection, over UDP in the first line of each answer. After that line it echoes what the client sent.
 #[derive(Debug)]
 pub struct Reflector {
     address: SocketAddr,
@@ -20,22 +22,22 @@ pub struct Reflector {
 }
 
 impl Reflector {
-    /// A reflector of TCP connections. Port 0 takes a free one; an unspecified address takes all.
+    /// A TCP server. Port 0 picks a free port; the unspecified address listens on all addresses.
     pub fn tcp(namespace: &Namespace, address: impl Into<SocketAddr>) -> Result<Self, namespace::Error> {
         let address = address.into();
         let listener = namespace.listen_tcp(address)?;
-        let bound = wait_briefly(&listener).and_then(|()| listener.local_addr());
+        let bound = set_poll_interval(&listener).and_then(|()| listener.local_addr());
         let bound = bound.map_err(|source| listen_error(namespace, address, source))?;
         Ok(Self::start(namespace, bound, move |seen, stop| accept(&listener, seen, stop)))
     }
 
-    /// A reflector of UDP datagrams, up to 2000 bytes each.
+    /// A UDP server for datagrams of up to 2000 bytes.
     pub fn udp(namespace: &Namespace, address: impl Into<SocketAddr>) -> Result<Self, namespace::Error> {
         let address = address.into();
         let socket = namespace.bind_udp(address)?;
-        let bound = wait_briefly(&socket).and_then(|()| socket.local_addr());
+        let bound = set_poll_interval(&socket).and_then(|()| socket.local_addr());
         let bound = bound.map_err(|source| listen_error(namespace, address, source))?;
-        Ok(Self::start(namespace, bound, move |seen, stop| repeat_datagrams(&socket, seen, stop)))
+        Ok(Self::start(namespace, bound, move |seen, stop| echo_datagrams(&socket, seen, stop)))
     }
 
     fn start(
@@ -44,19 +46,19 @@ impl Reflector {
         serve: impl FnOnce(&Arc<Mutex<Vec<SocketAddr>>>, &Arc<AtomicBool>) + Send + 'static,
     ) -> Self {
         let (seen, stop) = (Arc::default(), Arc::default());
-        let theirs = (Arc::clone(&seen), Arc::clone(&stop));
-        let thread = namespace.spawn(move || serve(&theirs.0, &theirs.1));
+        let shared = (Arc::clone(&seen), Arc::clone(&stop));
+        let thread = namespace.spawn(move || serve(&shared.0, &shared.1));
         Self { address, seen, stop, thread: Some(thread) }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Who came, in order: one entry a connection, or a datagram.
+    /// The source addresses in the order of arrival, one for each connection or datagram.
     pub fn seen(&self) -> Vec<SocketAddr> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.lock().clone()
     }
 }
 
@@ -64,7 +66,7 @@ impl Drop for Reflector {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so on stderr.
+            // A panic of the thread is on stderr already.
             let _ = thread.join();
         }
     }
@@ -74,24 +76,24 @@ fn listen_error(namespace: &Namespace, address: SocketAddr, source: io::Error) -
     namespace::Error::Listen { namespace: namespace.name().to_owned(), address, source }
 }
 
-fn note(seen: &Mutex<Vec<SocketAddr>>, peer: SocketAddr) {
-    seen.lock().unwrap_or_else(PoisonError::into_inner).push(peer);
+fn record(seen: &Mutex<Vec<SocketAddr>>, peer: SocketAddr) {
+    seen.lock().push(peer);
 }
 
 fn accept(listener: &TcpListener, seen: &Mutex<Vec<SocketAddr>>, stop: &AtomicBool) {
     std::thread::scope(|scope| {
         while !stop.load(Ordering::Relaxed) {
-            // Errors of single connections come out of accept as well (accept(2)).
+            // accept() also returns errors of single connections (accept(2)).
             let Ok((stream, peer)) = listener.accept() else { continue };
-            note(seen, peer);
-            scope.spawn(move || repeat_stream(stream, peer, stop));
+            record(seen, peer);
+            scope.spawn(move || echo_stream(stream, peer, stop));
         }
     });
 }
 
-fn repeat_stream(mut stream: TcpStream, peer: SocketAddr, stop: &AtomicBool) {
-    // Without delay: a held connection exchanges single bytes.
-    if stream.set_nodelay(true).and_then(|()| wait_briefly(&stream)).is_err() {
+fn echo_stream(mut stream: TcpStream, peer: SocketAddr, stop: &AtomicBool) {
+    // Without delay, because a held connection exchanges single bytes.
+    if stream.set_nodelay(true).and_then(|()| set_poll_interval(&stream)).is_err() {
         return;
     }
     if writeln!(stream, "{peer}").is_err() {
@@ -106,18 +108,18 @@ fn repeat_stream(mut stream: TcpStream, peer: SocketAddr, stop: &AtomicBool) {
                     return;
                 }
             }
-            Err(error) if only_waited(&error) => {}
+            Err(error) if is_poll_timeout(&error) => {}
             Err(_) => return,
         }
     }
 }
 
-fn repeat_datagrams(socket: &UdpSocket, seen: &Mutex<Vec<SocketAddr>>, stop: &AtomicBool) {
+fn echo_datagrams(socket: &UdpSocket, seen: &Mutex<Vec<SocketAddr>>, stop: &AtomicBool) {
     let mut buffer = [0; 2000];
     while !stop.load(Ordering::Relaxed) {
-        // An ICMP error for an earlier answer is none of the reflector's business.
+        // recv also returns ICMP errors about earlier answers.
         let Ok((length, peer)) = socket.recv_from(&mut buffer) else { continue };
-        note(seen, peer);
+        record(seen, peer);
         let mut answer = format!("{peer}\n").into_bytes();
         answer.extend_from_slice(&buffer[..length]);
         let _ = socket.send_to(&answer, peer);

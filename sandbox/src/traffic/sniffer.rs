@@ -1,31 +1,30 @@
-//! What crosses a link, seen on a packet socket.
+//! The packets that cross a link, read from a packet socket.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
 };
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::packet::{Direction, Packet};
-use super::wait_briefly;
+use super::wait::set_poll_interval;
 use crate::namespace::Namespace;
 
-/// `PACKET_OUTGOING` (packet(7)).
-const OUTGOING: u8 = 4;
-
-/// Room for bursts, in bytes; what does not fit is not seen.
+/// The size of the socket buffer in bytes, for bursts. Packets that do not fit are lost.
 const BUFFER: usize = 8 << 20;
 
-/// How long a sniffer that is to stop goes on reading on a link that is never silent.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a sniffer reads after it was stopped, on a link that is never idle.
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Keeps the packets of one link that a filter likes, from [`Sniffer::start`] on.
+/// Collects the packets of one link that match a filter, from [`Sniffer::start`] on.
 #[derive(Debug)]
 pub struct Sniffer {
     caught: Arc<Caught>,
@@ -41,19 +40,19 @@ struct Caught {
 
 impl Caught {
     fn packets(&self) -> MutexGuard<'_, Vec<Packet>> {
-        self.packets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.packets.lock()
     }
 }
 
-/// Catches the SYN and SYN-ACK segments on a link, whose MSS options tell what each side may send.
+/// Collects the SYN and SYN-ACK segments on a link, which carry the MSS option of each side.
 pub fn sniff_syns(namespace: &Namespace, link: &str) -> io::Result<Sniffer> {
     Sniffer::start(namespace, link, |packet| packet.tcp().is_some_and(|tcp| tcp.syn))
 }
 
 impl Sniffer {
-    /// Listens on a link of a namespace; every later packet is seen.
+    /// Starts to collect the packets of a link of a namespace.
     ///
-    /// A packet that arrives is seen before any nftables rule, one that leaves after them all.
+    /// Arriving packets are collected before all nftables rules, leaving packets after all of them.
     pub fn start(
         namespace: &Namespace,
         link: &str,
@@ -61,24 +60,24 @@ impl Sniffer {
     ) -> io::Result<Self> {
         let (socket, index) = namespace.run(|| open(link))?;
         let (caught, stop) = (Arc::<Caught>::default(), Arc::<AtomicBool>::default());
-        let theirs = (caught.clone(), stop.clone());
-        let thread = thread::spawn(move || listen(&socket, index, &filter, &theirs.0, &theirs.1));
+        let shared = (caught.clone(), stop.clone());
+        let thread = thread::spawn(move || listen(&socket, index, &filter, &shared.0, &shared.1));
         Ok(Self { caught, stop, thread: Some(thread) })
     }
 
-    /// What was caught so far.
+    /// The packets collected so far.
     pub fn packets(&self) -> Vec<Packet> {
         self.caught.packets().clone()
     }
 
-    /// Waits until so many packets are caught, and tells whether that happened in time.
+    /// Waits until so many packets are collected; returns whether that happened in time.
     pub fn wait_for(&self, count: usize, timeout: Duration) -> bool {
-        let packets = self.caught.packets();
-        let waited = self.caught.arrived.wait_timeout_while(packets, timeout, |packets| packets.len() < count);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        let mut packets = self.caught.packets();
+        let waited = self.caught.arrived.wait_while_for(&mut packets, |packets| packets.len() < count, timeout);
+        !waited.timed_out()
     }
 
-    /// Stops and hands over the catch. Packets that crossed the link before are in it.
+    /// Stops and returns the packets, including all that crossed the link before the call.
     pub fn stop(mut self) -> Vec<Packet> {
         self.end();
         std::mem::take(&mut *self.caught.packets())
@@ -87,7 +86,7 @@ impl Sniffer {
     fn end(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A filter that panicked has said so on stderr.
+            // A panic of the filter is on stderr already.
             let _ = thread.join();
         }
     }
@@ -101,28 +100,28 @@ impl Drop for Sniffer {
 
 fn open(link: &str) -> io::Result<(OwnedFd, usize)> {
     let index = usize::try_from(if_nametoindex(link)?).expect("an index fits");
-    // Datagrams, so that the link header is off: tunnels have none.
+    // A datagram socket removes the link header, which tunnels do not have.
     let socket = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
     if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
-        // Older kernels ask for root of the machine; the ordinary limit must do.
+        // Older kernels require root on the machine. Then the ordinary limit applies.
         setsockopt(&socket, sockopt::RcvBuf, &BUFFER)?;
     }
-    wait_briefly(&socket)?;
+    set_poll_interval(&socket)?;
     Ok((socket, index))
 }
 
 fn listen(socket: &OwnedFd, index: usize, filter: &impl Fn(&Packet) -> bool, caught: &Caught, stop: &AtomicBool) {
     // Segmentation offload makes packets of up to 64 KiB on virtual links.
     let mut buffer = vec![0; 1 << 16];
-    // What crossed the link before the end counts, so it ends with the queue empty, or late if it never is.
+    // Packets that crossed the link before the stop count, so the loop ends when the queue is empty, or after STOP_TIMEOUT.
     let mut end = None;
     while end.is_none_or(|end| Instant::now() < end) {
         if stop.load(Ordering::Relaxed) {
-            end.get_or_insert(Instant::now() + PATIENCE);
+            end.get_or_insert(Instant::now() + STOP_TIMEOUT);
         }
         match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) {
             Ok((length, Some(from))) if from.ifindex() == index => {
-                let direction = if from.pkttype() == OUTGOING { Direction::Out } else { Direction::In };
+                let direction = if from.pkttype() == libc::PACKET_OUTGOING { Direction::Out } else { Direction::In };
                 let ethertype = u16::from_be(from.protocol());
                 let packet = Packet { direction, ethertype, bytes: buffer[..length].to_vec() };
                 if filter(&packet) {
@@ -131,7 +130,7 @@ fn listen(socket: &OwnedFd, index: usize, filter: &impl Fn(&Packet) -> bool, cau
                 }
             }
             Err(_) if end.is_some() => return,
-            // Another link's packet, or nothing for a while.
+            // A packet of another link, or the poll interval was over.
             _ => {}
         }
     }

@@ -1,10 +1,10 @@
-//! Whose program it is, and how it is started so that it stays in the foreground and says what goes wrong.
+//! The programs that run WireGuard in userspace, and their options for staying in the foreground and logging errors.
 
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::error::Error;
 
-/// A program that is a WireGuard interface.
+/// A program that runs a WireGuard interface in userspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     path: PathBuf,
@@ -12,37 +12,38 @@ pub struct Program {
     hint: &'static str,
 }
 
-/// What installs programs from crates.io, and where to: `$BASTIOND_TEST_CLIENTS`, else this directory.
-const INSTALLS: &str = "scripts/install-test-clients installs it";
-const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/test-clients");
+/// How to install the programs from crates.io.
+const INSTALL_HINT: &str = "run scripts/install-test-clients";
+/// Where that script installs them, unless `BASTIOND_TEST_CLIENTS` is set.
+const CLIENTS_DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/test-clients");
 
 impl Program {
-    /// Ours, `bastiond-tunnel`.
+    /// This project's `bastiond-tunnel`.
     pub fn bastiond_tunnel(path: &Path) -> Self {
-        Self { path: path.to_owned(), arguments: &["--foreground"], hint: "cargo builds it" }
+        Self { path: path.to_owned(), arguments: &["--foreground"], hint: "run cargo build" }
     }
 
     /// Debian's `wireguard-go`.
     pub fn wireguard_go() -> Self {
-        // Not looked for in PATH: Debian's is meant, not what somebody built.
+        // An absolute path, so that no other build of it in PATH is used.
         let path = PathBuf::from("/usr/bin/wireguard-go");
-        Self { path, arguments: &["--foreground"], hint: "apt install wireguard-go" }
+        Self { path, arguments: &["--foreground"], hint: "run apt install wireguard-go" }
     }
 
     /// `boringtun-cli`.
     pub fn boringtun() -> Self {
-        // It would else become the user who is logged in.
+        // Otherwise it drops privileges to the user who is logged in.
         let arguments = &["--foreground", "--disable-drop-privileges"];
-        Self { path: client("boringtun-cli"), arguments, hint: INSTALLS }
+        Self { path: client("boringtun-cli"), arguments, hint: INSTALL_HINT }
     }
 
     /// `gotatun` of gotatun-cli.
     pub fn gotatun() -> Self {
         let arguments = &["--foreground", "--disable-drop-privileges", "--verbosity", "error"];
-        Self { path: client("gotatun"), arguments, hint: INSTALLS }
+        Self { path: client("gotatun"), arguments, hint: INSTALL_HINT }
     }
 
-    /// Where it lies.
+    /// The path of the program.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -62,6 +63,7 @@ impl Program {
 }
 
 fn client(name: &str) -> PathBuf {
-    let directory = std::env::var_os("BASTIOND_TEST_CLIENTS").map_or_else(|| PathBuf::from(CLIENTS), PathBuf::from);
+    let directory =
+        std::env::var_os("BASTIOND_TEST_CLIENTS").map_or_else(|| PathBuf::from(CLIENTS_DIRECTORY), PathBuf::from);
     directory.join("bin").join(name)
 }

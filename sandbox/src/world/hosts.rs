@@ -1,12 +1,12 @@
-//! What the machines of the world are like before anybody configures them.
+//! The sysctls of hosts and routers before they are configured.
 
 use crate::namespace::{self, Namespace};
 
-/// A host as a fresh Debian or Ubuntu has it. Written out because a new namespace copies the IPv4 settings of the
-/// machine (`net.core.devconf_inherit_init_net`), which may well forward. Loose reverse path filtering on new links is
+/// The sysctls of a host with a fresh Debian or Ubuntu. All are listed because a new namespace copies the IPv4 settings of the
+/// machine (`net.core.devconf_inherit_init_net`), which may forward. Loose reverse path filtering on new links is
 /// systemd's default (50-default.conf).
 pub(super) const HOST: [(&str, &str); 11] = [
-    // First: switching it sets others of the list.
+    // This one comes first because the kernel changes others of the list with it.
     ("net.ipv4.ip_forward", "0"),
     ("net.ipv4.conf.all.rp_filter", "0"),
     ("net.ipv4.conf.default.rp_filter", "2"),
@@ -20,8 +20,8 @@ pub(super) const HOST: [(&str, &str); 11] = [
     ("net.ipv4.conf.default.proxy_arp", "0"),
 ];
 
-/// A router of the provider: forwards, filters nothing by path, sends no redirects, and never leaves out an ICMP error,
-/// so that a test's second probe fails as clearly as its first.
+/// The sysctls of a provider's router: it forwards, has no reverse path filter, sends no redirects, and does not limit ICMP
+/// errors, so that the second probe of a test fails in the same way as the first.
 pub(super) const ROUTER: [(&str, &str); 8] = [
     ("net.ipv4.ip_forward", "1"),
     ("net.ipv4.conf.all.rp_filter", "0"),
@@ -33,14 +33,14 @@ pub(super) const ROUTER: [(&str, &str); 8] = [
     ("net.ipv4.icmp_ratelimit", "0"),
 ];
 
-/// A namespace that is a fresh host.
+/// A namespace with the sysctls of a fresh host.
 pub(crate) fn host(name: &str) -> Result<Namespace, namespace::Error> {
     let namespace = Namespace::create(name)?;
     namespace.sysctls(&HOST)?;
     Ok(namespace)
 }
 
-/// A namespace that is a router of the internet.
+/// A namespace with the sysctls of a router of the internet.
 pub(crate) fn router(name: &str) -> Result<Namespace, namespace::Error> {
     let namespace = Namespace::create(name)?;
     namespace.sysctls(&ROUTER)?;

@@ -1,4 +1,4 @@
-//! The public side: the cables of the internet, and what the hosts on them are configured with.
+//! The public side: the links of the internet and the addresses of its hosts.
 
 use std::net::Ipv6Addr;
 
@@ -6,10 +6,11 @@ use super::addresses as at;
 use super::hosts;
 use crate::namespace::{self, Namespace};
 
-/// The hardware address of the bastion's public interface; Hetzner's public ones begin with 96:00.
+/// The MAC address of the bastion's public interface. At Hetzner those begin with 96:00.
 pub const BASTION_MAC: &str = "96:00:00:2a:00:02";
-/// Lays the internet: a router, the server on one of its links and the bastion's public interface on another.
-pub(super) fn lay_internet(
+
+/// Connects the server and the bastion's public interface to the internet's router.
+pub(super) fn connect_internet(
     internet: &Namespace,
     server: &Namespace,
     bastion: &Namespace,
@@ -17,7 +18,7 @@ pub(super) fn lay_internet(
     bastion_v6: Ipv6Addr,
 ) -> Result<(), namespace::Error> {
     let (server_ns, bastion_ns) = (server.name(), bastion.name());
-    let prefix = network_of(bastion_v6);
+    let prefix = prefix_64(bastion_v6);
     internet.ip(&format!(
         "link add name server type veth peer name eth0 netns {server_ns}
          link add name bastion type veth peer name {public} netns {bastion_ns} address {BASTION_MAC}
@@ -50,12 +51,12 @@ pub(super) fn lay_internet(
         at::API,
         at::ROUTER_V6,
     ))?;
-    // The metadata service is next to the server, closer than any router.
+    // The metadata service of a server is on the server's own host, closer than any router.
     bastion.ip(&format!("addr add {}/32 dev lo\nlink set {public} up", at::METADATA))?;
     Ok(())
 }
 
-/// What DHCP and cloud-init give a server's public interface.
+/// Configures a server's public interface as DHCP and cloud-init do.
 pub(super) fn configure_public(
     bastion: &Namespace,
     interface: &str,
@@ -73,7 +74,7 @@ pub(super) fn configure_public(
     Ok(())
 }
 
-/// The laptop and the NAT router that it is behind.
+/// The laptop and the NAT router in front of it.
 #[derive(Debug)]
 pub(super) struct Home {
     pub(super) router: Namespace,
@@ -122,7 +123,7 @@ impl Home {
     }
 }
 
-/// The /64 that an address is in.
-fn network_of(address: Ipv6Addr) -> Ipv6Addr {
+/// The /64 network of an address.
+fn prefix_64(address: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)
 }

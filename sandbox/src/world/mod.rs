@@ -1,4 +1,4 @@
-//! The world: an internet, a bastion on it, Hetzner's private networks behind it, and the cloud that rules them.
+//! The simulated network: an internet, a bastion on it, Hetzner private networks behind it, and the fake cloud.
 //!
 //! ```text
 //!  server 203.0.113.10 ──┐            ┌── bastion: 198.51.100.2 (eth0), 10.0.0.2 (eth1), 10.2.0.2 (eth2)
@@ -8,8 +8,8 @@
 //!                           is the cloud's API  └── worker 10.0.1.5
 //! ```
 //!
-//! Every box is a network namespace. The gateways forward by the routes of the fake cloud, and by nothing else: a
-//! private host reaches the internet once somebody registers `0.0.0.0/0` through the API, and the bastion forwards.
+//! Every host is a network namespace. The gateways forward by the routes of the fake cloud only: a private host reaches
+//! the internet once the route `0.0.0.0/0` is added through the API and the bastion forwards.
 
 pub mod addresses;
 mod gateway;
@@ -38,27 +38,28 @@ pub use links::BASTION_MAC;
 pub use services::UPSTREAM_METADATA;
 pub use settings::{Interfaces, Laptop, Metadata, Names, PrivateNic, PublicAddress, SecondNetwork, Settings};
 
-/// How long a gateway may take to follow the cloud; milliseconds are usual, but machines that test are busy.
-const SETTLING: Duration = Duration::from_secs(5);
+/// How long a gateway may take to apply a route. It usually takes milliseconds, but test machines are busy.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why there is no world.
+/// Why a world could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A namespace could not be made or furnished.
+    /// A namespace could not be created or configured.
     #[error(transparent)]
     Namespace(#[from] namespace::Error),
     /// The threads that serve the cloud could not be started.
     #[error("failed to start the cloud's threads")]
     Services {
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
-/// A world that runs. Dropping it ends everything in it, and waits for that: do not drop it inside an async task.
+/// A running world. Dropping the value ends everything in it and blocks until that is done, so do not drop it in an async
+/// task.
 #[derive(Debug)]
 pub struct World {
-    // Fields are dropped in this order: first those who serve, then the places.
+    // Fields are dropped in this order: the services before the namespaces.
     services: Services,
     private: PrivateNetwork,
     second: Option<PrivateNetwork>,
@@ -75,7 +76,7 @@ pub struct World {
 }
 
 impl World {
-    /// Builds a world; when this returns, every part of it works.
+    /// Builds a world. When this returns, every part of it works.
     pub fn start(settings: Settings) -> Result<Self, Error> {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         let number = WORLDS.fetch_add(1, Ordering::Relaxed) + 1;
@@ -89,18 +90,18 @@ impl World {
         let internet = hosts::router(&name("internet"))?;
         let server = hosts::host(&name("server"))?;
         let bastion = hosts::host(&name("bastion"))?;
-        links::lay_internet(&internet, &server, &bastion, &settings.interfaces.public, bastion_v6(bastion_id))?;
+        links::connect_internet(&internet, &server, &bastion, &settings.interfaces.public, bastion_v6(bastion_id))?;
         let home = match settings.laptop {
             Laptop::BehindNat => Some(Home::build(&internet, &name("home"), &name("laptop"))?),
             Laptop::Absent => None,
         };
-        let private = PrivateNetwork::open(&cloud, "private", &name("gw-private"), at::PRIVATE)?;
+        let private = PrivateNetwork::create(&cloud, "private", &name("gw-private"), at::PRIVATE)?;
         let web = private_host(&cloud, &private, "web", &name("web"), at::WEB, "86:00:00:2a:00:04")?;
         let worker = private_host(&cloud, &private, "worker", &name("worker"), at::WORKER, "86:00:00:2a:01:05")?;
         let (second, tenant) = match settings.second_network {
             SecondNetwork::Absent => (None, None),
             SecondNetwork::Present => {
-                let second = PrivateNetwork::open(&cloud, "second", &name("gw-second"), at::SECOND)?;
+                let second = PrivateNetwork::create(&cloud, "second", &name("gw-second"), at::SECOND)?;
                 let tenant = private_host(&cloud, &second, "tenant", &name("tenant"), at::TENANT, "86:00:00:2a:02:04")?;
                 (Some(second), Some(tenant))
             }
@@ -120,12 +121,12 @@ impl World {
             cloud,
             settings,
         };
-        world.furnish_bastion()?;
-        world.open_services()?;
+        world.configure_bastion()?;
+        world.start_services()?;
         Ok(world)
     }
 
-    fn furnish_bastion(&self) -> Result<(), Error> {
+    fn configure_bastion(&self) -> Result<(), Error> {
         if self.settings.public_address == PublicAddress::Configured {
             self.configure_public_address()?;
         }
@@ -139,27 +140,27 @@ impl World {
         Ok(())
     }
 
-    fn open_services(&self) -> Result<(), Error> {
+    fn start_services(&self) -> Result<(), Error> {
         self.services.serve_api(&self.cloud, self.internet.listen_tcp((at::API, 80))?);
         self.services.serve_upstream_metadata(self.internet.listen_tcp((at::METADATA, 80))?);
         if self.settings.metadata == Metadata::Serving {
             self.serve_metadata()?;
         }
         for network in std::iter::once(&self.private).chain(&self.second) {
-            // Once here, so that the world is whole when it is handed out.
+            // Applied once here, so that the gateway is complete when `start` returns.
             network.gateway.apply(&self.cloud.watch_networks().borrow());
             self.services.follow(&network.gateway, &self.cloud);
         }
         Ok(())
     }
 
-    /// Configures the bastion's public interface, as DHCP does late where the settings say [`PublicAddress::Pending`].
+    /// Configures the bastion's public interface as DHCP does, for worlds with [`PublicAddress::Pending`].
     pub fn configure_public_address(&self) -> Result<(), Error> {
         Ok(links::configure_public(&self.bastion, &self.settings.interfaces.public, self.bastion_v6())?)
     }
 
-    /// Attaches the bastion to the private network, where the settings say [`PrivateNic::Absent`]: the interface
-    /// appears and is configured as Hetzner's images do it, and the API and the metadata show it.
+    /// Attaches the bastion to the private network, for worlds with [`PrivateNic::Absent`]: the interface appears and is
+    /// configured as in Hetzner's images, and the API and the metadata show it.
     pub fn attach_private_nic(&self) -> Result<(), Error> {
         let interface = &self.settings.interfaces.private;
         let nic = self.bastion_nic(interface, at::BASTION_PRIVATE, "86:00:00:2a:00:02");
@@ -171,35 +172,35 @@ impl World {
         Nic { server, namespace, interface, address, mac, default_route: DefaultRoute::Public }
     }
 
-    /// Starts the bastion's metadata service, where the settings say [`Metadata::Absent`].
+    /// Starts the bastion's metadata service, for worlds with [`Metadata::Absent`].
     pub fn serve_metadata(&self) -> Result<(), Error> {
         let listener = self.bastion.listen_tcp((at::METADATA, 80))?;
         self.services.serve_metadata(&self.cloud, self.bastion_id, listener);
         Ok(())
     }
 
-    /// Puts a route into the private network as a person in the console would, past the API, and waits until the
-    /// gateway obeys it.
+    /// Adds a route to the private network without the API, as a person does in the console, and waits until the gateway
+    /// applies it.
     ///
     /// # Panics
-    /// The cloud refuses the route, or the gateway does not follow within 5 s.
+    /// The cloud refuses the route, or the gateway does not apply it within 5 s.
     pub fn put_route(&self, destination: Ipv4Net, gateway: Ipv4Addr) {
         self.cloud.put_route(self.private.id, destination, gateway);
-        let followed = self.private.gateway.wait_for_route(destination, Some(gateway), scaled(SETTLING));
-        followed.unwrap_or_else(|error| panic!("{error}"));
+        let applied = self.private.gateway.wait_for_route(destination, Some(gateway), scaled(ROUTE_TIMEOUT));
+        applied.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Takes a route out of the private network, past the API, and waits until the gateway has forgotten it.
+    /// Removes a route from the private network without the API, and waits until the gateway has removed it.
     ///
     /// # Panics
-    /// The gateway does not follow within 5 s.
+    /// The gateway does not remove it within 5 s.
     pub fn remove_route(&self, destination: Ipv4Net) {
         self.cloud.remove_route(self.private.id, destination);
-        let followed = self.private.gateway.wait_for_route(destination, None, scaled(SETTLING));
-        followed.unwrap_or_else(|error| panic!("{error}"));
+        let applied = self.private.gateway.wait_for_route(destination, None, scaled(ROUTE_TIMEOUT));
+        applied.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// The internet's router; it has the addresses of the API and of the public gateway. Its links are called `server`,
+    /// The internet's router, which has the addresses of the API and of the public gateway. Its interfaces are `server`,
     /// `bastion` and `home`.
     pub fn internet(&self) -> &Namespace {
         &self.internet
@@ -228,50 +229,50 @@ impl World {
     /// The host in the second network, 10.2.0.4 on `eth0`.
     ///
     /// # Panics
-    /// The settings left the second network out.
+    /// The settings have no second network.
     pub fn tenant(&self) -> &Namespace {
         self.tenant.as_ref().expect("the settings have a second network")
     }
 
-    /// The laptop, 192.168.178.20 on `eth0`, behind 192.0.2.7.
+    /// The laptop, 192.168.178.20 on `eth0`, behind a NAT router with 192.0.2.7.
     ///
     /// # Panics
-    /// The settings left it out.
+    /// The settings have no laptop.
     pub fn laptop(&self) -> &Namespace {
         &self.home.as_ref().expect("the settings have a laptop").laptop
     }
 
-    /// The NAT router that the laptop is behind, with `lan` and `wan`.
+    /// The NAT router in front of the laptop, with the interfaces `lan` and `wan`.
     ///
     /// # Panics
-    /// The settings left it out.
+    /// The settings have no laptop.
     pub fn home(&self) -> &Namespace {
         &self.home.as_ref().expect("the settings have a laptop").router
     }
 
-    /// The virtual gateway of a network.
+    /// The virtual gateway of one of the world's networks.
     ///
     /// # Panics
-    /// The network is none of the world's.
+    /// The network is not one of the world's.
     pub fn gateway(&self, network: NetworkId) -> &Gateway {
         let mut networks = std::iter::once(&self.private).chain(&self.second);
         &networks.find(|candidate| candidate.id == network).expect("the network is one of the world's").gateway
     }
 
-    /// The private network's id, in the cloud.
+    /// The id of the private network in the cloud.
     pub fn private_network_id(&self) -> NetworkId {
         self.private.id
     }
 
-    /// The second network's id, in the cloud.
+    /// The id of the second network in the cloud.
     ///
     /// # Panics
-    /// The settings left the second network out.
+    /// The settings have no second network.
     pub fn second_network_id(&self) -> NetworkId {
         self.second.as_ref().expect("the settings have a second network").id
     }
 
-    /// The bastion's id, in the cloud and in its metadata.
+    /// The id of the bastion in the cloud and in its metadata.
     pub fn bastion_id(&self) -> ServerId {
         self.bastion_id
     }
@@ -281,27 +282,27 @@ impl World {
         bastion_v6(self.bastion_id)
     }
 
-    /// The cloud, to furnish and to break.
+    /// The fake cloud.
     pub fn cloud(&self) -> &Cloud {
         &self.cloud
     }
 
-    /// What belongs into `HCLOUD_ENDPOINT`.
+    /// The value for `HCLOUD_ENDPOINT`.
     pub fn api_endpoint(&self) -> String {
         format!("http://{}/v1", at::API)
     }
 
-    /// What belongs into `HCLOUD_TOKEN`.
+    /// The value for `HCLOUD_TOKEN`.
     pub fn token(&self) -> &str {
         &self.settings.cloud.token
     }
 
-    /// What the world was started with.
+    /// The settings that the world was started with.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Every namespace of the world, from the internet inwards.
+    /// Every namespace of the world, the internet first.
     pub fn namespaces(&self) -> Vec<&Namespace> {
         let home = self.home.iter().flat_map(|home| [&home.laptop, &home.router]);
         let second = self.second.iter().map(|second| second.gateway.namespace()).chain(&self.tenant);
@@ -331,7 +332,7 @@ fn private_host(
     Ok(namespace)
 }
 
-/// The first address of the /64 that the cloud gives the server.
+/// The first address of the server's /64.
 fn bastion_v6(server: ServerId) -> Ipv6Addr {
     Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | u128::from(server.0 & 0xffff_ffff) << 64 | 1)
 }

@@ -1,4 +1,4 @@
-//! The tasks behind the world: the cloud's API, its metadata services, and the gateways that follow it.
+//! The tasks of the world: the cloud's API, its metadata services, and the updates of the gateways.
 
 use std::future::Future;
 use std::io;
@@ -12,13 +12,13 @@ use tokio::runtime::{Builder, Runtime};
 use super::gateway::{self, Gateway};
 use crate::cloud::{Cloud, ServerId};
 
-/// The body that the metadata address answers with in the internet: whoever reads it has gone past the bastion.
-pub const UPSTREAM_METADATA: &str = "this is the metadata of somebody else\n";
+/// The answer of the metadata address on the internet. A client that reads it was forwarded by the bastion.
+pub const UPSTREAM_METADATA: &str = "this is the metadata of another server\n";
 
-/// A runtime of the world's own: what runs on it ends with the world.
+/// The async runtime of the world. Its tasks end with the world.
 #[derive(Debug)]
 pub(super) struct Services {
-    /// There until dropped.
+    /// `None` only while the value is dropped.
     runtime: Option<Runtime>,
 }
 
@@ -49,13 +49,13 @@ impl Services {
     pub(super) fn follow(&self, gateway: &Arc<Gateway>, cloud: &Cloud) {
         let (gateway, networks) = (gateway.clone(), cloud.watch_networks());
         self.spawn("a virtual gateway", async move {
-            gateway::follow(gateway, networks).await;
+            gateway::follow_cloud(gateway, networks).await;
             Ok(())
         });
     }
 
     fn spawn(&self, what: &'static str, task: impl Future<Output = io::Result<()>> + Send + 'static) {
-        let runtime = self.runtime.as_ref().expect("the runtime is there until the services are dropped");
+        let runtime = self.runtime.as_ref().expect("the runtime exists until the services are dropped");
         runtime.spawn(async move {
             match task.await {
                 Ok(()) => tracing::debug!("{what} ended"),
@@ -68,7 +68,7 @@ impl Services {
 impl Drop for Services {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Every task is dropped at its next await; a gateway's call of `ip` takes milliseconds.
+            // Every task ends at its next await; a gateway's call of `ip` takes milliseconds.
             runtime.shutdown_timeout(Duration::from_secs(2));
         }
     }

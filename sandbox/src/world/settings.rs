@@ -1,46 +1,46 @@
-//! What a test may choose about the world.
+//! The options of a world.
 
 use crate::cloud;
 
-/// The world to start. The default one is complete but for the laptop.
+/// The options of a world. The default has everything except the laptop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The cloud's habits.
+    /// The behaviour of the cloud.
     pub cloud: cloud::Settings,
-    /// What the namespaces are called.
+    /// The names of the namespaces.
     pub names: Names,
-    /// What the bastion calls its interfaces.
+    /// The names of the bastion's interfaces.
     pub interfaces: Interfaces,
-    /// The second network.
+    /// Whether there is a second network.
     pub second_network: SecondNetwork,
-    /// The laptop behind a NAT router of its own.
+    /// Whether there is a laptop behind a NAT router.
     pub laptop: Laptop,
-    /// The bastion's public address and default route.
+    /// Whether the bastion's public interface is configured.
     pub public_address: PublicAddress,
-    /// The bastion's interface in the private network.
+    /// Whether the bastion is attached to the private network.
     pub private_nic: PrivateNic,
-    /// The metadata service of the bastion.
+    /// Whether the bastion's metadata service answers.
     pub metadata: Metadata,
 }
 
-/// What the namespaces are called.
+/// The names of the namespaces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Names {
-    /// `w1-bastion`, `w2-bastion` …: many worlds fit into one isolation.
+    /// `w1-bastion`, `w2-bastion`, …: one isolation can have many worlds.
     #[default]
     Numbered,
-    /// `bastion`: one world in an isolation, for people who type.
+    /// `bastion`: short names for people; one isolation can have one such world.
     Plain,
 }
 
-/// The names of the bastion's interfaces: by the machine's type they are `eth1`, `ens10`, `enp7s0` … at Hetzner.
+/// The names of the bastion's interfaces. At Hetzner they depend on the server type: `eth1`, `ens10`, `enp7s0`, …
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interfaces {
-    /// The public one.
+    /// The public interface.
     pub public: String,
-    /// The one in the private network.
+    /// The interface in the private network.
     pub private: String,
-    /// The one in the second network.
+    /// The interface in the second network.
     pub second: String,
 }
 
@@ -50,43 +50,43 @@ impl Default for Interfaces {
     }
 }
 
-/// Whether there is a second network, with a tenant's host and the bastion in it.
+/// Whether there is a second network, with the bastion and a tenant's host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SecondNetwork {
-    /// 10.2.0.0/16.
+    /// The network 10.2.0.0/16.
     #[default]
     Present,
-    /// The bastion serves one network only.
+    /// There is only the private network.
     Absent,
 }
 
 /// Whether there is a laptop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Laptop {
-    /// None.
+    /// There is no laptop.
     #[default]
     Absent,
-    /// An administrator's, at home.
+    /// An administrator's laptop behind a NAT router.
     BehindNat,
 }
 
 /// Whether the bastion's public interface is configured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PublicAddress {
-    /// As DHCP and cloud-init leave it.
+    /// It is configured as DHCP and cloud-init do.
     #[default]
     Configured,
-    /// The link is up, DHCP has not answered yet: [`World::configure_public_address`](super::World::configure_public_address).
+    /// The link is up, but DHCP has not answered yet; see [`World::configure_public_address`](super::World::configure_public_address).
     Pending,
 }
 
-/// Whether the bastion is in the private network already.
+/// Whether the bastion is attached to the private network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PrivateNic {
-    /// Attached and configured.
+    /// It is attached and its interface is configured.
     #[default]
     Attached,
-    /// Not attached yet, as when a server is created before its network:
+    /// It is not attached yet, as when a server is created before its network; see
     /// [`World::attach_private_nic`](super::World::attach_private_nic).
     Absent,
 }
@@ -94,9 +94,9 @@ pub enum PrivateNic {
 /// Whether the bastion's metadata service answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Metadata {
-    /// On 169.254.169.254, port 80, inside the bastion.
+    /// It answers on 169.254.169.254, port 80, inside the bastion.
     #[default]
     Serving,
-    /// Nobody listens there: [`World::serve_metadata`](super::World::serve_metadata).
+    /// It does not run yet; see [`World::serve_metadata`](super::World::serve_metadata).
     Absent,
 }

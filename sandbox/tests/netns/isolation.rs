@@ -115,7 +115,7 @@ fn a_killed_outside_takes_everything_inside_along() -> Outcome {
 fn a_machine_that_can_host_the_world_is_told_so() -> Outcome {
     let output = Command::new(env!("CARGO_BIN_EXE_sandbox")).arg("check").env_remove("SANDBOX_STAGE").output()?;
     let said = String::from_utf8(output.stdout)?;
-    assert!(said.starts_with("This machine can host the sandbox: 10 namespaces were ready after "), "{said}");
+    assert!(said.starts_with("This machine can run the sandbox: 10 namespaces were ready after "), "{said}");
     assert!(output.status.success());
     Ok(())
 }

@@ -44,7 +44,7 @@ fn a_private_host_reaches_the_internet_by_the_clouds_route_and_no_other_way() ->
     for _ in 0..2 {
         assert_eq!(tcp_probe(world.web(), tcp.address(), PATIENCE), Err(ProbeFailure::Unreachable));
         let refused = ping(world.web(), at::SERVER, Ping::default())?;
-        assert_eq!(refused.complaints, ["From 10.0.0.1 icmp_seq=1 Destination Net Unreachable"]);
+        assert_eq!(refused.icmp_errors, ["From 10.0.0.1 icmp_seq=1 Destination Net Unreachable"]);
 
         api.add_route(everywhere, at::BASTION_PRIVATE);
         for host in [world.web(), world.worker()] {

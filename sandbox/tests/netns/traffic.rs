@@ -170,7 +170,7 @@ fn packets_too_large_for_the_private_network_are_refused_with_an_icmp_error() ->
     let large = Ping { size: 1472, ..exact };
     let refused = ping(world.server(), at::WEB, large)?;
     assert_eq!(refused.replies, []);
-    assert_eq!(refused.complaints.len(), 1, "{refused:?}");
-    assert!(refused.complaints[0].contains("Frag needed and DF set (mtu = 1450)"), "{refused:?}");
+    assert_eq!(refused.icmp_errors.len(), 1, "{refused:?}");
+    assert!(refused.icmp_errors[0].contains("Frag needed and DF set (mtu = 1450)"), "{refused:?}");
     Ok(())
 }

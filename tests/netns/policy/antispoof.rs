@@ -110,7 +110,7 @@ fn private_router() -> Result {
     ))?;
     let how = Ping { size: 1372, fragmentation: Fragmentation::Forbidden, count: 2, timeout: SOON, ..Ping::default() };
     let report = traffic::ping(world.web(), at::SERVER, how)?;
-    let told = report.complaints.iter().any(|complaint| complaint.contains("mtu = 1300"));
+    let told = report.icmp_errors.iter().any(|error| error.contains("mtu = 1300"));
     ensure(told, format!("web does not hear of the smaller link: {report:?}"))?;
     // An error about nothing is no way in.
     ensure_eq(counted(&world, "dropped_bogon")?, 0)

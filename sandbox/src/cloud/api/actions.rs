@@ -19,7 +19,7 @@ const KEYS: &[Key<Action>] = &[
     ("finished", |a, b| a.finished().cmp(&b.finished())),
 ];
 
-/// The actions asked for by `id`; those that are not there are left out. Listing them all was removed on 2025-01-30.
+/// The actions with the given `id`s that exist. Listing all actions was removed on 2025-01-30.
 fn list(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     let ids: Vec<&str> = call.query.iter().filter(|(key, _)| key == "id").map(|(_, id)| id.as_str()).collect();
     if ids.is_empty() {
@@ -35,15 +35,15 @@ fn list(call: &mut Call<'_>) -> Result<Answer, ApiError> {
 }
 
 fn get(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    one(call, "id", |_| true)
+    find_action(call, "id", |_| true)
 }
 
 /// An action of one resource, by a path that is deprecated since 2026-04-30.
-pub(super) fn get_of(call: &Call<'_>, resource: ResourceId) -> Result<Answer, ApiError> {
-    one(call, "action_id", |action| action.resources.contains(&resource))
+pub(super) fn get_for_resource(call: &Call<'_>, resource: ResourceId) -> Result<Answer, ApiError> {
+    find_action(call, "action_id", |action| action.resources.contains(&resource))
 }
 
-fn one(call: &Call<'_>, parameter: &str, belongs: impl Fn(&Action) -> bool) -> Result<Answer, ApiError> {
+fn find_action(call: &Call<'_>, parameter: &str, belongs: impl Fn(&Action) -> bool) -> Result<Answer, ApiError> {
     let id: ActionId = call.id(parameter, "action")?;
     match call.project.actions.get(id).filter(|action| belongs(action)) {
         Some(action) => Ok(Answer::ok(json!({ "action": schema::action(action, call.now) }))),
@@ -51,7 +51,7 @@ fn one(call: &Call<'_>, parameter: &str, belongs: impl Fn(&Action) -> bool) -> R
     }
 }
 
-/// The history of a resource, or of a kind of them.
+/// The actions of one resource or of one kind of resource.
 pub(super) fn history(call: &Call<'_>, belongs: impl Fn(ResourceId) -> bool) -> Result<Answer, ApiError> {
     let status = filter(call.query, "status", &["running", "success", "error"])?;
     let id = filter(call.query, "id", &[])?;

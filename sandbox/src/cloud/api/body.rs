@@ -27,7 +27,7 @@ impl Fields {
         }
     }
 
-    /// A body whose further fields are ignored.
+    /// A body whose other fields are ignored.
     pub(super) fn open(body: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
@@ -35,12 +35,12 @@ impl Fields {
         }
     }
 
-    /// A field that must be there.
+    /// The value of a required field.
     pub(super) fn required<T>(&self, name: &str, kind: &Kind<T>) -> Result<T, ApiError> {
         self.optional(name, kind)?.ok_or_else(|| ApiError::invalid_field(name, "is required"))
     }
 
-    /// A field that may be missing, or null.
+    /// The value of an optional field; `None` if it is missing or null.
     pub(super) fn optional<T>(&self, name: &str, kind: &Kind<T>) -> Result<Option<T>, ApiError> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -52,7 +52,7 @@ impl Fields {
     }
 }
 
-/// What a field may hold.
+/// A kind of value, and the problem to report for other values.
 pub(super) struct Kind<T> {
     read: fn(&Value) -> Option<T>,
     problem: &'static str,
@@ -105,7 +105,7 @@ pub(super) const LABELS: Kind<Labels> = Kind {
     problem: "must be valid labels",
 };
 
-/// A list of objects, read one by one by the caller.
+/// A list of objects, which the caller checks one by one.
 pub(super) const OBJECTS: Kind<Vec<Fields>> = Kind {
     read: |value| value.as_array()?.iter().map(|item| item.as_object().cloned().map(Fields)).collect(),
     problem: "must be a list of objects",
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_what_it_must_be_or_a_422() {
+    fn a_field_of_the_wrong_kind_is_a_422() {
         let fields = Fields::open(br#"{"gateway":"10.0.0.2","destination":"10.0.0.0","network":0,"ip":null}"#).unwrap();
         assert_eq!(fields.required("gateway", &ADDRESS), Ok(Ipv4Addr::new(10, 0, 0, 2)));
         let problem = |name: &str, problem: &str| ApiError::invalid_field(name, problem);

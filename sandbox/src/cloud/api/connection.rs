@@ -13,7 +13,7 @@ use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A listener whose connections know their [`ResetSwitch`].
+/// A listener whose connections have a [`ResetSwitch`].
 pub(crate) struct ResettableListener(TcpListener);
 
 impl ResettableListener {
@@ -32,7 +32,7 @@ impl axum::serve::Listener for ResettableListener {
                 Ok((stream, from)) => return (Connection::new(stream), from),
                 Err(error) => {
                     tracing::warn!(%error, "the fake cloud failed to accept a connection");
-                    // Out of descriptors, say: the next try would fail as fast as it is made.
+                    // Without the pause, an error such as missing descriptors would repeat in a busy loop.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -44,20 +44,20 @@ impl axum::serve::Listener for ResettableListener {
     }
 }
 
-/// The connection that a request came by, as the one who answers it sees it.
+/// Lets the handler of a request reset the connection of the request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ResetSwitch {
-    cut: Arc<AtomicBool>,
+    on: Arc<AtomicBool>,
 }
 
 impl ResetSwitch {
     /// Resets the connection in place of the answer that is about to be written.
     pub(crate) fn reset(&self) {
-        self.cut.store(true, Ordering::Release);
+        self.on.store(true, Ordering::Release);
     }
 
-    fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
+    fn is_on(&self) -> bool {
+        self.on.load(Ordering::Acquire)
     }
 }
 
@@ -74,12 +74,12 @@ pub(crate) struct Connection {
 
 impl Connection {
     fn new(stream: TcpStream) -> Self {
-        // Slow bodies arrive byte by byte only when no byte waits for the next.
+        // Without a delay, so that slow bodies arrive byte by byte.
         stream.set_nodelay(true).ok();
         Self { stream, reset: ResetSwitch::default() }
     }
 
-    /// The error that ends this connection; closing it without lingering sends RST rather than FIN.
+    /// The error that ends this connection. Closing it without lingering sends RST instead of FIN.
     fn reset(&self) -> io::Error {
         self.stream.set_zero_linger().ok();
         io::ErrorKind::ConnectionReset.into()
@@ -94,7 +94,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.reset.is_cut() {
+        if self.reset.is_on() {
             return Poll::Ready(Err(self.reset()));
         }
         Pin::new(&mut self.stream).poll_write(cx, buf)
@@ -105,7 +105,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.reset.is_cut() {
+        if self.reset.is_on() {
             return Poll::Ready(Err(self.reset()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)

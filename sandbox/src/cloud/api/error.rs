@@ -1,4 +1,4 @@
-//! Errors as the API words them: status, code, message, and the details that some codes have.
+//! The API's errors: status, code, message, and the details that some codes have.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -33,27 +33,27 @@ impl ApiError {
         Self::new(401, "unauthorized", "the token you have provided is invalid")
     }
 
-    /// 401, a token that may only read.
+    /// 401, a read-only token.
     pub(crate) fn token_readonly() -> Self {
         Self::new(401, "token_readonly", "the token is only allowed to perform GET requests")
     }
 
-    /// 403, a token that may only read.
+    /// 403, a read-only token.
     pub(crate) fn forbidden() -> Self {
         Self::new(403, "forbidden", "insufficient permissions for this request")
     }
 
-    /// 403, nothing can be changed now.
+    /// 403, maintenance: nothing can be changed.
     pub(crate) fn maintenance() -> Self {
         Self::new(403, "maintenance", "cannot perform operation due to maintenance")
     }
 
-    /// 404, no such path.
+    /// 404, an unknown path.
     pub(crate) fn no_route() -> Self {
         Self::new(404, "not_found", "api route not found")
     }
 
-    /// 404, an id that is none.
+    /// 404, an unknown id.
     pub(crate) fn not_found(kind: &str, id: &str) -> Self {
         Self::new(404, "not_found", format!("{kind} with ID '{id}' not found"))
     }
@@ -63,18 +63,18 @@ impl ApiError {
         Self::new(405, "method_not_allowed", "the request method is not allowed")
     }
 
-    /// 410, something that was removed, and where that was announced.
+    /// 410, a removed function, with the link of the announcement.
     pub(crate) fn removed(announcement: &str) -> Self {
         Self::new(410, "deprecated_api_endpoint", "API functionality was removed")
             .with_details(json!({ "announcement": announcement }))
     }
 
-    /// 400, the body is no JSON object.
+    /// 400, the body is not a JSON object.
     pub(crate) fn json() -> Self {
         Self::new(400, "json_error", "invalid JSON input in your request")
     }
 
-    /// 422, a field (or a query parameter) is not what it must be.
+    /// 422, a field or a query parameter with a wrong value.
     pub(crate) fn invalid_field(name: &str, problem: &str) -> Self {
         Self::new(422, "invalid_input", format!("invalid input in field '{name}': {problem}"))
             .with_details(json!({ "fields": [{ "name": name, "messages": [problem] }] }))
@@ -85,8 +85,8 @@ impl ApiError {
         Self::new(429, "rate_limit_exceeded", format!("limit of {limit} requests per hour reached"))
     }
 
-    /// What the API says with a status that a fault asks for.
-    pub(crate) fn of_status(status: u16) -> Self {
+    /// The API's error for a status, for faults.
+    pub(crate) fn from_status(status: u16) -> Self {
         let (code, message) = match status {
             400 => return Self::json(),
             401 => return Self::token_invalid(),
@@ -107,7 +107,7 @@ impl ApiError {
         Self::new(status, code, message)
     }
 
-    /// The body as the API's backend writes it: compact, keys in the order of the alphabet (seen live on 401s).
+    /// The body as the API's backend writes it: compact, with sorted keys (observed on real 401 answers).
     pub(crate) fn compact(&self) -> Vec<u8> {
         #[derive(Serialize)]
         struct Error<'a> {
@@ -123,8 +123,8 @@ impl ApiError {
         serde_json::to_vec(&Body { error }).expect("strings and plain JSON always serialize")
     }
 
-    /// The body as what stands before the backend writes it: indented, another order (seen live on unknown paths and on
-    /// 429).
+    /// The body as the proxy in front of the backend writes it: indented, with another order of keys (observed on real
+    /// answers for unknown paths and with 429).
     pub(crate) fn pretty(&self) -> Vec<u8> {
         #[derive(Serialize)]
         struct Error<'a> {
@@ -145,7 +145,7 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         let error = |status, code| Self::new(status, code, message.clone());
-        // The documented form of this code names fields; the message stays the one that was seen live.
+        // The documented form of this code has fields. The message is the one observed on the real API.
         let invalid = |field: &str| {
             error(422, "invalid_input").with_details(json!({ "fields": [{ "name": field, "messages": [message] }] }))
         };
@@ -164,7 +164,7 @@ impl From<Refusal> for ApiError {
             | Refusal::DestinationCoversPublicGateway(_)
             | Refusal::DestinationOverlaps(_) => invalid("destination"),
             Refusal::GatewayOutside { .. } | Refusal::GatewayReserved(_) => invalid("gateway"),
-            // Not documented; a quantity limit is this code's meaning.
+            // Not documented for these limits; the code means a limit of quantity.
             Refusal::TooManyRoutes => limit("network_route_limit"),
             Refusal::TooManySubnets => limit("network_subnet_limit"),
             Refusal::TooManyNetworks => limit("server_network_limit"),
@@ -177,7 +177,7 @@ impl From<Refusal> for ApiError {
             | Refusal::SubnetOverlaps(_) => invalid("ip_range"),
             Refusal::SubnetZone => invalid("network_zone"),
             Refusal::VswitchMissing => invalid("vswitch_id"),
-            // An unassigned floating IP has no documented code of its own; terraform-provider-hcloud meets some error.
+            // There is no documented code for an unassigned floating IP; terraform-provider-hcloud reports some error.
             Refusal::SubnetInUse(_) | Refusal::FloatingIpUnassigned => error(422, "service_error"),
             Refusal::AlreadyAttached => error(422, "server_already_attached"),
             Refusal::NotAttached => invalid("network"),
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_401_is_written_byte_for_byte_as_seen_live() {
+    fn a_401_is_written_byte_for_byte_as_by_the_real_api() {
         let written = |error: &ApiError| String::from_utf8(error.compact()).unwrap();
         assert_eq!(
             written(&ApiError::token_required()),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_is_written_byte_for_byte_as_seen_live() {
+    fn a_429_is_written_byte_for_byte_as_by_the_real_api() {
         let written = String::from_utf8(ApiError::rate_limit_exceeded(3600).pretty()).unwrap();
         let expected = r#"{
   "error": {

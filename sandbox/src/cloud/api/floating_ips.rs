@@ -1,4 +1,4 @@
-//! `/floating_ips` and where they go.
+//! `/floating_ips` and their actions.
 
 use serde_json::json;
 
@@ -21,7 +21,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint::post("/floating_ips/{id}/actions/unassign", unassign),
 ];
 
-fn floating_ip_of(call: &Call<'_>) -> Result<FloatingIp, ApiError> {
+fn floating_ip_in_path(call: &Call<'_>) -> Result<FloatingIp, ApiError> {
     Ok(call.visible().floating_ip(call.id("id", "floating_ip")?)?.clone())
 }
 
@@ -30,16 +30,16 @@ fn list_floating_ips(call: &mut Call<'_>) -> Result<Answer, ApiError> {
 }
 
 fn get(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    Ok(Answer::ok(json!({ "floating_ip": schema::floating_ip(&floating_ip_of(call)?) })))
+    Ok(Answer::ok(json!({ "floating_ip": schema::floating_ip(&floating_ip_in_path(call)?) })))
 }
 
 fn own_actions(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let id: FloatingIpId = floating_ip_of(call)?.id;
+    let id: FloatingIpId = floating_ip_in_path(call)?.id;
     actions::history(call, |resource| resource == ResourceId::FloatingIp(id))
 }
 
 fn assign(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let held = floating_ip_of(call)?;
+    let held = floating_ip_in_path(call)?;
     let server = ServerId(Fields::closed(call.body, &["server"])?.required("server", &ID)?);
     if held.server.is_some() && call.project.settings.floating_reassign == FloatingReassign::Refused {
         return Err(Refusal::FloatingIpAssigned.into());
@@ -48,6 +48,6 @@ fn assign(call: &mut Call<'_>) -> Result<Answer, ApiError> {
 }
 
 fn unassign(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let floating_ip = floating_ip_of(call)?.id;
+    let floating_ip = floating_ip_in_path(call)?.id;
     call.start(Change::UnassignFloatingIp { floating_ip })
 }

@@ -134,7 +134,7 @@ impl Project {
         now: SystemTime,
     ) -> Reply {
         match fault {
-            Some(Fault::Status { code, json: true }) => return Reply::error(&ApiError::of_status(*code)),
+            Some(Fault::Status { code, json: true }) => return Reply::error(&ApiError::from_status(*code)),
             Some(Fault::Status { code, json: false }) => return Reply::proxy_page(*code),
             Some(Fault::Api { status, code, message }) => {
                 return Reply::error(&ApiError::new(*status, code, message.clone()));

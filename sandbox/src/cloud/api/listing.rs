@@ -15,12 +15,12 @@ use crate::cloud::project::settings::OverLongPage;
 const DEFAULT_PER_PAGE: usize = 25;
 const MAX_PER_PAGE: usize = 50;
 
-/// A field to sort by, and the order in it.
+/// The name of a field to sort by, and its comparison.
 pub(super) type Key<T> = (&'static str, Compare<T>);
 
 type Compare<T> = fn(&T, &T) -> Ordering;
 
-/// A resource of which there are lists.
+/// A resource that the API lists.
 pub(super) trait Listed {
     fn id(&self) -> u64;
     fn name(&self) -> &str;
@@ -59,7 +59,7 @@ listed! {
     PrimaryIp => |_| None;
 }
 
-/// The list of a kind of resource: by `name` and `label_selector`, in the order of `sort`, one page of it.
+/// One page of a list of resources, filtered by `name` and `label_selector`, ordered by `sort`.
 pub(super) fn list<T: Listed>(
     call: &Call<'_>,
     key: &str,
@@ -98,7 +98,7 @@ fn selector(query: &[(String, String)]) -> Result<Option<Selector>, ApiError> {
     }
 }
 
-/// The values of a filter that may be given several times; none given lets everything through.
+/// A filter that may be given several times. Without a value it accepts everything.
 pub(super) fn filter<'a>(
     query: &'a [(String, String)],
     name: &str,
@@ -111,7 +111,7 @@ pub(super) fn filter<'a>(
     Ok(move |value: &str| values.is_empty() || values.contains(&value))
 }
 
-/// Sorts by every `sort` of the query, the first one first; by the first of the keys when there is none.
+/// Sorts by all `sort` parameters of the query, the first one first; without any, by the first of the keys.
 pub(super) fn sort<T>(items: &mut [T], query: &[(String, String)], keys: &[Key<T>]) -> Result<(), ApiError> {
     let wanted = query.iter().filter(|(key, _)| key == "sort").map(|(_, value)| value.as_str());
     let order = wanted.map(|wanted| order(wanted, keys)).collect::<Option<Vec<_>>>();
@@ -125,7 +125,7 @@ pub(super) fn sort<T>(items: &mut [T], query: &[(String, String)], keys: &[Key<T
     Ok(())
 }
 
-/// The comparison that one `sort` asks for, and whether it is turned round.
+/// The comparison of one `sort` parameter, and whether it is descending.
 fn order<T>(wanted: &str, keys: &[Key<T>]) -> Option<(Compare<T>, bool)> {
     let (name, direction) = wanted.split_once(':').unwrap_or((wanted, "asc"));
     let descending = match direction {
@@ -136,16 +136,16 @@ fn order<T>(wanted: &str, keys: &[Key<T>]) -> Option<(Compare<T>, bool)> {
     keys.iter().find(|(key, _)| *key == name).map(|&(_, compare)| (compare, descending))
 }
 
-/// One page of a list, with `meta` and the `Link` header. Beyond the end it is empty, and the page before it counts as
-/// previous (seen live).
+/// One page of a list, with `meta` and the `Link` header. A page after the last is empty, and its previous page is the one
+/// before it (observed on the real API).
 pub(super) fn page<T>(
     call: &Call<'_>,
     key: &str,
     items: &[T],
     render: impl Fn(&T) -> Value,
 ) -> Result<Answer, ApiError> {
-    let pages = Pages::wanted(call, items.len())?;
-    let shown: Vec<Value> = pages.cut(items).iter().map(render).collect();
+    let pages = Pages::from_query(call, items.len())?;
+    let shown: Vec<Value> = pages.slice(items).iter().map(render).collect();
     let body = json!({ key: shown, "meta": { "pagination": pages.json() } });
     Ok(Answer::ok(body).with_link(pages.link(call)))
 }
@@ -158,7 +158,7 @@ struct Pages {
 }
 
 impl Pages {
-    fn wanted(call: &Call<'_>, total: usize) -> Result<Self, ApiError> {
+    fn from_query(call: &Call<'_>, total: usize) -> Result<Self, ApiError> {
         let page = parameter(call.query, "page")?.unwrap_or(1);
         let per_page = parameter(call.query, "per_page")?.unwrap_or(DEFAULT_PER_PAGE);
         if page < 1 {
@@ -183,7 +183,7 @@ impl Pages {
         (self.page > 1).then(|| self.page - 1)
     }
 
-    fn cut<T>(self, items: &[T]) -> &[T] {
+    fn slice<T>(self, items: &[T]) -> &[T] {
         let start = (self.page - 1).saturating_mul(self.per_page).min(items.len());
         &items[start..(start + self.per_page).min(items.len())]
     }

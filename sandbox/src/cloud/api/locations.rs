@@ -1,4 +1,4 @@
-//! `/locations`, and `/datacenters`, which is gone.
+//! `/locations`, and `/datacenters`, which was removed.
 
 use serde_json::json;
 
@@ -32,7 +32,7 @@ fn get(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     }
 }
 
-/// Announced for 1 October 2026.
+/// The removal was announced for 1 October 2026.
 fn removed(_: &mut Call<'_>) -> Result<Answer, ApiError> {
     Err(ApiError::removed("https://docs.hetzner.cloud/changelog#datacenters-removed"))
 }

@@ -34,15 +34,15 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint::post("/networks/{id}/actions/change_protection", change_protection),
 ];
 
-/// The network of the path, and the resources around it.
-fn network_of(call: &Call<'_>) -> Result<(NetworkId, Resources), ApiError> {
+/// The id of the network in the path, and the visible resources.
+fn network_in_path(call: &Call<'_>) -> Result<(NetworkId, Resources), ApiError> {
     let id = call.id("id", "network")?;
     let resources = call.visible();
     resources.network(id)?;
     Ok((id, resources))
 }
 
-fn rendered(resources: &Resources, id: NetworkId) -> Result<Value, ApiError> {
+fn network_json(resources: &Resources, id: NetworkId) -> Result<Value, ApiError> {
     Ok(json!({ "network": schema::network(resources, resources.network(id)?) }))
 }
 
@@ -52,8 +52,8 @@ fn list_networks(call: &mut Call<'_>) -> Result<Answer, ApiError> {
 }
 
 fn get(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, resources) = network_of(call)?;
-    Ok(Answer::ok(rendered(&resources, id)?))
+    let (id, resources) = network_in_path(call)?;
+    Ok(Answer::ok(network_json(&resources, id)?))
 }
 
 fn create(call: &mut Call<'_>) -> Result<Answer, ApiError> {
@@ -73,23 +73,23 @@ fn create(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     check_name(&call.project.resources, &network.name, None)?;
     subnets::check_range(network.ip_range)?;
     for wanted in fields.optional("subnets", &OBJECTS)?.unwrap_or_default() {
-        let subnet = subnet_of(&wanted.only(&SUBNET_FIELDS)?, &network)?;
+        let subnet = parse_subnet(&wanted.only(&SUBNET_FIELDS)?, &network)?;
         subnets::check(&network, &subnet)?;
         network.subnets.push(subnet);
     }
     for wanted in fields.optional("routes", &OBJECTS)?.unwrap_or_default() {
-        let route = route_of(&wanted.only(&ROUTE_FIELDS)?)?;
+        let route = parse_route(&wanted.only(&ROUTE_FIELDS)?)?;
         routes::check(&network, &route)?;
         network.routes.push(route);
     }
     network.id = NetworkId(call.project.next_id());
     let id = network.id;
     call.project.resources.networks.insert(id, network);
-    Ok(Answer::created(rendered(&call.visible(), id)?))
+    Ok(Answer::created(network_json(&call.visible(), id)?))
 }
 
 fn update(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, _) = network_of(call)?;
+    let (id, _) = network_in_path(call)?;
     let fields = Fields::closed(call.body, &["name", "labels", "expose_routes_to_vswitch"])?;
     let name = fields.optional("name", &NAME)?;
     let labels = fields.optional("labels", &LABELS)?;
@@ -100,20 +100,20 @@ fn update(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     }
     let network = call.project.resources.network_mut(id)?;
     network.name = name.unwrap_or_else(|| network.name.clone());
-    // The whole map: labels that are not named are gone.
+    // The new labels replace all old ones.
     network.labels = labels.unwrap_or_else(|| network.labels.clone());
     network.expose_routes_to_vswitch = expose_routes_to_vswitch.unwrap_or(network.expose_routes_to_vswitch);
-    Ok(Answer::ok(rendered(&call.visible(), id)?))
+    Ok(Answer::ok(network_json(&call.visible(), id)?))
 }
 
-fn check_name(resources: &Resources, name: &str, but: Option<NetworkId>) -> Result<(), ApiError> {
-    let taken = resources.networks.values().any(|other| other.name == name && Some(other.id) != but);
+fn check_name(resources: &Resources, name: &str, except: Option<NetworkId>) -> Result<(), ApiError> {
+    let taken = resources.networks.values().any(|other| other.name == name && Some(other.id) != except);
     if taken { Err(Refusal::NameTaken.into()) } else { Ok(()) }
 }
 
 /// "Attached resources will be detached automatically."
 fn delete(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, resources) = network_of(call)?;
+    let (id, resources) = network_in_path(call)?;
     call.check_lock(ResourceId::Network(id))?;
     if resources.network(id)?.delete_protection {
         return Err(Refusal::Protected(id).into());
@@ -134,7 +134,7 @@ struct Member {
 }
 
 fn members(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, resources) = network_of(call)?;
+    let (id, resources) = network_in_path(call)?;
     let network = resources.network(id)?;
     let row = |server: &Server, attachment: &Attachment| {
         let status = schema::member_status(&call.project.actions, server, id);
@@ -142,7 +142,7 @@ fn members(call: &mut Call<'_>) -> Result<Answer, ApiError> {
         Member { server: server.id, status, attachment: attachment.clone(), json }
     };
     let attached = resources.members(id).map(|(server, attachment)| row(server, attachment));
-    // Those on their way in are listed already.
+    // Servers that are being attached are listed already.
     let coming = call.project.actions.running().filter_map(|action| match &action.change {
         Change::Attach { server, attachment } if attachment.network == id => {
             let server = resources.server(*server).ok()?;
@@ -176,37 +176,37 @@ fn all_actions(call: &mut Call<'_>) -> Result<Answer, ApiError> {
 }
 
 fn own_actions(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, _) = network_of(call)?;
+    let (id, _) = network_in_path(call)?;
     actions::history(call, |resource| resource == ResourceId::Network(id))
 }
 
 fn own_action(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, _) = network_of(call)?;
-    actions::get_of(call, ResourceId::Network(id))
+    let (id, _) = network_in_path(call)?;
+    actions::get_for_resource(call, ResourceId::Network(id))
 }
 
 const ROUTE_FIELDS: [&str; 2] = ["destination", "gateway"];
 
-fn route_of(fields: &Fields) -> Result<Route, ApiError> {
+fn parse_route(fields: &Fields) -> Result<Route, ApiError> {
     Ok(Route { destination: fields.required("destination", &CIDR)?, gateway: fields.required("gateway", &ADDRESS)? })
 }
 
 fn add_route(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (network, _) = network_of(call)?;
-    let route = route_of(&Fields::closed(call.body, &ROUTE_FIELDS)?)?;
+    let (network, _) = network_in_path(call)?;
+    let route = parse_route(&Fields::closed(call.body, &ROUTE_FIELDS)?)?;
     call.start(Change::AddRoute { network, route })
 }
 
 fn delete_route(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (network, _) = network_of(call)?;
-    let route = route_of(&Fields::closed(call.body, &ROUTE_FIELDS)?)?;
+    let (network, _) = network_in_path(call)?;
+    let route = parse_route(&Fields::closed(call.body, &ROUTE_FIELDS)?)?;
     call.start(Change::DeleteRoute { network, route })
 }
 
-// Not documented: hcloud-go sends an empty `gateway`, and the real API takes it.
+// `gateway` is not documented, but hcloud-go sends an empty one and the real API accepts it.
 const SUBNET_FIELDS: [&str; 5] = ["type", "ip_range", "network_zone", "vswitch_id", "gateway"];
 
-fn subnet_of(fields: &Fields, network: &Network) -> Result<Subnet, ApiError> {
+fn parse_subnet(fields: &Fields, network: &Network) -> Result<Subnet, ApiError> {
     let kind = match fields.required("type", &TEXT)?.as_str() {
         "cloud" => SubnetKind::Cloud,
         "server" => SubnetKind::Server,
@@ -228,26 +228,26 @@ fn subnet_of(fields: &Fields, network: &Network) -> Result<Subnet, ApiError> {
 }
 
 fn add_subnet(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (network, resources) = network_of(call)?;
+    let (network, resources) = network_in_path(call)?;
     let fields = Fields::closed(call.body, &SUBNET_FIELDS)?;
-    let subnet = subnet_of(&fields, resources.network(network)?)?;
+    let subnet = parse_subnet(&fields, resources.network(network)?)?;
     call.start(Change::AddSubnet { network, subnet })
 }
 
 fn delete_subnet(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (network, _) = network_of(call)?;
+    let (network, _) = network_in_path(call)?;
     let ip_range = Fields::closed(call.body, &["ip_range"])?.required("ip_range", &CIDR)?;
     call.start(Change::DeleteSubnet { network, ip_range })
 }
 
 fn change_ip_range(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (network, _) = network_of(call)?;
+    let (network, _) = network_in_path(call)?;
     let ip_range = Fields::closed(call.body, &["ip_range"])?.required("ip_range", &CIDR)?;
     call.start(Change::ExtendIpRange { network, ip_range })
 }
 
 fn change_protection(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (network, resources) = network_of(call)?;
+    let (network, resources) = network_in_path(call)?;
     let wanted = Fields::closed(call.body, &["delete"])?.optional("delete", &BOOL)?;
     let delete = wanted.unwrap_or(resources.network(network)?.delete_protection);
     call.start(Change::Protect { network, delete })

@@ -63,7 +63,7 @@ fn subnet(network: &Network, subnet: &Subnet) -> Value {
     })
 }
 
-/// What a running action does to a member of a network.
+/// The status of a member of a network, by the running actions.
 pub(super) fn member_status(actions: &ActionLog, server: &Server, network: NetworkId) -> &'static str {
     let mut here = actions.running().filter_map(|action| match &action.change {
         Change::Attach { server, attachment } => Some((*server, attachment.network, "attaching")),
@@ -71,7 +71,7 @@ pub(super) fn member_status(actions: &ActionLog, server: &Server, network: Netwo
         Change::SetAliasIps { server, network, .. } => Some((*server, *network, "updating")),
         _ => None,
     });
-    let status = here.find(|&(who, place, _)| (who, place) == (server.id, network));
+    let status = here.find(|&(id, other, _)| (id, other) == (server.id, network));
     status.map_or("ok", |(_, _, status)| status)
 }
 
@@ -128,7 +128,7 @@ fn public_net(resources: &Resources, server: &Server) -> Value {
     };
     let ipv4 = server.public_ipv4.map(|ip| {
         let id = primary(PublicAddress::V4(ip));
-        json!({ "id": id, "ip": ip, "blocked": false, "dns_ptr": dns_ptr_of(ip.octets()) })
+        json!({ "id": id, "ip": ip, "blocked": false, "dns_ptr": dns_ptr(ip.octets()) })
     });
     let ipv6 = server.public_ipv6.map(|net| {
         let id = primary(PublicAddress::V6(net));
@@ -146,11 +146,11 @@ fn public_net(resources: &Resources, server: &Server) -> Value {
     })
 }
 
-fn dns_ptr_of([a, b, c, d]: [u8; 4]) -> String {
+fn dns_ptr([a, b, c, d]: [u8; 4]) -> String {
     format!("static.{d}.{c}.{b}.{a}.clients.your-server.de")
 }
 
-/// Every server is of the same type: nothing depends on it.
+/// The server type of all servers.
 fn server_type() -> Value {
     json!({
         "id": 104,
@@ -179,7 +179,7 @@ pub(super) fn floating_ip(floating_ip: &FloatingIp) -> Value {
         "ip": ip,
         "type": "ipv4",
         "server": floating_ip.server,
-        "dns_ptr": [{ "ip": ip, "dns_ptr": dns_ptr_of(ip.octets()) }],
+        "dns_ptr": [{ "ip": ip, "dns_ptr": dns_ptr(ip.octets()) }],
         "home_location": location(&locations::HOME),
         "blocked": false,
         "protection": { "delete": false },
@@ -190,9 +190,7 @@ pub(super) fn floating_ip(floating_ip: &FloatingIp) -> Value {
 
 pub(super) fn primary_ip(primary_ip: &PrimaryIp) -> Value {
     let (kind, ip, dns_ptr) = match primary_ip.address {
-        PublicAddress::V4(ip) => {
-            ("ipv4", ip.to_string(), vec![json!({ "ip": ip, "dns_ptr": dns_ptr_of(ip.octets()) })])
-        }
+        PublicAddress::V4(ip) => ("ipv4", ip.to_string(), vec![json!({ "ip": ip, "dns_ptr": dns_ptr(ip.octets()) })]),
         PublicAddress::V6(net) => ("ipv6", net.to_string(), vec![]),
     };
     json!({

@@ -1,4 +1,4 @@
-//! `/servers` and what they do in networks.
+//! `/servers` and their actions in networks.
 
 use serde_json::{Value, json};
 
@@ -25,33 +25,33 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
 const STATUSES: [&str; 9] =
     ["running", "initializing", "starting", "stopping", "off", "deleting", "migrating", "rebuilding", "unknown"];
 
-/// The server of the path, and the resources around it.
-fn server_of(call: &Call<'_>) -> Result<(ServerId, Resources), ApiError> {
+/// The id of the server in the path, and the visible resources.
+fn server_in_path(call: &Call<'_>) -> Result<(ServerId, Resources), ApiError> {
     let id = call.id("id", "server")?;
     let resources = call.visible();
     resources.server(id)?;
     Ok((id, resources))
 }
 
-fn rendered(call: &Call<'_>, resources: &Resources, id: ServerId) -> Result<Value, ApiError> {
+fn server_json(call: &Call<'_>, resources: &Resources, id: ServerId) -> Result<Value, ApiError> {
     Ok(json!({ "server": schema::server(resources, &call.project.actions, resources.server(id)?) }))
 }
 
 fn list_servers(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     let resources = call.visible();
     let is_status = filter(call.query, "status", &STATUSES)?;
-    // Every server of this cloud runs.
+    // Every server of this cloud is running.
     let servers = resources.servers.values().filter(|_| is_status("running")).cloned();
     list(call, "servers", servers, |server| schema::server(&resources, &call.project.actions, server))
 }
 
 fn get(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, resources) = server_of(call)?;
-    Ok(Answer::ok(rendered(call, &resources, id)?))
+    let (id, resources) = server_in_path(call)?;
+    Ok(Answer::ok(server_json(call, &resources, id)?))
 }
 
 fn update(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, resources) = server_of(call)?;
+    let (id, resources) = server_in_path(call)?;
     let fields = Fields::open(call.body)?;
     let name = fields.optional("name", &HOSTNAME)?;
     let labels = fields.optional("labels", &LABELS)?;
@@ -61,16 +61,16 @@ fn update(call: &mut Call<'_>) -> Result<Answer, ApiError> {
     let server = call.project.resources.server_mut(id)?;
     server.name = name.unwrap_or_else(|| server.name.clone());
     server.labels = labels.unwrap_or_else(|| server.labels.clone());
-    Ok(Answer::ok(rendered(call, &call.visible(), id)?))
+    Ok(Answer::ok(server_json(call, &call.visible(), id)?))
 }
 
 fn own_actions(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (id, _) = server_of(call)?;
+    let (id, _) = server_in_path(call)?;
     actions::history(call, |resource| resource == ResourceId::Server(id))
 }
 
 fn attach_to_network(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (server, resources) = server_of(call)?;
+    let (server, resources) = server_in_path(call)?;
     let fields = Fields::open(call.body)?;
     let network = NetworkId(fields.required("network", &ID)?);
     let ip = fields.optional("ip", &ADDRESS)?;
@@ -82,14 +82,14 @@ fn attach_to_network(call: &mut Call<'_>) -> Result<Answer, ApiError> {
 }
 
 fn detach_from_network(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (server, resources) = server_of(call)?;
+    let (server, resources) = server_in_path(call)?;
     let network = NetworkId(Fields::open(call.body)?.required("network", &ID)?);
     resources.network(network)?;
     call.start(Change::Detach { server, network })
 }
 
 fn change_alias_ips(call: &mut Call<'_>) -> Result<Answer, ApiError> {
-    let (server, resources) = server_of(call)?;
+    let (server, resources) = server_in_path(call)?;
     let fields = Fields::open(call.body)?;
     let network = NetworkId(fields.required("network", &ID)?);
     let alias_ips = fields.required("alias_ips", &ADDRESSES)?;

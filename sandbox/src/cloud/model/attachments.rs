@@ -1,5 +1,5 @@
-//! Servers in networks: who may attach, with which addresses. From the Hetzner API documentation of
-//! `attach_to_network` and `change_alias_ips`.
+//! The rules about servers in networks and their addresses, by the Hetzner API documentation of `attach_to_network` and
+//! `change_alias_ips`.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use super::ids::{NetworkId, ServerId};
 use super::refusal::Refusal;
 use super::resources::{Attachment, Network, Resources, Server, SubnetKind};
-use super::routes::overlap;
+use super::routes::is_overlapping;
 
 /// Networks per server (kube-hetzner's validations).
 const MAX_NETWORKS: usize = 3;
@@ -17,14 +17,14 @@ const MAX_NETWORKS: usize = 3;
 /// Attached resources per network (Hetzner documentation, networks FAQ).
 const MAX_MEMBERS: usize = 100;
 
-/// Whether the server may have this place in the network.
+/// Checks whether the server may be attached like this.
 pub(crate) fn check(resources: &Resources, server: &Server, wanted: &Attachment) -> Result<(), Refusal> {
     let network = resources.network(wanted.network)?;
     if server.attachment(network.id).is_some() {
         return Err(Refusal::AlreadyAttached);
     }
     let others = server.attachments.iter().filter_map(|other| resources.networks.get(&other.network));
-    if others.into_iter().any(|other| overlap(other.ip_range, network.ip_range)) {
+    if others.into_iter().any(|other| is_overlapping(other.ip_range, network.ip_range)) {
         return Err(Refusal::NetworksOverlap);
     }
     if server.attachments.len() >= MAX_NETWORKS {
@@ -37,9 +37,8 @@ pub(crate) fn check(resources: &Resources, server: &Server, wanted: &Attachment)
     check_aliases(resources, server.id, wanted)
 }
 
-/// Whether a server's alias IPs may become these: each free, or already its own. An alias that another server still
-/// holds must be taken from that one first; the error for it is not documented, `ip_not_available` is the one for an
-/// address in use.
+/// Checks new alias IPs of a server: each must be free or already its own. An alias IP of another server must be removed
+/// from that one first. The error for it is not documented; `ip_not_available` is the error for an address in use.
 pub(crate) fn check_aliases(resources: &Resources, server: ServerId, wanted: &Attachment) -> Result<(), Refusal> {
     let network = resources.network(wanted.network)?;
     let mut seen = BTreeSet::from([wanted.ip]);
@@ -52,8 +51,7 @@ pub(crate) fn check_aliases(resources: &Resources, server: ServerId, wanted: &At
     Ok(())
 }
 
-/// An address for a server that asks for none: the lowest that is free, in a subnet of the cloud, in this very one if
-/// one is named.
+/// The address of a server without a given one: the lowest free address of a cloud subnet, or of the subnet `only`.
 pub(crate) fn first_free(resources: &Resources, network: &Network, only: Option<Ipv4Net>) -> Result<Ipv4Addr, Refusal> {
     let in_use = addresses(resources, network.id, None);
     let subnets = network.subnets.iter().filter(|subnet| !matches!(subnet.kind, SubnetKind::Vswitch { .. }));
@@ -78,13 +76,13 @@ fn check_available(
     Ok(())
 }
 
-/// The addresses in use in a network; `but` is a server whose alias IPs do not count.
-fn addresses(resources: &Resources, network: NetworkId, but: Option<ServerId>) -> BTreeSet<Ipv4Addr> {
-    let of = |(server, attachment): (&Server, &Attachment)| {
-        let aliases = if but == Some(server.id) { Vec::new() } else { attachment.alias_ips.clone() };
+/// The addresses in use in a network, without the alias IPs of the server `except`.
+fn addresses(resources: &Resources, network: NetworkId, except: Option<ServerId>) -> BTreeSet<Ipv4Addr> {
+    let addresses_of = |(server, attachment): (&Server, &Attachment)| {
+        let aliases = if except == Some(server.id) { Vec::new() } else { attachment.alias_ips.clone() };
         aliases.into_iter().chain([attachment.ip]).collect::<Vec<_>>()
     };
-    resources.members(network).flat_map(of).collect()
+    resources.members(network).flat_map(addresses_of).collect()
 }
 
 #[cfg(test)]
@@ -103,7 +101,7 @@ mod tests {
         Server { attachments: Vec::new(), ..server(id, "10.0.0.9", &[]) }
     }
 
-    fn place(ip: &str, alias_ips: &[&str]) -> Attachment {
+    fn attachment(ip: &str, alias_ips: &[&str]) -> Attachment {
         server(9, ip, alias_ips).attachments.remove(0)
     }
 
@@ -114,7 +112,7 @@ mod tests {
     #[test]
     fn a_server_takes_a_free_address_of_a_subnet() {
         let resources = sample();
-        let attach = |ip: &str, aliases: &[&str]| check(&resources, &unattached(9), &place(ip, aliases));
+        let attach = |ip: &str, aliases: &[&str]| check(&resources, &unattached(9), &attachment(ip, aliases));
         assert_eq!(attach("10.0.0.4", &["10.0.0.5", "10.0.1.2"]), Ok(()));
         assert_eq!(attach("10.0.0.2", &[]), unavailable("10.0.0.2")); // a server's address
         assert_eq!(attach("10.0.0.10", &[]), unavailable("10.0.0.10")); // a server's alias
@@ -128,7 +126,7 @@ mod tests {
     #[test]
     fn a_server_is_in_a_network_once() {
         let resources = sample();
-        let again = check(&resources, &resources.servers[&ServerId(1)], &place("10.0.0.4", &[]));
+        let again = check(&resources, &resources.servers[&ServerId(1)], &attachment("10.0.0.4", &[]));
         assert_eq!(again, Err(Refusal::AlreadyAttached));
     }
 
@@ -139,11 +137,11 @@ mod tests {
         for (id, range) in [(2, "10.0.0.0/8"), (3, "192.168.0.0/24"), (4, "192.168.1.0/24")] {
             let id = NetworkId(id);
             resources.networks.insert(id, Network { id, ..network(range, &[]) });
-            crowded.attachments.push(Attachment { network: id, ..place("10.0.0.9", &[]) });
+            crowded.attachments.push(Attachment { network: id, ..attachment("10.0.0.9", &[]) });
         }
-        assert_eq!(check(&resources, &crowded, &place("10.0.0.4", &[])), Err(Refusal::NetworksOverlap));
+        assert_eq!(check(&resources, &crowded, &attachment("10.0.0.4", &[])), Err(Refusal::NetworksOverlap));
         resources.network_mut(NetworkId(2)).unwrap().ip_range = "10.7.0.0/16".parse().unwrap();
-        assert_eq!(check(&resources, &crowded, &place("10.0.0.4", &[])), Err(Refusal::TooManyNetworks));
+        assert_eq!(check(&resources, &crowded, &attachment("10.0.0.4", &[])), Err(Refusal::TooManyNetworks));
     }
 
     #[test]
@@ -151,18 +149,18 @@ mod tests {
         let mut resources = resources(network("10.0.0.0/16", &["10.0.0.0/24"]), []);
         for id in 2..=101 {
             let next = unattached(id);
-            let wanted = place(&format!("10.0.0.{id}"), &[]);
+            let wanted = attachment(&format!("10.0.0.{id}"), &[]);
             assert_eq!(check(&resources, &next, &wanted), Ok(()));
             resources.servers.insert(next.id, Server { attachments: vec![wanted], ..next });
         }
-        assert_eq!(check(&resources, &unattached(200), &place("10.0.0.200", &[])), Err(Refusal::TooManyMembers));
+        assert_eq!(check(&resources, &unattached(200), &attachment("10.0.0.200", &[])), Err(Refusal::TooManyMembers));
     }
 
     #[test]
     fn aliases_are_free_or_already_the_servers_own() {
         let resources = sample();
         let change =
-            |id: u64, own: &str, aliases: &[&str]| check_aliases(&resources, ServerId(id), &place(own, aliases));
+            |id: u64, own: &str, aliases: &[&str]| check_aliases(&resources, ServerId(id), &attachment(own, aliases));
         assert_eq!(change(1, "10.0.0.2", &["10.0.0.10", "10.0.0.11"]), Ok(()));
         assert_eq!(change(1, "10.0.0.2", &[]), Ok(()));
         assert_eq!(change(2, "10.0.0.3", &["10.0.0.10"]), unavailable("10.0.0.10"));
@@ -174,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_asks_for_no_address_gets_the_lowest_free_one() {
+    fn a_server_without_a_given_address_gets_the_lowest_free_one() {
         let mut resources = sample();
         let network = resources.networks[&NetworkId(1)].clone();
         assert_eq!(first_free(&resources, &network, None), Ok("10.0.0.4".parse().unwrap()));

@@ -1,4 +1,4 @@
-//! What an action does to the resources when it ends.
+//! The changes of resources that actions make.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::resources::{Attachment, Resources, Route, Subnet};
 use super::{attachments, routes, subnets};
 
-/// A change that was asked for.
+/// A requested change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
     AddRoute { network: NetworkId, route: Route },
@@ -67,9 +67,9 @@ impl Change {
         }
     }
 
-    /// What nobody else may change meanwhile: all that the action names. That a server's attaching and its alias IPs hold
-    /// the network, too, is the stricter reading of the documentation; terraform-provider-hcloud meets `conflict` there.
-    /// A floating IP's move leaves its servers free.
+    /// The resources that are locked while the action runs: all that it names. That attaching a server and changing its alias
+    /// IPs also lock the network is the stricter reading of the documentation; terraform-provider-hcloud reports `conflict`
+    /// there. Moving a floating IP does not lock its servers.
     pub(crate) fn locks(&self) -> Vec<ResourceId> {
         match *self {
             Self::AssignFloatingIp { floating_ip, .. } | Self::UnassignFloatingIp { floating_ip } => {
@@ -79,7 +79,7 @@ impl Change {
         }
     }
 
-    /// Carries the change out, or says which rule forbids it and leaves the resources as it was.
+    /// Makes the change. On an error, which names the rule that forbids it, the resources are unchanged.
     pub(crate) fn apply(&self, resources: &mut Resources) -> Result<(), Refusal> {
         match self {
             Self::AddRoute { network, route } => {
@@ -132,8 +132,8 @@ impl Change {
             Self::AssignFloatingIp { floating_ip, server } => {
                 let server = resources.server(*server)?.id;
                 let floating_ip = resources.floating_ip_mut(*floating_ip)?;
-                // The documentation has no word on which server it means; a move from another one is allowed "at any
-                // time" (hcloud-fip-controller does so), which leaves this very server.
+                // The documentation does not say which server it means. A move from another server is allowed "at any time"
+                // (hcloud-fip-controller does so), which leaves the same server.
                 if floating_ip.server == Some(server) {
                     return Err(Refusal::FloatingIpAssigned);
                 }
@@ -167,10 +167,10 @@ mod tests {
         resources(network, [server(1, "10.0.0.2", &["10.0.0.10"]), server(2, "10.0.0.3", &[])])
     }
 
-    fn refused(change: &Change) -> Refusal {
+    fn refusal_of(change: &Change) -> Refusal {
         let mut resources = sample();
         let refusal = change.apply(&mut resources).unwrap_err();
-        assert_eq!(resources, sample(), "a refused change leaves the resources as it was");
+        assert_eq!(resources, sample(), "a refused change leaves the resources unchanged");
         refusal
     }
 
@@ -189,16 +189,16 @@ mod tests {
         let mut resources = sample();
         assert_eq!(delete("0.0.0.0/0 via 10.0.0.2").apply(&mut resources), Ok(()));
         assert_eq!(resources.networks[&NETWORK].routes, [route("10.8.0.0/24 via 10.0.0.10")]);
-        assert_eq!(refused(&delete("0.0.0.0/0 via 10.0.0.3")), Refusal::RouteAbsent);
-        assert_eq!(refused(&delete("10.8.0.0/25 via 10.0.0.10")), Refusal::RouteAbsent);
+        assert_eq!(refusal_of(&delete("0.0.0.0/0 via 10.0.0.3")), Refusal::RouteAbsent);
+        assert_eq!(refusal_of(&delete("10.8.0.0/25 via 10.0.0.10")), Refusal::RouteAbsent);
     }
 
     #[test]
-    fn a_subnet_with_servers_stays() {
+    fn a_subnet_with_servers_cannot_be_deleted() {
         let delete = |range: &str| Change::DeleteSubnet { network: NETWORK, ip_range: range.parse().unwrap() };
         let in_use = Refusal::SubnetInUse("10.0.0.0/24".parse().unwrap());
-        assert_eq!(refused(&delete("10.0.0.0/24")), in_use);
-        assert_eq!(refused(&delete("10.0.2.0/24")), Refusal::SubnetAbsent);
+        assert_eq!(refusal_of(&delete("10.0.0.0/24")), in_use);
+        assert_eq!(refusal_of(&delete("10.0.2.0/24")), Refusal::SubnetAbsent);
         let mut resources = sample();
         assert_eq!(delete("10.0.1.0/24").apply(&mut resources), Ok(()));
         assert_eq!(resources.networks[&NETWORK].subnets, network("10.0.0.0/16", &["10.0.0.0/24"]).subnets);
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(change(1, &["10.0.0.11", "10.0.0.12"]).apply(&mut resources), Ok(()));
         assert_eq!(aliases(&resources, 1), ["10.0.0.11", "10.0.0.12"]);
 
-        // Moving one: from the old holder first.
+        // To move an alias IP, remove it from the old server first.
         let held = Refusal::IpUnavailable("10.0.0.11".parse().unwrap());
         assert_eq!(change(2, &["10.0.0.11"]).apply(&mut resources), Err(held));
         assert_eq!(change(1, &[]).apply(&mut resources), Ok(()));
@@ -231,12 +231,12 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_attached_has_no_aliases_and_cannot_leave() {
+    fn a_server_that_is_not_attached_cannot_be_detached_or_get_alias_ips() {
         let (server, network) = (ServerId(2), NetworkId(7));
-        assert_eq!(refused(&Change::Detach { server, network }), Refusal::NotAttached);
-        assert_eq!(refused(&Change::SetAliasIps { server, network, alias_ips: vec![] }), Refusal::NotAttached);
+        assert_eq!(refusal_of(&Change::Detach { server, network }), Refusal::NotAttached);
+        assert_eq!(refusal_of(&Change::SetAliasIps { server, network, alias_ips: vec![] }), Refusal::NotAttached);
         let absent = Refusal::Absent { kind: "server", id: 9 };
-        assert_eq!(refused(&Change::Detach { server: ServerId(9), network: NETWORK }), absent);
+        assert_eq!(refusal_of(&Change::Detach { server: ServerId(9), network: NETWORK }), absent);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Identifiers, one type per kind: a network's and a server's number get swapped one day if both are bare.
+//! Identifiers, one type per kind of resource, so that they cannot be confused.
 
 use std::fmt;
 
@@ -28,31 +28,31 @@ macro_rules! id {
 }
 
 id! {
-    /// A private network.
+    /// The id of a private network.
     NetworkId
 }
 id! {
-    /// A cloud server; also its `instance-id` in the metadata.
+    /// The id of a server, also its `instance-id` in the metadata.
     ServerId
 }
 id! {
-    /// A change in progress, or one that ended.
+    /// The id of an action, running or ended.
     ActionId
 }
 id! {
-    /// A floating IP.
+    /// The id of a floating IP.
     FloatingIpId
 }
 id! {
-    /// A primary IP.
+    /// The id of a primary IP.
     PrimaryIpId
 }
 id! {
-    /// A cloud firewall.
+    /// The id of a cloud firewall.
     FirewallId
 }
 id! {
-    /// A location, such as `hel1`.
+    /// The id of a location such as `hel1`.
     LocationId
 }
 

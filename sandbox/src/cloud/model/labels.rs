@@ -1,4 +1,4 @@
-//! Labels and the selector language over them, by the Hetzner API documentation, "Labels" and "Label Selector".
+//! Labels and label selectors, by the Hetzner API documentation, "Labels" and "Label Selector".
 
 use super::resources::Labels;
 
@@ -10,7 +10,7 @@ pub(crate) fn is_key(text: &str) -> bool {
     }
 }
 
-/// Whether the text may be a label's value: a name, or nothing.
+/// Whether the text may be a label's value: a name or the empty text.
 pub(crate) fn is_value(text: &str) -> bool {
     text.is_empty() || is_name(text)
 }
@@ -28,7 +28,7 @@ fn is_dns_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(|label| is_name(label) && !label.contains('_'))
 }
 
-/// What labels must be like; every term must hold.
+/// A label selector. All terms must match.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Selector(Vec<Term>);
 
@@ -37,12 +37,12 @@ enum Term {
     Present(String),
     Absent(String),
     In(String, Vec<String>),
-    /// Holds without the key, too.
+    /// Also matches if the key is missing.
     NotIn(String, Vec<String>),
 }
 
 impl Selector {
-    /// None: the text is no selector.
+    /// Parses a selector; `None` if the text is not one.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         split_outside_parentheses(text)?.into_iter().map(Term::parse).collect::<Option<_>>().map(Self)
     }
@@ -61,33 +61,33 @@ impl Term {
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         if let Some(key) = text.strip_prefix('!') {
-            return Some(Self::Absent(key_of(key)?));
+            return Some(Self::Absent(parse_key(key)?));
         }
         if let Some((head, list)) = text.strip_suffix(')').and_then(|text| text.split_once('(')) {
-            let values = list.split(',').map(value_of).collect::<Option<_>>()?;
+            let values = list.split(',').map(parse_value).collect::<Option<_>>()?;
             let (key, word) = head.trim_end().rsplit_once(char::is_whitespace)?;
             return match word {
-                "in" => Some(Self::In(key_of(key)?, values)),
-                "notin" => Some(Self::NotIn(key_of(key)?, values)),
+                "in" => Some(Self::In(parse_key(key)?, values)),
+                "notin" => Some(Self::NotIn(parse_key(key)?, values)),
                 _ => None,
             };
         }
         if let Some((key, value)) = text.split_once("!=") {
-            return Some(Self::NotIn(key_of(key)?, vec![value_of(value)?]));
+            return Some(Self::NotIn(parse_key(key)?, vec![parse_value(value)?]));
         }
         match text.split_once("==").or_else(|| text.split_once('=')) {
-            Some((key, value)) => Some(Self::In(key_of(key)?, vec![value_of(value)?])),
-            None => Some(Self::Present(key_of(text)?)),
+            Some((key, value)) => Some(Self::In(parse_key(key)?, vec![parse_value(value)?])),
+            None => Some(Self::Present(parse_key(text)?)),
         }
     }
 }
 
-fn key_of(text: &str) -> Option<String> {
+fn parse_key(text: &str) -> Option<String> {
     let text = text.trim();
     is_key(text).then(|| text.into())
 }
 
-fn value_of(text: &str) -> Option<String> {
+fn parse_value(text: &str) -> Option<String> {
     let text = text.trim();
     is_value(text).then(|| text.into())
 }
@@ -128,11 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_chooses_as_the_documentation_says() {
+    fn a_selector_matches_as_the_documentation_says() {
         let labels: Labels = [("env", "production"), ("type", "web"), ("flag", "")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
-        let chosen = |text: &str| Selector::parse(text).map(|selector| selector.matches(&labels));
+        let matches = |text: &str| Selector::parse(text).map(|selector| selector.matches(&labels));
         for (selector, verdict) in [
             ("env=production", true),
             ("env==production", true),
@@ -153,10 +153,10 @@ mod tests {
             ("env=production,!type", false),
             ("env in (production,testing),type in (web)", true),
         ] {
-            assert_eq!(chosen(selector), Some(verdict), "{selector}");
+            assert_eq!(matches(selector), Some(verdict), "{selector}");
         }
         for broken in ["", "=", "env=a=b", "env in", "env in (a", "env in a)", "env within (a)", "env,", "!"] {
-            assert_eq!(chosen(broken), None, "{broken}");
+            assert_eq!(matches(broken), None, "{broken}");
         }
     }
 }

@@ -6,8 +6,8 @@ use ipnet::Ipv4Net;
 
 use super::ids::{FloatingIpId, NetworkId, ResourceId, ServerId};
 
-/// A rule that a change would break. The texts are those reported from the live API where one is known (source beside
-/// the variant); clients must go by the code alone.
+/// A rule that a change would violate. The texts are those of the real API where they are known (the source is beside the
+/// variant). Clients must only rely on the code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("{kind} with ID '{id}' not found")]
@@ -95,7 +95,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// The resource is not there.
+    /// The resource does not exist.
     pub(crate) fn absent(resource: ResourceId) -> Self {
         let (kind, id) = resource.kind_and_id();
         Self::Absent { kind, id }

@@ -1,4 +1,4 @@
-//! What exists in the project. Plain data; the rules about it are in `routes`, `subnets`, `attachments` and `change`.
+//! The resources of a project: plain data. The rules are in `routes`, `subnets`, `attachments` and `change`.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -65,7 +65,7 @@ pub(crate) struct Server {
     pub(crate) labels: Labels,
 }
 
-/// A server's place in a network.
+/// The attachment of a server to a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attachment {
     pub(crate) network: NetworkId,
@@ -111,47 +111,47 @@ pub(crate) struct Firewall {
     pub(crate) created: SystemTime,
 }
 
-/// An inbound rule of a cloud firewall; such firewalls see the public interface only.
+/// An inbound rule of a cloud firewall. Cloud firewalls filter the public interface only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirewallRule {
     /// `tcp`, `udp`, `icmp`, `esp` or `gre`.
     pub protocol: &'static str,
-    /// A port (`51820`) or a range (`80-85`); none for protocols without ports.
+    /// A port (`51820`) or a range (`80-85`); `None` for protocols without ports.
     pub port: Option<String>,
-    /// Where the traffic may come from, in CIDR notation.
+    /// The allowed sources in CIDR notation.
     pub source_ips: Vec<String>,
 }
 
 /// A route of a network: packets for `destination` go to `gateway`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Route {
-    /// Where the packets want to go.
+    /// The destination of the packets.
     pub destination: Ipv4Net,
-    /// The address in the network that takes them: a server's own or one of its alias IPs, though the API does not ask
-    /// for a server to be there.
+    /// The next hop in the network: a server's address or one of its alias IPs. The API does not require that a server has
+    /// it.
     pub gateway: Ipv4Addr,
 }
 
 impl Route {
-    /// A route to everywhere that no other route names.
+    /// Whether this is the default route, `0.0.0.0/0`.
     pub fn is_default(&self) -> bool {
         self.destination.prefix_len() == 0
     }
 }
 
 impl Network {
-    /// The first address of the range, for every subnet of it: `10.0.0.1`, as real output shows, although the
-    /// documentation's field text speaks of the subnet's first address.
+    /// The gateway of all cloud subnets: the first address of the network's range, such as `10.0.0.1`. That is what the real
+    /// API returns, although its documentation says that it is the first address of the subnet.
     pub(crate) fn gateway(&self) -> Ipv4Addr {
         first_host(self.ip_range)
     }
 
-    /// The subnet that an address lies in.
+    /// The subnet that contains an address.
     pub(crate) fn subnet_of(&self, ip: Ipv4Addr) -> Option<&Subnet> {
         self.subnets.iter().find(|subnet| subnet.ip_range.contains(&ip))
     }
 
-    /// The gateway of one subnet: the network's, but behind a vSwitch the subnet's own first address.
+    /// The gateway of one subnet: the network's, or for a vSwitch the first address of the subnet.
     pub(crate) fn gateway_of(&self, subnet: &Subnet) -> Ipv4Addr {
         match subnet.kind {
             SubnetKind::Cloud | SubnetKind::Server => self.gateway(),
@@ -160,7 +160,7 @@ impl Network {
     }
 }
 
-/// The address after the range's own.
+/// The first host address of a range.
 pub(crate) fn first_host(range: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from_bits(range.network().to_bits() + 1)
 }
@@ -205,12 +205,12 @@ impl Resources {
         self.floating_ips.get_mut(&id).ok_or_else(|| Refusal::absent(ResourceId::FloatingIp(id)))
     }
 
-    /// Who is attached to a network, by server id.
+    /// The servers of a network, by id.
     pub(crate) fn members(&self, network: NetworkId) -> impl Iterator<Item = (&Server, &Attachment)> {
         self.servers.values().filter_map(move |server| Some((server, server.attachment(network)?)))
     }
 
-    /// What the data plane of every network should do.
+    /// The networks as the data plane has to serve them.
     pub(crate) fn network_views(&self) -> Vec<NetworkView> {
         let view = |network: &Network| NetworkView {
             id: network.id,
@@ -232,32 +232,32 @@ impl Resources {
     }
 }
 
-/// One network as its virtual gateway must serve it.
+/// One network as its virtual gateway has to serve it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NetworkView {
-    /// The network.
+    /// The id of the network.
     pub id: NetworkId,
-    /// Its name.
+    /// The name of the network.
     pub name: String,
-    /// Everything in it has an address from this range.
+    /// The IP range of the network.
     pub ip_range: Ipv4Net,
     /// The virtual gateway's address: the first of the range.
     pub gateway: Ipv4Addr,
-    /// Who is attached, by server id.
+    /// The attached servers, by id.
     pub servers: Vec<AttachedServer>,
-    /// Where the gateway sends what is for none of the servers, in the order of their making.
+    /// The routes in the order of their creation.
     pub routes: Vec<Route>,
 }
 
-/// A server's place in a network, as the virtual gateway must know it.
+/// An attached server, as the virtual gateway has to know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AttachedServer {
-    /// The server.
+    /// The id of the server.
     pub server: ServerId,
-    /// Its address, the one that DHCP hands out.
+    /// The address that DHCP assigns.
     pub ip: Ipv4Addr,
-    /// Further addresses that are sent to it.
+    /// Further addresses that the network routes to the server.
     pub alias_ips: Vec<Ipv4Addr>,
-    /// The private interface's hardware address.
+    /// The MAC address of the private interface.
     pub mac_address: String,
 }

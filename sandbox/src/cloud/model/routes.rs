@@ -1,4 +1,4 @@
-//! Which routes a network takes. From the Hetzner API documentation of `add_route`, and from what was reported live.
+//! Which routes a network accepts, by the Hetzner API documentation of `add_route` and by reports about the real API.
 
 use std::net::Ipv4Addr;
 
@@ -10,17 +10,20 @@ use super::resources::{Network, Route, SubnetKind};
 /// Routes per network (the maintainers of hcloud-cloud-controller-manager in kube-hetzner#1477).
 pub(crate) const MAX_ROUTES: usize = 100;
 
-/// The gateway on the public side of every server; no network may claim it.
+/// The gateway on the public side of every server, which no network may use.
 pub(crate) const PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
 
-/// Whether the network takes one more route.
+/// Checks whether the network accepts one more route.
 ///
 /// A destination need not lie inside the network's range, and a gateway need not be a server's address
 /// (terraform-provider-hcloud's acceptance test routes 10.100.1.0/24 in 10.0.0.0/16, by an address of no server).
 pub(crate) fn check(network: &Network, route: &Route) -> Result<(), Refusal> {
     check_destination(route.destination)?;
     let taken = network.routes.iter().map(|other| other.destination);
-    if taken.chain(network.subnets.iter().map(|subnet| subnet.ip_range)).any(|net| overlap(net, route.destination)) {
+    if taken
+        .chain(network.subnets.iter().map(|subnet| subnet.ip_range))
+        .any(|net| is_overlapping(net, route.destination))
+    {
         return Err(Refusal::DestinationOverlaps(route.destination));
     }
     check_gateway(network, route.gateway)?;
@@ -31,8 +34,8 @@ pub(crate) fn check(network: &Network, route: &Route) -> Result<(), Refusal> {
 }
 
 fn check_destination(destination: Ipv4Net) -> Result<(), Refusal> {
-    // What the real API does with host bits is not known: the official Go client masks them before it sends. Refusing
-    // finds the client that does not.
+    // What the real API does with host bits is unknown, because the official Go client masks them before it sends.
+    // Refusing them finds clients that do not.
     if destination != destination.trunc() {
         return Err(Refusal::DestinationHostBits(destination));
     }
@@ -60,7 +63,7 @@ fn check_gateway(network: &Network, gateway: Ipv4Addr) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Inside one of the three private ranges of RFC 1918.
+/// Whether the range is inside one of the three private ranges of RFC 1918.
 pub(crate) fn is_private(net: Ipv4Net) -> bool {
     let ranges = [
         Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -70,9 +73,9 @@ pub(crate) fn is_private(net: Ipv4Net) -> bool {
     ranges.iter().any(|range| range.contains(&net))
 }
 
-/// Whether two ranges get in each other's way. A default route is in nobody's but another one's: it lives beside pod
-/// routes in kube-hetzner's networks.
-pub(crate) fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+/// Whether two ranges conflict. A default route conflicts only with another default route: in kube-hetzner's networks it
+/// exists together with pod routes.
+pub(crate) fn is_overlapping(a: Ipv4Net, b: Ipv4Net) -> bool {
     match (a.prefix_len(), b.prefix_len()) {
         (0, 0) => true,
         (0, _) | (_, 0) => false,
@@ -90,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn private_destinations_and_the_default_are_taken_wherever_they_lie() {
+    fn private_destinations_and_the_default_are_accepted_inside_and_outside_the_range() {
         let network = network("10.0.0.0/16", &["10.0.0.0/24"]);
         for written in [
             "0.0.0.0/0 via 10.0.0.2",
@@ -131,11 +134,11 @@ mod tests {
     }
 
     #[test]
-    fn destinations_overlap_when_one_holds_the_other_and_not_only_when_equal() {
+    fn destinations_overlap_when_they_are_equal_or_one_contains_the_other() {
         let mut network = network("10.0.0.0/16", &["10.0.1.0/24"]);
         network.routes = vec![route("10.8.0.0/24 via 10.0.1.2")];
         for written in [
-            "10.8.0.0/24 via 10.0.1.2", // the very same
+            "10.8.0.0/24 via 10.0.1.2", // the same route
             "10.8.0.0/24 via 10.0.1.3",
             "10.8.0.0/25 via 10.0.1.3",
             "10.8.0.0/16 via 10.0.1.3",
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gateway_is_inside_the_range_and_none_of_the_reserved_ones() {
+    fn the_gateway_is_inside_the_range_and_is_not_reserved() {
         let mut network = network("10.0.0.0/16", &["10.0.1.0/24"]);
         let gateway = |address: &str| check(&network, &route(&format!("0.0.0.0/0 via {address}")));
         let outside = |address: &str| {
@@ -172,7 +175,7 @@ mod tests {
         assert_eq!(
             gateway("10.0.1.1"),
             Ok(()),
-            "a subnet's first address is nobody's when the network's is the gateway"
+            "the first address of a subnet is free, because the network's first address is the gateway"
         );
 
         network.subnets[0].kind = SubnetKind::Vswitch { id: 7 };
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_takes_a_hundred_routes() {
+    fn a_network_accepts_a_hundred_routes() {
         let mut network = network("10.0.0.0/16", &[]);
         for number in 0..100 {
             let next = route(&format!("10.9.{number}.0/24 via 10.0.0.2"));

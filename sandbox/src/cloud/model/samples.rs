@@ -1,4 +1,4 @@
-//! Networks and routes for the tests, written as people write them.
+//! Test fixtures: networks, servers and routes from short texts.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ pub(crate) fn route(written: &str) -> Route {
     Route { destination: destination.parse().unwrap(), gateway: gateway.parse().unwrap() }
 }
 
-/// Network 1.
+/// The network with id 1.
 pub(crate) fn network(ip_range: &str, subnets: &[&str]) -> Network {
     let subnet = |range: &&str| Subnet {
         kind: SubnetKind::Cloud,
@@ -51,7 +51,7 @@ pub(crate) fn server(id: u64, ip: &str, alias_ips: &[&str]) -> Server {
     }
 }
 
-/// Network 1, and servers in it.
+/// The resources of a project with network 1 and these servers.
 pub(crate) fn resources(network: Network, servers: impl IntoIterator<Item = Server>) -> Resources {
     Resources {
         networks: [(network.id, network)].into(),

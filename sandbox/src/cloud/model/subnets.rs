@@ -4,36 +4,36 @@ use ipnet::Ipv4Net;
 
 use super::refusal::Refusal;
 use super::resources::{Network, Subnet};
-use super::routes::{is_private, overlap};
+use super::routes::{is_overlapping, is_private};
 
 /// Subnets per network (Hetzner documentation, networks FAQ).
 pub(crate) const MAX_SUBNETS: usize = 50;
 
-/// The smallest network.
+/// The prefix length of the smallest network.
 const LONGEST_NETWORK_PREFIX: u8 = 24;
 
-/// The smallest subnet.
+/// The prefix length of the smallest subnet.
 const LONGEST_SUBNET_PREFIX: u8 = 30;
 
-/// Whether a network may have this range.
+/// Checks the range of a network.
 pub(crate) fn check_range(range: Ipv4Net) -> Result<(), Refusal> {
     check_shape(range, LONGEST_NETWORK_PREFIX)
 }
 
-/// Whether a network's range may become this one: the same start, and larger.
+/// Checks a new range of a network: it must have the same start and be larger.
 pub(crate) fn check_extension(network: &Network, range: Ipv4Net) -> Result<(), Refusal> {
     check_range(range)?;
     let extended = range.network() == network.ip_range.network() && range.prefix_len() < network.ip_range.prefix_len();
     if extended { Ok(()) } else { Err(Refusal::RangeNotExtended(range)) }
 }
 
-/// Whether a network takes one more subnet.
+/// Checks whether a network accepts one more subnet.
 pub(crate) fn check(network: &Network, subnet: &Subnet) -> Result<(), Refusal> {
     check_shape(subnet.ip_range, LONGEST_SUBNET_PREFIX)?;
     if !network.ip_range.contains(&subnet.ip_range) {
         return Err(Refusal::SubnetOutside { subnet: subnet.ip_range, range: network.ip_range });
     }
-    if taken(network).any(|net| overlap(net, subnet.ip_range)) {
+    if used_ranges(network).any(|net| is_overlapping(net, subnet.ip_range)) {
         return Err(Refusal::SubnetOverlaps(subnet.ip_range));
     }
     if network.subnets.iter().any(|other| other.network_zone != subnet.network_zone) {
@@ -45,13 +45,15 @@ pub(crate) fn check(network: &Network, subnet: &Subnet) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The range of a subnet that names none: the first /24 that nothing else uses.
+/// The range of a subnet without a given one: the first /24 that no subnet or route uses.
 pub(crate) fn first_free(network: &Network) -> Result<Ipv4Net, Refusal> {
     let mut candidates = network.ip_range.subnets(LONGEST_NETWORK_PREFIX).into_iter().flatten();
-    candidates.find(|candidate| !taken(network).any(|net| overlap(net, *candidate))).ok_or(Refusal::NoSubnetAvailable)
+    candidates
+        .find(|candidate| !used_ranges(network).any(|net| is_overlapping(net, *candidate)))
+        .ok_or(Refusal::NoSubnetAvailable)
 }
 
-fn taken(network: &Network) -> impl Iterator<Item = Ipv4Net> {
+fn used_ranges(network: &Network) -> impl Iterator<Item = Ipv4Net> {
     let routes = network.routes.iter().map(|route| route.destination);
     network.subnets.iter().map(|subnet| subnet.ip_range).chain(routes)
 }
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_only_grows_and_only_at_its_end() {
+    fn the_range_of_a_network_can_only_be_extended_at_its_end() {
         let network = network("10.2.0.0/16", &[]);
         assert_eq!(check_extension(&network, net("10.2.0.0/15")), Ok(()));
         for range in ["10.2.0.0/16", "10.2.0.0/17", "10.0.0.0/14", "10.3.0.0/16"] {
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subnet_lies_inside_its_network_and_overlaps_with_nothing_but_the_default_route() {
+    fn a_subnet_is_inside_its_network_and_overlaps_with_nothing_but_the_default_route() {
         let mut network = network("10.0.0.0/16", &["10.0.1.0/24"]);
         network.routes = vec![route("10.0.8.0/24 via 10.0.1.2"), route("0.0.0.0/0 via 10.0.1.2")];
         let outside = Refusal::SubnetOutside { subnet: net("10.1.0.0/24"), range: net("10.0.0.0/16") };
@@ -131,12 +133,12 @@ mod tests {
     #[test]
     fn all_subnets_are_in_one_zone() {
         let network = network("10.0.0.0/16", &["10.0.1.0/24"]);
-        let abroad = Subnet { network_zone: "us-east".into(), ..subnet("10.0.2.0/24") };
-        assert_eq!(check(&network, &abroad), Err(Refusal::SubnetZone));
+        let other_zone = Subnet { network_zone: "us-east".into(), ..subnet("10.0.2.0/24") };
+        assert_eq!(check(&network, &other_zone), Err(Refusal::SubnetZone));
     }
 
     #[test]
-    fn a_network_takes_fifty_subnets() {
+    fn a_network_accepts_fifty_subnets() {
         let mut network = network("10.0.0.0/8", &[]);
         for number in 0..50 {
             let next = subnet(&format!("10.0.{number}.0/24"));

@@ -1,8 +1,8 @@
-//! Actions: changes that take time. While one runs, what it changes is locked; when it ends, the change is made.
+//! Actions: changes that take time. A running action locks what it changes; the change is made when it ends.
 //!
 //! ```text
 //! accepted ── running ── due ──┬── the change is still allowed ──► success
-//!                              └── fails, or no longer allowed ─► error
+//!                              └── set to fail, or no longer allowed ─► error
 //! ```
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::cloud::model::change::Change;
 use crate::cloud::model::ids::{ActionId, ResourceId};
 use crate::cloud::model::resources::Resources;
 
-/// Where the numbers start: above 32 bits, as the real ones have been since 2023.
+/// The first id, above 32 bits as real ids have been since 2023.
 const FIRST_ID: u64 = 500_000_000_001;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) struct Action {
     pub(crate) resources: Vec<ResourceId>,
     pub(crate) started: SystemTime,
     pub(crate) due: SystemTime,
-    /// It will fail although nothing forbids it.
+    /// Whether it fails at its end although the change is allowed.
     fails: bool,
     visible: Visible,
     outcome: Option<Outcome>,
@@ -62,12 +62,12 @@ impl Action {
         }
     }
 
-    /// When it ended.
+    /// When it ended; `None` while it runs.
     pub(crate) fn finished(&self) -> Option<SystemTime> {
         self.outcome.as_ref().map(|_| self.due)
     }
 
-    /// In percent; 100 only when it has ended.
+    /// The progress in percent; 100 only after its end.
     pub(crate) fn progress(&self, now: SystemTime) -> u8 {
         if self.outcome.is_some() {
             return 100;
@@ -78,13 +78,13 @@ impl Action {
     }
 }
 
-/// Every action there has been, by id.
+/// Every action of the project, by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ActionLog {
     actions: BTreeMap<ActionId, Action>,
 }
 
-/// What a new action is to be like.
+/// The options of a new action.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ActionOptions {
     pub(crate) duration: Duration,
@@ -93,7 +93,7 @@ pub(crate) struct ActionOptions {
 }
 
 impl ActionLog {
-    /// Begins an action; its change must have been checked.
+    /// Starts an action. The caller has checked its change.
     pub(crate) fn start(
         &mut self,
         resources: &Resources,
@@ -123,28 +123,28 @@ impl ActionLog {
         self.iter().filter(|action| action.outcome.is_none())
     }
 
-    /// Whether a running action holds the resource.
+    /// Whether a running action has locked the resource.
     pub(crate) fn locks(&self, resource: ResourceId) -> bool {
         self.running().any(|action| action.change.locks().contains(&resource))
     }
 
-    /// Ends what is due, in the order in which it fell due.
+    /// Ends the actions that are due, in the order of their due times.
     pub(crate) fn settle(&mut self, resources: &mut Resources, now: SystemTime) {
         let mut due: Vec<&mut Action> =
             self.actions.values_mut().filter(|action| action.outcome.is_none() && action.due <= now).collect();
         due.sort_by_key(|action| (action.due, action.id));
         for action in due {
-            // Checked once more: a stranger may have been faster.
-            let made = !action.fails && action.change.apply(resources).is_ok();
-            action.outcome = Some(if made { Outcome::Success } else { Outcome::Failure });
+            // The change may have become forbidden since the start of the action.
+            let succeeded = !action.fails && action.change.apply(resources).is_ok();
+            action.outcome = Some(if succeeded { Outcome::Success } else { Outcome::Failure });
         }
     }
 
-    /// The resources that GET shows: with the running changes that show on acceptance.
+    /// The resources that GET shows, including running changes with [`Visible::OnAccept`].
     pub(crate) fn visible(&self, resources: &Resources) -> Resources {
         let mut visible = resources.clone();
         for action in self.running().filter(|action| action.visible == Visible::OnAccept) {
-            // One that a stranger has made impossible shows nothing.
+            // A change that has become forbidden is not shown.
             action.change.apply(&mut visible).ok();
         }
         visible
@@ -173,8 +173,8 @@ mod tests {
         Change::AddRoute { network: NETWORK, route: route("0.0.0.0/0 via 10.0.0.2") }
     }
 
-    /// Its status and progress, and the routes of the resources and of GET.
-    fn look(log: &ActionLog, resources: &Resources, id: ActionId, now: SystemTime) -> (Status, u8, usize, usize) {
+    /// The status and progress of an action, and the number of routes in effect and in GET.
+    fn snapshot(log: &ActionLog, resources: &Resources, id: ActionId, now: SystemTime) -> (Status, u8, usize, usize) {
         let action = log.get(id).unwrap();
         let routes = |resources: &Resources| resources.networks[&NETWORK].routes.len();
         (action.status(), action.progress(now), routes(resources), routes(&log.visible(resources)))
@@ -192,51 +192,55 @@ mod tests {
             (at(999), (Status::Success, 100, 1, 1)),
         ] {
             log.settle(&mut resources, now);
-            assert_eq!(look(&log, &resources, id, now), expected);
+            assert_eq!(snapshot(&log, &resources, id, now), expected);
         }
-        assert_eq!(log.get(id).unwrap().finished(), Some(at(110)), "when it fell due, not when somebody looked");
+        assert_eq!(
+            log.get(id).unwrap().finished(),
+            Some(at(110)),
+            "the end is the due time, not the time of the next request"
+        );
     }
 
     #[test]
-    fn an_action_of_no_duration_ends_at_once() {
+    fn an_action_without_a_duration_ends_at_once() {
         let (mut log, mut resources) = (ActionLog::default(), sample());
         let id = log.start(&resources, add_default(), at(100), ActionOptions { duration: Duration::ZERO, ..OPTIONS });
         log.settle(&mut resources, at(100));
-        assert_eq!(look(&log, &resources, id, at(100)), (Status::Success, 100, 1, 1));
+        assert_eq!(snapshot(&log, &resources, id, at(100)), (Status::Success, 100, 1, 1));
     }
 
     #[test]
-    fn a_fails_action_ends_in_error_and_changes_nothing() {
+    fn an_action_that_is_set_to_fail_changes_nothing() {
         let (mut log, mut resources) = (ActionLog::default(), sample());
         let id = log.start(&resources, add_default(), at(100), ActionOptions { fails: true, ..OPTIONS });
         log.settle(&mut resources, at(110));
-        assert_eq!(look(&log, &resources, id, at(110)), (Status::Error, 100, 0, 0));
+        assert_eq!(snapshot(&log, &resources, id, at(110)), (Status::Error, 100, 0, 0));
         assert_eq!(resources, sample());
     }
 
     #[test]
-    fn a_change_shown_on_acceptance_is_taken_back_when_its_action_fails() {
+    fn a_change_shown_on_acceptance_disappears_when_its_action_fails() {
         let (mut log, mut resources) = (ActionLog::default(), sample());
         let course = ActionOptions { visible: Visible::OnAccept, fails: true, ..OPTIONS };
         let id = log.start(&resources, add_default(), at(100), course);
-        assert_eq!(look(&log, &resources, id, at(105)), (Status::Running, 50, 0, 1));
+        assert_eq!(snapshot(&log, &resources, id, at(105)), (Status::Running, 50, 0, 1));
         log.settle(&mut resources, at(110));
-        assert_eq!(look(&log, &resources, id, at(110)), (Status::Error, 100, 0, 0));
+        assert_eq!(snapshot(&log, &resources, id, at(110)), (Status::Error, 100, 0, 0));
     }
 
     #[test]
-    fn an_action_fails_when_a_stranger_was_faster() {
+    fn an_action_fails_when_another_change_has_made_it_impossible() {
         let (mut log, mut resources) = (ActionLog::default(), sample());
         let id = log.start(&resources, add_default(), at(100), OPTIONS);
-        let strangers = route("0.0.0.0/0 via 10.0.0.9");
-        resources.network_mut(NETWORK).unwrap().routes.push(strangers);
+        let other = route("0.0.0.0/0 via 10.0.0.9");
+        resources.network_mut(NETWORK).unwrap().routes.push(other);
         log.settle(&mut resources, at(110));
-        assert_eq!(look(&log, &resources, id, at(110)), (Status::Error, 100, 1, 1));
-        assert_eq!(resources.networks[&NETWORK].routes, [strangers]);
+        assert_eq!(snapshot(&log, &resources, id, at(110)), (Status::Error, 100, 1, 1));
+        assert_eq!(resources.networks[&NETWORK].routes, [other]);
     }
 
     #[test]
-    fn what_an_action_changes_is_locked_until_it_ends() {
+    fn an_action_locks_what_it_changes_until_it_ends() {
         let (mut log, mut resources) = (ActionLog::default(), sample());
         let (net, host) = (ResourceId::Network(NETWORK), ResourceId::Server(ServerId(1)));
         let locks = |log: &ActionLog| (log.locks(net), log.locks(host), log.locks(ResourceId::Network(NetworkId(2))));
@@ -251,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn actions_end_in_the_order_in_which_they_fall_due() {
+    fn actions_end_in_the_order_of_their_due_times() {
         let (mut log, mut resources) = (ActionLog::default(), sample());
         let by_other = Change::AddRoute { network: NETWORK, route: route("0.0.0.0/0 via 10.0.0.3") };
         let slow = log.start(&resources, add_default(), at(100), OPTIONS);

@@ -1,47 +1,47 @@
-//! Faults on demand: what goes wrong between a client and the real API, at the request that a test picks.
+//! Faults for requests that a test selects, as they happen between clients and the real API.
 
 use std::time::Duration;
 
 use axum::http::Method;
 
-/// A fault, and the requests that meet it. Several may be in force: a request meets the first that matches, in the
-/// order of their injection, so a script of `Times::Next(1)` plays itself.
+/// A fault, and the requests that it applies to. If several match a request, the one that was injected first applies, so
+/// several faults with `Times::Next(1)` apply one after another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Injection {
-    /// Which requests.
+    /// Which requests the fault applies to.
     pub matching: Matching,
-    /// What happens to them.
+    /// What goes wrong.
     pub fault: Fault,
-    /// To how many of them.
+    /// How many requests it applies to.
     pub times: Times,
 }
 
-/// Which requests meet a fault.
+/// Which requests a fault applies to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Matching {
-    /// The method; any when absent.
+    /// The method; `None` matches all methods.
     pub method: Option<Method>,
-    /// A part of the path, such as `add_route` or `/networks/4711`; the empty text is part of every path.
+    /// A part of the path, such as `add_route` or `/networks/4711`. The empty text matches every path.
     pub path: String,
 }
 
 impl Matching {
-    /// Every request.
+    /// Matches every request.
     pub fn any() -> Self {
         Self::default()
     }
 
-    /// Requests whose path contains the text.
+    /// Matches requests whose path contains the text.
     pub fn path(part: &str) -> Self {
         Self { method: None, path: part.into() }
     }
 
-    /// Requests that read, whose path contains the text.
+    /// Matches GET requests whose path contains the text.
     pub fn get(part: &str) -> Self {
         Self { method: Some(Method::GET), path: part.into() }
     }
 
-    /// Requests that start an action or create something, whose path contains the text.
+    /// Matches POST requests whose path contains the text.
     pub fn post(part: &str) -> Self {
         Self { method: Some(Method::POST), path: part.into() }
     }
@@ -51,7 +51,7 @@ impl Matching {
     }
 }
 
-/// How often a fault strikes.
+/// How many requests a fault applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
     /// The next so many matching requests.
@@ -63,15 +63,15 @@ pub enum Times {
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// A status out of the blue; nothing is carried out.
+    /// An unexpected status. The request has no effect.
     Status {
         /// The HTTP status.
         code: u16,
-        /// With the API's error body for this status; else the page of a proxy that never reached the API (HTML), which
-        /// no client can read a code from.
+        /// Whether the body is the API's error for this status. Otherwise it is the HTML page of a proxy, without an error
+        /// code.
         json: bool,
     },
-    /// An error of the API with a code of its own; nothing is carried out.
+    /// An error of the API with any code. The request has no effect.
     Api {
         /// The HTTP status.
         status: u16,
@@ -80,37 +80,37 @@ pub enum Fault {
         /// The error's `message`.
         message: String,
     },
-    /// No answer. The connection is cut when `hold` has passed.
+    /// No answer. The connection is reset after `hold`.
     Timeout {
-        /// Whether the change is carried out first: the lost reply.
+        /// Whether the request takes effect nevertheless, as when only the answer is lost.
         applied: bool,
-        /// How long the connection stays open without a word.
+        /// How long the connection stays open.
         hold: Duration,
     },
     /// The connection is reset (TCP RST) without an answer. Needs [`Cloud::serve`](super::Cloud::serve); a router
     /// served otherwise answers 502 with an empty body.
     Reset {
-        /// Whether the change is carried out first.
+        /// Whether the request takes effect nevertheless.
         applied: bool,
     },
-    /// The answer is right, but trickles in.
+    /// The answer is complete but slow.
     SlowBody {
         /// The pause before every byte.
         per_byte: Duration,
     },
-    /// The request is carried out and half of its answer comes back, as a complete HTTP response.
+    /// The request takes effect, and the answer is a complete HTTP response with half of the JSON body.
     TruncatedJson,
-    /// 429, as when other programs have used up the budget; the bucket itself is left alone.
+    /// The answer is 429, as if other programs had used up the rate limit. The request counts are unchanged.
     RateLimited,
-    /// The request is accepted, and its action ends in status `error` with code `action_failed`. Requests that start no
-    /// action pass it by, uncounted.
+    /// The request is accepted, and its action ends with status `error` and code `action_failed`. The fault does not apply
+    /// to requests that start no action.
     ActionFailed,
-    /// 403 `maintenance`.
+    /// The answer is 403 `maintenance`.
     Maintenance,
 }
 
 impl Fault {
-    /// Whether the request is carried out nevertheless.
+    /// Whether the request takes effect.
     pub(crate) fn applies(&self) -> bool {
         match self {
             Self::Timeout { applied, .. } | Self::Reset { applied } => *applied,
@@ -125,7 +125,7 @@ impl Fault {
     }
 }
 
-/// The faults in force.
+/// The injected faults.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(Vec<Injection>);
 
@@ -138,15 +138,15 @@ impl Faults {
         self.0.clear();
     }
 
-    /// The fault that this request meets, counted.
+    /// The fault that applies to this request; it counts as applied.
     pub(crate) fn take_matching(&mut self, method: &Method, path: &str) -> Option<Fault> {
         self.0.retain(|injection| injection.times != Times::Next(0));
         let starts_action = method == Method::POST && path.contains("/actions/");
-        let strikes = |injection: &&mut Injection| {
-            let idle = injection.fault == Fault::ActionFailed && !starts_action;
-            injection.matching.includes(method, path) && !idle
+        let applies = |injection: &&mut Injection| {
+            let lacks_action = injection.fault == Fault::ActionFailed && !starts_action;
+            injection.matching.includes(method, path) && !lacks_action
         };
-        let met = self.0.iter_mut().find(strikes)?;
+        let met = self.0.iter_mut().find(applies)?;
         if let Times::Next(left) = &mut met.times {
             *left -= 1;
         }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_of_faults_plays_in_its_order_and_ends() {
+    fn faults_apply_in_the_order_of_their_injection() {
         let mut faults = Faults::default();
         for (code, times) in [(409, 1), (423, 0), (502, 2)] {
             let injection = Injection { matching: Matching::any(), fault: status(code), times: Times::Next(times) };
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_failure_of_an_action_waits_for_a_request_that_starts_one() {
+    fn a_failed_action_applies_to_the_next_request_that_starts_one() {
         let mut faults = Faults::default();
         let matching = Matching::any();
         faults.inject(Injection { matching, fault: Fault::ActionFailed, times: Times::Next(1) });
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_strikes_only_the_requests_it_matches() {
+    fn a_fault_applies_only_to_matching_requests() {
         let mut faults = Faults::default();
         let matching = Matching::post("add_route");
         faults.inject(Injection { matching, fault: status(500), times: Times::UntilCleared });

@@ -1,10 +1,10 @@
-//! The project's request budget: a token bucket, as the API documentation's "Rate Limiting" describes it.
+//! The rate limit of a project: a token bucket, by the API documentation, "Rate Limiting".
 
 use std::time::{Duration, SystemTime};
 
 use super::settings::RateLimit;
 
-/// How much of the budget is left. Fractions are kept in thousandths of a request.
+/// The requests that are left, in thousandths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bucket {
     limit: RateLimit,
@@ -12,14 +12,14 @@ pub(crate) struct Bucket {
     filled: SystemTime,
 }
 
-/// What the `RateLimit-*` headers say.
+/// The values of the `RateLimit-*` headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Budget {
-    /// Requests in a full bucket.
+    /// The number of requests in a full bucket.
     pub(crate) limit: u32,
-    /// Whole requests left.
+    /// The number of whole requests left.
     pub(crate) remaining: u32,
-    /// When the bucket is full again, which is not when the next request is allowed.
+    /// When the bucket is full again; the next request may be allowed earlier.
     pub(crate) full_again: SystemTime,
 }
 
@@ -28,7 +28,7 @@ impl Bucket {
         Self { limit, milli: u64::from(limit.burst) * 1000, filled: now }
     }
 
-    /// Spends one request. False: there is none left, and nothing is spent.
+    /// Takes one request from the bucket; `false` if none is left.
     pub(crate) fn take(&mut self, now: SystemTime) -> bool {
         self.refill(now);
         let allowed = self.milli >= 1000;
@@ -38,7 +38,7 @@ impl Bucket {
         allowed
     }
 
-    /// Leaves at most `remaining` requests: other programs of the project have used up the rest.
+    /// Leaves at most `remaining` requests, as if other programs had used up the rest.
     pub(crate) fn drain_to(&mut self, remaining: u32, now: SystemTime) {
         self.refill(now);
         self.milli = self.milli.min(u64::from(remaining) * 1000);
@@ -47,7 +47,7 @@ impl Bucket {
     pub(crate) fn budget(&mut self, now: SystemTime) -> Budget {
         self.refill(now);
         let missing = self.capacity() - self.milli;
-        // A bucket that never refills is said to be full in an hour: the header has no word for never.
+        // The header cannot say "never", so a bucket that never refills reports an hour.
         let until_full = match u64::from(self.limit.refill_per_second) {
             0 if missing > 0 => Duration::from_secs(3600),
             0 => Duration::ZERO,
@@ -66,7 +66,7 @@ impl Bucket {
 
     fn refill(&mut self, now: SystemTime) {
         let Ok(passed) = now.duration_since(self.filled) else { return };
-        // Whole milliseconds only, and the rest stays on the clock: many short looks add up to the same as a long one.
+        // Only whole milliseconds count and the rest is kept, so that many short intervals refill as much as a long one.
         let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         let gained = millis.saturating_mul(u64::from(self.limit.refill_per_second));
         self.milli = self.milli.saturating_add(gained).min(self.capacity());
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn many_short_looks_refill_no_more_and_no_less_than_one_long_one() {
+    fn many_short_intervals_refill_as_much_as_one_long_interval() {
         let mut bucket = spent(RateLimit { burst: 5, refill_per_second: 1 });
         for step in 1..=1999_u32 {
             bucket.budget(START + Duration::from_millis(1) * step + Duration::from_micros(500));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn others_can_use_up_the_budget_but_not_add_to_it() {
+    fn draining_never_adds_requests() {
         let mut bucket = Bucket::full(RateLimit::default(), START);
         bucket.drain_to(7, START);
         bucket.drain_to(50, START);

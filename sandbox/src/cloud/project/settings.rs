@@ -1,29 +1,30 @@
-//! What a test may choose about the cloud, where the real one is unknown or changes its mind.
+//! The behaviour of the cloud where that of the real one is unknown or has changed.
 
 use std::time::Duration;
 
-/// The cloud's habits. Switch them at run time with [`Cloud::update_settings`](super::Cloud::update_settings).
+/// The behaviour of the cloud. Change it at run time with [`Cloud::update_settings`](super::cloud::Cloud::update_settings).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The token that may do everything in the one project. Default: 64 characters, as real ones have.
+    /// The read and write token of the project. The default has 64 characters, as real tokens do.
     pub token: String,
-    /// A token that may only read.
+    /// The read-only token of the project.
     pub read_only_token: String,
-    /// How long an action runs. Default 20 ms; zero answers `success` at once, as the real API does for some commands.
+    /// How long an action runs. The default is 20 ms. With zero the answer is `success` at once, as in the real API for some
+    /// commands.
     pub action_duration: Duration,
     /// When a change shows in GET.
     pub visible: Visible,
-    /// What a network that is being changed answers to the next change.
+    /// The error of a change to a network that is being changed.
     pub busy: Busy,
-    /// What a read-only token meets when it writes.
+    /// The error of a write with the read-only token.
     pub read_only_answer: ReadOnlyAnswer,
-    /// The request budget of the project.
+    /// The rate limit of the project.
     pub rate_limit: RateLimit,
-    /// Whether a floating IP may move without being unassigned first.
+    /// Whether a floating IP can be moved without unassigning it first.
     pub floating_reassign: FloatingReassign,
-    /// What `per_page` above 50 gets.
+    /// The answer to `per_page` above 50.
     pub over_long_page: OverLongPage,
-    /// What the metadata's `private-networks` is when there are none.
+    /// The form of the metadata's `private-networks` without a network.
     pub empty_list: EmptyList,
 }
 
@@ -44,9 +45,9 @@ impl Default for Settings {
     }
 }
 
-/// When a change shows in GET. The data plane ([`watch_networks`](super::Cloud::watch_networks)) always follows at the
-/// action's end, so `OnAccept` is the mean one: the API lists a route that carries nothing yet, and takes it back if
-/// the action fails.
+/// When a change shows in GET. The data plane ([`watch_networks`](super::cloud::Cloud::watch_networks)) always follows at the end of
+/// the action. With `OnAccept` the API therefore lists a route that carries no packets yet, and removes it if the action
+/// fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Visible {
     /// When its action succeeds.
@@ -62,48 +63,48 @@ pub enum Busy {
     /// 409 `conflict`, as the API documentation says.
     #[default]
     Conflict409,
-    /// 423 `locked`, which the official clients are prepared for too.
+    /// 423 `locked`, which the official clients also handle.
     Locked423,
 }
 
 /// The error of a write with a read-only token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ReadOnlyAnswer {
-    /// 401 `token_readonly`, of the documentation of July 2026.
+    /// 401 `token_readonly`, by the documentation of July 2026.
     #[default]
     TokenReadonly401,
-    /// 403 `forbidden`, of newer copies, where `token_readonly` is gone from the table of errors.
+    /// 403 `forbidden`, by newer documentation, whose table of errors has no `token_readonly`.
     Forbidden403,
 }
 
-/// A token bucket of requests. It starts full, and is full again after a change of these settings.
+/// A token bucket of requests. It is full at the start and after every change of these settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Requests that a full bucket allows at once; also the `RateLimit-Limit` header. Default 3600.
+    /// The number of requests in a full bucket, also the `RateLimit-Limit` header. The default is 3600.
     pub burst: u32,
-    /// Requests regained per second, up to the burst. Default 1; 0 never refills.
+    /// Requests added per second, up to the burst. The default is 1; with 0 the bucket never refills.
     pub refill_per_second: u32,
 }
 
 impl Default for RateLimit {
-    /// Hetzner API documentation, "Rate Limiting".
+    /// The limits of the Hetzner API documentation, "Rate Limiting".
     fn default() -> Self {
         Self { burst: 3600, refill_per_second: 1 }
     }
 }
 
-/// What assigning a floating IP that another server holds does. On the server that already has it, both answer
+/// The effect of assigning a floating IP that another server has. If the same server has it, the answer is always
 /// `floating_ip_assigned`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FloatingReassign {
-    /// It moves.
+    /// The floating IP moves.
     #[default]
     Direct,
-    /// 422 `floating_ip_assigned`: it must be unassigned first.
+    /// The answer is 422 `floating_ip_assigned`; the floating IP must be unassigned first.
     Refused,
 }
 
-/// What `per_page` above the maximum of 50 gets; the real answer is not documented.
+/// The answer to `per_page` above the maximum of 50; that of the real API is not documented.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OverLongPage {
     /// A page of 50.
@@ -113,8 +114,8 @@ pub enum OverLongPage {
     Refuse,
 }
 
-/// How the metadata service writes an empty `private-networks`; the real form is not documented, so a client must read
-/// all of them.
+/// The form of an empty `private-networks` in the metadata. The real form is not documented, so a client must accept all
+/// of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EmptyList {
     /// `[]`

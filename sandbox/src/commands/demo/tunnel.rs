@@ -1,4 +1,4 @@
-//! The demo's laptop: somebody else's WireGuard, with a configuration that a person would write.
+//! The laptop of the demo: a WireGuard client of another project, with a configuration as a person writes it.
 
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -11,21 +11,21 @@ use sandbox::world::{World, addresses as at};
 
 use super::{SOON, Step, check};
 
-/// What the status calls the laptop.
+/// The laptop's name in the configuration.
 const NAME: &str = "laptop-of-anna";
 /// The laptop's address in the tunnel.
 const INSIDE: &str = "10.100.0.2";
 
-/// The laptop's tunnel, for as long as it is kept.
+/// The laptop's tunnel. Dropping the value ends it.
 pub(super) struct Tunnel {
-    /// What the status calls it.
+    /// The name of the peer.
     pub(super) peer: String,
     program: Child,
 }
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        // Err: it has ended.
+        // An error means that it has ended already.
         let _ = self.program.kill();
         let _ = self.program.wait();
     }
@@ -33,8 +33,8 @@ impl Drop for Tunnel {
 
 pub(super) fn from_the_laptop(world: &World, installation: &Installation<'_>, daemon: &mut Daemon) -> Step<Tunnel> {
     let laptop = world.laptop();
-    let private_key = printed(laptop, "wg", &["genkey"], "")?;
-    let public_key = printed(laptop, "wg", &["pubkey"], &private_key)?;
+    let private_key = output_of(laptop, "wg", &["genkey"], "")?;
+    let public_key = output_of(laptop, "wg", &["pubkey"], &private_key)?;
     let config = format!(
         "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n\n[[wireguard.peer]]\nname = \"{NAME}\"\npublic_key = \
          \"{public_key}\"\nallowed_ips = [\"{INSIDE}/32\"]\n"
@@ -42,7 +42,7 @@ pub(super) fn from_the_laptop(world: &World, installation: &Installation<'_>, da
     println!("config.toml of the bastion:\n{}", indented(&config));
     installation.write_config(&config)?;
     daemon.signal(Signal::SIGHUP)?;
-    let bastion = patiently(|| printed(world.bastion(), "wg", &["show", "wg0", "public-key"], ""))?;
+    let bastion = retry(|| output_of(world.bastion(), "wg", &["show", "wg0", "public-key"], ""))?;
 
     let file = format!(
         "[Interface]\nPrivateKey = {private_key}\n\n[Peer]\nPublicKey = {bastion}\nEndpoint = {}:51820\nAllowedIPs = \
@@ -60,21 +60,21 @@ pub(super) fn from_the_laptop(world: &World, installation: &Installation<'_>, da
         .stderr(Stdio::null())
         .spawn()?;
     let tunnel = Tunnel { peer: NAME.to_owned(), program };
-    patiently(|| printed(laptop, "wg", &["show", "home"], ""))?;
-    printed(laptop, "wg", &["setconf", "home", &path.to_string_lossy()], "")?;
+    retry(|| output_of(laptop, "wg", &["show", "home"], ""))?;
+    output_of(laptop, "wg", &["setconf", "home", &path.to_string_lossy()], "")?;
     laptop.ip(&format!("addr add {INSIDE}/32 dev home\nlink set home up mtu 1420\nroute add 10.0.0.0/16 dev home"))?;
 
-    // The way back is a route of the network: when the cloud has it, private hosts see the laptop's own address.
+    // The return route is a route of the network. Once the cloud has it, private hosts see the laptop's own address.
     let gateway = world.gateway(world.private_network_id());
     gateway.wait_for_route("10.100.0.0/24".parse()?, Some(at::BASTION_PRIVATE), SOON)?;
     let ssh = Reflector::tcp(world.web(), (at::WEB, 22))?;
-    let seen = patiently(|| {
+    let seen = retry(|| {
         let seen = traffic::tcp_probe(laptop, ssh.address(), SOON)?;
         check(seen.ip().to_string() == INSIDE, "the private host does not see the laptop's own address")?;
         Ok(seen)
     })?;
     println!("laptop {} -> {} through the tunnel: answered; the private host saw {seen}", at::LAPTOP, ssh.address());
-    let handshake = printed(laptop, "wg", &["show", "home", "latest-handshakes"], "")?;
+    let handshake = output_of(laptop, "wg", &["show", "home", "latest-handshakes"], "")?;
     check(!handshake.ends_with("\t0"), "there was no handshake")?;
     Ok(tunnel)
 }
@@ -83,8 +83,8 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") }).collect()
 }
 
-/// What must come, within [`SOON`].
-fn patiently<T>(mut attempt: impl FnMut() -> Step<T>) -> Step<T> {
+/// Repeats the attempt until it succeeds, for at most [`SOON`].
+fn retry<T>(mut attempt: impl FnMut() -> Step<T>) -> Step<T> {
     let start = Instant::now();
     loop {
         match attempt() {
@@ -95,9 +95,9 @@ fn patiently<T>(mut attempt: impl FnMut() -> Step<T>) -> Step<T> {
     }
 }
 
-/// What a program prints when it succeeds, without the line's end.
-fn printed(place: &Namespace, program: &str, arguments: &[&str], input: &str) -> Step<String> {
-    let mut child = place
+/// The output of a program that must succeed, without the end of the line.
+fn output_of(namespace: &Namespace, program: &str, arguments: &[&str], input: &str) -> Step<String> {
+    let mut child = namespace
         .command(program)
         .args(arguments)
         .stdin(Stdio::piped())

@@ -1,34 +1,37 @@
-//! Hetzner's virtual gateway of one private network, as a namespace that routes.
+//! Hetzner's virtual gateway of one private network, simulated by a namespace that routes.
 //!
-//! It behaves as the real one is described (Hetzner documentation, "Networks: Architecture" and FAQ): pure layer 3, one
-//! link to each server and none between them, so that no server sees another's ARP; one hop, so that the TTL drops by
-//! one; routes as the cloud holds them; and a packet from a server is dropped unless its source belongs to that server:
-//! its own address, an alias IP, or the destination of a route whose gateway it is.
+//! It behaves as Hetzner's documentation describes the real one ("Networks: Architecture" and FAQ):
 //!
-//! That last rule is the kernel's reverse path lookup in this namespace, which decides by the longest prefix: the
-//! holder of `0.0.0.0/0` may speak for the whole internet but not for a neighbour's address. Whether the real gateway
-//! is that strict is not documented; a bastion that lives with the stricter one lives with both.
+//! - It works on layer 3 only, with one link to each server and none between servers: a server sees no ARP of another.
+//! - It is one hop, so the TTL decreases by one.
+//! - Its routes are those of the cloud.
+//! - It drops a packet from a server unless the source belongs to that server: its own address, an alias IP, or the
+//!   destination of a route whose gateway it is.
+//!
+//! The last rule is the kernel's reverse path lookup in this namespace, which uses the longest prefix: the gateway of
+//! `0.0.0.0/0` may use any internet source, but not a neighbour's address. Whether the real gateway is that strict is not
+//! documented. A bastion that works with the strict one works with both.
 
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::Deserialize;
 use tokio::sync::watch;
 
 pub use table::NextHop;
-use table::{Table, link};
+use table::Table;
 
 use super::addresses::{PRIVATE_MTU, Range};
 use super::hosts;
 use crate::cloud::{NetworkId, NetworkView, ServerId};
 use crate::namespace::{self, Namespace};
 
-/// Raw priority: before connection tracking, so that a dropped packet leaves no trace.
+/// Drops packets with a wrong source. Priority raw is before connection tracking, so a dropped packet creates no flow.
 const REVERSE_PATH_FILTER: &str = "
     table inet gateway {
         counter spoofed {}
@@ -40,9 +43,9 @@ const REVERSE_PATH_FILTER: &str = "
     }
 ";
 
-/// A server's private interface, to be plugged into the gateway.
+/// The end of a server's link to the gateway.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Plug<'a> {
+pub(super) struct ServerLink<'a> {
     pub(super) server: ServerId,
     pub(super) namespace: &'a Namespace,
     pub(super) interface: &'a str,
@@ -61,15 +64,15 @@ pub struct Gateway {
 
 #[derive(Debug, Default)]
 struct State {
-    plugged: BTreeSet<ServerId>,
+    connected: BTreeSet<ServerId>,
     applied: Table,
-    /// Why the table that the cloud wants is not in force.
+    /// Why the latest table could not be applied.
     failure: Option<namespace::Error>,
 }
 
-/// A route did not come about in time.
+/// A route was not applied in time.
 #[derive(Debug, thiserror::Error)]
-#[error("the gateway of network {network} sends {destination} to {found:?}, not via {expected:?}{}", failed(.failure.as_deref()))]
+#[error("the gateway of network {network} sends {destination} to {found:?} instead of {expected:?}{}", failure_text(.failure.as_deref()))]
 pub struct RouteNotApplied {
     network: NetworkId,
     destination: Ipv4Net,
@@ -78,12 +81,12 @@ pub struct RouteNotApplied {
     failure: Option<String>,
 }
 
-fn failed(failure: Option<&str>) -> String {
+fn failure_text(failure: Option<&str>) -> String {
     failure.map(|failure| format!(" (its last change failed: {failure})")).unwrap_or_default()
 }
 
 impl Gateway {
-    pub(super) fn open(name: &str, network: NetworkId, range: Range) -> Result<Self, namespace::Error> {
+    pub(super) fn create(name: &str, network: NetworkId, range: Range) -> Result<Self, namespace::Error> {
         let namespace = Namespace::create(name)?;
         namespace.sysctls(&hosts::ROUTER)?;
         namespace.sysctls(&[
@@ -92,19 +95,19 @@ impl Gateway {
             ("net.ipv6.conf.default.disable_ipv6", "1"),
         ])?;
         namespace.nft(REVERSE_PATH_FILTER)?;
-        // An address of the network that nobody has leads nowhere, not out by 0.0.0.0/0. The metric lets a route with
-        // the network's own prefix win.
+        // An unused address of the network is unreachable and does not follow 0.0.0.0/0. A route with the network's own
+        // prefix wins because of the metric.
         namespace.ip(&format!("route add unreachable {} metric 4000000", range.range))?;
         let (state, changed) = (Mutex::default(), Condvar::new());
         Ok(Self { namespace, network, address: range.gateway(), state, changed })
     }
 
-    /// Lays the cable of a server's private interface, switched on at the gateway's end. The interface is the server's
-    /// to configure.
-    pub(super) fn plug(&self, plug: Plug<'_>) -> Result<(), namespace::Error> {
-        let Plug { server, namespace, interface, mac } = plug;
-        let (link, guest, address) = (link(server), namespace.name(), self.address);
-        // The kernel waits up to 0.8 s before it answers ARP for others; the sysctl of that is the machine's root's alone.
+    /// Creates the link to a server's private interface and sets the gateway's end up. The caller configures the server's
+    /// end.
+    pub(super) fn connect(&self, link: ServerLink<'_>) -> Result<(), namespace::Error> {
+        let ServerLink { server, namespace, interface, mac } = link;
+        let (link, guest, address) = (table::interface(server), namespace.name(), self.address);
+        // The kernel delays proxy ARP replies by up to 0.8 s. Only the machine's root may set the sysctl, but `ntable` works.
         self.namespace.ip(&format!(
             "link add name {link} mtu {PRIVATE_MTU} type veth \
              peer name {interface} netns {guest} address {mac} mtu {PRIVATE_MTU}
@@ -112,16 +115,16 @@ impl Gateway {
              addr add {address}/32 dev {link}
              link set {link} up"
         ))?;
-        self.state().plugged.insert(server);
+        self.state().connected.insert(server);
         Ok(())
     }
 
-    /// The namespace, to look at or to spoil.
+    /// The namespace of the gateway.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// The network that it serves.
+    /// The network of the gateway.
     pub fn network(&self) -> NetworkId {
         self.network
     }
@@ -131,12 +134,12 @@ impl Gateway {
         self.address
     }
 
-    /// Where it sends what, as in force now: servers' addresses, alias IPs and routes.
+    /// The applied routes: servers' addresses, alias IPs and the routes of the network.
     pub fn routes(&self) -> BTreeMap<Ipv4Net, NextHop> {
         self.state().applied.routes.clone()
     }
 
-    /// How many packets were dropped because their source was not their sender's.
+    /// The number of packets dropped because their source does not belong to their sender.
     pub fn spoofed_packets(&self) -> Result<u64, namespace::Error> {
         #[derive(Deserialize)]
         struct Listing {
@@ -154,10 +157,11 @@ impl Gateway {
         Ok(listing.nftables.iter().filter_map(|item| item.counter.as_ref()).map(|counter| counter.packets).sum())
     }
 
-    /// Waits until `destination` goes to the server that holds `gateway`, or nowhere special for `None`.
+    /// Waits until `destination` is routed to the server that has the address `gateway`; for `None`, until there is no such
+    /// route.
     ///
     /// # Errors
-    /// It does not within `timeout`; the error says what is in force instead.
+    /// That did not happen within `timeout`. The error shows the applied route.
     pub fn wait_for_route(
         &self,
         destination: Ipv4Net,
@@ -183,24 +187,24 @@ impl Gateway {
                 let failure = state.failure.as_ref().map(ToString::to_string);
                 return Err(RouteNotApplied { network: self.network, destination, expected: gateway, found, failure });
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut state, left);
         }
     }
 
-    /// Brings the cloud's view into force. Takes a few milliseconds and blocks.
+    /// Applies the cloud's view of the network. It blocks for a few milliseconds.
     pub(super) fn apply(&self, networks: &[NetworkView]) {
         let mut state = self.state();
         let next = networks.iter().find(|network| network.id == self.network);
-        let next = next.map(|network| Table::of(network, &state.plugged)).unwrap_or_default();
-        let lines = state.applied.lines_to(&next);
-        let outcome = if lines.is_empty() { Ok(String::new()) } else { self.namespace.ip(&lines) };
+        let next = next.map(|network| Table::from_network(network, &state.connected)).unwrap_or_default();
+        let commands = state.applied.commands_to(&next);
+        let outcome = if commands.is_empty() { Ok(String::new()) } else { self.namespace.ip(&commands) };
         match outcome {
             Ok(_) => {
                 state.applied = next;
                 state.failure = None;
             }
             Err(failure) => {
-                tracing::error!(network = %self.network, %failure, "the virtual gateway could not follow the cloud");
+                tracing::error!(network = %self.network, %failure, "the virtual gateway could not apply the routes of the cloud");
                 state.failure = Some(failure);
             }
         }
@@ -208,12 +212,12 @@ impl Gateway {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
-/// Follows the cloud until it or the runtime ends.
-pub(super) async fn follow(gateway: std::sync::Arc<Gateway>, mut networks: watch::Receiver<Vec<NetworkView>>) {
+/// Applies every change of the cloud until the cloud or the runtime ends.
+pub(super) async fn follow_cloud(gateway: std::sync::Arc<Gateway>, mut networks: watch::Receiver<Vec<NetworkView>>) {
     loop {
         let view = networks.borrow_and_update().clone();
         let gateway = gateway.clone();

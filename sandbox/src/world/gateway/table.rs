@@ -1,4 +1,4 @@
-//! What the gateway knows, and how its kernel comes to know it.
+//! The routing table of the gateway, and the `ip` commands that change it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -8,31 +8,31 @@ use ipnet::Ipv4Net;
 
 use crate::cloud::{NetworkView, ServerId};
 
-/// Where the gateway sends what matches a prefix.
+/// The next hop of a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextHop {
-    /// To the server whose address it is.
+    /// The server that has the destination address.
     Server(ServerId),
-    /// To the server that has this address: an alias IP of it, or a route's destination.
+    /// The server with this address, for one of its alias IPs or for the destination of a route.
     Via(ServerId, Ipv4Addr),
-    /// Nowhere: nobody holds the route's gateway address. The sender gets an ICMP error.
+    /// None, because no server has the route's gateway address. The sender gets an ICMP error.
     Unreachable,
 }
 
-/// All that the gateway knows: a pure function of the cloud's network and of the links that are plugged in.
+/// The gateway's neighbours and routes, computed from the cloud's network and the connected servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Table {
-    /// Servers' addresses and the hardware addresses behind them. The gateway never asks: the cloud knows them.
+    /// The IP and MAC address of each server. The gateway sends no ARP requests, because the cloud knows them.
     neighbours: BTreeMap<ServerId, (Ipv4Addr, String)>,
     pub(super) routes: BTreeMap<Ipv4Net, NextHop>,
 }
 
 impl Table {
-    /// The table for a network. A server that is attached in the cloud but has no cable here does not exist for it.
-    pub(super) fn of(network: &NetworkView, plugged: &BTreeSet<ServerId>) -> Self {
+    /// The table of a network. Servers without a link to the gateway are ignored.
+    pub(super) fn from_network(network: &NetworkView, connected: &BTreeSet<ServerId>) -> Self {
         let mut table = Self::default();
         let mut holders = BTreeMap::new();
-        for server in network.servers.iter().filter(|attached| plugged.contains(&attached.server)) {
+        for server in network.servers.iter().filter(|attached| connected.contains(&attached.server)) {
             table.neighbours.insert(server.server, (server.ip, server.mac_address.clone()));
             table.routes.insert(server.ip.into(), NextHop::Server(server.server));
             holders.insert(server.ip, NextHop::Via(server.server, server.ip));
@@ -48,27 +48,30 @@ impl Table {
         table
     }
 
-    /// The lines of `ip` that lead from this table to `next`, touching nothing that is in both.
-    pub(super) fn lines_to(&self, next: &Self) -> String {
+    /// The `ip` commands that change this table into `next`. Entries in both are not touched.
+    pub(super) fn commands_to(&self, next: &Self) -> String {
         let mut lines = String::new();
         for (destination, hop) in &self.routes {
             if !next.routes.contains_key(destination) {
-                line(&mut lines, format_args!("route del {}", phrase(*destination, *hop)));
+                line(&mut lines, format_args!("route del {}", route_arguments(*destination, *hop)));
             }
         }
         for (server, neighbour) in &next.neighbours {
             if self.neighbours.get(server) != Some(neighbour) {
                 let (ip, mac) = neighbour;
-                line(&mut lines, format_args!("neigh replace {ip} lladdr {mac} dev {} nud permanent", link(*server)));
+                line(
+                    &mut lines,
+                    format_args!("neigh replace {ip} lladdr {mac} dev {} nud permanent", interface(*server)),
+                );
             }
         }
-        // Servers first: a route's gateway must be known before the route.
+        // Servers come first, because a route's gateway must be known before the route.
         let is_route = |hop: &NextHop| !matches!(hop, NextHop::Server(_));
         let mut changed: Vec<_> =
             next.routes.iter().filter(|(destination, hop)| self.routes.get(destination) != Some(hop)).collect();
         changed.sort_by_key(|(_, hop)| is_route(hop));
         for (destination, hop) in changed {
-            line(&mut lines, format_args!("route replace {}", phrase(*destination, *hop)));
+            line(&mut lines, format_args!("route replace {}", route_arguments(*destination, *hop)));
         }
         lines
     }
@@ -78,16 +81,16 @@ fn line(lines: &mut String, line: fmt::Arguments<'_>) {
     writeln!(lines, "{line}").expect("writing to a string does not fail");
 }
 
-fn phrase(destination: Ipv4Net, hop: NextHop) -> String {
+fn route_arguments(destination: Ipv4Net, hop: NextHop) -> String {
     match hop {
-        NextHop::Server(server) => format!("{destination} dev {} scope link", link(server)),
-        NextHop::Via(server, ip) => format!("{destination} via {ip} dev {} onlink", link(server)),
+        NextHop::Server(server) => format!("{destination} dev {} scope link", interface(server)),
+        NextHop::Via(server, ip) => format!("{destination} via {ip} dev {} onlink", interface(server)),
         NextHop::Unreachable => format!("unreachable {destination}"),
     }
 }
 
-/// The gateway's end of a server's link.
-pub(super) fn link(server: ServerId) -> String {
+/// The name of the gateway's interface to a server.
+pub(super) fn interface(server: ServerId) -> String {
     format!("guest{server}")
 }
 
@@ -98,9 +101,9 @@ mod tests {
 
     const BASTION: ServerId = ServerId(42);
     const WEB: ServerId = ServerId(43);
-    const STRANGER: ServerId = ServerId(44);
+    const UNCONNECTED: ServerId = ServerId(44);
 
-    /// A network with the bastion, which holds an alias IP, a web server, and a stranger without a cable.
+    /// A network with the bastion, which has an alias IP, a web server, and a server without a link.
     fn network(routes: &[(&str, [u8; 4])]) -> NetworkView {
         let server = |server, last, alias_ips| AttachedServer {
             server,
@@ -120,22 +123,22 @@ mod tests {
             servers: vec![
                 server(BASTION, 2, vec![[10, 0, 0, 3].into()]),
                 server(WEB, 4, vec![]),
-                server(STRANGER, 9, vec![]),
+                server(UNCONNECTED, 9, vec![]),
             ],
             routes: routes.iter().map(route).collect(),
         }
     }
 
     fn table(routes: &[(&str, [u8; 4])]) -> Table {
-        Table::of(&network(routes), &[BASTION, WEB].into())
+        Table::from_network(&network(routes), &[BASTION, WEB].into())
     }
 
     fn lines(from: &Table, to: &Table) -> Vec<String> {
-        from.lines_to(to).lines().map(str::to_owned).collect()
+        from.commands_to(to).lines().map(str::to_owned).collect()
     }
 
     #[test]
-    fn a_fresh_gateway_learns_servers_before_routes() {
+    fn an_empty_gateway_gets_servers_before_routes() {
         let table = table(&[
             ("0.0.0.0/0", [10, 0, 0, 3]),
             ("10.8.0.0/24", [10, 0, 0, 4]),
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_is_not_touched() {
+    fn unchanged_entries_are_not_touched() {
         let before = table(&[("0.0.0.0/0", [10, 0, 0, 2]), ("10.8.0.0/24", [10, 0, 0, 2])]);
         let after = table(&[("0.0.0.0/0", [10, 0, 0, 4]), ("10.9.0.0/24", [10, 0, 0, 2])]);
         assert_eq!(

@@ -6,35 +6,35 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::Error;
+use super::error::Error;
 
-/// An interface as `wg` shows it, without its private key.
+/// The status of an interface, without its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceStatus {
-    /// The UDP port.
+    /// The UDP port that it listens on.
     pub listen_port: u16,
-    /// The mark of what it sends; 0 is none.
+    /// The firewall mark of its outgoing packets; 0 means none.
     pub fwmark: u32,
-    /// The peers by public key, in base64.
+    /// The peers by public key in base64.
     pub peers: BTreeMap<String, Peer>,
 }
 
-/// A peer as `wg` shows it.
+/// The status of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Whether it has a preshared key.
     pub preshared: bool,
-    /// Where it is.
+    /// Its UDP endpoint, if known.
     pub endpoint: Option<SocketAddr>,
-    /// What it may speak for.
+    /// Its allowed IPs.
     pub allowed_ips: Vec<IpNet>,
-    /// When the newest handshake was done, in seconds since 1970.
+    /// The time of the latest handshake in seconds since 1970; `None` before the first.
     pub latest_handshake: Option<u64>,
-    /// Bytes that came.
+    /// Bytes received.
     pub received: u64,
-    /// Bytes that went.
+    /// Bytes sent.
     pub sent: u64,
-    /// Seconds between persistent keepalives.
+    /// The persistent keepalive interval in seconds; `None` if off.
     pub keepalive: Option<u16>,
 }
 
@@ -44,21 +44,23 @@ impl FromStr for InterfaceStatus {
     fn from_str(dump: &str) -> Result<Self, Error> {
         let mut lines = dump.lines();
         let first = lines.next().unwrap_or_default();
-        let mut shown = interface(first).ok_or_else(|| Error::Strange { line: strangeness(first) })?;
+        let mut status =
+            parse_interface(first).ok_or_else(|| Error::UnreadableDump { line: without_first_field(first) })?;
         for line in lines {
-            let (key, peer) = peer(line).ok_or_else(|| Error::Strange { line: strangeness(line) })?;
-            shown.peers.insert(key, peer);
+            let (key, peer) =
+                parse_peer(line).ok_or_else(|| Error::UnreadableDump { line: without_first_field(line) })?;
+            status.peers.insert(key, peer);
         }
-        Ok(shown)
+        Ok(status)
     }
 }
 
 /// A line without its first field, which may be a private key.
-fn strangeness(line: &str) -> String {
+fn without_first_field(line: &str) -> String {
     line.split_once('\t').map_or_else(|| format!("{} bytes", line.len()), |(_, rest)| rest.to_owned())
 }
 
-fn interface(line: &str) -> Option<InterfaceStatus> {
+fn parse_interface(line: &str) -> Option<InterfaceStatus> {
     let fields: Vec<&str> = line.split('\t').collect();
     let &[_, _, port, fwmark] = fields.as_slice() else { return None };
     let fwmark = match fwmark.strip_prefix("0x") {
@@ -69,7 +71,7 @@ fn interface(line: &str) -> Option<InterfaceStatus> {
     Some(InterfaceStatus { listen_port: port.parse().ok()?, fwmark, peers: BTreeMap::new() })
 }
 
-fn peer(line: &str) -> Option<(String, Peer)> {
+fn parse_peer(line: &str) -> Option<(String, Peer)> {
     let fields: Vec<&str> = line.split('\t').collect();
     let &[key, preshared, endpoint, allowed_ips, handshake, received, sent, keepalive] = fields.as_slice() else {
         return None;
@@ -87,9 +89,9 @@ fn peer(line: &str) -> Option<(String, Peer)> {
     Some((key.to_owned(), peer))
 }
 
-/// A field, if it does not say that there is nothing.
-fn unless<'f>(nothing: &str, field: &'f str) -> Option<&'f str> {
-    Some(field).filter(|field| *field != nothing)
+/// The field, or `None` if it has the value `placeholder` that stands for a missing one.
+fn unless<'f>(placeholder: &str, field: &'f str) -> Option<&'f str> {
+    Some(field).filter(|field| *field != placeholder)
 }
 
 #[cfg(test)]
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dump_is_read() {
+    fn a_dump_is_parsed() {
         let dump = "private\tpublic\t51820\t0xca6c\n\
                     one\t(none)\t[2001:db8::2]:51820\t10.0.0.1/32,fd00::/64\t1700000000\t18446744073709551615\t7\t25\n\
                     two\tsecret\t(none)\t(none)\t0\t0\t0\toff\n";
@@ -127,10 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_told_without_the_private_key() {
+    fn an_error_does_not_contain_the_private_key() {
         let refused = "private\tpublic\tmany\toff\n".parse::<InterfaceStatus>().unwrap_err();
-        assert_eq!(refused.to_string(), "wg printed something strange: public\tmany\toff");
+        assert_eq!(refused.to_string(), "cannot parse the output of wg: public\tmany\toff");
         let refused = "private".parse::<InterfaceStatus>().unwrap_err();
-        assert_eq!(refused.to_string(), "wg printed something strange: 7 bytes");
+        assert_eq!(refused.to_string(), "cannot parse the output of wg: 7 bytes");
     }
 }
