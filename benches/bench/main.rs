@@ -1,7 +1,7 @@
 //! Side by side with the alternatives, in one go on one machine: `make bench`, or `make bench CASE=gateway` for a part.
 //!
-//! Prints tables and writes `target/bench/results.json`. Nothing here fails because of a number: the machine that runs it
-//! may be busy.
+//! Prints tables and writes `target/bench/results.json`. Nothing here fails because of a number: the machine that runs
+//! it may be busy.
 
 mod case;
 mod daemon;

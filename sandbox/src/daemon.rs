@@ -31,20 +31,20 @@ pub struct Installation<'w> {
     descriptors: DescriptorStore,
 }
 
-/// The descriptor store of a service manager (`FileDescriptorStoreMax=`): the names and descriptors that a daemon stored for
-/// its successor.
+/// The descriptor store of a service manager (`FileDescriptorStoreMax=`): the names and descriptors that a daemon
+/// stored for its successor.
 type DescriptorStore = Arc<Mutex<Vec<(String, OwnedFd)>>>;
 
 impl<'w> Installation<'w> {
-    /// An installation on the bastion of `world`, with an empty configuration and the token of the fake cloud. `programs` is
-    /// the directory that contains `bastiond` and `bastionctl`.
+    /// An installation on the bastion of `world`, with an empty configuration and the token of the fake cloud.
+    /// `programs` is the directory that contains `bastiond` and `bastionctl`.
     pub fn in_world(world: &'w World, programs: &Path) -> io::Result<Self> {
         let installation = Self::new(world.bastion(), programs)?;
         Ok(installation.env("HCLOUD_ENDPOINT", &world.api_endpoint()).env("HCLOUD_TOKEN", world.token()))
     }
 
-    /// An installation in any namespace, with an empty configuration and without a token. The API's endpoint is a closed
-    /// port, so that a test that sets none cannot reach the real API.
+    /// An installation in any namespace, with an empty configuration and without a token. The API's endpoint is a
+    /// closed port, so that a test that sets none cannot reach the real API.
     pub fn new(namespace: &'w Namespace, programs: &Path) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("bastiond-").tempdir()?;
         for name in ["run", "state"] {
@@ -165,13 +165,14 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Waits for a notification with the line `line`, such as `READY=1`, and returns the time from the start of the daemon to
-    /// its arrival; `None` after `timeout`. Lines that arrived before the call count.
+    /// Waits for a notification with the line `line`, such as `READY=1`, and returns the time from the start of the
+    /// daemon to its arrival; `None` after `timeout`. Lines that arrived before the call count.
     pub fn wait_for_notification(&mut self, line: &str, timeout: Duration) -> Option<Duration> {
         self.wait_for_notification_matching(|received| received == line, timeout)
     }
 
-    /// Like [`Self::wait_for_notification`], for a line that `wanted` accepts. The line and all earlier ones are removed.
+    /// Like [`Self::wait_for_notification`], for a line that `wanted` accepts. The line and all earlier ones are
+    /// removed.
     pub fn wait_for_notification_matching(
         &mut self,
         wanted: impl Fn(&str) -> bool,

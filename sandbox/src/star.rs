@@ -46,8 +46,9 @@ impl Star {
         Ok(star)
     }
 
-    /// The kernel notices with a delay that the other end of a link has come up (`net/core/link_watch.c`), and drops packets
-    /// until then. The delay is seconds while other namespaces are removed. After a time-out the test's first packet fails.
+    /// The kernel notices with a delay that the other end of a link has come up (`net/core/link_watch.c`), and drops
+    /// packets until then. The delay is seconds while other namespaces are removed. After a time-out the test's first
+    /// packet fails.
     fn wait_for_carriers(&self) -> Result<(), namespace::Error> {
         let deadline = Instant::now() + CARRIER_TIMEOUT;
         while self.router.ip("link show up")?.contains("NO-CARRIER") && Instant::now() < deadline {

@@ -1,4 +1,5 @@
-//! Every answer of the fake cloud is one that the official OpenAPI document allows, and so is every request that it takes.
+//! Every answer of the fake cloud is one that the official OpenAPI document allows, and so is every request that it
+//! takes.
 //!
 //! [`common::Served`] holds each exchange against the document; the tests here make sure that there is one for every
 //! endpoint and for every kind of answer.
@@ -31,10 +32,10 @@ struct Project {
 }
 
 async fn project() -> Project {
-    furnished(Cloud::default()).await
+    populated(Cloud::default()).await
 }
 
-async fn furnished(cloud: Cloud) -> Project {
+async fn populated(cloud: Cloud) -> Project {
     let network = cloud.create_network("private", net("10.0.0.0/16"), &[net("10.0.0.0/24"), net("10.0.9.0/24")]);
     let bastion = cloud.create_server("bastion", Some([203, 0, 113, 2].into()));
     let host = cloud.create_server("host", None);
@@ -120,7 +121,7 @@ impl Project {
             "detach_from_network" => json!({ "network": network }),
             "assign" => json!({ "server": self.host }),
             "unassign" => return None,
-            other => panic!("what does {other} want to be told?"),
+            other => panic!("no value for the parameter {other}"),
         })
     }
 }
@@ -144,7 +145,7 @@ fn success(method: &Method, path: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn every_endpoint_succeeds_as_documented() {
+async fn the_answers_of_every_endpoint_are_as_documented() {
     let project = project().await;
     let requests = project.requests();
     for (method, template, path, body) in requests {
@@ -165,7 +166,7 @@ async fn every_endpoint_succeeds_as_documented() {
 }
 
 #[tokio::test]
-async fn every_endpoint_errs_as_documented() {
+async fn the_errors_of_every_endpoint_are_as_documented() {
     let mut project = project().await;
     let requests = project.requests();
     let token = project.served.token.take();
@@ -239,12 +240,12 @@ async fn ids_that_do_not_exist_and_broken_bodies_are_answered_as_documented() {
             let got = served.send(method.clone(), path, Some(broken.into())).await;
             assert_eq!(got.error(), (400, "json_error".into()), "{method} {path} {broken}");
         }
-        let mut strange = body.clone().unwrap_or_default();
-        strange["strange"] = json!(true);
-        let closed = !document().request_problems(method.as_str(), template, &strange.to_string()).is_empty();
+        let mut with_unknown = body.clone().unwrap_or_default();
+        with_unknown["unknown"] = json!(true);
+        let closed = !document().request_problems(method.as_str(), template, &with_unknown.to_string()).is_empty();
         if closed {
-            let got = served.send(method.clone(), path, Some(strange.to_string())).await;
-            let fields = json!({ "fields": [{ "name": "strange", "messages": ["unknown field"] }] });
+            let got = served.send(method.clone(), path, Some(with_unknown.to_string())).await;
+            let fields = json!({ "fields": [{ "name": "unknown", "messages": ["unknown field"] }] });
             assert_eq!(got.error(), (422, "invalid_input".into()), "{method} {path}");
             assert_eq!(got.json()["error"]["details"], fields, "{method} {path}");
         }
@@ -300,7 +301,7 @@ async fn lists_and_their_pages_are_as_documented() {
 async fn actions_and_members_are_as_documented_in_every_state() {
     let clock = Clock::new();
     let action_duration = Duration::ZERO;
-    let project = furnished(clock.cloud(Settings { action_duration, ..Settings::default() })).await;
+    let project = populated(clock.cloud(Settings { action_duration, ..Settings::default() })).await;
     let Project { served, network, bastion, host, .. } = &project;
     let action_duration = Duration::from_secs(1);
     served.cloud.update_settings(|settings| settings.action_duration = action_duration);
@@ -348,7 +349,7 @@ async fn actions_and_members_are_as_documented_in_every_state() {
 }
 
 #[tokio::test]
-async fn a_project_with_nothing_in_it_is_listed_as_documented() {
+async fn an_empty_project_is_listed_as_documented() {
     let rate_limit = RateLimit { burst: 100, refill_per_second: 1 };
     let served = Served::start(Cloud::new(Settings { rate_limit, ..Settings::default() }));
     for list in ["networks", "servers", "floating_ips", "primary_ips", "firewalls"] {
@@ -361,7 +362,7 @@ async fn a_project_with_nothing_in_it_is_listed_as_documented() {
 }
 
 #[test]
-fn the_document_is_a_judge_that_refuses() {
+fn the_openapi_document_rejects_wrong_answers() {
     let judge = |status: u16, body: Value| {
         document().answer_problems("GET", "/networks/{id}/members", status, &body.to_string()).len()
     };

@@ -106,8 +106,8 @@ impl Line {
         Ok(installation)
     }
 
-    /// Fails unless the client reaches the server under the address that the rules give it, and the server the client where there
-    /// are forwards: what did not work, or worked in another way, must not be measured.
+    /// Fails unless the client reaches the server under the address that the rules give it, and the server the client
+    /// where there are forwards: what did not work, or worked in another way, must not be measured.
     pub(crate) fn prove(&self) -> Result {
         let _reflector = Reflector::tcp(&self.server, PROOF)?;
         let seen = tcp_probe(&self.client, PROOF, SOON)?.ip();

@@ -1,4 +1,5 @@
-//! What a packet and a connection cost on their way through the bastion, and how long ten thousand entries take to load.
+//! What a packet and a connection cost on their way through the bastion, and how long ten thousand entries take to
+//! load.
 //!
 //! Lines of client – bastion – server, alike but for what the bastion does to packets, measured in turn.
 

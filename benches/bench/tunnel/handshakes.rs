@@ -1,9 +1,10 @@
 //! How many initiations of handshakes an interface answers that has one core.
 //!
-//! The initiators are boringtun's protocol core. Their messages are made beforehand, so that the other core has nothing to do
-//! but to send them and to count the answers. So many peers from as many addresses speak in turn that none is taken for a
-//! flood: implementations refuse the second initiation of a peer within 20 ms, and the sixth of an address within 250 ms when
-//! they are under load. Who is under load answers with a cookie first; the peers have gathered their cookies beforehand.
+//! The initiators are boringtun's protocol core. Their messages are made beforehand, so that the other core has nothing
+//! to do but to send them and to count the answers. So many peers from as many addresses speak in turn that none is
+//! taken for a flood: implementations refuse the second initiation of a peer within 20 ms, and the sixth of an address
+//! within 250 ms when they are under load. Who is under load answers with a cookie first; the peers have gathered their
+//! cookies beforehand.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -29,13 +30,13 @@ const PEERS: u32 = 512;
 /// Initiations of each: more than the fastest answers within [`DURATION`].
 const SUPPLY: usize = 60;
 const DURATION: Duration = Duration::from_secs(2);
-/// Initiations under way: an interface always has some waiting, but never, even if as many were lost, the 128 that count as
-/// load.
+/// Initiations under way: an interface always has some waiting, but never, even if as many were lost, the 128 that
+/// count as load.
 const WINDOW: usize = 48;
 /// After so long without any answer those under way are lost.
 const LOST: Duration = Duration::from_millis(500);
-/// Passes in which peers gather cookies, at most. Usually there are two; a program that counts anew each second, and takes the
-/// first hundred without, may need more.
+/// Passes in which peers gather cookies, at most. Usually there are two; a program that counts anew each second, and
+/// takes the first hundred without, may need more.
 const REHEARSALS: usize = 8;
 
 const DEVICE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -165,7 +166,8 @@ impl Generator {
         Ok(Self { socket, target, initiators, supply: Vec::new(), completed: 0 })
     }
 
-    /// One initiation of each peer, whose answer it reads itself: a cookie serves the next. How many were asked for a cookie.
+    /// One initiation of each peer, whose answer it reads itself: a cookie serves the next. How many were asked for a
+    /// cookie.
     fn rehearse(&mut self) -> io::Result<u32> {
         let peers = self.initiators.len();
         let (mut next, mut under_way, mut cookies) = (0, 0, 0);
@@ -267,7 +269,8 @@ fn initiation(tunn: &mut Tunn) -> Message {
     message
 }
 
-/// The peer whose number is in the receiver's index of a response or of a cookie's reply; the core adds a byte of its own.
+/// The peer whose number is in the receiver's index of a response or of a cookie's reply; the core adds a byte of its
+/// own.
 fn addressee(datagram: &[u8]) -> Option<usize> {
     let at = match (*datagram.first()?, datagram.len()) {
         RESPONSE => 8,

@@ -1,7 +1,7 @@
 //! The userspace WireGuard data plane, beside the others.
 //!
-//! Both ends of a tunnel are the same program, in two namespaces with a virtual link between them. The pairs of all programs
-//! stand at the same time, and each load goes through all of them in turn.
+//! Both ends of a tunnel are the same program, in two namespaces with a virtual link between them. The pairs of all
+//! programs stand at the same time, and each load goes through all of them in turn.
 
 mod config;
 mod device;
@@ -288,7 +288,8 @@ fn cases(measures: &[Measure], subjects: &[Program]) -> Vec<Case> {
     measures.iter().map(case).collect()
 }
 
-/// Features of both ends of the link (ethtool(8)). Most network cards do not cut UDP for the sender, and join what arrives.
+/// Features of both ends of the link (ethtool(8)). Most network cards do not cut UDP for the sender, and join what
+/// arrives.
 fn set_link(pair: &Pair<'_>, features: [&str; 4]) -> Result {
     for end in [End::Near, End::Far] {
         let output = pair.namespace(end).command("ethtool").args(["-K", "eth0"]).args(features).output()?;

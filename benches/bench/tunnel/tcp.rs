@@ -99,7 +99,8 @@ fn cpu(pair: &Pair<'_>) -> Result<(f64, f64)> {
 
 /// A connection would be the one that the server is there for; its listening socket shows in the table of sockets.
 fn wait_for_listener(pair: &Pair<'_>) -> Result {
-    // The local port, then any remote address, then the state: 0A is LISTEN (proc_net_tcp in the kernel's documentation).
+    // The local port, then any remote address, then the state: 0A is LISTEN (proc_net_tcp in the kernel's
+    // documentation).
     let listening = format!(":{PORT:04X} 00000000:0000 0A");
     let start = Instant::now();
     while start.elapsed() < PATIENCE {

@@ -98,9 +98,9 @@ fn network_config(server: &Server, indent: &str) -> String {
     lines.iter().flat_map(|line| [indent, line, "\n"]).collect()
 }
 
-/// The private networks, the newest first, as cloud-init's maintainers observed (canonical/cloud-init#6224). Readers must
-/// not rely on the order. The YAML is in block style with unquoted numbers, because hcloud-cloud-controller-manager looks
-/// for the line `network_id: <id>`.
+/// The private networks, the newest first, as cloud-init's maintainers observed (canonical/cloud-init#6224). Readers
+/// must not rely on the order. The YAML is in block style with unquoted numbers, because
+/// hcloud-cloud-controller-manager looks for the line `network_id: <id>`.
 fn private_networks(project: &Project, server: &Server) -> String {
     let mut list = String::new();
     let shown = server.attachments.iter().filter(|held| !project.hidden.contains(&(server.id, held.network)));
@@ -112,8 +112,8 @@ fn private_networks(project: &Project, server: &Server) -> String {
         let aliases: Vec<String> = attachment.alias_ips.iter().map(ToString::to_string).collect();
         write!(
             list,
-            "- ip: {}\n  alias_ips: [{}]\n  interface_num: {}\n  mac_address: {}\n  network_id: {}\n  network_name: {}\n  \
-             network: {}\n  subnet: {}\n  gateway: {}\n",
+            "- ip: {}\n  alias_ips: [{}]\n  interface_num: {}\n  mac_address: {}\n  network_id: {}\n  \
+             network_name: {}\n  network: {}\n  subnet: {}\n  gateway: {}\n",
             attachment.ip,
             aliases.join(", "),
             attachment.interface_num,

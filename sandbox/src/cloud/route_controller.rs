@@ -13,12 +13,12 @@ use super::model::routes;
 use super::project::cloud::Cloud;
 
 impl Cloud {
-    /// Starts a Kubernetes route controller for a network, as hcloud-cloud-controller-manager runs it. In every period it
-    /// deletes the routes inside its cluster CIDR that do not belong to its nodes, and adds the missing ones that the network
-    /// accepts. It ends when the handle is dropped, or after `max_passes`.
+    /// Starts a Kubernetes route controller for a network, as hcloud-cloud-controller-manager runs it. In every period
+    /// it deletes the routes inside its cluster CIDR that do not belong to its nodes, and adds the missing ones that
+    /// the network accepts. It ends when the handle is dropped, or after `max_passes`.
     ///
-    /// A route is inside the CIDR if its first or its last address is (kubernetes/cloud-provider, `isResponsibleForRoute`).
-    /// A default route is outside of every private CIDR.
+    /// A route is inside the CIDR if its first or its last address is (kubernetes/cloud-provider,
+    /// `isResponsibleForRoute`). A default route is outside of every private CIDR.
     pub fn spawn_route_controller(
         &self,
         network: NetworkId,

@@ -1,5 +1,5 @@
-//! Changes that take effect at once, without actions and locks: the state before a test, and what other clients do during
-//! it. An invalid change panics, because it is a mistake in the test.
+//! Changes that take effect at once, without actions and locks: the state before a test, and what other clients do
+//! during it. An invalid change panics, because it is a mistake in the test.
 
 use std::net::Ipv4Addr;
 
@@ -48,7 +48,8 @@ impl Cloud {
         })
     }
 
-    /// Creates a running server. With a public IPv4 address it also gets a public IPv6 network, and primary IPs for both.
+    /// Creates a running server. With a public IPv4 address it also gets a public IPv6 network, and primary IPs for
+    /// both.
     pub fn create_server(&self, name: &str, public_ipv4: Option<Ipv4Addr>) -> ServerId {
         self.with_project(|project, now| {
             let id = ServerId(project.next_id());
@@ -151,8 +152,8 @@ impl Cloud {
         });
     }
 
-    /// Adds a route and removes one to the same destination, even while an action runs: as a person does in the console, or
-    /// terraform by deleting and adding.
+    /// Adds a route and removes one to the same destination, even while an action runs: as a person does in the
+    /// console, or terraform by deleting and adding.
     ///
     /// # Panics
     /// There is no such network, or the API would refuse the route.

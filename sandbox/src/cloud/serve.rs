@@ -10,8 +10,8 @@ use super::model::ids::ServerId;
 use super::project::cloud::Cloud;
 
 impl Cloud {
-    /// Serves the API on a listener until the future is dropped. Then the listener is closed, and each connection after its
-    /// current answer.
+    /// Serves the API on a listener until the future is dropped. Then the listener is closed, and each connection after
+    /// its current answer.
     ///
     /// The protocol is plain HTTP. The listener may be from another network namespace.
     pub async fn serve(&self, listener: std::net::TcpListener) -> io::Result<()> {

@@ -100,7 +100,8 @@ pub enum Error {
 
     /// The kernel has no veth interfaces.
     #[error(
-        "the kernel cannot create veth interfaces: load the module (modprobe veth), or install a kernel with it\nip: {stderr}"
+        "the kernel cannot create veth interfaces: load the module (modprobe veth), or install \
+         a kernel with it\nip: {stderr}"
     )]
     NoVeth {
         /// The standard error of `ip`.

@@ -57,15 +57,15 @@ fn prepare_mounts() -> Result<(), Error> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|source| mount_error("/ as private", source))?;
-    // A new /run has /run/netns for `ip netns`; /run/wireguard and /run/xtables.lock are writable without privileges there,
-    // and no daemon of the machine can be reached by accident.
+    // A new /run has /run/netns for `ip netns`; /run/wireguard and /run/xtables.lock are writable without privileges
+    // there, and no daemon of the machine can be reached by accident.
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))
         .map_err(|source| mount_error("a tmpfs on /run", source))?;
     std::fs::create_dir("/run/netns").map_err(|error| mount_error("a tmpfs on /run", launcher::errno(&error)))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     match mount(Some("proc"), "/proc", Some("proc"), flags, none) {
-        // A container that hides parts of its /proc cannot mount a new one (mount_namespaces(7)). The old one works too: it
-        // shows more processes, but /proc/self and the network sysctls are those of the reader.
+        // A container that hides parts of its /proc cannot mount a new one (mount_namespaces(7)). The old one works
+        // too: it shows more processes, but /proc/self and the network sysctls are those of the reader.
         Ok(()) | Err(Errno::EPERM) => Ok(()),
         Err(source) => Err(mount_error("proc on /proc", source)),
     }

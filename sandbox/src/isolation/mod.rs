@@ -1,9 +1,9 @@
 //! Isolates the process from the machine: it gets network, mount and process namespaces of its own.
 //!
-//! [`enter`] starts the program again inside new namespaces; the first process only passes on signals and the exit code.
-//! Inside, the program is root over its own network without being root on the machine: with user namespaces it needs no
-//! privileges. Nothing that it does to interfaces, rules, network sysctls or mounts changes the machine, and the kernel
-//! removes everything when it ends.
+//! [`enter`] starts the program again inside new namespaces; the first process only passes on signals and the exit
+//! code. Inside, the program is root over its own network without being root on the machine: with user namespaces it
+//! needs no privileges. Nothing that it does to interfaces, rules, network sysctls or mounts changes the machine, and
+//! the kernel removes everything when it ends.
 //!
 //! Three processes take part, all of them this same program:
 //!
@@ -29,7 +29,8 @@ use stage::Stage;
 /// The environment variable that, set to `1`, makes tests fail that cannot run. Continuous integration sets it.
 pub const REQUIRE: &str = "BASTIOND_REQUIRE_NETNS";
 
-/// Proof that this process is isolated. A [`Namespace`](crate::namespace::Namespace) cannot be created without isolation.
+/// Proof that this process is isolated. A [`Namespace`](crate::namespace::Namespace) cannot be created without
+/// isolation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isolation {
     machine: NetworkNamespaceId,
@@ -53,8 +54,8 @@ impl Isolation {
 /// Isolates the program. Call it first in `main`, before any thread is started.
 ///
 /// It returns in the isolated process. The first process does not return unless it fails: it waits for the isolated one
-/// and exits with its code, or with 128 plus the number of the signal that ended it. If the process is isolated already, it
-/// returns at once.
+/// and exits with its code, or with 128 plus the number of the signal that ended it. If the process is isolated
+/// already, it returns at once.
 ///
 /// # Errors
 /// What this machine lacks, and how to install or enable it.

@@ -28,8 +28,8 @@ use crate::isolation::Isolation;
 /// The directory in which iproute2 looks for namespaces by name.
 const DIRECTORY: &str = "/run/netns";
 
-/// A network namespace. Dropping the value removes its name. The kernel removes the namespace with its interfaces as soon
-/// as no process or socket uses it.
+/// A network namespace. Dropping the value removes its name. The kernel removes the namespace with its interfaces as
+/// soon as no process or socket uses it.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -64,8 +64,8 @@ impl Namespace {
         &self.name
     }
 
-    /// Runs `task` on a new thread in the namespace and waits for it. Sockets that it opens stay in the namespace; threads
-    /// and processes that it starts begin there. A panic in `task` is passed to the caller.
+    /// Runs `task` on a new thread in the namespace and waits for it. Sockets that it opens stay in the namespace;
+    /// threads and processes that it starts begin there. A panic in `task` is passed to the caller.
     pub fn run<T: Send>(&self, task: impl FnOnce() -> T + Send) -> T {
         let inside = || {
             self.enter();
@@ -84,8 +84,8 @@ impl Namespace {
         Command::new(self, program)
     }
 
-    /// Runs lines of `ip`, such as `addr add 10.0.0.2/32 dev eth1`, in one process. It stops at the first line that fails.
-    /// Returns the output of `ip`.
+    /// Runs lines of `ip`, such as `addr add 10.0.0.2/32 dev eth1`, in one process. It stops at the first line that
+    /// fails. Returns the output of `ip`.
     pub fn ip(&self, lines: &str) -> Result<String, Error> {
         self.run_with_input("ip", &["-batch", "-"], lines)
     }

@@ -91,8 +91,8 @@ pub struct ChurnReport {
     pub elapsed: Duration,
 }
 
-/// Opens connections to an [`EchoServer`] from so many threads at once, for `duration`. Each connection carries one byte in
-/// both directions and is reset, so that no port stays in `TIME_WAIT`.
+/// Opens connections to an [`EchoServer`] from so many threads at once, for `duration`. Each connection carries one
+/// byte in both directions and is reset, so that no port stays in `TIME_WAIT`.
 ///
 /// # Panics
 /// A client thread panicked.

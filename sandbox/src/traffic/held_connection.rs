@@ -37,7 +37,8 @@ impl HeldConnection {
 
     /// Sends one byte, waits for its return, and measures the round trip.
     ///
-    /// After a failure the connection is unusable, because a late byte would be taken for the answer of a later exchange.
+    /// After a failure the connection is unusable, because a late byte would be taken for the answer of a later
+    /// exchange.
     pub fn exchange(&mut self, timeout: Duration) -> Result<Duration, ProbeFailure> {
         let sent_at = Instant::now();
         self.exchanged = self.exchanged.wrapping_add(1);

@@ -58,10 +58,12 @@ impl DeliveredLoad {
     }
 }
 
-/// Sends the datagrams of one flow at an even rate from one namespace to `target` in another, where a plain socket reads them.
+/// Sends the datagrams of one flow at an even rate from one namespace to `target` in another, where a plain socket
+/// reads them.
 ///
-/// After a delay the sender catches up with at most `BATCH` datagrams: a longer burst would overflow every queue. Without
-/// `CAP_NET_ADMIN` over the machine the receiver's buffer is limited by `net.core.rmem_max`, and losses there count as lost.
+/// After a delay the sender catches up with at most `BATCH` datagrams: a longer burst would overflow every queue.
+/// Without `CAP_NET_ADMIN` over the machine the receiver's buffer is limited by `net.core.rmem_max`, and losses there
+/// count as lost.
 ///
 /// # Panics
 /// The rate is 0, or a thread panicked.

@@ -42,8 +42,8 @@ pub struct GeneratorReport {
 impl PacketGenerator {
     /// Sends from `link` of `namespace` to the neighbour with the hardware address `router`.
     ///
-    /// On a veth pair the core that sends a frame also forwards and receives it, one by one: the rate is the inverse of the
-    /// cost of a packet.
+    /// On a veth pair the core that sends a frame also forwards and receives it, one by one: the rate is the inverse of
+    /// the cost of a packet.
     pub fn open(namespace: &Namespace, link: &str, router: [u8; 6]) -> io::Result<Self> {
         let open = || -> io::Result<_> {
             let address = link_address(link)?;
@@ -177,8 +177,8 @@ impl<'n> Sink<'n> {
         Ok(counter.expect("the counter is listed"))
     }
 
-    /// The number of frames once no more arrive, as some wait in queues for milliseconds. It gives up after about a second
-    /// if frames keep arriving.
+    /// The number of frames once no more arrive, as some wait in queues for milliseconds. It gives up after about a
+    /// second if frames keep arriving.
     pub fn settled_frames(&self) -> Result<u64, namespace::Error> {
         let mut frames = self.frames()?;
         for _ in 0..64 {

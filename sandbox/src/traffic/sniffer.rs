@@ -113,7 +113,8 @@ fn open(link: &str) -> io::Result<(OwnedFd, usize)> {
 fn listen(socket: &OwnedFd, index: usize, filter: &impl Fn(&Packet) -> bool, caught: &Caught, stop: &AtomicBool) {
     // Segmentation offload makes packets of up to 64 KiB on virtual links.
     let mut buffer = vec![0; 1 << 16];
-    // Packets that crossed the link before the stop count, so the loop ends when the queue is empty, or after STOP_TIMEOUT.
+    // Packets that crossed the link before the stop count, so the loop ends when the queue is empty, or after
+    // STOP_TIMEOUT.
     let mut end = None;
     while end.is_none_or(|end| Instant::now() < end) {
         if stop.load(Ordering::Relaxed) {

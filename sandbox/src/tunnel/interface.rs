@@ -34,7 +34,8 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Starts a program in `namespace` with a new interface name, and waits until its control socket accepts connections.
+    /// Starts a program in `namespace` with a new interface name, and waits until its control socket accepts
+    /// connections.
     pub fn start(namespace: &Namespace, program: &Program) -> Result<Self, Error> {
         static INTERFACES: AtomicU32 = AtomicU32::new(0);
         program.require()?;

@@ -55,8 +55,8 @@ pub enum Error {
     },
 }
 
-/// A running world. Dropping the value ends everything in it and blocks until that is done, so do not drop it in an async
-/// task.
+/// A running world. Dropping the value ends everything in it and blocks until that is done, so do not drop it in an
+/// async task.
 #[derive(Debug)]
 pub struct World {
     // Fields are dropped in this order: the services before the namespaces.
@@ -159,8 +159,8 @@ impl World {
         Ok(links::configure_public(&self.bastion, &self.settings.interfaces.public, self.bastion_v6())?)
     }
 
-    /// Attaches the bastion to the private network, for worlds with [`PrivateNic::Absent`]: the interface appears and is
-    /// configured as in Hetzner's images, and the API and the metadata show it.
+    /// Attaches the bastion to the private network, for worlds with [`PrivateNic::Absent`]: the interface appears and
+    /// is configured as in Hetzner's images, and the API and the metadata show it.
     pub fn attach_private_nic(&self) -> Result<(), Error> {
         let interface = &self.settings.interfaces.private;
         let nic = self.bastion_nic(interface, at::BASTION_PRIVATE, "86:00:00:2a:00:02");
@@ -179,8 +179,8 @@ impl World {
         Ok(())
     }
 
-    /// Adds a route to the private network without the API, as a person does in the console, and waits until the gateway
-    /// applies it.
+    /// Adds a route to the private network without the API, as a person does in the console, and waits until the
+    /// gateway applies it.
     ///
     /// # Panics
     /// The cloud refuses the route, or the gateway does not apply it within 5 s.
@@ -200,8 +200,8 @@ impl World {
         applied.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// The internet's router, which has the addresses of the API and of the public gateway. Its interfaces are `server`,
-    /// `bastion` and `home`.
+    /// The internet's router, which has the addresses of the API and of the public gateway. Its interfaces are
+    /// `server`, `bastion` and `home`.
     pub fn internet(&self) -> &Namespace {
         &self.internet
     }

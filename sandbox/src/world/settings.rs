@@ -76,7 +76,8 @@ pub enum PublicAddress {
     /// It is configured as DHCP and cloud-init do.
     #[default]
     Configured,
-    /// The link is up, but DHCP has not answered yet; see [`World::configure_public_address`](super::World::configure_public_address).
+    /// The link is up, but DHCP has not answered yet; see
+    /// [`World::configure_public_address`](super::World::configure_public_address).
     Pending,
 }
 

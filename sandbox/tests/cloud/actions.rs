@@ -1,4 +1,4 @@
-//! What takes time: locks, progress, visibility, and the data plane behind it.
+//! Actions: locks, progress, visibility, and the data plane.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{Clock, World, body, instant, net, route, slow};
 const DEFAULT: &str = "0.0.0.0/0 via 10.0.0.2";
 
 #[tokio::test]
-async fn a_second_mutation_meets_the_network_lock() {
+async fn a_second_change_of_a_locked_network_is_refused() {
     let world = World::new(slow());
     let first = world.served.post(&world.network_action("add_route"), body(DEFAULT)).await;
     assert_eq!(first.json()["action"]["status"], "running");
@@ -40,7 +40,7 @@ async fn a_second_mutation_meets_the_network_lock() {
 }
 
 #[tokio::test]
-async fn an_action_makes_progress_until_its_time_has_come() {
+async fn an_action_makes_progress_until_it_ends() {
     let clock = Clock::new();
     let settings = Settings { action_duration: Duration::from_secs(10), ..Settings::default() };
     let world = World::of(clock.cloud(settings));
@@ -66,7 +66,7 @@ async fn an_action_makes_progress_until_its_time_has_come() {
 }
 
 #[tokio::test]
-async fn an_action_of_no_duration_is_a_success_at_once() {
+async fn an_action_without_a_duration_succeeds_at_once() {
     let world = World::new(instant());
     let got = world.served.post(&world.network_action("add_route"), body(DEFAULT)).await;
     assert_eq!(got.json()["action"]["status"], "success");
@@ -74,7 +74,7 @@ async fn an_action_of_no_duration_is_a_success_at_once() {
 }
 
 #[tokio::test]
-async fn a_failed_action_says_so_and_leaves_things_as_they_were() {
+async fn a_failed_action_reports_its_error_and_changes_nothing() {
     let world = World::new(instant());
     let fault = Fault::ActionFailed;
     world.cloud().inject(Injection { matching: Matching::any(), fault, times: Times::Next(1) });
@@ -85,14 +85,14 @@ async fn a_failed_action_says_so_and_leaves_things_as_they_were() {
     assert_eq!(world.cloud().routes(world.network), []);
 }
 
-/// What GET lists, and what the data plane carries.
+/// The routes in GET, and those of the data plane.
 fn both(world: &World) -> (Vec<Route>, Vec<Route>) {
     let views = world.cloud().watch_networks().borrow().clone();
     (world.cloud().routes(world.network), views[0].routes.clone())
 }
 
 #[tokio::test]
-async fn a_route_may_show_before_it_carries() {
+async fn a_route_can_show_before_it_is_applied() {
     for (visible, listed_meanwhile) in [(Visible::OnFinish, vec![]), (Visible::OnAccept, vec![route(DEFAULT)])] {
         let clock = Clock::new();
         let action_duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ async fn a_route_may_show_before_it_carries() {
 }
 
 #[tokio::test]
-async fn the_data_plane_hears_of_every_change_without_anyone_asking() {
+async fn the_watchers_get_every_change_without_a_request() {
     let settings = Settings { action_duration: Duration::from_secs(1), ..Settings::default() };
     let world = World::new(settings);
     let mut views = world.cloud().watch_networks();
@@ -124,7 +124,7 @@ async fn the_data_plane_hears_of_every_change_without_anyone_asking() {
     }]);
     assert_eq!(serde_json::to_value(&before).expect("views serialize"), expected);
 
-    // Accepted, and nobody polls: the change arrives by itself.
+    // No client polls the action, but the change arrives.
     world.served.post(&world.network_action("add_route"), body(DEFAULT)).await;
     assert_eq!(*views.borrow(), before);
     let arrived = tokio::time::timeout(Duration::from_secs(5), views.changed()).await;
@@ -135,11 +135,11 @@ async fn the_data_plane_hears_of_every_change_without_anyone_asking() {
     assert!(views.has_changed().expect("the cloud is there"));
     assert_eq!(views.borrow_and_update()[0].servers[1].alias_ips, [std::net::Ipv4Addr::new(10, 0, 0, 9)]);
     world.cloud().routes(world.network);
-    assert!(!views.has_changed().expect("the cloud is there"), "looking changes nothing");
+    assert!(!views.has_changed().expect("the cloud is there"), "a request changes nothing");
 }
 
 #[tokio::test]
-async fn a_strangers_change_takes_no_notice_of_locks_and_wins() {
+async fn an_immediate_change_ignores_locks_and_wins() {
     let clock = Clock::new();
     let world = World::of(clock.cloud(slow()));
     let started = world.served.post(&world.network_action("add_route"), body(DEFAULT)).await;
@@ -155,7 +155,7 @@ async fn a_strangers_change_takes_no_notice_of_locks_and_wins() {
 }
 
 #[tokio::test]
-async fn many_actions_are_asked_for_at_once_and_absent_ones_are_left_out() {
+async fn several_actions_can_be_requested_and_unknown_ids_are_left_out() {
     let world = World::new(instant());
     for written in [DEFAULT, "10.8.0.0/24 via 10.0.0.2"] {
         world.served.post(&world.network_action("add_route"), body(written)).await;

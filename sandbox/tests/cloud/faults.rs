@@ -1,4 +1,4 @@
-//! Faults on demand, as a client meets them.
+//! Injected faults, as clients observe them.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ impl World {
         self.cloud().inject(Injection { matching: Matching::any(), fault, times: Times::Next(1) });
     }
 
-    /// Asks for the default route; the answer need not be as documented.
+    /// Adds the default route. The answer is not checked.
     async fn add(&self) -> reqwest::Result<Got> {
         self.served.try_send(&Method::POST, &self.network_action("add_route"), Some(body(DEFAULT).to_string())).await
     }
@@ -28,7 +28,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_status_comes_with_the_apis_body_or_with_a_proxys_page() {
+async fn an_injected_status_has_the_apis_body_or_a_proxys_page() {
     let world = World::new(instant());
     for (code, error) in [
         (409, "conflict"),
@@ -51,7 +51,7 @@ async fn a_status_comes_with_the_apis_body_or_with_a_proxys_page() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_api_comes_with_any_code() {
+async fn an_injected_error_can_have_any_code() {
     let world = World::new(instant());
     world.next(Fault::Api { status: 422, code: "service_error".into(), message: "not today".into() });
     let got = world.add().await.expect("an answer");
@@ -62,7 +62,7 @@ async fn an_error_of_the_api_comes_with_any_code() {
 }
 
 #[tokio::test]
-async fn a_rate_limit_on_demand_leaves_the_bucket_alone() {
+async fn an_injected_rate_limit_does_not_change_the_bucket() {
     let world = World::new(instant());
     world.next(Fault::RateLimited);
     let got = world.add().await.expect("an answer");
@@ -71,7 +71,7 @@ async fn a_rate_limit_on_demand_leaves_the_bucket_alone() {
 }
 
 #[tokio::test]
-async fn a_time_out_holds_the_line_and_the_change_is_made_or_not() {
+async fn a_time_out_keeps_the_connection_open_with_and_without_the_change() {
     for applied in [false, true] {
         let world = World::new(instant());
         let hold = Duration::from_millis(150);
@@ -86,7 +86,7 @@ async fn a_time_out_holds_the_line_and_the_change_is_made_or_not() {
 }
 
 #[tokio::test]
-async fn a_change_is_made_although_the_client_has_gone() {
+async fn a_change_takes_effect_although_the_client_has_disconnected() {
     let world = World::new(instant());
     world.next(Fault::Timeout { applied: true, hold: Duration::from_secs(60) });
     let made = async {
@@ -103,7 +103,7 @@ async fn a_change_is_made_although_the_client_has_gone() {
 }
 
 #[tokio::test]
-async fn a_reset_is_a_reset_and_the_change_is_made_or_not() {
+async fn a_reset_resets_the_connection_with_and_without_the_change() {
     for applied in [false, true] {
         let world = World::new(instant());
         world.next(Fault::Reset { applied });
@@ -117,7 +117,7 @@ async fn a_reset_is_a_reset_and_the_change_is_made_or_not() {
 }
 
 #[tokio::test]
-async fn a_slow_body_trickles_in_and_is_whole() {
+async fn a_slow_body_arrives_slowly_and_completely() {
     let world = World::new(instant());
     let per_byte = Duration::from_millis(1);
     world.next(Fault::SlowBody { per_byte });
@@ -129,7 +129,7 @@ async fn a_slow_body_trickles_in_and_is_whole() {
 }
 
 #[tokio::test]
-async fn truncated_json_is_half_an_answer_to_a_request_that_was_carried_out() {
+async fn truncated_json_is_half_of_the_answer_and_the_request_takes_effect() {
     let world = World::new(instant());
     world.next(Fault::TruncatedJson);
     let got = world.add().await.expect("an answer");
@@ -139,7 +139,7 @@ async fn truncated_json_is_half_an_answer_to_a_request_that_was_carried_out() {
 }
 
 #[tokio::test]
-async fn faults_strike_where_and_as_often_as_told() {
+async fn faults_apply_to_the_selected_requests_as_often_as_requested() {
     let world = World::new(instant());
     let fault = Fault::Status { code: 500, json: true };
     let matching = Matching::post("add_route");
@@ -155,10 +155,10 @@ async fn faults_strike_where_and_as_often_as_told() {
 #[tokio::test]
 async fn a_cloud_that_is_no_longer_served_closes_its_connections() {
     let world = World::new(Settings::default());
-    let mut stream = tokio::net::TcpStream::connect(world.served.address).await.expect("it is served");
+    let mut stream = tokio::net::TcpStream::connect(world.served.address).await.expect("a connection");
     // Answered, and kept open.
     let request = b"GET /v1/nothing HTTP/1.1\r\nHost: api\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.expect("it is read");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.expect("the server reads it");
     let mut buffer = [0; 4096];
     assert!(tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await.expect("an answer") > 0);
     let address = world.served.address;

@@ -1,4 +1,4 @@
-//! Floating IPs and where they go.
+//! Floating IPs and their assignments.
 
 use sandbox::cloud::FloatingReassign;
 use serde_json::json;
@@ -36,7 +36,7 @@ async fn a_floating_ip_moves_at_once_or_must_be_unassigned_first() {
 }
 
 #[tokio::test]
-async fn a_floating_ip_on_its_way_is_locked_and_its_server_is_not() {
+async fn a_floating_ip_that_is_being_moved_is_locked_and_its_server_is_not() {
     let world = World::new(slow());
     let vip = world.cloud().create_floating_ip("vip", [203, 0, 113, 99].into(), None);
     let assign = format!("/floating_ips/{vip}/actions/assign");

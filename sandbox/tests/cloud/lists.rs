@@ -1,4 +1,4 @@
-//! Filters, order and pages.
+//! Filters, sorting and pages.
 
 use sandbox::cloud::{Cloud, OverLongPage, Settings};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ async fn listed(served: &Served, query: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_list_comes_in_pages_and_each_names_its_neighbours() {
+async fn a_list_has_pages_and_each_page_names_the_previous_and_the_next() {
     let served = seven();
     for (page, expected, previous, next) in [
         (1, "0 1 2", Value::Null, json!(2)),
@@ -49,7 +49,7 @@ async fn a_list_comes_in_pages_and_each_names_its_neighbours() {
 }
 
 #[tokio::test]
-async fn the_link_header_leads_to_the_other_pages() {
+async fn the_link_header_has_the_urls_of_the_other_pages() {
     let served = seven();
     let got = served.get("/networks?page=2&per_page=3").await;
     let url = format!("{}/networks", served.url());
@@ -99,7 +99,7 @@ async fn a_list_is_filtered_by_name_and_by_labels() {
 }
 
 #[tokio::test]
-async fn a_list_is_sorted_as_asked_and_by_id_otherwise() {
+async fn a_list_is_sorted_as_requested_and_by_id_by_default() {
     let served = seven();
     for (query, expected) in [
         ("", "0 1 2 3 4 5 6"),

@@ -1,4 +1,4 @@
-//! The fake cloud over HTTP: rule by rule what a client meets. The rules themselves have their tests beside them.
+//! The fake cloud over HTTP. The rules have unit tests of their own.
 
 #[allow(dead_code, reason = "shared by several test binaries")]
 #[path = "../common/mod.rs"]
@@ -7,10 +7,10 @@ mod common;
 mod actions;
 mod faults;
 mod floating_ips;
-mod front_door;
 mod lists;
 mod metadata;
 mod networks;
+mod request_checks;
 mod servers;
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ use common::clock::Clock;
 use ipnet::Ipv4Net;
 use sandbox::cloud::{Cloud, NetworkId, Route, ServerId, Settings};
 
-/// One network with two servers, and a cloud to ask about them.
+/// A cloud with one network and two servers.
 struct World {
     served: Served,
     network: NetworkId,
@@ -62,7 +62,7 @@ fn route(written: &str) -> Route {
     Route { destination: net(destination), gateway: gateway.parse().expect("an address") }
 }
 
-/// The body that adds or deletes a route.
+/// The body of a request that adds or deletes a route.
 fn body(written: &str) -> serde_json::Value {
     serde_json::to_value(route(written)).expect("a route serializes")
 }

@@ -1,4 +1,4 @@
-//! What a server learns about itself from 169.254.169.254.
+//! The metadata service of a server.
 
 use std::net::TcpListener;
 
@@ -23,13 +23,13 @@ impl Metadata {
         Self { address, task: tokio::spawn(async move { cloud.serve_metadata(listener, server).await }) }
     }
 
-    /// Status and body, as any simple client gets them.
+    /// The status and the body.
     async fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.address).await.expect("it is served");
+        let mut stream = TcpStream::connect(self.address).await.expect("a connection");
         let request = format!("GET /hetzner/v1{path} HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("it is read");
+        stream.write_all(request.as_bytes()).await.expect("the server reads it");
         let mut text = String::new();
-        stream.read_to_string(&mut text).await.expect("it is text");
+        stream.read_to_string(&mut text).await.expect("UTF-8 text");
         let (head, body) = text.split_once("\r\n\r\n").expect("head and body");
         (head["HTTP/1.1 ".len()..][..3].parse().expect("a status"), body.into())
     }
@@ -48,7 +48,7 @@ impl Drop for Metadata {
 }
 
 #[tokio::test]
-async fn a_server_learns_who_it_is() {
+async fn the_metadata_describe_the_server() {
     let world = World::new(instant());
     let metadata = Metadata::start(world.cloud(), world.bastion);
     for (path, expected) in [
@@ -73,7 +73,7 @@ async fn a_server_learns_who_it_is() {
 }
 
 #[tokio::test]
-async fn private_networks_are_a_block_of_yaml_newest_first() {
+async fn private_networks_are_block_style_yaml_with_the_newest_first() {
     let world = World::new(instant());
     let second = world.cloud().create_network("tenant", net("10.2.0.0/16"), &[net("10.2.1.0/24")]);
     world.cloud().attach(world.bastion, second, [10, 2, 1, 2].into(), "86:00:00:2a:7d:e9");
@@ -105,7 +105,7 @@ async fn private_networks_are_a_block_of_yaml_newest_first() {
 }
 
 #[tokio::test]
-async fn a_network_may_show_late_and_none_is_written_in_three_ways() {
+async fn a_network_may_show_late_in_the_metadata_and_the_empty_list_has_three_forms() {
     let world = World::new(instant());
     world.cloud().metadata_hide_network(world.bastion, world.network);
     let metadata = Metadata::start(world.cloud(), world.bastion);
@@ -121,7 +121,7 @@ async fn a_network_may_show_late_and_none_is_written_in_three_ways() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_served_cannot_be_reached_and_comes_back() {
+async fn a_stopped_service_is_unreachable_and_can_be_started_again() {
     let world = World::new(instant());
     let metadata = Metadata::start(world.cloud(), world.bastion);
     assert_eq!(metadata.get("/metadata/region").await.0, 200);

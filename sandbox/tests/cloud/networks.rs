@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{World, body, instant, net, route};
 
 #[tokio::test]
-async fn a_network_is_shown_whole() {
+async fn a_network_is_shown_with_all_its_fields() {
     let world = World::new(Settings::default());
     world.cloud().put_route(world.network, net("0.0.0.0/0"), [10, 0, 0, 2].into());
     let mut network = world.served.get(&format!("/networks/{}", world.network)).await.json()["network"].clone();
@@ -30,7 +30,7 @@ async fn a_network_is_shown_whole() {
 }
 
 #[tokio::test]
-async fn routes_come_and_go_by_actions() {
+async fn actions_add_and_delete_routes() {
     let world = World::new(Settings::default());
     let default = "0.0.0.0/0 via 10.0.0.2";
     let added = world.served.post(&world.network_action("add_route"), body(default)).await;
@@ -44,7 +44,7 @@ async fn routes_come_and_go_by_actions() {
 }
 
 #[tokio::test]
-async fn a_refused_route_is_refused_in_the_words_of_the_live_api() {
+async fn a_refused_route_gets_the_error_text_of_the_real_api() {
     let world = World::new(instant());
     world.cloud().put_route(world.network, net("10.8.0.0/24"), [10, 0, 0, 2].into());
     let invalid = |message: &str| (422, "invalid_input".to_owned(), message.to_owned());
@@ -66,7 +66,7 @@ async fn a_refused_route_is_refused_in_the_words_of_the_live_api() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_route_is_destination_and_gateway_and_nothing_else() {
+async fn the_body_of_a_route_has_destination_and_gateway_and_no_other_fields() {
     let world = World::new(instant());
     let both = json!({ "destination": "0.0.0.0/0", "gateway": "10.0.0.2" });
     let with = |field: &str, value: Value| {
@@ -100,7 +100,7 @@ async fn the_body_of_a_route_is_destination_and_gateway_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_hundred_and_first_route_is_too_many() {
+async fn the_hundred_and_first_route_is_refused() {
     let world = World::new(instant());
     for number in 0..100 {
         world.cloud().put_route(world.network, net(&format!("10.9.{number}.0/24")), [10, 0, 0, 2].into());
@@ -111,7 +111,7 @@ async fn the_hundred_and_first_route_is_too_many() {
 }
 
 #[tokio::test]
-async fn an_alias_ip_is_a_gateway_like_any_other() {
+async fn an_alias_ip_can_be_a_gateway() {
     let world = World::new(instant());
     world.cloud().set_alias_ips(world.bastion, world.network, &[[10, 0, 0, 100].into()]);
     let got = world.served.post(&world.network_action("add_route"), body("0.0.0.0/0 via 10.0.0.100")).await;
@@ -120,7 +120,7 @@ async fn an_alias_ip_is_a_gateway_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_network_is_created_with_everything_in_it() {
+async fn a_network_is_created_with_its_subnets_and_routes() {
     let world = World::new(instant());
     let wanted = json!({
         "name": "tenant", "ip_range": "10.2.0.0/16", "labels": { "tenant": "a" },
@@ -167,7 +167,7 @@ async fn a_network_is_created_with_everything_in_it() {
 }
 
 #[tokio::test]
-async fn new_labels_replace_all_of_the_old_ones() {
+async fn new_labels_replace_all_old_ones() {
     let world = World::new(instant());
     world.cloud().label_network(world.network, &[("a", "1"), ("b", "2")]);
     let path = format!("/networks/{}", world.network);
@@ -178,7 +178,7 @@ async fn new_labels_replace_all_of_the_old_ones() {
 }
 
 #[tokio::test]
-async fn a_deleted_network_lets_its_servers_go_unless_it_is_protected() {
+async fn deleting_a_network_detaches_its_servers_unless_it_is_protected() {
     let world = World::new(instant());
     let path = format!("/networks/{}", world.network);
     world.served.post(&world.network_action("change_protection"), json!({ "delete": true })).await;
@@ -191,7 +191,7 @@ async fn a_deleted_network_lets_its_servers_go_unless_it_is_protected() {
 }
 
 #[tokio::test]
-async fn subnets_come_and_go_and_stay_while_servers_are_in_them() {
+async fn subnets_are_added_and_deleted_but_not_while_servers_use_them() {
     let world = World::new(instant());
     let subnet = json!({ "type": "cloud", "network_zone": "eu-central" });
     assert_eq!(world.served.post(&world.network_action("add_subnet"), subnet).await.status, 201);
@@ -211,7 +211,7 @@ async fn subnets_come_and_go_and_stay_while_servers_are_in_them() {
 }
 
 #[tokio::test]
-async fn a_network_grows() {
+async fn the_ip_range_of_a_network_can_be_extended() {
     let world = World::new(instant());
     let change = async |range: &str| {
         world.served.post(&world.network_action("change_ip_range"), json!({ "ip_range": range })).await

@@ -18,7 +18,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_server_shows_its_place_in_the_network() {
+async fn a_server_shows_its_attachment_to_the_network() {
     let world = World::new(Settings::default());
     world.cloud().set_alias_ips(world.host, world.network, &[[10, 0, 0, 40].into()]);
     let server = world.served.get(&format!("/servers/{}", world.host)).await.json()["server"].clone();
@@ -34,7 +34,7 @@ async fn a_server_shows_its_place_in_the_network() {
 }
 
 #[tokio::test]
-async fn a_server_attaches_where_it_asks_or_where_there_is_room() {
+async fn a_server_gets_the_requested_address_or_a_free_one() {
     let world = World::new(instant());
     let fresh = world.cloud().create_server("fresh", None);
     let got = world.act(fresh, "attach_to_network", json!({ "network": world.network })).await;
@@ -65,7 +65,7 @@ async fn a_server_attaches_where_it_asks_or_where_there_is_room() {
 }
 
 #[tokio::test]
-async fn alias_ips_are_replaced_whole_and_held_by_one_server() {
+async fn new_alias_ips_replace_all_old_ones_and_belong_to_one_server() {
     let world = World::new(instant());
     let change = async |server, aliases: &[&str]| {
         world.act(server, "change_alias_ips", json!({ "network": world.network, "alias_ips": aliases })).await
@@ -89,7 +89,7 @@ async fn alias_ips_are_replaced_whole_and_held_by_one_server() {
 }
 
 #[tokio::test]
-async fn a_server_under_change_is_locked_and_its_network_in_conflict() {
+async fn a_server_that_is_being_changed_is_locked_and_its_network_reports_a_conflict() {
     let world = World::new(slow());
     let clear = json!({ "network": world.network, "alias_ips": [] });
     assert_eq!(world.act(world.bastion, "change_alias_ips", clear.clone()).await.status, 201);
@@ -103,7 +103,7 @@ async fn a_server_under_change_is_locked_and_its_network_in_conflict() {
 }
 
 #[tokio::test]
-async fn members_show_who_is_on_the_way_in_or_out_or_under_change() {
+async fn members_show_which_servers_are_being_attached_detached_or_changed() {
     let world = World::new(slow());
     let member = |id, ip: &str, status: &str| json!({ "type": "server", "id": id, "ip": ip, "status": status, "alias_ips": [], "subnet": "10.0.0.0/24" });
     let fresh = world.cloud().create_server("fresh", None);

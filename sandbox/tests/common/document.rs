@@ -1,4 +1,4 @@
-//! The OpenAPI document of `tests/data`, as a judge of requests and answers.
+//! Checks of requests and answers against the OpenAPI document of `tests/data`.
 
 use std::sync::OnceLock;
 
@@ -13,7 +13,7 @@ pub(crate) struct Document {
     registry: Registry<'static>,
 }
 
-/// The one of `tests/data`.
+/// The document of `tests/data`.
 pub(crate) fn document() -> &'static Document {
     static DOCUMENT: OnceLock<Document> = OnceLock::new();
     DOCUMENT.get_or_init(|| {
@@ -25,7 +25,7 @@ pub(crate) fn document() -> &'static Document {
 }
 
 impl Document {
-    /// The path as the document writes it (`/networks/{id}`), if it has the method there.
+    /// The path template of the document (`/networks/{id}`), if it has the method.
     pub(crate) fn template(&self, method: &str, path: &str) -> Option<&str> {
         let paths = self.root["paths"].as_object().expect("paths are an object");
         let fits = |template: &str| {
@@ -33,7 +33,7 @@ impl Document {
             parts.len() == given.len()
                 && parts.iter().zip(given).all(|(part, given)| part.starts_with('{') || *part == given)
         };
-        // A path that fits word for word comes before one that fits by a parameter.
+        // A path without parameters has priority over one with parameters.
         let exact = paths.get_key_value(path).into_iter();
         let found = exact
             .chain(paths.iter())
@@ -41,7 +41,7 @@ impl Document {
         found.map(|(template, _)| template.as_str())
     }
 
-    /// What is wrong with an answer; nothing when it is as documented.
+    /// The problems of an answer; none if it is as documented.
     pub(crate) fn answer_problems(&self, method: &str, template: &str, status: u16, body: &str) -> Vec<String> {
         let pointer = format!("/paths/{}/{}/responses", escape(template), method.to_lowercase());
         let Some(responses) = self.root.pointer(&pointer) else { return vec![format!("{pointer} is not documented")] };
@@ -57,7 +57,7 @@ impl Document {
         self.problems(&format!("{at}/content/application~1json/schema"), body)
     }
 
-    /// What is wrong with a request's body; nothing when it is as documented.
+    /// The problems of a request's body; none if it is as documented.
     pub(crate) fn request_problems(&self, method: &str, template: &str, body: &str) -> Vec<String> {
         let operation = format!("/paths/{}/{}", escape(template), method.to_lowercase());
         self.problems(&format!("{operation}/requestBody/content/application~1json/schema"), body)
@@ -82,7 +82,7 @@ impl Document {
     }
 }
 
-/// A key as a JSON pointer writes it (RFC 6901).
+/// A key in the notation of a JSON pointer (RFC 6901).
 fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }

@@ -1,5 +1,5 @@
-//! What the tests of the fake cloud share: the cloud served on a loopback socket, a client for it, and the official OpenAPI
-//! document to hold every answer against.
+//! Shared code of the fake cloud's tests: the cloud on a loopback socket, a client, and checks against the official
+//! OpenAPI document.
 
 pub(crate) mod clock;
 mod document;

@@ -1,4 +1,4 @@
-//! A cloud on a loopback socket, and a client that takes no answer which the OpenAPI document would not give.
+//! A cloud on a loopback socket, and a client that checks every answer against the OpenAPI document.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
@@ -13,18 +13,18 @@ use tokio::task::JoinHandle;
 
 use super::document;
 
-/// A cloud that can be reached.
+/// A cloud that is served on a loopback socket.
 pub(crate) struct Served {
     pub(crate) cloud: Cloud,
     pub(crate) address: SocketAddr,
-    /// What the client presents; none leaves the header out.
+    /// The client's token; `None` omits the header.
     pub(crate) token: Option<String>,
     http: Client,
     server: JoinHandle<std::io::Result<()>>,
     checked: Mutex<BTreeSet<(String, String, u16)>>,
 }
 
-/// An answer.
+/// An HTTP answer.
 #[derive(Debug)]
 pub(crate) struct Got {
     pub(crate) status: u16,
@@ -37,12 +37,12 @@ impl Got {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
-    /// Status and error code: `(409, "conflict")`.
+    /// The status and the error code: `(409, "conflict")`.
     pub(crate) fn error(&self) -> (u16, String) {
         (self.status, self.json()["error"]["code"].as_str().unwrap_or_default().into())
     }
 
-    /// Status, error code and message.
+    /// The status, the error code and the message.
     pub(crate) fn refusal(&self) -> (u16, String, String) {
         let (status, code) = self.error();
         (status, code, self.json()["error"]["message"].as_str().unwrap_or_default().into())
@@ -55,7 +55,7 @@ impl Got {
 
 impl Served {
     pub(crate) fn start(cloud: Cloud) -> Self {
-        // The client is built with TLS, which wants its provider even for plain HTTP.
+        // The client needs a TLS provider even for plain HTTP.
         rustls::crypto::ring::default_provider().install_default().ok();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");
         let address = listener.local_addr().expect("it is bound");
@@ -86,7 +86,7 @@ impl Served {
         self.send(Method::PUT, path, Some(body.to_string())).await
     }
 
-    /// Sends a request; its answer must be as documented, and so must the request if it is accepted.
+    /// Sends a request. The answer must be as documented, and the request too if it is accepted.
     pub(crate) async fn send(&self, method: Method, path: &str, body: Option<String>) -> Got {
         let got = self.try_send(&method, path, body.clone()).await.expect("an answer");
         let plain = path.split('?').next().unwrap_or_default();
@@ -107,7 +107,7 @@ impl Served {
         got
     }
 
-    /// Sends a request, and holds nothing against anything.
+    /// Sends a request without checks.
     pub(crate) async fn try_send(&self, method: &Method, path: &str, body: Option<String>) -> reqwest::Result<Got> {
         let mut request = self.http.request(method.clone(), format!("{}{path}", self.url()));
         if let Some(token) = &self.token {
@@ -121,7 +121,7 @@ impl Served {
         Ok(Got { status, headers, text: response.text().await? })
     }
 
-    /// What was held against the document: method, path, status.
+    /// The checked answers: method, path, status.
     pub(crate) fn checked(&self) -> BTreeSet<(String, String, u16)> {
         self.checked.lock().expect("no test panicked here").clone()
     }

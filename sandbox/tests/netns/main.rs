@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed};
 
-/// What a test ends with.
+/// The result of a test.
 type Outcome = Result<(), Failed>;
 
-/// How long to wait for what must come.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time limit for expected events.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait for what must not come.
+/// How long to wait for something that must not happen.
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// Functions as tests, each under its own name.
+/// Tests named after their functions.
 macro_rules! trials {
     ($($test:ident),+ $(,)?) => {
         vec![$(libtest_mimic::Trial::test(stringify!($test), $test)),+]

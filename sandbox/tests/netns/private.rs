@@ -1,4 +1,4 @@
-//! What the world is for: a private host reaches the internet by the cloud's route and the bastion's NAT, or not.
+//! A private host reaches the internet through the cloud's route and the bastion's NAT only.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use sandbox::traffic::{Ping, ProbeFailure, Reflector, Reply, ping, tcp_probe, ud
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::api::Api;
-use crate::{Outcome, PATIENCE, SILENCE, trials};
+use crate::{Outcome, SILENCE, TIMEOUT, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
-        a_private_host_reaches_the_internet_by_the_clouds_route_and_no_other_way,
-        a_route_is_in_force_when_its_action_ends_and_not_before,
+        a_private_host_reaches_the_internet_only_by_the_clouds_route,
+        a_route_is_applied_at_the_end_of_its_action_and_not_before,
     ]
 }
 
-/// The least that makes a gateway of the bastion.
+/// Makes the bastion a minimal NAT gateway.
 pub(crate) fn nat_by_hand(world: &World) -> Result<(), namespace::Error> {
     world.bastion().sysctl("net.ipv4.ip_forward", "1")?;
     let public = &world.settings().interfaces.public;
@@ -33,7 +33,7 @@ pub(crate) fn nat_by_hand(world: &World) -> Result<(), namespace::Error> {
     Ok(())
 }
 
-fn a_private_host_reaches_the_internet_by_the_clouds_route_and_no_other_way() -> Outcome {
+fn a_private_host_reaches_the_internet_only_by_the_clouds_route() -> Outcome {
     let world = World::start(Settings::default())?;
     let api = Api::of(&world);
     let everywhere = "0.0.0.0/0".parse()?;
@@ -42,15 +42,15 @@ fn a_private_host_reaches_the_internet_by_the_clouds_route_and_no_other_way() ->
     let udp = Reflector::udp(world.server(), (at::SERVER, 8080))?;
 
     for _ in 0..2 {
-        assert_eq!(tcp_probe(world.web(), tcp.address(), PATIENCE), Err(ProbeFailure::Unreachable));
+        assert_eq!(tcp_probe(world.web(), tcp.address(), TIMEOUT), Err(ProbeFailure::Unreachable));
         let refused = ping(world.web(), at::SERVER, Ping::default())?;
         assert_eq!(refused.icmp_errors, ["From 10.0.0.1 icmp_seq=1 Destination Net Unreachable"]);
 
         api.add_route(everywhere, at::BASTION_PRIVATE);
         for host in [world.web(), world.worker()] {
-            assert_eq!(tcp_probe(host, tcp.address(), PATIENCE)?.ip(), at::BASTION);
-            assert_eq!(udp_probe(host, udp.address(), PATIENCE)?.ip(), at::BASTION);
-            // The server sends 64; the internet, the bastion and the gateway each take one.
+            assert_eq!(tcp_probe(host, tcp.address(), TIMEOUT)?.ip(), at::BASTION);
+            assert_eq!(udp_probe(host, udp.address(), TIMEOUT)?.ip(), at::BASTION);
+            // The server sends TTL 64. The internet, the bastion and the gateway each decrement it.
             assert_eq!(ping(host, at::SERVER, Ping::default())?.replies, [Reply { sequence: 1, ttl: 61 }]);
         }
 
@@ -60,7 +60,7 @@ fn a_private_host_reaches_the_internet_by_the_clouds_route_and_no_other_way() ->
     Ok(())
 }
 
-fn a_route_is_in_force_when_its_action_ends_and_not_before() -> Outcome {
+fn a_route_is_applied_at_the_end_of_its_action_and_not_before() -> Outcome {
     let action_duration = Duration::from_millis(400);
     let cloud = cloud::Settings { action_duration, ..cloud::Settings::default() };
     let world = World::start(Settings { cloud, ..Settings::default() })?;
@@ -68,10 +68,10 @@ fn a_route_is_in_force_when_its_action_ends_and_not_before() -> Outcome {
     let gateway = world.gateway(world.private_network_id());
     let before = gateway.routes();
     let action = api.change_route("add_route", "10.8.0.0/24".parse()?, at::WEB);
-    // Well within the action, also on a busy machine.
+    // Long before the end of the action, even on a busy machine.
     std::thread::sleep(action_duration / 4);
     assert_eq!(gateway.routes(), before);
     api.wait(action);
-    gateway.wait_for_route("10.8.0.0/24".parse()?, Some(at::WEB), PATIENCE)?;
+    gateway.wait_for_route("10.8.0.0/24".parse()?, Some(at::WEB), TIMEOUT)?;
     Ok(())
 }

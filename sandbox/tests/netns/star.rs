@@ -1,4 +1,4 @@
-//! A star of hosts, and a transfer between two of them that goes on.
+//! The star topology, and continuous downloads between two of its hosts.
 
 use std::net::Ipv4Addr;
 use std::thread::sleep;
@@ -10,25 +10,25 @@ use sandbox::traffic::{
     ContinuousDownload, Direction, DownloadFailure, DownloadServer, ProbeFailure, Reflector, Sniffer, udp_probe,
 };
 
-use crate::{Outcome, PATIENCE, SILENCE, trials};
+use crate::{Outcome, SILENCE, TIMEOUT, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
-        hosts_of_a_star_reach_each_other_through_its_router,
-        a_host_that_is_renumbered_is_at_its_new_address_only,
-        a_stream_counts_what_comes_and_how_long_nothing_came,
-        a_stream_that_is_cut_off_has_failed,
+        hosts_of_a_star_reach_each_other_through_the_router,
+        a_renumbered_host_has_only_its_new_address,
+        a_continuous_download_reports_its_bytes_and_its_longest_gap,
+        a_continuous_download_without_a_path_fails,
     ]
 }
 
-fn hosts_of_a_star_reach_each_other_through_its_router() -> Outcome {
+fn hosts_of_a_star_reach_each_other_through_the_router() -> Outcome {
     let star = Star::with_hosts(3)?;
     for family in [Family::V4, Family::V6] {
         let passed = Sniffer::start(star.router(), &star.host(2).link(), |packet| packet.udp().is_some())?;
         let reflector = Reflector::udp(star.host(2).namespace(), (star.host(2).address(family), 7))?;
-        // The first packet, too: nobody has to be asked for first.
+        // The first packet arrives too, because the neighbours are static.
         for from in [0, 1] {
-            let seen = udp_probe(star.host(from).namespace(), reflector.address(), PATIENCE)?;
+            let seen = udp_probe(star.host(from).namespace(), reflector.address(), TIMEOUT)?;
             assert_eq!(seen.ip(), star.host(from).address(family));
         }
         let directions: Vec<_> = passed.stop().iter().map(|packet| packet.direction).collect();
@@ -37,25 +37,25 @@ fn hosts_of_a_star_reach_each_other_through_its_router() -> Outcome {
     Ok(())
 }
 
-fn a_host_that_is_renumbered_is_at_its_new_address_only() -> Outcome {
+fn a_renumbered_host_has_only_its_new_address() -> Outcome {
     let star = Star::with_hosts(2)?;
     let (near, far) = (star.host(0), star.host(1));
     let elsewhere = Ipv4Addr::new(198, 18, 1, 77);
     let reflector = Reflector::udp(far.namespace(), (Ipv4Addr::UNSPECIFIED, 7))?;
     far.renumber(far.v4(), elsewhere)?;
     let port = reflector.address().port();
-    assert_eq!(udp_probe(near.namespace(), (elsewhere, port), PATIENCE)?.ip(), near.v4());
+    assert_eq!(udp_probe(near.namespace(), (elsewhere, port), TIMEOUT)?.ip(), near.v4());
     assert!(udp_probe(near.namespace(), (far.v4(), port), SILENCE).is_err());
     let reflector = Reflector::udp(near.namespace(), (near.v4(), 7))?;
-    assert_eq!(udp_probe(far.namespace(), reflector.address(), PATIENCE)?.ip(), elsewhere);
+    assert_eq!(udp_probe(far.namespace(), reflector.address(), TIMEOUT)?.ip(), elsewhere);
     Ok(())
 }
 
-/// A stream from host 1 to host 0, of which something has come.
+/// A running download of host 0 from host 1.
 fn streaming(star: &Star, timeout: Duration) -> Result<(ContinuousDownload, DownloadServer), libtest_mimic::Failed> {
     let source = DownloadServer::start(star.host(1).namespace(), (star.host(1).v4(), 0))?;
     let stream = ContinuousDownload::start(star.host(0).namespace(), source.address(), timeout)?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while stream.received() == 0 && Instant::now() < deadline {
         sleep(Duration::from_millis(5));
     }
@@ -65,11 +65,11 @@ fn streaming(star: &Star, timeout: Duration) -> Result<(ContinuousDownload, Down
 
 const CUT: &str = "table ip cut { chain forward { type filter hook forward priority 0; drop; }; }";
 
-fn a_stream_counts_what_comes_and_how_long_nothing_came() -> Outcome {
+fn a_continuous_download_reports_its_bytes_and_its_longest_gap() -> Outcome {
     let star = Star::with_hosts(2)?;
-    let (stream, _source) = streaming(&star, PATIENCE)?;
+    let (stream, _source) = streaming(&star, TIMEOUT)?;
     star.router().nft(CUT)?;
-    // What came before waits in the client's socket, and is read at the stream's own pace.
+    // Bytes that arrived before are in the socket buffer, and are read at the rate of the download.
     let mut waiting = (stream.received(), Instant::now());
     while waiting.1.elapsed() < SILENCE {
         sleep(Duration::from_millis(20));
@@ -78,7 +78,7 @@ fn a_stream_counts_what_comes_and_how_long_nothing_came() -> Outcome {
         }
     }
     star.router().nft("delete table ip cut")?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while stream.received() == waiting.0 && Instant::now() < deadline {
         sleep(Duration::from_millis(5));
     }
@@ -88,11 +88,11 @@ fn a_stream_counts_what_comes_and_how_long_nothing_came() -> Outcome {
     Ok(())
 }
 
-fn a_stream_that_is_cut_off_has_failed() -> Outcome {
+fn a_continuous_download_without_a_path_fails() -> Outcome {
     let star = Star::with_hosts(2)?;
     let (stream, _source) = streaming(&star, SILENCE)?;
     star.router().nft(CUT)?;
-    let deadline = Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + 2 * TIMEOUT;
     let mut last = (stream.received(), Instant::now());
     while last.1.elapsed() < 2 * SILENCE && Instant::now() < deadline {
         sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! The probes see what is there, and see what is missing.
+//! The traffic generators and observers.
 
 use std::net::SocketAddrV4;
 use std::thread::sleep;
@@ -12,18 +12,18 @@ use sandbox::traffic::{
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::private::nat_by_hand;
-use crate::{Outcome, PATIENCE, SILENCE, trials};
+use crate::{Outcome, SILENCE, TIMEOUT, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
-        probes_tell_refused_from_silent_from_unreachable,
-        a_flood_without_trouble_loses_nothing,
-        a_flood_names_what_an_outage_lost_and_how_long_it_was,
-        what_is_offered_slowly_arrives_and_what_is_dropped_is_missed,
-        a_held_connection_notices_when_the_path_is_cut,
+        probes_distinguish_refused_and_timeout_and_unreachable,
+        a_flood_without_an_outage_loses_nothing,
+        a_flood_reports_the_lost_datagrams_and_the_length_of_an_outage,
+        an_offered_load_counts_arrived_and_lost_datagrams,
+        a_held_connection_fails_when_the_path_is_cut,
         a_download_is_compared_byte_for_byte,
-        a_download_that_stalls_says_how_far_it_came,
-        each_side_offers_the_mss_of_its_own_link,
+        a_download_that_stalls_reports_the_received_bytes,
+        each_side_announces_the_mss_of_its_own_link,
         packets_too_large_for_the_private_network_are_refused_with_an_icmp_error,
     ]
 }
@@ -36,22 +36,22 @@ fn connected() -> Result<World, libtest_mimic::Failed> {
     Ok(world)
 }
 
-fn probes_tell_refused_from_silent_from_unreachable() -> Outcome {
+fn probes_distinguish_refused_and_timeout_and_unreachable() -> Outcome {
     let world = connected()?;
     let server = world.server();
-    assert_eq!(tcp_probe(world.web(), (at::SERVER, 81), PATIENCE), Err(ProbeFailure::Refused));
-    assert_eq!(udp_probe(world.web(), (at::SERVER, 81), PATIENCE), Err(ProbeFailure::Refused));
+    assert_eq!(tcp_probe(world.web(), (at::SERVER, 81), TIMEOUT), Err(ProbeFailure::Refused));
+    assert_eq!(udp_probe(world.web(), (at::SERVER, 81), TIMEOUT), Err(ProbeFailure::Refused));
     let listener = Reflector::tcp(server, (at::SERVER, 82))?;
-    assert_eq!(tcp_connects(world.web(), listener.address(), PATIENCE), Ok(()));
+    assert_eq!(tcp_connects(world.web(), listener.address(), TIMEOUT), Ok(()));
     server.nft("table ip silence { chain input { type filter hook input priority 0; tcp dport 82 drop; }; }")?;
     assert_eq!(tcp_connects(world.web(), listener.address(), SILENCE), Err(ProbeFailure::Timeout));
     let nowhere = ([192, 0, 2, 200], 80);
-    assert_eq!(tcp_probe(world.web(), nowhere, PATIENCE), Err(ProbeFailure::Unreachable));
-    assert_eq!(udp_probe(world.web(), nowhere, PATIENCE), Err(ProbeFailure::Unreachable));
+    assert_eq!(tcp_probe(world.web(), nowhere, TIMEOUT), Err(ProbeFailure::Unreachable));
+    assert_eq!(udp_probe(world.web(), nowhere, TIMEOUT), Err(ProbeFailure::Unreachable));
     Ok(())
 }
 
-fn a_flood_without_trouble_loses_nothing() -> Outcome {
+fn a_flood_without_an_outage_loses_nothing() -> Outcome {
     let world = connected()?;
     let reflector = Reflector::udp(world.server(), (at::SERVER, 7))?;
     let flood = Flood::start(world.web(), reflector.address(), 1000)?;
@@ -63,7 +63,7 @@ fn a_flood_without_trouble_loses_nothing() -> Outcome {
     Ok(())
 }
 
-fn a_flood_names_what_an_outage_lost_and_how_long_it_was() -> Outcome {
+fn a_flood_reports_the_lost_datagrams_and_the_length_of_an_outage() -> Outcome {
     let world = connected()?;
     let reflector = Reflector::udp(world.server(), (at::SERVER, 7))?;
     let flood = Flood::start(world.web(), reflector.address(), 500)?;
@@ -74,22 +74,23 @@ fn a_flood_names_what_an_outage_lost_and_how_long_it_was() -> Outcome {
     sleep(Duration::from_millis(200));
     let report = flood.stop();
     assert_eq!(report.received + u64::try_from(report.lost.len())?, report.sent);
-    // The outage began somewhere between two packets, so a little less than all of it is silence.
+    // The outage began between two packets, so the gap is a little shorter than the outage.
     assert!(report.longest_gap + Duration::from_millis(50) >= SILENCE, "{:?}", report.longest_gap);
-    let (first, last) = (report.lost.first().ok_or("some are lost")?, report.lost.last().ok_or("some are lost")?);
+    let (first, last) =
+        (report.lost.first().ok_or("no datagram was lost")?, report.lost.last().ok_or("no datagram was lost")?);
     assert_eq!(report.lost, (*first..=*last).collect::<Vec<_>>());
     assert!(report.received > 50, "{report:?}");
     Ok(())
 }
 
-fn what_is_offered_slowly_arrives_and_what_is_dropped_is_missed() -> Outcome {
+fn an_offered_load_counts_arrived_and_lost_datagrams() -> Outcome {
     let world = connected()?;
     let target = SocketAddrV4::new(at::SERVER, 9);
     let offered = OfferedLoad { rate: 2000, size: 64, duration: Duration::from_millis(250) };
     let delivered = offer_load(world.web(), world.server(), target, offered)?;
     assert_eq!((delivered.arrived, delivered.loss()), (delivered.sent, 0.0), "{delivered:?}");
     assert!((100..=500).contains(&delivered.sent), "{delivered:?}");
-    // Every second one.
+    // Every second datagram is dropped.
     world.server().nft(
         "table ip half { chain input {
              type filter hook input priority 0; policy accept;
@@ -102,13 +103,13 @@ fn what_is_offered_slowly_arrives_and_what_is_dropped_is_missed() -> Outcome {
     Ok(())
 }
 
-fn a_held_connection_notices_when_the_path_is_cut() -> Outcome {
+fn a_held_connection_fails_when_the_path_is_cut() -> Outcome {
     let world = connected()?;
     let reflector = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
-    let mut held = HeldConnection::open(world.web(), reflector.address(), PATIENCE)?;
+    let mut held = HeldConnection::open(world.web(), reflector.address(), TIMEOUT)?;
     assert_eq!(held.seen().ip(), at::BASTION);
     for _ in 0..3 {
-        held.exchange(PATIENCE)?;
+        held.exchange(TIMEOUT)?;
     }
     world.remove_route("0.0.0.0/0".parse()?);
     assert!(held.exchange(SILENCE).is_err());
@@ -118,19 +119,19 @@ fn a_held_connection_notices_when_the_path_is_cut() -> Outcome {
 fn a_download_is_compared_byte_for_byte() -> Outcome {
     let world = connected()?;
     let source = DownloadServer::start(world.server(), (at::SERVER, 8080))?;
-    // Neither a whole number of blocks nor of segments.
+    // Not a multiple of the block or of the segment size.
     let bytes = 5_000_003;
-    let fetched = download(world.web(), source.address(), bytes, PATIENCE)?;
+    let fetched = download(world.web(), source.address(), bytes, TIMEOUT)?;
     assert_eq!((fetched.bytes, fetched.intact), (bytes, true));
     // 1450 less the headers of IP and TCP, less the timestamps.
     assert_eq!(fetched.mss, 1398);
     Ok(())
 }
 
-fn a_download_that_stalls_says_how_far_it_came() -> Outcome {
+fn a_download_that_stalls_reports_the_received_bytes() -> Outcome {
     let world = connected()?;
     let source = DownloadServer::start(world.server(), (at::SERVER, 8080))?;
-    // Only the first packets pass: enough to connect.
+    // Only the first packets pass, enough to connect.
     world.bastion().nft(
         "table ip stall { chain forward {
              type filter hook forward priority 0; policy accept;
@@ -138,24 +139,25 @@ fn a_download_that_stalls_says_how_far_it_came() -> Outcome {
          }
          }",
     )?;
-    let failure = download(world.web(), source.address(), 50_000_000, SILENCE).err().ok_or("it cannot finish")?;
+    let failure =
+        download(world.web(), source.address(), 50_000_000, SILENCE).err().ok_or("the download must not finish")?;
     let DownloadFailure::Ended { received, source } = failure else { return Err("it connects".into()) };
     assert!(received < 50_000_000, "{received}");
     assert_eq!(source, ProbeFailure::Timeout);
     Ok(())
 }
 
-fn each_side_offers_the_mss_of_its_own_link() -> Outcome {
+fn each_side_announces_the_mss_of_its_own_link() -> Outcome {
     let world = connected()?;
     let reflector = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
     let caught = sniff_syns(world.bastion(), "eth1")?;
-    tcp_probe(world.web(), reflector.address(), PATIENCE)?;
+    tcp_probe(world.web(), reflector.address(), TIMEOUT)?;
     let offers: Vec<_> = caught
         .stop()
         .iter()
         .filter_map(|packet| packet.tcp().map(|tcp| (packet.direction, tcp.ack, tcp.mss)))
         .collect();
-    // Nobody clamps here, so each speaks for its own MTU: 1450 and 1500 less 40.
+    // Without MSS clamping each side announces the MSS of its own MTU: 1450 and 1500 minus 40.
     assert_eq!(offers, [(Direction::In, false, Some(1410)), (Direction::Out, true, Some(1460))]);
     Ok(())
 }
@@ -165,7 +167,7 @@ fn packets_too_large_for_the_private_network_are_refused_with_an_icmp_error() ->
     world.web().sysctl("net.ipv4.ip_no_pmtu_disc", "0")?;
     let exact = Ping { size: 1422, fragmentation: Fragmentation::Forbidden, ..Ping::default() };
     assert_eq!(ping(world.web(), at::SERVER, exact)?.replies.len(), 1);
-    // From the other side the bastion has to say it: a route past the NAT lets the server try.
+    // In the other direction the bastion sends the ICMP error. A route around the NAT lets the server send to it.
     world.server().ip(&format!("route add {}/32 via {}", at::WEB, at::API))?;
     let large = Ping { size: 1472, ..exact };
     let refused = ping(world.server(), at::WEB, large)?;

@@ -1,4 +1,4 @@
-//! The world as it is before anybody works in it.
+//! The state of a new world.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +13,25 @@ use sandbox::world::{
 
 use crate::api::Api;
 use crate::private::nat_by_hand;
-use crate::{Outcome, PATIENCE, SILENCE, trials};
+use crate::{Outcome, SILENCE, TIMEOUT, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         the_bastion_starts_as_a_fresh_hetzner_server,
-        the_cloud_knows_the_bastion_as_it_is,
-        interfaces_have_the_names_that_the_settings_say,
-        a_public_address_may_come_late,
-        a_private_interface_may_come_late,
-        the_metadata_may_come_late,
-        beyond_the_bastion_the_metadata_is_somebody_elses,
-        packets_for_private_addresses_reach_the_bastions_public_link,
-        a_laptop_is_seen_under_its_routers_address,
-        two_worlds_do_not_disturb_one_another,
+        the_cloud_shows_the_bastions_real_addresses,
+        interfaces_have_the_names_of_the_settings,
+        the_public_address_can_be_configured_late,
+        the_private_interface_can_be_attached_late,
+        the_metadata_service_can_start_late,
+        the_metadata_address_beyond_the_bastion_is_another_servers,
+        packets_for_private_addresses_arrive_at_the_bastions_public_interface,
+        a_laptop_behind_nat_is_seen_with_its_routers_address,
+        two_worlds_do_not_affect_each_other,
         four_worlds_start_at_once,
     ]
 }
 
-/// The links without the addresses that the kernel makes up itself.
+/// The interfaces without link-local addresses.
 fn links(namespace: &Namespace) -> Result<BTreeMap<String, Link>, sandbox::namespace::Error> {
     let mut links = namespace.links()?;
     for link in links.values_mut() {
@@ -73,7 +73,7 @@ fn the_bastion_starts_as_a_fresh_hetzner_server() -> Outcome {
     Ok(())
 }
 
-fn the_cloud_knows_the_bastion_as_it_is() -> Outcome {
+fn the_cloud_shows_the_bastions_real_addresses() -> Outcome {
     let world = World::start(Settings::default())?;
     let answer = Api::of(&world).call(Method::GET, &format!("/servers/{}", world.bastion_id()), None, 200);
     let server = &answer["server"];
@@ -92,7 +92,7 @@ fn the_cloud_knows_the_bastion_as_it_is() -> Outcome {
     Ok(())
 }
 
-fn interfaces_have_the_names_that_the_settings_say() -> Outcome {
+fn interfaces_have_the_names_of_the_settings() -> Outcome {
     let interfaces = Interfaces { public: "ens3".into(), private: "enp7s0".into(), second: "ens11".into() };
     let world = World::start(Settings { interfaces, ..Settings::default() })?;
     let names: Vec<_> = world.bastion().links()?.into_keys().collect();
@@ -102,23 +102,23 @@ fn interfaces_have_the_names_that_the_settings_say() -> Outcome {
     Ok(())
 }
 
-fn a_public_address_may_come_late() -> Outcome {
+fn the_public_address_can_be_configured_late() -> Outcome {
     let world = World::start(Settings { public_address: PublicAddress::Pending, ..Settings::default() })?;
     assert_eq!(links(world.bastion())?["eth0"], link("eth0", BASTION_MAC, 1500, &[]).1);
     let reflector = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
-    assert_eq!(tcp_probe(world.bastion(), reflector.address(), PATIENCE), Err(ProbeFailure::Unreachable));
+    assert_eq!(tcp_probe(world.bastion(), reflector.address(), TIMEOUT), Err(ProbeFailure::Unreachable));
     world.configure_public_address()?;
-    let seen = tcp_probe(world.bastion(), reflector.address(), PATIENCE)?;
+    let seen = tcp_probe(world.bastion(), reflector.address(), TIMEOUT)?;
     assert_eq!(seen.ip(), at::BASTION);
     Ok(())
 }
 
-/// What a program inside reads from the metadata service.
+/// The answer of the metadata service to a program in the namespace.
 fn metadata(namespace: &Namespace, path: &str) -> Result<String, ProbeFailure> {
     use std::io::{Read, Write};
     namespace.run(|| {
-        let mut stream = std::net::TcpStream::connect_timeout(&(at::METADATA, 80).into(), PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = std::net::TcpStream::connect_timeout(&(at::METADATA, 80).into(), TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         write!(stream, "GET /hetzner/v1/metadata/{path} HTTP/1.0\r\nHost: 169.254.169.254\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -126,7 +126,7 @@ fn metadata(namespace: &Namespace, path: &str) -> Result<String, ProbeFailure> {
     })
 }
 
-fn a_private_interface_may_come_late() -> Outcome {
+fn the_private_interface_can_be_attached_late() -> Outcome {
     let settings =
         Settings { private_nic: PrivateNic::Absent, second_network: SecondNetwork::Absent, ..Settings::default() };
     let world = World::start(settings)?;
@@ -141,7 +141,7 @@ fn a_private_interface_may_come_late() -> Outcome {
     Ok(())
 }
 
-fn the_metadata_may_come_late() -> Outcome {
+fn the_metadata_service_can_start_late() -> Outcome {
     let world = World::start(Settings { metadata: Metadata::Absent, ..Settings::default() })?;
     assert_eq!(metadata(world.bastion(), "instance-id"), Err(ProbeFailure::Refused));
     world.serve_metadata()?;
@@ -149,18 +149,18 @@ fn the_metadata_may_come_late() -> Outcome {
     Ok(())
 }
 
-fn beyond_the_bastion_the_metadata_is_somebody_elses() -> Outcome {
+fn the_metadata_address_beyond_the_bastion_is_another_servers() -> Outcome {
     let world = World::start(Settings::default())?;
     world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
     nat_by_hand(&world)?;
-    // What a careless gateway gives away: its own user-data.
+    // A gateway that forwards these requests would reveal its own user-data.
     assert_eq!(metadata(world.web(), "instance-id")?.trim(), world.bastion_id().to_string());
     world.bastion().ip("addr del 169.254.169.254/32 dev lo")?;
     assert_eq!(metadata(world.web(), "instance-id")?, UPSTREAM_METADATA);
     Ok(())
 }
 
-fn packets_for_private_addresses_reach_the_bastions_public_link() -> Outcome {
+fn packets_for_private_addresses_arrive_at_the_bastions_public_interface() -> Outcome {
     let world = World::start(Settings::default())?;
     let to_web = |packet: &sandbox::traffic::Packet| packet.ip().is_some_and(|ip| ip.destination == at::WEB);
     let public = Sniffer::start(world.bastion(), "eth0", to_web)?;
@@ -171,10 +171,10 @@ fn packets_for_private_addresses_reach_the_bastions_public_link() -> Outcome {
     Ok(())
 }
 
-fn a_laptop_is_seen_under_its_routers_address() -> Outcome {
+fn a_laptop_behind_nat_is_seen_with_its_routers_address() -> Outcome {
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
     let reflector = Reflector::tcp(world.bastion(), (at::BASTION, 22))?;
-    assert_eq!(tcp_probe(world.laptop(), reflector.address(), PATIENCE)?.ip(), at::HOME);
+    assert_eq!(tcp_probe(world.laptop(), reflector.address(), TIMEOUT)?.ip(), at::HOME);
     assert_eq!(ping(world.laptop(), at::SERVER, Ping::default())?.replies.len(), 1);
     // No way in.
     assert_eq!(ping(world.server(), at::LAPTOP, Ping::default())?.replies, []);
@@ -182,14 +182,14 @@ fn a_laptop_is_seen_under_its_routers_address() -> Outcome {
     Ok(())
 }
 
-fn two_worlds_do_not_disturb_one_another() -> Outcome {
+fn two_worlds_do_not_affect_each_other() -> Outcome {
     let (one, other) = (World::start(Settings::default())?, World::start(Settings::default())?);
     one.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
     nat_by_hand(&one)?;
     let reflectors =
         [Reflector::tcp(one.server(), (at::SERVER, 80))?, Reflector::tcp(other.server(), (at::SERVER, 80))?];
-    assert_eq!(tcp_probe(one.web(), (at::SERVER, 80), PATIENCE)?.ip(), at::BASTION);
-    assert_eq!(tcp_probe(other.web(), (at::SERVER, 80), PATIENCE), Err(ProbeFailure::Unreachable));
+    assert_eq!(tcp_probe(one.web(), (at::SERVER, 80), TIMEOUT)?.ip(), at::BASTION);
+    assert_eq!(tcp_probe(other.web(), (at::SERVER, 80), TIMEOUT), Err(ProbeFailure::Unreachable));
     assert_eq!(reflectors.each_ref().map(|reflector| reflector.seen().len()), [1, 0]);
     assert_eq!(other.cloud().routes(other.private_network_id()), []);
     drop(one);

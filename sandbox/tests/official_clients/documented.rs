@@ -1,5 +1,5 @@
-//! What docs/install.md tells people to type: each `hcloud` command is one that this `hcloud` has, with flags that it has, and those
-//! about the network are carried out. The fake cloud makes no servers, keys and firewalls.
+//! The `hcloud` commands of the installation guide: each command and flag must exist in the installed `hcloud`, and the
+//! commands about the network are run. The fake cloud cannot create servers, keys and firewalls.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::common::Served;
 use crate::{DEFAULT, World, net, route};
 
-/// The commands of the document's shell blocks, word by word.
+/// The commands in the shell blocks of the document, split into words.
 fn commands() -> Vec<Vec<String>> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/install.md");
     let document = std::fs::read_to_string(path).expect("the document");
@@ -22,7 +22,7 @@ fn commands() -> Vec<Vec<String>> {
             _ => {}
         }
         let Some(start) = line.find("hcloud ").filter(|_| shell) else { continue };
-        // What is quoted around a command, as in "$(hcloud server ip bastion)".
+        // Quotes around a command substitution, as in "$(hcloud server ip bastion)".
         let words = line[start..].split(|c: char| c.is_whitespace() || "()\"".contains(c));
         commands.push(words.filter(|word| !word.is_empty()).map(str::to_owned).collect());
     }
@@ -45,17 +45,17 @@ async fn every_documented_command_and_flag_is_one_of_this_version() {
     let subjects: BTreeSet<&str> = commands.iter().map(|words| words[1].as_str()).collect();
     assert_eq!(subjects, BTreeSet::from(["firewall", "network", "server", "ssh-key"]), "all were found");
     for words in commands {
-        let said = world.cli(&[words[1].as_str(), words[2].as_str(), "--help"]).await.expect("help");
-        // Where there is no such subcommand, it is the help of the one above.
-        assert!(said.contains(&format!("\n  hcloud {} {} ", words[1], words[2])), "{words:?}: {said}");
+        let output_text = world.cli(&[words[1].as_str(), words[2].as_str(), "--help"]).await.expect("help");
+        // For an unknown subcommand, hcloud prints the help of its parent.
+        assert!(output_text.contains(&format!("\n  hcloud {} {} ", words[1], words[2])), "{words:?}: {output_text}");
         for flag in words.iter().filter(|word| word.starts_with("--")) {
-            assert!(said.contains(&format!(" {flag} ")), "{words:?}: no {flag} in\n{said}");
+            assert!(output_text.contains(&format!(" {flag} ")), "{words:?}: no {flag} in\n{output_text}");
         }
     }
 }
 
 #[tokio::test]
-async fn the_documented_commands_make_the_network_and_remove_its_route() {
+async fn the_documented_commands_create_the_network_and_remove_its_route() {
     let mut world = empty_project();
     let of_the_network = commands().into_iter().filter(|words| words[1] == "network");
     for words in of_the_network {
@@ -63,7 +63,7 @@ async fn the_documented_commands_make_the_network_and_remove_its_route() {
         if words[1] == "remove-route" {
             assert_eq!(world.routes(), [route(DEFAULT)], "it is bastiond's");
         }
-        world.cli(&words).await.unwrap_or_else(|said| panic!("{words:?}: {said}"));
+        world.cli(&words).await.unwrap_or_else(|output_text| panic!("{words:?}: {output_text}"));
         if words[1] == "add-subnet" {
             let described = world.cli_json(&["network", "describe", "private"]).await;
             assert_eq!(described["ip_range"], "10.0.0.0/16");

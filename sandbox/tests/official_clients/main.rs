@@ -1,6 +1,6 @@
-//! The official clients take the fake cloud for the real one: `hcloud`, the command of Debian's hcloud-cli, and the Python
-//! package of the same name. They talk over loopback, to an endpoint that is always named. What they send is held against
-//! the OpenAPI document as well.
+//! The official clients work with the fake cloud: `hcloud`, the command of Debian's hcloud-cli, and the Python package
+//! of the same name. They use the loopback interface and an explicit endpoint. Their requests are checked against the
+//! OpenAPI document too.
 
 #[allow(dead_code, reason = "shared by several test binaries")]
 #[path = "../common/mod.rs"]
@@ -59,13 +59,13 @@ impl World {
         self.cloud().routes(self.network)
     }
 
-    /// The answers to requests of a path that ends so, in their order.
+    /// The statuses of the answers to requests whose path has this suffix, in order.
     fn statuses(&self, path: &str) -> Vec<u16> {
         let requests = self.cloud().requests().into_iter().filter(|request| request.path.ends_with(path));
         requests.filter_map(|request| request.status).collect()
     }
 
-    /// Moves the clock on when a client has met a status, and not before: it must have met it, however slow it is.
+    /// Advances the clock after a client has received a status, however slow the client is.
     async fn step_when_met(&self, status: u16, clock: &Clock, by: Duration) {
         let met = async {
             while !self.cloud().requests().iter().any(|request| request.status == Some(status)) {
@@ -76,7 +76,7 @@ impl World {
         clock.step(by);
     }
 
-    /// Starts a change of the network that lasts an hour by the cloud's clock; those after it take no time.
+    /// Starts a change of the network that lasts an hour by the cloud's clock. Later changes take no time.
     async fn keep_busy(&self) {
         self.cloud().update_settings(|settings| settings.action_duration = HOUR);
         let path = format!("/networks/{}/actions/add_route", self.network);
@@ -85,12 +85,12 @@ impl World {
         self.cloud().update_settings(|settings| settings.action_duration = Duration::ZERO);
     }
 
-    /// Breaks the next request for a route.
+    /// Injects a fault for the next request that adds a route.
     fn break_add_route(&self, fault: Fault) {
         self.cloud().inject(Injection { matching: Matching::post("add_route"), fault, times: Times::Next(1) });
     }
 
-    /// Whatever the client sent and the cloud took is what the document allows, from the client itself.
+    /// Checks that all accepted requests of the client are as documented.
     fn check_requests(&self, user_agent: &str) {
         let requests = self.cloud().requests();
         assert!(!requests.is_empty());
@@ -100,7 +100,8 @@ impl World {
             let path = request.path.trim_start_matches("/v1");
             let template = document().template(&request.method, path);
             let template = template.unwrap_or_else(|| panic!("{} {path} is not documented", request.method));
-            // hcloud-go 1 sends an empty object to unassign, where no body is documented, and a gateway, empty, for a subnet.
+            // hcloud-go 1 sends an empty object to unassign, where no body is documented, and an empty gateway for a
+            // subnet.
             let body = if request.body.trim() == "{}" { "" } else { &request.body };
             let body = body.replace(",\"gateway\":\"\"}", "}");
             let problems = document().request_problems(&request.method, template, &body);

@@ -11,7 +11,7 @@ use crate::common::clock::Clock;
 use crate::{DEFAULT, HOUR, OTHER, World, net, route, within_a_minute};
 
 impl World {
-    /// The Python client, by the little program beside the test data.
+    /// Runs the Python client with the program in the test data.
     async fn python(&self, args: &[&str]) -> Value {
         let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/hcloud_client.py");
         let output = Command::new(python())
@@ -58,7 +58,7 @@ async fn it_lists_and_describes_networks() {
 }
 
 #[tokio::test]
-async fn it_walks_all_the_pages() {
+async fn it_reads_all_pages() {
     let world = World::new();
     for number in 0..60 {
         world.cloud().create_network(&format!("net-{number}"), net(&format!("10.{number}.0.0/24")), &[]);
@@ -83,7 +83,7 @@ async fn it_adds_and_deletes_a_route_and_waits_for_its_action() {
 }
 
 #[tokio::test]
-async fn it_is_told_why_a_route_is_refused_or_its_action_failed() {
+async fn it_reports_why_a_route_is_refused_or_its_action_failed() {
     let world = World::new();
     world.cloud().put_route(world.network, net("10.8.0.0/24"), [10, 0, 0, 2].into());
     let overlap = "network route destination overlaps with another subnetwork or network route";
@@ -97,7 +97,7 @@ async fn it_is_told_why_a_route_is_refused_or_its_action_failed() {
 }
 
 #[tokio::test]
-async fn it_meets_conflicts_and_rate_limits_and_bad_gateways_and_tries_again() {
+async fn it_retries_on_conflicts_and_rate_limits_and_bad_gateways() {
     let (conflict, limit) = (Fault::Status { code: 409, json: true }, Fault::RateLimited);
     let gateway = Fault::Status { code: 502, json: false };
     for (fault, status) in [(conflict, 409), (limit, 429), (gateway, 502)] {
@@ -129,7 +129,7 @@ async fn it_waits_out_a_busy_network_and_an_empty_bucket() {
 }
 
 #[tokio::test]
-async fn it_does_not_try_again_on_a_lock() {
+async fn it_does_not_retry_on_a_lock() {
     let world = World::new();
     world.break_add_route(Fault::Api { status: 423, code: "locked".into(), message: "busy".into() });
     assert_eq!(world.python_route("add-route", DEFAULT).await, json!({ "error": ["locked", "busy"] }));
@@ -137,7 +137,7 @@ async fn it_does_not_try_again_on_a_lock() {
 }
 
 #[tokio::test]
-async fn it_is_told_that_its_token_is_wrong_or_may_only_read() {
+async fn it_reports_a_wrong_or_read_only_token() {
     let mut world = World::new();
     world.token = Settings::default().read_only_token;
     assert_eq!(world.python(&["networks"]).await[0]["name"], "private");
@@ -151,7 +151,7 @@ async fn it_is_told_that_its_token_is_wrong_or_may_only_read() {
 }
 
 #[tokio::test]
-async fn it_moves_alias_and_floating_ips_and_sees_the_members() {
+async fn it_moves_alias_and_floating_ips_and_lists_the_members() {
     let world = World::new();
     let (bastion, host, network) = (world.bastion, world.host, world.network);
     let changed = world.python(&["alias-ips", "private", "bastion", "10.0.0.100"]).await;

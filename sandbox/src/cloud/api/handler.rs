@@ -1,5 +1,5 @@
-//! The path of a request, in the order of the real API: rate limit, path, token, method, permission, endpoint. Faults take
-//! effect before all of them, or on the answer.
+//! The path of a request, in the order of the real API: rate limit, path, token, method, permission, endpoint. Faults
+//! take effect before all of them, or on the answer.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};

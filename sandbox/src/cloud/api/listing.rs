@@ -136,8 +136,8 @@ fn order<T>(wanted: &str, keys: &[Key<T>]) -> Option<(Compare<T>, bool)> {
     keys.iter().find(|(key, _)| *key == name).map(|&(_, compare)| (compare, descending))
 }
 
-/// One page of a list, with `meta` and the `Link` header. A page after the last is empty, and its previous page is the one
-/// before it (observed on the real API).
+/// One page of a list, with `meta` and the `Link` header. A page after the last is empty, and its previous page is the
+/// one before it (observed on the real API).
 pub(super) fn page<T>(
     call: &Call<'_>,
     key: &str,

@@ -37,8 +37,9 @@ pub(crate) fn check(resources: &Resources, server: &Server, wanted: &Attachment)
     check_aliases(resources, server.id, wanted)
 }
 
-/// Checks new alias IPs of a server: each must be free or already its own. An alias IP of another server must be removed
-/// from that one first. The error for it is not documented; `ip_not_available` is the error for an address in use.
+/// Checks new alias IPs of a server: each must be free or already its own. An alias IP of another server must be
+/// removed from that one first. The error for it is not documented; `ip_not_available` is the error for an address in
+/// use.
 pub(crate) fn check_aliases(resources: &Resources, server: ServerId, wanted: &Attachment) -> Result<(), Refusal> {
     let network = resources.network(wanted.network)?;
     let mut seen = BTreeSet::from([wanted.ip]);

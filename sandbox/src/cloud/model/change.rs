@@ -67,9 +67,9 @@ impl Change {
         }
     }
 
-    /// The resources that are locked while the action runs: all that it names. That attaching a server and changing its alias
-    /// IPs also lock the network is the stricter reading of the documentation; terraform-provider-hcloud reports `conflict`
-    /// there. Moving a floating IP does not lock its servers.
+    /// The resources that are locked while the action runs: all that it names. That attaching a server and changing its
+    /// alias IPs also lock the network is the stricter reading of the documentation; terraform-provider-hcloud reports
+    /// `conflict` there. Moving a floating IP does not lock its servers.
     pub(crate) fn locks(&self) -> Vec<ResourceId> {
         match *self {
             Self::AssignFloatingIp { floating_ip, .. } | Self::UnassignFloatingIp { floating_ip } => {
@@ -132,8 +132,8 @@ impl Change {
             Self::AssignFloatingIp { floating_ip, server } => {
                 let server = resources.server(*server)?.id;
                 let floating_ip = resources.floating_ip_mut(*floating_ip)?;
-                // The documentation does not say which server it means. A move from another server is allowed "at any time"
-                // (hcloud-fip-controller does so), which leaves the same server.
+                // The documentation does not say which server it means. A move from another server is allowed "at any
+                // time" (hcloud-fip-controller does so), which leaves the same server.
                 if floating_ip.server == Some(server) {
                     return Err(Refusal::FloatingIpAssigned);
                 }

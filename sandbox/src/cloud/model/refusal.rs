@@ -6,8 +6,8 @@ use ipnet::Ipv4Net;
 
 use super::ids::{FloatingIpId, NetworkId, ResourceId, ServerId};
 
-/// A rule that a change would violate. The texts are those of the real API where they are known (the source is beside the
-/// variant). Clients must only rely on the code.
+/// A rule that a change would violate. The texts are those of the real API where they are known (the source is beside
+/// the variant). Clients must only rely on the code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("{kind} with ID '{id}' not found")]

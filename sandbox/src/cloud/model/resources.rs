@@ -127,8 +127,8 @@ pub struct FirewallRule {
 pub struct Route {
     /// The destination of the packets.
     pub destination: Ipv4Net,
-    /// The next hop in the network: a server's address or one of its alias IPs. The API does not require that a server has
-    /// it.
+    /// The next hop in the network: a server's address or one of its alias IPs. The API does not require that a server
+    /// has it.
     pub gateway: Ipv4Addr,
 }
 
@@ -140,8 +140,8 @@ impl Route {
 }
 
 impl Network {
-    /// The gateway of all cloud subnets: the first address of the network's range, such as `10.0.0.1`. That is what the real
-    /// API returns, although its documentation says that it is the first address of the subnet.
+    /// The gateway of all cloud subnets: the first address of the network's range, such as `10.0.0.1`. That is what the
+    /// real API returns, although its documentation says that it is the first address of the subnet.
     pub(crate) fn gateway(&self) -> Ipv4Addr {
         first_host(self.ip_range)
     }

@@ -73,8 +73,8 @@ pub(crate) fn is_private(net: Ipv4Net) -> bool {
     ranges.iter().any(|range| range.contains(&net))
 }
 
-/// Whether two ranges conflict. A default route conflicts only with another default route: in kube-hetzner's networks it
-/// exists together with pod routes.
+/// Whether two ranges conflict. A default route conflicts only with another default route: in kube-hetzner's networks
+/// it exists together with pod routes.
 pub(crate) fn is_overlapping(a: Ipv4Net, b: Ipv4Net) -> bool {
     match (a.prefix_len(), b.prefix_len()) {
         (0, 0) => true,

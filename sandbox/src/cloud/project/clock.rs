@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Returns the current time, for everything in the cloud that waits or expires.
 pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// A clock that never steps back: the system time when the cloud was created, plus the monotonic time since. A timer that
-/// slept for an action's duration is never early by this clock.
+/// A clock that never steps back: the system time when the cloud was created, plus the monotonic time since. A timer
+/// that slept for an action's duration is never early by this clock.
 pub(crate) fn steady() -> Clock {
     let (day, start) = (SystemTime::now(), Instant::now());
     Arc::new(move || day + start.elapsed())
@@ -26,8 +26,8 @@ pub(crate) fn rfc3339(at: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
-/// Year, month and day of a day counted from 1970-01-01. It uses eras of 400 years (146097 days) that begin on 1 March, so
-/// that the leap day is the last day of a year.
+/// Year, month and day of a day counted from 1970-01-01. It uses eras of 400 years (146097 days) that begin on 1 March,
+/// so that the leap day is the last day of a year.
 fn civil(days_since_1970: u64) -> (u64, u64, u64) {
     let days = days_since_1970 + 719_468; // from 0000-03-01
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::Method;
 
-/// A fault, and the requests that it applies to. If several match a request, the one that was injected first applies, so
-/// several faults with `Times::Next(1)` apply one after another.
+/// A fault, and the requests that it applies to. If several match a request, the one that was injected first applies,
+/// so several faults with `Times::Next(1)` apply one after another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Injection {
     /// Which requests the fault applies to.
@@ -67,8 +67,8 @@ pub enum Fault {
     Status {
         /// The HTTP status.
         code: u16,
-        /// Whether the body is the API's error for this status. Otherwise it is the HTML page of a proxy, without an error
-        /// code.
+        /// Whether the body is the API's error for this status. Otherwise it is the HTML page of a proxy, without an
+        /// error code.
         json: bool,
     },
     /// An error of the API with any code. The request has no effect.
@@ -102,8 +102,8 @@ pub enum Fault {
     TruncatedJson,
     /// The answer is 429, as if other programs had used up the rate limit. The request counts are unchanged.
     RateLimited,
-    /// The request is accepted, and its action ends with status `error` and code `action_failed`. The fault does not apply
-    /// to requests that start no action.
+    /// The request is accepted, and its action ends with status `error` and code `action_failed`. The fault does not
+    /// apply to requests that start no action.
     ActionFailed,
     /// The answer is 403 `maintenance`.
     Maintenance,

@@ -66,7 +66,8 @@ impl Bucket {
 
     fn refill(&mut self, now: SystemTime) {
         let Ok(passed) = now.duration_since(self.filled) else { return };
-        // Only whole milliseconds count and the rest is kept, so that many short intervals refill as much as a long one.
+        // Only whole milliseconds count and the rest is kept, so that many short intervals refill as much as a long
+        // one.
         let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         let gained = millis.saturating_mul(u64::from(self.limit.refill_per_second));
         self.milli = self.milli.saturating_add(gained).min(self.capacity());

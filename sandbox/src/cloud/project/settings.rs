@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-/// The behaviour of the cloud. Change it at run time with [`Cloud::update_settings`](super::cloud::Cloud::update_settings).
+/// The behaviour of the cloud. Change it at run time with
+/// [`Cloud::update_settings`](super::cloud::Cloud::update_settings).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The read and write token of the project. The default has 64 characters, as real tokens do.
     pub token: String,
     /// The read-only token of the project.
     pub read_only_token: String,
-    /// How long an action runs. The default is 20 ms. With zero the answer is `success` at once, as in the real API for some
-    /// commands.
+    /// How long an action runs. The default is 20 ms. With zero the answer is `success` at once, as in the real API for
+    /// some commands.
     pub action_duration: Duration,
     /// When a change shows in GET.
     pub visible: Visible,
@@ -45,9 +46,9 @@ impl Default for Settings {
     }
 }
 
-/// When a change shows in GET. The data plane ([`watch_networks`](super::cloud::Cloud::watch_networks)) always follows at the end of
-/// the action. With `OnAccept` the API therefore lists a route that carries no packets yet, and removes it if the action
-/// fails.
+/// When a change shows in GET. The data plane ([`watch_networks`](super::cloud::Cloud::watch_networks)) always follows
+/// at the end of the action. With `OnAccept` the API therefore lists a route that carries no packets yet, and removes
+/// it if the action fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Visible {
     /// When its action succeeds.
@@ -114,8 +115,8 @@ pub enum OverLongPage {
     Refuse,
 }
 
-/// The form of an empty `private-networks` in the metadata. The real form is not documented, so a client must accept all
-/// of them.
+/// The form of an empty `private-networks` in the metadata. The real form is not documented, so a client must accept
+/// all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EmptyList {
     /// `[]`

@@ -9,8 +9,8 @@
 //!   destination of a route whose gateway it is.
 //!
 //! The last rule is the kernel's reverse path lookup in this namespace, which uses the longest prefix: the gateway of
-//! `0.0.0.0/0` may use any internet source, but not a neighbour's address. Whether the real gateway is that strict is not
-//! documented. A bastion that works with the strict one works with both.
+//! `0.0.0.0/0` may use any internet source, but not a neighbour's address. Whether the real gateway is that strict is
+//! not documented. A bastion that works with the strict one works with both.
 
 mod table;
 
@@ -72,7 +72,10 @@ struct State {
 
 /// A route was not applied in time.
 #[derive(Debug, thiserror::Error)]
-#[error("the gateway of network {network} sends {destination} to {found:?} instead of {expected:?}{}", failure_text(.failure.as_deref()))]
+#[error(
+    "the gateway of network {network} sends {destination} to {found:?} instead of {expected:?}{}",
+    failure_text(.failure.as_deref())
+)]
 pub struct RouteNotApplied {
     network: NetworkId,
     destination: Ipv4Net,
@@ -102,12 +105,13 @@ impl Gateway {
         Ok(Self { namespace, network, address: range.gateway(), state, changed })
     }
 
-    /// Creates the link to a server's private interface and sets the gateway's end up. The caller configures the server's
-    /// end.
+    /// Creates the link to a server's private interface and sets the gateway's end up. The caller configures the
+    /// server's end.
     pub(super) fn connect(&self, link: ServerLink<'_>) -> Result<(), namespace::Error> {
         let ServerLink { server, namespace, interface, mac } = link;
         let (link, guest, address) = (table::interface(server), namespace.name(), self.address);
-        // The kernel delays proxy ARP replies by up to 0.8 s. Only the machine's root may set the sysctl, but `ntable` works.
+        // The kernel delays proxy ARP replies by up to 0.8 s. Only the machine's root may set the sysctl, but `ntable`
+        // works.
         self.namespace.ip(&format!(
             "link add name {link} mtu {PRIVATE_MTU} type veth \
              peer name {interface} netns {guest} address {mac} mtu {PRIVATE_MTU}
@@ -157,8 +161,8 @@ impl Gateway {
         Ok(listing.nftables.iter().filter_map(|item| item.counter.as_ref()).map(|counter| counter.packets).sum())
     }
 
-    /// Waits until `destination` is routed to the server that has the address `gateway`; for `None`, until there is no such
-    /// route.
+    /// Waits until `destination` is routed to the server that has the address `gateway`; for `None`, until there is no
+    /// such route.
     ///
     /// # Errors
     /// That did not happen within `timeout`. The error shows the applied route.
@@ -204,7 +208,7 @@ impl Gateway {
                 state.failure = None;
             }
             Err(failure) => {
-                tracing::error!(network = %self.network, %failure, "the virtual gateway could not apply the routes of the cloud");
+                tracing::error!(network = %self.network, %failure, "the virtual gateway failed to apply the cloud's routes");
                 state.failure = Some(failure);
             }
         }

@@ -1,4 +1,5 @@
-//! Path, rate limit, token, method: what stands before every endpoint, to the byte where the bytes are known.
+//! Path, rate limit, token and method, which are checked before every endpoint; compared by bytes where the real ones
+//! are known.
 
 use std::time::Duration;
 
@@ -10,17 +11,17 @@ use tokio::net::TcpStream;
 
 use crate::{Clock, World, body};
 
-/// Sends bytes, and reads what comes until the server closes.
+/// Sends bytes, and reads until the server closes the connection.
 async fn raw(world: &World, request: &str) -> String {
-    let mut stream = TcpStream::connect(world.served.address).await.expect("it is served");
-    stream.write_all(request.replace('\n', "\r\n").as_bytes()).await.expect("it is read");
+    let mut stream = TcpStream::connect(world.served.address).await.expect("a connection");
+    stream.write_all(request.replace('\n', "\r\n").as_bytes()).await.expect("the server reads it");
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.expect("it is text");
+    stream.read_to_string(&mut text).await.expect("UTF-8 text");
     text.replace("\r\n", "\n")
 }
 
 #[tokio::test]
-async fn a_request_without_a_token_is_answered_byte_for_byte_as_live() {
+async fn a_request_without_a_token_gets_the_bytes_of_the_real_api() {
     let world = World::new(Settings::default());
     let text = raw(&world, "GET /v1/servers HTTP/1.1\nHost: api\nConnection: close\n\n").await;
     let (head, chunks) = text.split_once("\n\n").expect("head and body");
@@ -32,7 +33,7 @@ async fn a_request_without_a_token_is_answered_byte_for_byte_as_live() {
 }
 
 #[tokio::test]
-async fn an_unknown_token_is_told_apart_from_none() {
+async fn an_unknown_token_gets_another_error_than_a_missing_one() {
     let mut world = World::new(Settings::default());
     world.served.token = Some("wrong".into());
     let expected =
@@ -42,7 +43,7 @@ async fn an_unknown_token_is_told_apart_from_none() {
 }
 
 #[tokio::test]
-async fn an_unknown_path_is_answered_before_the_token_is_looked_at() {
+async fn an_unknown_path_is_reported_before_the_token_is_checked() {
     let world = World::new(Settings::default());
     for path in ["/v1/nothing", "/v1/networks/", "/v1/servers/1/actions/fly", "/"] {
         let text = raw(&world, &format!("GET {path} HTTP/1.1\nHost: api\nConnection: close\n\n")).await;
@@ -62,7 +63,7 @@ async fn an_unknown_path_is_answered_before_the_token_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_noticed_after_the_token() {
+async fn a_wrong_method_is_reported_after_the_token_was_checked() {
     let mut world = World::new(Settings::default());
     let sent = world.served.send(Method::PATCH, "/networks", None).await;
     assert_eq!(sent.error(), (405, "method_not_allowed".into()));
@@ -72,7 +73,7 @@ async fn a_wrong_method_is_noticed_after_the_token() {
 }
 
 #[tokio::test]
-async fn a_read_only_token_reads_and_is_refused_one_way_or_the_other_when_it_writes() {
+async fn a_read_only_token_can_read_and_is_refused_with_either_error_when_it_writes() {
     let mut world = World::new(Settings::default());
     world.served.token = Some(Settings::default().read_only_token);
     assert_eq!(world.served.get("/networks").await.status, 200);
@@ -85,7 +86,7 @@ async fn a_read_only_token_reads_and_is_refused_one_way_or_the_other_when_it_wri
 }
 
 #[tokio::test]
-async fn every_answer_carries_the_headers_of_the_live_api() {
+async fn every_answer_has_the_headers_of_the_real_api() {
     let clock = Clock::new();
     let mut world = World::of(clock.cloud(Settings::default()));
     let mut remaining = 3600;
@@ -112,7 +113,7 @@ async fn every_answer_carries_the_headers_of_the_live_api() {
 }
 
 #[tokio::test]
-async fn the_rate_limit_is_met_and_a_second_later_one_request_passes() {
+async fn an_exhausted_rate_limit_allows_one_request_after_a_second() {
     let clock = Clock::new();
     let rate_limit = RateLimit { burst: 3600, refill_per_second: 1 };
     let mut world = World::of(clock.cloud(Settings { rate_limit, ..Settings::default() }));
@@ -145,7 +146,7 @@ async fn a_new_rate_limit_starts_with_a_full_bucket() {
 }
 
 #[tokio::test]
-async fn what_was_removed_says_so() {
+async fn removed_functions_are_answered_with_410() {
     let world = World::new(Settings::default());
     for path in ["/datacenters", "/datacenters/1", "/actions"] {
         let got = world.served.get(path).await;
@@ -156,7 +157,7 @@ async fn what_was_removed_says_so() {
 }
 
 #[tokio::test]
-async fn every_request_is_on_record() {
+async fn every_request_is_recorded() {
     let world = World::new(Settings::default());
     world.served.get("/networks?name=private").await;
     world.served.post(&world.network_action("add_route"), json!({ "destination": 1 })).await;
