@@ -18,7 +18,7 @@ pub fn arguments(error: &clap::Error) -> ExitCode {
 /// The configuration is wrong: every problem on a line of its own.
 pub fn wrong_configuration(error: &config::Error) -> ExitCode {
     eprintln!("{}: {}", program(), chain(error));
-    for problem in error.problems() {
+    for problem in error.diagnostics() {
         eprintln!("  {problem}");
     }
     ExitCode::from(WRONG_CONFIGURATION)

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return exit::arguments(&error),
     };
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     match arguments.errand {
         Some(Errand::Boot) => return boot(&arguments.config, &environment),
         Some(Errand::SshPorts) => return ssh_ports(&environment),

@@ -1,4 +1,4 @@
-//! Small network types that more than one room speaks: each checks itself once, where it is made.
+//! Small network types that several modules use. Each value is validated when it is created.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 pub use bastiond_tunnel::interface::{InterfaceName, InvalidInterfaceName};
 
-/// A 48-bit Ethernet address. Hetzner's metadata names private interfaces by it.
+/// A 48-bit Ethernet address. Hetzner's metadata identifies private interfaces by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MacAddress(pub [u8; 6]);
 
-/// Why a text is no Ethernet address.
+/// The text is not an Ethernet address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no Ethernet address (six hexadecimal bytes with colons between them)")]
+#[error("`{0}` is not an Ethernet address (six hexadecimal bytes separated by colons)")]
 pub struct InvalidMacAddress(String);
 
 impl FromStr for MacAddress {
@@ -55,12 +55,12 @@ impl fmt::Display for MacAddress {
     }
 }
 
-/// A Hetzner Cloud server's number (1 to 2^53-1, as all ids of the API).
+/// The ID of a Hetzner Cloud server, 1 to 2^53-1 like all IDs of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ServerId(pub u64);
 
-/// A Hetzner Cloud network's number (1 to 2^53-1, as all ids of the API).
+/// The ID of a Hetzner Cloud network, 1 to 2^53-1 like all IDs of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NetworkId(pub u64);
@@ -77,7 +77,7 @@ impl fmt::Display for NetworkId {
     }
 }
 
-/// Whether the whole range is of those that nobody has on the internet (RFC 1918).
+/// Whether the whole range is inside one of the private ranges of RFC 1918.
 pub fn is_private(range: Ipv4Net) -> bool {
     let blocks =
         [(Ipv4Addr::new(10, 0, 0, 0), 8), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
@@ -89,10 +89,10 @@ pub fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
 }
 
-/// The ranges in order, less those inside of another one.
+/// The ranges, sorted, without those that are inside another one.
 pub fn without_nested(ranges: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
     let mut ranges: Vec<IpNet> = ranges.into_iter().collect();
-    // By address, the wider first: what contains a range then comes before it, and only the newest kept one can.
+    // Wider ranges first: then only the last kept range can contain the next one.
     ranges.sort_by_key(|range| (range.network(), range.prefix_len()));
     let mut kept: Vec<IpNet> = Vec::with_capacity(ranges.len());
     for range in ranges {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ethernet_address_is_read_and_printed_alike() {
+    fn an_ethernet_address_is_printed_as_it_was_parsed() {
         let mac: MacAddress = "86:00:00:2A:7d:e0".parse().unwrap();
         assert_eq!(mac, MacAddress([0x86, 0, 0, 0x2a, 0x7d, 0xe0]));
         assert_eq!(mac.to_string(), "86:00:00:2a:7d:e0");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_overlap_when_one_holds_the_other() {
+    fn ranges_overlap_if_one_contains_the_other() {
         let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
         assert!(overlap(net("10.0.0.0/16"), net("10.0.5.0/24")));
         assert!(overlap(net("10.0.5.0/24"), net("10.0.0.0/16")));

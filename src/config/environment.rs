@@ -1,34 +1,34 @@
-//! The environment variables that bastiond reads, taken once at the start.
+//! The environment variables that bastiond reads, once at its start.
 
 use std::path::PathBuf;
 
-use super::Secret;
+use super::secret::Secret;
 
-/// What the process' environment says. The names are those of the official Hetzner tools and of systemd, but for
-/// `HCLOUD_METADATA_ENDPOINT`, which is our own.
+/// The variables of the process. The names are those of the official Hetzner tools and of systemd, except
+/// `HCLOUD_METADATA_ENDPOINT`, which is bastiond's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// `HCLOUD_ENDPOINT`: base URL of the API; wins over the file, as in hcloud-cli.
+    /// `HCLOUD_ENDPOINT`: base URL of the API; overrides the file, as in hcloud-cli.
     pub hcloud_endpoint: Option<String>,
-    /// `HCLOUD_TOKEN`
+    /// `HCLOUD_TOKEN`: the API token.
     pub hcloud_token: Option<Secret>,
-    /// `HCLOUD_TOKEN_FILE`
+    /// `HCLOUD_TOKEN_FILE`: path of a file that holds the API token.
     pub hcloud_token_file: Option<PathBuf>,
     /// `HCLOUD_NETWORK`: number or name, as in the cloud controller manager.
     pub hcloud_network: Option<String>,
-    /// `HCLOUD_METADATA_ENDPOINT`: base URL of the metadata service; wins over the file.
+    /// `HCLOUD_METADATA_ENDPOINT`: base URL of the metadata service; overrides the file.
     pub hcloud_metadata_endpoint: Option<String>,
-    /// `CREDENTIALS_DIRECTORY`: where systemd puts `hcloud-token`.
+    /// `CREDENTIALS_DIRECTORY`: systemd's directory of credentials (`hcloud-token`, `wireguard-private-key`).
     pub credentials_directory: Option<PathBuf>,
-    /// `RUNTIME_DIRECTORY`: lost at reboot; `/run/bastiond` by default.
+    /// `RUNTIME_DIRECTORY`, which a reboot empties; default `/run/bastiond`.
     pub runtime_directory: Option<PathBuf>,
-    /// `STATE_DIRECTORY`: kept over reboots; `/var/lib/bastiond` by default.
+    /// `STATE_DIRECTORY`, which survives a reboot; default `/var/lib/bastiond`.
     pub state_directory: Option<PathBuf>,
 }
 
 impl Environment {
-    /// Reads the process' environment. Empty variables count as absent.
-    pub fn of_process() -> Self {
+    /// Reads the environment of this process. Empty variables count as absent.
+    pub fn from_process() -> Self {
         let text = |name: &str| std::env::var(name).ok().map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
         let path = |name: &str| text(name).map(PathBuf::from);
         Self {
@@ -43,12 +43,12 @@ impl Environment {
         }
     }
 
-    /// Directory of the control socket and of what need not survive a reboot.
+    /// The directory of the control socket and of files that need not survive a reboot.
     pub fn runtime_directory(&self) -> PathBuf {
         self.runtime_directory.clone().unwrap_or_else(|| PathBuf::from("/run/bastiond"))
     }
 
-    /// Directory of what must survive a reboot.
+    /// The directory of files that must survive a reboot.
     pub fn state_directory(&self) -> PathBuf {
         self.state_directory.clone().unwrap_or_else(|| PathBuf::from("/var/lib/bastiond"))
     }

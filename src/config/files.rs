@@ -1,4 +1,4 @@
-//! The files that belong to the configuration: the one itself, the peers beside it, and those that they name.
+//! Reads the configuration file, the peers' files beside it, and the files that they name.
 
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,74 +6,74 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-/// A larger file is no configuration but a mistake: 10 000 forwards with all keys take 1.5 MB, 10 000 peers 2 MB, and access
-/// lists as long as they may be, a line for each entry, 5 MB.
+/// The largest file that is read, in bytes. 10 000 forwards with all keys take 1.5 MB, 10 000 peers 2 MB, and access lists of the
+/// largest supported size, one line per entry, 5 MB.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Where the daemon's files are; it can look into this directory.
-const DIRECTORY: &str = "/etc/bastiond";
+/// The directory of the daemon's files. The daemon can read it.
+const CONFIG_DIRECTORY: &str = "/etc/bastiond";
 
-/// What makes a file one that root writes, the daemon reads, and others do not.
-pub(super) fn for_the_daemon(path: &Path) -> String {
+/// The command that makes a file readable for the daemon and for no other user.
+pub(super) fn permission_fix(path: &Path) -> String {
     format!("chgrp bastiond {path} && chmod 640 {path}", path = path.display())
 }
 
-/// A file's content. It may hold secrets.
+/// A file's content, which may hold secrets.
 #[derive(Debug)]
-pub struct Text {
-    /// What it says.
+pub struct FileContent {
+    /// The text.
     pub text: Zeroizing<String>,
-    /// Whether everybody on this server may read it.
-    pub readable_by_all: bool,
+    /// Whether every user of this server may read the file.
+    pub world_readable: bool,
 }
 
-/// Why a file is not read.
+/// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
-    /// The system says so.
+pub enum ReadError {
+    /// The system reports an error.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is too large to be a configuration.
-    #[error("has more than {MAX_BYTES} bytes")]
+    /// The file is larger than 16 MiB.
+    #[error("the file has more than {MAX_BYTES} bytes")]
     TooLarge,
 }
 
-impl Unreadable {
-    /// What the daemon, which is not root, needs to read the file; empty where something else is wrong with it.
+impl ReadError {
+    /// How to let the daemon, which is not root, read the file; empty if permissions are not the cause.
     pub fn remedy(&self, path: &Path) -> String {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let remedy = if path.starts_with(DIRECTORY) {
-                    format!("`{}`", for_the_daemon(path))
+                let remedy = if path.starts_with(CONFIG_DIRECTORY) {
+                    format!("`{}`", permission_fix(path))
                 } else {
-                    format!("`install -g bastiond -m 0640 {} {DIRECTORY}/` and name the copy", path.display())
+                    format!("`install -g bastiond -m 0640 {} {CONFIG_DIRECTORY}/` and name the copy", path.display())
                 };
-                format!("; the daemon reads it as user bastiond: {remedy}")
+                format!("; let the user bastiond read it: {remedy}")
             }
             _ => String::new(),
         }
     }
 
-    /// Whether there is no such file.
-    pub fn is_absence(&self) -> bool {
+    /// Whether the file does not exist.
+    pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// Where the configuration's files are.
+/// The source of the configuration's files.
 pub trait Files {
-    /// Reads one.
-    fn read(&self, path: &Path) -> Result<Text, Unreadable>;
-    /// The files of `peers.d`, in the order of their names; none where there is no such directory.
+    /// Reads the file at `path`.
+    fn read(&self, path: &Path) -> Result<FileContent, ReadError>;
+    /// The files of `peers.d`, sorted by name; empty if the directory does not exist.
     fn peers(&self) -> io::Result<Vec<PathBuf>>;
 }
 
-/// No files at all: for a text that stands alone.
+/// No files: for a configuration that consists of one text.
 #[derive(Debug, Clone, Copy)]
 pub struct NoFiles;
 
 impl Files for NoFiles {
-    fn read(&self, _: &Path) -> Result<Text, Unreadable> {
+    fn read(&self, _: &Path) -> Result<FileContent, ReadError> {
         Err(io::Error::from_raw_os_error(nix::errno::Errno::ENOENT as i32).into())
     }
 
@@ -89,24 +89,24 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Peers are looked for beside the configuration file.
+    /// The peers' files are in `peers.d`, in the directory of the configuration file.
     pub(super) fn beside(configuration: &Path) -> Self {
         Self { peers: configuration.parent().unwrap_or_else(|| Path::new("")).join("peers.d") }
     }
 }
 
 impl Files for Disk {
-    fn read(&self, path: &Path) -> Result<Text, Unreadable> {
+    fn read(&self, path: &Path) -> Result<FileContent, ReadError> {
         let file = std::fs::File::open(path)?;
-        let readable_by_all = file.metadata()?.permissions().mode() & 0o004 != 0;
+        let world_readable = file.metadata()?.permissions().mode() & 0o004 != 0;
         let mut bytes = Zeroizing::new(Vec::new());
-        // Not by the size that the file system tells: a device or a pipe has none.
+        // The size that the file system reports is not enough: for a device or a pipe it is 0.
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_BYTES {
-            return Err(Unreadable::TooLarge);
+            return Err(ReadError::TooLarge);
         }
         let text = std::str::from_utf8(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok(Text { text: Zeroizing::new(text.to_owned()), readable_by_all })
+        Ok(FileContent { text: Zeroizing::new(text.to_owned()), world_readable })
     }
 
     fn peers(&self) -> io::Result<Vec<PathBuf>> {
@@ -119,7 +119,7 @@ impl Files for Disk {
         for entry in entries {
             let path = entry?.path();
             let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            // Editors leave other things behind: `alice.toml~`, `.alice.toml.swp`.
+            // Editors leave files like `alice.toml~` and `.alice.toml.swp` behind.
             if path.extension().is_some_and(|extension| extension == "toml") && !hidden {
                 paths.push(path);
             }

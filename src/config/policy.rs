@@ -28,7 +28,7 @@ pub struct Nat {
 
 impl Nat {
     /// Whether a public address belongs to a private host.
-    pub fn is_hosts_own(&self, address: Ipv4Addr) -> bool {
+    pub fn is_static_address(&self, address: Ipv4Addr) -> bool {
         self.statics.iter().any(|entry| entry.public == address)
     }
 }
@@ -177,7 +177,14 @@ pub struct Acl {
     pub ports: Vec<Ports>,
 }
 
-/// What an access list's line is about.
+impl Acl {
+    /// Whether it names TCP port `port`, by itself or in a range.
+    pub(super) fn names_tcp_port(&self, port: u16) -> bool {
+        self.protocol == Protocol::Tcp && self.ports.iter().any(|ports| ports.overlaps(Ports::single(port)))
+    }
+}
+
+/// Which protocol an access list's entry matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {

@@ -8,12 +8,16 @@ mod tunnel;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::*;
+use crate::net::{NetworkId, ServerId};
 
-/// Files of a test, by path. Those below `peers.d` are the peers.
+/// Files of a test, by path. Files in `peers.d` are peers.
 #[derive(Debug, Default)]
 struct InMemory(BTreeMap<PathBuf, String>);
 
@@ -24,9 +28,9 @@ impl<'a> FromIterator<(&'a str, &'a str)> for InMemory {
 }
 
 impl Files for InMemory {
-    fn read(&self, path: &Path) -> Result<Text, Unreadable> {
+    fn read(&self, path: &Path) -> Result<FileContent, ReadError> {
         let text = self.0.get(path).ok_or_else(|| std::io::Error::from_raw_os_error(2))?;
-        Ok(Text { text: text.clone().into(), readable_by_all: path.ends_with("open-to-all") })
+        Ok(FileContent { text: text.clone().into(), world_readable: path.ends_with("world-readable") })
     }
 
     fn peers(&self) -> std::io::Result<Vec<PathBuf>> {
@@ -34,7 +38,7 @@ impl Files for InMemory {
     }
 }
 
-/// The tunnel of an empty section.
+/// The tunnel of an empty `[wireguard]` section.
 fn tunnel() -> Wireguard {
     Wireguard {
         interface: "wg0".parse().unwrap(),
@@ -44,14 +48,14 @@ fn tunnel() -> Wireguard {
         addresses: Vec::new(),
         mtu: None,
         fwmark: 0,
-        backend: Backend::Userspace,
+        backend: BackendChoice::Userspace,
         full_tunnel: false,
         snat: Snat::Auto,
         peers: Vec::new(),
     }
 }
 
-/// The configuration of an empty file in an empty environment, written out.
+/// The configuration of an empty file in an empty environment.
 fn defaults() -> Config {
     Config {
         log: Log { level: tracing::Level::INFO },
@@ -104,7 +108,7 @@ fn defaults() -> Config {
     }
 }
 
-/// A private link with nothing but what is needed.
+/// A private link with only the required keys.
 fn link(interface: &str, network: &str) -> PrivateLink {
     PrivateLink {
         interface: interface.parse().unwrap(),
@@ -114,7 +118,7 @@ fn link(interface: &str, network: &str) -> PrivateLink {
     }
 }
 
-/// A forward of one TCP port with nothing but what is needed.
+/// A forward of one TCP port with only the required keys.
 fn forward(index: usize, public: &str, port: u16, to: &str) -> Forward {
     Forward {
         key: format!("nat.forward[{index}]"),
@@ -136,7 +140,7 @@ fn net_v4(text: &str) -> Ipv4Net {
     text.parse().unwrap()
 }
 
-/// Everybody to everywhere.
+/// From everywhere to everywhere.
 fn tcp(ports: &[Ports]) -> Acl {
     Acl { protocol: Protocol::Tcp, ports: ports.to_vec(), ..Acl::default() }
 }

@@ -1,4 +1,4 @@
-//! The tunnel as the configuration wants it.
+//! The tunnel in the configuration.
 
 use std::path::PathBuf;
 
@@ -8,52 +8,52 @@ use crate::net::InterfaceName;
 use bastiond_tunnel::endpoint::EndpointName;
 use bastiond_tunnel::key::{PresharedKey, PrivateKey, PublicKey};
 
-/// `[wireguard]`, with the peers of the file, of `peers.d` and of a wg file.
+/// `[wireguard]`, with the peers from the file, from `peers.d` and from a wg file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wireguard {
     /// The tunnel's interface.
     pub interface: InterfaceName,
-    /// UDP port, from 1.
+    /// UDP port, 1 to 65535.
     pub listen_port: u16,
-    /// The interface's key; `None`: it is yet to be made, in `private_key_file`.
+    /// The interface's key; `None`: the daemon creates it in `private_key_file`.
     pub private_key: Option<PrivateKey>,
-    /// Where the key is, or shall be; a wg file that holds the key itself is named here.
+    /// The file that holds the key or will hold it. If a wg file holds the key, this is the wg file.
     pub private_key_file: PathBuf,
-    /// The bastion's own addresses in the tunnel, with the prefixes of their networks.
+    /// The bastion's own addresses in the tunnel, each with the prefix of its network.
     pub addresses: Vec<IpNet>,
-    /// Largest IP packet inside, in bytes; `None`: the public link's less 80.
+    /// Largest IP packet in the tunnel, in bytes; `None`: the public link's MTU minus 80.
     pub mtu: Option<u32>,
-    /// Mark of the outgoing UDP packets (`SO_MARK`); 0 is none.
+    /// Mark of the outgoing UDP packets (`SO_MARK`); 0: no mark.
     pub fwmark: u32,
-    /// Which data plane carries the packets.
-    pub backend: Backend,
+    /// Which WireGuard implementation carries the packets.
+    pub backend: BackendChoice,
     /// Whether peers reach the internet through the bastion.
     pub full_tunnel: bool,
-    /// Whether private hosts see the bastion instead of the peers.
+    /// Whether private hosts see the bastion's address instead of the peer's.
     pub snat: Snat,
-    /// The peers; keys, names and allowed-ips are each one peer's only.
+    /// The peers. No two have the same key, name or allowed-ip.
     pub peers: Vec<Peer>,
 }
 
-/// `[[wireguard.peer]]`: somebody who may use the tunnel.
+/// `[[wireguard.peer]]`: a device or site that may use the tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// A label for people; a file of `peers.d` without one is called by its own name.
+    /// The operator's name for the peer; a peer in a file of `peers.d` without one gets the file's name.
     pub name: Option<String>,
-    /// Who.
+    /// The key that identifies the peer.
     pub public_key: PublicKey,
-    /// A secret that both sides share beside their keys.
+    /// A secret that both sides share in addition to their keys.
     pub preshared_key: Option<PresharedKey>,
-    /// The addresses that are the peer's, inside the tunnel; without host bits.
+    /// The addresses that belong to the peer: its own in the tunnel, and ranges behind it. Without host bits.
     pub allowed_ips: Vec<IpNet>,
-    /// Where it is reached; `None`: it comes by itself.
+    /// The peer's public address or name, and port; `None`: the peer initiates the handshake.
     pub endpoint: Option<EndpointName>,
-    /// Seconds between persistent keepalives, from 1; `None`: there are none.
+    /// Seconds between persistent keepalives, 1 to 65535; `None`: no keepalives.
     pub persistent_keepalive: Option<u16>,
 }
 
 impl Peer {
-    /// What people call it: its name, or its key.
+    /// The name for messages: the peer's name, or its key.
     pub fn label(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.public_key.to_string())
     }
@@ -61,23 +61,23 @@ impl Peer {
 
 /// `wireguard.backend`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
-    /// The kernel's where there is one, else our own.
+pub enum BackendChoice {
+    /// The kernel's WireGuard if the kernel has one, else bastiond's own.
     Auto,
-    /// Our own.
+    /// bastiond's own data plane, `bastiond-tunnel`.
     Userspace,
-    /// The kernel's.
+    /// The kernel's WireGuard.
     Kernel,
 }
 
 /// `wireguard.snat`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Snat {
-    /// Peers' packets to private hosts are masqueraded only while the cloud has no route back to the tunnel.
+    /// Masquerade peers' packets to private hosts only while the cloud has no return route to the tunnel.
     Auto,
-    /// Always.
+    /// Always masquerade.
     Always,
-    /// Never.
+    /// Never masquerade.
     Never,
 }
 
@@ -87,11 +87,11 @@ impl Wireguard {
         self.addresses.iter().map(IpNet::trunc)
     }
 
-    /// The allowed-ips of all peers that the tunnel's own networks do not contain: the sites behind peers. Everything
-    /// (`0.0.0.0/0`, `::/0`) is left out: a gateway does not send the whole internet to a peer.
-    pub fn sites(&self) -> impl Iterator<Item = IpNet> + '_ {
-        let inside = |site: &IpNet| self.networks().any(|network| network.contains(site));
+    /// The ranges behind peers: the allowed-ips that are outside the tunnel's own networks. `0.0.0.0/0` and `::/0` are left out,
+    /// because a gateway does not send the whole internet to a peer.
+    pub fn remote_networks(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let is_inside = |range: &IpNet| self.networks().any(|network| network.contains(range));
         let allowed_ips = self.peers.iter().flat_map(|peer| &peer.allowed_ips).copied();
-        allowed_ips.filter(move |site| site.prefix_len() > 0 && !inside(site))
+        allowed_ips.filter(move |range| range.prefix_len() > 0 && !is_inside(range))
     }
 }

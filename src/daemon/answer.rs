@@ -24,7 +24,7 @@ pub(super) fn report(mut report: Report, answer: oneshot::Sender<Response>) {
 
 /// There is nothing to plan: a reload would be refused.
 pub(super) fn wrong_configuration(path: &Path, error: &config::Error, answer: oneshot::Sender<Response>) {
-    let problems = error.problems().iter().map(|problem| format!("\n  {problem}"));
+    let problems = error.diagnostics().iter().map(|problem| format!("\n  {problem}"));
     let reason =
         format!("a reload would change nothing: {}: {}{}", path.display(), chain(error), problems.collect::<String>());
     let _ = answer.send(Response::Refused { reason });

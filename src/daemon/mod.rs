@@ -124,7 +124,7 @@ pub async fn run(
     let daemon = Daemon {
         path,
         gateway,
-        metadata: Watcher::start(config.site.metadata_to_ask(), &environment.runtime_directory()),
+        metadata: Watcher::start(config.site.metadata_to_query(), &environment.runtime_directory()),
         environment,
         config,
         log_level,
@@ -336,9 +336,9 @@ impl Daemon {
                 tracing::info!(path = %self.path.display(), "the configuration is reloaded");
                 tell_warnings(&self.path, &config);
                 self.log_level.set(config.log.level);
-                if config.site.metadata_to_ask() != self.config.site.metadata_to_ask() {
+                if config.site.metadata_to_query() != self.config.site.metadata_to_query() {
                     let runtime = self.environment.runtime_directory();
-                    self.metadata = Watcher::start(config.site.metadata_to_ask(), &runtime);
+                    self.metadata = Watcher::start(config.site.metadata_to_query(), &runtime);
                     self.await_metadata().await;
                 }
                 self.drops.follow(config.firewall.log_drops).await;
@@ -348,8 +348,8 @@ impl Daemon {
             }
             Err(error) => {
                 tell_refusal(&self.path, &error);
-                let problems = error.problems().iter().map(ToString::to_string);
-                let whole = error.problems().is_empty().then(|| chain(&error));
+                let problems = error.diagnostics().iter().map(ToString::to_string);
+                let whole = error.diagnostics().is_empty().then(|| chain(&error));
                 self.gateway.refuse_configuration(problems.chain(whole).collect());
                 self.tell();
                 None
@@ -459,7 +459,7 @@ pub async fn with_cloud_preview(steps: Steps, config: &Config, site: &crate::sit
 
 fn tell_refusal(path: &Path, error: &config::Error) {
     tracing::error!(path = %path.display(), "the reload is refused, the old configuration is kept: {}", chain(error));
-    for problem in error.problems() {
+    for problem in error.diagnostics() {
         tracing::error!(path = %path.display(), "{problem}");
     }
 }

@@ -54,7 +54,7 @@ pub fn tunnel(config: &Config, site: &Site, seen_return_routes: &SeenReturnRoute
         }
     }
     leave_private_networks_alone(&mut networks, "wireguard.addresses", site, &mut problems);
-    let mut remote_networks: Vec<IpNet> = wanted.sites().collect();
+    let mut remote_networks: Vec<IpNet> = wanted.remote_networks().collect();
     leave_private_networks_alone(&mut remote_networks, "allowed_ips", site, &mut problems);
     // What lies inside of a private network goes to the peer, as the narrower route; see `config::check`.
     let remote_networks = without_nested(remote_networks);

@@ -21,7 +21,7 @@ use crate::report::Health;
 
 /// Carries the command out.
 pub fn run(arguments: &Bastionctl) -> ExitCode {
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     let socket = arguments.socket.clone().unwrap_or_else(|| environment.runtime_directory().join(SOCKET));
     match arguments.command {
         Command::Check => check(&arguments.config, &environment),

@@ -58,7 +58,7 @@ async fn down(config: &Config, environment: &Environment, metadata: &MetadataVie
 }
 
 async fn metadata(config: &Config, environment: &Environment) -> MetadataView {
-    let watcher = Watcher::start(config.site.metadata_to_ask(), &environment.runtime_directory());
+    let watcher = Watcher::start(config.site.metadata_to_query(), &environment.runtime_directory());
     let mut view = watcher.view();
     // The first question is answered or given up within its own time limit.
     let settled = view.wait_for(|view| view.settled).await;

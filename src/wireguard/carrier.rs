@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::handover::Kept;
 use super::kernel::{self, Choice};
 use super::link;
-use crate::config::Backend;
+use crate::config::BackendChoice;
 use crate::error::chain;
 use crate::net::InterfaceName;
 use crate::outcome::Problem;
@@ -95,7 +95,7 @@ pub struct Beginning {
     /// The interface's MTU, in bytes.
     pub mtu: u32,
     /// Which one is wanted.
-    pub backend: Backend,
+    pub backend: BackendChoice,
 }
 
 /// What a start came to.
@@ -269,9 +269,9 @@ fn start(beginning: &Beginning, mut kept: Kept, tun: Option<TunInterface>) -> Re
 }
 
 /// Which data plane a wish comes to on this kernel.
-pub async fn choose(wanted: Backend) -> Result<Choice, Error> {
+pub async fn choose(wanted: BackendChoice) -> Result<Choice, Error> {
     // The kernel is asked only where it matters: asking makes it load its module.
-    let available = wanted != Backend::Userspace && kernel::is_available().await?;
+    let available = wanted != BackendChoice::Userspace && kernel::is_available().await?;
     Ok(kernel::choose(wanted, available)?)
 }
 

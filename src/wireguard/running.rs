@@ -24,7 +24,7 @@ use bastiond_tunnel::model::Snapshot;
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) interface: InterfaceName,
-    pub(super) backend: config::Backend,
+    pub(super) backend: config::BackendChoice,
     pub(super) carrier: Carrier,
     /// What its start left to be told.
     pub(super) problems: Vec<Problem>,

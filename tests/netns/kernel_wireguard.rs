@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use bastiond::config::Backend;
+use bastiond::config::BackendChoice;
 use bastiond::net::InterfaceName;
 use bastiond::wireguard::kernel::{self, Choice, Error, Made};
 use bastiond_tunnel::key::PresharedKey;
@@ -60,7 +60,7 @@ fn says_so(namespace: &Namespace) -> Result {
             kernel::make(&wg0).await.map(drop),
             kernel::set(&wg0, Update::default()).await,
             kernel::snapshot(&wg0).await.map(drop),
-            kernel::choose(Backend::Kernel, false).map(drop),
+            kernel::choose(BackendChoice::Kernel, false).map(drop),
         ]
     })?;
     for failure in failures {
@@ -70,7 +70,7 @@ fn says_so(namespace: &Namespace) -> Result {
         ensure(error.advice().contains("wireguard.backend = \"userspace\""), error.advice())?;
     }
     ensure_eq(inside(namespace, kernel::remove(&wg0))??, false)?;
-    ensure_eq(kernel::choose(Backend::Auto, false)?, Choice::Userspace)
+    ensure_eq(kernel::choose(BackendChoice::Auto, false)?, Choice::Userspace)
 }
 
 fn peer(key: &str, allowed_ips: &[&str], endpoint: &str) -> Result<PeerUpdate> {
@@ -109,7 +109,7 @@ fn takes_a_configuration(namespace: &Namespace) -> Result {
         ensure(output.status.success(), text(&output.stderr))?;
         Ok(text(&output.stdout))
     };
-    ensure_eq(kernel::choose(Backend::Kernel, true)?, Choice::Kernel)?;
+    ensure_eq(kernel::choose(BackendChoice::Kernel, true)?, Choice::Kernel)?;
     ensure_eq(inside(namespace, kernel::make(&wg0))??, Made::New)?;
     inside(namespace, kernel::set(&wg0, example()?))??;
     ensure_eq(inside(namespace, kernel::make(&wg0))??, Made::Found)?;

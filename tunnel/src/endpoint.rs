@@ -20,9 +20,9 @@ pub enum EndpointName {
     },
 }
 
-/// Why a text is no endpoint.
+/// The text is not an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no endpoint (like 192.0.2.7:51820, [2001:db8::7]:51820 or vpn.example.org:51820)")]
+#[error("`{0}` is not an endpoint (like 192.0.2.7:51820, [2001:db8::7]:51820 or vpn.example.org:51820)")]
 pub struct InvalidEndpoint(String);
 
 impl FromStr for EndpointName {

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct InterfaceName(String);
 
-/// Why a text is no interface name.
+/// Why a text is not an interface name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no interface name (1 to 15 letters, digits, `.`, `_`, `-` or `@`)")]
+#[error("`{0}` is not an interface name (1 to 15 letters, digits, `.`, `_`, `-` or `@`)")]
 pub struct InvalidInterfaceName(String);
 
 impl InterfaceName {

@@ -21,5 +21,5 @@ fn bastiond_tunnel_explains_itself() {
     let bad = run("wg/0");
     let message = String::from_utf8_lossy(&bad.stderr);
     assert_eq!(bad.status.code(), Some(1));
-    assert!(message.contains("`wg/0` is no interface name"), "{message}");
+    assert!(message.contains("`wg/0` is not an interface name"), "{message}");
 }

@@ -1,15 +1,16 @@
-//! Access lists, wherever they are written.
+//! Access lists, in every section that has them.
 
-use super::super::findings::Findings;
-use super::super::raw::{Entry, RawAcl, RawTenants};
-use super::super::{Acl, Ports, Protocol, values};
 use super::budget::Budget;
+use super::diagnostics::Diagnostics;
+use super::values;
+use crate::config::policy::{Acl, Protocol};
+use crate::config::raw::{Entry, RawAcl, RawTenants};
 
-const EMPTY: &str = "an empty list matches nothing; leave the key away for any";
+const EMPTY: &str = "an empty list matches nothing; remove the key to match everything";
 
-/// Which list it is, and so what its lines may say.
+/// Which list an entry is in, and so which keys it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ListKind {
     /// `allow` and `deny` of `[egress]` and `[[network]]`.
     Egress,
     /// `open` of `[[nat.static]]`.
@@ -18,90 +19,89 @@ pub(super) enum Kind {
     Tenants,
 }
 
-/// The lines of a list; `None` where there is no list.
-pub(super) fn list(
+/// The entries of a list; `None` if there is no list.
+pub(super) fn check_list(
     block: &str,
     name: &str,
     raw: Entry<Vec<Entry<RawAcl>>>,
-    kind: Kind,
+    kind: ListKind,
     budget: &mut Budget,
-    found: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Vec<Acl>> {
-    let lines = found.field(block, name, raw)?;
-    let mut rules = Vec::with_capacity(lines.len());
-    for (key, raw) in found.elements(&format!("{block}.{name}"), lines) {
-        let rule = line(&key, raw, kind, found);
-        budget.take(|| format!("{block}.{name}"), [rule.from.len(), rule.to.len(), rule.ports.len()]);
+    let entries = diagnostics.field(block, name, raw)?;
+    let mut rules = Vec::with_capacity(entries.len());
+    for (key, raw) in diagnostics.elements(&format!("{block}.{name}"), entries) {
+        let rule = check_entry(&key, raw, kind, diagnostics);
+        budget.add(|| format!("{block}.{name}"), [rule.from.len(), rule.to.len(), rule.ports.len()]);
         rules.push(rule);
     }
     Some(rules)
 }
 
 /// `[tenants]`
-pub(super) fn tenants(raw: RawTenants, budget: &mut Budget, found: &mut Findings) -> Vec<Acl> {
-    found.unknown("tenants", &raw.unknown);
-    list("tenants", "allow", raw.allow, Kind::Tenants, budget, found).unwrap_or_default()
+pub(super) fn check_tenants(raw: RawTenants, budget: &mut Budget, diagnostics: &mut Diagnostics) -> Vec<Acl> {
+    diagnostics.reject_unknown_keys("tenants", &raw.unknown);
+    check_list("tenants", "allow", raw.allow, ListKind::Tenants, budget, diagnostics).unwrap_or_default()
 }
 
-fn line(key: &str, raw: RawAcl, kind: Kind, found: &mut Findings) -> Acl {
-    found.unknown(key, &raw.unknown);
+fn check_entry(key: &str, raw: RawAcl, kind: ListKind, diagnostics: &mut Diagnostics) -> Acl {
+    diagnostics.reject_unknown_keys(key, &raw.unknown);
     let (from, to) = (&raw.from, &raw.to);
     match kind {
-        Kind::Egress => {
-            let reason =
-                "does not belong here: the list is for all hosts of a network ([[network]] has lists of its own)";
-            strange(key, "from", from, reason, found);
+        ListKind::Egress => {
+            let reason = "is not allowed here: this list applies to every host; use the lists of [[network]] to choose a \
+                          network";
+            reject_key(key, "from", from, reason, diagnostics);
         }
-        Kind::Open => strange(key, "to", to, "does not belong here: the host of this block is meant", found),
-        Kind::Tenants => {
-            let reason = "a line lets one private network reach another";
-            found.needed(key, "from", from, reason);
-            found.needed(key, "to", to, reason);
+        ListKind::Open => {
+            let reason = "is not allowed here: the destination is the private host of this block; remove the key";
+            reject_key(key, "to", to, reason, diagnostics);
+        }
+        ListKind::Tenants => {
+            let meaning = "each entry allows flows from one private network (`from`) to another (`to`)";
+            diagnostics.require(key, "from", from, meaning);
+            diagnostics.require(key, "to", to, meaning);
         }
     }
-    let from = found.list(key, "from", raw.from, Some(EMPTY), values::net_v4);
-    let to = found.list(key, "to", raw.to, Some(EMPTY), values::net_v4);
-    let is_written = !matches!(raw.protocol, Entry::Absent);
-    let protocol = found.read(key, "protocol", raw.protocol, protocol);
-    let ports = found.list(key, "ports", raw.ports, Some(EMPTY), values::ports);
-    let has_ports = match protocol {
+    let from = diagnostics.parse_list(key, "from", raw.from, Some(EMPTY), values::parse_net_v4);
+    let to = diagnostics.parse_list(key, "to", raw.to, Some(EMPTY), values::parse_net_v4);
+    let protocol_is_written = !matches!(raw.protocol, Entry::Absent);
+    let protocol = diagnostics.parse_field(key, "protocol", raw.protocol, parse_protocol);
+    let ports = diagnostics.parse_list(key, "ports", raw.ports, Some(EMPTY), values::parse_ports);
+    let may_have_ports = match protocol {
         Some(Protocol::Tcp | Protocol::Udp) => true,
         Some(Protocol::Any | Protocol::Icmp) => false,
-        // A protocol that is wrong has been told of.
-        None => is_written,
+        // A wrong protocol has its own error already.
+        None => protocol_is_written,
     };
-    if ports.is_some() && !has_ports {
-        found.report(
-            format!("{key}.ports"),
-            "only TCP and UDP have ports: write protocol = \"tcp\" or \"udp\" beside it",
-        );
+    if ports.is_some() && !may_have_ports {
+        let reason = "only TCP and UDP have ports; add protocol = \"tcp\" or protocol = \"udp\"";
+        diagnostics.error(format!("{key}.ports"), reason);
     }
-    Acl { from: elements(from), to: elements(to), protocol: protocol.unwrap_or_default(), ports: elements(ports) }
+    Acl {
+        from: without_indexes(from),
+        to: without_indexes(to),
+        protocol: protocol.unwrap_or_default(),
+        ports: without_indexes(ports),
+    }
 }
 
-fn strange<T>(key: &str, name: &str, entry: &Entry<T>, reason: &str, found: &mut Findings) {
+fn reject_key<T>(block: &str, name: &str, entry: &Entry<T>, reason: &str, diagnostics: &mut Diagnostics) {
     if !matches!(entry, Entry::Absent) {
-        found.report(format!("{key}.{name}"), reason);
+        diagnostics.error(format!("{block}.{name}"), reason);
     }
 }
 
-fn elements<T>(list: Option<Vec<(usize, T)>>) -> Vec<T> {
+fn without_indexes<T>(list: Option<Vec<(usize, T)>>) -> Vec<T> {
     list.unwrap_or_default().into_iter().map(|(_, element)| element).collect()
 }
 
-fn protocol(text: &str) -> Result<Protocol, String> {
+fn parse_protocol(text: &str) -> Result<Protocol, String> {
     match text {
         "any" => Ok(Protocol::Any),
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
         "icmp" => Ok(Protocol::Icmp),
-        _ => Err(format!("`{text}` is none of any, tcp, udp, icmp")),
-    }
-}
-
-impl Acl {
-    /// Whether it names TCP port `port`, by itself or in a range.
-    pub(super) fn names_tcp(&self, port: u16) -> bool {
-        self.protocol == Protocol::Tcp && self.ports.iter().any(|ports| ports.overlaps(Ports::single(port)))
+        _ => Err(format!("`{text}` is not one of any, tcp, udp, icmp")),
     }
 }

@@ -1,28 +1,28 @@
-//! How many entries a configuration may have the kernel hold.
+//! How many entries a configuration may load into the kernel.
 
-use super::super::findings::Findings;
+use super::diagnostics::Diagnostics;
 
-/// Ten thousand entries with ranges load in half a second and take 8 MiB of the kernel's memory; with so many a reload takes
-/// as long as an operator waits. nft also lists all of them at every change by somebody else: with three times as many that took seven
-/// seconds and 768 MB (measured with nft 1.0.6).
+/// Ten thousand entries with ranges load in half a second and take 8 MiB of kernel memory; with this many, a reload takes as long
+/// as an operator will wait. After every change by another program nft lists all of them: three times as many took seven seconds
+/// and 768 MB (measured with nft 1.0.6).
 const MAX_ENTRIES: usize = 65_536;
 
-/// How many entries all blocks or lists of one kind have together.
+/// Counts the entries of all blocks or lists of one kind.
 pub(super) struct Budget {
-    /// Which they are, and how they are counted.
-    of: &'static str,
+    /// Which blocks or lists they are and how they are counted, for the error.
+    subject: &'static str,
     entries: usize,
-    /// The key of the one that was too many.
+    /// The key of the block or list that exceeded [`MAX_ENTRIES`].
     exceeded_by: Option<String>,
 }
 
 impl Budget {
-    pub(super) fn of(of: &'static str) -> Self {
-        Self { of, entries: 0, exceeded_by: None }
+    pub(super) fn new(subject: &'static str) -> Self {
+        Self { subject, entries: 0, exceeded_by: None }
     }
 
-    /// Counts each element of each side with each of the others; a side without any means "any", and is one.
-    pub(super) fn take(&mut self, key: impl FnOnce() -> String, sides: impl IntoIterator<Item = usize>) {
+    /// Adds the product of the sides' lengths. An empty side means "any" and counts as one.
+    pub(super) fn add(&mut self, key: impl FnOnce() -> String, sides: impl IntoIterator<Item = usize>) {
         let entries = sides.into_iter().fold(1_usize, |product, side| product.saturating_mul(side.max(1)));
         self.entries = self.entries.saturating_add(entries);
         if self.entries > MAX_ENTRIES && self.exceeded_by.is_none() {
@@ -30,10 +30,13 @@ impl Budget {
         }
     }
 
-    pub(super) fn keep(self, found: &mut Findings) {
+    /// Reports a budget that was exceeded.
+    pub(super) fn check(self, diagnostics: &mut Diagnostics) {
         if let Some(key) = self.exceeded_by {
-            let Self { of, entries, .. } = self;
-            found.report(key, format!("there are {entries} entries in {of}; at most {MAX_ENTRIES} are supported"));
+            let Self { subject, entries, .. } = self;
+            let reason =
+                format!("there are {entries} entries in {subject}; at most {MAX_ENTRIES} are supported, so use fewer");
+            diagnostics.error(key, reason);
         }
     }
 }

@@ -2,39 +2,43 @@
 
 use ipnet::Ipv4Net;
 
-use super::super::findings::Findings;
-use super::super::raw::{Entry, RawAcl, RawEgress, RawNetwork};
-use super::super::{Egress, EgressLists, NetworkPolicy, values};
-use super::acl::{self, Kind};
+use super::acl::{self, ListKind};
 use super::budget::Budget;
+use super::diagnostics::Diagnostics;
 use super::nat::{self, Pool};
 use super::private::PrivateNetworks;
+use super::values;
+use crate::config::policy::{Egress, EgressLists, NetworkPolicy};
+use crate::config::raw::{Entry, RawAcl, RawEgress, RawNetwork};
 use crate::net::overlap;
 
-/// A busy host opens tens of flows a second; one that scans opens thousands.
+/// A busy host opens tens of flows a second; a scanning host opens thousands.
 const DEFAULT_NEW_FLOWS: u32 = 500;
-/// A sixteenth of the ports that one address has towards one destination (64 512, `docs/traffic.md`). The double would cost twice
-/// as much for each new flow of a host that has so many.
+/// A sixteenth of the ports that one address has towards one destination (64 512, `docs/traffic.md`). Twice as many flows would
+/// double the cost of each new flow of such a host.
 const DEFAULT_MAX_FLOWS: u32 = 4096;
-/// The kernel counts a source's flows by walking their list with its new ones (`ct count`): at 7 000 a new one took 0.9 ms.
+/// For each new flow the kernel walks the list of the source's flows (`ct count`): with 7 000 flows that took 0.9 ms.
 const SLOW_MAX_FLOWS: u32 = 8192;
-/// Mail between servers (RFC 5321 section 4.5.4.2), and what hijacked ones send.
-const SMTP: u16 = 25;
+/// Mail between servers (RFC 5321 section 4.5.4.2), and spam from hijacked hosts.
+const SMTP_PORT: u16 = 25;
 
-pub(super) fn section(raw: RawEgress, budget: &mut Budget, found: &mut Findings) -> Egress {
-    found.unknown("egress", &raw.unknown);
-    let max_flows = found.read("egress", "max_flows", raw.max_flows, values::limit).unwrap_or(Some(DEFAULT_MAX_FLOWS));
+pub(super) fn check_egress(raw: RawEgress, budget: &mut Budget, diagnostics: &mut Diagnostics) -> Egress {
+    diagnostics.reject_unknown_keys("egress", &raw.unknown);
+    let max_flows = diagnostics
+        .parse_field("egress", "max_flows", raw.max_flows, values::parse_limit)
+        .unwrap_or(Some(DEFAULT_MAX_FLOWS));
     if let Some(flows) = max_flows.filter(|&flows| flows > SLOW_MAX_FLOWS) {
         let reason = format!(
-            "{flows} is much: the kernel walks the list of a source's flows with its new ones, a millisecond at {SLOW_MAX_FLOWS}"
+            "{flows} is high: for each new flow the kernel walks the list of the source's flows, which takes a millisecond \
+             at {SLOW_MAX_FLOWS}; choose at most {SLOW_MAX_FLOWS}"
         );
-        found.warn("egress.max_flows", reason);
+        diagnostics.warn("egress.max_flows", reason);
     }
-    let lists = lists("egress", (raw.smtp, raw.allow, raw.deny), &EgressLists::default(), budget, found);
+    let lists = check_lists("egress", (raw.smtp, raw.allow, raw.deny), &EgressLists::default(), budget, diagnostics);
     Egress {
-        guard: found.field("egress", "guard", raw.guard).unwrap_or(true),
-        new_flows_per_second: found
-            .read("egress", "new_flows_per_second", raw.new_flows_per_second, values::limit)
+        guard: diagnostics.field("egress", "guard", raw.guard).unwrap_or(true),
+        new_flows_per_second: diagnostics
+            .parse_field("egress", "new_flows_per_second", raw.new_flows_per_second, values::parse_limit)
             .unwrap_or(Some(DEFAULT_NEW_FLOWS)),
         max_flows,
         lists,
@@ -43,25 +47,28 @@ pub(super) fn section(raw: RawEgress, budget: &mut Budget, found: &mut Findings)
 
 type RawList = Entry<Vec<Entry<RawAcl>>>;
 
-/// The lists of a section; what it does not say is taken from `default`.
-fn lists(
+/// The lists of a section. A list that the section does not have is copied from `default`.
+fn check_lists(
     section: &str,
     (smtp, allow, deny): (Entry<bool>, RawList, RawList),
     default: &EgressLists,
     budget: &mut Budget,
-    found: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> EgressLists {
-    let smtp = found.field(section, "smtp", smtp).unwrap_or(default.smtp);
-    let allow = acl::list(section, "allow", allow, Kind::Egress, budget, found);
+    let smtp = diagnostics.field(section, "smtp", smtp).unwrap_or(default.smtp);
+    let allow = acl::check_list(section, "allow", allow, ListKind::Egress, budget, diagnostics);
     match &allow {
-        Some(rules) if rules.is_empty() => found.warn(format!("{section}.allow"), "is empty, so nothing may go out"),
-        Some(rules) if !smtp && rules.iter().any(|rule| rule.names_tcp(SMTP)) => {
-            let reason = format!("names TCP port {SMTP}, which stays closed without {section}.smtp = true");
-            found.warn(format!("{section}.allow"), reason);
+        Some(rules) if rules.is_empty() => {
+            let reason = "is empty, so nothing may go out; remove the key to allow every destination";
+            diagnostics.warn(format!("{section}.allow"), reason);
+        }
+        Some(rules) if !smtp && rules.iter().any(|rule| rule.names_tcp_port(SMTP_PORT)) => {
+            let reason = format!("allows TCP port {SMTP_PORT}, which stays closed unless {section}.smtp = true");
+            diagnostics.warn(format!("{section}.allow"), reason);
         }
         Some(_) | None => {}
     }
-    let deny = acl::list(section, "deny", deny, Kind::Egress, budget, found);
+    let deny = acl::check_list(section, "deny", deny, ListKind::Egress, budget, diagnostics);
     EgressLists {
         smtp,
         allow: allow.or_else(|| default.allow.clone()),
@@ -69,7 +76,7 @@ fn lists(
     }
 }
 
-/// A `[[network]]` of which some keys may be wrong; the others are still compared with those of other ones.
+/// A `[[network]]` in which some keys may be wrong. The others are still compared with other networks.
 pub(super) struct CheckedNetwork {
     key: String,
     range: Option<Ipv4Net>,
@@ -78,41 +85,41 @@ pub(super) struct CheckedNetwork {
 }
 
 impl CheckedNetwork {
-    pub(super) fn whole(self) -> Option<NetworkPolicy> {
+    pub(super) fn finish(self) -> Option<NetworkPolicy> {
         let Self { key, range, pool, lists } = self;
         Some(NetworkPolicy { key, range: range?, egress_addresses: pool.map(Pool::into_addresses), lists })
     }
 }
 
 /// The `[[network]]` blocks.
-pub(super) fn networks(
+pub(super) fn check_networks(
     blocks: Vec<Entry<RawNetwork>>,
     egress: &EgressLists,
     private: &PrivateNetworks,
     budget: &mut Budget,
-    found: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Vec<CheckedNetwork> {
-    let blocks = found.elements("network", blocks);
-    let mut network = |(key, raw): (String, RawNetwork)| -> CheckedNetwork {
-        found.unknown(&key, &raw.unknown);
-        found.needed(&key, "range", &raw.range, "the whole range of a private network");
+    let blocks = diagnostics.elements("network", blocks);
+    let mut check_network = |(key, raw): (String, RawNetwork)| -> CheckedNetwork {
+        diagnostics.reject_unknown_keys(&key, &raw.unknown);
+        diagnostics.require(&key, "range", &raw.range, "the whole range of a private network");
         CheckedNetwork {
-            range: found.read(&key, "range", raw.range, |text: &str| private.network(text)),
-            pool: nat::pool(&key, raw.egress_addresses, private, found),
-            lists: lists(&key, (raw.smtp, raw.allow, raw.deny), egress, budget, found),
+            range: diagnostics.parse_field(&key, "range", raw.range, |text: &str| private.parse_network(text)),
+            pool: nat::check_pool(&key, raw.egress_addresses, private, diagnostics),
+            lists: check_lists(&key, (raw.smtp, raw.allow, raw.deny), egress, budget, diagnostics),
             key,
         }
     };
-    let networks: Vec<_> = blocks.into_iter().map(&mut network).collect();
-    differ(&networks, found);
+    let networks: Vec<_> = blocks.into_iter().map(&mut check_network).collect();
+    check_ranges_are_disjoint(&networks, diagnostics);
     networks
 }
 
-/// No address is in two networks.
-fn differ(networks: &[CheckedNetwork], found: &mut Findings) {
+/// Reports each range that overlaps an earlier one in the file.
+fn check_ranges_are_disjoint(networks: &[CheckedNetwork], diagnostics: &mut Diagnostics) {
     let mut ranges: Vec<_> =
         networks.iter().enumerate().filter_map(|(index, network)| Some((network.range?, index))).collect();
-    // The wider first: what overlaps a range then is the last one before it that reaches as far.
+    // Wider ranges first: then only the last kept range can overlap the next one.
     ranges.sort_by_key(|&(range, index)| (range.network(), range.prefix_len(), index));
     let mut widest: Option<(Ipv4Net, usize)> = None;
     for (range, index) in ranges {
@@ -123,11 +130,11 @@ fn differ(networks: &[CheckedNetwork], found: &mut Findings) {
                     if index > other { ((range, index), (wider, other)) } else { ((wider, other), (range, index)) };
                 let (key, earlier) = (&networks[at].key, &networks[earlier].key);
                 let reason = if here == there {
-                    format!("{here} is also {earlier}.range")
+                    format!("{here} is also {earlier}.range; write one block for each network")
                 } else {
-                    format!("{here} overlaps {there}, {earlier}.range")
+                    format!("{here} overlaps {there} ({earlier}.range); write one block for each network")
                 };
-                found.report(format!("{key}.range"), reason);
+                diagnostics.error(format!("{key}.range"), reason);
             }
         }
     }

@@ -4,136 +4,169 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::super::findings::Findings;
-use super::super::raw::{Entry, RawForward, TextsOrAuto};
-use super::super::{Firewall, Forward, Ports, Service, Transport, Transports, values};
 use super::budget::Budget;
-use super::firewall::ssh_port_in;
-use super::overlap;
+use super::diagnostics::Diagnostics;
+use super::lockout::ssh_port_in;
+use super::overlap::{Claim, Overlap, find_overlaps};
 use super::private::PrivateNetworks;
+use super::values;
+use crate::config::policy::{Firewall, Forward, Ports, Service, Transport, Transports};
+use crate::config::raw::{Entry, RawForward, TextsOrAuto};
 
-/// As many as there are egress addresses.
+/// The most addresses of one forward: as many as there may be egress addresses.
 const MAX_PUBLIC: usize = 64;
 
-/// A forward of which some keys may be wrong; the others are still compared with those of other forwards.
+/// A forward in which some keys may be wrong. The others are still compared with other forwards.
 pub(super) struct CheckedForward {
     pub(super) key: String,
     name: Option<String>,
-    /// Each with its index; empty: every address of the public interface; `None`: not known.
+    /// Each with its index in the list; empty: every address of the public interface; `None`: unknown, because it is wrong.
     pub(super) public: Option<Vec<(usize, Ipv4Addr)>>,
-    pub(super) transports: Option<Transports>,
-    pub(super) ports: Option<Ports>,
+    transports: Option<Transports>,
+    ports: Option<Ports>,
     to: Option<Ipv4Addr>,
     to_port: Option<u16>,
     from: Vec<Ipv4Net>,
 }
 
 impl CheckedForward {
-    pub(super) fn whole(self) -> Option<Forward> {
+    pub(super) fn finish(self) -> Option<Forward> {
         let Self { key, name, public, transports, ports, to, to_port, from } = self;
         let public = public?.into_iter().map(|(_, address)| address).collect();
         Some(Forward { key, name, public, transports: transports?, ports: ports?, to: to?, to_port, from })
     }
 }
 
-pub(super) fn blocks(
+pub(super) fn check_forwards(
     blocks: Vec<Entry<RawForward>>,
     private: &PrivateNetworks,
-    found: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Vec<CheckedForward> {
-    let blocks = found.elements("nat.forward", blocks);
-    let forwards: Vec<_> = blocks.into_iter().map(|(key, raw)| block(key, raw, private, found)).collect();
-    found.names_differ(forwards.iter().map(|forward| (forward.key.as_str(), &forward.name)));
-    overlap::report(&forwards, found);
-    keep_within_bounds(&forwards, found);
+    let blocks = diagnostics.elements("nat.forward", blocks);
+    let forwards: Vec<_> = blocks.into_iter().map(|(key, raw)| check_forward(key, raw, private, diagnostics)).collect();
+    diagnostics.check_names_are_unique(forwards.iter().map(|forward| (forward.key.as_str(), &forward.name)));
+    check_overlaps(&forwards, diagnostics);
+    check_number_of_entries(&forwards, diagnostics);
     forwards
 }
 
-/// Reports more entries than the kernel's maps are to hold.
-fn keep_within_bounds(forwards: &[CheckedForward], found: &mut Findings) {
-    let mut budget = Budget::of("all forwards together, each public address counted with each protocol and source");
+fn check_overlaps(forwards: &[CheckedForward], diagnostics: &mut Diagnostics) {
+    let claims = || {
+        let known = forwards.iter().enumerate().filter_map(|(index, forward)| {
+            let (public, ports) = (forward.public.as_deref()?, forward.ports?);
+            let transports = forward.transports?.each().iter();
+            Some(transports.map(move |&transport| Claim { forward: index, public, transport, ports }))
+        });
+        known.flatten()
+    };
+    for Overlap { later, earlier, transport } in find_overlaps(claims) {
+        let (later, earlier) = (&forwards[later], &forwards[earlier]);
+        let Some((ports, others)) = later.ports.zip(earlier.ports) else { continue };
+        let reason = format!(
+            "{ports}/{transport} overlaps {others} of {}; a public port can lead to only one host",
+            earlier.key
+        );
+        diagnostics.error(format!("{}.port", later.key), reason);
+    }
+}
+
+/// Reports more entries than the kernel's maps may hold.
+fn check_number_of_entries(forwards: &[CheckedForward], diagnostics: &mut Diagnostics) {
+    let mut budget = Budget::new("all forwards together (each public address counted with each protocol and source)");
     for CheckedForward { key, public, transports, from, .. } in forwards {
         let sides = [
             public.as_ref().map_or(0, Vec::len),
             transports.map_or(0, |transports| transports.each().len()),
             from.len(),
         ];
-        budget.take(|| key.clone(), sides);
+        budget.add(|| key.clone(), sides);
     }
-    budget.keep(found);
+    budget.check(diagnostics);
 }
 
-fn block(key: String, raw: RawForward, private: &PrivateNetworks, found: &mut Findings) -> CheckedForward {
-    found.unknown(&key, &raw.unknown);
-    found.needed(&key, "port", &raw.port, "the public port, or a range of them in quotes");
-    found.needed(&key, "to", &raw.to, "the private host");
-    let name = found.read(&key, "name", raw.name, values::label);
-    let public = public(&key, raw.public, private, found);
+fn check_forward(
+    key: String,
+    raw: RawForward,
+    private: &PrivateNetworks,
+    diagnostics: &mut Diagnostics,
+) -> CheckedForward {
+    diagnostics.reject_unknown_keys(&key, &raw.unknown);
+    diagnostics.require(&key, "port", &raw.port, "the public port, or a range of ports in quotes");
+    diagnostics.require(&key, "to", &raw.to, "the address of the private host");
+    let name = diagnostics.parse_field(&key, "name", raw.name, values::parse_label);
+    let public = check_public(&key, raw.public, private, diagnostics);
     let transports = match raw.protocol {
         Entry::Absent => Some(Transports::Tcp),
-        written => found.read(&key, "protocol", written, values::transports),
+        written => diagnostics.parse_field(&key, "protocol", written, values::parse_transports),
     };
-    let ports = found.read(&key, "port", raw.port, values::ports);
-    let to = found.read(&key, "to", raw.to, |text: &str| private.host(text));
-    let to_port = found.read(&key, "to_port", raw.to_port, |&number: &i64| values::port(number));
+    let ports = diagnostics.parse_field(&key, "port", raw.port, values::parse_ports);
+    let to = diagnostics.parse_field(&key, "to", raw.to, |text: &str| private.parse_host(text));
+    let to_port = diagnostics.parse_field(&key, "to_port", raw.to_port, |&number: &i64| values::parse_port(number));
     if to_port.is_some() && ports.is_some_and(|ports| !ports.is_single()) {
-        let reason = "only goes with a single port: those of a range are the same on the private host";
-        found.report(format!("{key}.to_port"), reason);
+        let reason = "works only with a single port: a range has the same ports on the private host; remove the key";
+        diagnostics.error(format!("{key}.to_port"), reason);
     }
-    let nobody = "an empty list would let nobody in; leave the key away for everybody";
-    let from = found.list(&key, "from", raw.from, Some(nobody), values::net_v4).unwrap_or_default();
+    let empty = "an empty list would admit no one; remove the key to admit everyone";
+    let from = diagnostics.parse_list(&key, "from", raw.from, Some(empty), values::parse_net_v4).unwrap_or_default();
     let from = from.into_iter().map(|(_, range)| range).collect();
     CheckedForward { key, name, public, transports, ports, to, to_port, from }
 }
 
-fn public(
+fn check_public(
     key: &str,
     raw: Entry<TextsOrAuto>,
     private: &PrivateNetworks,
-    found: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Vec<(usize, Ipv4Addr)>> {
     let texts = match raw {
         Entry::Absent | Entry::Good(TextsOrAuto::Auto) => return Some(Vec::new()),
         Entry::Good(TextsOrAuto::Texts(texts)) => texts,
         Entry::Bad(reason) => {
-            found.report(format!("{key}.public"), reason);
+            diagnostics.error(format!("{key}.public"), reason);
             return None;
         }
     };
     if texts.len() > MAX_PUBLIC {
-        found.report(format!("{key}.public"), format!("{} addresses; at most {MAX_PUBLIC} are supported", texts.len()));
+        let reason = format!("{} addresses; at most {MAX_PUBLIC} are supported", texts.len());
+        diagnostics.error(format!("{key}.public"), reason);
         return None;
     }
     let empty = "an empty list names no address; write \"auto\" for every address of the public interface";
-    let addresses = found.list(key, "public", Entry::Good(texts), Some(empty), |text: &str| private.public(text));
-    // Without an address that is right: not "every address".
+    let texts = Entry::Good(texts);
+    let addresses = diagnostics.parse_list(key, "public", texts, Some(empty), |text: &str| private.parse_public(text));
+    // If no address is right, the result must not mean "every address".
     addresses.filter(|addresses| !addresses.is_empty())
 }
 
-/// Warns of forwards that take a port from a service of the bastion's own.
-pub(super) fn spare_services(forwards: &[CheckedForward], firewall: &Firewall, found: &mut Findings) {
+/// Warns about forwards that take the ports of a service on the bastion.
+pub(super) fn warn_about_hidden_services(
+    forwards: &[CheckedForward],
+    firewall: &Firewall,
+    diagnostics: &mut Diagnostics,
+) {
     if firewall.services.is_empty() {
         return;
     }
     for CheckedForward { key, public, transports, ports, .. } in forwards {
         let Some(((public, transports), ports)) = public.as_ref().zip(*transports).zip(*ports) else { continue };
-        let takes = |service: &&Service| {
+        let has_port_of = |service: &&Service| {
             let same_protocol = transports.each().iter().any(|transport| service.transports.each().contains(transport));
             same_protocol && service.ports.iter().any(|port| ports.overlaps(*port))
         };
-        let Some(service) = firewall.services.iter().find(takes) else { continue };
-        let at = if public.is_empty() { "every public address" } else { "the named addresses" };
-        found.warn(format!("{key}.port"), format!("takes ports of {} at {at}: nobody reaches it there", service.key));
+        let Some(service) = firewall.services.iter().find(has_port_of) else { continue };
+        let at = if public.is_empty() { "every public address" } else { "the listed addresses" };
+        let reason = format!("takes ports of {} at {at}, where the service cannot be reached any more", service.key);
+        diagnostics.warn(format!("{key}.port"), reason);
     }
 }
 
-/// Reports forwards that would lead away what the bastion itself needs. Which addresses are its own only discovery knows, so
-/// named ones are warned of.
-pub(super) fn spare_the_bastion(forwards: &[CheckedForward], firewall: &Firewall, found: &mut Findings) {
+/// Reports forwards that take a port that the bastion itself needs, for SSH or for WireGuard. Only discovery knows which
+/// addresses are the bastion's own, so a forward that lists its addresses gets a warning instead of an error.
+pub(super) fn check_ports_of_bastion(forwards: &[CheckedForward], firewall: &Firewall, diagnostics: &mut Diagnostics) {
     for CheckedForward { key, public, transports, ports, .. } in forwards {
         let Some(((public, transports), ports)) = public.as_ref().zip(*transports).zip(*ports) else { continue };
         let forwards = |transport| transports.each().contains(&transport);
-        // Where only the tunnel leads to SSH, that is by an address which is not public.
+        // If only the tunnel leads to SSH, SSH uses the tunnel's address, which no forward takes.
         let ssh = ssh_port_in(ports, firewall).filter(|_| forwards(Transport::Tcp) && !firewall.ssh_only_by_tunnel);
         let tunnel = firewall.wireguard_port.filter(|&port| ports.overlaps(Ports::single(port)));
         let tunnel = tunnel.filter(|_| forwards(Transport::Udp));
@@ -141,36 +174,42 @@ pub(super) fn spare_the_bastion(forwards: &[CheckedForward], firewall: &Firewall
             continue;
         }
         let key = format!("{key}.port");
-        let named = public.first().map(|(_, first)| match public.len() {
+        let listed = public.first().map(|(_, first)| match public.len() {
             1 => first.to_string(),
-            _ => format!("{first} or another address of the list"),
+            _ => format!("{first} or another listed address"),
         });
-        match (ssh, &named) {
+        match (ssh, &listed) {
             (None, _) => {}
-            (Some(port), Some(named)) => {
-                let reason =
-                    format!("{port}/tcp is this server's SSH port: if you log in by {named}, you are locked out");
-                found.warn(&key, reason);
+            (Some(port), Some(listed)) => {
+                let reason = format!(
+                    "{port}/tcp is this server's SSH port: if you log in at {listed}, this locks you out; choose another \
+                     port or address"
+                );
+                diagnostics.warn(&key, reason);
             }
             (Some(port), None) => {
                 let reason = format!(
-                    "{port}/tcp is this server's SSH port, so you would be locked out: choose another port, or name public \
-                     addresses that you do not log in by"
+                    "{port}/tcp is this server's SSH port, so this would lock you out; choose another port, or set \
+                     `public` to addresses at which you do not log in"
                 );
-                found.report(&key, reason);
+                diagnostics.error(&key, reason);
             }
         }
-        match (tunnel, &named) {
+        match (tunnel, &listed) {
             (None, _) => {}
-            (Some(port), Some(named)) => {
-                found.warn(&key, format!("{port}/udp is this server's WireGuard port: by {named} no peer gets in"));
+            (Some(port), Some(listed)) => {
+                let reason = format!(
+                    "{port}/udp is this server's WireGuard port: peers cannot connect to {listed}; choose another port or \
+                     address"
+                );
+                diagnostics.warn(&key, reason);
             }
             (Some(port), None) => {
                 let reason = format!(
-                    "{port}/udp is this server's WireGuard port, so no peer would get in: choose another port, name public \
-                     addresses that they do not use, or close it with firewall.wireguard_port = false"
+                    "{port}/udp is this server's WireGuard port, so no peer could connect; choose another port, set \
+                     `public` to addresses that no peer uses, or close the port with firewall.wireguard_port = false"
                 );
-                found.report(&key, reason);
+                diagnostics.error(&key, reason);
             }
         }
     }

@@ -1,109 +1,77 @@
-//! From the file as it stands to a [`Config`], or to every [`Problem`] at once. The defaults are written here and nowhere else.
+//! From the raw file to a [`Config`], or to all errors at once. Every default is written here and nowhere else.
 
 mod acl;
 mod budget;
+mod context;
+mod diagnostics;
 mod egress;
-mod file;
 mod firewall;
 mod forwards;
 mod hcloud;
-mod keys;
+mod key_files;
+mod lockout;
 mod nat;
 mod overlap;
 mod peers;
 mod private;
+mod reserved;
 mod services;
 mod site;
 mod statics;
+mod suggestion;
+mod values;
+mod wg_file;
 mod wireguard;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+pub(super) use context::CheckContext;
 
-use ipnet::{Ipv4Net, Ipv6Net};
-
-use super::findings::Findings;
+use super::diagnostic::Diagnostic;
+use super::files::Files;
+use super::model::{Config, Log};
 use super::raw::{RawConfig, RawLog};
-use super::{Config, Environment, Files, Log, Problem};
 use budget::Budget;
+use diagnostics::Diagnostics;
 use egress::CheckedNetwork;
 
-/// What a configuration is checked with, beside its text.
-pub(super) struct Surroundings<'a, F> {
-    pub(super) environment: &'a Environment,
-    pub(super) files: &'a F,
-    /// Whether everybody on this server may read the file.
-    pub(super) readable_by_all: bool,
-}
-
-pub(super) fn check(raw: RawConfig, around: &Surroundings<'_, impl Files>) -> Result<Config, Vec<Problem>> {
-    let mut found = Findings::default();
-    found.unknown("", &raw.unknown);
-    let log = log(found.section("log", raw.log), &mut found);
-    let (site, private) = site::section(found.section("site", raw.site), around.environment, &mut found);
-    let mut budget = Budget::of("all access lists together, each source counted with each destination and port");
-    let nat = nat::section(found.section("nat", raw.nat), &private, &mut budget, &mut found);
-    let egress = egress::section(found.section("egress", raw.egress), &mut budget, &mut found);
-    let networks = found.value("network", raw.network).map(|blocks| blocks.0).unwrap_or_default();
-    let networks = egress::networks(networks, &egress.lists, &private, &mut budget, &mut found);
-    let tenants = acl::tenants(found.section("tenants", raw.tenants), &mut budget, &mut found);
-    budget.keep(&mut found);
-    nat.addresses_differ(networks.iter().filter_map(|network| network.pool.as_ref()), &mut found);
-    let (mut firewall, port) = firewall::section(found.section("firewall", raw.firewall), &mut found);
-    let tunnel = wireguard::section(raw.wireguard, port, &site, around, &mut found);
+pub(super) fn check(raw: RawConfig, context: &CheckContext<'_, impl Files>) -> Result<Config, Vec<Diagnostic>> {
+    let mut all = Diagnostics::default();
+    let diagnostics = &mut all;
+    diagnostics.reject_unknown_keys("", &raw.unknown);
+    let log = check_log(diagnostics.section_or_default("log", raw.log), diagnostics);
+    let (site, private) =
+        site::check_site(diagnostics.section_or_default("site", raw.site), context.environment, diagnostics);
+    let mut budget = Budget::new("all access lists together (each source counted with each destination and port)");
+    let nat = nat::check_nat(diagnostics.section_or_default("nat", raw.nat), &private, &mut budget, diagnostics);
+    let egress = egress::check_egress(diagnostics.section_or_default("egress", raw.egress), &mut budget, diagnostics);
+    let networks = diagnostics.value("network", raw.network).map(|blocks| blocks.0).unwrap_or_default();
+    let networks = egress::check_networks(networks, &egress.lists, &private, &mut budget, diagnostics);
+    let tenants = acl::check_tenants(diagnostics.section_or_default("tenants", raw.tenants), &mut budget, diagnostics);
+    budget.check(diagnostics);
+    nat.check_public_addresses(networks.iter().filter_map(|network| network.pool.as_ref()), diagnostics);
+    let (mut firewall, port) =
+        firewall::check_firewall(diagnostics.section_or_default("firewall", raw.firewall), diagnostics);
+    let tunnel = wireguard::check_wireguard(raw.wireguard, port, &site, context, diagnostics);
     firewall.wireguard_port = tunnel.open_port;
-    let wireguard = tunnel.wireguard;
-    firewall::ssh_by_tunnel(&firewall, wireguard.as_ref(), &mut found);
-    forwards::spare_the_bastion(&nat.forwards, &firewall, &mut found);
-    forwards::spare_services(&nat.forwards, &firewall, &mut found);
-    let hcloud = hcloud::section(found.section("hcloud", raw.hcloud), around.environment, &mut found);
-    if found.problems.is_empty() {
-        found.warnings.sort();
-        let Findings { warnings, .. } = found;
-        let nat = nat.whole();
-        let networks = networks.into_iter().filter_map(CheckedNetwork::whole).collect();
-        return Ok(Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings });
-    }
-    found.problems.sort();
-    Err(found.problems)
+    lockout::check_ssh_only_by_tunnel(&firewall, tunnel.for_ssh(), diagnostics);
+    forwards::check_ports_of_bastion(&nat.forwards, &firewall, diagnostics);
+    forwards::warn_about_hidden_services(&nat.forwards, &firewall, diagnostics);
+    let hcloud =
+        hcloud::check_hcloud(diagnostics.section_or_default("hcloud", raw.hcloud), context.environment, diagnostics);
+    let warnings = all.into_warnings()?;
+    let networks = networks.into_iter().filter_map(CheckedNetwork::finish).collect();
+    let (nat, wireguard) = (nat.finish(), tunnel.wireguard);
+    Ok(Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings })
 }
 
-fn log(raw: RawLog, found: &mut Findings) -> Log {
-    found.unknown("log", &raw.unknown);
-    let level = found.value("log.level", raw.level).and_then(|text| {
-        let level = match text.as_str() {
-            "error" => Some(tracing::Level::ERROR),
-            "warn" => Some(tracing::Level::WARN),
-            "info" => Some(tracing::Level::INFO),
-            "debug" => Some(tracing::Level::DEBUG),
-            "trace" => Some(tracing::Level::TRACE),
-            _ => None,
-        };
-        if level.is_none() {
-            found.report("log.level", format!("`{text}` is none of error, warn, info, debug, trace"));
-        }
-        level
+fn check_log(raw: RawLog, diagnostics: &mut Diagnostics) -> Log {
+    diagnostics.reject_unknown_keys("log", &raw.unknown);
+    let level = diagnostics.parse_field("log", "level", raw.level, |text: &str| match text {
+        "error" => Ok(tracing::Level::ERROR),
+        "warn" => Ok(tracing::Level::WARN),
+        "info" => Ok(tracing::Level::INFO),
+        "debug" => Ok(tracing::Level::DEBUG),
+        "trace" => Ok(tracing::Level::TRACE),
+        _ => Err(format!("`{text}` is not one of error, warn, info, debug, trace")),
     });
     Log { level: level.unwrap_or(tracing::Level::INFO) }
-}
-
-/// The file's value unless the environment has one: variables win, as in the official tools.
-fn endpoint(
-    key: &str,
-    from_file: Option<String>,
-    (variable, from_environment): (&str, Option<&str>),
-    found: &mut Findings,
-) -> Option<String> {
-    let from_file = from_file.and_then(|text| found.base_url(key, &text));
-    match from_environment {
-        Some(text) => found.base_url(variable, text),
-        None => from_file,
-    }
-}
-
-fn everywhere_v4() -> Ipv4Net {
-    Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)
-}
-
-fn everywhere_v6() -> Ipv6Net {
-    Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)
 }

@@ -1,38 +1,38 @@
-//! `[nat]`, and who may have which public address.
+//! `[nat]`, and the public addresses that several sections use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::super::findings::Findings;
-use super::super::raw::{Entry, RawNat, SwitchOrAuto, TextsOrAuto};
-use super::super::{Fastpath, Nat};
 use super::budget::Budget;
+use super::diagnostics::Diagnostics;
 use super::forwards::{self, CheckedForward};
 use super::private::PrivateNetworks;
 use super::statics::{self, CheckedStatic};
+use crate::config::policy::{Fastpath, Nat};
+use crate::config::raw::{Entry, RawNat, SwitchOrAuto, TextsOrAuto};
 
-/// Sources are spread over a pool by a map with an element for each address; no server has so many floating IPs.
+/// Sources are spread over a pool by a map with one element per address. No server has as many floating IPs.
 const MAX_POOL: usize = 64;
 
-/// The section, of which some may be wrong; the rest is still compared with other sections.
+/// The section, in which some keys may be wrong. The others are still compared with other sections.
 pub(super) struct CheckedNat {
-    pub(super) random_ports: bool,
-    pub(super) pool: Pool,
+    random_ports: bool,
+    pool: Pool,
     drain: Vec<(usize, Ipv4Addr)>,
     fastpath: Fastpath,
     pub(super) forwards: Vec<CheckedForward>,
     statics: Vec<CheckedStatic>,
 }
 
-/// Egress addresses of one place.
+/// One list of egress addresses.
 #[derive(Default)]
 pub(super) struct Pool {
-    /// Where they are written: `nat.egress_addresses`.
+    /// The list's key: `nat.egress_addresses`.
     key: String,
-    /// Each with its index; empty: the public interface's own.
+    /// Each with its index in the list; empty: the public interface's own address.
     addresses: Vec<(usize, Ipv4Addr)>,
-    /// Whether some of them are wrong, and so not among these.
-    lacks_some: bool,
+    /// Whether the list has wrong elements, which are missing here.
+    is_incomplete: bool,
 }
 
 impl Pool {
@@ -41,31 +41,36 @@ impl Pool {
     }
 }
 
-pub(super) fn section(raw: RawNat, private: &PrivateNetworks, budget: &mut Budget, found: &mut Findings) -> CheckedNat {
-    found.unknown("nat", &raw.unknown);
-    let drain = found.list("nat", "drain", raw.drain, None, |text: &str| private.public(text));
-    let forwards = found.value("nat.forward", raw.forward).map(|blocks| blocks.0).unwrap_or_default();
-    let statics = found.value("nat.static", raw.statics).map(|blocks| blocks.0).unwrap_or_default();
+pub(super) fn check_nat(
+    raw: RawNat,
+    private: &PrivateNetworks,
+    budget: &mut Budget,
+    diagnostics: &mut Diagnostics,
+) -> CheckedNat {
+    diagnostics.reject_unknown_keys("nat", &raw.unknown);
+    let drain = diagnostics.parse_list("nat", "drain", raw.drain, None, |text: &str| private.parse_public(text));
+    let forwards = diagnostics.value("nat.forward", raw.forward).map(|blocks| blocks.0).unwrap_or_default();
+    let statics = diagnostics.value("nat.static", raw.statics).map(|blocks| blocks.0).unwrap_or_default();
     CheckedNat {
-        random_ports: found.field("nat", "random_ports", raw.random_ports).unwrap_or(true),
-        pool: pool("nat", raw.egress_addresses, private, found).unwrap_or_default(),
+        random_ports: diagnostics.field("nat", "random_ports", raw.random_ports).unwrap_or(true),
+        pool: check_pool("nat", raw.egress_addresses, private, diagnostics).unwrap_or_default(),
         drain: drain.unwrap_or_default(),
-        fastpath: match found.field("nat", "fastpath", raw.fastpath) {
+        fastpath: match diagnostics.field("nat", "fastpath", raw.fastpath) {
             None | Some(SwitchOrAuto::Auto) => Fastpath::Auto,
             Some(SwitchOrAuto::Switch(true)) => Fastpath::On,
             Some(SwitchOrAuto::Switch(false)) => Fastpath::Off,
         },
-        forwards: forwards::blocks(forwards, private, found),
-        statics: statics::blocks(statics, private, budget, found),
+        forwards: forwards::check_forwards(forwards, private, diagnostics),
+        statics: statics::check_statics(statics, private, budget, diagnostics),
     }
 }
 
-/// The `egress_addresses` of a section; `None` where there are none.
-pub(super) fn pool(
+/// The `egress_addresses` of a section; `None` if it has no such key.
+pub(super) fn check_pool(
     section: &str,
     raw: Entry<TextsOrAuto>,
     private: &PrivateNetworks,
-    found: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Pool> {
     let name = "egress_addresses";
     let key = format!("{section}.{name}");
@@ -74,24 +79,29 @@ pub(super) fn pool(
         Entry::Good(TextsOrAuto::Auto) => return Some(Pool::default()),
         Entry::Good(TextsOrAuto::Texts(texts)) => texts,
         Entry::Bad(reason) => {
-            found.report(&key, reason);
-            return Some(Pool { key, addresses: Vec::new(), lacks_some: true });
+            diagnostics.error(&key, reason);
+            return Some(Pool { key, addresses: Vec::new(), is_incomplete: true });
         }
     };
     let count = texts.len();
     if count > MAX_POOL {
-        found.report(&key, format!("{count} addresses; at most {MAX_POOL} are supported"));
+        diagnostics.error(&key, format!("{count} addresses; at most {MAX_POOL} are supported"));
         texts.truncate(MAX_POOL);
     }
-    let empty = "an empty list names no address; write \"auto\" for the public interface's own";
-    let addresses = found.list(section, name, Entry::Good(texts), Some(empty), |text: &str| private.public(text));
+    let empty = "an empty list names no address; write \"auto\" for the public interface's own address";
+    let texts = Entry::Good(texts);
+    let addresses = diagnostics.parse_list(section, name, texts, Some(empty), |text: &str| private.parse_public(text));
     let addresses = addresses.unwrap_or_default();
-    Some(Pool { key, lacks_some: addresses.len() < count, addresses })
+    Some(Pool { key, is_incomplete: addresses.len() < count, addresses })
 }
 
 impl CheckedNat {
-    /// Compares what the file says of public addresses. `pools` are those of `[[network]]`.
-    pub(super) fn addresses_differ<'a>(&'a self, pools: impl Iterator<Item = &'a Pool>, found: &mut Findings) {
+    /// Compares all uses of public addresses. `pools` are the pools of `[[network]]`.
+    pub(super) fn check_public_addresses<'a>(
+        &'a self,
+        pools: impl Iterator<Item = &'a Pool>,
+        diagnostics: &mut Diagnostics,
+    ) {
         let pools: Vec<&Pool> = std::iter::once(&self.pool).chain(pools).collect();
         let mut pooled = BTreeMap::new();
         for pool in &pools {
@@ -99,15 +109,16 @@ impl CheckedNat {
                 pooled.entry(*address).or_insert_with(|| format!("{}[{index}]", pool.key));
             }
         }
-        if !pools.iter().any(|pool| pool.lacks_some) {
-            self.drain_some(&pools, &pooled, found);
+        if !pools.iter().any(|pool| pool.is_incomplete) {
+            self.check_drain(&pools, &pooled, diagnostics);
         }
         let mut owners: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
         for CheckedStatic { key, public, .. } in &self.statics {
             let Some(public) = *public else { continue };
             if let Some(pool) = pooled.get(&public) {
-                let reason = format!("{public} is also {pool}: it can belong to one host, or to all");
-                found.report(format!("{key}.public"), reason);
+                let reason =
+                    format!("{public} is also {pool}; an address can belong to one host or be shared, not both");
+                diagnostics.error(format!("{key}.public"), reason);
             }
             owners.entry(public).or_insert(key);
         }
@@ -115,37 +126,38 @@ impl CheckedNat {
             for (index, address) in forward.public.iter().flatten() {
                 if let Some(owner) = owners.get(address) {
                     let reason = format!(
-                        "{address} belongs to the host of {owner}: say there what is open (`open`), or choose another address"
+                        "{address} belongs to the host of {owner}; open ports there with `open`, or choose another address"
                     );
-                    found.report(format!("{}.public[{index}]", forward.key), reason);
+                    diagnostics.error(format!("{}.public[{index}]", forward.key), reason);
                 }
             }
         }
     }
 
-    /// Compares `nat.drain` with all pools and what is in them.
-    fn drain_some(&self, pools: &[&Pool], pooled: &BTreeMap<Ipv4Addr, String>, found: &mut Findings) {
+    /// Compares `nat.drain` with all pools and the addresses in them.
+    fn check_drain(&self, pools: &[&Pool], pooled: &BTreeMap<Ipv4Addr, String>, diagnostics: &mut Diagnostics) {
         for (index, address) in self.drain.iter().filter(|(_, address)| !pooled.contains_key(address)) {
-            let reason = format!("{address} is in no list of egress_addresses: only those can be drained");
-            found.report(format!("nat.drain[{index}]"), reason);
+            let reason = format!("{address} is not in any list of egress_addresses; only those can be drained");
+            diagnostics.error(format!("nat.drain[{index}]"), reason);
         }
         let drained: BTreeSet<Ipv4Addr> = self.drain.iter().map(|&(_, address)| address).collect();
         for Pool { key, addresses, .. } in pools {
             if !addresses.is_empty() && addresses.iter().all(|(_, address)| drained.contains(address)) {
-                found.report("nat.drain", format!("nothing is left of {key}: new flows would have no address"));
+                let reason = format!("drains every address of {key}, so new flows would have none; keep at least one");
+                diagnostics.error("nat.drain", reason);
             }
         }
     }
 
-    /// Only where nothing is wrong.
-    pub(super) fn whole(self) -> Nat {
+    /// The section's values. Call it only if there are no errors: blocks with errors are left out.
+    pub(super) fn finish(self) -> Nat {
         Nat {
             random_ports: self.random_ports,
             egress_addresses: self.pool.into_addresses(),
             drain: self.drain.into_iter().map(|(_, address)| address).collect(),
             fastpath: self.fastpath,
-            forwards: self.forwards.into_iter().filter_map(CheckedForward::whole).collect(),
-            statics: self.statics.into_iter().filter_map(CheckedStatic::whole).collect(),
+            forwards: self.forwards.into_iter().filter_map(CheckedForward::finish).collect(),
+            statics: self.statics.into_iter().filter_map(CheckedStatic::finish).collect(),
         }
     }
 }

@@ -1,71 +1,75 @@
-//! Forwards that lead one port two ways.
+//! Finds forwards that claim the same port of the same public address.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::super::findings::Findings;
-use super::super::{Ports, Transport};
-use super::forwards::CheckedForward;
+use crate::config::policy::{Ports, Transport};
 
-/// The ports of something, each taken by the forward of a number. No two overlap: who comes second is told and left out.
-struct Taken<Of>(BTreeMap<(Of, u16), (u16, usize)>);
+/// Ports that a forward claims.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim<'a> {
+    /// The forward's position in the file.
+    pub(super) forward: usize,
+    /// Its public addresses, each with its index in the list; empty: every address.
+    pub(super) public: &'a [(usize, Ipv4Addr)],
+    pub(super) transport: Transport,
+    pub(super) ports: Ports,
+}
 
-impl<Of: Copy + Ord> Taken<Of> {
-    /// Whose port is among these, and where it begins.
-    fn by(&self, of: Of, ports: Ports) -> Option<(usize, u16)> {
-        // Since none overlap, the one that begins last reaches furthest.
-        let (&(same, first), &(last, owner)) = self.0.range(..=(of, ports.last)).next_back()?;
-        (same == of && last >= ports.first).then_some((owner, first))
+/// Two forwards that claim the same port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Overlap {
+    pub(super) later: usize,
+    pub(super) earlier: usize,
+    pub(super) transport: Transport,
+}
+
+/// Disjoint ranges of ports, each with the forward that owns it. `Scope` is what the ports belong to.
+struct Owners<Scope>(BTreeMap<(Scope, u16), (u16, usize)>);
+
+impl<Scope: Copy + Ord> Owners<Scope> {
+    /// The owner of a port among `ports`, and the first port of its range.
+    fn find(&self, scope: Scope, ports: Ports) -> Option<(usize, u16)> {
+        // The ranges are disjoint, so the one that begins last also ends last.
+        let (&(same, first), &(last, owner)) = self.0.range(..=(scope, ports.last)).next_back()?;
+        (same == scope && last >= ports.first).then_some((owner, first))
     }
 
-    fn take(&mut self, of: Of, ports: Ports, owner: usize) {
-        self.0.insert((of, ports.first), (ports.last, owner));
+    fn insert(&mut self, scope: Scope, ports: Ports, owner: usize) {
+        self.0.insert((scope, ports.first), (ports.last, owner));
     }
 }
 
-/// Reports each forward that has a port in common with an earlier one, whoever may use it: an address and a port are looked up
-/// before the source is. The cost is that of sorting.
-pub(super) fn report(forwards: &[CheckedForward], found: &mut Findings) {
-    let mut pairs = BTreeSet::new();
-    let mut of_every = Taken::<Transport>(BTreeMap::new());
-    for (index, _, transport, ports) in claims(forwards).filter(|(_, public, ..)| public.is_empty()) {
-        match of_every.by(transport, ports) {
-            Some((earlier, _)) => _ = pairs.insert((index, earlier, transport)),
-            None => of_every.take(transport, ports, index),
+/// Each forward that claims a port of an earlier forward. Their sources do not matter, because an address and a port are looked
+/// up before the source is. Takes O(n log n).
+pub(super) fn find_overlaps<'a, I: Iterator<Item = Claim<'a>>>(claims: impl Fn() -> I) -> BTreeSet<Overlap> {
+    let mut overlaps = BTreeSet::new();
+    let mut add = |one: usize, other: usize, transport| {
+        overlaps.insert(Overlap { later: one.max(other), earlier: one.min(other), transport });
+    };
+    let mut of_all_addresses = Owners::<Transport>(BTreeMap::new());
+    for Claim { forward, transport, ports, .. } in claims().filter(|claim| claim.public.is_empty()) {
+        match of_all_addresses.find(transport, ports) {
+            Some((earlier, _)) => add(forward, earlier, transport),
+            None => of_all_addresses.insert(transport, ports, forward),
         }
     }
-    let mut of_one = Taken::<(Transport, Ipv4Addr)>(BTreeMap::new());
-    for (index, public, transport, ports) in claims(forwards).filter(|(_, public, ..)| !public.is_empty()) {
+    let mut of_one_address = Owners::<(Transport, Ipv4Addr)>(BTreeMap::new());
+    for Claim { forward, public, transport, ports } in claims().filter(|claim| !claim.public.is_empty()) {
         for &(_, address) in public {
-            match of_one.by((transport, address), ports) {
-                Some((earlier, _)) => _ = pairs.insert((index, earlier, transport)),
-                None => of_one.take((transport, address), ports, index),
+            match of_one_address.find((transport, address), ports) {
+                Some((earlier, _)) => add(forward, earlier, transport),
+                None => of_one_address.insert((transport, address), ports, forward),
             }
         }
-        while let Some((other, first)) = of_every.by(transport, ports) {
-            pairs.insert((index.max(other), index.min(other), transport));
-            if other < index {
+        while let Some((other, first)) = of_all_addresses.find(transport, ports) {
+            add(forward, other, transport);
+            if other < forward {
                 break;
             }
-            // It is the second, and there may be more like it.
-            of_every.0.remove(&(transport, first));
+            // The other forward is the later one. It is reported, and more like it may follow.
+            of_all_addresses.0.remove(&(transport, first));
         }
     }
-    for (later, earlier, transport) in pairs {
-        let (later, earlier) = (&forwards[later], &forwards[earlier]);
-        let Some((ports, others)) = later.ports.zip(earlier.ports) else { continue };
-        let reason = format!("{ports}/{transport} overlaps {others} of {}: a port leads to one host", earlier.key);
-        found.report(format!("{}.port", later.key), reason);
-    }
-}
-
-type Claim<'a> = (usize, &'a [(usize, Ipv4Addr)], Transport, Ports);
-
-/// What each forward takes, as far as it is known.
-fn claims(forwards: &[CheckedForward]) -> impl Iterator<Item = Claim<'_>> {
-    let known = forwards.iter().enumerate().filter_map(|(index, forward)| {
-        let (public, ports) = (forward.public.as_deref()?, forward.ports?);
-        Some(forward.transports?.each().iter().map(move |&transport| (index, public, transport, ports)))
-    });
-    known.flatten()
+    overlaps
 }

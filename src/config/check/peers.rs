@@ -1,4 +1,4 @@
-//! The peers, wherever they are written, and what they have in common.
+//! The peers from all their places, and what must differ between them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,21 +6,20 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::super::Peer;
-use super::super::files::Files;
-use super::super::findings::Findings;
-use super::super::raw::{self, Entry, RawPeer};
-use super::super::values;
-use super::site::unroutable;
-use super::{Surroundings, keys};
+use super::context::CheckContext;
+use super::diagnostics::Diagnostics;
+use super::{key_files, values};
+use crate::config::files::Files;
+use crate::config::raw::{self, Entry, RawPeer};
+use crate::config::wireguard::Peer;
 use bastiond_tunnel::endpoint::{EndpointName, InvalidEndpoint};
 use bastiond_tunnel::key::{InvalidKey, PresharedKey, PublicKey};
 
-/// A peer of which some keys may be wrong; the others are still compared with those of other peers.
+/// A peer in which some keys may be wrong. The others are still compared with other peers.
 pub(super) struct CheckedPeer {
     /// Where it is written: `wireguard.peer[0]`, `peers.d/alice.toml`.
     pub(super) place: String,
-    /// What the names of its keys begin with: `wireguard.peer[0].`, `peers.d/alice.toml: `.
+    /// The beginning of its keys' names: `wireguard.peer[0].`, `peers.d/alice.toml: `.
     pub(super) prefix: String,
     pub(super) name: Option<String>,
     pub(super) public_key: Option<PublicKey>,
@@ -32,7 +31,7 @@ pub(super) struct CheckedPeer {
 }
 
 impl CheckedPeer {
-    pub(super) fn whole(self) -> Option<Peer> {
+    pub(super) fn finish(self) -> Option<Peer> {
         let Self { name, public_key, preshared_key, allowed_ips, endpoint, persistent_keepalive, .. } = self;
         let allowed_ips = allowed_ips.into_iter().map(|(_, net)| net).collect();
         Some(Peer { name, public_key: public_key?, preshared_key, allowed_ips, endpoint, persistent_keepalive })
@@ -43,140 +42,152 @@ impl CheckedPeer {
     }
 }
 
-/// The blocks of the file.
-pub(super) fn of_blocks(
+/// The `[[wireguard.peer]]` blocks.
+pub(super) fn check_peer_blocks(
     blocks: Vec<Entry<RawPeer>>,
-    around: &Surroundings<'_, impl Files>,
-    found: &mut Findings,
+    context: &CheckContext<'_, impl Files>,
+    diagnostics: &mut Diagnostics,
 ) -> Vec<CheckedPeer> {
-    let blocks = found.elements("wireguard.peer", blocks);
+    let blocks = diagnostics.elements("wireguard.peer", blocks);
     let checked = blocks.into_iter().map(|(place, raw)| {
         let prefix = format!("{place}.");
-        peer(place, prefix, raw, around.readable_by_all, around, found)
+        check_peer(place, prefix, raw, context.world_readable, context, diagnostics)
     });
     checked.collect()
 }
 
 /// The files of `peers.d`.
-pub(super) fn of_directory(around: &Surroundings<'_, impl Files>, found: &mut Findings) -> Vec<CheckedPeer> {
-    let paths = around.files.peers().unwrap_or_else(|error| {
-        found.report("peers.d", format!("cannot be listed: {error}"));
+pub(super) fn check_peer_files(
+    context: &CheckContext<'_, impl Files>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<CheckedPeer> {
+    let paths = context.files.peers().unwrap_or_else(|error| {
+        diagnostics.error("peers.d", format!("cannot list the directory: {error}"));
         Vec::new()
     });
-    paths.iter().filter_map(|path| of_file(path, around, found)).collect()
+    paths.iter().filter_map(|path| check_peer_file(path, context, diagnostics)).collect()
 }
 
-fn of_file(path: &Path, around: &Surroundings<'_, impl Files>, found: &mut Findings) -> Option<CheckedPeer> {
+fn check_peer_file(
+    path: &Path,
+    context: &CheckContext<'_, impl Files>,
+    diagnostics: &mut Diagnostics,
+) -> Option<CheckedPeer> {
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let place = format!("peers.d/{file_name}");
-    let file = match around.files.read(path) {
+    let file = match context.files.read(path) {
         Ok(file) => file,
         Err(error) => {
-            found.report(place, format!("cannot be read: {error}"));
+            diagnostics.error(place, format!("cannot read the file: {error}{}", error.remedy(path)));
             return None;
         }
     };
     match raw::parse::<RawPeer>(&file.text) {
         Ok(raw) => {
-            let mut checked = peer(place.clone(), format!("{place}: "), raw, file.readable_by_all, around, found);
+            let prefix = format!("{place}: ");
+            let mut checked = check_peer(place, prefix, raw, file.world_readable, context, diagnostics);
             let stem = || path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
             checked.name = checked.name.or_else(stem);
             Some(checked)
         }
-        Err(problem) => {
-            found.report(format!("{place}: {}", problem.key), problem.reason);
+        Err(error) => {
+            diagnostics.error(format!("{place}: {}", error.key), error.reason);
             None
         }
     }
 }
 
-fn peer(
+fn check_peer(
     place: String,
     prefix: String,
     raw: RawPeer,
-    readable_by_all: bool,
-    around: &Surroundings<'_, impl Files>,
-    found: &mut Findings,
+    world_readable: bool,
+    context: &CheckContext<'_, impl Files>,
+    diagnostics: &mut Diagnostics,
 ) -> CheckedPeer {
     let key = |name: &str| format!("{prefix}{name}");
-    found.unknown_below(&prefix, "wireguard.peer", &raw.unknown);
-    let name = found
+    diagnostics.reject_unknown_keys_with_prefix(&prefix, "wireguard.peer", &raw.unknown);
+    let name = diagnostics
         .value(&key("name"), raw.name)
-        .and_then(|name| values::label(&name).map_err(|reason| found.report(key("name"), reason)).ok());
+        .and_then(|name| values::parse_label(&name).map_err(|reason| diagnostics.error(key("name"), reason)).ok());
     if matches!(raw.public_key, Entry::Absent) {
-        found.report(key("public_key"), "is needed: `wg pubkey` makes it of the peer's private key");
+        let reason = "is missing: `wg pubkey` derives it from the peer's private key";
+        diagnostics.error(key("public_key"), reason);
     }
-    let public_key = found.value(&key("public_key"), raw.public_key).and_then(|text| {
+    let public_key = diagnostics.value(&key("public_key"), raw.public_key).and_then(|text| {
         let parsed = text.trim().parse();
-        parsed.map_err(|error: InvalidKey| found.report(key("public_key"), format!("`{text}` is {error}"))).ok()
+        parsed.map_err(|error: InvalidKey| diagnostics.error(key("public_key"), format!("`{text}` is {error}"))).ok()
     });
-    let preshared_key = preshared_key(&prefix, raw.preshared_key, raw.preshared_key_file, around, found);
-    if preshared_key.as_ref().is_some_and(|(_, inline)| *inline) && readable_by_all {
-        found.warn(
+    let preshared_key = check_preshared_key(&prefix, raw.preshared_key, raw.preshared_key_file, context, diagnostics);
+    if preshared_key.as_ref().is_some_and(|key| key.is_inline) && world_readable {
+        diagnostics.warn(
             key("preshared_key"),
-            "everybody on this server may read it: `chgrp bastiond` and `chmod 640` the file, or move the key into a \
+            "every user of this server can read it; run `chgrp bastiond` and `chmod 640` on the file, or move the key into a \
              preshared_key_file",
         );
     }
-    let listed = found.value(&key("allowed_ips"), raw.allowed_ips).unwrap_or_default();
-    let allowed_ips = allowed_ips(&key("allowed_ips"), listed, found);
-    let endpoint = found.value(&key("endpoint"), raw.endpoint).and_then(|text| {
-        text.parse().map_err(|error: InvalidEndpoint| found.report(key("endpoint"), error.to_string())).ok()
+    let listed = diagnostics.value(&key("allowed_ips"), raw.allowed_ips).unwrap_or_default();
+    let allowed_ips = check_allowed_ips(&key("allowed_ips"), listed, diagnostics);
+    let endpoint = diagnostics.value(&key("endpoint"), raw.endpoint).and_then(|text| {
+        text.parse().map_err(|error: InvalidEndpoint| diagnostics.error(key("endpoint"), error.to_string())).ok()
     });
     let persistent_keepalive =
-        found.value(&key("persistent_keepalive"), raw.persistent_keepalive).and_then(|seconds| {
-            let kept = u16::try_from(seconds).ok().filter(|&seconds| seconds > 0);
-            if kept.is_none() {
-                let reason = format!("{seconds} is not between 1 and 65535 seconds; leave the key away for none");
-                found.report(key("persistent_keepalive"), reason);
+        diagnostics.value(&key("persistent_keepalive"), raw.persistent_keepalive).and_then(|seconds| {
+            let valid = u16::try_from(seconds).ok().filter(|&seconds| seconds > 0);
+            if valid.is_none() {
+                let reason = format!("{seconds} is not between 1 and 65535 seconds; remove the key for no keepalives");
+                diagnostics.error(key("persistent_keepalive"), reason);
             }
-            kept
+            valid
         });
-    let preshared_key = preshared_key.map(|(preshared_key, _)| preshared_key);
+    let preshared_key = preshared_key.map(|checked| checked.key);
     CheckedPeer { place, prefix, name, public_key, preshared_key, allowed_ips, endpoint, persistent_keepalive }
 }
 
-/// The key, and whether it is written right here.
-fn preshared_key(
+struct CheckedPresharedKey {
+    key: PresharedKey,
+    /// Whether the peer's own block or file holds it, rather than a file of its own.
+    is_inline: bool,
+}
+
+fn check_preshared_key(
     prefix: &str,
     inline: Entry<String>,
     file: Entry<String>,
-    around: &Surroundings<'_, impl Files>,
-    found: &mut Findings,
-) -> Option<(PresharedKey, bool)> {
+    context: &CheckContext<'_, impl Files>,
+    diagnostics: &mut Diagnostics,
+) -> Option<CheckedPresharedKey> {
     let (inline_key, file_key) = (format!("{prefix}preshared_key"), format!("{prefix}preshared_key_file"));
-    let inline = found.value(&inline_key, inline).map(zeroize::Zeroizing::new);
-    let file = found.value(&file_key, file);
+    let inline = diagnostics.value(&inline_key, inline).map(zeroize::Zeroizing::new);
+    let file = diagnostics.value(&file_key, file);
     if inline.is_some() && file.is_some() {
-        found.report(&file_key, "stands beside preshared_key: write only one of them");
+        diagnostics.error(&file_key, "preshared_key is set too; remove one of them");
         return None;
     }
     if let Some(text) = inline {
-        // Without the text: it may be a key that was cut off.
-        let parsed = text.trim().parse().map_err(|error: InvalidKey| found.report(&inline_key, error.to_string()));
-        return parsed.ok().map(|preshared_key| (preshared_key, true));
+        // Without the text, which may be a truncated key.
+        let parsed = text.trim().parse().map_err(|error: InvalidKey| diagnostics.error(&inline_key, error.to_string()));
+        return parsed.ok().map(|key| CheckedPresharedKey { key, is_inline: true });
     }
     let text = file?;
-    let path = keys::absolute(&file_key, &text, found)?;
-    match keys::read(&file_key, path, around.files, found) {
-        Ok(preshared_key) => preshared_key.map(|preshared_key| (preshared_key, false)),
+    let path = key_files::parse_absolute_path(&file_key, &text, diagnostics)?;
+    match key_files::read_key(&file_key, path, context.files, diagnostics) {
+        Ok(key) => key.map(|key| CheckedPresharedKey { key, is_inline: false }),
         Err(error) => {
-            keys::report_unreadable(&file_key, path, &error, found);
+            key_files::report_read_error(&file_key, path, &error, diagnostics);
             None
         }
     }
 }
 
-fn allowed_ips(key: &str, listed: Vec<Entry<String>>, found: &mut Findings) -> Vec<(String, IpNet)> {
+fn check_allowed_ips(key: &str, listed: Vec<Entry<String>>, diagnostics: &mut Diagnostics) -> Vec<(String, IpNet)> {
     let mut allowed_ips: Vec<(String, IpNet)> = Vec::new();
-    for (key, text) in found.elements(key, listed) {
+    for (key, text) in diagnostics.elements(key, listed) {
         let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         match parsed {
-            Ok(net) if net.trunc() != net => {
-                found.report(key, format!("`{text}` has host bits set; the range is {}", net.trunc()));
-            }
+            Ok(net) if net.trunc() != net => diagnostics.error(key, values::has_host_bits(&text, net)),
             Ok(net) => allowed_ips.push((key, net)),
-            Err(_) => found.report(
+            Err(_) => diagnostics.error(
                 key,
                 format!("`{text}` is neither an address nor a range (like 10.100.0.7, 192.168.0.0/16 or fd00::7)"),
             ),
@@ -185,33 +196,34 @@ fn allowed_ips(key: &str, listed: Vec<Entry<String>>, found: &mut Findings) -> V
     allowed_ips
 }
 
-/// Names, keys and allowed-ips belong to one peer each.
-pub(super) fn differ(peers: &[CheckedPeer], found: &mut Findings) {
+/// Reports names, public keys and allowed-ips that more than one peer has.
+pub(super) fn check_peers_differ(peers: &[CheckedPeer], diagnostics: &mut Diagnostics) {
     let (mut names, mut public_keys, mut ranges) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for peer in peers {
         if let Some(earlier) = peer.name.as_ref().and_then(|name| names.insert(name, &peer.place)) {
-            found.report(peer.key("name"), format!("is also the name of {earlier}"));
+            let reason = format!("is also the name of {earlier}; choose another name");
+            diagnostics.error(peer.key("name"), reason);
         }
         if let Some(earlier) = peer.public_key.and_then(|key| public_keys.insert(key, &peer.place)) {
-            found.report(peer.key("public_key"), format!("is also the key of {earlier}"));
+            let reason = format!("is also the key of {earlier}; make a key for each peer");
+            diagnostics.error(peer.key("public_key"), reason);
         }
         for (key, net) in &peer.allowed_ips {
             match ranges.insert(*net, &peer.place) {
-                Some(earlier) if *earlier == peer.place => found.report(key, format!("{net} is listed twice")),
-                Some(earlier) => found.report(key, format!("{net} is also an allowed-ip of {earlier}")),
+                Some(earlier) if *earlier == peer.place => {
+                    diagnostics.error(key, format!("{net} is listed twice; remove one of them"));
+                }
+                Some(earlier) => {
+                    let reason =
+                        format!("{net} is also in allowed_ips of {earlier}; a range can belong to only one peer");
+                    diagnostics.error(key, reason);
+                }
                 None => {}
             }
         }
         if peer.allowed_ips.is_empty() {
-            found.warn(peer.key("allowed_ips"), "there are none, so nothing can be sent to or taken from this peer");
+            let reason = "is empty, so no packet can be sent to this peer or accepted from it; list its addresses";
+            diagnostics.warn(peer.key("allowed_ips"), reason);
         }
-    }
-}
-
-/// What an allowed-ip may be that no peer can own.
-pub(super) fn nobodys(net: IpNet) -> Option<IpNet> {
-    match net {
-        IpNet::V4(net) if net.prefix_len() > 0 => unroutable(net).map(IpNet::V4),
-        IpNet::V4(_) | IpNet::V6(_) => None,
     }
 }

@@ -1,115 +1,104 @@
-//! Which addresses are private hosts', which are public, and which can be neither.
+//! Which addresses can be private hosts, and which can be public.
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::site::{CheckedLink, unroutable};
+use super::reserved::reserved_block_of_host;
+use super::values;
 use crate::net::is_private;
 
-/// Class E and the broadcast address (RFC 1112 section 4, RFC 919 section 7), beside what [`unroutable`] knows.
-const RESERVED: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4);
+const OUTSIDE: &str = "outside 10.0.0.0/8, 172.16.0.0/12 and 192.168.0.0/16, the ranges of Hetzner's private networks";
 
-const OUTSIDE: &str = "outside of 10.0.0.0/8, 172.16.0.0/12 and 192.168.0.0/16, where Hetzner's private networks are";
-
-/// The private networks, as far as the file tells.
+/// The private networks, as far as the file names them.
 pub(super) struct PrivateNetworks {
-    known: Vec<Known>,
-    others: Others,
+    known: Vec<KnownNetwork>,
+    others: OtherNetworks,
 }
 
-struct Known {
+/// The network of a `[[site.private]]` block.
+pub(super) struct KnownNetwork {
     /// The block: `site.private[0]`.
-    key: String,
-    network: Ipv4Net,
-    /// The bastion's own.
-    address: Option<Ipv4Addr>,
+    pub(super) key: String,
+    pub(super) network: Ipv4Net,
+    /// The bastion's own address in it.
+    pub(super) address: Option<Ipv4Addr>,
 }
 
-/// Whether there are other networks.
+/// Whether there are networks besides the known ones.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Others {
-    /// Discovery finds them; Hetzner has only those of RFC 1918.
+enum OtherNetworks {
+    /// Discovery finds them. Hetzner's networks are all inside the ranges of RFC 1918.
     Discovered,
-    /// A mistake hides some.
-    Hidden,
+    /// Some blocks have errors, so their networks are unknown.
+    Unknown,
     None,
 }
 
 impl PrivateNetworks {
-    /// Those of `count` blocks, of which `links` could be read; `None`: what is written is no blocks at all.
-    pub(super) fn of(links: &[CheckedLink], count: Option<usize>) -> Self {
-        let known = links
-            .iter()
-            .filter_map(|link| Some(Known { key: link.key.clone(), network: link.network?, address: link.address }));
-        let known: Vec<_> = known.collect();
+    /// `known` are the networks without errors among `count` blocks. `count` is `None` if the key is not a list of blocks.
+    pub(super) fn new(known: Vec<KnownNetwork>, count: Option<usize>) -> Self {
         let others = match count {
-            Some(0) => Others::Discovered,
-            Some(count) if known.len() == count => Others::None,
-            Some(_) | None => Others::Hidden,
+            Some(0) => OtherNetworks::Discovered,
+            Some(count) if known.len() == count => OtherNetworks::None,
+            Some(_) | None => OtherNetworks::Unknown,
         };
         Self { known, others }
     }
 
-    /// A private host's address.
-    pub(super) fn host(&self, text: &str) -> Result<Ipv4Addr, String> {
-        let address = address(text)?;
-        if let Some(block) = nobodys(address) {
-            return Err(format!("{address} lies inside of {block}, where no private host has its address"));
+    /// The address of a private host.
+    pub(super) fn parse_host(&self, text: &str) -> Result<Ipv4Addr, String> {
+        let address = parse_address(text)?;
+        if let Some(block) = reserved_block_of_host(address) {
+            return Err(format!("{address} is inside {block}, which no private host can use"));
         }
         if let Some(known) = self.known.iter().find(|known| known.address == Some(address)) {
             let key = &known.key;
-            return Err(format!("{address} is this server's own address ({key}.address); a private host is meant"));
+            return Err(format!(
+                "{address} is this server's own address ({key}.address); write a private host's address"
+            ));
         }
         match self.others {
-            Others::Discovered if !is_private(address.into()) => Err(format!("{address} lies {OUTSIDE}")),
-            Others::None if !self.known.iter().any(|known| known.network.contains(&address)) => {
-                Err(format!("{address} lies outside of every network of [[site.private]]"))
+            OtherNetworks::Discovered if !is_private(address.into()) => Err(format!("{address} is {OUTSIDE}")),
+            OtherNetworks::None if !self.known.iter().any(|known| known.network.contains(&address)) => {
+                Err(format!("{address} is outside every network of [[site.private]]"))
             }
-            Others::Discovered | Others::Hidden | Others::None => Ok(address),
+            OtherNetworks::Discovered | OtherNetworks::Unknown | OtherNetworks::None => Ok(address),
         }
     }
 
-    /// A private network, by its whole range.
-    pub(super) fn network(&self, text: &str) -> Result<Ipv4Net, String> {
-        let range: Ipv4Net = text.parse().map_err(|_| format!("`{text}` is no IPv4 range (like 10.0.0.0/16)"))?;
-        if range.trunc() != range {
-            return Err(format!("`{text}` has host bits set; the range is {}", range.trunc()));
-        }
-        if let Some(Known { key, network, .. }) =
+    /// The whole range of a private network.
+    pub(super) fn parse_network(&self, text: &str) -> Result<Ipv4Net, String> {
+        let range = values::parse_range_v4(text)?;
+        if let Some(KnownNetwork { key, network, .. }) =
             self.known.iter().find(|known| known.network != range && known.network.contains(&range))
         {
-            return Err(format!("{range} is only a part of {network}, {key}.network: write the whole range"));
+            return Err(format!("{range} is only a part of {network} ({key}.network); write the whole range"));
         }
         match self.others {
-            Others::Discovered if !is_private(range) => Err(format!("{range} lies {OUTSIDE}")),
-            Others::None if !self.known.iter().any(|known| known.network == range) => {
-                Err(format!("{range} is no network of [[site.private]]"))
+            OtherNetworks::Discovered if !is_private(range) => Err(format!("{range} is {OUTSIDE}")),
+            OtherNetworks::None if !self.known.iter().any(|known| known.network == range) => {
+                Err(format!("{range} is not a network of [[site.private]]"))
             }
-            Others::Discovered | Others::Hidden | Others::None => Ok(range),
+            OtherNetworks::Discovered | OtherNetworks::Unknown | OtherNetworks::None => Ok(range),
         }
     }
 
-    /// An address of the public link.
-    pub(super) fn public(&self, text: &str) -> Result<Ipv4Addr, String> {
-        let address = address(text)?;
-        if let Some(block) = nobodys(address) {
-            return Err(format!("{address} lies inside of {block}, where no public link has its address"));
+    /// An address that the public interface can have.
+    pub(super) fn parse_public(&self, text: &str) -> Result<Ipv4Addr, String> {
+        let address = parse_address(text)?;
+        if let Some(block) = reserved_block_of_host(address) {
+            return Err(format!("{address} is inside {block}, which no public interface can use"));
         }
         match self.known.iter().find(|known| known.network.contains(&address)) {
-            Some(Known { key, network, .. }) => {
-                Err(format!("{address} lies inside of {network}, {key}.network; a public address is meant"))
+            Some(KnownNetwork { key, network, .. }) => {
+                Err(format!("{address} is inside {network} ({key}.network); write a public address"))
             }
             None => Ok(address),
         }
     }
 }
 
-fn address(text: &str) -> Result<Ipv4Addr, String> {
-    text.parse().map_err(|_| format!("`{text}` is no IPv4 address (like 10.0.0.4 or 203.0.113.7)"))
-}
-
-/// The block of addresses that no single host has.
-fn nobodys(address: Ipv4Addr) -> Option<Ipv4Net> {
-    unroutable(address.into()).or_else(|| RESERVED.contains(&address).then_some(RESERVED))
+fn parse_address(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| format!("`{text}` is not an IPv4 address (like 10.0.0.4 or 203.0.113.7)"))
 }

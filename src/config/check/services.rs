@@ -1,26 +1,28 @@
 //! `[[firewall.service]]`
 
-use super::super::findings::Findings;
-use super::super::raw::{Entry, RawService};
-use super::super::{Firewall, Service, Transport, Transports, values};
-use super::firewall::ssh_port_in;
+use super::diagnostics::Diagnostics;
+use super::lockout::ssh_port_in;
+use super::values;
+use crate::config::policy::{Firewall, Service, Transport, Transports};
+use crate::config::raw::{Entry, RawService};
 
-pub(super) fn blocks(blocks: Vec<Entry<RawService>>, found: &mut Findings) -> Vec<Service> {
-    let blocks = found.elements("firewall.service", blocks);
-    let services: Vec<_> = blocks.into_iter().map(|(key, raw)| block(key, raw, found)).collect();
-    found.names_differ(services.iter().map(|service| (service.key.as_str(), &service.name)));
+pub(super) fn check_services(blocks: Vec<Entry<RawService>>, diagnostics: &mut Diagnostics) -> Vec<Service> {
+    let blocks = diagnostics.elements("firewall.service", blocks);
+    let services: Vec<_> = blocks.into_iter().map(|(key, raw)| check_service(key, raw, diagnostics)).collect();
+    diagnostics.check_names_are_unique(services.iter().map(|service| (service.key.as_str(), &service.name)));
     services
 }
 
-/// Without what is wrong, for the comparison with other services.
-fn block(key: String, raw: RawService, found: &mut Findings) -> Service {
-    found.unknown(&key, &raw.unknown);
-    found.needed(&key, "ports", &raw.ports, "a list of ports, and of ranges in quotes");
-    let name = found.read(&key, "name", raw.name, values::label);
-    let transports = found.read(&key, "protocol", raw.protocol, values::transports);
-    let ports = found.list(&key, "ports", raw.ports, Some("an empty list opens nothing; name a port"), values::ports);
-    let nobody = "an empty list would let nobody in; leave the key away for everybody";
-    let from = found.list(&key, "from", raw.from, Some(nobody), values::net);
+/// Wrong values are left out, so that the rest can be compared with other services.
+fn check_service(key: String, raw: RawService, diagnostics: &mut Diagnostics) -> Service {
+    diagnostics.reject_unknown_keys(&key, &raw.unknown);
+    diagnostics.require(&key, "ports", &raw.ports, "a list of ports, with ranges in quotes");
+    let name = diagnostics.parse_field(&key, "name", raw.name, values::parse_label);
+    let transports = diagnostics.parse_field(&key, "protocol", raw.protocol, values::parse_transports);
+    let empty = "an empty list opens nothing; list a port";
+    let ports = diagnostics.parse_list(&key, "ports", raw.ports, Some(empty), values::parse_ports);
+    let empty = "an empty list would admit no one; remove the key to admit everyone";
+    let from = diagnostics.parse_list(&key, "from", raw.from, Some(empty), values::parse_net);
     Service {
         key,
         name,
@@ -30,13 +32,15 @@ fn block(key: String, raw: RawService, found: &mut Findings) -> Service {
     }
 }
 
-/// Warns of a service that opens an SSH port: then more people reach it than `firewall.ssh_from` says, and no limit holds.
-pub(super) fn spare_ssh(firewall: &Firewall, found: &mut Findings) {
+/// Warns about a service that opens an SSH port, because `firewall.ssh_from` and the SSH limits then do not apply to it.
+pub(super) fn warn_about_ssh_ports(firewall: &Firewall, diagnostics: &mut Diagnostics) {
     for service in firewall.services.iter().filter(|service| service.transports.each().contains(&Transport::Tcp)) {
         let ports = service.ports.iter().enumerate();
         for (index, port) in ports.filter_map(|(index, &ports)| Some((index, ssh_port_in(ports, firewall)?))) {
-            let reason = format!("opens SSH's port {port} past firewall.ssh_from and its limits");
-            found.warn(format!("{}.ports[{index}]", service.key), reason);
+            let reason = format!(
+                "opens SSH port {port} to sources that firewall.ssh_from and the SSH limits would stop; remove the port"
+            );
+            diagnostics.warn(format!("{}.ports[{index}]", service.key), reason);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The names of all keys.
 
-/// Every key of the file, dotted. `config.example.toml` documents exactly these (a test compares).
+/// Every key of the file, dotted. `config.example.toml` documents exactly these; a test compares them.
 pub const KNOWN_KEYS: &[&str] = &[
     "log.level",
     "site.public_interface",

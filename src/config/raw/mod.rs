@@ -1,7 +1,6 @@
-//! The file as it stands: names and shapes, nothing checked.
+//! The file before it is checked: names and types of values.
 //!
-//! Each value is kept with its own verdict ([`Entry`]) and unknown keys are collected instead of ending the read, so that
-//! one run can show everything that is wrong.
+//! Each value has its own result ([`Entry`]), and unknown keys are collected, so that one run can report every error.
 
 mod keys;
 mod sections;
@@ -9,22 +8,22 @@ mod shape;
 
 use toml::de::DeTable;
 
-use super::Problem;
+use super::diagnostic::Diagnostic;
 
 pub use keys::KNOWN_KEYS;
 pub(super) use sections::*;
 pub(super) use shape::*;
 
-/// Reads a file's text. Only bad syntax ends here: wrong shapes and unknown keys travel on inside the result.
-pub(super) fn parse<T: Section>(text: &str) -> Result<T, Problem> {
+/// Parses a file's text. Only a syntax error is returned; wrong types and unknown keys are part of the result.
+pub(super) fn parse<T: Section>(text: &str) -> Result<T, Diagnostic> {
     let table = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or_else(|| "the file".to_owned(), |span| position(text, span.start));
-        Problem::new(at, error.message().trim_end().replace('\n', ", "))
+        Diagnostic::new(at, error.message().trim_end().replace('\n', ", "))
     })?;
-    Ok(T::of_table(table.into_inner()))
+    Ok(T::from_table(table.into_inner()))
 }
 
-/// `line 3, column 7` of a byte offset, both counted from one as editors do.
+/// The position of a byte offset: `line 3, column 7`, both counted from 1 as in editors.
 fn position(text: &str, offset: usize) -> String {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;

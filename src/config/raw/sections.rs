@@ -1,4 +1,4 @@
-//! The sections of the file, each key with its shape.
+//! The sections of the file, and the type of each key.
 
 use toml::de::{DeTable, DeValue};
 
@@ -7,7 +7,7 @@ use super::shape::{
     SwitchOrAuto, TextsOrAuto,
 };
 
-/// A field's name in the file: its own, unless that is a word of Rust.
+/// The key of a field: the field's name, unless that is a reserved word in Rust.
 macro_rules! key {
     ($field:ident) => {
         stringify!($field)
@@ -17,8 +17,8 @@ macro_rules! key {
     };
 }
 
-/// A section: its keys, and the names of others that stand in it. serde could tell it from a plain struct, but would copy every
-/// value twice on the way, which shows with ten thousand blocks.
+/// A section: its keys, and the names of unknown keys in it. serde's derive would do for a plain struct, but copies every value
+/// twice, which takes noticeable time with ten thousand blocks.
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($field:ident $(= $key:literal)?: $shape:ty),+ $(,)? }) => {
         $(#[$doc])*
@@ -29,7 +29,7 @@ macro_rules! section {
         }
 
         impl Section for $name {
-            fn of_table(table: DeTable<'_>) -> Self {
+            fn from_table(table: DeTable<'_>) -> Self {
                 let mut section = Self::default();
                 for (key, value) in table {
                     match &**key.get_ref() {
@@ -52,8 +52,8 @@ macro_rules! blocks {
         impl Shape for $name {
             const EXPECTED: &'static str = concat!("[[", $key, "]] blocks, in double brackets");
 
-            fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
-                Vec::of(value).map(Self)
+            fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+                Vec::from_value(value).map(Self)
             }
         }
     };
@@ -136,7 +136,7 @@ section! {
 }
 
 section! {
-    /// A line of any access list. Not every list takes every key.
+    /// An entry of any access list. Not every list accepts every key.
     RawAcl {
         from: Vec<Entry<String>>,
         to: Vec<Entry<String>>,

@@ -1,41 +1,42 @@
-//! What a value may look like, and what is said of one that does not.
+//! The types that a value may have, and the error for a value of another type.
 
 use toml::de::{DeTable, DeValue};
 
-/// One key's value: not there, of the right shape, or why not.
+/// One key's value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(in crate::config) enum Entry<T> {
     #[default]
     Absent,
     Good(T),
+    /// The value has the wrong type; the text is the error.
     Bad(String),
 }
 
 impl<T: Shape> From<DeValue<'_>> for Entry<T> {
     fn from(value: DeValue<'_>) -> Self {
-        match T::of(value) {
+        match T::from_value(value) {
             Ok(good) => Self::Good(good),
             Err(other) => Self::Bad(format!("expected {}, found {}", T::EXPECTED, found(&other))),
         }
     }
 }
 
-/// What a value must look like. serde could tell it from the types, but would speak of sequences and Rust's structs.
+/// A type of values. serde could derive it, but its errors would talk about sequences and structs.
 pub(in crate::config) trait Shape: Sized {
-    /// What the operator is told: `true or false`.
+    /// The type in an error: `true or false`.
     const EXPECTED: &'static str;
-    /// The value in its shape, or unchanged if it has another.
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>>;
+    /// The value in this type, or the value unchanged if it has another type.
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>>;
 }
 
-/// A value of the wrong shape, as the operator wrote it where that is short.
+/// A value of the wrong type for an error: as it is written, if that is short.
 fn found(value: &DeValue<'_>) -> String {
     match value {
         DeValue::Array(_) => "a list".to_owned(),
         DeValue::Table(_) => "a table".to_owned(),
         DeValue::String(text) => format!("{text:?}"),
         DeValue::Integer(number) if integer(value).is_none() => {
-            format!("{number}, which is larger than any number that is meant here")
+            format!("{number}, which is too large")
         }
         DeValue::Integer(number) => number.to_string(),
         DeValue::Float(number) => number.to_string(),
@@ -44,7 +45,7 @@ fn found(value: &DeValue<'_>) -> String {
     }
 }
 
-/// A whole number of no more than 64 bits: TOML promises no more (TOML 1.0, "Integer").
+/// A whole number of at most 64 bits; TOML guarantees no more (TOML 1.0, "Integer").
 fn integer(value: &DeValue<'_>) -> Option<i64> {
     let number = value.as_integer()?;
     i64::from_str_radix(number.as_str(), number.radix()).ok()
@@ -53,7 +54,7 @@ fn integer(value: &DeValue<'_>) -> Option<i64> {
 impl Shape for bool {
     const EXPECTED: &'static str = "true or false";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         if let DeValue::Boolean(switch) = value { Ok(switch) } else { Err(value) }
     }
 }
@@ -61,7 +62,7 @@ impl Shape for bool {
 impl Shape for i64 {
     const EXPECTED: &'static str = "a whole number";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         integer(&value).ok_or(value)
     }
 }
@@ -69,7 +70,7 @@ impl Shape for i64 {
 impl Shape for String {
     const EXPECTED: &'static str = "a string in quotes";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         if let DeValue::String(text) = value { Ok(text.into_owned()) } else { Err(value) }
     }
 }
@@ -77,7 +78,7 @@ impl Shape for String {
 impl<T: Shape> Shape for Vec<Entry<T>> {
     const EXPECTED: &'static str = "a list";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
             DeValue::Array(values) => Ok(values.into_iter().map(|value| Entry::from(value.into_inner())).collect()),
             other => Err(other),
@@ -85,7 +86,7 @@ impl<T: Shape> Shape for Vec<Entry<T>> {
     }
 }
 
-/// A number that may be left to discovery with the word `auto`.
+/// A number, or `auto` to discover it.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum NumberOrAuto {
     Number(i64),
@@ -95,15 +96,15 @@ pub(in crate::config) enum NumberOrAuto {
 impl Shape for NumberOrAuto {
     const EXPECTED: &'static str = "a whole number or \"auto\"";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
             DeValue::String(word) if word == "auto" => Ok(Self::Auto),
-            other => i64::of(other).map(Self::Number),
+            other => i64::from_value(other).map(Self::Number),
         }
     }
 }
 
-/// A list of ports that may be left to discovery with the word `auto`.
+/// A list of ports, or `auto` to discover them.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum PortsOrAuto {
     Ports(Vec<Entry<i64>>),
@@ -113,15 +114,15 @@ pub(in crate::config) enum PortsOrAuto {
 impl Shape for PortsOrAuto {
     const EXPECTED: &'static str = "a list of ports or \"auto\"";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
             DeValue::String(word) if word == "auto" => Ok(Self::Auto),
-            other => Vec::of(other).map(Self::Ports),
+            other => Vec::from_value(other).map(Self::Ports),
         }
     }
 }
 
-/// A port, the tunnel's own with the word `auto`, or `false` for a closed one.
+/// A port, `auto` for the tunnel's port, or `false` for no open port.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum PortAutoOrClosed {
     Port(i64),
@@ -132,16 +133,16 @@ pub(in crate::config) enum PortAutoOrClosed {
 impl Shape for PortAutoOrClosed {
     const EXPECTED: &'static str = "a port number, \"auto\", or false for a closed port";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
             DeValue::String(word) if word == "auto" => Ok(Self::Auto),
             DeValue::Boolean(false) => Ok(Self::Closed),
-            other => i64::of(other).map(Self::Port),
+            other => i64::from_value(other).map(Self::Port),
         }
     }
 }
 
-/// A switch that may be left to the daemon with the word `auto`.
+/// A switch, or `auto` to let the daemon decide.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum SwitchOrAuto {
     Switch(bool),
@@ -151,7 +152,7 @@ pub(in crate::config) enum SwitchOrAuto {
 impl Shape for SwitchOrAuto {
     const EXPECTED: &'static str = "true, false or \"auto\"";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
             DeValue::Boolean(switch) => Ok(Self::Switch(switch)),
             DeValue::String(word) if word == "auto" => Ok(Self::Auto),
@@ -160,7 +161,7 @@ impl Shape for SwitchOrAuto {
     }
 }
 
-/// A list of texts that may be left to the daemon with the word `auto`.
+/// A list of texts, or `auto` to let the daemon decide.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum TextsOrAuto {
     Texts(Vec<Entry<String>>),
@@ -170,15 +171,15 @@ pub(in crate::config) enum TextsOrAuto {
 impl Shape for TextsOrAuto {
     const EXPECTED: &'static str = "a list or \"auto\"";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
             DeValue::String(word) if word == "auto" => Ok(Self::Auto),
-            other => Vec::of(other).map(Self::Texts),
+            other => Vec::from_value(other).map(Self::Texts),
         }
     }
 }
 
-/// A port, or a range of ports as text.
+/// A port as a number, or a range of ports as text.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum PortOrRange {
     Port(i64),
@@ -188,15 +189,15 @@ pub(in crate::config) enum PortOrRange {
 impl Shape for PortOrRange {
     const EXPECTED: &'static str = "a port number or a range of ports in quotes (like \"30000-30100\")";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
             DeValue::String(range) => Ok(Self::Range(range.into_owned())),
-            other => i64::of(other).map(Self::Port),
+            other => i64::from_value(other).map(Self::Port),
         }
     }
 }
 
-/// A limit, or `false` for none.
+/// A limit, or `false` for no limit.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum LimitOrNone {
     Limit(i64),
@@ -206,15 +207,15 @@ pub(in crate::config) enum LimitOrNone {
 impl Shape for LimitOrNone {
     const EXPECTED: &'static str = "a whole number, or false for no limit";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
             DeValue::Boolean(false) => Ok(Self::None),
-            other => i64::of(other).map(Self::Limit),
+            other => i64::from_value(other).map(Self::Limit),
         }
     }
 }
 
-/// Where something is told: in the journal, to an nflog group, or nowhere with `false`.
+/// Where dropped packets are logged: in the journal, to an nflog group, or nowhere (`false`).
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum JournalGroupOrOff {
     Journal,
@@ -225,25 +226,25 @@ pub(in crate::config) enum JournalGroupOrOff {
 impl Shape for JournalGroupOrOff {
     const EXPECTED: &'static str = "\"journal\", the number of an nflog group, or false";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
             DeValue::String(word) if word == "journal" => Ok(Self::Journal),
             DeValue::Boolean(false) => Ok(Self::Off),
-            other => i64::of(other).map(Self::Group),
+            other => i64::from_value(other).map(Self::Group),
         }
     }
 }
 
-/// A table with keys of its own. Their values are [`Entry`]s, so reading it cannot fail once it is a table.
+/// A table with known keys. Their values are [`Entry`]s, so every table can be read.
 pub(in crate::config) trait Section: Sized {
-    /// The values of the section's keys, and the names of those that it does not have.
-    fn of_table(table: DeTable<'_>) -> Self;
+    /// Reads the section's keys and collects the names of unknown keys.
+    fn from_table(table: DeTable<'_>) -> Self;
 }
 
 impl<T: Section> Shape for T {
     const EXPECTED: &'static str = "a table";
 
-    fn of(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
-        if let DeValue::Table(table) = value { Ok(T::of_table(table)) } else { Err(value) }
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+        if let DeValue::Table(table) = value { Ok(T::from_table(table)) } else { Err(value) }
     }
 }

@@ -1,4 +1,4 @@
-//! What the environment adds, and which of two sources wins.
+//! The environment variables, and which of two sources is used.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn with(change: impl FnOnce(&mut Environment)) -> Environment {
 }
 
 #[test]
-fn an_endpoint_of_the_environment_wins_over_the_file() {
+fn an_endpoint_in_the_environment_overrides_the_file() {
     let text =
         "[hcloud]\nendpoint = \"https://file.example/v1\"\n[site]\nmetadata_endpoint = \"http://file.example\"\n";
     let environment = with(|environment| {
@@ -29,22 +29,22 @@ fn an_endpoint_of_the_environment_wins_over_the_file() {
 }
 
 #[test]
-fn a_bad_endpoint_is_told_under_the_name_of_where_it_stands() {
+fn a_wrong_endpoint_is_reported_under_its_key_or_variable() {
     let environment = with(|environment| {
         environment.hcloud_endpoint = Some("localhost".to_owned());
         environment.hcloud_metadata_endpoint = Some("file:///etc/passwd".to_owned());
     });
     let problems = parse("[hcloud]\nendpoint = \"https://u:p@h\"\n", &environment).unwrap_err();
     let expected = [
-        Problem::new("HCLOUD_ENDPOINT", "is no URL: relative URL without a base"),
-        Problem::new("HCLOUD_METADATA_ENDPOINT", "`file:///etc/passwd` is neither an http nor an https URL"),
-        Problem::new("hcloud.endpoint", "must not hold a user or a password"),
+        Diagnostic::new("HCLOUD_ENDPOINT", "is not a URL: relative URL without a base"),
+        Diagnostic::new("HCLOUD_METADATA_ENDPOINT", "`file:///etc/passwd` is not an http or https URL"),
+        Diagnostic::new("hcloud.endpoint", "must not contain a user name or password; remove them"),
     ];
     assert_eq!(problems, expected);
 }
 
 #[test]
-fn the_token_is_looked_for_in_credential_file_variable_file_and_variable_in_this_order() {
+fn the_token_comes_from_credential_file_variable_file_and_variable_in_this_order() {
     let environment = with(|environment| {
         environment.credentials_directory = Some("/run/credentials/bastiond.service".into());
         environment.hcloud_token_file = Some("/root/token".into());
@@ -61,7 +61,7 @@ fn the_token_is_looked_for_in_credential_file_variable_file_and_variable_in_this
 }
 
 #[test]
-fn every_token_source_may_be_the_only_one() {
+fn each_token_source_can_be_the_only_one() {
     let default = || PathBuf::from("/etc/bastiond/hcloud-token");
     let cases: [(Environment, TokenSource); 4] = [
         (Environment::default(), TokenSource { credential: None, files: vec![default()], value: None }),
@@ -84,7 +84,7 @@ fn every_token_source_may_be_the_only_one() {
 }
 
 #[test]
-fn the_network_of_the_environment_is_kept_as_it_is() {
+fn the_network_in_the_environment_is_kept_unchanged() {
     for network in ["1234", "production"] {
         let environment = with(|environment| environment.hcloud_network = Some(network.to_owned()));
         let mut config = defaults();
@@ -94,7 +94,7 @@ fn the_network_of_the_environment_is_kept_as_it_is() {
 }
 
 #[test]
-fn the_token_never_shows_itself() {
+fn debug_output_never_contains_the_token() {
     let environment = with(|environment| environment.hcloud_token = Some(Secret::new("s3cr3t".to_owned())));
     let config = parse("", &environment).unwrap();
     for text in [format!("{config:?}"), format!("{environment:#?}"), format!("{:?}", config.hcloud.token)] {
@@ -103,7 +103,7 @@ fn the_token_never_shows_itself() {
 }
 
 #[test]
-fn the_directories_are_those_of_systemd_or_of_the_package() {
+fn the_directories_come_from_systemd_or_are_those_of_the_package() {
     let environment = with(|environment| {
         environment.runtime_directory = Some("/run/other".into());
         environment.state_directory = Some("/srv/state".into());

@@ -1,10 +1,10 @@
-//! `config.example.toml` is documentation that cannot go stale.
+//! `config.example.toml` documents every key, and what it says is true.
 
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../../config.example.toml");
 
-/// The lines in force, with commented keys (`#interface = …`, without a space as prose has it) made active.
+/// The file with its commented keys made active (`#interface = …`; prose has a space after the `#`).
 fn uncommented() -> String {
     let is_commented_key = |line: &str| {
         let rest = line.strip_prefix('#').unwrap_or_default();
@@ -14,7 +14,7 @@ fn uncommented() -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Keys that stand in another one's place.
+/// Keys that replace another key.
 const ALTERNATIVES: [&str; 2] = ["preshared_key = ", "file = "];
 
 fn without_alternatives(text: &str) -> String {
@@ -59,7 +59,7 @@ fn the_example_documents_every_key_and_no_other() {
 }
 
 #[test]
-fn every_key_with_a_default_is_in_force_in_the_example() {
+fn every_key_with_a_default_is_active_in_the_example() {
     let blocks = [
         "site.private.",
         "nat.forward.",
@@ -77,7 +77,7 @@ fn every_key_with_a_default_is_in_force_in_the_example() {
 }
 
 #[test]
-fn the_commented_part_of_the_example_is_right_too() {
+fn the_example_with_its_comments_removed_is_valid() {
     let mut config = defaults();
     config.site.private = vec![PrivateLink {
         address: Some(Ipv4Addr::new(10, 0, 0, 2)),
@@ -150,7 +150,7 @@ fn the_commented_part_of_the_example_is_right_too() {
 }
 
 #[test]
-fn what_the_example_says_of_the_tunnel_are_its_defaults() {
+fn the_tunnel_in_the_example_has_the_default_values() {
     let wanted =
         ["enabled", "interface", "listen_port", "private_key_file", "mtu", "fwmark", "backend", "full_tunnel", "snat"];
     let uncommented = uncommented();
@@ -164,16 +164,19 @@ fn what_the_example_says_of_the_tunnel_are_its_defaults() {
 }
 
 #[test]
-fn a_comment_stands_above_every_key_of_the_example() {
+fn every_key_of_the_example_has_a_comment_above_it() {
     let lines: Vec<&str> = EXAMPLE.lines().collect();
     let is_key = |line: &str| line.trim_start_matches('#').starts_with(|c: char| c.is_ascii_lowercase());
     for (index, line) in lines.iter().enumerate().filter(|(_, line)| is_key(line)) {
-        assert!(index > 0 && lines[index - 1].trim_start_matches('#').starts_with(' '), "nothing is said of {line}");
+        assert!(
+            index > 0 && lines[index - 1].trim_start_matches('#').starts_with(' '),
+            "there is no comment above {line}"
+        );
     }
 }
 
 /// The configuration in the user data of a bastion, without its indentation.
-fn written_by_cloud_init() -> String {
+fn cloud_init_config() -> String {
     let document = include_str!("../../../packaging/cloud-init/bastion.yaml");
     let (_, after) = document.split_once("- path: /run/bastiond-install/config.toml\n").expect("the file");
     let (_, content) = after.split_once("content: |\n").expect("its content");
@@ -182,8 +185,8 @@ fn written_by_cloud_init() -> String {
 }
 
 #[test]
-fn the_configuration_that_cloud_init_writes_is_valid_without_and_with_its_tunnel() {
-    let written = written_by_cloud_init();
+fn the_configuration_of_cloud_init_is_valid_without_and_with_its_tunnel() {
+    let written = cloud_init_config();
     assert_eq!(parse(&written, &Environment::default()).unwrap(), parse("", &Environment::default()).unwrap());
     let with_tunnel: String = written
         .lines()

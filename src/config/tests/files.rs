@@ -1,4 +1,4 @@
-//! The files below `tests/config`: what good ones mean, and what bad ones are told.
+//! The files in `tests/config`: the meaning of good files and the errors of bad ones.
 
 use super::*;
 
@@ -14,18 +14,18 @@ fn files(directory: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_bad_file_is_told_all_its_problems_at_once() {
+fn every_error_of_a_bad_file_is_reported_at_once() {
     let files = files("bad");
-    assert!(files.len() >= 30, "the files are gone: {files:?}");
+    assert!(files.len() >= 30, "files are missing: {files:?}");
     for (name, text) in files {
         let expected: Vec<&str> = text.lines().map_while(|line| line.strip_prefix("#! ")).collect();
-        assert!(!expected.is_empty(), "{name} does not say what is wrong with it");
+        assert!(!expected.is_empty(), "{name} does not list its errors");
         assert_eq!(problems_of(&text), expected, "{name}");
     }
 }
 
 #[test]
-fn every_good_file_means_what_it_says() {
+fn every_good_file_gives_the_expected_configuration() {
     let mut expected = good();
     expected.sort_by_key(|(name, _)| *name);
     let files = files("good");
@@ -111,7 +111,7 @@ fn limits() -> Config {
     config
 }
 
-/// Everything at the ends of its range.
+/// Values at the ends of their ranges.
 fn policy_limits() -> Config {
     let mut config = defaults();
     config.nat.fastpath = Fastpath::On;
@@ -163,13 +163,13 @@ fn tunnel_off() -> Config {
     config
 }
 
-/// A section without a key.
+/// A section without keys.
 fn tunnel_alone() -> Config {
     let mut config = defaults();
     config.wireguard = Some(tunnel());
-    config.warnings = vec![Problem::new(
+    config.warnings = vec![Diagnostic::new(
         "wireguard.addresses",
-        "there are none, so peers cannot reach this server itself inside the tunnel",
+        "is empty, so peers cannot reach this server inside the tunnel; add an address",
     )];
     config
 }
@@ -282,7 +282,7 @@ fn every_key_of_egress() -> Egress {
     }
 }
 
-/// One that says everything, and one that takes everything over.
+/// A block with every key, and a block that inherits everything.
 fn every_key_of_networks() -> Vec<NetworkPolicy> {
     vec![
         NetworkPolicy {
@@ -341,7 +341,7 @@ fn every_key_of_the_tunnel() -> Wireguard {
         addresses: vec![net("10.100.0.1/24"), net("fd00:100::1/64")],
         mtu: Some(1412),
         fwmark: 0xca6c,
-        backend: Backend::Auto,
+        backend: BackendChoice::Auto,
         full_tunnel: true,
         snat: Snat::Never,
         peers: vec![

@@ -1,4 +1,4 @@
-//! What holds for every text, every tree and every configuration.
+//! Properties of every text, every TOML tree and every configuration.
 
 mod any;
 mod policy;
@@ -13,18 +13,18 @@ use super::*;
 use any::any_config;
 use written::written;
 
-/// What a caller may rely on when there is no configuration.
-fn assert_told_well(problems: &[Problem]) {
-    assert!(!problems.is_empty(), "refused without a reason");
+/// What a caller may expect of the errors.
+fn assert_well_formed(problems: &[Diagnostic]) {
+    assert!(!problems.is_empty(), "rejected without a reason");
     assert!(problems.is_sorted(), "{problems:?}");
-    for Problem { key, reason } in problems {
+    for Diagnostic { key, reason } in problems {
         assert!(!key.is_empty() && !reason.is_empty(), "{problems:?}");
         assert!(!format!("{key}{reason}").contains(|c: char| c.is_control()), "{problems:?}");
         assert!(reason.chars().count() < 1000, "{problems:?}");
     }
 }
 
-/// Text out of the pieces that configurations are made of, in any order.
+/// Pieces of configurations in any order.
 fn toml_like() -> impl Strategy<Value = String> {
     let pieces = [
         "[",
@@ -101,13 +101,13 @@ fn toml_like() -> impl Strategy<Value = String> {
     vec(select(pieces.to_vec()), 0..40).prop_map(|pieces| pieces.concat())
 }
 
-/// Names of the file's keys and sections, and others.
+/// Names of known keys and sections, and other names.
 fn name() -> impl Strategy<Value = String> {
     let known: Vec<String> = KNOWN_KEYS.iter().flat_map(|key| key.split('.')).map(str::to_owned).collect();
     prop_oneof![8 => select(known), 1 => ".{0,12}"]
 }
 
-/// Any value that TOML has: sensible ones as well as nonsense.
+/// Any TOML value.
 fn value() -> impl Strategy<Value = Value> {
     let words = [
         "auto",
@@ -149,24 +149,24 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn any_text_is_a_configuration_or_told_what_is_wrong(text in prop_oneof!["(?s).{0,200}", toml_like()]) {
+    fn any_text_is_accepted_or_rejected_with_reasons(text in prop_oneof!["(?s).{0,200}", toml_like()]) {
         if let Err(problems) = parse(&text, &Environment::default()) {
-            assert_told_well(&problems);
+            assert_well_formed(&problems);
         }
     }
 
     #[test]
-    fn any_tree_is_a_configuration_or_told_what_is_wrong(tree in btree_map(name(), value(), 0..8)) {
+    fn any_toml_tree_is_accepted_or_rejected_with_reasons(tree in btree_map(name(), value(), 0..8)) {
         let text = toml::to_string(&tree).unwrap();
         if let Err(problems) = parse(&text, &Environment::default()) {
-            assert_told_well(&problems);
-            // The text is good TOML, so every problem is that of a key.
+            assert_well_formed(&problems);
+            // The text is valid TOML, so every error belongs to a key.
             prop_assert!(problems.iter().all(|problem| !problem.key.starts_with("line ")), "{problems:?}\n{text}");
         }
     }
 
     #[test]
-    fn any_endpoint_in_the_environment_is_taken_or_told_what_is_wrong(url in prop_oneof!["(?s).{0,40}", "https?://.{0,40}"]) {
+    fn any_endpoint_in_the_environment_is_accepted_or_rejected_with_reasons(url in prop_oneof!["(?s).{0,40}", "https?://.{0,40}"]) {
         let environment = Environment { hcloud_endpoint: Some(url), ..Environment::default() };
         match parse("", &environment) {
             Ok(config) => {
@@ -174,18 +174,18 @@ proptest! {
                 prop_assert!(!endpoint.ends_with('/') && !endpoint.contains(char::is_whitespace), "{endpoint}");
                 prop_assert!(reqwest::Url::parse(&format!("{endpoint}/networks")).is_ok(), "{endpoint}");
             }
-            Err(problems) => assert_told_well(&problems),
+            Err(problems) => assert_well_formed(&problems),
         }
     }
 
     #[test]
-    fn a_configuration_written_out_means_itself(config in any_config()) {
+    fn a_configuration_written_to_a_file_is_read_back_unchanged(config in any_config()) {
         let read = parse(&written(&config), &Environment::default()).map(|read| Config { warnings: Vec::new(), ..read });
         prop_assert_eq!(read, Ok(config));
     }
 
     #[test]
-    fn forwards_without_those_that_are_told_to_overlap_lead_each_port_one_way(
+    fn forwards_without_the_reported_overlaps_lead_each_port_to_one_host(
         forwards in vec((subsequence(vec!["198.51.100.2", "198.51.100.3"], 0..=2), 0..3_usize, 1000..1020_u16, 0..4_u16), 0..12)
     ) {
         let protocols = ["tcp", "udp", "both"];
@@ -205,14 +205,14 @@ proptest! {
         };
         let blocks: Vec<String> = forwards.iter().map(block).collect();
         let problems = parse(&text(&blocks), &Environment::default()).err().unwrap_or_default();
-        let told: BTreeSet<String> = problems.into_iter().map(|problem| problem.key).collect();
-        let is_told = |index: usize| told.contains(&format!("nat.forward[{index}].port"));
+        let reported: BTreeSet<String> = problems.into_iter().map(|problem| problem.key).collect();
+        let is_reported = |index: usize| reported.contains(&format!("nat.forward[{index}].port"));
         for (index, forward) in forwards.iter().enumerate() {
             let others = forwards.iter().enumerate();
             let overlaps_earlier = others.clone().any(|(other, earlier)| other < index && overlap(forward, earlier));
-            let overlaps_kept = others.clone().any(|(other, kept)| other < index && !is_told(other) && overlap(forward, kept));
-            prop_assert!(overlaps_earlier || !is_told(index), "{index} is told of for nothing");
-            prop_assert!(is_told(index) || !overlaps_kept, "{index} is not told of");
+            let overlaps_kept = others.clone().any(|(other, kept)| other < index && !is_reported(other) && overlap(forward, kept));
+            prop_assert!(overlaps_earlier || !is_reported(index), "{index} is reported without an overlap");
+            prop_assert!(is_reported(index) || !overlaps_kept, "{index} is not reported");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! From a path to a configuration, or to why not.
+//! Reading a configuration from a path.
 
 use super::*;
 
-/// What the whole chain of an error says, as a service's journal shows it.
-fn refusal(path: &Path) -> String {
+/// The error with its causes, as in the journal.
+fn load_error(path: &Path) -> String {
     crate::error::chain(&load(path, &Environment::default()).unwrap_err())
 }
 
@@ -23,19 +23,19 @@ fn a_file_is_read_and_checked() {
 }
 
 #[test]
-fn a_wrong_file_is_named_with_its_problems() {
+fn the_error_for_a_wrong_file_has_its_path_and_diagnostics() {
     let (_directory, path) = file_with(b"[log]\nlevel = \"loud\"\nlvel = 1\n");
     let error = load(&path, &Environment::default()).unwrap_err();
     assert_eq!(error.to_string(), format!("the configuration {} has 2 problem(s)", path.display()));
     let expected = [
-        Problem::new("log.level", "`loud` is none of error, warn, info, debug, trace"),
-        Problem::new("log.lvel", "unknown key; did you mean `log.level`?"),
+        Diagnostic::new("log.level", "`loud` is not one of error, warn, info, debug, trace"),
+        Diagnostic::new("log.lvel", "unknown key; did you mean `log.level`?"),
     ];
-    assert_eq!(error.problems(), expected);
+    assert_eq!(error.diagnostics(), expected);
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_with_its_path_and_cause() {
+fn the_error_for_an_unreadable_file_has_its_path_and_cause() {
     let (directory, path) = file_with(b"[log]\nlevel = \"\xff\"\n");
     let missing = directory.path().join("missing.toml");
     for (path, cause) in [
@@ -43,41 +43,42 @@ fn what_cannot_be_read_is_an_error_with_its_path_and_cause() {
         (directory.path(), "Is a directory (os error 21)"),
         (path.as_path(), "invalid utf-8 sequence of 1 bytes from index 15"),
     ] {
-        assert_eq!(refusal(path), format!("cannot read the configuration {}: {cause}", path.display()));
-        assert_eq!(load(path, &Environment::default()).unwrap_err().problems(), []);
+        assert_eq!(load_error(path), format!("cannot read the configuration {}: {cause}", path.display()));
+        assert_eq!(load(path, &Environment::default()).unwrap_err().diagnostics(), []);
     }
 }
 
 #[test]
-fn whoever_may_not_read_a_file_is_told_what_helps() {
-    let denied = Unreadable::from(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
-    let told = |path: &str| denied.remedy(Path::new(path));
+fn the_error_for_a_file_without_permission_has_the_command_that_helps() {
+    let denied = ReadError::from(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+    let remedy = |path: &str| denied.remedy(Path::new(path));
     assert_eq!(
-        told("/etc/wireguard/wg0.conf"),
-        "; the daemon reads it as user bastiond: `install -g bastiond -m 0640 /etc/wireguard/wg0.conf /etc/bastiond/` and \
-         name the copy"
+        remedy("/etc/wireguard/wg0.conf"),
+        "; let the user bastiond read it: `install -g bastiond -m 0640 /etc/wireguard/wg0.conf /etc/bastiond/` and name the \
+         copy"
     );
     // install(1) does not copy a file onto itself.
     assert_eq!(
-        told("/etc/bastiond/ada.psk"),
-        "; the daemon reads it as user bastiond: `chgrp bastiond /etc/bastiond/ada.psk && chmod 640 /etc/bastiond/ada.psk`"
+        remedy("/etc/bastiond/ada.psk"),
+        "; let the user bastiond read it: `chgrp bastiond /etc/bastiond/ada.psk && chmod 640 /etc/bastiond/ada.psk`"
     );
-    assert_eq!(Unreadable::TooLarge.remedy(Path::new("/etc/bastiond/ada.psk")), "");
+    assert_eq!(ReadError::TooLarge.remedy(Path::new("/etc/bastiond/ada.psk")), "");
 }
 
 #[test]
-fn a_file_too_large_is_refused_before_it_is_read_as_a_whole() {
+fn a_file_of_more_than_16_mib_is_rejected_without_reading_all_of_it() {
     let (_directory, path) = file_with(&vec![b'#'; 20 * 1024 * 1024]);
-    let expected =
-        |path: &Path| format!("cannot read the configuration {}: has more than 16777216 bytes", path.display());
-    assert_eq!(refusal(&path), expected(&path));
-    // A device tells no size and never ends.
+    let expected = |path: &Path| {
+        format!("cannot read the configuration {}: the file has more than 16777216 bytes", path.display())
+    };
+    assert_eq!(load_error(&path), expected(&path));
+    // A device reports no size and never ends.
     let endless = Path::new("/dev/zero");
-    assert_eq!(refusal(endless), expected(endless));
+    assert_eq!(load_error(endless), expected(endless));
 }
 
 #[test]
-fn the_largest_file_is_read() {
+fn a_file_of_16_mib_is_read() {
     let mut text = b"log.level = \"debug\"\n#".to_vec();
     text.resize(16 * 1024 * 1024, b'x');
     let (_directory, path) = file_with(&text);
@@ -85,7 +86,7 @@ fn the_largest_file_is_read() {
 }
 
 #[test]
-fn windows_editors_do_no_harm() {
+fn a_byte_order_mark_and_windows_line_ends_are_accepted() {
     let (_directory, path) = file_with("\u{feff}[log]\r\nlevel = \"debug\"\r\n".as_bytes());
     assert_eq!(load(&path, &Environment::default()).unwrap().log, Log { level: tracing::Level::DEBUG });
     assert_eq!(
@@ -95,7 +96,7 @@ fn windows_editors_do_no_harm() {
 }
 
 #[test]
-fn bytes_that_no_text_has_are_a_syntax_error() {
+fn control_characters_are_a_syntax_error() {
     assert_eq!(problems_of("\0"), ["line 1, column 2: key with no value, expected `=`"]);
     assert_eq!(
         problems_of("[log]\nlevel = \"in\0fo\"\n"),
@@ -104,7 +105,7 @@ fn bytes_that_no_text_has_are_a_syntax_error() {
 }
 
 #[test]
-fn a_file_nested_without_end_is_refused() {
+fn a_deeply_nested_file_is_rejected() {
     let deep = |open: &str, close: &str| format!("a = {}1{}", open.repeat(100_000), close.repeat(100_000));
     let too_deep = "cannot recurse further; max recursion depth met";
     assert_eq!(problems_of(&deep("[", "]")), [format!("line 1, column 85: {too_deep}")]);

@@ -1,4 +1,4 @@
-//! What may pass the gateway: what is only warned of, what is taken over from where, and how long it takes.
+//! The policy: warnings, values that a network inherits, limits, and the time that checks take.
 
 use std::time::Instant;
 
@@ -7,35 +7,36 @@ use super::*;
 const TUNNEL: &str = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n[[wireguard.peer]]\n\
                       public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\nallowed_ips = [\"10.100.0.2\"]\n";
 
-/// A file with these keys in a forward to a private host, and nothing else.
+/// A file with one forward to a private host, with these keys.
 fn one_forward(keys: &str) -> String {
     format!("[[nat.forward]]\nto = \"10.0.0.4\"\n{keys}\n")
 }
 
 #[test]
-fn a_forward_of_the_bastions_own_ports_from_a_named_address_is_warned_of() {
-    let of = |public: &str, protocol: &str, port: &str| {
+fn a_forward_of_the_bastions_own_ports_at_a_listed_address_gets_a_warning() {
+    let warnings = |public: &str, protocol: &str, port: &str| {
         warnings_of(&one_forward(&format!("public = [{public}]\nprotocol = \"{protocol}\"\nport = {port}")))
     };
     assert_eq!(
-        of("\"198.51.100.2\"", "tcp", "22"),
-        ["nat.forward[0].port: 22/tcp is this server's SSH port: if you log in by 198.51.100.2, you are locked out"]
+        warnings("\"198.51.100.2\"", "tcp", "22"),
+        ["nat.forward[0].port: 22/tcp is this server's SSH port: if you log in at 198.51.100.2, this locks you out; \
+          choose another port or address"]
     );
     assert_eq!(
-        of("\"198.51.100.2\", \"198.51.100.3\"", "both", "\"1-65535\""),
+        warnings("\"198.51.100.2\", \"198.51.100.3\"", "both", "\"1-65535\""),
         [
-            "nat.forward[0].port: 22/tcp is this server's SSH port: if you log in by 198.51.100.2 or another address of \
-             the list, you are locked out",
-            "nat.forward[0].port: 51820/udp is this server's WireGuard port: by 198.51.100.2 or another address of the list \
-             no peer gets in",
+            "nat.forward[0].port: 22/tcp is this server's SSH port: if you log in at 198.51.100.2 or another listed \
+             address, this locks you out; choose another port or address",
+            "nat.forward[0].port: 51820/udp is this server's WireGuard port: peers cannot connect to 198.51.100.2 or \
+             another listed address; choose another port or address",
         ]
     );
-    assert_eq!(of("\"198.51.100.2\"", "udp", "22"), [""; 0]);
-    assert_eq!(of("\"198.51.100.2\"", "tcp", "51820"), [""; 0]);
+    assert_eq!(warnings("\"198.51.100.2\"", "udp", "22"), [""; 0]);
+    assert_eq!(warnings("\"198.51.100.2\"", "tcp", "51820"), [""; 0]);
 }
 
 #[test]
-fn ports_that_the_bastion_does_not_need_lead_elsewhere() {
+fn a_port_that_the_bastion_does_not_use_can_be_forwarded() {
     let ssh = one_forward("port = 22");
     let tunnel = one_forward("port = 51820\nprotocol = \"udp\"");
     for text in [
@@ -50,43 +51,51 @@ fn ports_that_the_bastion_does_not_need_lead_elsewhere() {
 }
 
 #[test]
-fn ssh_may_be_left_to_a_tunnel_that_somebody_gets_in_by() {
+fn ssh_only_by_tunnel_needs_a_tunnel_with_peers_that_can_connect() {
     let text = format!("firewall.ssh_only_by_tunnel = true\n{TUNNEL}");
     assert!(parse(&text, &Environment::default()).unwrap().firewall.ssh_only_by_tunnel);
-    // A peer that this server calls itself needs no open port.
+    // A peer with an endpoint needs no open port, because this server initiates the handshake.
     let text = format!(
         "firewall = {{ ssh_only_by_tunnel = true, wireguard_port = false }}\n{TUNNEL}endpoint = \"192.0.2.7:51820\"\n"
     );
     assert!(parse(&text, &Environment::default()).unwrap().firewall.ssh_only_by_tunnel);
-    // A tunnel that is wrong is told of once.
+    // A tunnel with errors is reported once.
     assert_eq!(
         problems_of("firewall.ssh_only_by_tunnel = true\nwireguard.addresses = [\"gateway\"]"),
-        ["wireguard.addresses[0]: `gateway` is no address with a prefix (like 10.100.0.1/24 or fd00:100::1/64)"]
+        ["wireguard.addresses[0]: `gateway` is not an address with a prefix (like 10.100.0.1/24 or fd00:100::1/64)"]
     );
 }
 
 #[test]
-fn what_is_allowed_but_hardly_meant_is_warned_of() {
+fn what_is_probably_a_mistake_gets_a_warning() {
     for (text, warned) in [
-        ("egress.allow = []", "egress.allow: is empty, so nothing may go out"),
-        ("[[network]]\nrange = \"10.0.0.0/16\"\nallow = []", "network[0].allow: is empty, so nothing may go out"),
+        (
+            "egress.allow = []",
+            "egress.allow: is empty, so nothing may go out; remove the key to allow every destination",
+        ),
+        (
+            "[[network]]\nrange = \"10.0.0.0/16\"\nallow = []",
+            "network[0].allow: is empty, so nothing may go out; remove the key to allow every destination",
+        ),
         (
             "egress.allow = [{ protocol = \"tcp\", ports = [80, \"20-30\"] }]",
-            "egress.allow: names TCP port 25, which stays closed without egress.smtp = true",
+            "egress.allow: allows TCP port 25, which stays closed unless egress.smtp = true",
         ),
         (
             "egress.max_flows = 65537",
-            "egress.max_flows: 65537 is much: the kernel walks the list of a source's flows with its new ones, a millisecond \
-             at 8192",
+            "egress.max_flows: 65537 is high: for each new flow the kernel walks the list of the source's flows, which \
+             takes a millisecond at 8192; choose at most 8192",
         ),
         (
             "[[firewall.service]]\nports = [80, \"20-30\"]",
-            "firewall.service[0].ports[1]: opens SSH's port 22 past firewall.ssh_from and its limits",
+            "firewall.service[0].ports[1]: opens SSH port 22 to sources that firewall.ssh_from and the SSH \
+             limits would stop; remove the port",
         ),
         (
             "[[firewall.service]]\nports = [9100]\n\
              [[nat.forward]]\nprotocol = \"both\"\nport = \"9000-9200\"\nto = \"10.0.0.4\"",
-            "nat.forward[0].port: takes ports of firewall.service[0] at every public address: nobody reaches it there",
+            "nat.forward[0].port: takes ports of firewall.service[0] at every public address, where the \
+             service cannot be reached any more",
         ),
     ] {
         assert_eq!(warnings_of(text), [warned], "{text}");
@@ -104,7 +113,7 @@ fn what_is_allowed_but_hardly_meant_is_warned_of() {
 }
 
 #[test]
-fn a_network_takes_over_what_it_does_not_say() {
+fn a_network_inherits_the_keys_that_it_does_not_have() {
     let text = "nat.egress_addresses = [\"198.51.100.2\"]\n[egress]\nsmtp = true\ndeny = [{ to = [\"192.0.2.0/24\"] }]\n\
                 [[network]]\nrange = \"10.0.0.0/16\"\n\
                 [[network]]\nrange = \"10.1.0.0/16\"\nsmtp = false\negress_addresses = \"auto\"\n\
@@ -115,7 +124,7 @@ fn a_network_takes_over_what_it_does_not_say() {
     let all = EgressLists { smtp: true, allow: None, deny };
     let expected = [
         (None, all.clone()),
-        // The public interface's own address is a choice, too.
+        // "auto", the public interface's own address, is not the same as an absent key.
         (Some(Vec::new()), EgressLists { smtp: false, ..all.clone() }),
         (None, EgressLists { allow: Some(Vec::new()), ..all.clone() }),
         (None, EgressLists { deny: Vec::new(), ..all }),
@@ -125,7 +134,7 @@ fn a_network_takes_over_what_it_does_not_say() {
 }
 
 #[test]
-fn a_link_that_is_wrong_makes_no_host_of_it_wrong() {
+fn a_link_with_an_error_causes_no_further_errors_about_its_hosts() {
     let links = |second: &str| {
         format!(
             "[[site.private]]\ninterface = \"enp7s0\"\nnetwork = \"10.0.0.0/16\"\n{second}\
@@ -133,36 +142,39 @@ fn a_link_that_is_wrong_makes_no_host_of_it_wrong() {
         )
     };
     let outside = [
-        "nat.forward[0].to: 10.2.0.4 lies outside of every network of [[site.private]]",
-        "network[0].range: 10.2.0.0/16 is no network of [[site.private]]",
+        "nat.forward[0].to: 10.2.0.4 is outside every network of [[site.private]]",
+        "network[0].range: 10.2.0.0/16 is not a network of [[site.private]]",
     ];
     assert_eq!(problems_of(&links("")), outside);
     let second = "[[site.private]]\ninterface = \"enp8s0\"\nnetwork = \"10.2.0.0/166\"\n";
     assert_eq!(
         problems_of(&links(second)),
-        ["site.private[1].network: `10.2.0.0/166` is no IPv4 range (like 10.0.0.0/16)"]
+        ["site.private[1].network: `10.2.0.0/166` is not an IPv4 range (like 10.0.0.0/16)"]
     );
     let second = "[[site.private]]\ninterface = \"enp8s0\"\nnetwork = \"10.2.0.0/16\"\n";
     assert_eq!(problems_of(&links(second)), [""; 0]);
-    // No blocks, so discovery has the say.
+    // Without blocks, discovery finds the networks.
     assert_eq!(problems_of("site.private = []\nnat.forward = [{ port = 443, to = \"10.2.0.4\" }]"), [""; 0]);
 }
 
 #[test]
-fn a_list_of_addresses_that_is_wrong_makes_nothing_wrong_that_is_drained() {
-    let told = |addresses: &str| {
+fn a_wrong_list_of_egress_addresses_causes_no_further_errors_about_drain() {
+    let errors = |addresses: &str| {
         problems_of(&format!("nat = {{ egress_addresses = {addresses}, drain = [\"198.51.100.2\"] }}"))
     };
-    let wrong = "nat.egress_addresses[0]: `198.51.100.2.` is no IPv4 address (like 10.0.0.4 or 203.0.113.7)";
-    assert_eq!(told("[\"198.51.100.2.\", \"198.51.100.3\"]"), [wrong]);
-    assert_eq!(told("\"198.51.100.2\""), ["nat.egress_addresses: expected a list or \"auto\", found \"198.51.100.2\""]);
-    let reason = "nat.drain[0]: 198.51.100.2 is in no list of egress_addresses: only those can be drained";
-    assert_eq!(told("\"auto\""), [reason]);
-    assert_eq!(told("[\"198.51.100.3\"]"), [reason]);
+    let wrong = "nat.egress_addresses[0]: `198.51.100.2.` is not an IPv4 address (like 10.0.0.4 or 203.0.113.7)";
+    assert_eq!(errors("[\"198.51.100.2.\", \"198.51.100.3\"]"), [wrong]);
+    assert_eq!(
+        errors("\"198.51.100.2\""),
+        ["nat.egress_addresses: expected a list or \"auto\", found \"198.51.100.2\""]
+    );
+    let reason = "nat.drain[0]: 198.51.100.2 is not in any list of egress_addresses; only those can be drained";
+    assert_eq!(errors("\"auto\""), [reason]);
+    assert_eq!(errors("[\"198.51.100.3\"]"), [reason]);
 }
 
 #[test]
-fn lists_of_addresses_have_an_end() {
+fn a_list_of_addresses_has_at_most_64_elements() {
     let addresses = |count: u8| (1..=count).map(|n| format!("\"198.51.100.{n}\"")).collect::<Vec<_>>().join(", ");
     let pool = |count| problems_of(&format!("nat.egress_addresses = [{}]", addresses(count)));
     let forward = |count| problems_of(&one_forward(&format!("port = 443\npublic = [{}]", addresses(count))));
@@ -172,7 +184,7 @@ fn lists_of_addresses_have_an_end() {
 }
 
 #[test]
-fn all_access_lists_together_have_an_end() {
+fn all_access_lists_together_have_at_most_65536_entries() {
     let lists = |last: u32| {
         let ranges = |count: u32| {
             (0..count).map(|n| format!("\"{}\"", Ipv4Addr::from(0x0a00_0000 + n))).collect::<Vec<_>>().join(", ")
@@ -189,15 +201,13 @@ fn all_access_lists_together_have_an_end() {
     assert_eq!(problems_of(&lists(128)), [""; 0]);
     assert_eq!(
         problems_of(&lists(129)),
-        [
-            "tenants.allow: there are 65792 entries in all access lists together, each source counted with each destination \
-             and port; at most 65536 are supported"
-        ]
+        ["tenants.allow: there are 65792 entries in all access lists together (each source counted with each \
+             destination and port); at most 65536 are supported, so use fewer"]
     );
 }
 
 #[test]
-fn all_forwards_together_have_an_end() {
+fn all_forwards_together_have_at_most_65536_entries() {
     let forwards = |last: u32| {
         let sources = |count: u32| {
             (0..count).map(|n| format!("\"{}\"", Ipv4Addr::from(0x0a00_0000 + 2 * n))).collect::<Vec<_>>().join(", ")
@@ -214,14 +224,12 @@ fn all_forwards_together_have_an_end() {
     assert_eq!(problems_of(&forwards(8192)), [""; 0]);
     assert_eq!(
         problems_of(&forwards(8193)),
-        [
-            "nat.forward[1]: there are 65540 entries in all forwards together, each public address counted with each protocol and \
-             source; at most 65536 are supported"
-        ]
+        ["nat.forward[1]: there are 65540 entries in all forwards together (each public address counted with each \
+             protocol and source); at most 65536 are supported, so use fewer"]
     );
 }
 
-/// Ten thousand forwards as they are written, with all keys.
+/// The text of ten thousand forwards with all keys.
 fn ten_thousand_forwards() -> String {
     let block = |n: u32| {
         format!(
@@ -236,7 +244,7 @@ fn ten_thousand_forwards() -> String {
 }
 
 #[test]
-fn ten_thousand_forwards_are_checked_in_no_time() {
+fn ten_thousand_forwards_are_checked_within_ten_seconds() {
     let text = ten_thousand_forwards();
     let started = Instant::now();
     let forwards = parse(&text, &Environment::default()).unwrap().nat.forwards;
@@ -253,12 +261,12 @@ fn ten_thousand_forwards_are_checked_in_no_time() {
             ..forward(9_999, "198.51.100.4", 3499, "10.0.39.19")
         }
     );
-    // About 50 ms of an optimised build, which a debug build on a busy machine is far from; what is quadratic takes minutes.
+    // An optimised build takes about 50 ms. The limit suits a debug build on a busy machine; a quadratic check takes minutes.
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]
-fn ten_thousand_forwards_of_one_port_are_told_in_no_time() {
+fn ten_thousand_forwards_of_one_port_are_reported_within_ten_seconds() {
     for public in ["", "public = [\"198.51.100.2\"]\n"] {
         let text = format!("[[nat.forward]]\nport = \"1000-60000\"\nto = \"10.0.0.4\"\n{public}").repeat(10_000);
         let text = format!("firewall.wireguard_port = false\n{text}");
@@ -267,7 +275,8 @@ fn ten_thousand_forwards_of_one_port_are_told_in_no_time() {
         assert_eq!(problems.len(), 9_999);
         assert_eq!(
             problems[0],
-            "nat.forward[1000].port: 1000-60000/tcp overlaps 1000-60000 of nat.forward[0]: a port leads to one host"
+            "nat.forward[1000].port: 1000-60000/tcp overlaps 1000-60000 of nat.forward[0]; a public port can lead to only one \
+             host"
         );
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     }

@@ -1,4 +1,4 @@
-//! The tunnel: peers in files of their own, keys in files, ports that are one, and what is only warned of.
+//! The tunnel: peers in files of their own, keys in files, the port that the firewall opens, and warnings.
 
 use super::*;
 
@@ -8,7 +8,7 @@ const BOB: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
 const PRIVATE: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
 const PUBLIC: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
 
-/// A tunnel that nothing is to be said against, with `text` below it.
+/// A tunnel without warnings, with `text` below it.
 fn with_address(text: &str) -> String {
     format!("[wireguard]\naddresses = [\"10.100.0.1/24\"]\n{text}")
 }
@@ -52,13 +52,13 @@ fn the_firewall_opens_the_port_that_the_tunnel_listens_on() {
 }
 
 #[test]
-fn a_peer_may_stand_in_a_file_of_its_own_and_is_called_like_it() {
+fn a_peer_can_have_a_file_of_its_own_and_gets_its_name_from_it() {
     let files = [
         ("peers.d/ada.toml", peer(ADA, "10.100.0.2")),
         ("peers.d/zoe.toml", format!("name = \"Bob\"\n{}", peer(BOB, "10.100.0.3"))),
     ];
     let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-    let of = |name: &str, key: &str, address: &str| Peer {
+    let peer = |name: &str, key: &str, address: &str| Peer {
         name: Some(name.to_owned()),
         public_key: key.parse().unwrap(),
         preshared_key: None,
@@ -67,13 +67,13 @@ fn a_peer_may_stand_in_a_file_of_its_own_and_is_called_like_it() {
         persistent_keepalive: None,
     };
     let expected =
-        Wireguard { peers: vec![of("ada", ADA, "10.100.0.2/32"), of("Bob", BOB, "10.100.0.3/32")], ..tunnel() };
+        Wireguard { peers: vec![peer("ada", ADA, "10.100.0.2/32"), peer("Bob", BOB, "10.100.0.3/32")], ..tunnel() };
     assert_eq!(checked("", &files).unwrap().wireguard, Some(expected), "a peer is enough for a tunnel");
     assert_eq!(checked("wireguard.enabled = false", &files).unwrap().wireguard, None);
 }
 
 #[test]
-fn what_is_wrong_in_a_peers_file_is_told_with_its_name_and_all_at_once() {
+fn all_errors_in_peer_files_are_reported_at_once_with_the_files_names() {
     let ada = peer(ADA, "10.100.0.2");
     let block = with_address(&format!("[[wireguard.peer]]\nname = \"bob\"\n{}", peer(BOB, "10.100.0.3")));
     let files = [
@@ -86,13 +86,14 @@ fn what_is_wrong_in_a_peers_file_is_told_with_its_name_and_all_at_once() {
         checked(&block, &files),
         Err([
             "peers.d/bob.toml: allowed_ip: unknown key; did you mean `wireguard.peer.allowed_ips`?",
-            "peers.d/bob.toml: endpoint: `here` is no endpoint (like 192.0.2.7:51820, [2001:db8::7]:51820 or \
+            "peers.d/bob.toml: endpoint: `here` is not an endpoint (like 192.0.2.7:51820, [2001:db8::7]:51820 or \
              vpn.example.org:51820)",
-            "peers.d/bob.toml: name: is also the name of wireguard.peer[0]",
-            "peers.d/bob.toml: persistent_keepalive: 0 is not between 1 and 65535 seconds; leave the key away for none",
-            "peers.d/bob.toml: public_key: is needed: `wg pubkey` makes it of the peer's private key",
-            "peers.d/copy.toml: allowed_ips[0]: 10.100.0.2/32 is also an allowed-ip of peers.d/ada.toml",
-            "peers.d/copy.toml: public_key: is also the key of peers.d/ada.toml",
+            "peers.d/bob.toml: name: is also the name of wireguard.peer[0]; choose another name",
+            "peers.d/bob.toml: persistent_keepalive: 0 is not between 1 and 65535 seconds; remove the key for no keepalives",
+            "peers.d/bob.toml: public_key: is missing: `wg pubkey` derives it from the peer's private key",
+            "peers.d/copy.toml: allowed_ips[0]: 10.100.0.2/32 is also in allowed_ips of peers.d/ada.toml; a range can \
+             belong to only one peer",
+            "peers.d/copy.toml: public_key: is also the key of peers.d/ada.toml; make a key for each peer",
             "peers.d/torn.toml: line 1, column 15: invalid basic string, expected `\"`",
         ]
         .map(str::to_owned)
@@ -101,7 +102,7 @@ fn what_is_wrong_in_a_peers_file_is_told_with_its_name_and_all_at_once() {
 }
 
 #[test]
-fn the_private_key_is_the_named_files_or_the_credentials_or_that_of_the_state_directory() {
+fn the_private_key_comes_from_its_key_file_the_credential_or_the_state_directory() {
     let state = ("/state/wireguard.key", PRIVATE);
     let credential = ("/credentials/wireguard-private-key", PRIVATE);
     let named = ("/srv/key", PRIVATE);
@@ -126,7 +127,7 @@ fn the_private_key_is_the_named_files_or_the_credentials_or_that_of_the_state_di
 }
 
 #[test]
-fn a_key_that_is_none_is_told_and_not_repeated() {
+fn an_invalid_key_is_reported_without_its_text() {
     let secret = "c2VjcmV0";
     let files = [("/srv/key", secret), ("/srv/psk", "")];
     let text = format!(
@@ -141,45 +142,48 @@ fn a_key_that_is_none_is_told_and_not_repeated() {
         problems,
         [
             format!("wireguard.peer[0].preshared_key: {no_key}"),
-            format!("wireguard.peer[1].preshared_key_file: /srv/psk holds something else: {no_key}"),
+            format!("wireguard.peer[1].preshared_key_file: /srv/psk does not hold a key: {no_key}"),
             "wireguard.peer[2].preshared_key_file: cannot read /srv/gone: No such file or directory (os error 2)"
                 .to_owned(),
-            format!("wireguard.private_key_file: /srv/key holds something else: {no_key}"),
+            format!("wireguard.private_key_file: /srv/key does not hold a key: {no_key}"),
         ]
     );
     assert!(!problems.join("").contains(secret));
 }
 
 #[test]
-fn a_secret_that_everybody_may_read_is_warned_of_with_what_leaves_it_to_the_daemon() {
+fn a_world_readable_secret_gets_a_warning_with_the_command_that_protects_it() {
     let inline = format!("{}preshared_key = \"{PRIVATE}\"\n", peer(ADA, "10.100.0.2"));
     let named = with_address(&format!(
-        "[[wireguard.peer]]\n{}preshared_key_file = \"/srv/open-to-all\"\n",
+        "[[wireguard.peer]]\n{}preshared_key_file = \"/srv/world-readable\"\n",
         peer(BOB, "10.100.0.3")
     ));
-    let files = [("peers.d/open-to-all", inline.as_str()), ("/srv/open-to-all", PRIVATE)];
+    let files = [("peers.d/world-readable", inline.as_str()), ("/srv/world-readable", PRIVATE)];
     let config = checked(&named, &files).unwrap();
     assert_eq!(
         config.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
-            "peers.d/open-to-all: preshared_key: everybody on this server may read it: `chgrp bastiond` and `chmod 640` the \
-             file, or move the key into a preshared_key_file",
-            "wireguard.peer[0].preshared_key_file: everybody on this server may read /srv/open-to-all, which holds a \
-             secret: `chgrp bastiond /srv/open-to-all && chmod 640 /srv/open-to-all`",
+            "peers.d/world-readable: preshared_key: every user of this server can read it; run `chgrp bastiond` and \
+             `chmod 640` on the file, or move the key into a preshared_key_file",
+            "wireguard.peer[0].preshared_key_file: every user of this server can read /srv/world-readable, which \
+             holds a secret; run `chgrp bastiond /srv/world-readable && chmod 640 /srv/world-readable`",
         ]
     );
 }
 
 #[test]
-fn this_servers_own_key_is_no_peers() {
+fn a_peer_cannot_have_this_servers_own_key() {
     let files = [("/srv/key", PRIVATE)];
     let text =
         with_address(&format!("private_key_file = \"/srv/key\"\n[[wireguard.peer]]\n{}", peer(PUBLIC, "10.100.0.2")));
-    assert_eq!(checked(&text, &files), Err(vec!["wireguard.peer[0].public_key: is this server's own key".to_owned()]));
+    assert_eq!(
+        checked(&text, &files),
+        Err(vec!["wireguard.peer[0].public_key: is this server's own key; write the peer's public key".to_owned()])
+    );
 }
 
 #[test]
-fn a_secret_that_everybody_may_read_is_warned_of() {
+fn a_world_readable_file_with_a_secret_gets_a_warning() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");
     let key_file = directory.path().join("key");
@@ -201,7 +205,7 @@ fn a_secret_that_everybody_may_read_is_warned_of() {
 }
 
 #[test]
-fn editors_leftovers_beside_the_peers_are_no_peers() {
+fn backup_files_of_editors_in_peers_d_are_ignored() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");
     std::fs::write(&path, with_address("")).unwrap();
@@ -215,36 +219,42 @@ fn editors_leftovers_beside_the_peers_are_no_peers() {
 }
 
 #[test]
-fn what_is_allowed_but_hardly_meant_is_warned_of() {
+fn what_is_probably_a_mistake_in_the_tunnel_gets_a_warning() {
     let with_peer = |allowed_ip: &str| {
         let link = "[[site.private]]\ninterface = \"eth1\"\nnetwork = \"10.0.0.0/16\"\n";
         with_address(&format!("[[wireguard.peer]]\n{}{link}", peer(ADA, allowed_ip)))
     };
     assert_eq!(warnings(&with_peer("10.100.0.2")), [""; 0]);
     for (allowed_ip, warned) in [
-        ("10.100.0.0/24", "10.100.0.0/24 contains this server's own address 10.100.0.1"),
-        ("10.0.5.0/24", "10.0.5.0/24 lies inside of 10.0.0.0/16, site.private[0].network: its packets go to the peer"),
+        ("10.100.0.0/24", "10.100.0.0/24 covers this server's own address 10.100.0.1; write narrower ranges"),
+        (
+            "10.0.5.0/24",
+            "10.0.5.0/24 is inside 10.0.0.0/16 (site.private[0].network): its packets go to the peer instead of the private \
+             network",
+        ),
         (
             "10.0.0.0/15",
-            "10.0.0.0/15 contains 10.0.0.0/16, site.private[0].network: it is not routed into the tunnel, and what comes \
-             from it is dropped",
+            "10.0.0.0/15 covers 10.0.0.0/16 (site.private[0].network): it is not routed into the tunnel, and packets from \
+             it are dropped; write ranges without that network",
         ),
         (
             "0.0.0.0/0",
-            "0.0.0.0/0 is everything: this server sends it nothing but what narrower allowed-ips name, and no route is made",
+            "0.0.0.0/0 covers every address: this server sends the peer only what narrower allowed_ips cover, and adds no \
+             route for 0.0.0.0/0",
         ),
     ] {
         assert_eq!(warnings(&with_peer(allowed_ip)), [format!("wireguard.peer[0].allowed_ips[0]: {warned}")]);
     }
     assert_eq!(
         warnings(&with_address(&format!("[[wireguard.peer]]\npublic_key = \"{ADA}\""))),
-        ["wireguard.peer[0].allowed_ips: there are none, so nothing can be sent to or taken from this peer"]
+        ["wireguard.peer[0].allowed_ips: is empty, so no packet can be sent to this peer or accepted from it; \
+          list its addresses"]
     );
 }
 
 #[test]
-fn an_mtu_is_one_that_every_host_can_live_with() {
-    let told = |mtu: u32, address: &str| {
+fn an_mtu_is_within_the_limits_of_ip() {
+    let is_valid = |mtu: u32, address: &str| {
         problems_of(&format!("[wireguard]\nmtu = {mtu}\naddresses = [\"{address}\"]")).is_empty()
     };
     for (mtu, v4, v6) in [
@@ -255,12 +265,12 @@ fn an_mtu_is_one_that_every_host_can_live_with() {
         (65455, true, true),
         (65456, false, false),
     ] {
-        assert_eq!((told(mtu, "10.100.0.1/24"), told(mtu, "fd00::1/64")), (v4, v6), "{mtu}");
+        assert_eq!((is_valid(mtu, "10.100.0.1/24"), is_valid(mtu, "fd00::1/64")), (v4, v6), "{mtu}");
     }
 }
 
 #[test]
-fn ten_thousand_peers_are_checked_in_no_time() {
+fn ten_thousand_peers_are_checked_within_20_seconds() {
     let block = |n: u32| {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&n.to_le_bytes());
@@ -272,23 +282,23 @@ fn ten_thousand_peers_are_checked_in_no_time() {
     let text = format!("[wireguard]\naddresses = [\"10.100.0.1/16\"]\n{peers}");
     let started = std::time::Instant::now();
     let tunnel = parse(&text, &Environment::default()).unwrap().wireguard.unwrap();
-    assert_eq!((tunnel.peers.len(), tunnel.sites().count()), (10_000, 0));
-    // A tenth of it on an idle machine; what is quadratic takes minutes.
+    assert_eq!((tunnel.peers.len(), tunnel.remote_networks().count()), (10_000, 0));
+    // An idle machine takes a tenth of it; a quadratic check takes minutes.
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 #[test]
-fn sites_are_what_lies_outside_of_the_tunnels_own_networks() {
+fn remote_networks_are_the_allowed_ips_outside_the_tunnels_own_networks() {
     let peers = [(ADA, "10.100.0.2"), (BOB, "192.168.178.0/24"), (PUBLIC, "0.0.0.0/0")]
         .map(|(key, allowed_ip)| format!("[[wireguard.peer]]\n{}", peer(key, allowed_ip)));
     let tunnel = checked(&with_address(&peers.join("")), &[]).unwrap().wireguard.unwrap();
-    assert_eq!(tunnel.sites().collect::<Vec<_>>(), ["192.168.178.0/24".parse::<IpNet>().unwrap()]);
+    assert_eq!(tunnel.remote_networks().collect::<Vec<_>>(), ["192.168.178.0/24".parse::<IpNet>().unwrap()]);
 }
 
 const WG_EXAMPLE: &str = include_str!("../../../tests/data/wireguard/wg-example.conf");
 
 #[test]
-fn the_example_of_wg_is_taken_over_as_it_stands() {
+fn the_example_file_of_wg_is_used_unchanged() {
     let config =
         checked("wireguard.file = \"/etc/wireguard/wg-office.conf\"", &[("/etc/wireguard/wg-office.conf", WG_EXAMPLE)]);
     let peer = |key: &str, allowed_ips: &[&str], endpoint: &str| Peer {
@@ -314,7 +324,7 @@ fn the_example_of_wg_is_taken_over_as_it_stands() {
 }
 
 #[test]
-fn a_wg_file_and_the_configuration_do_not_say_the_same_thing_twice() {
+fn a_value_in_both_the_wg_file_and_the_configuration_is_an_error() {
     let text = format!(
         "[wireguard]\nfile = \"/srv/wg7.conf\"\nlisten_port = 7\nprivate_key_file = \"/srv/key\"\naddresses = [\"10.7.0.1/24\"]\nmtu = 1400\n\
          fwmark = 7\n[[wireguard.peer]]\n{}",
@@ -325,46 +335,46 @@ fn a_wg_file_and_the_configuration_do_not_say_the_same_thing_twice() {
     assert_eq!(
         checked(&text, &[("/srv/wg7.conf", &wg)]).unwrap_err(),
         [
-            "wireguard.addresses: stands beside the Address of /srv/wg7.conf: write only one of them",
-            "wireguard.fwmark: stands beside the FwMark of /srv/wg7.conf: write only one of them",
-            "wireguard.listen_port: stands beside the ListenPort of /srv/wg7.conf: write only one of them",
-            "wireguard.mtu: stands beside the MTU of /srv/wg7.conf: write only one of them",
-            "wireguard.peer[0]: stands beside wireguard.file, which holds the peers: write them in one place",
-            "wireguard.peer[0].public_key: is this server's own key",
-            "wireguard.private_key_file: stands beside the PrivateKey of /srv/wg7.conf: write only one of them",
+            "wireguard.addresses: /srv/wg7.conf sets Address too; remove one of them",
+            "wireguard.fwmark: /srv/wg7.conf sets FwMark too; remove one of them",
+            "wireguard.listen_port: /srv/wg7.conf sets ListenPort too; remove one of them",
+            "wireguard.mtu: /srv/wg7.conf sets MTU too; remove one of them",
+            "wireguard.peer[0]: wireguard.file holds the peers; move this peer there, or remove wireguard.file",
+            "wireguard.peer[0].public_key: is this server's own key; write the peer's public key",
+            "wireguard.private_key_file: /srv/wg7.conf sets PrivateKey too; remove one of them",
         ]
     );
 }
 
 #[test]
-fn what_is_wrong_with_a_wg_file_is_told_with_its_line() {
+fn an_error_in_a_wg_file_is_reported_with_its_line() {
     let files = [("/srv/bad.conf", "[Interface]\nListenPort = x\nAddres = 10.7.0.1/24\n")];
-    let told = |text: &str| checked(text, &files).unwrap_err();
+    let errors = |text: &str| checked(text, &files).unwrap_err();
     assert_eq!(
-        told("wireguard.file = \"/srv/bad.conf\""),
+        errors("wireguard.file = \"/srv/bad.conf\""),
         [
             "wireguard.file: line 2 of /srv/bad.conf: ListenPort: `x` is not a port (0 to 65535)",
             "wireguard.file: line 3 of /srv/bad.conf: `Addres` is no key; did you mean Address?",
         ]
     );
-    assert_eq!(told("wireguard.file = \"bad.conf\""), ["wireguard.file: `bad.conf` is no absolute path"]);
+    assert_eq!(errors("wireguard.file = \"bad.conf\""), ["wireguard.file: `bad.conf` is not an absolute path"]);
     assert_eq!(
-        told("wireguard.file = \"/srv/gone.conf\""),
+        errors("wireguard.file = \"/srv/gone.conf\""),
         ["wireguard.file: cannot read /srv/gone.conf: No such file or directory (os error 2)"]
     );
 }
 
 #[test]
-fn what_wg_quick_would_do_and_nobody_does_here_is_warned_of() {
+fn directives_of_wg_quick_that_bastiond_ignores_get_a_warning() {
     let wg = "[Interface]\nAddress = 10.8.0.1/24\nDNS = 1.1.1.1\nPostUp = iptables -A FORWARD -j ACCEPT\nTable = off\n";
-    let config = checked("wireguard.file = \"/srv/open-to-all\"", &[("/srv/open-to-all", wg)]).unwrap();
+    let config = checked("wireguard.file = \"/srv/world-readable\"", &[("/srv/world-readable", wg)]).unwrap();
     let warned: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
         warned,
         [
-            "wireguard.file: /srv/open-to-all: Table is not acted on; routes go into the main table",
-            "wireguard.file: line 3 of /srv/open-to-all: DNS is not acted on",
-            "wireguard.file: line 4 of /srv/open-to-all: PostUp is not acted on",
+            "wireguard.file: /srv/world-readable: bastiond ignores Table; its routes go into the main table",
+            "wireguard.file: line 3 of /srv/world-readable: bastiond ignores DNS",
+            "wireguard.file: line 4 of /srv/world-readable: bastiond ignores PostUp",
         ]
     );
 }

@@ -1,8 +1,8 @@
-//! Single keys: their ranges, and what is said beyond them.
+//! Single keys: their ranges, and the errors for values outside.
 
 use super::*;
 
-/// The poll interval that `text` means, or the problem it is.
+/// The poll interval that `text` means, or its error.
 fn poll_interval(text: &str) -> Result<Duration, String> {
     match parse(&format!("[hcloud]\npoll_interval = \"{text}\"\n"), &Environment::default()) {
         Ok(config) => Ok(config.hcloud.poll_interval),
@@ -38,13 +38,13 @@ fn a_poll_interval_is_from_one_second_to_a_day() {
             "number is too large or cannot be represented without a lack of precision (values below 1ns are not supported)",
         ),
     ] {
-        let expected = format!("hcloud.poll_interval: `{text}` is no time span (like \"20s\" or \"5m\"): {reason}");
+        let expected = format!("hcloud.poll_interval: `{text}` is not a duration (like \"20s\" or \"5m\"): {reason}");
         assert_eq!(poll_interval(text), Err(expected));
     }
 }
 
 #[test]
-fn every_level_is_taken_by_its_name_in_small_letters_only() {
+fn a_log_level_is_written_in_lower_case() {
     use tracing::Level;
     let levels = [
         ("error", Level::ERROR),
@@ -57,14 +57,14 @@ fn every_level_is_taken_by_its_name_in_small_letters_only() {
         let config = parse(&format!("log.level = \"{name}\""), &Environment::default()).unwrap();
         assert_eq!(config.log, Log { level });
         let upper = name.to_uppercase();
-        let expected = format!("log.level: `{upper}` is none of error, warn, info, debug, trace");
+        let expected = format!("log.level: `{upper}` is not one of error, warn, info, debug, trace");
         assert_eq!(problems_of(&format!("log.level = \"{upper}\"")), [expected]);
     }
 }
 
 #[test]
-fn every_known_key_is_known_to_its_section() {
-    // No key takes a number with a fraction, so each must complain of it, under its own name.
+fn every_section_accepts_its_known_keys() {
+    // No key accepts a fraction, so each must report it under its own name.
     for key in KNOWN_KEYS {
         let (section, name) = key.rsplit_once('.').unwrap();
         let (text, shown) = match section {
@@ -83,14 +83,14 @@ fn every_known_key_is_known_to_its_section() {
             }
             _ => (format!("{key} = 0.5"), (*key).to_owned()),
         };
-        let problems = problems_of(&text);
-        let complaint = problems.iter().find(|problem| problem.starts_with(&format!("{shown}: expected ")));
-        assert!(complaint.is_some_and(|problem| problem.ends_with(", found 0.5")), "{key}: {problems:?}");
+        let errors = problems_of(&text);
+        let error = errors.iter().find(|error| error.starts_with(&format!("{shown}: expected ")));
+        assert!(error.is_some_and(|error| error.ends_with(", found 0.5")), "{key}: {errors:?}");
     }
 }
 
 #[test]
-fn a_long_list_of_sources_takes_no_longer_than_its_length() {
+fn a_list_of_50000_sources_is_accepted() {
     let addresses: Vec<Ipv4Addr> = (1..=50_000).map(|n| Ipv4Addr::from(0x0a00_0000 + n)).collect();
     let listed: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
     let config = parse(&format!("firewall.ssh_from = [{}]", listed.join(",")), &Environment::default()).unwrap();
@@ -100,7 +100,7 @@ fn a_long_list_of_sources_takes_no_longer_than_its_length() {
 }
 
 #[test]
-fn more_destinations_than_a_network_holds_routes_are_refused() {
+fn more_destinations_than_a_network_can_hold_routes_are_rejected() {
     let listed = |count: usize| -> String {
         let listed: Vec<String> = (0..count).map(|n| format!("\"10.{n}.0.0/16\"")).collect();
         format!("hcloud.destinations = [{}]", listed.join(","))
@@ -113,13 +113,13 @@ fn more_destinations_than_a_network_holds_routes_are_refused() {
 }
 
 #[test]
-fn a_problem_is_one_line_and_short_whatever_it_quotes() {
+fn an_error_is_one_short_line_even_if_it_quotes_a_long_value() {
     assert_eq!(
         problems_of("log.level = \"a\\nb\\u001b[31m\""),
-        ["log.level: `a\\nb\\u{1b}[31m` is none of error, warn, info, debug, trace"]
+        ["log.level: `a\\nb\\u{1b}[31m` is not one of error, warn, info, debug, trace"]
     );
     let problem = problems_of(&format!("log.level = \"{}\"", "ä".repeat(10_000))).remove(0);
     let kept = |count| "ä".repeat(count);
-    let expected = format!("log.level: `{} … {}` is none of error, warn, info, debug, trace", kept(159), kept(116));
+    let expected = format!("log.level: `{} … {}` is not one of error, warn, info, debug, trace", kept(159), kept(113));
     assert_eq!(problem, expected);
 }

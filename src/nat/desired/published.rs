@@ -53,7 +53,7 @@ fn addresses(forward: &Forward, config: &Config, public: &PublicLink) -> Vec<Ipv
         return forward.public.clone();
     }
     let first = public.addresses.first();
-    let is_shared = |address: &&Ipv4Addr| Some(*address) == first || !config.nat.is_hosts_own(**address);
+    let is_shared = |address: &&Ipv4Addr| Some(*address) == first || !config.nat.is_static_address(**address);
     public.addresses.iter().filter(is_shared).copied().collect()
 }
 

@@ -63,7 +63,8 @@ fn translation(pool: &[Ipv4Addr], config: &Config, public: &PublicLink) -> Phras
 fn own(config: &Config, public: &PublicLink) -> Option<Ipv4Addr> {
     let is_drained = |address: &Ipv4Addr| config.nat.drain.contains(address);
     let first = public.addresses.first()?;
-    let other = || public.addresses.iter().find(|address| !is_drained(address) && !config.nat.is_hosts_own(**address));
+    let other =
+        || public.addresses.iter().find(|address| !is_drained(address) && !config.nat.is_static_address(**address));
     if is_drained(first) { other().or(Some(first)).copied() } else { Some(*first) }
 }
 

@@ -9,7 +9,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use crate::config::Backend;
+use crate::config::BackendChoice;
 use crate::net::InterfaceName;
 use bastiond_tunnel::model::{Snapshot, Update};
 
@@ -125,11 +125,11 @@ pub enum Choice {
 
 /// Chooses by the configuration and by whether the kernel has WireGuard. `auto` takes the kernel's where there is one, since
 /// then fewer parts have to run; `kernel` on a kernel without is an error, not a silent change of data planes.
-pub fn choose(wanted: Backend, available: bool) -> Result<Choice, Error> {
+pub fn choose(wanted: BackendChoice, available: bool) -> Result<Choice, Error> {
     match (wanted, available) {
-        (Backend::Userspace, _) | (Backend::Auto, false) => Ok(Choice::Userspace),
-        (Backend::Auto | Backend::Kernel, true) => Ok(Choice::Kernel),
-        (Backend::Kernel, false) => Err(Error::Unavailable),
+        (BackendChoice::Userspace, _) | (BackendChoice::Auto, false) => Ok(Choice::Userspace),
+        (BackendChoice::Auto | BackendChoice::Kernel, true) => Ok(Choice::Kernel),
+        (BackendChoice::Kernel, false) => Err(Error::Unavailable),
     }
 }
 

@@ -117,7 +117,7 @@ fn any_peers() -> impl Strategy<Value = Vec<Peer>> {
 fn any_wireguard() -> impl Strategy<Value = Wireguard> {
     let addresses = subsequence(vec!["100.64.0.1/10", "100.63.0.1/16", "fd00::1/64", "fd00:1::7/128"], 1..=4);
     let addresses = addresses.prop_map(|texts| texts.into_iter().map(|text| text.parse().unwrap()).collect());
-    let backend = select(vec![Backend::Auto, Backend::Userspace, Backend::Kernel]);
+    let backend = select(vec![BackendChoice::Auto, BackendChoice::Userspace, BackendChoice::Kernel]);
     let snat = select(vec![Snat::Auto, Snat::Always, Snat::Never]);
     let numbers = (1..=65535_u16, option::of(1280..=65455_u32), any::<u32>(), any::<bool>());
     (addresses, backend, snat, numbers, "/[a-z/]{1,20}", any_peers()).prop_map(

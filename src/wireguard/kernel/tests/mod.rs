@@ -9,7 +9,7 @@ use bastiond_tunnel::key::{LENGTH, PresharedKey, PrivateKey, PublicKey};
 use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 
 use super::plan::{Removal, plan, wants_a_look};
-use super::{Backend, Choice, Error, choose};
+use super::{BackendChoice, Choice, Error, choose};
 
 fn peer(number: u8) -> PublicKey {
     PublicKey([number; LENGTH])
@@ -32,12 +32,12 @@ fn configured(number: u8, allowed_ips: &[&str]) -> PeerUpdate {
 #[test]
 fn the_configuration_and_the_kernel_choose_the_data_plane() {
     let chosen = |wanted, available| choose(wanted, available).map_err(|error| error.to_string());
-    assert_eq!(chosen(Backend::Userspace, false), Ok(Choice::Userspace));
-    assert_eq!(chosen(Backend::Userspace, true), Ok(Choice::Userspace));
-    assert_eq!(chosen(Backend::Auto, false), Ok(Choice::Userspace));
-    assert_eq!(chosen(Backend::Auto, true), Ok(Choice::Kernel));
-    assert_eq!(chosen(Backend::Kernel, true), Ok(Choice::Kernel));
-    assert_eq!(chosen(Backend::Kernel, false), Err("this kernel has no WireGuard".to_owned()));
+    assert_eq!(chosen(BackendChoice::Userspace, false), Ok(Choice::Userspace));
+    assert_eq!(chosen(BackendChoice::Userspace, true), Ok(Choice::Userspace));
+    assert_eq!(chosen(BackendChoice::Auto, false), Ok(Choice::Userspace));
+    assert_eq!(chosen(BackendChoice::Auto, true), Ok(Choice::Kernel));
+    assert_eq!(chosen(BackendChoice::Kernel, true), Ok(Choice::Kernel));
+    assert_eq!(chosen(BackendChoice::Kernel, false), Err("this kernel has no WireGuard".to_owned()));
     assert!(Error::Unavailable.advice().contains("modprobe wireguard"));
 }
 
