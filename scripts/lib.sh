@@ -1,4 +1,4 @@
-# What the scripts have in common; sourced, never run.
+# Shared functions of the scripts. This file is sourced, not run.
 # shellcheck shell=bash
 
 as_root() {
@@ -7,14 +7,14 @@ as_root() {
     elif command -v sudo >/dev/null; then
         sudo "$@"
     else
-        echo "${0##*/}: to install packages, be root or have sudo; or install them yourself: $*" >&2
+        echo "${0##*/}: installing packages needs root or sudo; or install them yourself: $*" >&2
         return 1
     fi
 }
 
 install_packages() {
     if ! command -v apt-get >/dev/null; then
-        echo "${0##*/}: this is no Debian or Ubuntu; install by your own means: $*" >&2
+        echo "${0##*/}: this system is not Debian or Ubuntu; install these packages with its package manager: $*" >&2
         return 1
     fi
     echo "installing: $*"
@@ -22,12 +22,12 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@" >/dev/null
 }
 
-# Installs the packages of the programs that are missing. Each argument: a program, or a file by its whole path, and the package that
-# brings it.
+# Installs the packages of missing programs. Each argument is a program, or a file with its absolute path, and the package that
+# contains it.
 need() {
     local pair missing=()
     for pair in "$@"; do
-        # /usr/sbin is not in everybody's PATH.
+        # The PATH of ordinary users lacks /usr/sbin.
         if [ ! -e "${pair%% *}" ] && ! PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%% *}" >/dev/null; then
             missing+=("${pair#* }")
         fi
@@ -37,8 +37,8 @@ need() {
     fi
 }
 
-# Puts a program of crates.io in PATH, of just this version, so that a new one is a change of ours. Called at the project's top; built
-# once, outside of everybody's ~/.cargo/bin.
+# Adds a program from crates.io to PATH, with exactly this version. It is built once in target/tools, not in ~/.cargo/bin. Call this
+# in the project's top directory.
 tool() {
     local name="$1" version="$2" tools="$PWD/target/tools"
     if [ "$("$tools/bin/$name" --version 2>/dev/null | awk '{ print $NF }')" != "$version" ]; then
@@ -48,21 +48,62 @@ tool() {
     PATH="$tools/bin:$PATH"
 }
 
-# Where Debian is fetched from, and whose signature counts. On Ubuntu the keys are a package to install.
-# shellcheck disable=SC2034 # for those who source this
-readonly debian_mirror="${BASTIOND_DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+# The keys that sign Debian's archive, and the packages that building a Debian system needs.
 readonly debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-# shellcheck disable=SC2034 # for those who source this
+# shellcheck disable=SC2034 # used by the scripts that source this file
 readonly debian_tools=("mmdebstrap mmdebstrap" "$debian_keyring debian-archive-keyring")
 
-# Sets `package` to the one that is to be tested: what BASTIOND_SYSTEM_PACKAGE names, or one of this very tree, built as the demo
-# builds: minutes sooner than what is given away.
+# The URI of the Debian archive in this machine's apt configuration; empty if it has none or has not been updated yet.
+debian_archive_of_apt() {
+    # shellcheck disable=SC2016 # apt-get expands these fields
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' 'Component: main' | sed -n '1 s,/*$,,p'
+}
+
+# Sets `debian_mirror` to the Debian archive that this machine's apt uses, or to BASTIOND_DEBIAN_MIRROR.
+find_debian_mirror() {
+    debian_mirror="${BASTIOND_DEBIAN_MIRROR:-}"
+    if [ -z "$debian_mirror" ]; then debian_mirror="$(debian_archive_of_apt)"; fi
+    if [ -z "$debian_mirror" ]; then
+        # apt knows the labels of archives after an update.
+        as_root apt-get -qq -o DPkg::Lock::Timeout=300 update
+        debian_mirror="$(debian_archive_of_apt)"
+    fi
+    if [ -z "$debian_mirror" ]; then
+        echo "${0##*/}: the apt configuration of this machine has no Debian archive; set BASTIOND_DEBIAN_MIRROR to the URI of one" >&2
+        return 1
+    fi
+}
+
+# Builds a Debian system from `debian_mirror`, reached as this machine's apt reaches it: with its proxies and credentials.
+# Usage: build_debian MODE RELEASE DIRECTORY [OPTION...]; MODE and OPTION are those of mmdebstrap, and MODE root needs root.
+build_debian() {
+    local mode="$1" release="$2" tree="$3" marker="# while this system is built" settings status=0 run=()
+    shift 3
+    if [ "$mode" = root ]; then run=(as_root); fi
+    settings="$(mktemp)"
+    {
+        echo "$marker"
+        apt-config dump | grep -E '^Acquire::(https?(::|-)|Retries|ForceIPv|Check-)' || true
+        # mmdebstrap runs apt on this machine, with the new system as its directory.
+        echo 'Dir::Etc::netrc "/etc/apt/auth.conf";'
+        echo 'Dir::Etc::netrcparts "/etc/apt/auth.conf.d";'
+    } >"$settings"
+    "${run[@]}" timeout 1200 mmdebstrap --quiet --mode="$mode" --keyring="$debian_keyring" \
+        --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' --aptopt="$settings" \
+        --customize-hook="sed -i '/^$marker/,\$d' \"\$1/etc/apt/apt.conf.d/99mmdebstrap\"" "$@" \
+        "$release" "$tree" "deb $debian_mirror $release main" || status=$?
+    rm -f "$settings"
+    return "$status"
+}
+
+# Sets `package` to the package to test: BASTIOND_SYSTEM_PACKAGE, or one built from this tree with the demo's profile, which takes
+# minutes less than the release profile.
 package_to_test() {
     package="${BASTIOND_SYSTEM_PACKAGE:-}"
     if [ -z "$package" ]; then
         cargo build --profile quick --quiet --locked -p bastiond -p bastiond-tunnel --bins
         scripts/deb --binaries target/quick
-        # Those of earlier versions may lie there too.
+        # The directory may contain packages of earlier versions too.
         local built
         for built in target/deb/bastiond_*_"$(dpkg --print-architecture)".deb; do
             if [ -z "$package" ] || [ "$built" -nt "$package" ]; then package="$built"; fi
