@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use bastiond::cli::{Bastiond, Errand};
+use bastiond::component::Error as _;
 use bastiond::config::{self, Environment};
 use bastiond::error::chain;
 use bastiond::{daemon, exit, site, systemd};

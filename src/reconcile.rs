@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::component::{self, Component as _};
+use crate::component::{self, Component as _, Error as _, Plan as _};
 use crate::config::{Config, Environment};
 use crate::conntrack::Conntrack;
 use crate::error::chain;
@@ -58,7 +58,7 @@ impl Gateway {
         let runtime = environment.runtime_directory();
         Self {
             sysctl: Place::of_kernel(&environment.state_directory()),
-            nat: Nat::remembered_in(&runtime, &environment.state_directory()),
+            nat: Nat::load(&runtime, &environment.state_directory()),
             wireguard: Wireguard::remembered_in(&runtime),
             routes: Routes::default(),
             conntrack: Conntrack::load(&runtime),
@@ -123,7 +123,8 @@ impl Gateway {
         // Hardening first; forwarding waits for the rules.
         let stood = self.settings_stood_for.as_ref() == Some(&subject);
         let hardened = sysctl::reconcile(&self.sysctl, &self.site, interface, Forwarding::Leave, stood);
-        let nat = self.nat.reconcile(config, &self.site, tunnel.as_ref()).await;
+        let inputs = Inputs { config, site: &self.site, tunnel: tunnel.as_ref(), now: Instant::now() };
+        let nat = component::reconcile(&mut self.nat, &inputs).await;
         let (rules_stand, rules_failed) = (nat.state == State::Ok, nat.state == State::Failed);
         self.record(ComponentName::Nat, nat);
         self.pass_tunnel(config, tunnel.as_ref(), !rules_failed).await;
@@ -224,7 +225,7 @@ impl Gateway {
         let observed = site::observe(config, &MetadataView::default(), &Site::default(), &self.runtime_directory).await;
         let Ok(site) = observed else { return };
         let closed = Site { public: None, private: Vec::new(), ..site };
-        if let Err(error) = self.nat.close_if_absent(config, &closed).await {
+        if let Err(error) = self.nat.load_rules_if_absent(config, &closed).await {
             tracing::debug!(component = "nat", error = %chain(&error), "the gate cannot be shut yet");
         }
     }
@@ -274,22 +275,23 @@ impl Gateway {
         };
         let mut problems = site.problems.clone();
         let tunnel = tunnel(config, &site, &self.seen_return_routes);
-        let rules = match self.nat.preview(config, &site, tunnel.as_ref()).await {
-            Ok(rules) => rules,
+        let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now: Instant::now() };
+        let rules = match self.nat.observe(&inputs).await {
+            Ok(observed) => {
+                let plan = self.nat.plan(&inputs, &observed);
+                problems.extend(plan.problems());
+                Some(plan.steps())
+            }
             Err(error) => {
                 problems.push(Problem::new(chain(&error), error.advice()));
-                Vec::new()
+                None
             }
         };
-        let forwarding = if site.public.is_some() && problems.len() == site.problems.len() {
-            Forwarding::On
-        } else {
-            Forwarding::Leave
-        };
+        let forwarding = if site.public.is_some() && rules.is_some() { Forwarding::On } else { Forwarding::Leave };
         let interface = tunnel.as_ref().map(|tunnel| &tunnel.interface);
         let settings = sysctl::preview(&self.sysctl, &site, interface, forwarding);
         let mut steps: Vec<String> = settings.iter().map(|write| format!("set {write}")).collect();
-        steps.extend(rules);
+        steps.extend(rules.into_iter().flatten());
         steps.extend(self.wireguard.preview(config.wireguard.as_ref().zip(tunnel.as_ref())).await);
         match self.routes.preview(tunnel.as_ref().filter(|_| self.wireguard.is_running())).await {
             Ok((more, obstacles)) => {
@@ -327,7 +329,7 @@ impl Gateway {
         let inputs = Inputs { config, site, tunnel: None, now: Instant::now() };
         let (routes, tunnel) = (self.routes.remove().await, self.wireguard.remove().await);
         let flows = self.conntrack.down(&inputs).await;
-        let parts = [routes, tunnel, self.nat.remove().await, flows, sysctl::restore(&self.sysctl)];
+        let parts = [routes, tunnel, self.nat.down(&inputs).await, flows, sysctl::restore(&self.sysctl)];
         for (changes, failed) in parts {
             done.extend(changes);
             problems.extend(failed);

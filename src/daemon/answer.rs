@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tokio::sync::oneshot;
 
+use crate::component::Error as _;
 use crate::config;
 use crate::control::Response;
 use crate::error::chain;
@@ -16,7 +17,7 @@ use crate::report::Report;
 /// The report, with what the rules have dropped.
 pub(super) fn report(mut report: Report, answer: oneshot::Sender<Response>) {
     tokio::spawn(async move {
-        report.firewall = nat::account().await;
+        report.firewall = nat::firewall_report().await;
         // Err, here and below: whoever asked has gone.
         let _ = answer.send(Response::Report { report: Box::new(report) });
     });

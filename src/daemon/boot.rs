@@ -1,7 +1,7 @@
 //! The errand of a boot: rules before the network.
 
 use crate::config::{self, Config, Environment};
-use crate::nat::{self, Loaded};
+use crate::nat::{self, LoadedRules};
 use crate::site::{self, MetadataView, Site};
 
 /// Loads the rules that were good last, or shuts the gate as `config` says; without one, as an empty file would. Without one no
@@ -17,12 +17,11 @@ pub async fn boot(config: Option<Config>, environment: &Environment) -> Result<(
     let runtime = environment.runtime_directory();
     let site = site::observe(&config, &MetadataView::default(), &Site::default(), &runtime).await.unwrap_or_default();
     let closed = Site { public: None, private: Vec::new(), ..site };
-    let closed = nat::desired(&config, &closed, None, false);
-    let loaded = nat::boot(&environment.state_directory(), &closed, alone).await?;
+    let loaded = nat::load_boot_rules(&environment.state_directory(), &config, &closed, alone).await?;
     match loaded {
-        Loaded::Stood => tracing::info!(component = "nat", "the table stands already"),
-        Loaded::LastGood => tracing::info!(component = "nat", "the rules that were good last are loaded"),
-        Loaded::Closed => tracing::info!(component = "nat", "there are no rules of before; nothing is forwarded"),
+        LoadedRules::Existing => tracing::info!(component = "nat", "the table is already there"),
+        LoadedRules::LastGood => tracing::info!(component = "nat", "the last good rules are loaded"),
+        LoadedRules::Closed => tracing::info!(component = "nat", "there are no earlier rules; nothing is forwarded"),
     }
     Ok(())
 }

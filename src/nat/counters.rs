@@ -47,7 +47,7 @@ pub struct Count {
 }
 
 /// All named counters of our table; none if there is no table.
-pub fn counters() -> io::Result<BTreeMap<String, Count>> {
+pub(super) fn counters() -> io::Result<BTreeMap<String, Count>> {
     let socket = Socket::new(NETLINK_NETFILTER)?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut name = Vec::from(TABLE.as_bytes());

@@ -1,46 +1,46 @@
 //! Elements of sets and maps.
 //!
 //! Our own types, not the `nftables` crate's expressions: a table has ten thousand of them, they are compared with those that
-//! were sent before, and a crate's expression takes twenty times the memory and has no order. For the same reason they are
-//! written as text at once: trees of JSON values for ten thousand would take most of a reload's time.
+//! were sent before, and a crate's expression takes twenty times the memory and has no order. For the same reason they write
+//! themselves as text: trees of JSON values for ten thousand would take most of a reload's time.
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::boxes::Span;
+use super::disjoint::Range;
 use crate::config::{Ports, Transport};
 use crate::net::InterfaceName;
 
-/// One field of an element.
+/// The value of one field of an element.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Atom {
+pub(super) enum FieldValue {
     /// An address.
     Address(IpAddr),
-    /// A range of addresses by its prefix.
+    /// A range of addresses that is a prefix.
     Network(IpNet),
-    /// A range of IPv4 addresses, both ends in it, that is no prefix.
+    /// A range of IPv4 addresses, both ends included, that is no prefix.
     Addresses(Ipv4Addr, Ipv4Addr),
-    /// A port, or a range of ports.
+    /// A range of ports, both ends included; a single port has the same ends.
     Ports(u16, u16),
-    /// Protocols from one number to another.
+    /// A range of protocol numbers, both ends included.
     Protocols(u8, u8),
-    /// An interface.
+    /// The name of an interface.
     Interface(InterfaceName),
 }
 
-/// An element of a set, or of a map with what it leads to.
+/// An element of a set or of a map.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Element {
+pub(super) struct Element {
     /// Its key, field by field.
-    pub key: Vec<Atom>,
-    /// What a map holds for it; empty in a set.
-    pub data: Vec<Atom>,
+    pub key: Vec<FieldValue>,
+    /// The value that a map holds for the key, field by field; empty in a set.
+    pub data: Vec<FieldValue>,
 }
 
-impl Atom {
-    /// All addresses of a range, in the shortest form.
+impl FieldValue {
+    /// The addresses of a network: a whole-length prefix as a single address.
     pub(super) fn network(network: impl Into<IpNet>) -> Self {
         let network = network.into();
         if network.prefix_len() == network.max_prefix_len() {
@@ -50,12 +50,12 @@ impl Atom {
         }
     }
 
-    /// The IPv4 addresses of a span, in the shortest form.
-    pub(super) fn addresses(span: Span) -> Self {
-        let (first, last) = (Ipv4Addr::from(span.first), Ipv4Addr::from(span.last));
-        let length = span.last - span.first;
+    /// IPv4 addresses as a single address or a prefix where possible, else as a range.
+    pub(super) fn addresses(range: Range) -> Self {
+        let (first, last) = (Ipv4Addr::from(range.first), Ipv4Addr::from(range.last));
+        let length = range.last - range.first;
         let bits = (u64::from(length) + 1).trailing_zeros();
-        let aligned = (u64::from(length) + 1).is_power_of_two() && u64::from(span.first) & u64::from(length) == 0;
+        let aligned = (u64::from(length) + 1).is_power_of_two() && u64::from(range.first) & u64::from(length) == 0;
         match u8::try_from(32 - bits).ok().filter(|_| aligned).and_then(|prefix| Ipv4Net::new(first, prefix).ok()) {
             Some(network) => Self::network(network),
             None => Self::Addresses(first, last),
@@ -74,16 +74,16 @@ impl Atom {
         Self::Ports(port, port)
     }
 
-    /// A span of ports.
-    pub(super) fn port_span(span: Span) -> Self {
+    /// Ports by their numbers; the bounds have to fit.
+    pub(super) fn port_range(range: Range) -> Self {
         let port = |bound: u32| u16::try_from(bound).unwrap_or(u16::MAX);
-        Self::Ports(port(span.first), port(span.last))
+        Self::Ports(port(range.first), port(range.last))
     }
 
-    /// A span of protocols.
-    pub(super) fn protocol_span(span: Span) -> Self {
+    /// Protocols by their numbers; the bounds have to fit.
+    pub(super) fn protocol_range(range: Range) -> Self {
         let protocol = |bound: u32| u8::try_from(bound).unwrap_or(u8::MAX);
-        Self::Protocols(protocol(span.first), protocol(span.last))
+        Self::Protocols(protocol(range.first), protocol(range.last))
     }
 
     pub(super) fn transport(transport: Transport) -> Self {
@@ -113,16 +113,16 @@ impl Atom {
 
 impl Element {
     /// An element of a set.
-    pub(super) fn of<const N: usize>(key: [Atom; N]) -> Self {
+    pub(super) fn new<const N: usize>(key: [FieldValue; N]) -> Self {
         Self { key: key.into(), data: Vec::new() }
     }
 
     /// An element of a map.
-    pub(super) fn leads<const N: usize, const M: usize>(key: [Atom; N], data: [Atom; M]) -> Self {
+    pub(super) fn mapping<const N: usize, const M: usize>(key: [FieldValue; N], data: [FieldValue; M]) -> Self {
         Self { key: key.into(), data: data.into() }
     }
 
-    /// Writes it as nft's JSON has it: with what it leads to.
+    /// Writes it as nft's JSON has it.
     pub(super) fn write(&self, out: &mut String) {
         if self.data.is_empty() {
             return self.write_key(out);
@@ -140,7 +140,7 @@ impl Element {
     }
 }
 
-fn write_fields(atoms: &[Atom], out: &mut String) {
+fn write_fields(atoms: &[FieldValue], out: &mut String) {
     let written = match atoms {
         [single] => single.write(out),
         several => {
@@ -158,20 +158,23 @@ fn write_fields(atoms: &[Atom], out: &mut String) {
     written.expect("writing to a string does not fail");
 }
 
-/// Elements for whole ranges, without overlaps and joined where they touch: an interval set takes no others.
+/// Elements for IPv4 networks. They are joined where they overlap or touch: an interval set takes no others.
 pub(super) fn ranges(networks: impl IntoIterator<Item = Ipv4Net>) -> Vec<Element> {
     let networks: Vec<Ipv4Net> = networks.into_iter().collect();
-    Ipv4Net::aggregate(&networks).into_iter().map(|network| Element::of([Atom::network(network)])).collect()
+    Ipv4Net::aggregate(&networks).into_iter().map(|network| Element::new([FieldValue::network(network)])).collect()
 }
 
-/// The same for IPv6.
+/// Elements for IPv6 networks, likewise.
 pub(super) fn ranges6(networks: impl IntoIterator<Item = ipnet::Ipv6Net>) -> Vec<Element> {
     let networks: Vec<ipnet::Ipv6Net> = networks.into_iter().collect();
-    ipnet::Ipv6Net::aggregate(&networks).into_iter().map(|network| Element::of([Atom::network(network)])).collect()
+    ipnet::Ipv6Net::aggregate(&networks)
+        .into_iter()
+        .map(|network| Element::new([FieldValue::network(network)]))
+        .collect()
 }
 
-/// The IPv4 and the IPv6 ranges of a list, as elements.
-pub(super) fn of_both(networks: &[IpNet]) -> (Vec<Element>, Vec<Element>) {
+/// Elements for the IPv4 networks of a list, and for its IPv6 networks.
+pub(super) fn ranges_by_family(networks: &[IpNet]) -> (Vec<Element>, Vec<Element>) {
     let v4 = networks.iter().filter_map(|network| if let IpNet::V4(v4) = network { Some(*v4) } else { None });
     let v6 = networks.iter().filter_map(|network| if let IpNet::V6(v6) = network { Some(*v6) } else { None });
     (ranges(v4), ranges6(v6))

@@ -1,30 +1,30 @@
-//! Whether the kernel has a software flowtable, which carries established flows past most of the packet's way.
+//! Whether the kernel has a software flowtable, which forwards packets of established flows past most of the network stack.
 
 use std::fmt;
 
-use super::apply::{Error, Nft};
 use super::model::TABLE;
+use super::nft::{Error, Nft};
 use crate::config::Fastpath;
 
 /// From this version on flows in a flowtable expire while they are used: `nf_flow_table_extend_ct_timeout` of 6.18 never
 /// extends them.
 const FAULTY_FROM: (u32, u32) = (6, 18);
 
-/// What the kernel has.
+/// The kernel's flowtable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flowtable {
     /// It works.
     Sound,
-    /// It is there, and known to lose flows.
+    /// It exists, and is known to lose flows.
     Faulty,
     /// The kernel was built without it.
     Absent,
 }
 
 impl Flowtable {
-    /// Asks the kernel, without leaving anything behind.
-    pub(super) async fn of_kernel(nft: &Nft) -> Result<Self, Error> {
-        // An own name: whether a table of ours stands must not matter. The loopback is always there.
+    /// Asks the kernel, and changes nothing.
+    pub(super) async fn probe(nft: &Nft) -> Result<Self, Error> {
+        // In a table of its own, so that the answer does not depend on ours. The loopback interface always exists.
         let table = format!("{TABLE}_probe");
         let text = format!(
             "add table inet {table}\nadd flowtable inet {table} probe {{ hook ingress priority 0; devices = {{ lo }}; }}\n"
@@ -35,10 +35,11 @@ impl Flowtable {
             Err(error) => return Err(error),
         }
         let release = nix::sys::utsname::uname().ok().map(|names| names.release().to_string_lossy().into_owned());
-        Ok(release.map_or(Self::Faulty, |release| Self::of_release(&release)))
+        Ok(release.map_or(Self::Faulty, |release| Self::for_release(&release)))
     }
 
-    fn of_release(release: &str) -> Self {
+    /// Judges by the kernel's release, like `6.12.48+deb13-cloud-amd64`.
+    fn for_release(release: &str) -> Self {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
         match (numbers.next(), numbers.next()) {
             (Some(major), Some(minor)) if (major, minor) < FAULTY_FROM => Self::Sound,
@@ -46,7 +47,7 @@ impl Flowtable {
         }
     }
 
-    /// Whether it is used.
+    /// Whether the configuration wants it used.
     pub(super) fn is_wanted(self, fastpath: Fastpath) -> bool {
         match fastpath {
             Fastpath::Auto => self == Self::Sound,
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_that_lose_flows_are_known_by_their_version() {
+    fn kernels_that_lose_flows_are_recognised_by_their_release() {
         for (release, flowtable) in [
             ("6.1.0-37-amd64", Flowtable::Sound),
             ("6.12.48+deb13-cloud-amd64", Flowtable::Sound),
@@ -81,12 +82,12 @@ mod tests {
             ("strange", Flowtable::Faulty),
             ("", Flowtable::Faulty),
         ] {
-            assert_eq!(Flowtable::of_release(release), flowtable, "{release}");
+            assert_eq!(Flowtable::for_release(release), flowtable, "{release}");
         }
     }
 
     #[test]
-    fn the_configuration_decides_about_what_is_there() {
+    fn the_configuration_decides_whether_a_flowtable_is_used() {
         for (fastpath, used) in
             [(Fastpath::Auto, [true, false, false]), (Fastpath::On, [true, true, false]), (Fastpath::Off, [false; 3])]
         {

@@ -1,16 +1,18 @@
 //! `table inet bastiond`: address translation and packet filter.
 //!
-//! Ours is that table and nothing else. Of other tables only those chains are read that drop what we let pass, to name them in
-//! the report; nothing of theirs is ever changed. Rules change in place and whole: one transaction flushes and refills them, so
-//! that no packet ever meets half a rule set.
+//! Owns that table and nothing else. Of other tables it reads only the chains that drop what ours lets pass, to name them in
+//! the report; it never changes them. Rules change in place and all at once: one transaction flushes and refills them, so that
+//! no packet ever meets half a rule set.
 
 mod apply;
-mod boot;
-mod boxes;
+mod boot_rules;
+mod command;
 mod counters;
+mod declarations;
 mod desired;
+mod disjoint;
+mod drift;
 mod element;
-mod findings;
 mod flowtable;
 mod foreign;
 mod model;
@@ -18,227 +20,247 @@ mod netlink;
 mod nft;
 mod observe;
 mod plan;
-mod skeleton;
+mod site_conflicts;
 mod sources;
+mod statement;
 mod status;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub use apply::{Error, Nft};
-pub use boot::{Loaded, boot};
-pub use counters::{Count, counters};
-pub use desired::desired;
-pub use element::{Atom, Element};
-pub use model::{Base, Chain, Kind, Meter, Ruleset, Set, TABLE};
+pub use boot_rules::{LoadedRules, load_boot_rules};
+pub use counters::Count;
 pub use netlink::{concerns_our_table, table_exists};
-pub use observe::Listing;
-pub use plan::{Command, Memory, Plan, commands, fingerprint, plan};
-pub use sources::{account, unban};
+pub use nft::Error;
+pub use plan::Plan;
+pub use sources::{firewall_report, unban};
 pub use status::{Ban, Bans, FirewallReport, Source, Sources};
 
+use crate::component::{Component, Error as _, Steps};
 use crate::config::{Config, Fastpath};
 use crate::error::chain;
-use crate::inputs::Tunnel;
-use crate::outcome::{Outcome, Problem, State};
+use crate::inputs::{Inputs, Tunnel};
+use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::site::Site;
 use crate::state;
+use command::Command;
 use flowtable::Flowtable;
-use foreign::Foreign;
+use foreign::{DropChains, ObservedDropChains};
+use model::{Ruleset, TABLE};
+use nft::Nft;
+use observe::Listing;
+use plan::{Change, LastApplied};
 
-/// What the room keeps between passes: what it applied last and how that was listed. It is kept in the runtime directory
-/// too, so that a daemon that was killed and started again finds that nothing has changed.
+/// The file of [`LastApplied`] in the runtime directory.
+const LAST_APPLIED_FILE: &str = "nat.json";
+
+/// The component, with what it remembers from pass to pass.
 #[derive(Debug)]
 pub struct Nat {
-    memory: Option<Memory>,
-    path: PathBuf,
-    /// Whether the next boot has the rules that stand.
-    kept: bool,
-    /// Where the rules that were good last are kept over a reboot.
+    /// nft words rules its own way, so drift is found by comparing a listing with the one after the last change. It is written to
+    /// the runtime directory too: a daemon that is killed and started again then finds that nothing has changed.
+    last_applied: Option<LastApplied>,
+    last_applied_file: PathBuf,
+    /// Whether the state directory holds the rules that stand, for the next boot. False at first: the daemon before this one may
+    /// not have been able to write them.
+    has_boot_rules: bool,
     state_directory: PathBuf,
-    /// What the kernel has of a flowtable; asked once.
+    /// What kind of flowtable the kernel has. It is asked once, since the kernel does not change.
     flowtable: Option<Flowtable>,
-    foreign: Foreign,
+    /// What other programs drop. It is read again when the kernel says that some rule has changed.
+    drop_chains: DropChains,
 }
 
-impl Nat {
-    /// Remembers what a daemon before this one left in `runtime_directory`, and keeps good rules in `state_directory`.
-    pub fn remembered_in(runtime_directory: &Path, state_directory: &Path) -> Self {
-        let path = runtime_directory.join("nat.json");
-        Self {
-            memory: state::read_json(&path),
-            path,
-            // A daemon before this one may have found no room on the disk.
-            kept: false,
-            state_directory: state_directory.to_owned(),
-            flowtable: None,
-            foreign: Foreign::default(),
-        }
+/// What a pass finds.
+#[derive(Debug)]
+pub struct Observed {
+    /// The kernel's generation of all rules, read before the table; `None` if the kernel does not answer.
+    generation: Option<u32>,
+    table: ObservedTable,
+    /// `None` if the configuration does not want a fast path, so that nothing is asked.
+    flowtable: Option<Flowtable>,
+    drop_chains: ObservedDropChains,
+}
+
+#[derive(Debug)]
+enum ObservedTable {
+    /// The generation is the same as after the last change, so the listing is the same too.
+    AsApplied,
+    Listed(Listing),
+    Absent,
+}
+
+impl Component for Nat {
+    const NAME: ComponentName = ComponentName::Nat;
+    type Observed = Observed;
+    type Plan = Plan;
+    type Error = Error;
+
+    async fn observe(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Error> {
+        let flowtable = match inputs.config.nat.fastpath {
+            Fastpath::Off => None,
+            Fastpath::Auto | Fastpath::On => Some(self.probe_flowtable().await?),
+        };
+        // Asked before the table is listed: a change after that has another generation.
+        let generation = netlink::generation().ok();
+        let table = self.observe_table(generation).await?;
+        let drop_chains = Box::pin(self.drop_chains.observe(generation)).await;
+        Ok(Observed { generation, table, flowtable, drop_chains })
     }
 
-    /// Makes the table as the configuration wants it.
-    pub async fn reconcile(&mut self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Outcome {
-        match self.look_and_converge(config, site, tunnel).await {
-            Ok((changes, repaired)) => {
-                self.kept &= changes.is_empty();
-                // The rules of a gateway that waits for its links are not worth a boot: those of before are.
-                if !self.kept && site.public.is_some() {
-                    self.kept = self.keep_for_boot(config, site, tunnel);
+    fn plan(&self, inputs: &Inputs<'_>, observed: &Observed) -> Plan {
+        let Inputs { config, site, tunnel, .. } = *inputs;
+        let fastpath = observed.flowtable.is_some_and(|flowtable| flowtable.is_wanted(config.nat.fastpath));
+        let desired = Arc::new(desired::desired(config, site, tunnel, fastpath));
+        let change = plan::change(&desired, self.listing(&observed.table), self.last_applied.as_ref());
+        let foreign = observed.drop_chains.report(config, site, tunnel);
+        let mut problems = site_conflicts::site_conflicts(config, site);
+        problems.extend(foreign.problems);
+        Plan { desired, change, problems, hints: foreign.hints }
+    }
+
+    async fn apply(&mut self, inputs: &Inputs<'_>, observed: Observed, plan: Plan) -> Outcome {
+        let Inputs { config, site, tunnel, .. } = *inputs;
+        let counts = plan.counts();
+        let Plan { desired, change, problems, hints } = plan;
+        let (changes, repaired) = match change {
+            Some(change) => {
+                tracing::debug!(component = "nat", ?counts, "the table changes");
+                if let Err(error) = self.apply_change(&desired, &change, &observed.table).await {
+                    return Outcome::failed(&error, error.advice());
                 }
-                let mut problems = findings::findings(config, site);
-                let foreign = Box::pin(self.foreign.look(config, site, tunnel)).await;
-                problems.extend(foreign.problems);
-                let fastpath = self.flowtable.filter(|_| config.nat.fastpath != Fastpath::Off);
-                Outcome { changes, repaired, problems, hints: foreign.hints, ..standing(site, tunnel, fastpath) }
+                self.has_boot_rules = false;
+                (change.reasons, change.is_repair)
             }
-            Err(error) => Outcome::failed(&error, error.advice()),
-        }
-    }
-
-    /// Whether it could be done.
-    fn keep_for_boot(&self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> bool {
-        // Without a fast path it is what was just applied.
-        let applied = self.memory.as_ref().and_then(|memory| memory.ruleset.as_ref());
-        let kept = match applied.filter(|ruleset| ruleset.fastpath.is_empty()) {
-            Some(applied) => boot::Kept::of(applied),
-            None => boot::Kept::of(&desired(config, site, tunnel, false)),
-        };
-        let written = kept.write(&self.state_directory);
-        if let Err(error) = &written {
-            tracing::warn!(component = "nat", error = %chain(error), "the next boot will load older rules, or none");
-        }
-        written.is_ok()
-    }
-
-    /// Loads the rules if no table stands, and lets one that stands be: for the time before the site is known.
-    pub async fn close_if_absent(&mut self, config: &Config, site: &Site) -> Result<(), Error> {
-        let nft = Nft::find()?;
-        if !boot::stands(&nft).await? {
-            let observed = observe::observe(&nft).await?;
-            self.converge(&nft, &desired(config, site, None, false), observed).await?;
-        }
-        Ok(())
-    }
-
-    async fn look_and_converge(
-        &mut self,
-        config: &Config,
-        site: &Site,
-        tunnel: Option<&Tunnel>,
-    ) -> Result<(Vec<String>, bool), Error> {
-        let desired = &desired(config, site, tunnel, self.fastpath(config).await?);
-        // Asked before the look: what is changed after it has another generation.
-        let generation = netlink::generation().ok();
-        let same = |memory: &Memory| memory.generation == generation && memory.ruleset.as_ref() == Some(desired);
-        if generation.is_some() && self.memory.as_ref().is_some_and(same) {
-            return Ok((Vec::new(), false));
-        }
-        let nft = Nft::find()?;
-        let untouched = |memory: &&Memory| generation.is_some() && memory.generation == generation;
-        let observed = match self.memory.as_ref().filter(untouched) {
-            // What is there need not be listed again to be known.
-            Some(memory) => Some(memory.listing.clone()),
-            None => observe::observe(&nft).await?,
-        };
-        let done = self.converge(&nft, desired, observed).await?;
-        if let Some(memory) = self.memory.as_mut().filter(|_| done.0.is_empty()) {
-            memory.generation = generation;
-            memory.ruleset = Some(desired.clone());
-        }
-        Ok(done)
-    }
-
-    /// Whether established flows take the kernel's short way.
-    async fn fastpath(&mut self, config: &Config) -> Result<bool, Error> {
-        if config.nat.fastpath == Fastpath::Off {
-            return Ok(false);
-        }
-        let flowtable = match self.flowtable {
-            Some(known) => known,
-            None => *self.flowtable.insert(Flowtable::of_kernel(&Nft::find()?).await?),
-        };
-        Ok(flowtable.is_wanted(config.nat.fastpath))
-    }
-
-    /// Makes the observed table as desired: what was changed, and whether that undid somebody else's change.
-    async fn converge(
-        &mut self,
-        nft: &Nft,
-        desired: &Ruleset,
-        observed: Option<Listing>,
-    ) -> Result<(Vec<String>, bool), Error> {
-        let plan = plan(desired, observed.as_ref(), self.memory.as_ref());
-        let Plan::Replace { reasons, drifted, skeleton, commands } = plan else {
-            return Ok((Vec::new(), false));
-        };
-        match nft.load(skeleton, &commands).await {
-            // Something in our table is in the way that we do not know of. Without it the flows go on, only the counters
-            // start anew.
-            // Rules that are refused there as well must not cost those that stand.
-            Err(Error::Refused { complaint, .. }) if observed.is_some() => {
-                nft.would_load(desired).await?;
-                tracing::warn!(component = "nat", complaint, "the table cannot be changed in place; it is made anew");
-                let (text, commands) = plan::anew(desired);
-                nft.load(Some(text), &commands).await?;
+            None => {
+                if let Some(last) = &mut self.last_applied {
+                    last.generation = observed.generation;
+                    last.ruleset = Some(Arc::clone(&desired));
+                }
+                (Vec::new(), false)
             }
-            applied => applied?,
-        }
-        // What is read back is believed from now on, so nobody's change may have slipped in between.
-        self.memory = None;
-        let generation = netlink::generation().ok();
-        let listing = observe::observe(nft).await?.filter(|listing| plan::holds(desired, listing));
-        self.memory = Some(Memory {
-            fingerprint: plan::fingerprint(desired),
-            listing: listing.ok_or(Error::Disturbed)?,
-            meters: desired.meters.iter().map(|meter| (meter.name.to_owned(), meter.limit)).collect(),
-            generation,
-            ruleset: Some(desired.clone()),
-        });
-        if let Err(error) = state::write_json(&self.path, &self.memory) {
-            // The next start will replace the rules by the same ones; no packet notices.
-            tracing::warn!(component = "nat", error = %chain(&error), "go on without");
-        }
-        Ok((reasons, drifted))
-    }
-
-    /// What the next pass would do.
-    pub async fn preview(&self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Result<Vec<String>, Error> {
-        let observed = observe::observe(&Nft::find()?).await?;
-        let fastpath = self.flowtable.is_some_and(|flowtable| flowtable.is_wanted(config.nat.fastpath));
-        Ok(match plan(&desired(config, site, tunnel, fastpath), observed.as_ref(), self.memory.as_ref()) {
-            Plan::Keep => Vec::new(),
-            Plan::Replace { reasons, .. } => {
-                reasons.into_iter().map(|reason| format!("replace the rules of table inet {TABLE}: {reason}")).collect()
-            }
-        })
-    }
-
-    /// Removes the table, and what is remembered of it.
-    pub async fn remove(&mut self) -> (Vec<String>, Vec<Problem>) {
-        self.memory = None;
-        let removed = async {
-            let nft = Nft::find()?;
-            if observe::observe(&nft).await?.is_none() {
-                return Ok(Vec::new());
-            }
-            nft.apply(&[plan::deletion()]).await?;
-            Ok(vec![format!("table inet {TABLE} removed")])
         };
-        let (changes, mut problems) = match removed.await {
+        // The rules of a gateway that waits for its links are of no use after a boot: earlier ones are better.
+        if !self.has_boot_rules && site.public.is_some() {
+            self.has_boot_rules = self.write_boot_rules(inputs, &desired);
+        }
+        let flowtable = observed.flowtable.filter(|_| config.nat.fastpath != Fastpath::Off);
+        Outcome { changes, repaired, problems, hints, ..status_of(site, tunnel, flowtable) }
+    }
+
+    async fn down(&mut self, _inputs: &Inputs<'_>) -> Steps {
+        self.last_applied = None;
+        let (changes, mut problems) = match delete_table().await {
             Ok(changes) => (changes, Vec::new()),
-            Err(error) => {
-                let error: Error = error;
-                (Vec::new(), vec![Problem::new(chain(&error), error.advice())])
-            }
+            Err(error) => (Vec::new(), vec![Problem::new(chain(&error), error.advice())]),
         };
-        for removed in [state::remove(&self.path), boot::forget(&self.state_directory)] {
+        for removed in [state::remove(&self.last_applied_file), boot_rules::remove(&self.state_directory)] {
             problems.extend(removed.err().map(|error| Problem::new(chain(&error), "remove the file by hand")));
         }
         (changes, problems)
     }
 }
 
-/// The table stands.
-fn standing(site: &Site, tunnel: Option<&Tunnel>, fastpath: Option<Flowtable>) -> Outcome {
+impl Nat {
+    /// Loads what an earlier daemon left in `runtime_directory`. Good rules are kept in `state_directory` for the next boot.
+    pub fn load(runtime_directory: &Path, state_directory: &Path) -> Self {
+        let last_applied_file = runtime_directory.join(LAST_APPLIED_FILE);
+        Self {
+            last_applied: state::read_json(&last_applied_file),
+            last_applied_file,
+            has_boot_rules: false,
+            state_directory: state_directory.to_owned(),
+            flowtable: None,
+            drop_chains: DropChains::default(),
+        }
+    }
+
+    /// Loads the rules for `site` if no table filters yet, and leaves a table that does as it is. For the time before the site
+    /// is known.
+    pub async fn load_rules_if_absent(&mut self, config: &Config, site: &Site) -> Result<(), Error> {
+        let nft = Nft::find()?;
+        if boot_rules::is_filtering(&nft).await? {
+            return Ok(());
+        }
+        let table = observe::list_table(&nft).await?.map_or(ObservedTable::Absent, ObservedTable::Listed);
+        let desired = Arc::new(desired::desired(config, site, None, false));
+        match plan::change(&desired, self.listing(&table), self.last_applied.as_ref()) {
+            Some(change) => self.apply_change(&desired, &change, &table).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn probe_flowtable(&mut self) -> Result<Flowtable, Error> {
+        match self.flowtable {
+            Some(known) => Ok(known),
+            None => Ok(*self.flowtable.insert(Flowtable::probe(&Nft::find()?).await?)),
+        }
+    }
+
+    async fn observe_table(&self, generation: Option<u32>) -> Result<ObservedTable, Error> {
+        let is_unchanged = |last: &LastApplied| generation.is_some() && last.generation == generation;
+        if self.last_applied.as_ref().is_some_and(is_unchanged) {
+            return Ok(ObservedTable::AsApplied);
+        }
+        Ok(observe::list_table(&Nft::find()?).await?.map_or(ObservedTable::Absent, ObservedTable::Listed))
+    }
+
+    fn listing<'a>(&'a self, table: &'a ObservedTable) -> Option<&'a Listing> {
+        match table {
+            ObservedTable::AsApplied => self.last_applied.as_ref().map(|last| &last.listing),
+            ObservedTable::Listed(listing) => Some(listing),
+            ObservedTable::Absent => None,
+        }
+    }
+
+    async fn apply_change(
+        &mut self,
+        desired: &Arc<Ruleset>,
+        change: &Change,
+        table: &ObservedTable,
+    ) -> Result<(), Error> {
+        let nft = Nft::find()?;
+        apply::apply(&nft, desired, change, !matches!(table, ObservedTable::Absent)).await?;
+        // Whatever fails from here on, the listing of before is no longer true.
+        self.last_applied = None;
+        self.last_applied = Some(apply::read_back(&nft, desired).await?);
+        if let Err(error) = state::write_json(&self.last_applied_file, &self.last_applied) {
+            tracing::warn!(
+                component = "nat",
+                error = %chain(&error),
+                "the next start of the daemon will replace the rules by the same rules"
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether they could be written.
+    fn write_boot_rules(&self, inputs: &Inputs<'_>, applied: &Ruleset) -> bool {
+        let written = if applied.fastpath.is_empty() {
+            boot_rules::write(applied, &self.state_directory)
+        } else {
+            let slow = desired::desired(inputs.config, inputs.site, inputs.tunnel, false);
+            boot_rules::write(&slow, &self.state_directory)
+        };
+        if let Err(error) = &written {
+            tracing::warn!(component = "nat", error = %chain(error), "the next boot will load older rules, or none");
+        }
+        written.is_ok()
+    }
+}
+
+/// Returns what was done, a line each.
+async fn delete_table() -> Result<Vec<String>, Error> {
+    let nft = Nft::find()?;
+    if observe::list_table(&nft).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    nft.apply(&[Command::DeleteTable]).await?;
+    Ok(vec![format!("table inet {TABLE} removed")])
+}
+
+/// The status of a gateway whose table is as desired.
+fn status_of(site: &Site, tunnel: Option<&Tunnel>, flowtable: Option<Flowtable>) -> Outcome {
     let networks: Vec<String> = site.private.iter().map(|link| link.network.to_string()).collect();
     match (&site.public, networks.as_slice()) {
         (None, _) => {
@@ -250,8 +272,8 @@ fn standing(site: &Site, tunnel: Option<&Tunnel>, fastpath: Option<Flowtable>) -
         }
         (Some(public), networks) => {
             let detail = format!("table inet {TABLE} stands: {} out by {}", networks.join(", "), public.interface);
-            let tunnel = tunnel.map_or_else(String::new, desired::told);
-            let fastpath = fastpath.map_or_else(String::new, |flowtable| format!("; fast path: {flowtable}"));
+            let tunnel = tunnel.map_or_else(String::new, desired::describe_tunnel);
+            let fastpath = flowtable.map_or_else(String::new, |flowtable| format!("; fast path: {flowtable}"));
             Outcome::unchanged(State::Ok, format!("{detail}{tunnel}{fastpath}"))
         }
     }

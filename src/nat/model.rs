@@ -1,124 +1,127 @@
-//! The table, as nouns.
+//! The table as values: what the configuration wants, before it becomes commands for nft.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use nftables::types::{NfChainPolicy, NfChainType, NfHook};
 
 use super::element::Element;
-use super::nft::Phrase;
+use super::statement::RuleStatement;
 use crate::net::InterfaceName;
 
-/// The one table that is ours, in family `inet`.
-pub const TABLE: &str = "bastiond";
-/// Where rules are tried before they replace ours, for a moment and without a hook: nothing passes it.
-pub(super) const TRIAL: &str = "bastiond_trial";
-/// The flowtable, where there is one.
+/// The one table that belongs to bastiond, in family `inet`.
+pub(super) const TABLE: &str = "bastiond";
+/// The table in which rules are checked before they replace ours. nft only checks its chains, so no packet passes them.
+pub(super) const TRIAL_TABLE: &str = "bastiond_trial";
+/// The name of the flowtable, where there is one.
 pub(super) const FLOWTABLE: &str = "fastpath";
 
-/// A name in the table.
+/// The name of an object in the table.
 pub(super) type Name = Cow<'static, str>;
 
-/// All that shall be in the table.
+/// A rule: its statements from left to right.
+pub(super) type Rule = Vec<RuleStatement>;
+
+/// The whole content of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ruleset {
-    /// Named counters; they keep their values.
+pub(super) struct Ruleset {
+    /// Named counters. They keep their values when the rules change.
     pub counters: Vec<&'static str>,
-    /// Sets and maps whose elements we write.
+    /// Sets and maps with the elements that we write.
     pub sets: Vec<Set>,
-    /// Sets that the rules fill by themselves.
+    /// Sets that the rules fill.
     pub meters: Vec<Meter>,
-    /// The interfaces between which established flows take the short way; none: there is no flowtable.
+    /// The interfaces of the flowtable, which carries established flows between them. Empty: there is no flowtable.
     pub fastpath: Vec<InterfaceName>,
-    /// Chains with their rules. A chain stands before those that go to it.
+    /// Chains with their rules. A chain comes before those that go to it.
     pub chains: Vec<Chain>,
 }
 
 /// A named set, or a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Set {
-    /// Its name.
+pub(super) struct Set {
     pub name: Name,
-    /// What it looks like.
-    pub kind: Kind,
-    /// Its elements, sorted, without overlaps.
-    pub elements: Vec<Element>,
+    pub kind: SetKind,
+    /// Sorted, without overlaps. Shared, since a plan and what was applied last hold the same ten thousand elements.
+    pub elements: Arc<[Element]>,
 }
 
-/// What a set holds.
+/// What a set's keys look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// Ranges, of one field or of several.
+pub(super) enum SetKind {
+    /// Ranges of one field or of several; nft's names of the fields.
     Ranges(Vec<&'static str>),
-    /// Single values, of one field or of several.
+    /// Single values of one field or of several; nft's names of the fields.
     Exact(Vec<&'static str>),
-    /// One of the maps that `super::skeleton` declares.
+    /// One of the maps that [`super::declarations`] declares.
     Map,
 }
 
-/// A set that rules fill, declared by `super::skeleton`. Its contents survive reloads.
+/// A set that the rules fill; [`super::declarations`] declares it. Its content survives reloads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Meter {
-    /// Its name.
+pub(super) struct Meter {
     pub name: &'static str,
-    /// What its elements were made with: the kernel keeps a limit with each element, so where this changes the set is emptied.
+    /// The limit that its elements are made with. The kernel stores it in each element, so the set is emptied when it changes.
     pub limit: Option<u32>,
 }
 
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
-    /// Its name.
+pub(super) struct Chain {
     pub name: Name,
-    /// Where the kernel calls it; none for a chain that others go to.
-    pub base: Option<Base>,
-    /// Its rules, each a list of statements.
-    pub rules: Vec<Vec<Phrase>>,
+    /// Where the kernel calls it; `None` for a chain that only other chains go to.
+    pub base: Option<BaseChain>,
+    pub rules: Vec<Rule>,
 }
 
 impl Chain {
-    /// A chain that others go to.
-    pub(super) fn regular(name: impl Into<Name>, rules: Vec<Vec<Phrase>>) -> Self {
+    /// A chain that other chains go to.
+    pub(super) fn regular(name: impl Into<Name>, rules: Vec<Rule>) -> Self {
         Self { name: name.into(), base: None, rules }
+    }
+
+    /// A chain that the kernel calls.
+    pub(super) fn base(name: &'static str, base: BaseChain, rules: Vec<Rule>) -> Self {
+        Self { name: name.into(), base: Some(base), rules }
     }
 }
 
 /// What makes a chain a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Base {
+pub(super) struct BaseChain {
     /// `filter` or `nat`.
     pub kind: NfChainType,
-    /// Where in the packet's way.
     pub hook: NfHook,
-    /// The lower, the earlier.
+    /// The kernel calls chains with lower numbers first.
     pub priority: i32,
-    /// What happens to a packet that no rule decided.
+    /// What happens to a packet that no rule decides about.
     pub policy: NfChainPolicy,
 }
 
 impl Set {
     /// A set of ranges.
     pub(super) fn ranges(name: impl Into<Name>, fields: impl Into<Vec<&'static str>>, elements: Vec<Element>) -> Self {
-        Self::new(name.into(), Kind::Ranges(fields.into()), elements)
+        Self::new(name.into(), SetKind::Ranges(fields.into()), elements)
     }
 
     /// A set of single values.
     pub(super) fn exact(name: impl Into<Name>, fields: impl Into<Vec<&'static str>>, elements: Vec<Element>) -> Self {
-        Self::new(name.into(), Kind::Exact(fields.into()), elements)
+        Self::new(name.into(), SetKind::Exact(fields.into()), elements)
     }
 
     /// A map.
     pub(super) fn map(name: &'static str, elements: Vec<Element>) -> Self {
-        Self::new(name.into(), Kind::Map, elements)
+        Self::new(name.into(), SetKind::Map, elements)
     }
 
-    fn new(name: Name, kind: Kind, mut elements: Vec<Element>) -> Self {
+    fn new(name: Name, kind: SetKind, mut elements: Vec<Element>) -> Self {
         elements.sort();
         elements.dedup();
-        Self { name, kind, elements }
+        Self { name, kind, elements: elements.into() }
     }
 }
 
-/// nft's names of what an element's field holds.
+/// nft's names of the fields of a set's key.
 pub(super) mod fields {
     /// An IPv4 address.
     pub(in super::super) const V4: &str = "ipv4_addr";
@@ -126,7 +129,7 @@ pub(super) mod fields {
     pub(in super::super) const V6: &str = "ipv6_addr";
     /// A port.
     pub(in super::super) const PORT: &str = "inet_service";
-    /// A protocol.
+    /// A protocol inside IP.
     pub(in super::super) const PROTOCOL: &str = "inet_proto";
     /// An interface's name.
     pub(in super::super) const INTERFACE: &str = "ifname";

@@ -1,322 +1,189 @@
-//! One function for each nft phrase that our rules use, so that the rules read as nft prints them.
+//! The program `nft`: how it is found, run and stopped, and why it can fail.
 //!
-//! The types are the `nftables` crate's. Four of its habits are worked around here: a verdict inside a verdict map has to be
-//! a statement (the crate's `Verdict` prints as a bare string, which nft refuses), `Operator::LT` prints as `>` (so no
-//! comparison of order is used), a counter object without values prints `null` (so counters are made by hand), and its
-//! statement that fills a set has no room for the limit or counter of the new element (so that one is made by hand too).
+//! Our own exec instead of the `nftables` crate's: that one does not capture standard error, has no time limit, and does not
+//! tell a crash from a refusal.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
-use nftables::expr::{
-    CT, Expression, Fib, FibFlag, FibResult, JHash, Map, Meta, MetaKey, NamedExpression, Payload, PayloadBase,
-    PayloadField, PayloadRaw, Prefix, RT, RTKey, SetItem, TcpOption,
-};
-use nftables::stmt::{
-    Counter, Flow, JumpTarget, Limit, Log, Mangle, Match, NAT, NATFamily, NATFlag, Operator, Reject, RejectType, SetOp,
-    Statement, VerdictMap,
-};
-use serde::Serialize;
-use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::process;
 
-use super::model::Name;
-use crate::net::InterfaceName;
+use super::command::{self, Command};
+use super::declarations::{self, Declaration};
+use super::model::{TABLE, TRIAL_TABLE};
+use crate::component;
 
-/// A statement that owns its text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Phrase {
-    /// As the crate has it.
-    Typed(Box<Statement<'static>>),
-    /// As nft has it, where the crate has not.
-    Json(serde_json::Value),
+/// How long nft may run. Ten thousand elements take a tenth of a second; a machine out of memory may take much longer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Characters of nft's message that are kept: enough to act on.
+const MAX_COMPLAINT: usize = 600;
+
+/// Why the rules could not be read or loaded. nft's transactions are carried out whole or not at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no `nft`.
+    #[error("the program nft was not found (looked in {looked_in})")]
+    Missing {
+        /// The directories, separated by colons.
+        looked_in: String,
+    },
+    /// It cannot be started.
+    #[error("cannot run {}", program.display())]
+    Run {
+        /// The path of the program.
+        program: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// It ended with a failure.
+    #[error("`{command}` failed: {complaint}")]
+    Refused {
+        /// The command line.
+        command: String,
+        /// Its standard error on one line, at most [`MAX_COMPLAINT`] characters.
+        complaint: String,
+    },
+    /// It died. Some versions crash on valid input (nft 1.0.6 on sets that a newer nft wrote).
+    #[error("`{command}` was killed by signal {signal}")]
+    Crashed {
+        /// The command line.
+        command: String,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// It did not end in time.
+    #[error("`{command}` did not end within {} s", TIMEOUT.as_secs())]
+    TimedOut {
+        /// The command line.
+        command: String,
+    },
+    /// What was read back is not what was loaded.
+    #[error("another program changed the table while it was being loaded")]
+    Disturbed,
+    /// Its answer is not the JSON of its schema.
+    #[error("nft's listing cannot be read")]
+    Unreadable {
+        /// Where it differs from the schema.
+        source: serde_json::Error,
+    },
 }
 
-impl From<Statement<'static>> for Phrase {
-    fn from(statement: Statement<'static>) -> Self {
-        Self::Typed(Box::new(statement))
+impl component::Error for Error {
+    fn advice(&self) -> String {
+        match self {
+            Self::Missing { .. } => "install it: apt install nftables",
+            Self::Run { .. } => "allow the daemon to run it",
+            Self::Refused { .. } => {
+                "read nft's message (it needs CAP_NET_ADMIN and a kernel with nf_tables); the daemon retries by itself"
+            }
+            Self::Disturbed => "find the program that edits table inet bastiond; the daemon retries by itself",
+            Self::Crashed { .. } | Self::TimedOut { .. } | Self::Unreadable { .. } => {
+                "the table is as it was; the daemon retries by itself, and an update of nftables may help"
+            }
+        }
+        .to_owned()
     }
 }
 
-/// An expression that owns its text.
-pub(super) type Value = Expression<'static>;
-
-/// `accept`
-pub(super) fn accept() -> Phrase {
-    Statement::Accept(None).into()
+/// The `nft` program.
+#[derive(Debug, Clone)]
+pub(super) struct Nft {
+    program: PathBuf,
 }
 
-/// `drop`
-pub(super) fn drop() -> Phrase {
-    Statement::Drop(None).into()
-}
+impl Nft {
+    /// Finds it in `PATH` and where Debian has it.
+    pub(super) fn find() -> Result<Self, Error> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let directories: Vec<PathBuf> = std::env::split_paths(&path)
+            .chain(["/usr/sbin".into(), "/sbin".into()])
+            .filter(|d| d.is_absolute())
+            .collect();
+        let found = directories.iter().map(|directory| directory.join("nft")).find(|program| program.is_file());
+        found.map(|program| Self { program }).ok_or_else(|| {
+            let looked_in: Vec<String> = directories.iter().map(|directory| directory.display().to_string()).collect();
+            Error::Missing { looked_in: looked_in.join(":") }
+        })
+    }
 
-/// `goto CHAIN`
-pub(super) fn goto(chain: impl Into<Name>) -> Phrase {
-    go(chain).into()
-}
+    /// Declares what the transaction cannot declare, then carries the commands out as one transaction.
+    pub(super) async fn load(&self, declarations: &[&Declaration], commands: &[Command]) -> Result<(), Error> {
+        if let Some(text) = declarations::text(declarations, TABLE) {
+            self.run_text(text).await?;
+        }
+        self.apply(commands).await
+    }
 
-fn go(chain: impl Into<Name>) -> Statement<'static> {
-    Statement::Goto(JumpTarget { target: chain.into() })
-}
+    /// Carries the commands out as one transaction.
+    pub(super) async fn apply(&self, commands: &[Command]) -> Result<(), Error> {
+        self.apply_document(command::document(commands, TABLE)).await
+    }
 
-/// `reject with tcp reset`
-pub(super) fn reset() -> Phrase {
-    Statement::Reject(Some(Reject::new(Some(RejectType::TCPReset), None))).into()
-}
+    /// Carries a document of nft's JSON out as one transaction.
+    pub(super) async fn apply_document(&self, document: String) -> Result<(), Error> {
+        self.run(&["-j", "-f", "-"], Some(document)).await.map(drop)
+    }
 
-/// `flow add @NAME`
-pub(super) fn offload(flowtable: &'static str) -> Phrase {
-    Statement::Flow(Flow { op: SetOp::Add, flowtable: Cow::Owned(format!("@{flowtable}")) }).into()
-}
+    /// Carries commands in nft's text syntax out as one transaction.
+    pub(super) async fn run_text(&self, text: String) -> Result<(), Error> {
+        self.run(&["-f", "-"], Some(text)).await.map(drop)
+    }
 
-/// `log prefix "PREFIX" group GROUP snaplen LENGTH`
-pub(super) fn log(prefix: String, group: u16, snaplen: u32) -> Phrase {
-    let log = Log { prefix: Some(prefix.into()), snaplen: Some(snaplen), ..Log::new(Some(group.into())) };
-    Statement::Log(Some(log)).into()
-}
+    /// Checks whether these commands could make a table from nothing. They are checked in a table of its own, which is removed
+    /// afterwards and which no packet passes.
+    pub(super) async fn check(&self, commands: &[Command]) -> Result<(), Error> {
+        let declared = declarations::text(&declarations::all(), TRIAL_TABLE).unwrap_or_default();
+        self.run_text(format!("add table inet {TRIAL_TABLE}\ndelete table inet {TRIAL_TABLE}\n{declared}")).await?;
+        let document = command::document(commands, TRIAL_TABLE);
+        let checked = self.run(&["-c", "-j", "-f", "-"], Some(document)).await;
+        let removed = self.run_text(format!("delete table inet {TRIAL_TABLE}\n")).await;
+        checked.and(removed.map(|()| String::new())).map(drop)
+    }
 
-/// `limit rate RATE/PER burst BURST packets`: matches what is within the limit.
-pub(super) fn limit(rate: u32, per: &'static str, burst: u32) -> Phrase {
-    limiting(rate, per, burst, false).into()
-}
-
-/// `limit rate over …`: matches what is beyond it.
-pub(super) fn limit_over(rate: u32, per: &'static str, burst: u32) -> Phrase {
-    limiting(rate, per, burst, true).into()
-}
-
-fn limiting(rate: u32, per: &'static str, burst: u32, over: bool) -> Statement<'static> {
-    let (burst, inv) = (Some(burst), over.then_some(true));
-    Statement::Limit(Limit { rate, rate_unit: None, per: Some(per.into()), burst, burst_unit: None, inv })
-}
-
-/// `update @SET { KEY STATEMENT }`: an element for the key, with a limit or counter of its own; the rule goes on where that
-/// matches.
-pub(super) fn each(set: &str, key: &Value, statement: &Phrase) -> Phrase {
-    Phrase::Json(json!({"set": {"op": "update", "elem": key, "set": format!("@{set}"), "stmt": [statement]}}))
-}
-
-/// `add @SET { KEY ct count over COUNT }`: matches beyond so many flows of the key.
-pub(super) fn flows_over(set: &str, key: &Value, count: u32) -> Phrase {
-    let statement = json!({"ct count": {"val": count, "inv": true}});
-    Phrase::Json(json!({"set": {"op": "add", "elem": key, "set": format!("@{set}"), "stmt": [statement]}}))
-}
-
-/// `add @SET { KEY timeout SECONDS }`
-pub(super) fn remember(set: &str, key: &Value, seconds: u64) -> Phrase {
-    let element = json!({"elem": {"val": key, "timeout": seconds}});
-    Phrase::Json(json!({"set": {"op": "add", "elem": element, "set": format!("@{set}")}}))
-}
-
-/// `update @SET { KEY }`: the rule goes on where there is a place for the key.
-pub(super) fn note(set: &str, key: &Value) -> Phrase {
-    Phrase::Json(json!({"set": {"op": "update", "elem": key, "set": format!("@{set}")}}))
-}
-
-/// `counter`, without a name: for [`each`].
-pub(super) fn counting() -> Phrase {
-    Phrase::Json(json!({"counter": {"packets": 0, "bytes": 0}}))
-}
-
-/// `counter name "NAME"`
-pub(super) fn counter(name: &'static str) -> Phrase {
-    Statement::Counter(Counter::Named(name.into())).into()
-}
-
-/// `masquerade`, with `fully-random` source ports if wanted.
-pub(super) fn masquerade(random_ports: bool) -> Phrase {
-    let nat = random(random_ports).map(|flags| NAT { addr: None, family: None, port: None, flags: Some(flags) });
-    Statement::Masquerade(nat).into()
-}
-
-fn random(random_ports: bool) -> Option<HashSet<NATFlag>> {
-    random_ports.then(|| HashSet::from([NATFlag::FullyRandom]))
-}
-
-/// `snat ip to ADDRESS`, with `fully-random` source ports if wanted.
-pub(super) fn snat(address: Value, random_ports: bool) -> Phrase {
-    Statement::SNAT(Some(translation(address, random(random_ports)))).into()
-}
-
-/// `dnat ip to ADDRESS`
-pub(super) fn dnat(address: Value) -> Phrase {
-    Statement::DNAT(Some(translation(address, None))).into()
-}
-
-fn translation(address: Value, flags: Option<HashSet<NATFlag>>) -> NAT<'static> {
-    NAT { addr: Some(address), family: Some(NATFamily::IP), port: None, flags }
-}
-
-/// `KEY map @NAME`
-pub(super) fn map(key: Value, name: &str) -> Value {
-    let data = set(Cow::Owned(name.to_owned()));
-    Expression::Named(NamedExpression::Map(Box::new(Map { key, data })))
-}
-
-/// Left to itself the kernel takes another seed for each new rule, and every source would have another slot after a reload.
-const SEED: u32 = 1;
-
-/// `jhash ip saddr mod N seed SEED map { 0 : ADDRESS, … }`: each source has its own slot, always the same.
-pub(super) fn by_source(slots: &[Ipv4Addr]) -> Value {
-    let hash = JHash {
-        hash_mod: u32::try_from(slots.len()).unwrap_or(u32::MAX),
-        offset: None,
-        expr: Box::new(field("ip", "saddr")),
-        seed: Some(SEED),
-    };
-    let slot = |(slot, address): (u32, &Ipv4Addr)| SetItem::Mapping(Expression::Number(slot), self::address(*address));
-    let data = Expression::Named(NamedExpression::Set((0..).zip(slots).map(slot).collect()));
-    Expression::Named(NamedExpression::Map(Box::new(Map {
-        key: Expression::Named(NamedExpression::JHash(hash)),
-        data,
-    })))
-}
-
-/// An address.
-pub(super) fn address(address: Ipv4Addr) -> Value {
-    Expression::String(Cow::Owned(address.to_string()))
-}
-
-/// `tcp option maxseg size set rt mtu`: never raises the value, and looks at the routes of both directions.
-pub(super) fn clamp_mss_to_route() -> Phrase {
-    let key = NamedExpression::TcpOption(TcpOption { name: "maxseg".into(), field: Some("size".into()) });
-    let value = NamedExpression::RT(RT { key: RTKey::MTU, family: None });
-    Statement::Mangle(Mangle { key: Expression::Named(key), value: Expression::Named(value) }).into()
-}
-
-/// `LEFT == RIGHT`; a set on the right means "in".
-pub(super) fn is(left: Value, right: Value) -> Phrase {
-    matching(left, right, Operator::EQ)
-}
-
-/// `LEFT != RIGHT`; a set on the right means "not in".
-pub(super) fn is_not(left: Value, right: Value) -> Phrase {
-    matching(left, right, Operator::NEQ)
-}
-
-/// `LEFT RIGHT` for bits and lists of bits: any of them.
-pub(super) fn has(left: Value, right: Value) -> Phrase {
-    matching(left, right, Operator::IN)
-}
-
-fn matching(left: Value, right: Value, op: Operator) -> Phrase {
-    Statement::Match(Match { left, right, op }).into()
-}
-
-/// `KEY vmap { KEY : goto CHAIN, … }`
-pub(super) fn vmap(key: Value, entries: impl IntoIterator<Item = (Value, Name)>) -> Phrase {
-    let items = entries.into_iter().map(|(key, chain)| SetItem::MappingStatement(key, go(chain))).collect();
-    Statement::VerdictMap(VerdictMap { key, data: Expression::Named(NamedExpression::Set(items)) }).into()
-}
-
-/// `iifname`
-pub(super) fn iifname() -> Value {
-    meta(MetaKey::Iifname)
-}
-
-/// `oifname`
-pub(super) fn oifname() -> Value {
-    meta(MetaKey::Oifname)
-}
-
-/// `meta nfproto`
-pub(super) fn nfproto() -> Value {
-    meta(MetaKey::Nfproto)
-}
-
-fn meta(key: MetaKey) -> Value {
-    Expression::Named(NamedExpression::Meta(Meta { key }))
-}
-
-/// `ct state`
-pub(super) fn ct_state() -> Value {
-    ct("state")
-}
-
-/// `ct status`
-pub(super) fn ct_status() -> Value {
-    ct("status")
-}
-
-fn ct(key: &'static str) -> Value {
-    Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir: None }))
-}
-
-/// `meta l4proto`
-pub(super) fn l4proto() -> Value {
-    meta(MetaKey::L4proto)
-}
-
-/// `fib daddr type`: whether the destination is one of this host's own addresses, as it routes them.
-pub(super) fn destination_type() -> Value {
-    let flags = HashSet::from([FibFlag::Daddr]);
-    Expression::Named(NamedExpression::Fib(Fib { result: FibResult::Type, flags }))
-}
-
-/// `PROTOCOL FIELD`: `ip saddr`, `tcp dport`, `icmp type` …
-pub(super) fn field(protocol: &'static str, field: &'static str) -> Value {
-    let field = PayloadField { protocol: protocol.into(), field: field.into() };
-    Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
-}
-
-/// `@nh,128,8`: the first byte of an IPv4 packet's destination (RFC 791 section 3.1); something else of one of IPv6.
-pub(super) fn destinations_first_byte() -> Value {
-    let raw = PayloadRaw { base: PayloadBase::NH, offset: 128, len: 8 };
-    Expression::Named(NamedExpression::Payload(Payload::PayloadRaw(raw)))
-}
-
-/// `A . B . …`; a single part is itself.
-pub(super) fn concat(parts: impl IntoIterator<Item = Value>) -> Value {
-    let mut parts: Vec<Value> = parts.into_iter().collect();
-    match parts.pop() {
-        Some(single) if parts.is_empty() => single,
-        last => Expression::Named(NamedExpression::Concat(parts.into_iter().chain(last).collect())),
+    /// Runs it with `arguments` and with `input` on its standard input. Returns its standard output.
+    pub(super) async fn run(&self, arguments: &[&str], input: Option<String>) -> Result<String, Error> {
+        let command = format!("nft {}", arguments.join(" "));
+        let failed = |source| Error::Run { program: self.program.clone(), source };
+        let mut child = process::Command::new(&self.program)
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let stdin = child.stdin.take();
+        let feed = async move {
+            if let (Some(mut stdin), Some(input)) = (stdin, input) {
+                // A broken pipe means that nft has ended: its exit status says why.
+                let _ = stdin.write_all(input.as_bytes()).await;
+            }
+        };
+        let both = async { futures::future::join(feed, child.wait_with_output()).await.1 };
+        let output = match tokio::time::timeout(TIMEOUT, both).await {
+            Ok(output) => output.map_err(failed)?,
+            Err(_) => return Err(Error::TimedOut { command }),
+        };
+        check_exit(command, output.status, &output.stderr)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }
 
-/// `LEFT & RIGHT`
-pub(super) fn and(left: Value, right: Value) -> Value {
-    Expression::BinaryOperation(Box::new(nftables::expr::BinaryOperation::AND(left, right)))
-}
-
-/// `A | B | …`
-pub(super) fn flags<const N: usize>(names: [&'static str; N]) -> Value {
-    Expression::List(names.into_iter().map(text).collect())
-}
-
-/// `{ A, B, … }`
-pub(super) fn anonymous_set(items: impl IntoIterator<Item = Value>) -> Value {
-    Expression::Named(NamedExpression::Set(items.into_iter().map(SetItem::Element).collect()))
-}
-
-/// `@NAME`
-pub(super) fn set(name: impl Into<Name>) -> Value {
-    Expression::String(Cow::Owned(format!("@{}", name.into())))
-}
-
-/// A word of nft's: a state, a type, a flag.
-pub(super) fn text(word: &'static str) -> Value {
-    Expression::String(word.into())
-}
-
-/// An interface's name.
-pub(super) fn interface(name: &InterfaceName) -> Value {
-    Expression::String(Cow::Owned(name.as_str().to_owned()))
-}
-
-/// A port or another number.
-pub(super) fn number(number: u16) -> Value {
-    Expression::Number(number.into())
-}
-
-/// `ADDRESS/LENGTH`, of either family. nft prints a whole-length prefix as the address alone; so do we.
-pub(super) fn prefix(network: ipnet::IpNet) -> Value {
-    let address = Expression::String(Cow::Owned(network.addr().to_string()));
-    if network.prefix_len() == network.max_prefix_len() {
-        return address;
+/// Turns the way in which nft ended into an error.
+fn check_exit(command: String, status: ExitStatus, complaint: &[u8]) -> Result<(), Error> {
+    if let Some(signal) = status.signal() {
+        return Err(Error::Crashed { command, signal });
     }
-    let prefix = Prefix { addr: Box::new(address), len: network.prefix_len().into() };
-    Expression::Named(NamedExpression::Prefix(prefix))
+    if status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(complaint);
+    let lines: Vec<&str> = complaint.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let complaint: String = lines.join(", ").chars().take(MAX_COMPLAINT).collect();
+    Err(Error::Refused { command, complaint: if complaint.is_empty() { status.to_string() } else { complaint } })
 }

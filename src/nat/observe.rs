@@ -1,7 +1,7 @@
-//! Our table as nft lists it, less what changes by itself (handles, counters' values, what the rules themselves remember).
+//! Our table as nft lists it, without what changes by itself (handles, values of counters, elements that the rules add).
 //!
-//! The listing is kept as plain JSON values: nft rewrites what it is given, differently from version to version, so drift is
-//! judged in its own words, by comparing two listings, never by reading rules back into types.
+//! The listing is kept as plain JSON values: nft rewrites what it is given, differently from version to version. So drift is
+//! found by comparing two listings, never by reading rules back into types.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,23 +11,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::apply::{Error, Nft};
+use super::command::ObjectKind;
+use super::declarations;
 use super::model::TABLE;
-use super::skeleton;
+use super::nft::{Error, Nft};
 
-/// The table's objects in nft's words and order. Equal listings are equal tables.
+/// The table's objects in nft's words and order. Equal listings mean equal tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Listing(pub Vec<Value>);
+pub(super) struct Listing(pub Vec<Value>);
 
-/// Lists the table; `None` when there is none.
-pub(super) async fn observe(nft: &Nft) -> Result<Option<Listing>, Error> {
+/// Lists the table; `None` if there is none.
+pub(super) async fn list_table(nft: &Nft) -> Result<Option<Listing>, Error> {
     let listed = nft.run(&["-j", "list", "table", "inet", TABLE], None).await;
     match listed {
-        Ok(output) => normalised(&output).map(Some),
-        // nft says "no such file" in words only, so ask for the tables' names before calling it a failure.
+        Ok(output) => normalise(&output).map(Some),
+        // nft says "no such file" in words only, so the list of tables decides whether it is a failure.
         Err(error @ Error::Refused { .. }) => {
-            let tables = normalised(&nft.run(&["-j", "list", "tables"], None).await?)?;
+            let tables = normalise(&nft.run(&["-j", "list", "tables"], None).await?)?;
             let ours = |object: &Value| object["table"]["family"] == "inet" && object["table"]["name"] == TABLE;
             if tables.0.iter().any(ours) { Err(error) } else { Ok(None) }
         }
@@ -35,9 +36,9 @@ pub(super) async fn observe(nft: &Nft) -> Result<Option<Listing>, Error> {
     }
 }
 
-/// nft's JSON without what changes by itself, and with a sum in the place of a set's elements: ten thousand of them shall
-/// take no memory between two looks, and as little as can be during one.
-pub(super) fn normalised(output: &str) -> Result<Listing, Error> {
+/// nft's JSON without what changes by itself, and with a digest in the place of a set's elements: ten thousand of them must
+/// take no memory between two passes, and little during one.
+pub(super) fn normalise(output: &str) -> Result<Listing, Error> {
     let unreadable = |source| Error::Unreadable { source };
     let document: Document<'_> = serde_json::from_str(output).map_err(unreadable)?;
     let mut objects = Vec::with_capacity(document.nftables.len());
@@ -45,11 +46,11 @@ pub(super) fn normalised(output: &str) -> Result<Listing, Error> {
         for (kind, body) in object {
             let body = match kind.as_ref() {
                 "metainfo" => continue,
-                "set" | "map" => condensed(&kind, body),
+                "set" | "map" => summarise_set(&kind, body),
                 _ => serde_json::from_str(body.get()),
             };
             let mut object = json!({ kind: body.map_err(unreadable)? });
-            settle(&mut object);
+            remove_volatile(&mut object);
             objects.push(object);
         }
     }
@@ -63,8 +64,8 @@ struct Document<'a> {
     nftables: Vec<BTreeMap<Cow<'a, str>, &'a RawValue>>,
 }
 
-/// A set without its elements, but for their number and what they come to. A meter's are left away: packets make them.
-fn condensed(kind: &str, body: &RawValue) -> Result<Value, serde_json::Error> {
+/// A set with the number and a digest of its elements instead of the elements. A meter has neither: packets add its elements.
+fn summarise_set(kind: &str, body: &RawValue) -> Result<Value, serde_json::Error> {
     let mut body: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(body.get())?;
     let elements: Vec<&RawValue> =
         body.remove("elem").map_or(Ok(Vec::new()), |list| serde_json::from_str(list.get()))?;
@@ -72,10 +73,10 @@ fn condensed(kind: &str, body: &RawValue) -> Result<Value, serde_json::Error> {
     for (key, value) in body.into_iter().filter(|(key, _)| key != "handle") {
         set.insert(key.into_owned(), serde_json::from_str(value.get())?);
     }
-    let is_meter = |name| kind == "set" && skeleton::declares(kind, name);
+    let is_meter = |name| kind == "set" && declarations::declares(ObjectKind::Set, name);
     let is_ours_to_fill = !set.get("name").and_then(Value::as_str).is_some_and(is_meter);
     if is_ours_to_fill && !elements.is_empty() {
-        // nft does not promise an order.
+        // nft does not list them in a fixed order.
         let mut texts: Vec<&str> = elements.iter().map(|element| element.get()).collect();
         texts.sort_unstable();
         let mut hasher = DefaultHasher::new();
@@ -85,13 +86,13 @@ fn condensed(kind: &str, body: &RawValue) -> Result<Value, serde_json::Error> {
     Ok(Value::Object(set))
 }
 
-/// Removes handles and the values of counters, and sorts the elements of anonymous sets.
-fn settle(value: &mut Value) {
+/// Removes handles and values of counters, and sorts the elements of anonymous sets.
+fn remove_volatile(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.remove("handle");
             for (key, inner) in map.iter_mut() {
-                settle(inner);
+                remove_volatile(inner);
                 match inner {
                     Value::Object(counter) if key == "counter" => {
                         counter.remove("packets");
@@ -102,7 +103,7 @@ fn settle(value: &mut Value) {
                 }
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(settle),
+        Value::Array(values) => values.iter_mut().for_each(remove_volatile),
         _ => {}
     }
 }

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
-use serde_json::json;
 
-use super::apply::{Error, Nft};
+use super::command::Command;
 use super::counters::{Count, counters};
+use super::element::{Element as SetElement, FieldValue};
 use super::model::TABLE;
+use super::nft::{Error, Nft};
 use super::status::{Ban, Bans, FirewallReport, Source, Sources};
 use crate::error::chain;
 
@@ -18,7 +19,7 @@ const TOLD: usize = 10;
 const PREFIX_OF_ONE: u8 = 64;
 
 /// What the rules have counted and remembered; `None` if there is no table, or it cannot be looked at.
-pub async fn account() -> Option<FirewallReport> {
+pub async fn firewall_report() -> Option<FirewallReport> {
     let counters = match counters() {
         Ok(counters) if counters.is_empty() => return None,
         Ok(counters) => counters,
@@ -54,8 +55,8 @@ pub async fn unban(address: IpAddr) -> Result<bool, Error> {
     };
     let nft = Nft::find()?;
     let remove = async |set: &str| {
-        let element = json!({"family": "inet", "table": TABLE, "name": format!("{set}{ending}"), "elem": [source]});
-        nft.apply(&[json!({"delete": {"element": element}}).to_string()]).await
+        let elements = [SetElement::new([FieldValue::Address(source)])].into();
+        nft.apply(&[Command::DeleteElements { set: format!("{set}{ending}").into(), elements }]).await
     };
     // First: while the ban stands, no try is counted. Refused: nothing was.
     let tries = remove("ssh_tries").await;

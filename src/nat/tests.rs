@@ -1,5 +1,9 @@
 use serde_json::{Value, json};
 
+use super::command::Command;
+use super::desired::desired;
+use super::element::{Element, FieldValue};
+use super::plan::{change, commands, fingerprint};
 use super::*;
 use crate::config::{self, Environment};
 use crate::inputs::{SeenReturnRoutes, tunnel};
@@ -35,8 +39,13 @@ fn rules(text: &str, site: &Site) -> Ruleset {
 }
 
 /// Commands as JSON.
-fn parsed(commands: &[Command]) -> Vec<Value> {
-    commands.iter().map(|command| serde_json::from_str(command).unwrap()).collect()
+fn as_json(commands: &[Command]) -> Vec<Value> {
+    let json = |command: &Command| {
+        let mut text = String::new();
+        command.write(TABLE, &mut text);
+        serde_json::from_str(&text).unwrap()
+    };
+    commands.iter().map(json).collect()
 }
 
 /// Elements as JSON.
@@ -51,12 +60,12 @@ fn shown(elements: &[Element]) -> Value {
 
 /// The table as nft 1.0.6 lists it after the rules of `one_network` were loaded.
 fn listed() -> Listing {
-    observe::normalised(include_str!("../../tests/data/tables/one-network.json")).unwrap()
+    observe::normalise(include_str!("../../tests/data/tables/one-network.json")).unwrap()
 }
 
-fn remembered() -> Memory {
+fn last_applied() -> LastApplied {
     let ruleset = rules("", &one_network());
-    Memory {
+    LastApplied {
         fingerprint: fingerprint(&ruleset),
         listing: listed(),
         meters: ruleset.meters.iter().map(|meter| (meter.name.to_owned(), meter.limit)).collect(),
@@ -65,26 +74,26 @@ fn remembered() -> Memory {
     }
 }
 
-fn replace(plan: Plan) -> (Vec<String>, bool, Vec<Command>) {
-    match plan {
-        Plan::Replace { reasons, drifted, commands, .. } => (reasons, drifted, commands),
-        Plan::Keep => panic!("the plan keeps the table"),
-    }
+/// The reasons of a change, and whether it repairs what somebody else did.
+fn reasons(change: Option<Change>) -> (Vec<String>, bool) {
+    let change = change.expect("the table changes");
+    (change.reasons, change.is_repair)
 }
 
 #[test]
 fn without_a_public_link_nothing_is_let_through_and_the_bastion_itself_can_be_reached() {
     let closed = rules("", &Site { public: None, ..one_network() });
-    let of = |rules: &Ruleset, name: &str| rules.chains.iter().find(|chain| chain.name == name).unwrap().rules.clone();
-    assert_eq!(of(&closed, "postrouting").len(), 0);
+    let rules_of =
+        |rules: &Ruleset, name: &str| rules.chains.iter().find(|chain| chain.name == name).unwrap().rules.clone();
+    assert_eq!(rules_of(&closed, "postrouting").len(), 0);
     let open = rules("", &one_network());
-    let (closed_forward, open_forward) = (of(&closed, "forward"), of(&open, "forward"));
+    let (closed_forward, open_forward) = (rules_of(&closed, "forward"), rules_of(&open, "forward"));
     // Segment sizes, known flows, packets of none; then nothing. Without a link there is none to guard.
     assert_eq!(closed_forward[0], open_forward[0]);
     assert_eq!(closed_forward[1..3], open_forward[2..4]);
     assert_eq!(closed_forward[3..], open_forward[open_forward.len() - 1..]);
-    assert_eq!(of(&closed, "output").len(), 0);
-    assert_eq!(of(&closed, "input"), of(&open, "input"));
+    assert_eq!(rules_of(&closed, "output").len(), 0);
+    assert_eq!(rules_of(&closed, "input"), rules_of(&open, "input"));
 }
 
 #[test]
@@ -115,7 +124,7 @@ fn new_flows_avoid_the_first_address_when_it_is_drained_and_another_one_is_there
 
 #[test]
 fn a_table_that_stands_as_it_was_made_is_kept() {
-    assert_eq!(plan(&rules("", &one_network()), Some(&listed()), Some(&remembered())), Plan::Keep);
+    assert_eq!(change(&rules("", &one_network()), Some(&listed()), Some(&last_applied())), None);
 }
 
 #[test]
@@ -124,7 +133,7 @@ fn counters_and_handles_are_no_drift() {
     let moved =
         text.replace("\"packets\":0", "\"packets\":5000000000").replace("{\"rule\":{", "{\"rule\":{\"handle\":77,");
     assert!(text != moved);
-    assert_eq!(observe::normalised(&moved).unwrap(), listed());
+    assert_eq!(observe::normalise(&moved).unwrap(), listed());
 }
 
 #[test]
@@ -135,10 +144,10 @@ fn what_somebody_changed_is_named_and_replaced() {
         listing.0.remove(position);
         listing
     };
-    let (want, memory) = (rules("", &one_network()), remembered());
+    let (want, last) = (rules("", &one_network()), last_applied());
     let drift = |observed: Option<&Listing>| {
-        let (reasons, drifted, _) = replace(plan(&want, observed, Some(&memory)));
-        assert!(drifted);
+        let (reasons, is_repair) = reasons(change(&want, observed, Some(&last)));
+        assert!(is_repair);
         reasons
     };
     assert_eq!(drift(None), ["table inet bastiond was gone"]);
@@ -160,18 +169,19 @@ fn what_somebody_changed_is_named_and_replaced() {
 
 #[test]
 fn new_rules_are_no_drift() {
-    let (reasons, drifted, _) =
-        replace(plan(&rules("[nat]\nrandom_ports = false", &one_network()), Some(&listed()), Some(&remembered())));
-    assert_eq!((reasons, drifted), (vec!["the rules are new".to_owned()], false));
-    let (_, drifted, _) = replace(plan(&rules("", &one_network()), None, None));
-    assert!(!drifted);
+    let new = rules("[nat]\nrandom_ports = false", &one_network());
+    assert_eq!(
+        reasons(change(&new, Some(&listed()), Some(&last_applied()))),
+        (vec!["the rules are new".to_owned()], false)
+    );
+    let (_, is_repair) = reasons(change(&rules("", &one_network()), None, None));
+    assert!(!is_repair);
 }
 
 #[test]
 fn a_table_of_which_nothing_is_remembered_is_replaced_since_it_cannot_be_judged() {
-    let (reasons, drifted, _) = replace(plan(&rules("", &one_network()), Some(&listed()), None));
     assert_eq!(
-        (reasons, drifted),
+        reasons(change(&rules("", &one_network()), Some(&listed()), None)),
         (vec!["table inet bastiond replaced: nothing is remembered of it".to_owned()], false)
     );
 }
@@ -179,7 +189,7 @@ fn a_table_of_which_nothing_is_remembered_is_replaced_since_it_cannot_be_judged(
 #[test]
 fn the_table_is_never_deleted_and_its_counters_are_never_flushed() {
     for observed in [None, Some(listed())] {
-        let commands = parsed(&commands(&rules("", &one_network()), observed.as_ref(), None, None));
+        let commands = as_json(&commands(&rules("", &one_network()), observed.as_ref(), None, None));
         assert_eq!(commands[0], json!({"add": {"table": {"family": "inet", "name": "bastiond"}}}));
         assert!(
             commands.iter().all(|command| command.pointer("/delete").is_none() && command.pointer("/reset").is_none())
@@ -197,7 +207,7 @@ fn strange_objects_in_our_table_are_deleted_after_the_rules_that_may_use_them() 
         json!({"map": {"family": "inet", "table": "bastiond", "name": "ways", "type": "ipv4_addr", "map": "verdict"}}),
         json!({"counter": {"family": "inet", "table": "bastiond", "name": "spy"}}),
     ]);
-    let commands = parsed(&commands(&rules("", &one_network()), Some(&listing), None, None));
+    let commands = as_json(&commands(&rules("", &one_network()), Some(&listing), None, None));
     let named = |name: &str| json!({"family": "inet", "table": "bastiond", "name": name});
     assert_eq!(
         commands[2..6],
@@ -222,7 +232,7 @@ fn a_chain_at_another_hook_and_a_set_of_another_type_are_made_anew() {
             object["set"]["flags"] = json!("timeout");
         }
     }
-    let commands = parsed(&commands(&rules("", &one_network()), Some(&listing), None, None));
+    let commands = as_json(&commands(&rules("", &one_network()), Some(&listing), None, None));
     let deleted: Vec<_> = commands.iter().filter_map(|command| command.get("delete")).collect();
     let named = |name: &str| json!({"family": "inet", "table": "bastiond", "name": name});
     assert_eq!(deleted, [&json!({"chain": named("early")}), &json!({"set": named("ssh_ports")})]);
@@ -231,11 +241,11 @@ fn a_chain_at_another_hook_and_a_set_of_another_type_are_made_anew() {
 #[test]
 fn what_is_read_back_is_believed_only_if_it_can_be_what_was_loaded() {
     let want = rules("", &one_network());
-    assert!(plan::holds(&want, &listed()));
+    assert!(drift::is_listing_of(&want, &listed()));
     for position in 0..listed().0.len() {
         let mut listing = listed();
         let lost = listing.0.remove(position);
-        assert!(lost.get("table").is_some() || !plan::holds(&want, &listing), "without {lost}");
+        assert!(lost.get("table").is_some() || !drift::is_listing_of(&want, &listing), "without {lost}");
     }
     let foreign = [
         json!({"rule": {"family": "inet", "table": "bastiond", "chain": "input", "expr": [{"accept": null}]}}),
@@ -245,7 +255,7 @@ fn what_is_read_back_is_believed_only_if_it_can_be_what_was_loaded() {
     for object in foreign {
         let mut listing = listed();
         listing.0.push(object.clone());
-        assert!(!plan::holds(&want, &listing), "with {object}");
+        assert!(!drift::is_listing_of(&want, &listing), "with {object}");
     }
 }
 
@@ -257,7 +267,7 @@ fn flags_of_a_set_are_the_same_as_an_array_and_as_a_word() {
             object["set"]["flags"] = json!("interval");
         }
     }
-    let commands = parsed(&commands(&rules("", &one_network()), Some(&listing), None, None));
+    let commands = as_json(&commands(&rules("", &one_network()), Some(&listing), None, None));
     assert!(commands.iter().all(|command| command.get("delete").is_none()));
 }
 
@@ -288,7 +298,7 @@ fn overlapping_ssh_sources_become_elements_that_do_not_overlap() {
 #[test]
 fn what_nft_says_that_is_no_listing_is_an_error() {
     for text in ["", "{}", "[]", "{\"nftables\": 3}", "{\"nftables\": [{\"table\""] {
-        observe::normalised(text).unwrap_err();
+        observe::normalise(text).unwrap_err();
     }
 }
 
@@ -356,9 +366,8 @@ fn without_a_tunnel_the_table_has_nothing_of_one() {
     with.counters.retain(|name| *name != "tunnel_flows");
     with.sets.retain(|set| !set.name.starts_with("tunnel_") && set.name != "behind_links" && set.name != "inside");
     let outside = with.sets.iter_mut().find(|set| set.name == "not_from_outside").unwrap();
-    outside.elements.retain(|element| {
-        *element != Element { key: vec![Atom::Network("10.100.0.0/24".parse().unwrap())], data: Vec::new() }
-    });
+    let of_tunnel = Element::new([FieldValue::Network("10.100.0.0/24".parse().unwrap())]);
+    outside.elements = outside.elements.iter().filter(|element| **element != of_tunnel).cloned().collect();
     assert_eq!((with.counters, with.sets), (without.counters, without.sets));
 }
 
@@ -410,7 +419,7 @@ fn the_status_line_names_the_tunnel_and_what_is_masqueraded() {
     let config = config(TUNNEL);
     let tunnel = tunnel(&config, &one_network(), &SeenReturnRoutes::new()).unwrap();
     assert_eq!(
-        standing(&one_network(), Some(&tunnel), None).detail,
+        status_of(&one_network(), Some(&tunnel), None).detail,
         "table inet bastiond stands: 10.0.0.0/16 out by eth0; 10.100.0.0/24 in by wg0; 10.100.0.0/24, 192.168.178.0/24 \
          masqueraded on eth1"
     );
@@ -508,7 +517,7 @@ fn rules_that_refer_to_a_flowtable_are_flushed_before_it_is_replaced() {
     let forward = |rules: &Ruleset| rules.chains.iter().find(|chain| chain.name == "forward").cloned();
     assert_eq!(forward(&before), forward(&after), "without ways the chain does not tell of the links");
     let there = json!({"flowtable": {"family": "inet", "table": TABLE, "name": "fastpath", "dev": "eth1"}});
-    let commands = parsed(&commands(&after, Some(&Listing(vec![there])), Some(&before), None));
+    let commands = as_json(&commands(&after, Some(&Listing(vec![there])), Some(&before), None));
     let place = |wanted: Value| commands.iter().position(|command| *command == wanted);
     let flush = json!({"flush": {"chain": {"family": "inet", "table": TABLE, "name": "forward"}}});
     let delete = json!({"delete": {"flowtable": {"family": "inet", "table": TABLE, "name": "fastpath"}}});

@@ -145,14 +145,14 @@ fn table_with_fast_path() -> Result {
         host.ip(&format!("link add {name} type dummy\nlink set {name} up"))?;
     }
     let memory = tempfile::tempdir()?;
-    let mut nat = Nat::remembered_in(memory.path(), memory.path());
+    let mut nat = Nat::load(memory.path(), memory.path());
     for name in ["one-network", "everything", "one-network"] {
         let (config, site) = (config_with_fast_path(name)?, site(name)?);
         let loaded = reconcile(&host, &mut nat, &config, &site);
         ensure_eq((loaded.changes.len(), loaded.problems), (1, Vec::new()))?;
         ensure_eq(reconcile(&host, &mut nat, &config, &site).changes, Vec::new())?;
         // As nft lists it, whichever version it is.
-        let mut successor = Nat::remembered_in(memory.path(), memory.path());
+        let mut successor = Nat::load(memory.path(), memory.path());
         ensure_eq(reconcile(&host, &mut successor, &config, &site).changes, Vec::new())?;
         let listing = listed(&host, &[])?;
         ensure(listing.contains("flowtable fastpath"), listing.clone())?;

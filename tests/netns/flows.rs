@@ -286,7 +286,7 @@ impl<'w> Components<'w> {
         let public = PublicLink { interface: "eth0".parse()?, mtu: 1500, addresses: vec![at::BASTION] };
         let site = Site { public: Some(public), private: vec![link], ..Site::default() };
         let memory = tempfile::tempdir()?;
-        let (nat, conntrack) = (Nat::remembered_in(memory.path(), memory.path()), Conntrack::load(memory.path()));
+        let (nat, conntrack) = (Nat::load(memory.path(), memory.path()), Conntrack::load(memory.path()));
         Ok(Self { world, nat, conntrack, site, _memory: memory })
     }
 
@@ -295,7 +295,7 @@ impl<'w> Components<'w> {
         let Self { world, nat, conntrack, site, .. } = self;
         let inputs = Inputs { config, site, tunnel: None, now: tokio::time::Instant::now() };
         let (loaded, outcome) = inside(world.bastion(), async {
-            let loaded = nat.reconcile(config, site, None).await;
+            let loaded = component::reconcile(nat, &inputs).await;
             (loaded, component::reconcile(conntrack, &inputs).await)
         });
         ensure_eq([loaded.problems, outcome.problems], [Vec::new(), Vec::new()])?;

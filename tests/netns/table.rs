@@ -3,9 +3,10 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use bastiond::component;
 use bastiond::config::{Config, Environment, Fastpath, parse};
-use bastiond::inputs::{SeenReturnRoutes, tunnel};
-use bastiond::nat::{Loaded, Nat, desired};
+use bastiond::inputs::{Inputs, SeenReturnRoutes, tunnel};
+use bastiond::nat::{LoadedRules, Nat, load_boot_rules};
 use bastiond::outcome::Outcome;
 use bastiond::site::{PrivateLink, PublicLink, Site};
 use libtest_mimic::Trial;
@@ -69,7 +70,9 @@ pub(crate) fn config_with_fast_path(name: &str) -> Result<Config> {
 }
 
 pub(crate) fn reconcile(host: &Namespace, nat: &mut Nat, config: &Config, site: &Site) -> Outcome {
-    inside(host, nat.reconcile(config, site, tunnel(config, site, &SeenReturnRoutes::new()).as_ref()))
+    let tunnel = tunnel(config, site, &SeenReturnRoutes::new());
+    let inputs = Inputs { config, site, tunnel: tunnel.as_ref(), now: tokio::time::Instant::now() };
+    inside(host, component::reconcile(nat, &inputs))
 }
 
 /// What nft lists, with these arguments before the table's name.
@@ -116,12 +119,12 @@ fn golden(name: &str) -> Result {
     let host = Namespace::create(&format!("golden-{name}"))?;
     let memory = tempfile::tempdir()?;
     let (config, site) = (config(name)?, site(name)?);
-    let mut nat = Nat::remembered_in(memory.path(), memory.path());
+    let mut nat = Nat::load(memory.path(), memory.path());
     let loaded = reconcile(&host, &mut nat, &config, &site);
     ensure_eq((loaded.changes.len(), loaded.problems), (1, Vec::new()))?;
     ensure_eq(reconcile(&host, &mut nat, &config, &site).changes, Vec::new())?;
     // A daemon that was started anew recognises it too.
-    let mut successor = Nat::remembered_in(memory.path(), memory.path());
+    let mut successor = Nat::load(memory.path(), memory.path());
     ensure_eq(reconcile(&host, &mut successor, &config, &site).changes, Vec::new())?;
     // Other versions of nft word it in other ways: there it has to load and to be kept.
     if text(&host.command("nft").arg("--version").output()?.stdout).contains("v1.0.6 ") {
@@ -139,7 +142,7 @@ fn golden(name: &str) -> Result {
 fn tunnel_goes() -> Result {
     let host = Namespace::create("tunnel-goes")?;
     let memory = tempfile::tempdir()?;
-    let mut nat = Nat::remembered_in(memory.path(), memory.path());
+    let mut nat = Nat::load(memory.path(), memory.path());
     reconcile(&host, &mut nat, &config("tunnel")?, &site("tunnel")?);
     ensure(listed(&host, &[])?.contains("wg0"), "there is no tunnel to take away")?;
     let plain = reconcile(&host, &mut nat, &config("one-network")?, &site("one-network")?);
@@ -152,12 +155,11 @@ fn sshd_moved() -> Result {
     let state = tempfile::tempdir()?;
     let (config, site) = (config("one-network")?, site("one-network")?);
     let host = Namespace::create("sshd-moved")?;
-    let mut nat = Nat::remembered_in(state.path(), state.path());
+    let mut nat = Nat::load(state.path(), state.path());
     reconcile(&host, &mut nat, &config, &site);
     host.nft("delete table inet bastiond")?;
     let moved = Site { public: None, private: Vec::new(), sshd_ports: [22, 2222].into(), ..site };
-    let closed = desired(&config, &moved, None, false);
-    ensure_eq(inside(&host, bastiond::nat::boot(state.path(), &closed, false))?, Loaded::LastGood)?;
+    ensure_eq(inside(&host, load_boot_rules(state.path(), &config, &moved, false))?, LoadedRules::LastGood)?;
     let ports = host.nft("list set inet bastiond ssh_ports")?;
     ensure(ports.contains("elements = { 22, 2222 }"), ports)
 }
@@ -165,22 +167,22 @@ fn sshd_moved() -> Result {
 fn half_a_table() -> Result {
     let state = tempfile::tempdir()?;
     let (config, site) = (config("one-network")?, site("one-network")?);
-    let closed = desired(&config, &Site { public: None, private: Vec::new(), ..site.clone() }, None, false);
-    let boot = |host: &Namespace| inside(host, bastiond::nat::boot(state.path(), &closed, false));
+    let closed = Site { public: None, private: Vec::new(), ..site.clone() };
+    let boot = |host: &Namespace| inside(host, load_boot_rules(state.path(), &config, &closed, false));
     // A process that ended between a table's two halves.
     let host = Namespace::create("half-a-table")?;
     host.nft("add table inet bastiond")?;
-    ensure_eq(boot(&host)?, Loaded::Closed)?;
-    ensure_eq(boot(&host)?, Loaded::Stood)?;
+    ensure_eq(boot(&host)?, LoadedRules::Closed)?;
+    ensure_eq(boot(&host)?, LoadedRules::Existing)?;
     host.nft("delete table inet bastiond")?;
     std::fs::write(state.path().join("rules.json"), r#"{"format":1,"skeleton":"","commands":[]}"#)?;
-    ensure_eq(boot(&host)?, Loaded::Closed)?;
+    ensure_eq(boot(&host)?, LoadedRules::Closed)?;
     // Rules that are whole.
     host.nft("delete table inet bastiond")?;
-    let mut nat = Nat::remembered_in(state.path(), state.path());
+    let mut nat = Nat::load(state.path(), state.path());
     reconcile(&host, &mut nat, &config, &site);
     let good = listed(&host, &["--stateless"])?;
     host.nft("delete table inet bastiond")?;
-    ensure_eq(boot(&host)?, Loaded::LastGood)?;
+    ensure_eq(boot(&host)?, LoadedRules::LastGood)?;
     ensure_eq(listed(&host, &["--stateless"])?, good)
 }

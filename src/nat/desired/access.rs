@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 
-use super::super::boxes::{Boxed, Span, disjoint};
-use super::super::element::{Atom, Element};
+use super::super::disjoint::{HyperRect, Range, disjoint};
+use super::super::element::{Element, FieldValue};
 use super::super::model::{Name, Set, fields};
-use super::super::nft::{Phrase, Value, concat, field, is, l4proto, set};
+use super::super::statement::{RuleStatement, Value, concat, eq, field, l4proto, set};
 use crate::config::{Acl, Protocol, Transport};
 
 /// Destination, source, ports, protocol: the most selective first, as the kernel looks them up.
-type Entry = Boxed<4>;
+type Entry = HyperRect<4>;
 
-const ALL_PORTS: Span = Span { first: 0, last: 65535 };
-const ALL_PROTOCOLS: Span = Span { first: 0, last: 255 };
+const ALL_PORTS: Range = Range { first: 0, last: 65535 };
+const ALL_PROTOCOLS: Range = Range { first: 0, last: 255 };
 /// ICMP's number in the IP header (IANA, "Assigned Internet Protocol Numbers").
 const ICMP: u32 = 1;
 
@@ -38,8 +38,8 @@ impl Part {
     /// Its set, and the one of its hosts.
     fn sets(self) -> impl Iterator<Item = Set> {
         let hosts = self.hosts.map(|name| {
-            let hosts: BTreeSet<&Atom> = self.elements.iter().map(|element| &element.key[0]).collect();
-            let element = |host: &Atom| Element::of([host.clone()]);
+            let hosts: BTreeSet<&FieldValue> = self.elements.iter().map(|element| &element.key[0]).collect();
+            let element = |host: &FieldValue| Element::new([host.clone()]);
             Set::exact(name, [Field::To.kind()], hosts.into_iter().map(element).collect())
         });
         let key: Vec<&'static str> = self.fields.iter().map(|field| field.kind()).collect();
@@ -76,7 +76,7 @@ impl Field {
     }
 
     /// The field's part of an entry.
-    fn span(self, [to, from, ports, protocol]: &Entry) -> Span {
+    fn span(self, [to, from, ports, protocol]: &Entry) -> Range {
         *match self {
             Self::To => to,
             Self::From => from,
@@ -85,12 +85,12 @@ impl Field {
         }
     }
 
-    fn atom(self, entry: &Entry) -> Atom {
+    fn atom(self, entry: &Entry) -> FieldValue {
         let span = self.span(entry);
         match self {
-            Self::To | Self::From => Atom::addresses(span),
-            Self::Ports => Atom::port_span(span),
-            Self::Protocol => Atom::protocol_span(span),
+            Self::To | Self::From => FieldValue::addresses(span),
+            Self::Ports => FieldValue::port_range(span),
+            Self::Protocol => FieldValue::protocol_range(span),
         }
     }
 }
@@ -165,14 +165,14 @@ impl List {
     }
 
     /// A rule for each of the sets: what is in it meets `verdict`.
-    pub(super) fn rules(&self, verdict: impl Fn() -> Vec<Phrase>) -> Vec<Vec<Phrase>> {
+    pub(super) fn rules(&self, verdict: impl Fn() -> Vec<RuleStatement>) -> Vec<Vec<RuleStatement>> {
         let rule = |part: &Part| {
             if part.fields.is_empty() {
                 return verdict();
             }
             let key = concat(part.fields.iter().map(|field| field.value()));
-            let host = part.hosts.clone().map(|hosts| is(Field::To.value(), set(hosts)));
-            host.into_iter().chain([is(key, set(part.name.clone()))]).chain(verdict()).collect()
+            let host = part.hosts.clone().map(|hosts| eq(Field::To.value(), set(hosts)));
+            host.into_iter().chain([eq(key, set(part.name.clone()))]).chain(verdict()).collect()
         };
         self.parts.iter().map(rule).collect()
     }
@@ -193,17 +193,17 @@ fn shape(line: &Acl) -> usize {
 }
 
 fn entries(line: &Acl) -> impl Iterator<Item = Entry> + '_ {
-    let protocols: &[Span] = match line.protocol {
+    let protocols: &[Range] = match line.protocol {
         Protocol::Any if line.ports.is_empty() => &[ALL_PROTOCOLS],
         // Ports mean those who have them.
         Protocol::Any => &[of(Transport::Tcp), of(Transport::Udp)],
         Protocol::Tcp => &[of(Transport::Tcp)],
         Protocol::Udp => &[of(Transport::Udp)],
-        Protocol::Icmp => &[Span { first: ICMP, last: ICMP }],
+        Protocol::Icmp => &[Range { first: ICMP, last: ICMP }],
     };
     let (to, from) = (addresses(&line.to), addresses(&line.from));
-    let mut ports: Vec<Span> =
-        line.ports.iter().map(|ports| Span { first: ports.first.into(), last: ports.last.into() }).collect();
+    let mut ports: Vec<Range> =
+        line.ports.iter().map(|ports| Range { first: ports.first.into(), last: ports.last.into() }).collect();
     if ports.is_empty() {
         ports.push(ALL_PORTS);
     }
@@ -218,13 +218,13 @@ fn entries(line: &Acl) -> impl Iterator<Item = Entry> + '_ {
     entries.into_iter()
 }
 
-const fn of(transport: Transport) -> Span {
+const fn of(transport: Transport) -> Range {
     match transport {
-        Transport::Tcp => Span { first: 6, last: 6 },
-        Transport::Udp => Span { first: 17, last: 17 },
+        Transport::Tcp => Range { first: 6, last: 6 },
+        Transport::Udp => Range { first: 17, last: 17 },
     }
 }
 
-fn addresses(networks: &[Ipv4Net]) -> Vec<Span> {
-    if networks.is_empty() { vec![Span::EVERYWHERE] } else { networks.iter().copied().map(Span::of).collect() }
+fn addresses(networks: &[Ipv4Net]) -> Vec<Range> {
+    if networks.is_empty() { vec![Range::EVERYWHERE] } else { networks.iter().copied().map(Range::of).collect() }
 }

@@ -1,7 +1,7 @@
 //! The ends of packets' ways: one chain for each reason to drop, which logs some, counts all, and drops.
 
 use super::super::model::{Chain, Name};
-use super::super::nft::{Phrase, Value, counter, counting, drop, each, field, goto, limit, log};
+use super::super::statement::{RuleStatement, Value, counter, drop, field, goto, limit, log, new_counter, update_with};
 use crate::config::LogDrops;
 use crate::inputs::nflog_group;
 
@@ -114,7 +114,7 @@ impl Reason {
 }
 
 /// `goto` the reason's chain.
-pub(super) fn drop_as(reason: Reason) -> Phrase {
+pub(super) fn drop_as(reason: Reason) -> RuleStatement {
     goto(Name::from(reason.chain()))
 }
 
@@ -129,7 +129,7 @@ pub(super) fn chains(log_drops: LogDrops) -> impl Iterator<Item = Chain> {
             rules.push(vec![limit(LOGGED_PER_SECOND, "second", LOGGED_AT_ONCE), told]);
         }
         let source: Value = field("ip", "saddr");
-        let remembered = reason.sources().map(|set| each(set, &source, &counting()));
+        let remembered = reason.sources().map(|set| update_with(set, &source, &new_counter()));
         rules.push(remembered.into_iter().chain([counter(reason.counter()), drop()]).collect());
         Chain::regular(reason.chain(), rules)
     })

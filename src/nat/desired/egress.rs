@@ -8,9 +8,9 @@ use nftables::types::{NfChainPolicy, NfHook};
 
 use super::super::element::ranges;
 use super::super::model::{Chain, Name, Set, fields};
-use super::super::nft::{
-    Phrase, accept, address, and, anonymous_set, counter, ct_status, destinations_first_byte, each, field, flags,
-    flows_over, goto, has, interface, is, is_not, limit_over, number, oifname, prefix, reset, set, text,
+use super::super::statement::{
+    RuleStatement, accept, address, and, anonymous_set, any_of, counter, ct_status, destinations_first_byte, eq, field,
+    flags, flows_over, goto, interface, limit_over, ne, number, oifname, prefix, reset, set, text, update_with,
 };
 use super::access::List;
 use super::drops::{Reason, drop_as};
@@ -69,7 +69,7 @@ pub(super) fn sets_and_chains(config: &Config, site: &Site) -> (Vec<Set>, Vec<Ch
         let mut rules = vec![guard(config), unknown_flows()];
         rules.extend(deny.rules(|| vec![drop_as(Reason::Egress)]));
         if !lists.smtp {
-            rules.push(vec![is(field("tcp", "dport"), number(SMTP)), drop_as(Reason::Egress)]);
+            rules.push(vec![eq(field("tcp", "dport"), number(SMTP)), drop_as(Reason::Egress)]);
         }
         match &allow {
             None => rules.push(vec![goto("let_out")]),
@@ -86,9 +86,9 @@ pub(super) fn sets_and_chains(config: &Config, site: &Site) -> (Vec<Set>, Vec<Ch
 }
 
 /// What nobody has on the internet stays here, and at least the bastion's own metadata service, with its user-data.
-fn guard(config: &Config) -> Vec<Phrase> {
+fn guard(config: &Config) -> Vec<RuleStatement> {
     let range = if config.egress.guard { set("unroutable") } else { prefix(METADATA_NETWORK.into()) };
-    vec![is(field("ip", "daddr"), range), drop_as(Reason::Unroutable)]
+    vec![eq(field("ip", "daddr"), range), drop_as(Reason::Unroutable)]
 }
 
 /// The ranges of private networks and of the tunnel, but for those that the public link is in.
@@ -109,17 +109,17 @@ pub(super) fn inside_set(inside: &[Ipv4Net]) -> Option<Set> {
 ///
 /// So every packet of every flow meets it, and a look-up of ranges alone would cost a tenth of a packet (measured). The first byte of
 /// most destinations rules them out: the kernel keeps a set of bytes as a bitmap.
-pub(super) fn keep_inside(inside: &[Ipv4Net], site: &Site) -> Option<Vec<Phrase>> {
-    let out = is(oifname(), interface(&site.public.as_ref()?.interface));
+pub(super) fn keep_inside(inside: &[Ipv4Net], site: &Site) -> Option<Vec<RuleStatement>> {
+    let out = eq(oifname(), interface(&site.public.as_ref()?.interface));
     let destination = || field("ip", "daddr");
     let mut rule = vec![out];
     match inside {
         [] => return None,
-        [single] => rule.push(is(destination(), prefix((*single).into()))),
+        [single] => rule.push(eq(destination(), prefix((*single).into()))),
         several => {
             let bytes: BTreeSet<u8> = several.iter().copied().flat_map(first_bytes).collect();
             let bytes = bytes.into_iter().map(|byte| number(byte.into()));
-            rule.extend([is(destinations_first_byte(), anonymous_set(bytes)), is(destination(), set("inside"))]);
+            rule.extend([eq(destinations_first_byte(), anonymous_set(bytes)), eq(destination(), set("inside"))]);
         }
     }
     rule.push(drop_as(Reason::Forward));
@@ -138,9 +138,9 @@ pub(super) fn own_guard(config: &Config, public: Option<&PublicLink>) -> Option<
     let neighbours = [prefix(METADATA_NETWORK.into()), address(PUBLIC_GATEWAY), prefix(groups.into())];
     let rule = |public: &PublicLink| {
         vec![
-            is(oifname(), interface(&public.interface)),
-            is(field("ip", "daddr"), set("unroutable")),
-            is_not(field("ip", "daddr"), anonymous_set(neighbours)),
+            eq(oifname(), interface(&public.interface)),
+            eq(field("ip", "daddr"), set("unroutable")),
+            ne(field("ip", "daddr"), anonymous_set(neighbours)),
             drop_as(Reason::Unroutable),
         ]
     };
@@ -153,9 +153,9 @@ pub(super) fn own_guard(config: &Config, public: Option<&PublicLink>) -> Option<
 }
 
 /// A TCP packet that neither belongs to a flow nor opens one: the flow died here, over a reboot or by its time-out.
-pub(super) fn unknown_flows() -> Vec<Phrase> {
+pub(super) fn unknown_flows() -> Vec<RuleStatement> {
     let flags = and(field("tcp", "flags"), flags(["fin", "syn", "rst", "ack"]));
-    vec![is_not(flags, text("syn")), goto("unknown_flow")]
+    vec![ne(flags, text("syn")), goto("unknown_flow")]
 }
 
 /// Whoever sent it is told, so that applications fail at once instead of waiting for minutes (as AWS's and Azure's gateways
@@ -170,11 +170,11 @@ fn let_out(config: &Config) -> Chain {
     let mut rules = Vec::new();
     if config.egress.new_flows_per_second.or(config.egress.max_flows).is_some() {
         // A flow stays new until it is answered, and some never are: a log's, a telephone's. It was counted with its first packet.
-        rules.push(vec![has(ct_status(), text("confirmed")), accept()]);
+        rules.push(vec![any_of(ct_status(), text("confirmed")), accept()]);
     }
     if let Some(rate) = config.egress.new_flows_per_second {
         let limit = limit_over(rate, "second", rate.saturating_mul(2));
-        rules.push(vec![each("new_flows", &source(), &limit), drop_as(Reason::NewFlows)]);
+        rules.push(vec![update_with("new_flows", &source(), &limit), drop_as(Reason::NewFlows)]);
     }
     if let Some(count) = config.egress.max_flows {
         rules.push(vec![flows_over("flows", &source(), count), drop_as(Reason::Flows)]);

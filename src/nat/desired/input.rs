@@ -3,11 +3,11 @@
 use ipnet::{IpNet, Ipv6Net};
 use nftables::types::{NfChainPolicy, NfHook};
 
-use super::super::element::{Atom, Element, of_both};
+use super::super::element::{Element, FieldValue, ranges_by_family};
 use super::super::model::{Chain, Set, fields};
-use super::super::nft::{
-    Phrase, Value, accept, and, anonymous_set, concat, each, field, goto, iifname, interface, is, l4proto, limit_over,
-    nfproto, note, number, prefix, remember, set, text,
+use super::super::statement::{
+    RuleStatement, Value, accept, add_with_timeout, and, anonymous_set, concat, eq, field, goto, iifname, interface,
+    l4proto, limit_over, nfproto, number, prefix, set, text, update, update_with,
 };
 use super::drops::{Reason, drop_as};
 use super::egress::unknown_flows;
@@ -39,8 +39,8 @@ fn sources() -> [Source; 2] {
 }
 
 pub(super) fn sets(config: &Config, site: &Site) -> Vec<Set> {
-    let (ssh_from4, ssh_from6) = of_both(&config.firewall.ssh_from);
-    let ports = site.ssh_ports(&config.firewall).into_iter().map(|port| Element::of([Atom::port(port)]));
+    let (ssh_from4, ssh_from6) = ranges_by_family(&config.firewall.ssh_from);
+    let ports = site.ssh_ports(&config.firewall).into_iter().map(|port| Element::new([FieldValue::port(port)]));
     let mut sets = vec![
         Set::ranges("ssh_from4", [fields::V4], ssh_from4),
         Set::ranges("ssh_from6", [fields::V6], ssh_from6),
@@ -65,9 +65,10 @@ fn services(config: &Config) -> [Set; 2] {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for transport in [Transport::Tcp, Transport::Udp] {
         for (ports, sources) in open_ports(config, transport) {
-            let (from4, from6) = of_both(&sources);
+            let (from4, from6) = ranges_by_family(&sources);
             let entry = |source: Element| {
-                let key = [Atom::ports(ports)].into_iter().chain(source.key).chain([Atom::transport(transport)]);
+                let key =
+                    [FieldValue::ports(ports)].into_iter().chain(source.key).chain([FieldValue::transport(transport)]);
                 Element { key: key.collect(), data: Vec::new() }
             };
             v4.extend(from4.into_iter().map(entry));
@@ -131,22 +132,22 @@ fn ssh(config: &Config) -> Chain {
         // Who is named is trusted: a stranger who forges their address must not have them banned.
         for (Source { protocol, ending, .. }, trusted) in sources().into_iter().zip(trusted(config)) {
             if !trusted.is_empty() {
-                rules.push(vec![is(field(protocol, "saddr"), set(format!("ssh_trusted{ending}"))), accept()]);
+                rules.push(vec![eq(field(protocol, "saddr"), set(format!("ssh_trusted{ending}"))), accept()]);
             }
         }
         for Source { ending, key, .. } in sources() {
-            rules.push(vec![is(key, set(format!("banned{ending}"))), drop_as(Reason::Banned)]);
+            rules.push(vec![eq(key, set(format!("banned{ending}"))), drop_as(Reason::Banned)]);
         }
         for Source { ending, key, .. } in sources() {
             rules.push(vec![
-                each(&format!("ssh_tries{ending}"), &key, &over(attempts)),
+                update_with(&format!("ssh_tries{ending}"), &key, &over(attempts)),
                 goto(format!("ssh_ban{ending}")),
             ]);
         }
         // Who found a place among those that are counted is within the limit; a list of its own says so, since looking into that one
         // counts as well. When all places are taken, those without one share a limit.
         for Source { ending, key, .. } in sources() {
-            rules.push(vec![note(&format!("ssh_counted{ending}"), &key), accept()]);
+            rules.push(vec![update(&format!("ssh_counted{ending}"), &key), accept()]);
         }
         rules.push(vec![over(attempts), drop_as(Reason::Banned)]);
     }
@@ -154,7 +155,7 @@ fn ssh(config: &Config) -> Chain {
     Chain::regular("ssh_logins", rules)
 }
 
-fn over(attempts: u32) -> Phrase {
+fn over(attempts: u32) -> RuleStatement {
     limit_over(attempts, "minute", attempts.saturating_mul(2))
 }
 
@@ -162,7 +163,8 @@ fn over(attempts: u32) -> Phrase {
 fn bans(config: &Config) -> impl Iterator<Item = Chain> {
     let seconds = config.firewall.ssh_ban.as_secs().max(1);
     let ban = move |Source { ending, key, .. }| {
-        let rules = vec![vec![remember(&format!("banned{ending}"), &key, seconds)], vec![drop_as(Reason::Banned)]];
+        let rules =
+            vec![vec![add_with_timeout(&format!("banned{ending}"), &key, seconds)], vec![drop_as(Reason::Banned)]];
         Chain::regular(format!("ssh_ban{ending}"), rules)
     };
     config.firewall.ssh_attempts.map(|_| sources().map(ban)).into_iter().flatten()
@@ -171,7 +173,7 @@ fn bans(config: &Config) -> impl Iterator<Item = Chain> {
 /// Sources of IPv4 and of IPv6 that `firewall.ssh_from` names, beside everybody.
 fn trusted(config: &Config) -> [Vec<Element>; 2] {
     let named: Vec<IpNet> = config.firewall.ssh_from.iter().copied().filter(|source| source.prefix_len() > 0).collect();
-    of_both(&named).into()
+    ranges_by_family(&named).into()
 }
 
 /// A new flow to a service of the bastion.
@@ -200,38 +202,38 @@ fn input(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
     let mut rules = too_many_pings(config);
     rules.extend(known_flows());
     rules.extend([
-        vec![is(iifname(), text("lo")), accept()],
+        vec![eq(iifname(), text("lo")), accept()],
         // Answers to our own DHCP requests come from addresses that no flow knows.
         vec![
-            is(nfproto(), text("ipv4")),
-            is(field("udp", "sport"), number(67)),
-            is(field("udp", "dport"), number(68)),
+            eq(nfproto(), text("ipv4")),
+            eq(field("udp", "sport"), number(67)),
+            eq(field("udp", "dport"), number(68)),
             accept(),
         ],
     ]);
     rules.extend(tunnel.map(super::tunnel::logins));
     rules.extend(not_for_the_bastion(config, site, tunnel));
     if !config.firewall.ssh_only_by_tunnel {
-        let to_ssh = || is(field("tcp", "dport"), set("ssh_ports"));
-        rules.push(vec![is(field("ip", "saddr"), set("ssh_from4")), to_ssh(), goto("ssh_logins")]);
-        rules.push(vec![is(field("ip6", "saddr"), set("ssh_from6")), to_ssh(), goto("ssh_logins")]);
+        let to_ssh = || eq(field("tcp", "dport"), set("ssh_ports"));
+        rules.push(vec![eq(field("ip", "saddr"), set("ssh_from4")), to_ssh(), goto("ssh_logins")]);
+        rules.push(vec![eq(field("ip6", "saddr"), set("ssh_from6")), to_ssh(), goto("ssh_logins")]);
     }
-    rules.push(vec![is(field("icmp", "type"), anonymous_set(errors.map(text))), accept()]);
-    rules.push(vec![is(field("icmpv6", "type"), anonymous_set(errors6.map(text))), accept()]);
-    rules.extend(PINGS.map(|protocol| vec![is(field(protocol, "type"), text("echo-request")), accept()]));
+    rules.push(vec![eq(field("icmp", "type"), anonymous_set(errors.map(text))), accept()]);
+    rules.push(vec![eq(field("icmpv6", "type"), anonymous_set(errors6.map(text))), accept()]);
+    rules.extend(PINGS.map(|protocol| vec![eq(field(protocol, "type"), text("echo-request")), accept()]));
     rules.push(vec![
-        is(field("ip6", "saddr"), prefix(link_local_v6())),
-        is(field("udp", "sport"), number(547)),
-        is(field("udp", "dport"), number(546)),
+        eq(field("ip6", "saddr"), prefix(link_local_v6())),
+        eq(field("udp", "sport"), number(547)),
+        eq(field("udp", "dport"), number(546)),
         accept(),
     ]);
     if let Some(port) = config.firewall.wireguard_port {
-        rules.push(vec![is(field("udp", "dport"), number(port)), accept()]);
+        rules.push(vec![eq(field("udp", "dport"), number(port)), accept()]);
     }
     if !config.firewall.services.is_empty() {
         for Source { protocol, ending, .. } in sources() {
             let key = concat([field("th", "dport"), field(protocol, "saddr"), l4proto()]);
-            rules.push(vec![is(key, set(format!("services{ending}"))), goto("service")]);
+            rules.push(vec![eq(key, set(format!("services{ending}"))), goto("service")]);
         }
     }
     // A private host that used another one by its public address, and the flow or the forward is gone.
@@ -241,10 +243,10 @@ fn input(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Chain {
 }
 
 /// Pings are answered, so many a second. All pings of one program are a flow, so they are counted before known flows pass.
-fn too_many_pings(config: &Config) -> Vec<Vec<Phrase>> {
+fn too_many_pings(config: &Config) -> Vec<Vec<RuleStatement>> {
     let over = |rate: u32, protocol| {
         let limit = limit_over(rate, "second", rate.saturating_mul(2));
-        vec![is(field(protocol, "type"), text("echo-request")), limit, drop_as(Reason::Pings)]
+        vec![eq(field(protocol, "type"), text("echo-request")), limit, drop_as(Reason::Pings)]
     };
     config
         .firewall
@@ -260,13 +262,13 @@ fn link_local_v6() -> IpNet {
 }
 
 /// What comes from private hosts and peers.
-pub(super) fn from_inside(site: &Site, tunnel: Option<&Tunnel>) -> Option<Phrase> {
+pub(super) fn from_inside(site: &Site, tunnel: Option<&Tunnel>) -> Option<RuleStatement> {
     let tunnel = tunnel.map(|tunnel| &tunnel.interface);
     let links: Vec<_> = site.private.iter().map(|link| &link.interface).chain(tunnel).map(interface).collect();
-    (!links.is_empty()).then(|| is(iifname(), anonymous_set(links)))
+    (!links.is_empty()).then(|| eq(iifname(), anonymous_set(links)))
 }
 
 /// A rule for what comes by `name`.
-pub(super) fn by(name: &crate::net::InterfaceName) -> Phrase {
-    is(iifname(), interface(name))
+pub(super) fn by(name: &crate::net::InterfaceName) -> RuleStatement {
+    eq(iifname(), interface(name))
 }

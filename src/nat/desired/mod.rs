@@ -16,10 +16,10 @@ use ipnet::Ipv4Net;
 use nftables::types::{NfChainPolicy, NfChainType, NfHook};
 
 use super::element::ranges;
-use super::model::{Base, Chain, FLOWTABLE, Meter, Name, Ruleset, Set, fields};
-use super::nft::{
-    Phrase, Value, accept, and, clamp_mss_to_route, concat, ct_state, field, flags, goto, has, iifname, interface, is,
-    nfproto, offload, oifname, text, vmap,
+use super::model::{BaseChain, Chain, FLOWTABLE, Meter, Name, Ruleset, Set, fields};
+use super::statement::{
+    RuleStatement, Value, accept, and, any_of, clamp_mss_to_route, concat, ct_state, eq, field, flags, goto, iifname,
+    interface, nfproto, offload, oifname, text, vmap,
 };
 use crate::config::Config;
 use crate::inputs::Tunnel;
@@ -27,7 +27,7 @@ use crate::net::InterfaceName;
 use crate::site::Site;
 use drops::{Reason, drop_as};
 
-pub(super) use tunnel::told;
+pub(super) use tunnel::describe as describe_tunnel;
 
 /// nft's `raw`: before connection tracking.
 const RAW: i32 = -300;
@@ -52,7 +52,7 @@ const MANY_WAYS: usize = 4;
 
 /// The rules for this server. While its public link is unknown nothing is let through, but what is established and what
 /// concerns the bastion itself. `fastpath`: whether established flows take the kernel's flowtable.
-pub fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: bool) -> Ruleset {
+pub(super) fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: bool) -> Ruleset {
     let mut counters = vec![EGRESS_FLOWS, PUBLISHED_FLOWS, RESET_FLOWS, TENANT_FLOWS];
     counters.extend(Reason::ALL.map(Reason::counter));
     let mut sets =
@@ -108,7 +108,7 @@ fn forward(config: &Config, site: &Site, tunnel: Option<&Tunnel>, inside: &[Ipv4
     let mut rules = vec![vec![is_syn_or_answer(), clamp_mss_to_route()]];
     rules.extend(egress::keep_inside(inside, site));
     if fastpath {
-        rules.push(vec![has(ct_state(), text("established")), offload(FLOWTABLE)]);
+        rules.push(vec![any_of(ct_state(), text("established")), offload(FLOWTABLE)]);
     }
     rules.extend(known_flows());
     let mut ways: Vec<Way> = Vec::new();
@@ -119,11 +119,11 @@ fn forward(config: &Config, site: &Site, tunnel: Option<&Tunnel>, inside: &[Ipv4
     }
     if !ways.is_empty() {
         // IPv6 is not routed at all: Hetzner's networks are IPv4 only.
-        rules.push(vec![is(nfproto(), text("ipv6")), drop_as(Reason::Forward)]);
+        rules.push(vec![eq(nfproto(), text("ipv6")), drop_as(Reason::Forward)]);
     }
     if ways.len() <= MANY_WAYS {
         rules.extend(ways.into_iter().map(|(from, to, chain)| {
-            vec![is(iifname(), interface(&from)), is(oifname(), interface(&to)), goto(chain)]
+            vec![eq(iifname(), interface(&from)), eq(oifname(), interface(&to)), goto(chain)]
         }));
     } else {
         let ways = ways.into_iter().map(|(from, to, chain)| (concat([interface(&from), interface(&to)]), chain));
@@ -136,20 +136,20 @@ fn forward(config: &Config, site: &Site, tunnel: Option<&Tunnel>, inside: &[Ipv4
 }
 
 /// What is known passes, whatever the configuration holds. Two rules, not a map of verdicts: that costs more (measured).
-fn known_flows() -> [Vec<Phrase>; 2] {
+fn known_flows() -> [Vec<RuleStatement>; 2] {
     let known = Value::List(["established", "related"].map(text).into());
-    [vec![has(ct_state(), known), accept()], vec![has(ct_state(), text("invalid")), drop_as(Reason::Invalid)]]
+    [vec![any_of(ct_state(), known), accept()], vec![any_of(ct_state(), text("invalid")), drop_as(Reason::Invalid)]]
 }
 
 /// `SYN` or `SYN+ACK`.
-fn is_syn_or_answer() -> Phrase {
-    is(and(field("tcp", "flags"), flags(["syn", "rst"])), text("syn"))
+fn is_syn_or_answer() -> RuleStatement {
+    eq(and(field("tcp", "flags"), flags(["syn", "rst"])), text("syn"))
 }
 
-fn filter(hook: NfHook, priority: i32, policy: NfChainPolicy) -> Base {
-    Base { kind: NfChainType::Filter, hook, priority, policy }
+fn filter(hook: NfHook, priority: i32, policy: NfChainPolicy) -> BaseChain {
+    BaseChain { kind: NfChainType::Filter, hook, priority, policy }
 }
 
-fn nat(hook: NfHook, priority: i32) -> Base {
-    Base { kind: NfChainType::NAT, hook, priority, policy: NfChainPolicy::Accept }
+fn nat(hook: NfHook, priority: i32) -> BaseChain {
+    BaseChain { kind: NfChainType::NAT, hook, priority, policy: NfChainPolicy::Accept }
 }

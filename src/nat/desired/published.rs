@@ -7,12 +7,12 @@ use std::net::Ipv4Addr;
 
 use nftables::types::NfHook;
 
-use super::super::boxes::Span;
-use super::super::element::{Atom, Element};
+use super::super::disjoint::Range;
+use super::super::element::{Element, FieldValue};
 use super::super::model::{Chain, Set, fields};
-use super::super::nft::{
-    Phrase, Value, accept, address, anonymous_set, concat, counter, ct_status, dnat, each, field, has, iifname,
-    interface, is, is_not, l4proto, limit_over, map, masquerade, oifname, set, snat, text,
+use super::super::statement::{
+    RuleStatement, Value, accept, address, anonymous_set, any_of, concat, counter, ct_status, dnat, eq, field, iifname,
+    interface, l4proto, limit_over, lookup, masquerade, ne, oifname, set, snat, text, update_with,
 };
 use super::access::List;
 use super::drops::{Reason, drop_as};
@@ -88,7 +88,7 @@ fn published_addresses(config: &Config, site: &Site) -> Vec<Ipv4Addr> {
 pub(super) fn sets(config: &Config, site: &Site, lists: Lists) -> Vec<Set> {
     let mut sets = vec![];
     if lists.published.len() > 1 {
-        let addresses = lists.published.into_iter().map(|address| Element::of([Atom::address(address)]));
+        let addresses = lists.published.into_iter().map(|address| Element::new([FieldValue::address(address)]));
         sets.push(Set::exact(PUBLISHED_ADDRESSES, [fields::V4], addresses.collect()));
     }
     let (mut exact, mut from, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
@@ -102,12 +102,15 @@ pub(super) fn sets(config: &Config, site: &Site, lists: Lists) -> Vec<Set> {
     sets.push(Set::map("forwards", exact));
     sets.push(Set::map("forwards_from", from));
     sets.push(Set::map("forward_ranges", ranges));
-    let pair = |entry: &StaticNat| (Atom::address(entry.public), Atom::address(entry.private));
+    let pair = |entry: &StaticNat| (FieldValue::address(entry.public), FieldValue::address(entry.private));
     let pairs: Vec<_> = statics(config, site).map(pair).collect();
-    sets.push(Set::map("static_in", pairs.iter().cloned().map(|(out, into)| Element::leads([out], [into])).collect()));
-    sets.push(Set::map("static_out", pairs.into_iter().map(|(out, into)| Element::leads([into], [out])).collect()));
+    sets.push(Set::map(
+        "static_in",
+        pairs.iter().cloned().map(|(out, into)| Element::mapping([out], [into])).collect(),
+    ));
+    sets.push(Set::map("static_out", pairs.into_iter().map(|(out, into)| Element::mapping([into], [out])).collect()));
     if statics(config, site).next().is_some() {
-        let public = statics(config, site).map(|entry| Element::of([Atom::address(entry.public)]));
+        let public = statics(config, site).map(|entry| Element::new([FieldValue::address(entry.public)]));
         sets.push(Set::exact("static_public", [fields::V4], public.collect()));
     }
     sets.extend(lists.open.sets());
@@ -123,23 +126,27 @@ fn elements(
     ranges: &mut Vec<Element>,
 ) {
     let Ports { first, last } = forward.ports;
-    let target = || [Atom::address(forward.to), Atom::port(forward.to_port.unwrap_or(first))];
+    let target = || [FieldValue::address(forward.to), FieldValue::port(forward.to_port.unwrap_or(first))];
     let anybody = [ipnet::Ipv4Net::default()];
     let sources = if forward.from.is_empty() { anybody.to_vec() } else { ipnet::Ipv4Net::aggregate(&forward.from) };
-    for address in public.iter().copied().map(Atom::address) {
-        for transport in forward.transports.each().iter().copied().map(Atom::transport) {
+    for address in public.iter().copied().map(FieldValue::address) {
+        for transport in forward.transports.each().iter().copied().map(FieldValue::transport) {
             if forward.ports.is_single() && forward.from.is_empty() {
-                let key = [address.clone(), transport, Atom::port(first)];
-                exact.push(Element::leads(key, target()));
+                let key = [address.clone(), transport, FieldValue::port(first)];
+                exact.push(Element::mapping(key, target()));
                 continue;
             }
             for source in &sources {
-                let key =
-                    [Atom::Ports(first, last), address.clone(), Atom::addresses(Span::of(*source)), transport.clone()];
+                let key = [
+                    FieldValue::Ports(first, last),
+                    address.clone(),
+                    FieldValue::addresses(Range::of(*source)),
+                    transport.clone(),
+                ];
                 if forward.ports.is_single() {
-                    from.push(Element::leads(key, target()));
+                    from.push(Element::mapping(key, target()));
                 } else {
-                    ranges.push(Element::leads(key, [Atom::address(forward.to)]));
+                    ranges.push(Element::mapping(key, [FieldValue::address(forward.to)]));
                 }
             }
         }
@@ -162,7 +169,7 @@ pub(super) fn prerouting(config: &Config, site: &Site, lists: &Lists) -> Option<
     let port = || field("th", "dport");
     let by_source = || concat([port(), destination(), field("ip", "saddr"), l4proto()]);
     // nft wants to hear of the transport protocol before it puts a port into a translation.
-    let transport = || is(l4proto(), anonymous_set(["tcp", "udp"].map(text)));
+    let transport = || eq(l4proto(), anonymous_set(["tcp", "udp"].map(text)));
     let (mut exact, mut restricted, mut ranges) = (false, false, false);
     for forward in forwards(config, site) {
         match (forward.ports.is_single(), forward.from.is_empty()) {
@@ -172,15 +179,15 @@ pub(super) fn prerouting(config: &Config, site: &Site, lists: &Lists) -> Option<
         }
     }
     if exact {
-        rules.push(vec![dnat(map(concat([destination(), l4proto(), port()]), "forwards"))]);
+        rules.push(vec![dnat(lookup(concat([destination(), l4proto(), port()]), "forwards"))]);
     }
     if restricted {
-        rules.push(vec![transport(), dnat(map(by_source(), "forwards_from"))]);
+        rules.push(vec![transport(), dnat(lookup(by_source(), "forwards_from"))]);
     }
     if ranges {
-        rules.push(vec![transport(), dnat(map(by_source(), "forward_ranges"))]);
+        rules.push(vec![transport(), dnat(lookup(by_source(), "forward_ranges"))]);
     }
-    rules.extend(lists.open.rules(|| vec![dnat(map(destination(), "static_in"))]));
+    rules.extend(lists.open.rules(|| vec![dnat(lookup(destination(), "static_in"))]));
     if rules.is_empty() {
         return None;
     }
@@ -189,19 +196,19 @@ pub(super) fn prerouting(config: &Config, site: &Site, lists: &Lists) -> Option<
 }
 
 /// Flows to an address at which nothing is published, which are nearly all, are spared the look-ups.
-fn elsewhere(published: &[Ipv4Addr]) -> Option<Vec<Phrase>> {
+fn elsewhere(published: &[Ipv4Addr]) -> Option<Vec<RuleStatement>> {
     let addresses = match published {
         // None is here yet.
         [] => return None,
         [single] => address(*single),
         _ => set(PUBLISHED_ADDRESSES),
     };
-    Some(vec![is_not(field("ip", "daddr"), addresses), accept()])
+    Some(vec![ne(field("ip", "daddr"), addresses), accept()])
 }
 
 /// What was translated on its way in.
-fn translated() -> Phrase {
-    has(ct_status(), text("dnat"))
+fn translated() -> RuleStatement {
+    any_of(ct_status(), text("dnat"))
 }
 
 /// The ways to private hosts: from outside, and from one private network to itself and to others.
@@ -243,32 +250,32 @@ pub(super) fn chains(config: &Config, site: &Site, lists: &Lists) -> Vec<Chain> 
 
 /// New TCP flows of one source beyond the limit are dropped, with whichever packet they begin: connection tracking takes one in the
 /// middle for a new flow as well.
-pub(super) fn syns(rate: u32, meter: &str, source: &Value) -> Vec<Phrase> {
+pub(super) fn syns(rate: u32, meter: &str, source: &Value) -> Vec<RuleStatement> {
     let limit = limit_over(rate, "second", rate.saturating_mul(2));
-    vec![is(l4proto(), text("tcp")), each(meter, source, &limit), drop_as(Reason::Syns)]
+    vec![eq(l4proto(), text("tcp")), update_with(meter, source, &limit), drop_as(Reason::Syns)]
 }
 
 /// Answers to a private host that used the public address of another one must come back here: the two would talk directly.
-pub(super) fn hairpin(config: &Config, site: &Site) -> Option<Vec<Phrase>> {
+pub(super) fn hairpin(config: &Config, site: &Site) -> Option<Vec<RuleStatement>> {
     let links = || anonymous_set(site.private.iter().map(|link| interface(&link.interface)));
-    let inside = || [is(iifname(), links()), is(oifname(), links())];
+    let inside = || [eq(iifname(), links()), eq(oifname(), links())];
     let wanted = any(config) && !site.private.is_empty();
     wanted.then(|| inside().into_iter().chain([translated(), masquerade(false)]).collect())
 }
 
 /// What is for a host with a public address of its own and was not let in to it is not for the bastion either.
-pub(super) fn not_for_the_bastion(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Vec<Phrase>> {
+pub(super) fn not_for_the_bastion(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Vec<RuleStatement>> {
     if statics(config, site).next().is_none() {
         return Vec::new();
     }
-    let theirs = || is(field("ip", "daddr"), set("static_public"));
+    let theirs = || eq(field("ip", "daddr"), set("static_public"));
     let unknown = from_inside(site, tunnel).map(|inside| [vec![inside, theirs()], unknown_flows()].concat());
     unknown.into_iter().chain([vec![theirs(), drop_as(Reason::Input)]]).collect()
 }
 
 /// Hosts with a public address of their own go out under it.
-pub(super) fn outgoing(config: &Config, site: &Site, public: &PublicLink) -> Option<Vec<Phrase>> {
-    let out = is(oifname(), interface(&public.interface));
-    let to = map(field("ip", "saddr"), "static_out");
+pub(super) fn outgoing(config: &Config, site: &Site, public: &PublicLink) -> Option<Vec<RuleStatement>> {
+    let out = eq(oifname(), interface(&public.interface));
+    let to = lookup(field("ip", "saddr"), "static_out");
     statics(config, site).next().map(|_| vec![out, snat(to, false)])
 }

@@ -6,7 +6,9 @@ use ipnet::Ipv4Net;
 use nftables::types::NfHook;
 
 use super::super::model::Chain;
-use super::super::nft::{Phrase, address, by_source, field, interface, is, masquerade, oifname, prefix, set, snat};
+use super::super::statement::{
+    RuleStatement, address, address_by_source, eq, field, interface, masquerade, oifname, prefix, set, snat,
+};
 use super::{nat, published, tunnel};
 use crate::config::Config;
 use crate::inputs::Tunnel;
@@ -20,10 +22,10 @@ pub(super) fn postrouting(config: &Config, site: &Site, tunnel: Option<&Tunnel>)
     let mut rules = Vec::new();
     if let Some(public) = &site.public {
         rules.extend(published::outgoing(config, site, public));
-        let out = |from: Phrase, pool: &[Ipv4Addr]| {
-            vec![is(oifname(), interface(&public.interface)), from, translation(pool, config, public)]
+        let out = |from: RuleStatement, pool: &[Ipv4Addr]| {
+            vec![eq(oifname(), interface(&public.interface)), from, translation(pool, config, public)]
         };
-        let source = |network: Ipv4Net| is(field("ip", "saddr"), prefix(network.into()));
+        let source = |network: Ipv4Net| eq(field("ip", "saddr"), prefix(network.into()));
         let shared = slots(&config.nat.egress_addresses, config, public);
         for link in &site.private {
             let policy = config.networks.iter().find(|policy| policy.range == link.network);
@@ -35,10 +37,10 @@ pub(super) fn postrouting(config: &Config, site: &Site, tunnel: Option<&Tunnel>)
             [] => {}
             // One comparison instead of a look-up.
             [link] => rules.push(out(source(link.network), &shared)),
-            _ => rules.push(out(is(field("ip", "saddr"), set("private_networks")), &shared)),
+            _ => rules.push(out(eq(field("ip", "saddr"), set("private_networks")), &shared)),
         }
         if tunnel.is_some_and(|tunnel| tunnel.full_tunnel) {
-            rules.push(out(is(field("ip", "saddr"), set("tunnel_sources4")), &shared));
+            rules.push(out(eq(field("ip", "saddr"), set("tunnel_sources4")), &shared));
         }
     }
     rules.extend(published::hairpin(config, site));
@@ -49,13 +51,13 @@ pub(super) fn postrouting(config: &Config, site: &Site, tunnel: Option<&Tunnel>)
 /// The server's own address is said, not left to `masquerade`, which looks it up for every flow (a fifth of a new flow's whole
 /// price, measured) and forgets all flows when the link is down for a moment. Only while there is no address the kernel chooses
 /// by itself, so that nothing waits for us when one comes.
-fn translation(pool: &[Ipv4Addr], config: &Config, public: &PublicLink) -> Phrase {
+fn translation(pool: &[Ipv4Addr], config: &Config, public: &PublicLink) -> RuleStatement {
     let random_ports = config.nat.random_ports;
     match (pool, own(config, public)) {
         ([], None) => masquerade(random_ports),
         ([], Some(single)) => snat(address(single), random_ports),
         ([single], _) => snat(address(*single), random_ports),
-        (several, _) => snat(by_source(several), random_ports),
+        (several, _) => snat(address_by_source(several), random_ports),
     }
 }
 

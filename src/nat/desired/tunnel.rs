@@ -5,10 +5,10 @@
 
 use ipnet::Ipv4Net;
 
-use super::super::element::{Atom, Element, ranges, ranges6};
+use super::super::element::{Element, FieldValue, ranges, ranges6};
 use super::super::model::{Chain, Set, fields};
-use super::super::nft::{
-    Phrase, accept, concat, counter, field, goto, interface, is, masquerade, oifname, prefix, set,
+use super::super::statement::{
+    RuleStatement, accept, concat, counter, eq, field, goto, interface, masquerade, oifname, prefix, set,
 };
 use super::Way;
 use super::drops::{Reason, drop_as};
@@ -25,7 +25,7 @@ pub(super) const FLOWS: &str = "tunnel_flows";
 pub(super) fn sets(tunnel: &Tunnel, site: &Site) -> Vec<Set> {
     use fields::{INTERFACE, V4, V6};
     let behind = |link: &crate::net::InterfaceName, range: Ipv4Net| {
-        Element::of([Atom::Interface(link.clone()), Atom::network(range)])
+        Element::new([FieldValue::Interface(link.clone()), FieldValue::network(range)])
     };
     let masqueraded =
         tunnel.masqueraded.iter().flat_map(|(link, sources)| sources.iter().map(move |source| behind(link, *source)));
@@ -58,14 +58,14 @@ pub(super) fn ways(tunnel: &Tunnel, public: &PublicLink, site: &Site) -> Vec<Way
 /// The first packet of a flow from a peer: to private networks by their own links, and to the internet, as private hosts, if
 /// peers may go there.
 pub(super) fn inwards(tunnel: &Tunnel, public: Option<&PublicLink>) -> Chain {
-    let metadata = is(field("ip", "daddr"), prefix(METADATA_NETWORK.into()));
+    let metadata = eq(field("ip", "daddr"), prefix(METADATA_NETWORK.into()));
     // Nothing is translated between peers and private hosts as a rule: a flow that was forgotten here goes on.
     let mut rules = vec![
         vec![metadata, drop_as(Reason::Unroutable)],
-        vec![is(concat([oifname(), field("ip", "daddr")]), set("behind_links")), counter(FLOWS), accept()],
+        vec![eq(concat([oifname(), field("ip", "daddr")]), set("behind_links")), counter(FLOWS), accept()],
     ];
     if let Some(public) = public.filter(|_| tunnel.full_tunnel) {
-        rules.push(vec![is(oifname(), interface(&public.interface)), goto("egress")]);
+        rules.push(vec![eq(oifname(), interface(&public.interface)), goto("egress")]);
     }
     rules.push(vec![drop_as(Reason::Forward)]);
     Chain::regular("from_tunnel", rules)
@@ -73,7 +73,7 @@ pub(super) fn inwards(tunnel: &Tunnel, public: Option<&PublicLink>) -> Chain {
 
 /// The first packet of a flow from a private network: to the sites behind peers, not to people's devices.
 pub(super) fn outwards() -> Chain {
-    let to_site = is(field("ip", "daddr"), set("tunnel_sites4"));
+    let to_site = eq(field("ip", "daddr"), set("tunnel_sites4"));
     Chain::regular(
         "to_tunnel",
         vec![vec![to_site, counter(FLOWS), accept()], unknown_flows(), vec![drop_as(Reason::Forward)]],
@@ -81,18 +81,18 @@ pub(super) fn outwards() -> Chain {
 }
 
 /// Peers may log in wherever `firewall.ssh_from` says others come from: they have proven who they are.
-pub(super) fn logins(tunnel: &Tunnel) -> Vec<Phrase> {
-    vec![by(&tunnel.interface), is(field("tcp", "dport"), set("ssh_ports")), accept()]
+pub(super) fn logins(tunnel: &Tunnel) -> Vec<RuleStatement> {
+    vec![by(&tunnel.interface), eq(field("tcp", "dport"), set("ssh_ports")), accept()]
 }
 
 /// What has no way back is masqueraded towards private hosts.
-pub(super) fn masqueraded(tunnel: &Tunnel, random_ports: bool) -> Option<Vec<Phrase>> {
-    let source = is(concat([oifname(), field("ip", "saddr")]), set("tunnel_masqueraded"));
+pub(super) fn masqueraded(tunnel: &Tunnel, random_ports: bool) -> Option<Vec<RuleStatement>> {
+    let source = eq(concat([oifname(), field("ip", "saddr")]), set("tunnel_masqueraded"));
     (!tunnel.masqueraded.is_empty()).then(|| vec![source, masquerade(random_ports)])
 }
 
 /// The tunnel's part of the status line.
-pub(in super::super) fn told(tunnel: &Tunnel) -> String {
+pub(in super::super) fn describe(tunnel: &Tunnel) -> String {
     let list = |ranges: &[Ipv4Net]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let networks = list(&v4(tunnel.networks.iter().copied()));
     let networks = if networks.is_empty() { "peers".to_owned() } else { networks };

@@ -1,156 +1,166 @@
-//! What the operator is told of a wall: what it does, and the commands of its owner that open it for us.
+//! What the report says about a chain that drops our packets: what it does, and the commands of its owner that change that.
 
 use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 
-use super::wall::{Hook, Kind, Owner, Wall};
-use super::ways::{Door, Way, What};
+use super::drop_chain::{DropChain, Hook, Owner, RuleSystem};
+use super::paths::{ForwardPath, OpenPort, Packets};
 use crate::outcome::Problem;
 
-/// Rules that are typed in are gone after a boot.
+/// Added to commands whose effect ends with a reboot.
 const KEEP: &str = "and have them set at every boot (netfilter-persistent, or a unit of your own)";
 
-/// What a wall that these ways do not pass comes to; nothing if there are none.
-pub(super) fn of_ways(wall: &Wall, shut: &[&Way]) -> Option<Problem> {
-    if shut.is_empty() {
+/// The problem of a chain that drops packets of these paths; `None` if there are none.
+pub(super) fn for_paths(drop_chain: &DropChain, dropped: &[&ForwardPath]) -> Option<Problem> {
+    if dropped.is_empty() {
         return None;
     }
-    let pairs: BTreeSet<String> = shut.iter().map(|way| format!("{} to {}", way.from, way.to)).collect();
+    let pairs: BTreeSet<String> = dropped.iter().map(|path| format!("{} to {}", path.from, path.to)).collect();
     let pairs: Vec<String> = pairs.into_iter().collect();
     let what = format!(
-        "{} drops what it does not know, also what our rules let pass: forwarding from {} stops there unless other rules of it \
+        "{} drops what its rules do not accept, including what our rules let pass: forwarding from {} stops there unless other rules of it \
          accept it",
-        named(wall),
+        name_of(drop_chain),
         pairs.join(", from ")
     );
-    Some(Problem::new(what, forwarding(wall, shut)))
+    Some(Problem::new(what, forwarding_commands(drop_chain, dropped)))
 }
 
-/// What a wall that hides these ports may come to.
-pub(super) fn of_doors(wall: &Wall, shut: &[&Door]) -> Option<Problem> {
-    if shut.is_empty() {
+/// The hint for a chain that may close these ports; `None` if there are none.
+pub(super) fn for_ports(drop_chain: &DropChain, closed: &[&OpenPort]) -> Option<Problem> {
+    if closed.is_empty() {
         return None;
     }
     let ports: Vec<String> =
-        shut.iter().map(|door| format!("{} ({} {})", door.of, door.transport, door.port)).collect();
+        closed.iter().map(|port| format!("{} ({} {})", port.service, port.transport, port.port)).collect();
     let what = format!(
-        "{} drops what it does not know, also what our rules let in: {} may be closed by it unless other rules of it accept it",
-        named(wall),
+        "{} drops what its rules do not accept, including what our rules let in: {} may be closed by it unless other rules of it accept it",
+        name_of(drop_chain),
         ports.join(" and ")
     );
-    Some(Problem::new(what, opening(wall, shut)))
+    Some(Problem::new(what, opening_commands(drop_chain, closed)))
 }
 
 /// `chain FORWARD of table ip filter (Docker)`
-fn named(wall: &Wall) -> String {
-    let Wall { family, table, chain, owner, .. } = wall;
-    match wall.kind {
-        Kind::Nftables => format!("chain {chain} of table {family} {table} ({owner})"),
-        Kind::Legacy => format!("chain {chain} of the old iptables ({owner})"),
+fn name_of(drop_chain: &DropChain) -> String {
+    let DropChain { family, table, chain, owner, .. } = drop_chain;
+    match drop_chain.rule_system {
+        RuleSystem::Nftables => format!("chain {chain} of table {family} {table} ({owner})"),
+        RuleSystem::LegacyIptables => format!("chain {chain} of the old iptables ({owner})"),
     }
 }
 
-fn forwarding(wall: &Wall, shut: &[&Way]) -> String {
-    match wall.owner {
-        Owner::Ufw => joined(shut.iter().map(|way| {
-            match way.what {
-                What::New(_) | What::Published => format!("ufw route allow in on {} out on {}", way.from, way.to),
-                What::Answers => {
+/// The commands that make a chain accept these paths.
+fn forwarding_commands(drop_chain: &DropChain, dropped: &[&ForwardPath]) -> String {
+    match drop_chain.owner {
+        Owner::Ufw => joined(dropped.iter().map(|path| {
+            match path.packets {
+                Packets::New(_) | Packets::Published => {
+                    format!("ufw route allow in on {} out on {}", path.from, path.to)
+                }
+                Packets::Answers => {
                     "let ufw-before-forward in /etc/ufw/before.rules accept RELATED,ESTABLISHED, as it does by itself"
                         .to_owned()
                 }
             }
         })),
-        Owner::Firewalld => firewalld(shut),
-        Owner::DockerBridges => "Docker shuts the chain when it is Docker that switches forwarding on: write \
+        Owner::Firewalld => firewalld_commands(dropped),
+        Owner::DockerBridges => "Docker droppeds the chain when it is Docker that switches forwarding on: write \
              \"ip-forward-no-drop\": true into /etc/docker/daemon.json, then systemctl restart docker"
             .to_owned(),
-        Owner::Docker => iptables(wall, "DOCKER-USER", shut),
-        _ if is_of_iptables(wall) => iptables(wall, &wall.chain, shut),
-        _ => nftables(wall, shut.iter().map(|way| phrase(way))),
+        Owner::Docker => iptables_commands(drop_chain, "DOCKER-USER", dropped),
+        _ if is_builtin_of_iptables(drop_chain) => iptables_commands(drop_chain, &drop_chain.chain, dropped),
+        _ => nftables_commands(drop_chain, dropped.iter().map(|path| nft_rule(path))),
     }
 }
 
-fn opening(wall: &Wall, shut: &[&Door]) -> String {
-    match wall.owner {
-        Owner::Ufw => joined(shut.iter().map(|door| format!("ufw allow {}/{}", door.port, door.transport))),
+/// The commands that make a chain accept packets to these ports.
+fn opening_commands(drop_chain: &DropChain, closed: &[&OpenPort]) -> String {
+    match drop_chain.owner {
+        Owner::Ufw => joined(closed.iter().map(|port| format!("ufw allow {}/{}", port.port, port.transport))),
         Owner::Firewalld => {
-            let ports =
-                shut.iter().map(|door| format!("firewall-cmd --permanent --add-port={}/{}", door.port, door.transport));
+            let ports = closed
+                .iter()
+                .map(|port| format!("firewall-cmd --permanent --add-port={}/{}", port.port, port.transport));
             joined(ports.chain(["firewall-cmd --reload".to_owned()]))
         }
-        _ if is_of_iptables(wall) => {
-            let program = program(wall);
+        _ if is_builtin_of_iptables(drop_chain) => {
+            let program = iptables_program(drop_chain);
             let rule =
-                |door: &&Door| format!("{program} -I INPUT -p {} --dport {} -j ACCEPT", door.transport, door.port);
-            format!("{}, {KEEP}", joined(shut.iter().map(rule)))
+                |port: &&OpenPort| format!("{program} -I INPUT -p {} --dport {} -j ACCEPT", port.transport, port.port);
+            format!("{}, {KEEP}", joined(closed.iter().map(rule)))
         }
-        _ => nftables(wall, shut.iter().map(|door| format!("{} dport {} accept", door.transport, door.port))),
+        _ => nftables_commands(
+            drop_chain,
+            closed.iter().map(|port| format!("{} dport {} accept", port.transport, port.port)),
+        ),
     }
 }
 
-/// Whether the chain is one of the filter table's own that iptables knows by these names.
-fn is_of_iptables(wall: &Wall) -> bool {
-    let name = match wall.hook {
+/// Whether the chain is one of the filter table's built-in chains of iptables.
+fn is_builtin_of_iptables(drop_chain: &DropChain) -> bool {
+    let name = match drop_chain.hook {
         Hook::Forward => "FORWARD",
         Hook::Input => "INPUT",
     };
-    wall.family == "ip" && wall.table == "filter" && wall.chain == name
+    drop_chain.family == "ip" && drop_chain.table == "filter" && drop_chain.chain == name
 }
 
-fn program(wall: &Wall) -> &'static str {
-    match wall.kind {
-        Kind::Nftables => "iptables",
-        Kind::Legacy => "iptables-legacy",
+fn iptables_program(drop_chain: &DropChain) -> &'static str {
+    match drop_chain.rule_system {
+        RuleSystem::Nftables => "iptables",
+        RuleSystem::LegacyIptables => "iptables-legacy",
     }
 }
 
-fn iptables(wall: &Wall, chain: &str, shut: &[&Way]) -> String {
-    let program = program(wall);
-    let answered = |way: &Way| {
-        shut.iter().any(|other| other.what == What::Answers && (&other.from, &other.to) == (&way.from, &way.to))
+fn iptables_commands(drop_chain: &DropChain, chain: &str, dropped: &[&ForwardPath]) -> String {
+    let program = iptables_program(drop_chain);
+    let is_answered = |path: &ForwardPath| {
+        dropped
+            .iter()
+            .any(|other| other.packets == Packets::Answers && (&other.from, &other.to) == (&path.from, &path.to))
     };
-    let rules = shut.iter().filter_map(|way| {
-        let state = match way.what {
-            What::New(_) => "",
-            // With what was translated, forwards or none: nft does not show the states, so the rule has to be the same always.
-            What::Answers => "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT ",
-            What::Published if answered(way) => return None,
-            What::Published => "-m conntrack --ctstate DNAT ",
+    let rules = dropped.iter().filter_map(|path| {
+        let state = match path.packets {
+            Packets::New(_) => "",
+            // DNAT is there even without forwards: nft does not show the states of the rule, so it must always be the same.
+            Packets::Answers => "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT ",
+            Packets::Published if is_answered(path) => return None,
+            Packets::Published => "-m conntrack --ctstate DNAT ",
         };
-        Some(format!("{program} -I {chain} -i {} -o {} {state}-j ACCEPT", way.from, way.to))
+        Some(format!("{program} -I {chain} -i {} -o {} {state}-j ACCEPT", path.from, path.to))
     });
     format!("{}, {KEEP}", joined(rules))
 }
 
-fn phrase(way: &Way) -> String {
-    match way.what {
-        What::New(_) => format!("iifname \"{}\" oifname \"{}\" accept", way.from, way.to),
-        // One rule for all of them, and the first one in most files.
-        What::Answers => "ct state established,related accept".to_owned(),
-        What::Published => "ct status dnat accept".to_owned(),
+/// The statements of the rule that accepts a path, in nft's text syntax.
+fn nft_rule(path: &ForwardPath) -> String {
+    match path.packets {
+        Packets::New(_) => format!("iifname \"{}\" oifname \"{}\" accept", path.from, path.to),
+        // One rule for all paths; most files begin with it.
+        Packets::Answers => "ct state established,related accept".to_owned(),
+        Packets::Published => "ct status dnat accept".to_owned(),
     }
 }
 
-/// At once by nft, and for good by the file that loads the table.
-fn nftables(wall: &Wall, phrases: impl Iterator<Item = String>) -> String {
-    let Wall { family, table, chain, .. } = wall;
-    let rules = joined(phrases.map(|phrase| format!("nft insert rule {family} {table} {chain} {phrase}")));
-    let file = match wall.owner {
+/// nft commands take effect at once; the file that loads the table makes them permanent.
+fn nftables_commands(drop_chain: &DropChain, rules: impl Iterator<Item = String>) -> String {
+    let DropChain { family, table, chain, .. } = drop_chain;
+    let rules = joined(rules.map(|rule| format!("nft insert rule {family} {table} {chain} {rule}")));
+    let file = match drop_chain.owner {
         Owner::NftablesConf => "of /etc/nftables.conf",
         _ => "of whatever loads the table",
     };
     format!("{rules}, and the same rules at the top of chain {chain} {file}")
 }
 
-/// A policy of ours for everybody's zones that accepts our sources alone: firewalld itself lets answers and translated packets
-/// pass.
-fn firewalld(shut: &[&Way]) -> String {
+/// A policy between all zones that accepts our sources only: firewalld itself accepts answers and translated packets.
+fn firewalld_commands(dropped: &[&ForwardPath]) -> String {
     let mut sources: BTreeSet<&Ipv4Net> = BTreeSet::new();
-    for way in shut {
-        if let What::New(of_way) = &way.what {
-            sources.extend(of_way);
+    for path in dropped {
+        if let Packets::New(new_sources) = &path.packets {
+            sources.extend(new_sources);
         }
     }
     let policy = "firewall-cmd --permanent --policy bastiond";
@@ -166,7 +176,7 @@ fn firewalld(shut: &[&Way]) -> String {
     joined(commands)
 }
 
-/// Each once, in the order of a script.
+/// Each command once, in the order of a script.
 fn joined(commands: impl Iterator<Item = String>) -> String {
     let mut once: Vec<String> = Vec::new();
     for command in commands {

@@ -1,4 +1,4 @@
-//! The iptables of old, where the kernel has its filter table: no nft shows that.
+//! The old iptables (`iptables-legacy`), whose filter table nft does not show.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,59 +7,60 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 use super::TIMEOUT;
+use super::drop_chain::{DropChain, Hook, Owner, RuleSystem};
 use super::rule::{Destination, Rule};
-use super::wall::{Hook, Kind, Owner, Wall};
 use crate::config::{Ports, Transport};
 use crate::outcome::Problem;
 
-/// The tables that were made so far, a line each. Asking iptables for one that is not among them would make it.
+/// The existing tables, a line each. Listing one that is not among them with iptables would make it.
 const TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
-/// The modules that are loaded, a line each.
+/// The loaded modules, a line each.
 const MODULES: &str = "/proc/modules";
 
 /// Whether there is a filter table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Table {
-    There,
+    Present,
     Absent,
-    /// The kernel shows its tables to root only.
+    /// The kernel shows its tables to root only, and the module of the filter table is loaded.
     Hidden,
 }
 
-/// What of the old filter table drops; nothing if there is none, or it cannot be looked at. With a hint if it may well be there,
-/// and the daemon is not allowed to look.
-pub(super) async fn walls() -> (Vec<Wall>, Option<Problem>) {
+/// The chains of the old filter table that drop; none if there is no such table, or it cannot be listed. With a hint if there is
+/// one and the daemon is not allowed to list it.
+pub(super) async fn list_chains() -> (Vec<DropChain>, Option<Problem>) {
     let modules = || std::fs::read_to_string(MODULES).unwrap_or_default();
-    match table(std::fs::read_to_string(TABLES), modules) {
+    match filter_table(std::fs::read_to_string(TABLES), modules) {
         Table::Absent => (Vec::new(), None),
-        Table::There => (listed().await, None),
-        Table::Hidden => (Vec::new(), Some(unseen())),
+        Table::Present => (run_iptables().await, None),
+        Table::Hidden => (Vec::new(), Some(hidden_table())),
     }
 }
 
-fn table(tables: io::Result<String>, modules: impl FnOnce() -> String) -> Table {
+fn filter_table(tables: io::Result<String>, modules: impl FnOnce() -> String) -> Table {
     match tables {
-        Ok(tables) if tables.lines().any(|table| table == "filter") => Table::There,
-        // Its module is loaded when somebody first uses the table.
+        Ok(tables) if tables.lines().any(|table| table == "filter") => Table::Present,
+        // The kernel loads its module when a program first uses the table.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let loaded = modules().lines().any(|line| line.split(' ').next() == Some("iptable_filter"));
             if loaded { Table::Hidden } else { Table::Absent }
         }
-        // Err: a kernel without the old iptables.
+        // Err: the kernel does not have the old iptables.
         Ok(_) | Err(_) => Table::Absent,
     }
 }
 
-fn unseen() -> Problem {
+fn hidden_table() -> Problem {
     Problem::new(
-        "the old iptables (iptables-legacy) is in use on this server, and only root sees its rules: what they drop is not told here",
-        "`iptables-legacy -S` shows them: if -P FORWARD or -P INPUT is DROP, they have to let pass what bastiond does",
+        "the old iptables (iptables-legacy) is in use on this server, and only root can list its rules: this report does not say \
+         what they drop",
+        "run `iptables-legacy -S` as root: if -P FORWARD or -P INPUT is DROP, its rules have to accept what bastiond accepts",
     )
 }
 
-async fn listed() -> Vec<Wall> {
-    let Some(program) = find() else { return Vec::new() };
+async fn run_iptables() -> Vec<DropChain> {
+    let Some(program) = find_program() else { return Vec::new() };
     let listing = Command::new(&program)
         .args(["-w", "1", "-S"])
         .env("LC_ALL", "C")
@@ -67,10 +68,10 @@ async fn listed() -> Vec<Wall> {
         .kill_on_drop(true)
         .output();
     match tokio::time::timeout(TIMEOUT, listing).await {
-        Ok(Ok(output)) if output.status.success() => read(&String::from_utf8_lossy(&output.stdout)),
+        Ok(Ok(output)) if output.status.success() => read_chains(&String::from_utf8_lossy(&output.stdout)),
         Ok(Ok(output)) => {
             let complaint = String::from_utf8_lossy(&output.stderr);
-            tracing::debug!(component = "nat", complaint = complaint.trim(), "the old iptables cannot be looked at");
+            tracing::debug!(component = "nat", complaint = complaint.trim(), "the old iptables cannot be listed");
             Vec::new()
         }
         Ok(Err(error)) => {
@@ -81,49 +82,49 @@ async fn listed() -> Vec<Wall> {
     }
 }
 
-fn find() -> Option<PathBuf> {
+fn find_program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let programs = directories.filter(|directory| directory.is_absolute()).map(|d| d.join("iptables-legacy"));
     programs.into_iter().find(|program| program.is_file())
 }
 
-/// Reads `iptables-legacy -S`.
-pub(super) fn read(listing: &str) -> Vec<Wall> {
+/// The chains that drop in the output of `iptables-legacy -S`, with their rules.
+pub(super) fn read_chains(listing: &str) -> Vec<DropChain> {
     let lines: Vec<Vec<&str>> = listing.lines().map(|line| line.split_whitespace().collect()).collect();
     let policies = lines.iter().filter_map(|line| match line[..] {
         ["-P", "FORWARD", "DROP"] => Some(("FORWARD", Hook::Forward)),
         ["-P", "INPUT", "DROP"] => Some(("INPUT", Hook::Input)),
         _ => None,
     });
-    policies.map(|(chain, hook)| wall(chain, hook, &lines)).collect()
+    policies.map(|(chain, hook)| read_chain(chain, hook, &lines)).collect()
 }
 
-fn wall(chain: &str, hook: Hook, lines: &[Vec<&str>]) -> Wall {
+fn read_chain(chain: &str, hook: Hook, lines: &[Vec<&str>]) -> DropChain {
     let chains = lines.iter().filter_map(|line| match line[..] {
         ["-N" | "-P", chain, ..] => Some(chain),
         _ => None,
     });
-    let owner = Owner::of("ip", "filter", &chains);
-    let looked_into = super::wall::looked_into(hook, chain, chains);
+    let owner = Owner::from_chains("ip", "filter", &chains);
+    let chains_read = super::drop_chain::chains_to_read(hook, chain, chains);
     let rules = lines.iter().filter_map(|line| match line[..] {
-        ["-A", chain, ref rest @ ..] if looked_into.iter().any(|looked| looked == chain) => rule(rest),
+        ["-A", chain, ref rest @ ..] if chains_read.iter().any(|read| read == chain) => accepting_rule(rest),
         _ => None,
     });
-    Wall {
-        kind: Kind::Legacy,
+    DropChain {
+        rule_system: RuleSystem::LegacyIptables,
         family: "ip".to_owned(),
         table: "filter".to_owned(),
         chain: chain.to_owned(),
         hook,
         owner,
         rules: rules.collect(),
-        looked_into: Vec::new(),
+        unread: Vec::new(),
     }
 }
 
-/// A rule that accepts.
-fn rule(mut rest: &[&str]) -> Option<Rule> {
+/// Reads a rule; `None` if it does not accept.
+fn accepting_rule(mut rest: &[&str]) -> Option<Rule> {
     let mut rule = Rule::default();
     let (mut transport, mut accepts) = (None, false);
     while let [option, value, more @ ..] = rest {
@@ -162,7 +163,7 @@ fn rule(mut rest: &[&str]) -> Option<Rule> {
     accepts.then_some(rule)
 }
 
-/// iptables says `eth+` where nft says `eth*`.
+/// iptables writes `eth+` where nft writes `eth*`.
 fn wildcard(name: &str) -> String {
     name.strip_suffix('+').map_or_else(|| name.to_owned(), |beginning| format!("{beginning}*"))
 }
@@ -172,18 +173,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_that_only_root_sees_is_told_when_its_module_is_loaded() {
+    fn a_table_that_only_root_can_list_is_reported_when_its_module_is_loaded() {
         let denied = || Err(io::ErrorKind::PermissionDenied.into());
         let loaded = || "iptable_nat 1 0 - Live 0x0\niptable_filter 16384 1 - Live 0x0000000000000000\n".to_owned();
         let cases = [
-            (Ok("nat\nfilter\n".to_owned()), Table::There),
+            (Ok("nat\nfilter\n".to_owned()), Table::Present),
             (Ok("nat\n".to_owned()), Table::Absent),
             (Err(io::ErrorKind::NotFound.into()), Table::Absent),
             (denied(), Table::Hidden),
         ];
         for (tables, expected) in cases {
-            assert_eq!(table(tables, loaded), expected);
+            assert_eq!(filter_table(tables, loaded), expected);
         }
-        assert_eq!(table(denied(), || "iptable_filters 1 0\nx_tables 1 1 iptable_filter\n".to_owned()), Table::Absent);
+        assert_eq!(
+            filter_table(denied(), || "iptable_filters 1 0\nx_tables 1 1 iptable_filter\n".to_owned()),
+            Table::Absent
+        );
     }
 }

@@ -1,117 +1,131 @@
-//! What others on this server would drop of our traffic: named in the report, never touched.
+//! What other programs on this server would drop of our traffic. It is named in the report and never changed.
 //!
-//! A packet passes only if the base chains of all tables let it, so an `accept` of ours does not help against the `drop` of
-//! somebody else. Seen are base chains that drop whatever no rule of theirs decides, in nftables and in the iptables of old.
-//! Their rules are not judged as a whole: whoever has rules that look like those that we would advise is left in peace, and what
-//! is told says "unless other rules accept it".
+//! A packet passes only if the base chains of all tables let it, so an `accept` of ours does not help against another table's
+//! `drop`. This module finds base chains that drop whatever no rule of theirs decides, in nftables and in the old iptables.
+//! It does not judge their rules as a whole: a chain with rules like those that we would advise counts as open, and the report
+//! says "unless other rules accept it".
 //!
 //! Other tables' sets are never listed: nft crashes on sets that a newer nft wrote, and they may be large.
 
 mod advice;
+mod drop_chain;
 mod legacy;
+mod paths;
 mod rule;
-mod wall;
-mod ways;
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::apply::{Error, Nft};
-use super::netlink;
+use super::nft::{Error, Nft};
 use crate::config::Config;
 use crate::error::chain;
 use crate::inputs::Tunnel;
 use crate::outcome::Problem;
 use crate::site::Site;
-use wall::{Hook, Wall};
-use ways::{Door, Way};
+use drop_chain::{DropChain, Hook};
+use paths::{ForwardPath, OpenPort};
 
-/// How long the iptables of old may take.
+/// How long `iptables-legacy` may run.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What was seen of others, as long as the kernel's rules are the same.
+/// The chains of nftables that drop, as they were listed last.
 #[derive(Debug, Default)]
-pub(super) struct Foreign {
+pub(super) struct DropChains {
+    /// The kernel's generation of all rules when they were listed.
     generation: Option<u32>,
-    walls: Vec<Wall>,
+    chains: Vec<DropChain>,
 }
 
-/// What is in our packets' way, and what may be in others'.
+/// The chains that drop, of nftables and of the old iptables.
+#[derive(Debug, Default)]
+pub(super) struct ObservedDropChains {
+    chains: Vec<DropChain>,
+    /// Says that the old iptables is in use and its rules cannot be read.
+    hidden: Option<Problem>,
+}
+
+/// What is in the way of our packets.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Account {
+pub(super) struct ForeignReport {
     /// Chains that drop what we forward.
     pub(super) problems: Vec<Problem>,
     /// Chains that may close the bastion's own ports.
     pub(super) hints: Vec<Problem>,
 }
 
-impl Foreign {
-    /// Looks if anybody has changed a rule since the last look. What cannot be looked at is not told: it may well be nothing.
-    pub(super) async fn look(&mut self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Account {
-        // Asked before the look: what is changed after it has another generation.
-        let generation = netlink::generation().ok();
+impl DropChains {
+    /// Lists the chains again if a rule has changed since the last time. What cannot be listed is not reported: it may well drop
+    /// nothing.
+    pub(super) async fn observe(&mut self, generation: Option<u32>) -> ObservedDropChains {
         if generation.is_none() || generation != self.generation {
-            match look().await {
-                Ok(walls) => *self = Self { generation, walls },
+            match list_chains().await {
+                Ok(chains) => *self = Self { generation, chains },
                 Err(error) => {
-                    tracing::debug!(component = "nat", error = %chain(&error), "other tables cannot be looked at")
+                    tracing::debug!(component = "nat", error = %chain(&error), "other tables cannot be listed");
                 }
             }
         }
-        // No generation counts the rules of these.
-        let (old, unseen) = legacy::walls().await;
-        let (ways, doors) = (ways::ways(config, site, tunnel), ways::doors(config, site));
-        let mut account = account(self.walls.iter().chain(&old), &ways, &doors);
-        account.hints.extend(unseen);
-        account
+        // The generation does not count the rules of the old iptables.
+        let (legacy, hidden) = legacy::list_chains().await;
+        ObservedDropChains { chains: self.chains.iter().cloned().chain(legacy).collect(), hidden }
     }
 }
 
-async fn look() -> Result<Vec<Wall>, Error> {
+impl ObservedDropChains {
+    /// What they drop of the traffic that the configuration allows.
+    pub(super) fn report(&self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> ForeignReport {
+        let (paths, ports) = (paths::forward_paths(config, site, tunnel), paths::open_ports(config, site));
+        let mut report = report(&self.chains, &paths, &ports);
+        report.hints.extend(self.hidden.clone());
+        report
+    }
+}
+
+async fn list_chains() -> Result<Vec<DropChain>, Error> {
     let nft = Nft::find()?;
-    let mut walls = wall::walls(&nft.run(&["-j", "list", "chains"], None).await?)?;
-    for wall in &mut walls {
-        for chain in std::mem::take(&mut wall.looked_into) {
-            let listed = nft.run(&["-j", "list", "chain", &wall.family, &wall.table, &chain], None).await;
-            // A chain that cannot be listed has no rules that we know of.
-            let rules = listed.as_deref().map(rules).unwrap_or_default();
-            wall.rules.extend(rules);
+    let mut drop_chains = drop_chain::read_chains(&nft.run(&["-j", "list", "chains"], None).await?)?;
+    for drop_chain in &mut drop_chains {
+        for name in std::mem::take(&mut drop_chain.unread) {
+            let listed = nft.run(&["-j", "list", "chain", &drop_chain.family, &drop_chain.table, &name], None).await;
+            // A chain that cannot be listed counts as one without rules.
+            let rules = listed.as_deref().map(accepting_rules).unwrap_or_default();
+            drop_chain.rules.extend(rules);
         }
     }
-    Ok(walls)
+    Ok(drop_chains)
 }
 
-/// The rules of a listing that let something pass.
-fn rules(listing: &str) -> Vec<rule::Rule> {
-    objects(listing, "rule").iter().filter_map(rule::Rule::read).collect()
+/// The rules of a listing that accept something.
+fn accepting_rules(listing: &str) -> Vec<rule::Rule> {
+    objects(listing, "rule").iter().filter_map(rule::Rule::from_json).collect()
 }
 
-/// The objects of one kind in nft's listing; none where it is something else.
+/// The objects of one kind in nft's listing; none if the text is no listing.
 fn objects(listing: &str, kind: &str) -> Vec<Value> {
     let mut document: Value = serde_json::from_str(listing).unwrap_or_default();
     let objects = document.get_mut("nftables").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
     objects.into_iter().filter_map(|mut object| object.get_mut(kind).map(Value::take)).collect()
 }
 
-/// What has to be told of these.
-fn account<'a>(walls: impl Iterator<Item = &'a Wall>, ways: &[Way], doors: &[Door]) -> Account {
-    let mut account = Account::default();
-    for wall in walls {
-        match wall.hook {
+/// What these chains drop of these paths, and which of these ports they may close.
+fn report(drop_chains: &[DropChain], paths: &[ForwardPath], ports: &[OpenPort]) -> ForeignReport {
+    let mut report = ForeignReport::default();
+    for drop_chain in drop_chains {
+        match drop_chain.hook {
             Hook::Forward => {
-                let shut: Vec<&Way> =
-                    ways.iter().filter(|way| !wall.rules.iter().any(|rule| rule.lets_pass(way))).collect();
-                account.problems.extend(advice::of_ways(wall, &shut));
+                let accepts = |path: &ForwardPath| drop_chain.rules.iter().any(|rule| rule.accepts_path(path));
+                let dropped: Vec<&ForwardPath> = paths.iter().filter(|path| !accepts(path)).collect();
+                report.problems.extend(advice::for_paths(drop_chain, &dropped));
             }
             Hook::Input => {
-                let shut: Vec<&Door> =
-                    doors.iter().filter(|door| !wall.rules.iter().any(|rule| rule.opens(door))).collect();
-                account.hints.extend(advice::of_doors(wall, &shut));
+                let accepts = |port: &OpenPort| drop_chain.rules.iter().any(|rule| rule.accepts_port(port));
+                let closed: Vec<&OpenPort> = ports.iter().filter(|port| !accepts(port)).collect();
+                report.hints.extend(advice::for_ports(drop_chain, &closed));
             }
         }
     }
-    account
+    report
 }
 
 #[cfg(test)]

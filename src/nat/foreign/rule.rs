@@ -1,53 +1,52 @@
-//! Rules of others that let something pass, read just far enough to recognise those that we would advise.
+//! Accepting rules of other programs, read just far enough to recognise those that we would advise.
 
 use ipnet::Ipv4Net;
 
 use super::Value;
-use super::ways::{Door, Way, What};
+use super::paths::{ForwardPath, OpenPort, Packets};
 use crate::config::{Ports, Transport};
 
-/// A rule that accepts. What of it is not understood makes it narrower, so that it counts for nothing.
+/// A rule that accepts. A part that is not understood makes it [`Rule::narrower`], so that it counts for nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rule {
-    /// The interfaces that packets come by; empty: any.
+    /// The interfaces by which packets come in; empty: any.
     pub(super) from: Vec<String>,
-    /// The interfaces that they leave by; empty: any.
+    /// The interfaces by which they leave; empty: any.
     pub(super) to: Vec<String>,
     /// Their sources; empty: any.
     pub(super) sources: Vec<Ipv4Net>,
     /// The states of their flows; empty: any.
     pub(super) states: Vec<String>,
-    /// Whether it is for states that nft does not show: a match of iptables' own. It counts for what it may say.
+    /// Whether it matches states that nft does not show, by an extension of iptables. It counts for all that it may match.
     pub(super) hidden_states: bool,
-    /// Whether it is for translated packets alone.
+    /// Whether it matches translated packets only.
     pub(super) translated: bool,
-    /// The ports that it is for; `None`: everything.
+    /// The ports that it matches; `None`: everything.
     pub(super) ports: Option<Destination>,
-    /// Whether it asks for more that is not looked at.
+    /// Whether it has another condition, which is not understood.
     pub(super) narrower: bool,
 }
 
-/// Ports that a rule is for.
+/// Ports that a rule matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Destination {
-    /// TCP or UDP; `None`: both.
+    /// `None`: TCP and UDP.
     pub(super) transport: Option<Transport>,
-    /// The ports.
     pub(super) ports: Vec<Ports>,
 }
 
 impl Rule {
-    /// From nft's JSON; `None` if it lets nothing pass.
-    pub(super) fn read(rule: &Value) -> Option<Self> {
+    /// Reads nft's JSON; `None` if the rule accepts nothing.
+    pub(super) fn from_json(rule: &Value) -> Option<Self> {
         let mut read = Self::default();
         let mut accepts = false;
         for statement in rule.get("expr")?.as_array()? {
             let (kind, body) = statement.as_object()?.iter().next()?;
             match kind.as_str() {
                 "accept" => accepts = true,
-                "match" => read.narrow(body),
-                "vmap" => accepts = read.map_of_states(body),
-                // Shown without its arguments, whatever was translated on the way to the screen.
+                "match" => read.add_condition(body),
+                "vmap" => accepts = read.add_state_map(body),
+                // nft shows an extension of iptables without its arguments.
                 "xt" => match body["name"].as_str() {
                     Some("conntrack" | "state") => read.hidden_states = true,
                     Some("comment") => {}
@@ -60,17 +59,17 @@ impl Rule {
         accepts.then_some(read)
     }
 
-    fn narrow(&mut self, body: &Value) {
+    fn add_condition(&mut self, body: &Value) {
         let (left, right) = (&body["left"], &body["right"]);
         let understood = match body["op"].as_str() {
-            Some("==" | "in") => self.narrow_to(left, right),
+            Some("==" | "in") => self.add_match(left, right),
             _ => None,
         };
         self.narrower |= understood.is_none();
     }
 
-    /// `None` if this is not understood, or said twice.
-    fn narrow_to(&mut self, left: &Value, right: &Value) -> Option<()> {
+    /// `None` if the condition is not understood, or is the second one of its kind.
+    fn add_match(&mut self, left: &Value, right: &Value) -> Option<()> {
         let meta = left["meta"]["key"].as_str();
         let ct = left["ct"]["key"].as_str();
         let payload = &left["payload"];
@@ -94,8 +93,8 @@ impl Rule {
         Some(())
     }
 
-    /// `ct state vmap { established : accept, … }`; whether some state is accepted.
-    fn map_of_states(&mut self, body: &Value) -> bool {
+    /// Reads `ct state vmap { established : accept, … }`. Returns whether it accepts some state.
+    fn add_state_map(&mut self, body: &Value) -> bool {
         if body["key"]["ct"]["key"] != "state" || !self.states.is_empty() {
             return false;
         }
@@ -105,13 +104,13 @@ impl Rule {
         !self.states.is_empty()
     }
 
-    /// Whether everything on that way passes by this rule.
-    pub(super) fn lets_pass(&self, way: &Way) -> bool {
-        let by = |named: &[String], interface: &str| {
+    /// Whether this rule accepts all packets of a path.
+    pub(super) fn accepts_path(&self, path: &ForwardPath) -> bool {
+        let includes = |named: &[String], interface: &str| {
             named.is_empty() || named.iter().any(|name| name == interface || is_wildcard_of(name, interface))
         };
-        if self.narrower || self.ports.is_some() || !by(&self.from, way.from.as_str()) || !by(&self.to, way.to.as_str())
-        {
+        let has_interfaces = includes(&self.from, path.from.as_str()) && includes(&self.to, path.to.as_str());
+        if self.narrower || self.ports.is_some() || !has_interfaces {
             return false;
         }
         let in_state = |wanted: &str| self.states.is_empty() || self.states.iter().any(|state| state == wanted);
@@ -119,40 +118,40 @@ impl Rule {
             let covered = |source: &Ipv4Net| self.sources.iter().any(|range| range.contains(source));
             self.sources.is_empty() || sources.iter().all(covered)
         };
-        match &way.what {
-            What::New(sources) => !self.translated && !self.hidden_states && in_state("new") && from_all(sources),
-            What::Answers => !self.translated && in_state("established") && self.sources.is_empty(),
-            What::Published => (self.translated || in_state("new") || in_state("dnat")) && self.sources.is_empty(),
+        match &path.packets {
+            Packets::New(sources) => !self.translated && !self.hidden_states && in_state("new") && from_all(sources),
+            Packets::Answers => !self.translated && in_state("established") && self.sources.is_empty(),
+            Packets::Published => (self.translated || in_state("new") || in_state("dnat")) && self.sources.is_empty(),
         }
     }
 
-    /// Whether somebody may come in by that port: whoever wrote the rule knows whom.
-    pub(super) fn opens(&self, door: &Door) -> bool {
+    /// Whether this rule opens a port, for whatever sources its author wants.
+    pub(super) fn accepts_port(&self, port: &OpenPort) -> bool {
         match &self.ports {
             Some(Destination { transport, ports }) => {
-                transport.is_none_or(|transport| transport == door.transport)
-                    && ports.iter().any(|ports| ports.overlaps(Ports::single(door.port)))
+                transport.is_none_or(|transport| transport == port.transport)
+                    && ports.iter().any(|ports| ports.overlaps(Ports::single(port.port)))
             }
             None => *self == Self::default(),
         }
     }
 }
 
-/// `eth*` stands for all that begin so.
+/// `eth*` matches all names that begin with `eth`.
 fn is_wildcard_of(name: &str, interface: &str) -> bool {
     name.strip_suffix('*').is_some_and(|beginning| interface.starts_with(beginning))
 }
 
-/// One value, or a list or set of them.
-fn each(right: &Value) -> &[Value] {
+/// The items of a list or set; a single value is its own item.
+fn items(right: &Value) -> &[Value] {
     let set = right.get("set").unwrap_or(right);
     set.as_array().map_or_else(|| std::slice::from_ref(set), Vec::as_slice)
 }
 
-/// Words, none of them the name of a set, whose elements are not looked at.
+/// `None` if one of them is the name of a set: its elements are not read.
 fn words(right: &Value) -> Option<Vec<String>> {
     let word = |value: &Value| value.as_str().filter(|word| !word.starts_with('@')).map(str::to_owned);
-    each(right).iter().map(word).collect()
+    items(right).iter().map(word).collect()
 }
 
 fn networks(right: &Value) -> Option<Vec<Ipv4Net>> {
@@ -163,14 +162,14 @@ fn networks(right: &Value) -> Option<Vec<Ipv4Net>> {
         }
         None => value.as_str()?.parse().ok().map(|address: std::net::Ipv4Addr| address.into()),
     };
-    each(right).iter().map(network).collect()
+    items(right).iter().map(network).collect()
 }
 
 fn ports(right: &Value) -> Option<Vec<Ports>> {
     let port = |value: &Value| value.as_u64().and_then(|port| u16::try_from(port).ok());
-    let span = |value: &Value| match value.get("range") {
+    let range = |value: &Value| match value.get("range") {
         Some(range) => Some(Ports { first: port(&range[0])?, last: port(&range[1])? }),
         None => port(value).map(Ports::single),
     };
-    each(right).iter().map(span).collect()
+    items(right).iter().map(range).collect()
 }

@@ -1,12 +1,13 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::paths::Packets;
 use super::*;
 use crate::config::{Environment, Transport, parse};
 use crate::inputs::{SeenReturnRoutes, tunnel};
 use crate::site::{PrivateLink, PublicLink};
 
-/// A file of `tests/data/foreign`: the listing of all chains, and below it those of the chains that are looked into.
+/// A file of `tests/data/foreign`: the listing of all chains, and below it those of the chains that are read.
 macro_rules! listings {
     ($name:literal) => {
         include_str!(concat!("../../../tests/data/foreign/", $name))
@@ -38,71 +39,72 @@ fn site() -> Site {
     }
 }
 
-/// The walls in listings, as [`look`] has them after it read the chains.
-fn walls_in(listings: &str) -> Vec<Wall> {
+/// The drop chains in listings, as [`list_chains`] has them after it has read the chains.
+fn drop_chains_in(listings: &str) -> Vec<DropChain> {
     let mut lines = listings.lines();
-    let mut walls = wall::walls(lines.next().unwrap()).unwrap();
+    let mut drop_chains = drop_chain::read_chains(lines.next().unwrap()).unwrap();
     let chains: Vec<&str> = lines.collect();
-    for wall in &mut walls {
-        for name in std::mem::take(&mut wall.looked_into) {
-            let of_chain =
+    for drop_chain in &mut drop_chains {
+        for name in std::mem::take(&mut drop_chain.unread) {
+            let is_of_chain =
                 |listing: &&&str| objects(listing, "chain").iter().any(|chain| chain["name"] == name.as_str());
-            wall.rules.extend(chains.iter().find(of_chain).map(|listing| rules(listing)).unwrap_or_default());
+            let rules = chains.iter().find(is_of_chain).map(|listing| accepting_rules(listing));
+            drop_chain.rules.extend(rules.unwrap_or_default());
         }
     }
-    walls
+    drop_chains
 }
 
-/// What is told with a tunnel's port to open, and one private network.
-fn told(walls: &[Wall]) -> Account {
-    let ways = ways::ways(&config(""), &site(), None);
-    account(walls.iter(), &ways, &ways::doors(&config("[wireguard]"), &site()))
+/// The report for one private network and a tunnel whose port has to be open.
+fn report_on(drop_chains: &[DropChain]) -> ForeignReport {
+    let paths = paths::forward_paths(&config(""), &site(), None);
+    report(drop_chains, &paths, &paths::open_ports(&config("[wireguard]"), &site()))
 }
 
-fn in_words(account: &Account) -> (Vec<String>, Vec<String>) {
+fn texts(report: &ForeignReport) -> (Vec<String>, Vec<String>) {
     let words = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect();
-    (words(&account.problems), words(&account.hints))
+    (words(&report.problems), words(&report.hints))
 }
 
 #[test]
-fn docker_is_named_and_its_own_chain_is_advised_until_the_rules_are_there() {
-    let problem = "chain FORWARD of table ip filter (Docker) drops what it does not know, also what our rules let pass: \
+fn docker_is_named_and_rules_for_its_own_chain_are_advised_until_they_are_there() {
+    let problem = "chain FORWARD of table ip filter (Docker) drops what its rules do not accept, including what our rules let pass: \
                    forwarding from eth0 to eth1, from eth1 to eth0 stops there unless other rules of it accept it: \
                    iptables -I DOCKER-USER -i eth1 -o eth0 -j ACCEPT; iptables -I DOCKER-USER -i eth0 -o eth1 -m conntrack \
                    --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT, and have them set at every boot (netfilter-persistent, or a \
                    unit of your own)";
-    assert_eq!(in_words(&told(&walls_in(listings!("docker.json")))), (vec![problem.to_owned()], vec![]));
-    assert_eq!(told(&walls_in(listings!("docker-followed.json"))), Account::default());
+    assert_eq!(texts(&report_on(&drop_chains_in(listings!("docker.json")))), (vec![problem.to_owned()], vec![]));
+    assert_eq!(report_on(&drop_chains_in(listings!("docker-followed.json"))), ForeignReport::default());
 }
 
 #[test]
-fn ufw_is_advised_in_its_own_words() {
-    let (problems, hints) = in_words(&told(&walls_in(listings!("ufw.json"))));
-    // ufw lets answers pass by itself, and SSH was opened.
+fn for_ufw_commands_of_ufw_are_advised() {
+    let (problems, hints) = texts(&report_on(&drop_chains_in(listings!("ufw.json"))));
+    // ufw accepts answers by itself, and SSH is open.
     assert_eq!(
         problems,
         [
-            "chain FORWARD of table ip filter (ufw) drops what it does not know, also what our rules let pass: forwarding from \
+            "chain FORWARD of table ip filter (ufw) drops what its rules do not accept, including what our rules let pass: forwarding from \
           eth1 to eth0 stops there unless other rules of it accept it: ufw route allow in on eth1 out on eth0"
         ]
     );
     assert_eq!(
         hints,
         [
-            "chain INPUT of table ip filter (ufw) drops what it does not know, also what our rules let in: WireGuard (udp 51820) \
+            "chain INPUT of table ip filter (ufw) drops what its rules do not accept, including what our rules let in: WireGuard (udp 51820) \
           may be closed by it unless other rules of it accept it: ufw allow 51820/udp"
         ]
     );
-    assert_eq!(told(&walls_in(listings!("ufw-followed.json"))), Account::default());
+    assert_eq!(report_on(&drop_chains_in(listings!("ufw-followed.json"))), ForeignReport::default());
 }
 
 #[test]
-fn firewalld_rejects_by_its_last_rule_and_is_advised_a_policy() {
-    let (problems, hints) = in_words(&told(&walls_in(listings!("firewalld.json"))));
+fn firewalld_rejects_by_its_last_rule_and_a_policy_is_advised() {
+    let (problems, hints) = texts(&report_on(&drop_chains_in(listings!("firewalld.json"))));
     assert_eq!(
         problems,
         [
-            "chain filter_FORWARD of table inet firewalld (firewalld) drops what it does not know, also what our rules let pass: \
+            "chain filter_FORWARD of table inet firewalld (firewalld) drops what its rules do not accept, including what our rules let pass: \
           forwarding from eth1 to eth0 stops there unless other rules of it accept it: \
           firewall-cmd --permanent --new-policy bastiond; \
           firewall-cmd --permanent --policy bastiond --add-ingress-zone ANY; \
@@ -112,32 +114,32 @@ fn firewalld_rejects_by_its_last_rule_and_is_advised_a_policy() {
         ]
     );
     assert!(hints[0].ends_with("firewall-cmd --permanent --add-port=51820/udp; firewall-cmd --reload"), "{hints:?}");
-    assert!(!hints[0].contains("SSH"), "firewalld opens it by itself: {hints:?}");
-    assert_eq!(told(&walls_in(listings!("firewalld-followed.json"))), Account::default());
+    assert!(!hints[0].contains("SSH"), "firewalld opens SSH by itself: {hints:?}");
+    assert_eq!(report_on(&drop_chains_in(listings!("firewalld-followed.json"))), ForeignReport::default());
 }
 
 #[test]
-fn the_distributions_own_file_is_advised_rules_of_nft() {
-    let (problems, hints) = in_words(&told(&walls_in(listings!("nftables-conf.json"))));
+fn for_the_distributions_own_file_nft_rules_are_advised() {
+    let (problems, hints) = texts(&report_on(&drop_chains_in(listings!("nftables-conf.json"))));
     assert_eq!(
         problems,
         [
-            "chain forward of table inet filter (probably /etc/nftables.conf) drops what it does not know, also what our rules \
-          let pass: forwarding from eth0 to eth1, from eth1 to eth0 stops there unless other rules of it accept it: \
+            "chain forward of table inet filter (probably /etc/nftables.conf) drops what its rules do not accept, including \
+          what our rules let pass: forwarding from eth0 to eth1, from eth1 to eth0 stops there unless other rules of it accept it: \
           nft insert rule inet filter forward iifname \"eth1\" oifname \"eth0\" accept; \
           nft insert rule inet filter forward ct state established,related accept, \
           and the same rules at the top of chain forward of /etc/nftables.conf"
         ]
     );
-    // Who may log in there is the administrator's business.
+    // The file accepts SSH.
     assert_eq!(hints.len(), 1);
     assert!(hints[0].contains("nft insert rule inet filter input udp dport 51820 accept"), "{hints:?}");
-    assert_eq!(told(&walls_in(listings!("nftables-conf-followed.json"))), Account::default());
+    assert_eq!(report_on(&drop_chains_in(listings!("nftables-conf-followed.json"))), ForeignReport::default());
 }
 
 #[test]
-fn dockers_own_tables_are_not_to_be_edited() {
-    let (problems, _) = in_words(&told(&walls_in(listings!("docker-bridges.json"))));
+fn editing_dockers_own_tables_is_not_advised() {
+    let (problems, _) = texts(&report_on(&drop_chains_in(listings!("docker-bridges.json"))));
     assert_eq!(problems.len(), 1);
     assert!(problems[0].contains("chain filter-FORWARD of table ip docker-bridges (Docker)"), "{problems:?}");
     assert!(
@@ -147,26 +149,26 @@ fn dockers_own_tables_are_not_to_be_edited() {
 }
 
 #[test]
-fn who_only_bans_or_translates_or_bridges_is_not_told() {
-    assert_eq!(walls_in(listings!("fail2ban.json")), []);
-    assert_eq!(walls_in(listings!("harmless.json")), []);
+fn chains_that_only_ban_translate_or_bridge_are_not_reported() {
+    assert_eq!(drop_chains_in(listings!("fail2ban.json")), []);
+    assert_eq!(drop_chains_in(listings!("harmless.json")), []);
 }
 
 #[test]
-fn a_ban_list_that_somebody_gave_a_policy_of_drop_is_named() {
+fn a_ban_list_with_a_policy_of_drop_is_reported() {
     let shut = listings!("fail2ban.json").replace("\"policy\": \"accept\"", "\"policy\": \"drop\"");
-    let (_, hints) = in_words(&told(&walls_in(&shut)));
+    let (_, hints) = texts(&report_on(&drop_chains_in(&shut)));
     assert!(hints[0].starts_with("chain f2b-chain of table inet f2b-table (fail2ban) drops"), "{hints:?}");
 }
 
 #[test]
-fn the_iptables_of_old_is_read_in_its_own_words() {
-    let before = legacy::read(listings!("legacy.txt"));
-    let (problems, hints) = in_words(&told(&before));
+fn the_old_iptables_is_reported_with_its_own_commands() {
+    let before = legacy::read_chains(listings!("legacy.txt"));
+    let (problems, hints) = texts(&report_on(&before));
     assert_eq!(
         problems,
         [
-            "chain FORWARD of the old iptables (Docker) drops what it does not know, also what our rules let pass: forwarding \
+            "chain FORWARD of the old iptables (Docker) drops what its rules do not accept, including what our rules let pass: forwarding \
           from eth0 to eth1, from eth1 to eth0 stops there unless other rules of it accept it: \
           iptables-legacy -I DOCKER-USER -i eth1 -o eth0 -j ACCEPT; iptables-legacy -I DOCKER-USER -i eth0 -o eth1 \
           -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT, and have them set at every boot (netfilter-persistent, or a \
@@ -175,17 +177,17 @@ fn the_iptables_of_old_is_read_in_its_own_words() {
     );
     assert_eq!(hints.len(), 1, "SSH is open: {hints:?}");
     assert!(hints[0].contains("iptables-legacy -I INPUT -p udp --dport 51820 -j ACCEPT"), "{hints:?}");
-    assert_eq!(told(&legacy::read(listings!("legacy-followed.txt"))).problems, []);
-    assert_eq!(legacy::read("-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-P OUTPUT DROP\n"), []);
+    assert_eq!(report_on(&legacy::read_chains(listings!("legacy-followed.txt"))).problems, []);
+    assert_eq!(legacy::read_chains("-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-P OUTPUT DROP\n"), []);
 }
 
 #[test]
-fn rules_of_the_old_iptables_count_for_what_they_say() {
-    let passes = |rule: &str, way: &Way| {
-        let walls = legacy::read(&format!("-P FORWARD DROP\n-A FORWARD {rule}\n"));
-        walls[0].rules.iter().any(|rule| rule.lets_pass(way))
+fn rules_of_the_old_iptables_count_for_what_they_match() {
+    let passes = |rule: &str, path: &ForwardPath| {
+        let drop_chains = legacy::read_chains(&format!("-P FORWARD DROP\n-A FORWARD {rule}\n"));
+        drop_chains[0].rules.iter().any(|rule| rule.accepts_path(path))
     };
-    let [out, answers] = [0, 1].map(|index| ways::ways(&config(""), &site(), None)[index].clone());
+    let [out, answers] = [0, 1].map(|index| paths::forward_paths(&config(""), &site(), None)[index].clone());
     for (rule, expected) in [
         ("-j ACCEPT", (true, true)),
         ("-i eth+ -j ACCEPT", (true, true)),
@@ -205,16 +207,16 @@ fn rules_of_the_old_iptables_count_for_what_they_say() {
 }
 
 #[test]
-fn rules_of_nft_count_for_what_they_say() {
+fn rules_of_nft_count_for_what_they_match() {
     let meta = |key: &str, value: Value| json!({"match": {"op": "==", "left": {"meta": {"key": key}}, "right": value}});
     let state = |value: Value| json!({"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": value}});
     let saddr = |value: Value| json!({"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": value}});
     let accept = || json!({"accept": null});
     let xt = |name: &str| json!({"xt": {"type": "match", "name": name}});
-    let passes = |statements: Vec<Value>, way: &Way| {
-        rule::Rule::read(&json!({"expr": statements})).is_some_and(|rule| rule.lets_pass(way))
+    let passes = |statements: Vec<Value>, path: &ForwardPath| {
+        rule::Rule::from_json(&json!({"expr": statements})).is_some_and(|rule| rule.accepts_path(path))
     };
-    let [out, answers] = [0, 1].map(|index| ways::ways(&config(""), &site(), None)[index].clone());
+    let [out, answers] = [0, 1].map(|index| paths::forward_paths(&config(""), &site(), None)[index].clone());
     let vmap = json!({"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["established", accept()], ["invalid", {"drop": null}]]}}});
     for (statements, expected) in [
         (vec![accept()], (true, true)),
@@ -239,24 +241,24 @@ fn rules_of_nft_count_for_what_they_say() {
         (vec![json!({"jump": {"target": "more"}})], (false, false)),
         (vec![], (false, false)),
     ] {
-        let told = format!("{statements:?}");
-        assert_eq!((passes(statements.clone(), &out), passes(statements, &answers)), expected, "{told}");
+        let text = format!("{statements:?}");
+        assert_eq!((passes(statements.clone(), &out), passes(statements, &answers)), expected, "{text}");
     }
 }
 
 #[test]
-fn every_way_that_the_configuration_needs_is_asked_for() {
+fn every_path_that_the_configuration_needs_is_checked() {
     let two = Site { private: vec![private("eth1", "10.0.0.0/16"), private("eth2", "10.2.0.0/16")], ..site() };
     let text = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\nfull_tunnel = true";
     let mut wanted = config(text);
-    let of = |config: &Config| {
-        let ways = ways::ways(config, &two, tunnel(config, &two, &SeenReturnRoutes::new()).as_ref());
-        let word = |what: &ways::What| match what {
-            ways::What::New(_) => "new",
-            ways::What::Answers => "answers",
-            ways::What::Published => "published",
+    let needed = |config: &Config| {
+        let paths = paths::forward_paths(config, &two, tunnel(config, &two, &SeenReturnRoutes::new()).as_ref());
+        let word = |packets: &Packets| match packets {
+            Packets::New(_) => "new",
+            Packets::Answers => "answers",
+            Packets::Published => "published",
         };
-        ways.iter().map(|way| format!("{} {} {}", way.from, way.to, word(&way.what))).collect::<Vec<_>>()
+        paths.iter().map(|path| format!("{} {} {}", path.from, path.to, word(&path.packets))).collect::<Vec<_>>()
     };
     let mut expected = vec![
         "eth1 eth0 new",
@@ -270,16 +272,16 @@ fn every_way_that_the_configuration_needs_is_asked_for() {
         "wg0 eth0 new",
         "eth0 wg0 answers",
     ];
-    assert_eq!(of(&wanted), expected);
+    assert_eq!(needed(&wanted), expected);
     wanted.tenants = vec![crate::config::Acl::default()];
     expected.insert(2, "eth1 eth2 new");
     expected.insert(7, "eth2 eth1 new");
-    assert_eq!(of(&wanted), expected);
-    assert_eq!(ways::ways(&wanted, &Site { public: None, ..two.clone() }, None), []);
+    assert_eq!(needed(&wanted), expected);
+    assert_eq!(paths::forward_paths(&wanted, &Site { public: None, ..two.clone() }, None), []);
 }
 
 #[test]
-fn what_is_published_is_let_in_by_its_translation() {
+fn for_published_hosts_a_rule_for_translated_packets_is_advised() {
     let mut wanted = config("");
     wanted.nat.statics = vec![crate::config::StaticNat {
         key: "nat.static[0]".to_owned(),
@@ -288,8 +290,8 @@ fn what_is_published_is_let_in_by_its_translation() {
         private: "10.0.0.4".parse().unwrap(),
         open: Vec::new(),
     }];
-    let ways = ways::ways(&wanted, &site(), None);
-    let advice = |listings: &str| account(walls_in(listings).iter(), &ways, &[]).problems[0].advice.clone();
+    let paths = paths::forward_paths(&wanted, &site(), None);
+    let advice = |listings: &str| report(&drop_chains_in(listings), &paths, &[]).problems[0].advice.clone();
     let docker = advice(listings!("docker-followed.json"));
     assert!(
         docker.starts_with("iptables -I DOCKER-USER -i eth1 -o eth1 -m conntrack --ctstate DNAT -j ACCEPT, "),
@@ -297,14 +299,14 @@ fn what_is_published_is_let_in_by_its_translation() {
     );
     let conf = advice(listings!("nftables-conf-followed.json"));
     assert!(conf.starts_with("nft insert rule inet filter forward ct status dnat accept, "), "{conf}");
-    // firewalld lets what is translated pass by itself.
-    assert_eq!(account(walls_in(listings!("firewalld-followed.json")).iter(), &ways, &[]).problems, []);
+    // firewalld accepts translated packets by itself.
+    assert_eq!(report(&drop_chains_in(listings!("firewalld-followed.json")), &paths, &[]).problems, []);
 }
 
 #[test]
-fn ssh_is_looked_for_where_it_listens() {
+fn the_port_of_ssh_is_the_one_that_sshd_listens_to() {
     let ports = |config: &Config, site: &Site| {
-        ways::doors(config, site).iter().map(|door| (door.transport, door.port)).collect::<Vec<_>>()
+        paths::open_ports(config, site).iter().map(|port| (port.transport, port.port)).collect::<Vec<_>>()
     };
     assert_eq!(ports(&config(""), &site()), [(Transport::Tcp, 22)]);
     let elsewhere = Site { sshd_ports: [2222].into(), ..site() };
@@ -315,18 +317,18 @@ fn ssh_is_looked_for_where_it_listens() {
 }
 
 #[test]
-fn what_is_no_listing_is_a_failure_and_not_an_empty_one() {
-    wall::walls("").unwrap_err();
-    wall::walls("{\"nftables\": [").unwrap_err();
-    assert_eq!(wall::walls("{\"nftables\": []}").unwrap(), []);
+fn a_text_that_is_no_listing_is_an_error() {
+    drop_chain::read_chains("").unwrap_err();
+    drop_chain::read_chains("{\"nftables\": [").unwrap_err();
+    assert_eq!(drop_chain::read_chains("{\"nftables\": []}").unwrap(), []);
 }
 
 proptest! {
     #[test]
-    fn any_text_and_any_json_is_read(text in ".{0,200}", words in "(-[PANijmos] [A-Z!0-9./]{0,8} ?){0,8}") {
-        let _ = legacy::read(&text);
-        let _ = legacy::read(&format!("-P FORWARD DROP\n-A FORWARD {words}"));
-        let _ = wall::walls(&text);
-        prop_assert_eq!(rules(&text), []);
+    fn any_text_is_read_without_a_panic(text in ".{0,200}", words in "(-[PANijmos] [A-Z!0-9./]{0,8} ?){0,8}") {
+        let _ = legacy::read_chains(&text);
+        let _ = legacy::read_chains(&format!("-P FORWARD DROP\n-A FORWARD {words}"));
+        let _ = drop_chain::read_chains(&text);
+        prop_assert_eq!(accepting_rules(&text), []);
     }
 }

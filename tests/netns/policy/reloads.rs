@@ -49,14 +49,14 @@ fn any_into_any_of(seed: u64, last: &std::cell::Cell<String>) -> Result {
     let mut rng = Rng::with_seed(seed);
     let host = Namespace::create("reloads")?;
     let memory = tempfile::tempdir()?;
-    let mut nat = Nat::remembered_in(memory.path(), memory.path());
+    let mut nat = Nat::load(memory.path(), memory.path());
     for step in 0..=RELOADS {
         let (text, config) = configuration(&mut rng)?;
         last.set(text);
         let site = some_site(&mut rng)?;
         if rng.u8(0..5) == 0 {
             // A daemon that was started anew.
-            nat = Nat::remembered_in(memory.path(), memory.path());
+            nat = Nat::load(memory.path(), memory.path());
         }
         let outcome = reconcile(&host, &mut nat, &config, &site);
         ensure(matches!(outcome.state, State::Ok | State::Waiting), format!("step {step}: {outcome:?}"))?;
@@ -70,7 +70,7 @@ fn any_into_any_of(seed: u64, last: &std::cell::Cell<String>) -> Result {
         ensure(kept.changes.is_empty(), format!("step {step}: it is not kept: {:?}", kept.changes))?;
         let fresh = Namespace::create(&format!("reloads-{step}"))?;
         let elsewhere = tempfile::tempdir()?;
-        let mut first = Nat::remembered_in(elsewhere.path(), elsewhere.path());
+        let mut first = Nat::load(elsewhere.path(), elsewhere.path());
         reconcile(&fresh, &mut first, &config, &site);
         let difference = difference(&objects(&host)?, &objects(&fresh)?);
         ensure(difference.is_none(), format!("step {step}: {}", difference.unwrap_or_default()))?;

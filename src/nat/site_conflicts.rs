@@ -13,7 +13,7 @@ use crate::outcome::Problem;
 use crate::site::Site;
 
 /// Everything that is wrong, in the order of the file. Nothing while the site is not known: then nothing can be judged.
-pub(super) fn findings(config: &Config, site: &Site) -> Vec<Problem> {
+pub(super) fn site_conflicts(config: &Config, site: &Site) -> Vec<Problem> {
     let mut found = Vec::new();
     if !site.private.is_empty() {
         hosts(config, site, &mut found);
@@ -115,11 +115,12 @@ fn addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::desired;
     use super::super::tests::{config, one_network};
     use super::*;
 
     fn told(text: &str) -> Vec<String> {
-        findings(&config(text), &one_network()).into_iter().map(|problem| problem.what).collect()
+        site_conflicts(&config(text), &one_network()).into_iter().map(|problem| problem.what).collect()
     }
 
     #[test]
@@ -163,7 +164,7 @@ mod tests {
                  all the same",
             ]
         );
-        assert_eq!(findings(&config(text), &Site::default()), []);
+        assert_eq!(site_conflicts(&config(text), &Site::default()), []);
     }
 
     #[test]
@@ -179,7 +180,7 @@ mod tests {
             to = "10.0.0.4"
         "#;
         let site = Site { sshd_ports: [2222].into(), ..one_network() };
-        let told: Vec<String> = findings(&config(text), &site).into_iter().map(|problem| problem.what).collect();
+        let told: Vec<String> = site_conflicts(&config(text), &site).into_iter().map(|problem| problem.what).collect();
         assert_eq!(
             told,
             [
@@ -187,7 +188,7 @@ mod tests {
                 "nat.forward[1].port: this server itself needs 51000-52000 of 198.51.100.2, for SSH or the tunnel",
             ]
         );
-        let rules = super::super::desired(&config(text), &site, None, false);
+        let rules = desired::desired(&config(text), &site, None, false);
         let empty = |name: &str| rules.sets.iter().find(|set| set.name == name).unwrap().elements.is_empty();
         assert!(empty("forwards") && empty("forward_ranges"));
     }

@@ -1,74 +1,69 @@
-//! Base chains of others that drop what no rule of theirs decides.
+//! Base chains of other programs that drop what no rule of theirs decides.
 
 use std::fmt;
 
-use super::super::apply::Error;
 use super::super::model::TABLE;
+use super::super::nft::Error;
 use super::rule::Rule;
 use super::{Value, objects};
 
-/// More of firewalld's chains than this are not looked into.
-const LOOKED_INTO: usize = 16;
+/// How many chains beside the base chain are read at most: firewalld has many.
+const MAX_CHAINS_READ: usize = 16;
 
-/// A chain that drops, and its rules.
+/// A base chain that drops, and the rules that accept before it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wall {
-    /// Which of netfilter's two interfaces has it.
-    pub(super) kind: Kind,
+pub(super) struct DropChain {
+    pub(super) rule_system: RuleSystem,
     /// `ip` or `inet`.
     pub(super) family: String,
-    /// Its table.
     pub(super) table: String,
-    /// Its name.
     pub(super) chain: String,
-    /// Where in the packet's way.
     pub(super) hook: Hook,
-    /// Whose it is.
     pub(super) owner: Owner,
-    /// The chains of its table in which rules of the advised kind may be, this one among them: they are yet to be read.
-    pub(super) looked_into: Vec<String>,
-    /// Those rules there that let something pass.
+    /// The chains of its table, this one among them, that are yet to be read: rules like those that we would advise may be there.
+    pub(super) unread: Vec<String>,
+    /// The rules of these chains that accept something.
     pub(super) rules: Vec<Rule>,
 }
 
-/// Which of netfilter's two interfaces.
+/// Netfilter's two rule systems. A packet passes the chains of both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// nftables, which today's iptables writes too.
+pub(super) enum RuleSystem {
+    /// nftables, which today's iptables uses too.
     Nftables,
-    /// The iptables of old (`iptables-legacy`).
-    Legacy,
+    /// The old iptables (`iptables-legacy`).
+    LegacyIptables,
 }
 
-/// Where in the packet's way.
+/// Where the kernel calls a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hook {
-    /// Through the bastion.
+    /// For forwarded packets.
     Forward,
-    /// To the bastion.
+    /// For packets to the bastion itself.
     Input,
 }
 
-/// Whose chain it is, by what its table shows.
+/// Which program made a chain, as far as its table shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// ufw, alone or with others in the same table: it is the one whose rules come back after a boot.
+    /// ufw, alone or with others in the same table: only its rules come back after a boot.
     Ufw,
-    /// Docker by iptables.
+    /// Docker with its iptables backend.
     Docker,
-    /// Docker by nftables.
+    /// Docker with its nftables backend.
     DockerBridges,
     /// firewalld.
     Firewalld,
     /// libvirt.
     Libvirt,
-    /// fail2ban. It only bans: its chain has another policy unless somebody changed that.
+    /// fail2ban. It only bans, so its chain drops only if somebody changed the policy.
     Fail2ban,
-    /// Rules of iptables, of whomever.
+    /// Rules of iptables by an unknown program or a person.
     Iptables,
     /// The distribution's `/etc/nftables.conf`.
     NftablesConf,
-    /// Nobody we know.
+    /// No program that we know.
     Unknown,
 }
 
@@ -88,8 +83,8 @@ impl fmt::Display for Owner {
 }
 
 impl Owner {
-    /// By a table and the names of its chains.
-    pub(super) fn of<'a>(family: &str, table: &str, chains: &(impl Iterator<Item = &'a str> + Clone)) -> Self {
+    /// Guesses it from a table and the names of its chains.
+    pub(super) fn from_chains<'a>(family: &str, table: &str, chains: &(impl Iterator<Item = &'a str> + Clone)) -> Self {
         let any = |wanted: fn(&str) -> bool| chains.clone().any(wanted);
         match (family, table) {
             ("inet", "firewalld") => Self::Firewalld,
@@ -105,11 +100,11 @@ impl Owner {
     }
 }
 
-/// Whether the advised rules may stand in a chain, beside the base chain itself.
+/// Whether rules like those that we would advise may be in a chain, beside the base chain itself.
 fn may_hold_advised(hook: Hook, chain: &str) -> bool {
     match hook {
         Hook::Forward => match chain.strip_prefix("filter_FWD_") {
-            // What a policy or a zone of firewalld's accepts. It is taken at its word: which zones meet there is not looked at.
+            // What a policy or a zone of firewalld accepts. Which zones it connects is not checked.
             Some(rest) => {
                 rest.ends_with("_allow")
                     || rest.starts_with("policy_")
@@ -124,15 +119,16 @@ fn may_hold_advised(hook: Hook, chain: &str) -> bool {
     }
 }
 
-/// The walls in a listing of all chains (`nft -j list chains`), their rules yet unread.
-pub(super) fn walls(listing: &str) -> Result<Vec<Wall>, Error> {
-    // Whether it is a listing at all.
+/// The chains that drop in a listing of all chains (`nft -j list chains`). Their rules are yet to be read.
+pub(super) fn read_chains(listing: &str) -> Result<Vec<DropChain>, Error> {
+    // `objects` takes anything else for an empty listing.
     serde_json::from_str::<serde::de::IgnoredAny>(listing).map_err(|source| Error::Unreadable { source })?;
     let chains = objects(listing, "chain");
-    Ok(chains.iter().filter_map(|chain| wall(chain, &chains)).collect())
+    Ok(chains.iter().filter_map(|chain| read_chain(chain, &chains)).collect())
 }
 
-fn wall(chain: &Value, all: &[Value]) -> Option<Wall> {
+/// `None` if the chain drops nothing that is our business.
+fn read_chain(chain: &Value, all: &[Value]) -> Option<DropChain> {
     let text = |key| chain.get(key).and_then(Value::as_str);
     let (family, table, name) = (text("family")?, text("table")?, text("name")?);
     let hook = match text("hook")? {
@@ -145,22 +141,23 @@ fn wall(chain: &Value, all: &[Value]) -> Option<Wall> {
     }
     let siblings = all.iter().filter(|other| other["family"] == family && other["table"] == table);
     let siblings = siblings.filter_map(|other| other["name"].as_str());
-    let owner = Owner::of(family, table, &siblings);
-    // firewalld rejects by the last rule, under a policy that accepts.
+    let owner = Owner::from_chains(family, table, &siblings);
+    // firewalld rejects by its last rule, under a policy that accepts.
     let drops = text("policy") == Some("drop") || owner == Owner::Firewalld;
-    drops.then(|| Wall {
-        kind: Kind::Nftables,
+    drops.then(|| DropChain {
+        rule_system: RuleSystem::Nftables,
         family: family.to_owned(),
         table: table.to_owned(),
         chain: name.to_owned(),
         hook,
         owner,
-        looked_into: looked_into(hook, name, siblings),
+        unread: chains_to_read(hook, name, siblings),
         rules: Vec::new(),
     })
 }
 
-pub(super) fn looked_into<'a>(hook: Hook, base: &'a str, siblings: impl Iterator<Item = &'a str>) -> Vec<String> {
+/// The base chain, and those of its table in which rules like those that we would advise may be.
+pub(super) fn chains_to_read<'a>(hook: Hook, base: &'a str, siblings: impl Iterator<Item = &'a str>) -> Vec<String> {
     let more = siblings.filter(|chain| *chain != base && may_hold_advised(hook, chain));
-    [base].into_iter().chain(more.take(LOOKED_INTO)).map(str::to_owned).collect()
+    [base].into_iter().chain(more.take(MAX_CHAINS_READ)).map(str::to_owned).collect()
 }

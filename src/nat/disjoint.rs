@@ -6,14 +6,14 @@
 
 /// A closed span of numbers: addresses, ports or protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Span {
+pub(super) struct Range {
     /// The lowest.
     pub first: u32,
     /// The highest, not below the lowest.
     pub last: u32,
 }
 
-impl Span {
+impl Range {
     /// Whether it is one number.
     pub(super) fn is_single(self) -> bool {
         self.first == self.last
@@ -29,18 +29,18 @@ impl Span {
 }
 
 /// A box of `N` dimensions.
-pub(super) type Boxed<const N: usize> = [Span; N];
+pub(super) type HyperRect<const N: usize> = [Range; N];
 
 /// Boxes that do not overlap and together hold exactly what `boxes` hold, in ascending order.
 ///
 /// The first dimension is cut at every bound that occurs in it; what covers a piece is cut along the other dimensions;
 /// neighbours with the same rest are joined again. Lists of single hosts and networks stay as long as they were.
-pub(super) fn disjoint<const N: usize>(boxes: &[Boxed<N>]) -> Vec<Boxed<N>> {
-    let all: Vec<&Boxed<N>> = boxes.iter().collect();
+pub(super) fn disjoint<const N: usize>(boxes: &[HyperRect<N>]) -> Vec<HyperRect<N>> {
+    let all: Vec<&HyperRect<N>> = boxes.iter().collect();
     cut(&all, 0)
 }
 
-fn cut<const N: usize>(boxes: &[&Boxed<N>], dimension: usize) -> Vec<Boxed<N>> {
+fn cut<const N: usize>(boxes: &[&HyperRect<N>], dimension: usize) -> Vec<HyperRect<N>> {
     match boxes {
         [] => return Vec::new(),
         [single] => return vec![**single],
@@ -48,10 +48,10 @@ fn cut<const N: usize>(boxes: &[&Boxed<N>], dimension: usize) -> Vec<Boxed<N>> {
     }
     let mut sorted = boxes.to_vec();
     sorted.sort_by_key(|part| part[dimension]);
-    let mut out: Vec<Boxed<N>> = Vec::with_capacity(boxes.len());
+    let mut out: Vec<HyperRect<N>> = Vec::with_capacity(boxes.len());
     // Where the pieces of the former slab begin in `out`: the next slab joins them if it looks the same.
-    let mut former: Option<(Span, usize)> = None;
-    let mut covering: Vec<&Boxed<N>> = Vec::new();
+    let mut former: Option<(Range, usize)> = None;
+    let mut covering: Vec<&HyperRect<N>> = Vec::new();
     let mut waiting = sorted.into_iter().peekable();
     let mut at = 0;
     loop {
@@ -65,7 +65,7 @@ fn cut<const N: usize>(boxes: &[&Boxed<N>], dimension: usize) -> Vec<Boxed<N>> {
         // The slab ends before the next box begins, or where the first of those that cover it ends.
         let end = covering.iter().map(|part| part[dimension].last).min().unwrap_or(at);
         let end = waiting.peek().map_or(end, |next| end.min(next[dimension].first - 1));
-        let slab = Span { first: at, last: end };
+        let slab = Range { first: at, last: end };
         let rest = if dimension + 1 == N { vec![*covering[0]] } else { cut(&covering, dimension + 1) };
         former = Some(join(&mut out, former, slab, rest, dimension));
         covering.retain(|part| part[dimension].last > end);
@@ -77,18 +77,18 @@ fn cut<const N: usize>(boxes: &[&Boxed<N>], dimension: usize) -> Vec<Boxed<N>> {
 
 /// Adds a slab, or widens the former one where it touches it and has the same rest.
 fn join<const N: usize>(
-    out: &mut Vec<Boxed<N>>,
-    former: Option<(Span, usize)>,
-    slab: Span,
-    rest: Vec<Boxed<N>>,
+    out: &mut Vec<HyperRect<N>>,
+    former: Option<(Range, usize)>,
+    slab: Range,
+    rest: Vec<HyperRect<N>>,
     dimension: usize,
-) -> (Span, usize) {
+) -> (Range, usize) {
     if let Some((before, start)) = former {
         let touches = before.last.checked_add(1) == Some(slab.first);
-        let same = |one: &Boxed<N>, other: &Boxed<N>| one[dimension + 1..] == other[dimension + 1..];
+        let same = |one: &HyperRect<N>, other: &HyperRect<N>| one[dimension + 1..] == other[dimension + 1..];
         let pieces = &mut out[start..];
         if touches && pieces.len() == rest.len() && pieces.iter().zip(&rest).all(|(one, other)| same(one, other)) {
-            let joined = Span { first: before.first, last: slab.last };
+            let joined = Range { first: before.first, last: slab.last };
             for piece in pieces {
                 piece[dimension] = joined;
             }
@@ -109,8 +109,8 @@ mod tests {
 
     use super::*;
 
-    fn span(first: u32, last: u32) -> Span {
-        Span { first, last }
+    fn span(first: u32, last: u32) -> Range {
+        Range { first, last }
     }
 
     #[test]
@@ -118,23 +118,23 @@ mod tests {
         let wide = [span(0, 99), span(0, 65535)];
         assert_eq!(disjoint(&[[span(10, 10), span(80, 80)], wide]), [wide]);
         assert_eq!(disjoint(&[[span(1, 5), span(80, 80)], [span(6, 9), span(80, 80)]]), [[span(1, 9), span(80, 80)]]);
-        assert_eq!(disjoint(&[[Span::EVERYWHERE, span(1, 2)], wide]).len(), 2);
-        assert_eq!(disjoint::<2>(&[]), Vec::<[Span; 2]>::new());
+        assert_eq!(disjoint(&[[Range::EVERYWHERE, span(1, 2)], wide]).len(), 2);
+        assert_eq!(disjoint::<2>(&[]), Vec::<[Range; 2]>::new());
     }
 
     #[test]
     fn what_is_apart_stays_as_it_was() {
-        let list: Vec<[Span; 2]> = (0..10_000).map(|n| [span(n * 7, n * 7), span(1, 1024)]).collect();
+        let list: Vec<[Range; 2]> = (0..10_000).map(|n| [span(n * 7, n * 7), span(1, 1024)]).collect();
         assert_eq!(disjoint(&list), list);
     }
 
-    fn small() -> impl Strategy<Value = Span> {
+    fn small() -> impl Strategy<Value = Range> {
         (0..8_u32, 0..4_u32).prop_map(|(first, more)| span(first, (first + more).min(8)))
     }
 
-    fn holds(boxes: &[[Span; 3]], point: [u32; 3]) -> usize {
+    fn holds(boxes: &[[Range; 3]], point: [u32; 3]) -> usize {
         let inside =
-            |part: &&[Span; 3]| part.iter().zip(point).all(|(span, at)| (span.first..=span.last).contains(&at));
+            |part: &&[Range; 3]| part.iter().zip(point).all(|(span, at)| (span.first..=span.last).contains(&at));
         boxes.iter().filter(inside).count()
     }
 

@@ -1,0 +1,86 @@
+//! What the chains of other programs have to let pass: forwarded packets, and packets to the bastion's own ports.
+
+use ipnet::Ipv4Net;
+
+use crate::config::{Config, Transport};
+use crate::inputs::Tunnel;
+use crate::net::{InterfaceName, v4};
+use crate::site::Site;
+
+/// Packets that come in by one interface and leave by another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ForwardPath {
+    pub(super) from: InterfaceName,
+    pub(super) to: InterfaceName,
+    pub(super) packets: Packets,
+}
+
+/// Which packets take a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Packets {
+    /// Those of flows that these sources open.
+    New(Vec<Ipv4Net>),
+    /// Those of flows that the other side opened.
+    Answers,
+    /// Those to a public address, translated to a private one.
+    Published,
+}
+
+/// The paths between our links that the configuration needs. Which packets really pass on them, our rules decide.
+pub(super) fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<ForwardPath> {
+    let Some(public) = &site.public else { return Vec::new() };
+    let publishes = !config.nat.forwards.is_empty() || !config.nat.statics.is_empty();
+    let mut paths = Vec::new();
+    let mut add = |from: &InterfaceName, to: &InterfaceName, packets| {
+        paths.push(ForwardPath { from: from.clone(), to: to.clone(), packets });
+    };
+    for link in &site.private {
+        let new = || Packets::New(vec![link.network]);
+        add(&link.interface, &public.interface, new());
+        add(&public.interface, &link.interface, Packets::Answers);
+        if publishes {
+            add(&public.interface, &link.interface, Packets::Published);
+        }
+        for other in site.private.iter().filter(|other| other.interface != link.interface) {
+            if !config.tenants.is_empty() {
+                add(&link.interface, &other.interface, new());
+            }
+        }
+        if publishes {
+            for other in &site.private {
+                add(&link.interface, &other.interface, Packets::Published);
+            }
+        }
+        if let Some(tunnel) = tunnel {
+            add(&tunnel.interface, &link.interface, Packets::New(tunnel.routed()));
+            let has_remote_networks = !v4(tunnel.remote_networks.iter().copied()).is_empty();
+            add(&link.interface, &tunnel.interface, if has_remote_networks { new() } else { Packets::Answers });
+        }
+    }
+    if let Some(tunnel) = tunnel.filter(|tunnel| tunnel.full_tunnel) {
+        add(&tunnel.interface, &public.interface, Packets::New(tunnel.routed()));
+        add(&public.interface, &tunnel.interface, Packets::Answers);
+    }
+    paths
+}
+
+/// A port of the bastion's own that has to be reachable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OpenPort {
+    pub(super) transport: Transport,
+    pub(super) port: u16,
+    /// `SSH` or `WireGuard`.
+    pub(super) service: &'static str,
+}
+
+/// The ports of SSH, and the tunnel's if there is one.
+pub(super) fn open_ports(config: &Config, site: &Site) -> Vec<OpenPort> {
+    let ssh = config.firewall.ssh_ports.as_ref().unwrap_or(&site.sshd_ports);
+    let default = ssh.is_empty().then_some(22);
+    let ssh = ssh.iter().copied().chain(default);
+    let mut ports: Vec<OpenPort> =
+        ssh.map(|port| OpenPort { transport: Transport::Tcp, port, service: "SSH" }).collect();
+    let tunnel = config.wireguard.as_ref().map(|wireguard| wireguard.listen_port);
+    ports.extend(tunnel.map(|port| OpenPort { transport: Transport::Udp, port, service: "WireGuard" }));
+    ports
+}
