@@ -1,49 +1,53 @@
-//! The arguments of `bastiond` and `bastionctl`; the comments are their help.
+//! The arguments of `bastiond` and `bastionctl`. The comments are their `--help`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use ipnet::IpNet;
 
 use crate::config::DEFAULT_PATH;
 
-/// NAT gateway, firewall and way in for private Hetzner Cloud networks.
+/// NAT gateway, firewall and VPN access for private Hetzner Cloud networks.
 ///
-/// Makes this server the gateway of its private networks and keeps it so: forwarding, the nftables table `inet bastiond`, and
-/// the routes in the Hetzner Networks. SIGHUP reloads the configuration; SIGTERM ends the daemon and leaves rules and routes in
-/// place (`bastionctl down` removes them). Exit code 78: the configuration is wrong, nothing was touched.
+/// Makes this server the gateway of its private networks and keeps it configured: IP forwarding, the nftables table
+/// `inet bastiond`, and the routes in the Hetzner Networks. SIGHUP reloads the configuration. SIGTERM stops the daemon
+/// and leaves rules and routes in place; `bastionctl down` removes them. Exit code 78 means that the configuration is
+/// wrong and that nothing was changed.
 #[derive(Debug, Parser)]
 #[command(name = "bastiond", version)]
 pub struct Bastiond {
-    /// The configuration file. An empty one is valid: everything is discovered.
+    /// Configuration file. An empty file is valid: everything is discovered.
     #[arg(long, value_name = "PATH", global = true, default_value = DEFAULT_PATH)]
     pub config: PathBuf,
-    /// Something else than to run.
+    /// Run this task instead of the daemon.
     #[command(subcommand)]
-    pub errand: Option<Errand>,
+    pub subcommand: Option<Subcommand>,
 }
 
-/// What `bastiond` can do instead of running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
-pub enum Errand {
-    /// Loads the rules that were good last, for a unit that runs before the network is up; then ends. Without such rules, or
-    /// if they cannot be loaded, nothing is forwarded and this server itself stays reachable as the configuration says. A table
-    /// that stands is left alone.
+/// A task that `bastiond` runs instead of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+pub enum Subcommand {
+    /// Load the last good rules and exit; for a unit that runs before the network is up.
+    ///
+    /// Without saved rules, or if they cannot be loaded, nothing is forwarded, and this server itself stays reachable
+    /// as the configuration says. An existing table is not changed.
     Boot,
-    /// Notes which ports sshd listens on, for a daemon that may not read all of sshd's configuration; then ends. For a unit that
-    /// may, and that runs before the daemon and whenever that configuration changes.
+    /// Record the ports that sshd listens on and exit; for a unit that can read all of sshd's configuration.
+    ///
+    /// The daemon cannot read every file of sshd's configuration. The unit runs before the daemon, and again whenever
+    /// that configuration changes.
     SshPorts,
 }
 
-/// Looks at and steers the running bastiond.
+/// Show and control the running bastiond.
 #[derive(Debug, Parser)]
 #[command(name = "bastionctl", version)]
 pub struct Bastionctl {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
-    /// The configuration file.
+    /// Configuration file.
     #[arg(long, value_name = "PATH", global = true, default_value = DEFAULT_PATH)]
     pub config: PathBuf,
     /// The daemon's control socket [default: control.sock in `$RUNTIME_DIRECTORY` or /run/bastiond].
@@ -51,42 +55,44 @@ pub struct Bastionctl {
     pub socket: Option<PathBuf>,
 }
 
-/// What `bastionctl` can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+/// A command of `bastionctl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
-    /// How the gateway stands. Exit code 0: healthy, 1: something is wrong or the daemon does not run.
+    /// Show gateway status. Exit code 0: healthy; 1: not healthy, or the daemon is not running.
     Status {
-        /// For machines.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Checks the configuration file; nothing is touched. Exit code 78: it is wrong.
+    /// Check the configuration file without applying it. Exit code 78: it has errors.
     Check,
-    /// What a reload of the configuration file would change; nothing is done.
+    /// Show what a reload of the configuration file would change, without changing it.
     Plan {
-        /// For machines.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// A pass now; waits for its end and shows the status.
+    /// Reconcile now, wait until that is done, and show the status.
     Reconcile {
-        /// For machines.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Lets somebody log in again who tried too often. Exit code 1: was not banned.
+    /// Lift the ban on a source that made too many login attempts. Exit code 1: the source was not banned.
     Unban {
-        /// An address; of IPv6 any address of the banned /64, or the /64 itself.
-        #[arg(value_parser = banned_source)]
+        /// The banned address. For IPv6, any address of the banned /64, or the /64 itself.
+        #[arg(value_parser = parse_banned_source)]
         address: IpAddr,
     },
-    /// Removes everything that bastiond made (routes in the cloud, rules, settings) and ends it. Private hosts lose their way out.
+    /// Remove everything that bastiond created (cloud routes, rules, settings) and stop it.
+    ///
+    /// Private hosts lose their connection to the internet.
     Down,
 }
 
-/// An address, or what the status shows for it.
-fn banned_source(text: &str) -> Result<IpAddr, String> {
-    let of_range = |range: IpNet| matches!((range, range.prefix_len()), (IpNet::V4(_), 32) | (IpNet::V6(_), 64 | 128));
-    let range = || text.parse().ok().filter(|range| of_range(*range)).map(|range: IpNet| range.addr());
-    text.parse().ok().or_else(range).ok_or_else(|| "this is no address".to_owned())
+/// An address, or the range that the status shows for a banned source.
+fn parse_banned_source(text: &str) -> Result<IpAddr, String> {
+    let is_source = |range: IpNet| matches!((range, range.prefix_len()), (IpNet::V4(_), 32) | (IpNet::V6(_), 64 | 128));
+    let range = || text.parse().ok().filter(|range| is_source(*range)).map(|range: IpNet| range.addr());
+    text.parse().ok().or_else(range).ok_or_else(|| "this is not an address".to_owned())
 }

@@ -5,7 +5,7 @@ use std::alloc::System;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bastiond::cli::{Bastiond, Errand};
+use bastiond::cli::{Bastiond, Subcommand};
 use bastiond::component::Error as _;
 use bastiond::config::{self, Environment};
 use bastiond::error::chain;
@@ -25,9 +25,9 @@ fn main() -> ExitCode {
         Err(error) => return exit::arguments(&error),
     };
     let environment = Environment::from_process();
-    match arguments.errand {
-        Some(Errand::Boot) => return boot(&arguments.config, &environment),
-        Some(Errand::SshPorts) => return ssh_ports(&environment),
+    match arguments.subcommand {
+        Some(Subcommand::Boot) => return boot(&arguments.config, &environment),
+        Some(Subcommand::SshPorts) => return ssh_ports(&environment),
         None => {}
     }
     let config = match config::load(&arguments.config, &environment) {

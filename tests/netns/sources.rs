@@ -108,7 +108,7 @@ fn lifted_ban() -> Result {
     ensure_eq(unban("203.0.113.10")?, (Some(1), "bastionctl: 203.0.113.10 is not banned\n".to_owned()))?;
     ensure_eq(unban("203.0.113.10/32")?.0, Some(1))?;
     let (code, told) = unban("203.0.113.0/24")?;
-    ensure(code == Some(1) && told.contains("this is no address"), told)
+    ensure(code == Some(1) && told.contains("this is not an address"), told)
 }
 
 fn lifted_ban_of_ipv6() -> Result {

@@ -1,20 +1,20 @@
-//! `config.example.toml`, read for its comments.
+//! Parses `config.example.toml` with its comments.
 //!
-//! Its form is plain: `# text` and `## text` are comments, which belong to the header or key that follows; `#key = value` and
-//! `#[header]` are examples, switched off; an empty line ends the comments that belong together.
+//! The file's format: `# text` and `## text` are comments that describe the next header or key; `#key = value` and
+//! `#[header]` are examples that are commented out; an empty line ends a comment.
 
 /// The file.
 pub(crate) const TEXT: &str = include_str!("../../../config.example.toml");
 
-/// What the file explains.
+/// The parsed file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Example {
-    /// Its head, paragraphs apart by empty lines.
+    /// The comment at its beginning; paragraphs are separated by empty lines.
     pub preface: String,
     pub tables: Vec<Table>,
 }
 
-/// A table, and what is said of it.
+/// A table with its comment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     /// `[nat]` or `[[nat.forward]]`.
@@ -23,36 +23,36 @@ pub(crate) struct Table {
     pub keys: Vec<Key>,
 }
 
-/// A key of a table.
+/// A key of a table with its comment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub name: String,
     pub value: String,
-    /// The value is no default, but what it might be.
+    /// Whether the value is an example rather than the default.
     pub is_example: bool,
     pub text: String,
 }
 
-/// Where the file has not its form.
+/// Where the file violates its format. Lines count from 1.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("line {0} is neither comment, header nor key")]
+    #[error("line {0} is not a comment, a header or a key")]
     Line(usize),
-    #[error("line {0}: no comment explains '{1}'")]
+    #[error("line {0}: there is no comment above '{1}'")]
     Unexplained(usize, String),
-    #[error("line {0}: '{1}' stands before any header")]
+    #[error("line {0}: '{1}' is not below a header")]
     Homeless(usize, String),
-    #[error("line {0}: the comment before it belongs to nothing")]
+    #[error("line {0}: the comment above it describes nothing")]
     Stray(usize),
 }
 
-/// Reads the file.
+/// Parses the file.
 pub(crate) fn parse(text: &str) -> Result<Example, Error> {
     let mut example = Example { preface: String::new(), tables: Vec::new() };
     let mut comment = String::new();
     for (line, number) in text.lines().zip(1..) {
         if let Some(words) = words(line) {
-            // An empty comment parts paragraphs.
+            // An empty comment separates paragraphs.
             let gap = if comment.is_empty() || comment.ends_with("\n\n") { "" } else { " " };
             comment.push_str(if words.is_empty() { "\n\n" } else { gap });
             comment.push_str(words);
@@ -84,7 +84,7 @@ pub(crate) fn parse(text: &str) -> Result<Example, Error> {
     if comment.is_empty() { Ok(example) } else { Err(Error::Stray(text.lines().count())) }
 }
 
-/// The words of a comment; none if the line is no comment.
+/// The text of a comment; `None` if the line is not a comment.
 fn words(line: &str) -> Option<&str> {
     let marks = line
         .strip_prefix("##")
@@ -97,8 +97,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comments_belong_to_what_follows() {
-        let text = "# Head.\n#\n# More.\n\n[log]\n# How\n# much.\nlevel = \"info\"\n\n# Links.\n#[[site.private]]\n## Which.\n#interface = \"x = y\"\n";
+    fn a_comment_describes_the_next_header_or_key() {
+        let text = "# Head.\n#\n# More.\n\n[log]\n# How\n# much.\nlevel = \"info\"\n\n\
+                    # Links.\n#[[site.private]]\n## Which.\n#interface = \"x = y\"\n";
         let key = |name: &str, value: &str, is_example, text: &str| Key {
             name: name.to_owned(),
             value: value.to_owned(),
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_form_is_told_with_its_line() {
+    fn a_violation_of_the_format_is_reported_with_its_line() {
         assert_eq!(parse("[a]\nb\n"), Err(Error::Line(2)));
         assert_eq!(parse("[a]\nb = 1\n"), Err(Error::Unexplained(2, "b".to_owned())));
         assert_eq!(parse("# B.\nb = 1\n"), Err(Error::Homeless(2, "b".to_owned())));

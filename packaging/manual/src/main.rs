@@ -1,7 +1,7 @@
-//! Writes the manual pages and the shells' completions: `manual DIRECTORY` makes `man/`, `bash/`, `zsh/` and `fish/` in it.
+//! Writes the manual pages and shell completions: `manual DIRECTORY` creates `man/`, `bash/`, `zsh/` and `fish/` in it.
 //!
-//! They say what `--help` and `config.example.toml` say, since they are made of the same: the programs' arguments in
-//! `bastiond::cli`, and the comments of that file.
+//! They cannot contradict `--help` and `config.example.toml`, because they are generated from them: from the arguments
+//! in `bastiond::cli`, and from the comments of that file.
 
 mod example;
 mod page;
@@ -18,14 +18,14 @@ use bastiond_tunnel::cli::BastiondTunnel;
 use clap::{Command, CommandFactory, Parser};
 use clap_complete::{Generator, shells};
 
-/// Writes the manual pages and the shells' completions.
+/// Writes the manual pages and shell completions.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where to; it is made if it is not there.
+    /// The directory to write to. It is created if it does not exist.
     directory: PathBuf,
 }
 
-/// What can go wrong.
+/// Why the files cannot be written.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("config.example.toml: {0}")]
@@ -57,7 +57,7 @@ fn write(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// All pages, by the names of their files.
+/// All pages, each with its file name.
 fn pages() -> Result<Vec<(String, String)>, Error> {
     Ok(vec![
         ("bastiond.8".to_owned(), programs::bastiond(Bastiond::command())),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn completions_know_every_command() {
+    fn completions_contain_every_command() {
         for shell in
             [completion(shells::Bash, &mut Bastionctl::command()), completion(shells::Fish, &mut Bastionctl::command())]
         {

@@ -1,18 +1,18 @@
-//! A manual page in the making: sections, paragraphs, lists.
+//! Builds a manual page: sections, paragraphs, lists.
 
 use roff::{Inline, Roff, bold, italic, roman};
 
-/// The lines of a page so far.
+/// A manual page under construction.
 pub(crate) struct Page(Roff);
 
 impl Page {
-    /// The head, and the section NAME that `apropos` and `whatis` read.
+    /// Starts a page with its header and the section NAME, which `apropos` and `whatis` read.
     pub(crate) fn new(name: &str, section: &str, purpose: &str) -> Self {
         let mut page = Self(Roff::new());
         let version = concat!("bastiond ", env!("CARGO_PKG_VERSION"));
-        // No date: a page is as old as its version. The crate leaves an empty argument away, hence the quotes.
+        // No date: the version says how old a page is. The quotes keep the crate from dropping the empty argument.
         page.0.control("TH", [name, section, "\"\"", version, "bastiond"]);
-        // No space stretched to fill lines, and no word broken: commands and keys are copied from here.
+        // Left-aligned and without hyphenation, so that commands and keys can be copied.
         page.0.control("ad", ["l"]);
         page.0.control("nh", []);
         page.section("NAME");
@@ -28,7 +28,7 @@ impl Page {
         self.0.control("SS", [title]);
     }
 
-    /// Paragraphs, apart by empty lines; words in back-ticks are bold.
+    /// Adds paragraphs, separated by empty lines. Words in backticks are bold.
     pub(crate) fn text(&mut self, text: &str) {
         for paragraph in text.split("\n\n") {
             self.0.control("PP", []);
@@ -36,13 +36,13 @@ impl Page {
         }
     }
 
-    /// Words that are typed as they stand.
+    /// Adds a line of its own.
     pub(crate) fn line(&mut self, words: Vec<Inline>) {
         self.0.control("PP", []);
         self.0.text(words);
     }
 
-    /// An entry of a list.
+    /// Adds an entry of a list: a tag and its explanation.
     pub(crate) fn entry(&mut self, tag: Vec<Inline>, text: &str) {
         self.0.control("TP", []);
         self.0.text(tag);
@@ -54,17 +54,17 @@ impl Page {
         }
     }
 
-    /// What follows belongs to the entry before.
+    /// Indents what follows below the last entry.
     pub(crate) fn indent(&mut self) {
         self.0.control("RS", []);
     }
 
-    /// No more.
+    /// Ends [`Page::indent`].
     pub(crate) fn outdent(&mut self) {
         self.0.control("RE", []);
     }
 
-    /// References to other pages, like `wg(8)`.
+    /// Adds references to other pages, like `wg(8)`.
     pub(crate) fn see_also(&mut self, pages: &[&str]) {
         self.section("SEE ALSO");
         let mut words = Vec::new();
@@ -76,20 +76,20 @@ impl Page {
         self.0.text(words);
     }
 
-    /// The page as man(1) reads it.
+    /// The page in man(1)'s format.
     pub(crate) fn finish(self) -> String {
         self.0.render()
     }
 }
 
-/// Words in back-ticks are bold.
+/// Parses text in which words in backticks are bold.
 fn inline(text: &str) -> Vec<Inline> {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let odd_is_code = |(number, part): (usize, &str)| if number % 2 == 1 { bold(part) } else { roman(part) };
     text.split('`').enumerate().filter(|(_, part)| !part.is_empty()).map(odd_is_code).collect()
 }
 
-/// A word to be typed, and what to put in its place.
+/// A literal word in bold, and a placeholder in italics.
 pub(crate) fn typed(word: &str, place: Option<&str>) -> Vec<Inline> {
     let mut words = vec![bold(word)];
     if let Some(place) = place {

@@ -1,4 +1,4 @@
-//! The pages of the programs: what clap knows of their arguments, and what no argument tells.
+//! The manual pages of the programs: their arguments as clap knows them, and signals, exit codes, variables and files.
 
 use clap::{Arg, ArgAction, Command};
 use roff::{Inline, bold, italic, roman};
@@ -9,42 +9,46 @@ use crate::page::{Page, typed};
 pub(crate) fn bastiond(command: Command) -> String {
     let mut page = program(command, "8");
     page.section("SIGNALS");
-    page.entry(typed("SIGHUP", None), "Reads the configuration anew. A wrong one changes nothing.");
+    page.entry(typed("SIGHUP", None), "Reload the configuration. A configuration with errors changes nothing.");
     page.entry(
         typed("SIGTERM", None),
-        "Ends. Rules, settings and routes stay; what the next start needs of the tunnel is left with systemd.",
+        "Stop. Rules, settings and routes stay in place. systemd keeps the tunnel's descriptors for the next start.",
     );
     page.section("EXIT STATUS");
-    page.entry(typed("0", None), "It was told to end.");
-    page.entry(typed("1", None), "Something failed.");
+    page.entry(typed("0", None), "Stopped by a signal.");
+    page.entry(typed("1", None), "An error other than a wrong configuration.");
     page.entry(
         typed("78", None),
-        "The configuration is wrong. Nothing was touched, and the unit does not start it again.",
+        "The configuration is wrong. Nothing was changed, and the unit does not restart the daemon.",
     );
     page.section("ENVIRONMENT");
-    page.entry(typed("HCLOUD_TOKEN", None), "The token of the Cloud API, unless a credential or a file has one.");
     page.entry(
-        typed("HCLOUD_TOKEN_FILE", None),
-        "A file with that token, unless there is the one of the configuration.",
+        typed("HCLOUD_TOKEN", None),
+        "Token of the Cloud API, used if there is no credential and no file with a token.",
     );
-    page.entry(typed("HCLOUD_NETWORK", None), "Number or name of the network of a private link that names none.");
-    page.entry(typed("HCLOUD_ENDPOINT", None), "Base URL of the Cloud API; wins over the configuration.");
+    page.entry(typed("HCLOUD_TOKEN_FILE", None), "File with that token, used if the configured file does not exist.");
+    page.entry(
+        typed("HCLOUD_NETWORK", None),
+        "Number or name of the Hetzner Network of a private link without network_id.",
+    );
+    page.entry(typed("HCLOUD_ENDPOINT", None), "Base URL of the Cloud API; overrides the configuration.");
     page.entry(
         typed("HCLOUD_METADATA_ENDPOINT", None),
-        "Base URL of the metadata service; wins over the configuration.",
+        "Base URL of the metadata service; overrides the configuration.",
     );
     page.section("FILES");
     page.entry(typed("/etc/bastiond/config.toml", None), "The configuration, bastiond.toml(5).");
-    page.entry(typed("/etc/bastiond/peers.d/*.toml", None), "Peers of the tunnel, one a file.");
+    page.entry(typed("/etc/bastiond/peers.d/*.toml", None), "Peers of the tunnel, one per file.");
     page.entry(
         typed("/etc/bastiond/hcloud-token", None),
-        "The token of the Cloud API, for root alone. `bastiond.service` hands it over as the credential `hcloud-token`.",
+        "Token of the Cloud API, readable only by root. `bastiond.service` passes it on as the credential \
+         `hcloud-token`.",
     );
     page.entry(
         typed("/var/lib/bastiond", None),
-        "What outlives a reboot: the rules that were good last, the tunnel's private key, what settings were before.",
+        "State that survives a reboot: the last good rules, the tunnel's private key, earlier values of kernel settings.",
     );
-    page.entry(typed("/run/bastiond", None), "What outlives a restart, and the socket of `bastionctl`.");
+    page.entry(typed("/run/bastiond", None), "State that survives a restart, and the control socket of `bastionctl`.");
     page.see_also(&["bastionctl(1)", "bastiond.toml(5)", "bastiond-tunnel(8)", "nft(8)", "wg(8)", "systemd.exec(5)"]);
     page.finish()
 }
@@ -53,12 +57,18 @@ pub(crate) fn bastiond(command: Command) -> String {
 pub(crate) fn bastionctl(command: Command) -> String {
     let mut page = program(command, "1");
     page.section("EXIT STATUS");
-    page.entry(typed("0", None), "All is well.");
-    page.entry(typed("1", None), "Something is not: what was asked for failed, or the gateway is not healthy.");
+    page.entry(typed("0", None), "Success; for `status`: the gateway is healthy.");
+    page.entry(
+        typed("1", None),
+        "The command failed; for `status`: the gateway is not healthy, or the daemon is not running.",
+    );
     page.entry(typed("78", None), "The configuration is wrong.");
     page.section("FILES");
     page.entry(typed("/etc/bastiond/config.toml", None), "The configuration, bastiond.toml(5).");
-    page.entry(typed("/run/bastiond/control.sock", None), "The daemon's socket, for root and the group `bastiond`.");
+    page.entry(
+        typed("/run/bastiond/control.sock", None),
+        "The daemon's control socket, for root and the group `bastiond`.",
+    );
     page.see_also(&["bastiond(8)", "bastiond.toml(5)", "nft(8)", "wg(8)", "conntrack(8)"]);
     page.finish()
 }
@@ -70,7 +80,7 @@ pub(crate) fn tunnel(command: Command) -> String {
     page.finish()
 }
 
-/// What `--help` says.
+/// The sections that `--help` has too.
 fn program(mut command: Command, section: &str) -> Page {
     command.build();
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
@@ -79,11 +89,11 @@ fn program(mut command: Command, section: &str) -> Page {
     page.line(synopsis(&command));
     let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
     page.section("DESCRIPTION");
-    page.text(long.split_once("\n\n").map_or(&told(command.get_about()), |(_, rest)| rest));
+    page.text(long.split_once("\n\n").map_or(&sentence(command.get_about()), |(_, rest)| rest));
     if command.has_subcommands() {
         page.section("COMMANDS");
         for subcommand in command.get_subcommands().filter(|it| it.get_name() != "help") {
-            page.entry(synopsis(subcommand), &told(subcommand.get_long_about().or(subcommand.get_about())));
+            page.entry(synopsis(subcommand), &sentence(subcommand.get_long_about().or(subcommand.get_about())));
             page.indent();
             arguments(&mut page, subcommand.get_arguments().filter(|it| !it.is_global_set() && !is_built_in(it)));
             page.outdent();
@@ -99,7 +109,7 @@ fn program(mut command: Command, section: &str) -> Page {
 
 fn arguments<'a>(page: &mut Page, arguments: impl Iterator<Item = &'a Arg>) {
     for argument in arguments.filter(|it| !it.is_hide_set()) {
-        let mut text = told(argument.get_long_help().or(argument.get_help()));
+        let mut text = sentence(argument.get_long_help().or(argument.get_help()));
         let defaults = if argument.get_action().takes_values() { argument.get_default_values() } else { &[] };
         if let [default] = defaults {
             text = format!("{text} [default: {}]", default.to_string_lossy());
@@ -114,9 +124,9 @@ fn is_built_in(argument: &Arg) -> bool {
     matches!(action, ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version)
 }
 
-fn told(text: Option<&clap::builder::StyledStr>) -> String {
+fn sentence(text: Option<&clap::builder::StyledStr>) -> String {
     let text = text.map(ToString::to_string).unwrap_or_default();
-    // clap takes the last full stop away.
+    // clap removes the last full stop.
     if text.ends_with(|letter: char| letter.is_alphanumeric()) { text + "." } else { text }
 }
 
@@ -170,7 +180,7 @@ fn synopsis(command: &Command) -> Vec<Inline> {
     words
 }
 
-/// A section of the kind that closes `--help`: a title with a colon, then names, two spaces or more, and what they mean, further
+/// The section at the end of `--help`: a title with a colon, then names, two spaces or more, and their meaning, further
 /// lines of it under the first.
 fn table(page: &mut Page, text: &str) {
     let (title, lines) = text.split_once('\n').unwrap_or((text, ""));
@@ -228,7 +238,7 @@ mod tests {
                     let name = argument.get_long().map_or_else(|| place(argument), |long| Some(format!("--{long}")));
                     let name = name.unwrap_or_default();
                     assert!(page.contains(&name), "{} {name}", it.get_name());
-                    let help = told(argument.get_long_help().or(argument.get_help())).replace('`', "");
+                    let help = sentence(argument.get_long_help().or(argument.get_help())).replace('`', "");
                     assert!(page.contains(help.trim()), "{} {name}: {help}", it.get_name());
                 }
             }

@@ -1,11 +1,11 @@
-//! bastiond.toml(5): every table and key of `config.example.toml`, with its words.
+//! bastiond.toml(5): every table and key of `config.example.toml`, with its comments.
 
 use roff::{bold, roman};
 
 use crate::example::{Example, Key};
 use crate::page::{Page, typed};
 
-/// The page.
+/// Builds the page.
 pub(crate) fn page(example: &Example) -> String {
     let mut page = Page::new("bastiond.toml", "5", "configuration of bastiond");
     page.section("SYNOPSIS");
@@ -13,9 +13,7 @@ pub(crate) fn page(example: &Example) -> String {
     page.line(typed("/etc/bastiond/peers.d/*.toml", None));
     page.section("DESCRIPTION");
     page.text(&example.preface);
-    page.text(
-        "Keys stand here with their defaults; where it says \"for example\", there is none, or the text names it.",
-    );
+    page.text("This page lists each key with its default. Values marked \"for example\" are not defaults.");
     page.section("TABLES");
     for table in &example.tables {
         page.subsection(&table.header);
@@ -29,7 +27,7 @@ pub(crate) fn page(example: &Example) -> String {
     page.section("FILES");
     page.entry(
         typed("/usr/share/doc/bastiond/examples/config.example.toml", None),
-        "The same as a file, to copy from.",
+        "This page's keys and comments as a configuration file.",
     );
     page.see_also(&["bastiond(8)", "bastionctl(1)", "wg(8)"]);
     page.finish()
@@ -49,7 +47,7 @@ mod tests {
     use super::*;
     use crate::example::{TEXT, parse};
 
-    /// The file with its examples switched on, as TOML itself reads it.
+    /// The file with its examples active, parsed as TOML.
     fn everything() -> (toml::Table, Vec<String>) {
         let is_comment = |line: &&str| !(line.starts_with("# ") || line.starts_with("##") || *line == "#");
         let lines: Vec<&str> =
@@ -58,7 +56,7 @@ mod tests {
         (toml::from_str(&lines.join("\n")).unwrap(), headers)
     }
 
-    /// Every key that is no table, with the header that it stands under.
+    /// Every key that is not a table, with its header.
     fn keys(table: &toml::Table, path: &str, headers: &[String], found: &mut Vec<(String, String)>) {
         for (name, value) in table {
             let inner = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
