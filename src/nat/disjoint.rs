@@ -1,43 +1,66 @@
-//! Boxes without overlaps: what access lists become before they are a set's elements.
+//! Ranges of numbers, and sets of boxes without overlaps: what access lists become before they are a set's elements.
 //!
-//! The kernel refuses an element that overlaps one that is there, and whether it does depends on which came first (a general
-//! one, then a special one: refused; the other way round: taken). An operator's list may overlap as it likes, so it is cut
-//! into boxes that do not, which together hold exactly the same.
+//! The kernel refuses an element that overlaps an existing one, and whether it does depends on which came first (a general
+//! one, then a special one: refused; the other way round: accepted). An operator's list may have overlaps, so it is cut into
+//! boxes that have none and together contain exactly the same.
 
-/// A closed span of numbers: addresses, ports or protocols.
+use ipnet::Ipv4Net;
+
+use crate::config::Ports;
+
+/// A closed range of numbers: addresses, ports or protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Range {
-    /// The lowest.
+    /// The lowest number.
     pub first: u32,
-    /// The highest, not below the lowest.
+    /// The highest number, not below the lowest.
     pub last: u32,
 }
 
 impl Range {
-    /// Whether it is one number.
+    /// All IPv4 addresses.
+    pub(super) const ALL_ADDRESSES: Self = Self { first: 0, last: u32::MAX };
+    pub(super) const ALL_PORTS: Self = Self { first: 0, last: 65535 };
+    pub(super) const ALL_PROTOCOLS: Self = Self { first: 0, last: 255 };
+
+    pub(super) const fn single(number: u32) -> Self {
+        Self { first: number, last: number }
+    }
+
+    /// A network's addresses.
+    pub(super) fn from_network(network: Ipv4Net) -> Self {
+        Self { first: network.network().into(), last: network.broadcast().into() }
+    }
+
+    pub(super) fn from_ports(ports: Ports) -> Self {
+        Self { first: ports.first.into(), last: ports.last.into() }
+    }
+
+    /// The bounds have to be port numbers.
+    pub(super) fn to_ports(self) -> Ports {
+        let port = |bound: u32| u16::try_from(bound).unwrap_or(u16::MAX);
+        Ports { first: port(self.first), last: port(self.last) }
+    }
+
     pub(super) fn is_single(self) -> bool {
         self.first == self.last
     }
 
-    /// All addresses.
-    pub(super) const EVERYWHERE: Self = Self { first: 0, last: u32::MAX };
-
-    /// A network's addresses.
-    pub(super) fn of(network: ipnet::Ipv4Net) -> Self {
-        Self { first: network.network().into(), last: network.broadcast().into() }
+    /// Whether `next` begins right after this range.
+    pub(super) fn is_followed_by(self, next: Self) -> bool {
+        self.last.checked_add(1) == Some(next.first)
     }
 }
 
-/// A box of `N` dimensions.
+/// A box of `N` dimensions: a range in each.
 pub(super) type HyperRect<const N: usize> = [Range; N];
 
-/// Boxes that do not overlap and together hold exactly what `boxes` hold, in ascending order.
+/// Boxes that do not overlap and together contain exactly what `boxes` contain, in ascending order.
 ///
-/// The first dimension is cut at every bound that occurs in it; what covers a piece is cut along the other dimensions;
-/// neighbours with the same rest are joined again. Lists of single hosts and networks stay as long as they were.
+/// The first dimension is cut at every bound that occurs in it; the boxes that cover a slab are cut along the other dimensions;
+/// neighbours with the same rest are joined again. Lists of single hosts and networks keep their length.
 pub(super) fn disjoint<const N: usize>(boxes: &[HyperRect<N>]) -> Vec<HyperRect<N>> {
-    let all: Vec<&HyperRect<N>> = boxes.iter().collect();
-    cut(&all, 0)
+    cut(&boxes.iter().collect::<Vec<_>>(), 0)
 }
 
 fn cut<const N: usize>(boxes: &[&HyperRect<N>], dimension: usize) -> Vec<HyperRect<N>> {
@@ -46,57 +69,67 @@ fn cut<const N: usize>(boxes: &[&HyperRect<N>], dimension: usize) -> Vec<HyperRe
         [single] => return vec![**single],
         _ => {}
     }
-    let mut sorted = boxes.to_vec();
-    sorted.sort_by_key(|part| part[dimension]);
-    let mut out: Vec<HyperRect<N>> = Vec::with_capacity(boxes.len());
-    // Where the pieces of the former slab begin in `out`: the next slab joins them if it looks the same.
-    let mut former: Option<(Range, usize)> = None;
-    let mut covering: Vec<&HyperRect<N>> = Vec::new();
-    let mut waiting = sorted.into_iter().peekable();
-    let mut at = 0;
+    let mut pieces: Vec<HyperRect<N>> = Vec::with_capacity(boxes.len());
+    // The last slab and where its pieces begin: the next slab joins them if it looks the same.
+    let mut last_slab: Option<(Range, usize)> = None;
+    for_each_slab(
+        boxes.to_vec(),
+        |part| part[dimension],
+        |slab, covering| {
+            let rest = if dimension + 1 == N { vec![*covering[0]] } else { cut(covering, dimension + 1) };
+            last_slab = Some(join(&mut pieces, last_slab, slab, rest, dimension));
+        },
+    );
+    pieces
+}
+
+/// Cuts a line of numbers at every bound of the items' ranges. Calls `visit` for each slab that some items cover, in ascending
+/// order, with these items.
+pub(super) fn for_each_slab<T>(mut items: Vec<T>, range: impl Fn(&T) -> Range, mut visit: impl FnMut(Range, &[T])) {
+    items.sort_by_key(|item| range(item));
+    let mut covering: Vec<T> = Vec::new();
+    let mut waiting = items.into_iter().peekable();
+    let mut first = 0;
     loop {
         if covering.is_empty() {
             let Some(next) = waiting.peek() else { break };
-            at = next[dimension].first;
+            first = range(next).first;
         }
-        while let Some(next) = waiting.next_if(|next| next[dimension].first == at) {
+        while let Some(next) = waiting.next_if(|next| range(next).first == first) {
             covering.push(next);
         }
-        // The slab ends before the next box begins, or where the first of those that cover it ends.
-        let end = covering.iter().map(|part| part[dimension].last).min().unwrap_or(at);
-        let end = waiting.peek().map_or(end, |next| end.min(next[dimension].first - 1));
-        let slab = Range { first: at, last: end };
-        let rest = if dimension + 1 == N { vec![*covering[0]] } else { cut(&covering, dimension + 1) };
-        former = Some(join(&mut out, former, slab, rest, dimension));
-        covering.retain(|part| part[dimension].last > end);
-        let Some(next) = end.checked_add(1) else { break };
-        at = next;
+        // The slab ends before the next range begins, or where the first of those that cover it ends.
+        let last = covering.iter().map(|item| range(item).last).min().unwrap_or(first);
+        let last = waiting.peek().map_or(last, |next| last.min(range(next).first - 1));
+        visit(Range { first, last }, &covering);
+        covering.retain(|item| range(item).last > last);
+        let Some(next) = last.checked_add(1) else { break };
+        first = next;
     }
-    out
 }
 
-/// Adds a slab, or widens the former one where it touches it and has the same rest.
+/// Adds a slab's pieces, or widens those of the last slab where it touches that and has the same rest.
 fn join<const N: usize>(
-    out: &mut Vec<HyperRect<N>>,
-    former: Option<(Range, usize)>,
+    pieces: &mut Vec<HyperRect<N>>,
+    last_slab: Option<(Range, usize)>,
     slab: Range,
     rest: Vec<HyperRect<N>>,
     dimension: usize,
 ) -> (Range, usize) {
-    if let Some((before, start)) = former {
-        let touches = before.last.checked_add(1) == Some(slab.first);
-        let same = |one: &HyperRect<N>, other: &HyperRect<N>| one[dimension + 1..] == other[dimension + 1..];
-        let pieces = &mut out[start..];
-        if touches && pieces.len() == rest.len() && pieces.iter().zip(&rest).all(|(one, other)| same(one, other)) {
+    if let Some((before, start)) = last_slab {
+        let is_same = |one: &HyperRect<N>, other: &HyperRect<N>| one[dimension + 1..] == other[dimension + 1..];
+        let former = &mut pieces[start..];
+        let all_same = former.len() == rest.len() && former.iter().zip(&rest).all(|(one, other)| is_same(one, other));
+        if before.is_followed_by(slab) && all_same {
             let joined = Range { first: before.first, last: slab.last };
-            for piece in pieces {
+            for piece in former {
                 piece[dimension] = joined;
             }
             return (joined, start);
         }
     }
-    let start = out.len();
-    out.extend(rest.into_iter().map(|mut piece| {
+    let start = pieces.len();
+    pieces.extend(rest.into_iter().map(|mut piece| {
         piece[dimension] = slab;
         piece
     }));
@@ -109,32 +142,35 @@ mod tests {
 
     use super::*;
 
-    fn span(first: u32, last: u32) -> Range {
+    fn range(first: u32, last: u32) -> Range {
         Range { first, last }
     }
 
     #[test]
-    fn what_a_wider_box_holds_goes_and_neighbours_are_joined() {
-        let wide = [span(0, 99), span(0, 65535)];
-        assert_eq!(disjoint(&[[span(10, 10), span(80, 80)], wide]), [wide]);
-        assert_eq!(disjoint(&[[span(1, 5), span(80, 80)], [span(6, 9), span(80, 80)]]), [[span(1, 9), span(80, 80)]]);
-        assert_eq!(disjoint(&[[Range::EVERYWHERE, span(1, 2)], wide]).len(), 2);
+    fn boxes_inside_wider_ones_go_and_neighbours_are_joined() {
+        let wide = [range(0, 99), range(0, 65535)];
+        assert_eq!(disjoint(&[[range(10, 10), range(80, 80)], wide]), [wide]);
+        assert_eq!(
+            disjoint(&[[range(1, 5), range(80, 80)], [range(6, 9), range(80, 80)]]),
+            [[range(1, 9), range(80, 80)]]
+        );
+        assert_eq!(disjoint(&[[Range::ALL_ADDRESSES, range(1, 2)], wide]).len(), 2);
         assert_eq!(disjoint::<2>(&[]), Vec::<[Range; 2]>::new());
     }
 
     #[test]
-    fn what_is_apart_stays_as_it_was() {
-        let list: Vec<[Range; 2]> = (0..10_000).map(|n| [span(n * 7, n * 7), span(1, 1024)]).collect();
+    fn boxes_without_overlaps_stay_as_they_are() {
+        let list: Vec<[Range; 2]> = (0..10_000).map(|n| [range(n * 7, n * 7), range(1, 1024)]).collect();
         assert_eq!(disjoint(&list), list);
     }
 
     fn small() -> impl Strategy<Value = Range> {
-        (0..8_u32, 0..4_u32).prop_map(|(first, more)| span(first, (first + more).min(8)))
+        (0..8_u32, 0..4_u32).prop_map(|(first, more)| range(first, (first + more).min(8)))
     }
 
-    fn holds(boxes: &[[Range; 3]], point: [u32; 3]) -> usize {
+    fn boxes_at(boxes: &[[Range; 3]], point: [u32; 3]) -> usize {
         let inside =
-            |part: &&[Range; 3]| part.iter().zip(point).all(|(span, at)| (span.first..=span.last).contains(&at));
+            |part: &&[Range; 3]| part.iter().zip(point).all(|(range, at)| (range.first..=range.last).contains(&at));
         boxes.iter().filter(inside).count()
     }
 
@@ -145,13 +181,13 @@ mod tests {
         ) {
             let apart = disjoint(&boxes);
             for point in (0..10).flat_map(|a| (0..10).flat_map(move |b| (0..10).map(move |c| [a, b, c]))) {
-                prop_assert_eq!(holds(&apart, point), usize::from(holds(&boxes, point) > 0));
+                prop_assert_eq!(boxes_at(&apart, point), usize::from(boxes_at(&boxes, point) > 0));
             }
         }
 
         #[test]
-        fn the_ends_of_the_number_line_are_numbers_too(first in (u32::MAX - 3).., more in 0..4_u32) {
-            let part = [span(first, first.saturating_add(more)), span(0, u32::MAX)];
+        fn the_highest_numbers_are_cut_too(first in (u32::MAX - 3).., more in 0..4_u32) {
+            let part = [range(first, first.saturating_add(more)), range(0, u32::MAX)];
             prop_assert_eq!(disjoint(&[part, part]), vec![part]);
         }
     }

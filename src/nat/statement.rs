@@ -262,7 +262,7 @@ pub(super) fn field(protocol: &'static str, field: &'static str) -> Value {
 }
 
 /// `@nh,128,8`: the first byte of an IPv4 packet's destination (RFC 791 section 3.1); something else of one of IPv6.
-pub(super) fn destinations_first_byte() -> Value {
+pub(super) fn destination_first_byte() -> Value {
     let raw = PayloadRaw { base: PayloadBase::NH, offset: 128, len: 8 };
     Expression::Named(NamedExpression::Payload(Payload::PayloadRaw(raw)))
 }

@@ -1,50 +1,52 @@
-//! The ends of packets' ways: one chain for each reason to drop, which logs some, counts all, and drops.
+//! A chain for each reason to drop packets. It logs some, counts all, and drops them.
 
-use super::super::model::{Chain, Name};
+use super::super::model::{Chain, Name, Rule};
 use super::super::statement::{RuleStatement, Value, counter, drop, field, goto, limit, log, new_counter, update_with};
+use super::feature::{Feature, Section};
 use crate::config::LogDrops;
 use crate::inputs::nflog_group;
 
-/// Logged packets a second of each reason; a flood is counted, not told.
+/// How many packets a second are logged for each reason; a flood is counted only.
 const LOGGED_PER_SECOND: u32 = 5;
-const LOGGED_AT_ONCE: u32 = 10;
+/// How many of them may come at once.
+const LOGGED_BURST: u32 = 10;
 /// Bytes of a packet that are logged: the headers of IP and of TCP with all their options.
 const SNAPLEN: u32 = 120;
 
 /// Why a packet is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum DropReason {
     /// A source that its interface cannot have.
     Spoofed,
-    /// From the internet, with a source that the internet does not have.
+    /// From the internet, with a source that is not routed there.
     Bogon,
     /// A source on the blocklist.
     Blocked,
-    /// Of no flow, and opens none.
+    /// It neither belongs to a flow nor opens one.
     Invalid,
-    /// To be forwarded, and nothing allows it.
+    /// To be forwarded, and no rule allows it.
     Forward,
-    /// For the bastion, and nothing allows it.
+    /// For the bastion, and no rule allows it.
     Input,
-    /// To the internet, to a destination that nobody has there.
+    /// To the internet, to a destination that is not routed there.
     Unroutable,
-    /// To the internet, against the network's lists.
+    /// To the internet, and the network's lists do not allow it.
     Egress,
-    /// More new flows of one source than allowed.
+    /// Its source has opened too many flows in a second.
     NewFlows,
-    /// More flows of one source than allowed.
+    /// Its source has too many flows.
     Flows,
-    /// From one private network to another.
+    /// From one private network to another, and no line allows it.
     Tenant,
     /// SSH from a banned source.
     Banned,
-    /// More new connections of one source from outside than allowed.
+    /// Its source outside has opened too many TCP flows in a second.
     Syns,
-    /// More pings than allowed.
+    /// There are more pings in a second than allowed.
     Pings,
 }
 
-impl Reason {
+impl DropReason {
     pub(super) const ALL: [Self; 14] = [
         Self::Spoofed,
         Self::Bogon,
@@ -62,7 +64,7 @@ impl Reason {
         Self::Pings,
     ];
 
-    /// Its counter.
+    /// The name of its counter, which is also the word in the log.
     pub(super) fn counter(self) -> &'static str {
         match self {
             Self::Spoofed => "dropped_spoofed",
@@ -82,7 +84,7 @@ impl Reason {
         }
     }
 
-    /// Its chain.
+    /// The name of its chain.
     fn chain(self) -> &'static str {
         match self {
             Self::Spoofed => "drop_spoofed",
@@ -102,8 +104,8 @@ impl Reason {
         }
     }
 
-    /// The set that remembers the sources, where somebody will ask for them.
-    fn sources(self) -> Option<&'static str> {
+    /// The set of the sources of its packets, for reasons whose sources the status shows.
+    fn source_set(self) -> Option<&'static str> {
         match self {
             Self::Unroutable => Some("scanning"),
             Self::NewFlows => Some("over_new_flows"),
@@ -113,24 +115,30 @@ impl Reason {
     }
 }
 
-/// `goto` the reason's chain.
-pub(super) fn drop_as(reason: Reason) -> RuleStatement {
+/// Goes to the reason's chain.
+pub(super) fn drop_as(reason: DropReason) -> RuleStatement {
     goto(Name::from(reason.chain()))
 }
 
-/// The chains of all reasons.
-pub(super) fn chains(log_drops: LogDrops) -> impl Iterator<Item = Chain> {
+/// The chains and counters of all reasons.
+pub(super) fn feature(log_drops: LogDrops) -> Feature {
     let group = nflog_group(log_drops);
-    Reason::ALL.into_iter().map(move |reason| {
-        let mut rules = Vec::new();
-        if let Some(group) = group {
-            // The prefix is the counter's name: who reads one looks for the other.
-            let told = log(format!("bastiond {}", reason.counter()), group, SNAPLEN);
-            rules.push(vec![limit(LOGGED_PER_SECOND, "second", LOGGED_AT_ONCE), told]);
-        }
-        let source: Value = field("ip", "saddr");
-        let remembered = reason.sources().map(|set| update_with(set, &source, &new_counter()));
-        rules.push(remembered.into_iter().chain([counter(reason.counter()), drop()]).collect());
-        Chain::regular(reason.chain(), rules)
-    })
+    Feature {
+        counters: DropReason::ALL.map(DropReason::counter).into(),
+        chains: DropReason::ALL.map(|reason| (Section::DropReasons, chain(reason, group))).into(),
+        ..Feature::default()
+    }
+}
+
+fn chain(reason: DropReason, log_group: Option<u16>) -> Chain {
+    let mut rules: Vec<Rule> = Vec::new();
+    if let Some(group) = log_group {
+        // The prefix has the counter's name, so that a search for one finds the other.
+        let logged = log(format!("bastiond {}", reason.counter()), group, SNAPLEN);
+        rules.push(vec![limit(LOGGED_PER_SECOND, "second", LOGGED_BURST), logged]);
+    }
+    let source: Value = field("ip", "saddr");
+    let remember_source = reason.source_set().map(|set| update_with(set, &source, &new_counter()));
+    rules.push(remember_source.into_iter().chain([counter(reason.counter()), drop()]).collect());
+    Chain::regular(reason.chain(), rules)
 }

@@ -1,80 +1,70 @@
-//! What is wrong with a packet before anything is known of its flow: sources that its interface cannot have, and those that
-//! are not heard at all. It stands before connection tracking, so junk costs no entry there.
+//! Sources that a packet's interface cannot have, and the blocklist. These rules stand before connection tracking, so such
+//! packets cost no entry there.
 
 use ipnet::Ipv4Net;
 use nftables::types::{NfChainPolicy, NfHook};
 
-use super::super::element::{Element, ranges, ranges_by_family};
-use super::super::model::{Chain, Set, fields};
+use super::super::element::{ranges, ranges_by_family};
+use super::super::model::{Chain, Rule, Set, fields};
 use super::super::statement::{
     RuleStatement, Value, accept, address, anonymous_set, destination_type, eq, field, goto, iifname, interface, ne,
     number, prefix, set, text,
 };
-use super::drops::{Reason, drop_as};
-use super::{RAW, filter};
-use crate::config::Config;
+use super::drops::{DropReason, drop_as};
+use super::feature::{Feature, Section};
+use super::{RAW, Scope, comes_in_by, filter};
 use crate::hetzner::{self, METADATA_ADDRESS, PUBLIC_GATEWAY};
 use crate::inputs::Tunnel;
 use crate::net::{v4, v6};
-use crate::site::{PublicLink, Site};
+use crate::site::PublicLink;
 
-/// What is neither a destination on the internet nor a source from there.
+/// Ranges that are neither destinations on the internet nor sources from there.
 pub(super) fn unroutable(public: Option<&PublicLink>) -> Vec<Ipv4Net> {
     hetzner::unroutable(public.iter().flat_map(|public| &public.addresses))
 }
 
-pub(super) fn sets(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Set> {
-    let inside = site.private.iter().map(|link| link.network);
+/// The blocklist, and checks of sources by interface.
+pub(super) fn feature(scope: Scope<'_>) -> Feature {
+    let Scope { config, site, tunnel } = scope;
+    let mut rules: Vec<Rule> = Vec::new();
+    let networks = site.private.iter().map(|link| link.network);
     let in_tunnel = tunnel.map(|tunnel| v4(tunnel.networks.iter().copied())).unwrap_or_default();
-    let unexpected = unroutable(site.public.as_ref()).into_iter().chain(inside).chain(in_tunnel);
+    let unexpected = unroutable(site.public.as_ref()).into_iter().chain(networks).chain(in_tunnel);
     let mut sets = vec![Set::ranges("not_from_outside", [fields::V4], ranges(unexpected))];
-    let (blocked4, blocked6) = ranges_by_family(&config.firewall.blocklist);
-    let blocked: [(_, [&'static str; 1], Vec<Element>); 2] =
-        [("blocked4", [fields::V4], blocked4), ("blocked6", [fields::V6], blocked6)];
-    sets.extend(
-        blocked
-            .into_iter()
-            .filter(|(.., elements)| !elements.is_empty())
-            .map(|(name, key, elements)| Set::ranges(name, key, elements)),
-    );
-    sets
-}
-
-pub(super) fn chains(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Chain> {
-    let mut rules = Vec::new();
-    let from = |name| eq(iifname(), interface(name));
     if let Some(public) = &site.public {
-        let outside = || from(&public.interface);
-        rules.push(vec![outside(), eq(field("ip", "saddr"), set("not_from_outside")), goto("unexpected")]);
-        let listed = |is_v4| config.firewall.blocklist.iter().any(|range| range.addr().is_ipv4() == is_v4);
-        for (protocol, name, is_v4) in [("ip", "blocked4", true), ("ip6", "blocked6", false)] {
-            if listed(is_v4) {
-                rules.push(vec![outside(), eq(field(protocol, "saddr"), set(name)), drop_as(Reason::Blocked)]);
-            }
+        let unexpected = eq(field("ip", "saddr"), set("not_from_outside"));
+        rules.push(vec![comes_in_by(&public.interface), unexpected, goto("unexpected")]);
+    }
+    let (blocked4, blocked6) = ranges_by_family(&config.firewall.blocklist);
+    let families = [("ip", "blocked4", fields::V4, blocked4), ("ip6", "blocked6", fields::V6, blocked6)];
+    for (protocol, name, kind, blocked) in families.into_iter().filter(|(.., blocked)| !blocked.is_empty()) {
+        sets.push(Set::ranges(name, [kind], blocked));
+        if let Some(public) = &site.public {
+            let is_blocked = eq(field(protocol, "saddr"), set(name));
+            rules.push(vec![comes_in_by(&public.interface), is_blocked, drop_as(DropReason::Blocked)]);
         }
     }
     for link in &site.private {
         let foreign = ne(field("ip", "saddr"), prefix(link.network.into()));
-        rules.push(vec![from(&link.interface), foreign, goto("unexpected")]);
+        rules.push(vec![comes_in_by(&link.interface), foreign, goto("unexpected")]);
     }
-    rules.extend(tunnel.into_iter().flat_map(of_tunnel));
-    vec![
-        unexpected(),
-        Chain { name: "early".into(), base: Some(filter(NfHook::Prerouting, RAW, NfChainPolicy::Accept)), rules },
-    ]
+    rules.extend(tunnel.into_iter().flat_map(tunnel_rules));
+    let base = filter(NfHook::Prerouting, RAW, NfChainPolicy::Accept);
+    let chains = [unexpected_chain(), Chain::base("early", base, rules)];
+    Feature { sets, chains: chains.map(|chain| (Section::Early, chain)).into(), ..Feature::default() }
 }
 
-/// A source belongs to the tunnel or to the rest of the world.
-fn of_tunnel(tunnel: &Tunnel) -> Vec<Vec<RuleStatement>> {
-    let inside = || eq(iifname(), interface(&tunnel.interface));
+/// A source is either inside the tunnel or outside.
+fn tunnel_rules(tunnel: &Tunnel) -> Vec<Rule> {
+    let inside = || comes_in_by(&tunnel.interface);
     let outside = || ne(iifname(), interface(&tunnel.interface));
-    let spoofed = |place: RuleStatement, source: RuleStatement| vec![place, source, drop_as(Reason::Spoofed)];
+    let spoofed = |link: RuleStatement, source: RuleStatement| vec![link, source, drop_as(DropReason::Spoofed)];
     let mut rules = vec![
         spoofed(inside(), ne(field("ip", "saddr"), set("tunnel_sources4"))),
         spoofed(inside(), ne(field("ip6", "saddr"), set("tunnel_sources6"))),
     ];
-    // Not the sites: the peer's own public address may well lie in one. IPv4 from outside and from private links is looked at
-    // above; this is for interfaces that are nobody's.
+    // Not the remote networks: one of them may contain the peer's own public address. Other rules check IPv4 sources from
+    // outside and from private links; these check all other interfaces too.
     if !v4(tunnel.networks.iter().copied()).is_empty() {
         rules.push(spoofed(outside(), eq(field("ip", "saddr"), set("tunnel_networks4"))));
     }
@@ -84,23 +74,23 @@ fn of_tunnel(tunnel: &Tunnel) -> Vec<Vec<RuleStatement>> {
     rules
 }
 
-/// A source that its link should not have: some pass for a reason, most are dropped.
-fn unexpected() -> Chain {
+/// Packets with a source that their link should not have. Some pass for a reason, most are dropped.
+fn unexpected_chain() -> Chain {
     let from_cloud: [Value; 2] = [address(PUBLIC_GATEWAY), address(METADATA_ADDRESS)];
     let for_us = || eq(destination_type(), anonymous_set(["local", "broadcast"].map(text)));
-    // Routers between here and anywhere may answer from addresses of their carrier's own; whether an error is about a flow
-    // of ours, connection tracking knows.
+    // Routers on the internet may send errors from private addresses of their operators. Connection tracking knows whether an
+    // error is about one of our flows.
     let errors = ["destination-unreachable", "time-exceeded", "parameter-problem"].map(text);
     Chain::regular(
         "unexpected",
         vec![
-            // Answers to our own DHCP requests: Hetzner's server is in a private range. These two are for the bastion itself: a
-            // private host may pretend to be the server, and must not get to the internet as such.
+            // Answers to our own DHCP requests come from a private range: Hetzner's server is there. The first two rules hold for
+            // packets to the bastion only: a private host may forge that source, and must not reach the internet with it.
             vec![for_us(), eq(field("udp", "sport"), number(67)), eq(field("udp", "dport"), number(68)), accept()],
             vec![for_us(), eq(field("ip", "saddr"), anonymous_set(from_cloud)), accept()],
-            vec![eq(field("ip", "saddr"), set("private_networks")), drop_as(Reason::Spoofed)],
+            vec![eq(field("ip", "saddr"), set("private_networks")), drop_as(DropReason::Spoofed)],
             vec![eq(field("icmp", "type"), anonymous_set(errors)), accept()],
-            vec![drop_as(Reason::Bogon)],
+            vec![drop_as(DropReason::Bogon)],
         ],
     )
 }

@@ -1,139 +1,132 @@
 //! From private networks to the internet.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use nftables::types::{NfChainPolicy, NfHook};
 
 use super::super::element::ranges;
-use super::super::model::{Chain, Name, Set, fields};
+use super::super::model::{Chain, Meter, Name, Rule, Set, fields};
 use super::super::statement::{
-    RuleStatement, accept, address, and, anonymous_set, any_of, counter, ct_status, destinations_first_byte, eq, field,
-    flags, flows_over, goto, interface, limit_over, ne, number, oifname, prefix, reset, set, text, update_with,
+    accept, address, and, anonymous_set, any_of, counter, ct_status, eq, field, flags, flows_over, goto, interface,
+    limit_over, ne, number, oifname, prefix, reset, set, text, update_with,
 };
-use super::access::List;
-use super::drops::{Reason, drop_as};
+use super::access_list::AccessList;
+use super::drops::{DropReason, drop_as};
 use super::early::unroutable;
-use super::{EGRESS_FLOWS, FILTER, RESET_FLOWS, filter};
+use super::feature::{Feature, ForwardPath, Section, Slot};
+use super::postrouting::egress_nat;
+use super::{FILTER, Scope, filter};
 use crate::config::{Config, EgressLists};
 use crate::hetzner::{METADATA_NETWORK, PUBLIC_GATEWAY};
-use crate::inputs::Tunnel;
-use crate::net::v4;
 use crate::site::{PrivateLink, PublicLink, Site};
 
+/// First packets of flows that were let out to the internet.
+const EGRESS_FLOWS: &str = "egress_flows";
+/// TCP packets of unknown flows from inside that were answered by a reset.
+const RESET_FLOWS: &str = "reset_flows";
 /// SMTP (RFC 5321).
 const SMTP: u16 = 25;
 
-/// The chain for flows of one private link.
-pub(super) fn chain_of(config: &Config, link: &PrivateLink) -> Name {
+/// What may leave, how much of it, and under which address.
+pub(super) fn feature(scope: Scope<'_>) -> Feature {
+    let Scope { config, site, .. } = scope;
+    let meters = vec![
+        Meter { name: "flows", limit: config.egress.max_flows },
+        Meter { name: "new_flows", limit: config.egress.new_flows_per_second },
+    ];
+    let mut sets = Vec::new();
+    if config.egress.guard {
+        sets.push(Set::ranges("unroutable", [fields::V4], ranges(unroutable(site.public.as_ref()))));
+    }
+    let mut chains = vec![unknown_flow_chain(), let_out_chain(config)];
+    for (ending, lists) in lists_in_use(config, site) {
+        let deny = AccessList::of_few_destinations(&format!("deny{ending}"), &lists.deny);
+        let allow = lists.allow.as_ref().map(|lines| AccessList::of_destinations(&format!("allow{ending}"), lines));
+        chains.push(egress_chain(config, &ending, lists, &deny, allow.as_ref()));
+        sets.extend(deny.into_sets());
+        sets.extend(allow.into_iter().flat_map(AccessList::into_sets));
+    }
+    let mut chains: Vec<_> = chains.into_iter().map(|chain| (Section::Egress, chain)).collect();
+    chains.extend(config.egress.guard.then(|| (Section::Output, output_chain(site.public.as_ref()))));
+    Feature {
+        counters: vec![EGRESS_FLOWS, RESET_FLOWS],
+        sets,
+        meters,
+        chains,
+        rules: egress_nat(scope).into_iter().map(|rule| (Slot::SourceNatEgress, rule)).collect(),
+        paths: paths(config, site).map(|path| (Section::Egress, path)).collect(),
+    }
+}
+
+/// From each private link to the public one.
+fn paths<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = ForwardPath> + 'a {
+    site.public.iter().flat_map(|public| {
+        site.private.iter().map(|link| ForwardPath {
+            from: link.interface.clone(),
+            to: public.interface.clone(),
+            chain: chain_for(config, link),
+        })
+    })
+}
+
+/// The chain for flows of a private link.
+fn chain_for(config: &Config, link: &PrivateLink) -> Name {
     match config.networks.iter().find(|policy| policy.range == link.network) {
-        Some(policy) => format!("egress_{}", named(policy.range)).into(),
+        Some(policy) => format!("egress_{}", name_part(policy.range)).into(),
         None => "egress".into(),
     }
 }
 
 /// A network as a part of a name: `10_2_0_0_16`.
-fn named(network: Ipv4Net) -> String {
+fn name_part(network: Ipv4Net) -> String {
     network.to_string().replace(['.', '/'], "_")
 }
 
-/// The lists that hold for some link here, each with the ending of its names.
-fn lists<'a>(config: &'a Config, site: &Site) -> Vec<(String, &'a EgressLists)> {
-    let served = |range: Ipv4Net| site.private.iter().any(|link| link.network == range);
-    let own = config.networks.iter().filter(|policy| served(policy.range));
-    let own: Vec<_> = own.map(|policy| (format!("_{}", named(policy.range)), &policy.lists)).collect();
-    let shared = site.private.iter().any(|link| config.networks.iter().all(|policy| policy.range != link.network));
+/// The lists that hold for some link of this server, each with what its names end with.
+fn lists_in_use<'a>(config: &'a Config, site: &Site) -> Vec<(String, &'a EgressLists)> {
+    let is_served = |range: Ipv4Net| site.private.iter().any(|link| link.network == range);
+    let own = config.networks.iter().filter(|policy| is_served(policy.range));
+    let own: Vec<_> = own.map(|policy| (format!("_{}", name_part(policy.range)), &policy.lists)).collect();
+    let has_shared = site.private.iter().any(|link| config.networks.iter().all(|policy| policy.range != link.network));
     // Peers of the tunnel have the shared lists too.
-    let shared = shared || config.wireguard.is_some() || own.is_empty();
-    shared.then(|| (String::new(), &config.egress.lists)).into_iter().chain(own).collect()
+    let has_shared = has_shared || config.wireguard.is_some() || own.is_empty();
+    has_shared.then(|| (String::new(), &config.egress.lists)).into_iter().chain(own).collect()
 }
 
-fn allow(ending: &str, lists: &EgressLists) -> Option<List> {
-    lists.allow.as_ref().map(|lines| List::of_destinations(&format!("allow{ending}"), lines))
-}
-
-fn deny(ending: &str, lists: &EgressLists) -> List {
-    List::of_few_destinations(&format!("deny{ending}"), &lists.deny)
-}
-
-/// The sets and the chains that look into them, together: cutting ten thousand lines is not to be done twice.
-pub(super) fn sets_and_chains(config: &Config, site: &Site) -> (Vec<Set>, Vec<Chain>) {
-    let mut sets = Vec::new();
-    if config.egress.guard {
-        sets.push(Set::ranges("unroutable", [fields::V4], ranges(unroutable(site.public.as_ref()))));
+/// The first packet of a flow of links that have these lists.
+fn egress_chain(
+    config: &Config,
+    ending: &str,
+    lists: &EgressLists,
+    deny: &AccessList,
+    allow: Option<&AccessList>,
+) -> Chain {
+    let mut rules = vec![guard(config), answer_unknown_flows()];
+    rules.extend(deny.rules(|| vec![drop_as(DropReason::Egress)]));
+    if !lists.smtp {
+        rules.push(vec![eq(field("tcp", "dport"), number(SMTP)), drop_as(DropReason::Egress)]);
     }
-    let mut chains = vec![unknown_flow(), let_out(config)];
-    for (ending, lists) in lists(config, site) {
-        let (deny, allow) = (deny(&ending, lists), allow(&ending, lists));
-        let mut rules = vec![guard(config), unknown_flows()];
-        rules.extend(deny.rules(|| vec![drop_as(Reason::Egress)]));
-        if !lists.smtp {
-            rules.push(vec![eq(field("tcp", "dport"), number(SMTP)), drop_as(Reason::Egress)]);
+    match allow {
+        None => rules.push(vec![goto("let_out")]),
+        Some(allow) => {
+            rules.extend(allow.rules(|| vec![goto("let_out")]));
+            rules.push(vec![drop_as(DropReason::Egress)]);
         }
-        match &allow {
-            None => rules.push(vec![goto("let_out")]),
-            Some(list) => {
-                rules.extend(list.rules(|| vec![goto("let_out")]));
-                rules.push(vec![drop_as(Reason::Egress)]);
-            }
-        }
-        chains.push(Chain::regular(format!("egress{ending}"), rules));
-        sets.extend(deny.sets());
-        sets.extend(allow.into_iter().flat_map(List::sets));
     }
-    (sets, chains)
+    Chain::regular(format!("egress{ending}"), rules)
 }
 
-/// What nobody has on the internet stays here, and at least the bastion's own metadata service, with its user-data.
-fn guard(config: &Config) -> Vec<RuleStatement> {
+/// Drops packets to destinations that are not routed on the internet, and always those to the bastion's own metadata service,
+/// which holds its user-data.
+fn guard(config: &Config) -> Rule {
     let range = if config.egress.guard { set("unroutable") } else { prefix(METADATA_NETWORK.into()) };
-    vec![eq(field("ip", "daddr"), range), drop_as(Reason::Unroutable)]
+    vec![eq(field("ip", "daddr"), range), drop_as(DropReason::Unroutable)]
 }
 
-/// The ranges of private networks and of the tunnel, but for those that the public link is in.
-pub(super) fn inside(site: &Site, tunnel: Option<&Tunnel>) -> Vec<Ipv4Net> {
-    let unroutable = unroutable(site.public.as_ref());
-    let tunnel = tunnel.into_iter().flat_map(|tunnel| v4(tunnel.sources()));
-    let all = site.private.iter().map(|link| link.network).chain(tunnel);
-    Ipv4Net::aggregate(&all.filter(|range| unroutable.iter().any(|block| block.contains(range))).collect())
-}
-
-/// The set that [`keep_inside`] looks into.
-pub(super) fn inside_set(inside: &[Ipv4Net]) -> Option<Set> {
-    (inside.len() > 1).then(|| Set::ranges("inside", [fields::V4], ranges(inside.iter().copied())))
-}
-
-/// What is for a private network or the tunnel never leaves by the public link. Before what is known passes: where one of them is gone
-/// for a moment, the default route is what is left for its flows.
-///
-/// So every packet of every flow meets it, and a look-up of ranges alone would cost a tenth of a packet (measured). The first byte of
-/// most destinations rules them out: the kernel keeps a set of bytes as a bitmap.
-pub(super) fn keep_inside(inside: &[Ipv4Net], site: &Site) -> Option<Vec<RuleStatement>> {
-    let out = eq(oifname(), interface(&site.public.as_ref()?.interface));
-    let destination = || field("ip", "daddr");
-    let mut rule = vec![out];
-    match inside {
-        [] => return None,
-        [single] => rule.push(eq(destination(), prefix((*single).into()))),
-        several => {
-            let bytes: BTreeSet<u8> = several.iter().copied().flat_map(first_bytes).collect();
-            let bytes = bytes.into_iter().map(|byte| number(byte.into()));
-            rule.extend([eq(destinations_first_byte(), anonymous_set(bytes)), eq(destination(), set("inside"))]);
-        }
-    }
-    rule.push(drop_as(Reason::Forward));
-    Some(rule)
-}
-
-/// What addresses of a range begin with.
-fn first_bytes(range: Ipv4Net) -> impl Iterator<Item = u8> {
-    range.network().octets()[0]..=range.broadcast().octets()[0]
-}
-
-/// The guard of the bastion's own packets, as far as they are for hosts: its neighbours and groups on the link are its own
-/// business, and so is the cloud's gateway, which gives addresses too.
-pub(super) fn own_guard(config: &Config, public: Option<&PublicLink>) -> Option<Chain> {
+/// The guard of the bastion's own packets, as far as they go to hosts. Its neighbours and groups on the link are exempt, and so is
+/// the cloud's gateway, which assigns addresses too.
+fn output_chain(public: Option<&PublicLink>) -> Chain {
     let groups = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3);
     let neighbours = [prefix(METADATA_NETWORK.into()), address(PUBLIC_GATEWAY), prefix(groups.into())];
     let rule = |public: &PublicLink| {
@@ -141,53 +134,40 @@ pub(super) fn own_guard(config: &Config, public: Option<&PublicLink>) -> Option<
             eq(oifname(), interface(&public.interface)),
             eq(field("ip", "daddr"), set("unroutable")),
             ne(field("ip", "daddr"), anonymous_set(neighbours)),
-            drop_as(Reason::Unroutable),
+            drop_as(DropReason::Unroutable),
         ]
     };
     let base = filter(NfHook::Output, FILTER, NfChainPolicy::Accept);
-    config.egress.guard.then(|| Chain {
-        name: "output".into(),
-        base: Some(base),
-        rules: public.map(rule).into_iter().collect(),
-    })
+    Chain::base("output", base, public.map(rule).into_iter().collect())
 }
 
-/// A TCP packet that neither belongs to a flow nor opens one: the flow died here, over a reboot or by its time-out.
-pub(super) fn unknown_flows() -> Vec<RuleStatement> {
+/// For a TCP packet that neither belongs to a flow nor opens one: the flow was forgotten here, by a reboot or a time-out.
+pub(super) fn answer_unknown_flows() -> Rule {
     let flags = and(field("tcp", "flags"), flags(["fin", "syn", "rst", "ack"]));
     vec![ne(flags, text("syn")), goto("unknown_flow")]
 }
 
-/// Whoever sent it is told, so that applications fail at once instead of waiting for minutes (as AWS's and Azure's gateways
-/// do). Packets that connection tracking calls invalid are not answered: they may be about a flow that lives.
-fn unknown_flow() -> Chain {
+/// The sender gets a reset, so that applications fail at once instead of waiting for minutes (AWS's and Azure's gateways do the
+/// same). Packets that connection tracking calls invalid are not answered: they may belong to a living flow.
+fn unknown_flow_chain() -> Chain {
     Chain::regular("unknown_flow", vec![vec![counter(RESET_FLOWS), reset()]])
 }
 
-/// The last look at a flow that may go: whether its source has not too many.
-fn let_out(config: &Config) -> Chain {
+/// The last check of a flow that the lists let out: whether its source has too many.
+fn let_out_chain(config: &Config) -> Chain {
     let source = || field("ip", "saddr");
     let mut rules = Vec::new();
     if config.egress.new_flows_per_second.or(config.egress.max_flows).is_some() {
-        // A flow stays new until it is answered, and some never are: a log's, a telephone's. It was counted with its first packet.
+        // A flow stays new until it is answered, and some never are: syslog, voice. Its first packet was counted already.
         rules.push(vec![any_of(ct_status(), text("confirmed")), accept()]);
     }
     if let Some(rate) = config.egress.new_flows_per_second {
         let limit = limit_over(rate, "second", rate.saturating_mul(2));
-        rules.push(vec![update_with("new_flows", &source(), &limit), drop_as(Reason::NewFlows)]);
+        rules.push(vec![update_with("new_flows", &source(), &limit), drop_as(DropReason::NewFlows)]);
     }
     if let Some(count) = config.egress.max_flows {
-        rules.push(vec![flows_over("flows", &source(), count), drop_as(Reason::Flows)]);
+        rules.push(vec![flows_over("flows", &source(), count), drop_as(DropReason::Flows)]);
     }
     rules.push(vec![counter(EGRESS_FLOWS), accept()]);
     Chain::regular("let_out", rules)
-}
-
-/// The public link's side of [`chain_of`]: which way leads where.
-pub(super) fn ways<'a>(
-    config: &'a Config,
-    site: &'a Site,
-    public: &'a PublicLink,
-) -> impl Iterator<Item = super::Way> + 'a {
-    site.private.iter().map(move |link| (link.interface.clone(), public.interface.clone(), chain_of(config, link)))
 }

@@ -1,54 +1,93 @@
-//! What leads from public addresses to private hosts, and from one private network to another.
+//! What leads from public addresses to private hosts: port forwards and static addresses.
 //!
-//! Who may use a forward is decided where it is translated, before it is: what no map holds is not translated, and what was not
+//! Who may use a forward is decided where it is translated: what no map contains is not translated, and what was not
 //! translated is not let in. So one rule in `forward` suffices, whatever the number of forwards.
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use nftables::types::NfHook;
 
 use super::super::disjoint::Range;
 use super::super::element::{Element, FieldValue};
-use super::super::model::{Chain, Set, fields};
+use super::super::model::{Chain, Rule, Set, fields};
 use super::super::statement::{
-    RuleStatement, Value, accept, address, anonymous_set, any_of, concat, counter, ct_status, dnat, eq, field, iifname,
-    interface, l4proto, limit_over, lookup, masquerade, ne, oifname, set, snat, text, update_with,
+    RuleStatement, accept, address, anonymous_set, any_of, concat, counter, ct_status, dnat, eq, field, interface,
+    l4proto, lookup, ne, oifname, set, snat, text,
 };
-use super::access::List;
-use super::drops::{Reason, drop_as};
-use super::egress::unknown_flows;
-use super::input::from_inside;
-use super::{PUBLISHED_FLOWS, TENANT_FLOWS, Way, nat};
+use super::access_list::AccessList;
+use super::drops::{DropReason, drop_as};
+use super::egress::answer_unknown_flows;
+use super::feature::{Feature, ForwardPath, Section, Slot};
+use super::{Scope, comes_from_inside, drop_excess_syns, nat};
 use crate::config::{Acl, Config, Forward, Ports, StaticNat};
-use crate::inputs::{Tunnel, is_reserved};
+use crate::inputs::is_reserved;
 use crate::site::{PublicLink, Site};
 
+/// First packets of flows to private hosts by a forward or a static address.
+const PUBLISHED_FLOWS: &str = "published_flows";
 /// nft's `dstnat`.
 const DSTNAT: i32 = -100;
-
-/// The set of [`Lists::published`], where they are several.
+/// The set of the public addresses that lead to private hosts, if there is more than one.
 const PUBLISHED_ADDRESSES: &str = "published_addresses";
 
-/// Whether anything leads from outside to private hosts.
-pub(super) fn any(config: &Config) -> bool {
+/// Whether the configuration has forwards or static addresses.
+pub(super) fn publishes(config: &Config) -> bool {
     !config.nat.forwards.is_empty() || !config.nat.statics.is_empty()
 }
 
-/// The forwards that lead to a host of a network that is served.
-fn forwards<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a Forward> {
+/// Port forwards and static addresses: their translation, and who may come in.
+pub(super) fn feature(scope: Scope<'_>) -> Feature {
+    let Scope { config, site, .. } = scope;
+    let statics: Vec<&StaticNat> = usable_statics(config, site).collect();
+    let addresses = published_addresses(config, site, &statics);
+    let open = open_statics(&statics);
+    let mut feature = Feature { counters: vec![PUBLISHED_FLOWS], ..Feature::default() };
+    feature.chains.extend(prerouting_chain(config, site, &addresses, &open).map(|chain| (Section::Prerouting, chain)));
+    if publishes(config) {
+        feature.chains.push((Section::Published, published_chain(config)));
+        feature.paths.extend(paths(site).map(|path| (Section::Published, path)));
+    }
+    if !statics.is_empty() {
+        feature.rules.extend(static_input_rules(scope).into_iter().map(|rule| (Slot::InputStatic, rule)));
+        feature.rules.extend(site.public.as_ref().map(|public| (Slot::SourceNatStatic, static_snat(public))));
+    }
+    if addresses.len() > 1 {
+        let addresses = addresses.into_iter().map(|address| Element::new([FieldValue::address(address)]));
+        feature.sets.push(Set::exact(PUBLISHED_ADDRESSES, [fields::V4], addresses.collect()));
+    }
+    feature.sets.extend(forward_maps(config, site));
+    feature.sets.extend(static_sets(&statics));
+    feature.sets.extend(open.into_sets());
+    feature
+}
+
+/// From the public link to each private one.
+fn paths(site: &Site) -> impl Iterator<Item = ForwardPath> + '_ {
+    site.public.iter().flat_map(|public| {
+        site.private.iter().map(|to| ForwardPath {
+            from: public.interface.clone(),
+            to: to.interface.clone(),
+            chain: "published".into(),
+        })
+    })
+}
+
+/// The forwards that lead to a host of a network of this server.
+fn usable_forwards<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a Forward> {
     config.nat.forwards.iter().filter(|forward| site.private.iter().any(|link| link.network.contains(&forward.to)))
 }
 
-/// The static entries that can be: with a host of a network that is served, and not with this server's own first address, which
-/// would lock the operator out.
-pub(super) fn statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
+/// The static entries whose host is in a network of this server. One for this server's own first address is left out: it would
+/// lock the operator out.
+fn usable_statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
     let own = site.own_address();
     let is_served = |entry: &&StaticNat| site.private.iter().any(|link| link.network.contains(&entry.private));
     config.nat.statics.iter().filter(is_served).filter(move |entry| Some(entry.public) != own)
 }
 
-/// The public addresses of a forward: if it names none, those that are no host's own.
-fn addresses(forward: &Forward, config: &Config, public: &PublicLink) -> Vec<Ipv4Addr> {
+/// The public addresses of a forward. One that names none gets all addresses of this server that no static entry has.
+fn addresses_of(forward: &Forward, config: &Config, public: &PublicLink) -> Vec<Ipv4Addr> {
     if !forward.public.is_empty() {
         return forward.public.clone();
     }
@@ -57,121 +96,102 @@ fn addresses(forward: &Forward, config: &Config, public: &PublicLink) -> Vec<Ipv
     public.addresses.iter().filter(is_shared).copied().collect()
 }
 
-/// What more than one part of the rules needs: going through ten thousand forwards or lines is not to be done twice.
-pub(super) struct Lists {
-    /// The public addresses that lead to private hosts, or could.
-    published: Vec<Ipv4Addr>,
-    open: List,
-    tenants: List,
-}
-
-impl Lists {
-    pub(super) fn of(config: &Config, site: &Site) -> Self {
-        Self {
-            published: published_addresses(config, site),
-            open: open(config, site),
-            tenants: List::of_pairs("tenants", &config.tenants),
-        }
-    }
-}
-
-fn published_addresses(config: &Config, site: &Site) -> Vec<Ipv4Addr> {
-    let of_forward = |(forward, public)| addresses(forward, config, public);
-    let forwards =
-        forwards(config, site).filter_map(|forward| Some((forward, site.public.as_ref()?))).flat_map(of_forward);
-    let mut published: Vec<Ipv4Addr> = statics(config, site).map(|entry| entry.public).chain(forwards).collect();
+/// The public addresses that lead to private hosts, or could; sorted.
+fn published_addresses(config: &Config, site: &Site, statics: &[&StaticNat]) -> Vec<Ipv4Addr> {
+    let with_public = |forward| Some((forward, site.public.as_ref()?));
+    let forwards = usable_forwards(config, site)
+        .filter_map(with_public)
+        .flat_map(|(forward, public)| addresses_of(forward, config, public));
+    let mut published: Vec<Ipv4Addr> = statics.iter().map(|entry| entry.public).chain(forwards).collect();
     published.sort_unstable();
     published.dedup();
     published
 }
 
-pub(super) fn sets(config: &Config, site: &Site, lists: Lists) -> Vec<Set> {
-    let mut sets = vec![];
-    if lists.published.len() > 1 {
-        let addresses = lists.published.into_iter().map(|address| Element::new([FieldValue::address(address)]));
-        sets.push(Set::exact(PUBLISHED_ADDRESSES, [fields::V4], addresses.collect()));
-    }
-    let (mut exact, mut from, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
+/// The maps from forwarded ports to private hosts: single ports for everyone, single ports for some sources, and port ranges.
+fn forward_maps(config: &Config, site: &Site) -> [Set; 3] {
+    let mut maps = ForwardMaps::default();
     if let Some(public) = &site.public {
-        for forward in forwards(config, site) {
-            let mut addresses = addresses(forward, config, public);
+        for forward in usable_forwards(config, site) {
+            let mut addresses = addresses_of(forward, config, public);
             addresses.retain(|address| !is_reserved(forward, *address, config, site));
-            elements(forward, &addresses, &mut exact, &mut from, &mut ranges);
+            maps.add(forward, &addresses);
         }
     }
-    sets.push(Set::map("forwards", exact));
-    sets.push(Set::map("forwards_from", from));
-    sets.push(Set::map("forward_ranges", ranges));
-    let pair = |entry: &StaticNat| (FieldValue::address(entry.public), FieldValue::address(entry.private));
-    let pairs: Vec<_> = statics(config, site).map(pair).collect();
-    sets.push(Set::map(
-        "static_in",
-        pairs.iter().cloned().map(|(out, into)| Element::mapping([out], [into])).collect(),
-    ));
-    sets.push(Set::map("static_out", pairs.into_iter().map(|(out, into)| Element::mapping([into], [out])).collect()));
-    if statics(config, site).next().is_some() {
-        let public = statics(config, site).map(|entry| Element::new([FieldValue::address(entry.public)]));
-        sets.push(Set::exact("static_public", [fields::V4], public.collect()));
-    }
-    sets.extend(lists.open.sets());
-    sets.extend(lists.tenants.sets());
-    sets
+    [
+        Set::map("forwards", maps.forwards),
+        Set::map("forwards_from", maps.forwards_from),
+        Set::map("forward_ranges", maps.forward_ranges),
+    ]
 }
 
-fn elements(
-    forward: &Forward,
-    public: &[Ipv4Addr],
-    exact: &mut Vec<Element>,
-    from: &mut Vec<Element>,
-    ranges: &mut Vec<Element>,
-) {
-    let Ports { first, last } = forward.ports;
-    let target = || [FieldValue::address(forward.to), FieldValue::port(forward.to_port.unwrap_or(first))];
-    let anybody = [ipnet::Ipv4Net::default()];
-    let sources = if forward.from.is_empty() { anybody.to_vec() } else { ipnet::Ipv4Net::aggregate(&forward.from) };
-    for address in public.iter().copied().map(FieldValue::address) {
-        for transport in forward.transports.each().iter().copied().map(FieldValue::transport) {
-            if forward.ports.is_single() && forward.from.is_empty() {
-                let key = [address.clone(), transport, FieldValue::port(first)];
-                exact.push(Element::mapping(key, target()));
-                continue;
-            }
-            for source in &sources {
-                let key = [
-                    FieldValue::Ports(first, last),
-                    address.clone(),
-                    FieldValue::addresses(Range::of(*source)),
-                    transport.clone(),
-                ];
-                if forward.ports.is_single() {
-                    from.push(Element::mapping(key, target()));
-                } else {
-                    ranges.push(Element::mapping(key, [FieldValue::address(forward.to)]));
+#[derive(Default)]
+struct ForwardMaps {
+    forwards: Vec<Element>,
+    forwards_from: Vec<Element>,
+    forward_ranges: Vec<Element>,
+}
+
+impl ForwardMaps {
+    fn add(&mut self, forward: &Forward, public: &[Ipv4Addr]) {
+        let Ports { first, last } = forward.ports;
+        let target = || [FieldValue::address(forward.to), FieldValue::port(forward.to_port.unwrap_or(first))];
+        let everyone = [Ipv4Net::default()];
+        let sources = if forward.from.is_empty() { everyone.to_vec() } else { Ipv4Net::aggregate(&forward.from) };
+        for address in public.iter().copied().map(FieldValue::address) {
+            for transport in forward.transports.each().iter().copied().map(FieldValue::transport) {
+                if forward.ports.is_single() && forward.from.is_empty() {
+                    let key = [address.clone(), transport, FieldValue::port(first)];
+                    self.forwards.push(Element::mapping(key, target()));
+                    continue;
+                }
+                for source in &sources {
+                    let source = FieldValue::addresses(Range::from_network(*source));
+                    let key = [FieldValue::Ports(first, last), address.clone(), source, transport.clone()];
+                    if forward.ports.is_single() {
+                        self.forwards_from.push(Element::mapping(key, target()));
+                    } else {
+                        self.forward_ranges.push(Element::mapping(key, [FieldValue::address(forward.to)]));
+                    }
                 }
             }
         }
     }
 }
 
-/// What may come in to hosts with a public address of their own.
-fn open(config: &Config, site: &Site) -> List {
-    let at = |entry: &StaticNat, line: &Acl| Acl { to: vec![entry.public.into()], ..line.clone() };
-    let lines: Vec<Acl> =
-        statics(config, site).flat_map(|entry| entry.open.iter().map(move |line| at(entry, line))).collect();
-    List::of_pairs("static_open", &lines)
+/// The maps between static addresses and private hosts, both ways, and the set of these addresses.
+fn static_sets(statics: &[&StaticNat]) -> Vec<Set> {
+    let public = |entry: &&StaticNat| [FieldValue::address(entry.public)];
+    let private = |entry: &&StaticNat| [FieldValue::address(entry.private)];
+    let elements = |element: &dyn Fn(&&StaticNat) -> Element| statics.iter().map(element).collect();
+    let mut sets = vec![
+        Set::map("static_in", elements(&|entry| Element::mapping(public(entry), private(entry)))),
+        Set::map("static_out", elements(&|entry| Element::mapping(private(entry), public(entry)))),
+    ];
+    if !statics.is_empty() {
+        sets.push(Set::exact("static_public", [fields::V4], elements(&|entry| Element::new(public(entry)))));
+    }
+    sets
 }
 
-/// Where a packet's destination is changed: the first one of a flow, whichever interface it comes by, so that private hosts
-/// and peers reach a forward by its public address as well.
-pub(super) fn prerouting(config: &Config, site: &Site, lists: &Lists) -> Option<Chain> {
+/// What may come in to hosts with a public address of their own.
+fn open_statics(statics: &[&StaticNat]) -> AccessList {
+    let at = |entry: &StaticNat, line: &Acl| Acl { to: vec![entry.public.into()], ..line.clone() };
+    let lines: Vec<Acl> = statics.iter().flat_map(|entry| entry.open.iter().map(move |line| at(entry, line))).collect();
+    AccessList::of_pairs("static_open", &lines)
+}
+
+/// Translates the destination of a flow's first packet, whichever interface it comes in by, so that private hosts and peers
+/// reach a forward by its public address as well. `None` if there is nothing to translate.
+fn prerouting_chain(config: &Config, site: &Site, published: &[Ipv4Addr], open: &AccessList) -> Option<Chain> {
     let mut rules = Vec::new();
     let destination = || field("ip", "daddr");
     let port = || field("th", "dport");
     let by_source = || concat([port(), destination(), field("ip", "saddr"), l4proto()]);
-    // nft wants to hear of the transport protocol before it puts a port into a translation.
+    // nft requires a match of the transport protocol before it translates a port.
     let transport = || eq(l4proto(), anonymous_set(["tcp", "udp"].map(text)));
     let (mut exact, mut restricted, mut ranges) = (false, false, false);
-    for forward in forwards(config, site) {
+    for forward in usable_forwards(config, site) {
         match (forward.ports.is_single(), forward.from.is_empty()) {
             (true, true) => exact = true,
             (true, false) => restricted = true,
@@ -187,18 +207,18 @@ pub(super) fn prerouting(config: &Config, site: &Site, lists: &Lists) -> Option<
     if ranges {
         rules.push(vec![transport(), dnat(lookup(by_source(), "forward_ranges"))]);
     }
-    rules.extend(lists.open.rules(|| vec![dnat(lookup(destination(), "static_in"))]));
+    rules.extend(open.rules(|| vec![dnat(lookup(destination(), "static_in"))]));
     if rules.is_empty() {
         return None;
     }
-    rules.splice(0..0, elsewhere(&lists.published));
-    Some(Chain { name: "prerouting".into(), base: Some(nat(NfHook::Prerouting, DSTNAT)), rules })
+    rules.splice(0..0, skip_other_addresses(published));
+    Some(Chain::base("prerouting", nat(NfHook::Prerouting, DSTNAT), rules))
 }
 
-/// Flows to an address at which nothing is published, which are nearly all, are spared the look-ups.
-fn elsewhere(published: &[Ipv4Addr]) -> Option<Vec<RuleStatement>> {
+/// Flows to addresses at which nothing is published, which are nearly all, are spared the look-ups.
+fn skip_other_addresses(published: &[Ipv4Addr]) -> Option<Rule> {
     let addresses = match published {
-        // None is here yet.
+        // This server does not have one of the addresses yet.
         [] => return None,
         [single] => address(*single),
         _ => set(PUBLISHED_ADDRESSES),
@@ -206,76 +226,32 @@ fn elsewhere(published: &[Ipv4Addr]) -> Option<Vec<RuleStatement>> {
     Some(vec![ne(field("ip", "daddr"), addresses), accept()])
 }
 
-/// What was translated on its way in.
-fn translated() -> RuleStatement {
+/// Matches packets whose destination was translated on their way in.
+pub(super) fn is_translated() -> RuleStatement {
     any_of(ct_status(), text("dnat"))
 }
 
-/// The ways to private hosts: from outside, and from one private network to itself and to others.
-pub(super) fn ways(config: &Config, site: &Site, public: &PublicLink) -> Vec<Way> {
-    let mut ways: Vec<Way> = Vec::new();
-    for to in &site.private {
-        if any(config) {
-            ways.push((public.interface.clone(), to.interface.clone(), "published".into()));
-        }
-        for from in &site.private {
-            let is_way = if from.interface == to.interface { any(config) } else { site.private.len() > 1 };
-            if is_way {
-                ways.push((from.interface.clone(), to.interface.clone(), "lateral".into()));
-            }
-        }
-    }
-    ways
+pub(super) fn accept_translated() -> Rule {
+    vec![is_translated(), counter(PUBLISHED_FLOWS), accept()]
 }
 
-pub(super) fn chains(config: &Config, site: &Site, lists: &Lists) -> Vec<Chain> {
-    let mut chains = Vec::new();
-    let let_in = || vec![translated(), counter(PUBLISHED_FLOWS), accept()];
-    if any(config) {
-        let mut rules = Vec::new();
-        rules.extend(config.firewall.syns_per_second.map(|rate| syns(rate, "syns4", &field("ip", "saddr"))));
-        rules.extend([let_in(), vec![drop_as(Reason::Forward)]]);
-        chains.push(Chain::regular("published", rules));
-    }
-    if any(config) || site.private.len() > 1 {
-        let mut rules = vec![];
-        rules.extend(any(config).then(let_in));
-        rules.extend(lists.tenants.rules(|| vec![counter(TENANT_FLOWS), accept()]));
-        rules.push(unknown_flows());
-        rules.push(vec![drop_as(Reason::Tenant)]);
-        chains.push(Chain::regular("lateral", rules));
-    }
-    chains
+/// New flows from outside to private hosts.
+fn published_chain(config: &Config) -> Chain {
+    let limit = config.firewall.syns_per_second.map(|rate| drop_excess_syns(rate, "syns4", &field("ip", "saddr")));
+    let mut rules: Vec<Rule> = limit.into_iter().collect();
+    rules.extend([accept_translated(), vec![drop_as(DropReason::Forward)]]);
+    Chain::regular("published", rules)
 }
 
-/// New TCP flows of one source beyond the limit are dropped, with whichever packet they begin: connection tracking takes one in the
-/// middle for a new flow as well.
-pub(super) fn syns(rate: u32, meter: &str, source: &Value) -> Vec<RuleStatement> {
-    let limit = limit_over(rate, "second", rate.saturating_mul(2));
-    vec![eq(l4proto(), text("tcp")), update_with(meter, source, &limit), drop_as(Reason::Syns)]
+/// Packets to a static address that were not let in to its host are not for the bastion either.
+fn static_input_rules(scope: Scope<'_>) -> Vec<Rule> {
+    let is_static = || eq(field("ip", "daddr"), set("static_public"));
+    let unknown = comes_from_inside(scope).map(|inside| [vec![inside, is_static()], answer_unknown_flows()].concat());
+    unknown.into_iter().chain([vec![is_static(), drop_as(DropReason::Input)]]).collect()
 }
 
-/// Answers to a private host that used the public address of another one must come back here: the two would talk directly.
-pub(super) fn hairpin(config: &Config, site: &Site) -> Option<Vec<RuleStatement>> {
-    let links = || anonymous_set(site.private.iter().map(|link| interface(&link.interface)));
-    let inside = || [eq(iifname(), links()), eq(oifname(), links())];
-    let wanted = any(config) && !site.private.is_empty();
-    wanted.then(|| inside().into_iter().chain([translated(), masquerade(false)]).collect())
-}
-
-/// What is for a host with a public address of its own and was not let in to it is not for the bastion either.
-pub(super) fn not_for_the_bastion(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Vec<RuleStatement>> {
-    if statics(config, site).next().is_none() {
-        return Vec::new();
-    }
-    let theirs = || eq(field("ip", "daddr"), set("static_public"));
-    let unknown = from_inside(site, tunnel).map(|inside| [vec![inside, theirs()], unknown_flows()].concat());
-    unknown.into_iter().chain([vec![theirs(), drop_as(Reason::Input)]]).collect()
-}
-
-/// Hosts with a public address of their own go out under it.
-pub(super) fn outgoing(config: &Config, site: &Site, public: &PublicLink) -> Option<Vec<RuleStatement>> {
+/// Hosts with a static address leave under it.
+fn static_snat(public: &PublicLink) -> Rule {
     let out = eq(oifname(), interface(&public.interface));
-    let to = lookup(field("ip", "saddr"), "static_out");
-    statics(config, site).next().map(|_| vec![out, snat(to, false)])
+    vec![out, snat(lookup(field("ip", "saddr"), "static_out"), false)]
 }

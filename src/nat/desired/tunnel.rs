@@ -1,30 +1,49 @@
 //! The tunnel's part of the rules: what peers may reach, and who may reach them.
 //!
-//! The data plane lets a packet in only from the peer whose allowed-ips hold its source. The rules check sources once more,
-//! against all ranges of the tunnel together: they also hold for a tunnel that somebody else configures on that interface.
+//! The data plane accepts a packet only from the peer whose allowed-ips contain its source. The rules check sources once more,
+//! against all ranges of the tunnel together: they also hold for a tunnel that another program sets up on that interface.
 
 use ipnet::Ipv4Net;
 
 use super::super::element::{Element, FieldValue, ranges, ranges6};
-use super::super::model::{Chain, Set, fields};
-use super::super::statement::{
-    RuleStatement, accept, concat, counter, eq, field, goto, interface, masquerade, oifname, prefix, set,
-};
-use super::Way;
-use super::drops::{Reason, drop_as};
-use super::egress::unknown_flows;
-use super::input::by;
+use super::super::model::{Chain, Rule, Set, fields};
+use super::super::statement::{accept, concat, counter, eq, field, goto, interface, masquerade, oifname, prefix, set};
+use super::drops::{DropReason, drop_as};
+use super::egress::answer_unknown_flows;
+use super::feature::{Feature, ForwardPath, Section, Slot};
+use super::ssh::is_to_ssh;
+use super::{Scope, comes_in_by};
 use crate::hetzner::METADATA_NETWORK;
 use crate::inputs::Tunnel;
-use crate::net::{v4, v6};
+use crate::net::{InterfaceName, v4, v6};
 use crate::site::{PublicLink, Site};
 
-/// Counts flows between the tunnel and the private networks.
-pub(super) const FLOWS: &str = "tunnel_flows";
+/// First packets of flows between the tunnel and the private networks.
+const TUNNEL_FLOWS: &str = "tunnel_flows";
 
-pub(super) fn sets(tunnel: &Tunnel, site: &Site) -> Vec<Set> {
+/// Peers reach private networks, and the internet if they may; private networks reach the ranges behind peers.
+pub(super) fn feature(tunnel: &Tunnel, Scope { config, site, .. }: Scope<'_>) -> Feature {
+    // Peers log in whatever `firewall.ssh_from` says: their keys have proven who they are.
+    let mut rules = vec![(Slot::InputTunnel, vec![comes_in_by(&tunnel.interface), is_to_ssh(), accept()])];
+    if !tunnel.masqueraded.is_empty() {
+        rules.push((Slot::SourceNatTunnel, masquerade_rule(config.nat.random_ports)));
+    }
+    let public = site.public.as_ref();
+    let chains = [from_tunnel_chain(tunnel, public), to_tunnel_chain()];
+    let paths = public.map(|public| paths(tunnel, public, site)).unwrap_or_default();
+    Feature {
+        counters: vec![TUNNEL_FLOWS],
+        sets: sets(tunnel, site),
+        chains: chains.map(|chain| (Section::Tunnel, chain)).into(),
+        rules,
+        paths: paths.into_iter().map(|path| (Section::Tunnel, path)).collect(),
+        ..Feature::default()
+    }
+}
+
+fn sets(tunnel: &Tunnel, site: &Site) -> Vec<Set> {
     use fields::{INTERFACE, V4, V6};
-    let behind = |link: &crate::net::InterfaceName, range: Ipv4Net| {
+    let behind = |link: &InterfaceName, range: Ipv4Net| {
         Element::new([FieldValue::Interface(link.clone()), FieldValue::network(range)])
     };
     let masqueraded =
@@ -41,54 +60,55 @@ pub(super) fn sets(tunnel: &Tunnel, site: &Site) -> Vec<Set> {
     ]
 }
 
-/// The ways through the bastion by the tunnel. From one peer to another there is none.
-pub(super) fn ways(tunnel: &Tunnel, public: &PublicLink, site: &Site) -> Vec<Way> {
-    let own = || tunnel.interface.clone();
-    let mut ways: Vec<Way> = Vec::new();
+/// The paths through the bastion by the tunnel. There is none from one peer to another.
+fn paths(tunnel: &Tunnel, public: &PublicLink, site: &Site) -> Vec<ForwardPath> {
+    let own = &tunnel.interface;
+    let path = |from: &InterfaceName, to: &InterfaceName, chain: &'static str| ForwardPath {
+        from: from.clone(),
+        to: to.clone(),
+        chain: chain.into(),
+    };
+    let mut paths: Vec<ForwardPath> = Vec::new();
     for link in &site.private {
-        ways.push((own(), link.interface.clone(), "from_tunnel".into()));
-        ways.push((link.interface.clone(), own(), "to_tunnel".into()));
+        paths.push(path(own, &link.interface, "from_tunnel"));
+        paths.push(path(&link.interface, own, "to_tunnel"));
     }
     if tunnel.full_tunnel {
-        ways.push((own(), public.interface.clone(), "from_tunnel".into()));
+        paths.push(path(own, &public.interface, "from_tunnel"));
     }
-    ways
+    paths
 }
 
-/// The first packet of a flow from a peer: to private networks by their own links, and to the internet, as private hosts, if
+/// The first packet of a flow from a peer: to private networks by their own links, and to the internet like private hosts, if
 /// peers may go there.
-pub(super) fn inwards(tunnel: &Tunnel, public: Option<&PublicLink>) -> Chain {
+fn from_tunnel_chain(tunnel: &Tunnel, public: Option<&PublicLink>) -> Chain {
     let metadata = eq(field("ip", "daddr"), prefix(METADATA_NETWORK.into()));
-    // Nothing is translated between peers and private hosts as a rule: a flow that was forgotten here goes on.
+    // Flows between peers and private hosts are usually not translated, so one that was forgotten here goes on: no reset.
     let mut rules = vec![
-        vec![metadata, drop_as(Reason::Unroutable)],
-        vec![eq(concat([oifname(), field("ip", "daddr")]), set("behind_links")), counter(FLOWS), accept()],
+        vec![metadata, drop_as(DropReason::Unroutable)],
+        vec![eq(concat([oifname(), field("ip", "daddr")]), set("behind_links")), counter(TUNNEL_FLOWS), accept()],
     ];
     if let Some(public) = public.filter(|_| tunnel.full_tunnel) {
         rules.push(vec![eq(oifname(), interface(&public.interface)), goto("egress")]);
     }
-    rules.push(vec![drop_as(Reason::Forward)]);
+    rules.push(vec![drop_as(DropReason::Forward)]);
     Chain::regular("from_tunnel", rules)
 }
 
-/// The first packet of a flow from a private network: to the sites behind peers, not to people's devices.
-pub(super) fn outwards() -> Chain {
-    let to_site = eq(field("ip", "daddr"), set("tunnel_sites4"));
-    Chain::regular(
-        "to_tunnel",
-        vec![vec![to_site, counter(FLOWS), accept()], unknown_flows(), vec![drop_as(Reason::Forward)]],
-    )
+/// The first packet of a flow from a private network: to the ranges behind peers, not to people's devices.
+fn to_tunnel_chain() -> Chain {
+    let is_remote = eq(field("ip", "daddr"), set("tunnel_sites4"));
+    let rules = vec![
+        vec![is_remote, counter(TUNNEL_FLOWS), accept()],
+        answer_unknown_flows(),
+        vec![drop_as(DropReason::Forward)],
+    ];
+    Chain::regular("to_tunnel", rules)
 }
 
-/// Peers may log in wherever `firewall.ssh_from` says others come from: they have proven who they are.
-pub(super) fn logins(tunnel: &Tunnel) -> Vec<RuleStatement> {
-    vec![by(&tunnel.interface), eq(field("tcp", "dport"), set("ssh_ports")), accept()]
-}
-
-/// What has no way back is masqueraded towards private hosts.
-pub(super) fn masqueraded(tunnel: &Tunnel, random_ports: bool) -> Option<Vec<RuleStatement>> {
-    let source = eq(concat([oifname(), field("ip", "saddr")]), set("tunnel_masqueraded"));
-    (!tunnel.masqueraded.is_empty()).then(|| vec![source, masquerade(random_ports)])
+/// Sources that private networks have no return route to are masqueraded towards private hosts.
+fn masquerade_rule(random_ports: bool) -> Rule {
+    vec![eq(concat([oifname(), field("ip", "saddr")]), set("tunnel_masqueraded")), masquerade(random_ports)]
 }
 
 /// The tunnel's part of the status line.

@@ -1,4 +1,4 @@
-//! Access lists as sets.
+//! Access lists as sets and rules.
 
 use std::collections::BTreeSet;
 
@@ -6,37 +6,38 @@ use ipnet::Ipv4Net;
 
 use super::super::disjoint::{HyperRect, Range, disjoint};
 use super::super::element::{Element, FieldValue};
-use super::super::model::{Name, Set, fields};
-use super::super::statement::{RuleStatement, Value, concat, eq, field, l4proto, set};
-use crate::config::{Acl, Protocol, Transport};
+use super::super::model::{Name, Rule, Set, fields};
+use super::super::statement::{Value, concat, eq, field, l4proto, set};
+use crate::config::{Acl, Protocol};
 
 /// Destination, source, ports, protocol: the most selective first, as the kernel looks them up.
 type Entry = HyperRect<4>;
 
-const ALL_PORTS: Range = Range { first: 0, last: 65535 };
-const ALL_PROTOCOLS: Range = Range { first: 0, last: 255 };
-/// ICMP's number in the IP header (IANA, "Assigned Internet Protocol Numbers").
-const ICMP: u32 = 1;
+/// Protocol numbers in the IP header (IANA, "Assigned Internet Protocol Numbers").
+const ICMP: Range = Range::single(1);
+const TCP: Range = Range::single(6);
+const UDP: Range = Range::single(17);
 
-/// A list, as a set for each shape that its lines have. Whoever writes ten thousand hosts gets a hash, which is filled in a
-/// seventh of the time that ranges take; and what has no ports costs no look-up for them.
-pub(super) struct List {
+/// A list, with a set for each shape that its lines have. A list of ten thousand single hosts becomes a hash, which is filled in
+/// a seventh of the time that ranges take, and lines without ports cost no look-up of ports.
+pub(super) struct AccessList {
     parts: Vec<Part>,
 }
 
-/// One of a list's sets.
+/// One of a list's sets. Without fields it is no set: its lines are for everything.
 struct Part {
     name: Name,
     fields: &'static [Field],
+    /// Whether all elements are single values.
     exact: bool,
     elements: Vec<Element>,
-    /// The set of its hosts, if a flow's is looked for there first.
+    /// The name of the set of its hosts, if destinations are looked up there first.
     hosts: Option<Name>,
 }
 
 impl Part {
-    /// Its set, and the one of its hosts.
-    fn sets(self) -> impl Iterator<Item = Set> {
+    /// The set of its hosts, if any, and its own.
+    fn into_sets(self) -> impl Iterator<Item = Set> {
         let hosts = self.hosts.map(|name| {
             let hosts: BTreeSet<&FieldValue> = self.elements.iter().map(|element| &element.key[0]).collect();
             let element = |host: &FieldValue| Element::new([host.clone()]);
@@ -58,6 +59,7 @@ enum Field {
 }
 
 impl Field {
+    /// nft's name of what it holds.
     fn kind(self) -> &'static str {
         match self {
             Self::To | Self::From => fields::V4,
@@ -66,7 +68,8 @@ impl Field {
         }
     }
 
-    fn value(self) -> Value {
+    /// Where a packet has it.
+    fn expression(self) -> Value {
         match self {
             Self::To => field("ip", "daddr"),
             Self::From => field("ip", "saddr"),
@@ -76,7 +79,7 @@ impl Field {
     }
 
     /// The field's part of an entry.
-    fn span(self, [to, from, ports, protocol]: &Entry) -> Range {
+    fn range_of(self, [to, from, ports, protocol]: &Entry) -> Range {
         *match self {
             Self::To => to,
             Self::From => from,
@@ -85,31 +88,30 @@ impl Field {
         }
     }
 
-    fn atom(self, entry: &Entry) -> FieldValue {
-        let span = self.span(entry);
+    fn value_in(self, entry: &Entry) -> FieldValue {
+        let range = self.range_of(entry);
         match self {
-            Self::To | Self::From => FieldValue::addresses(span),
-            Self::Ports => FieldValue::port_range(span),
-            Self::Protocol => FieldValue::protocol_range(span),
+            Self::To | Self::From => FieldValue::addresses(range),
+            Self::Ports => FieldValue::port_range(range),
+            Self::Protocol => FieldValue::protocol_range(range),
         }
     }
 }
 
-/// The fields of a list's lines: whole addresses, with a protocol, with ports.
+/// The fields of lines with addresses only, with a protocol, and with ports.
 type Shapes = [&'static [Field]; 3];
-const OF_DESTINATIONS: Shapes =
-    [&[Field::To], &[Field::To, Field::Protocol], &[Field::To, Field::Ports, Field::Protocol]];
-/// Lines for every destination have sets of their own: in one with five thousand hosts, each host would cut each of them.
+const DESTINATIONS: Shapes = [&[Field::To], &[Field::To, Field::Protocol], &[Field::To, Field::Ports, Field::Protocol]];
+/// Lines for every destination have sets of their own: in one set with five thousand hosts, each host would cut each of them.
 const EVERYWHERE: Shapes = [&[], &[Field::Protocol], &[Field::Ports, Field::Protocol]];
-const OF_PAIRS: Shapes = [
+const PAIRS: Shapes = [
     &[Field::To, Field::From],
     &[Field::To, Field::From, Field::Protocol],
     &[Field::To, Field::From, Field::Ports, Field::Protocol],
 ];
 
-impl List {
-    /// The list for destinations alone that nearly all flows are in no line of. Single hosts' ports and protocols are looked for by
-    /// the host first: half the price of the whole key, which a flow to one of the hosts pays on top (measured).
+impl AccessList {
+    /// A list of destinations that matches few flows. Before the ports and protocols of single hosts, the host alone is looked up:
+    /// that costs half as much as the whole key, and a flow to one of the hosts pays for both (measured).
     pub(super) fn of_few_destinations(name: &str, lines: &[Acl]) -> Self {
         let mut list = Self::of_destinations(name, lines);
         for part in list.parts.iter_mut().filter(|part| part.exact && matches!(part.fields, [Field::To, _, ..])) {
@@ -118,30 +120,30 @@ impl List {
         list
     }
 
-    /// The list for destinations alone.
+    /// A list of destinations.
     pub(super) fn of_destinations(name: &str, lines: &[Acl]) -> Self {
         let (everywhere, some): (Vec<&Acl>, Vec<&Acl>) = lines.iter().partition(|line| is_everywhere(line));
-        let mut parts = Self::parts(name, "_everywhere", EVERYWHERE, &everywhere);
-        parts.extend(Self::parts(name, "", OF_DESTINATIONS, &some));
+        let mut parts = Self::parts_of(name, "_everywhere", EVERYWHERE, &everywhere);
+        parts.extend(Self::parts_of(name, "", DESTINATIONS, &some));
         Self { parts }
     }
 
-    /// The list for destinations and sources.
+    /// A list of destinations and sources.
     pub(super) fn of_pairs(name: &str, lines: &[Acl]) -> Self {
-        Self { parts: Self::parts(name, "", OF_PAIRS, &lines.iter().collect::<Vec<_>>()) }
+        Self { parts: Self::parts_of(name, "", PAIRS, &lines.iter().collect::<Vec<_>>()) }
     }
 
-    fn parts(name: &str, which: &str, shapes: Shapes, lines: &[&Acl]) -> Vec<Part> {
+    fn parts_of(name: &str, which: &str, shapes: Shapes, lines: &[&Acl]) -> Vec<Part> {
         let mut parts = Vec::new();
         for ((shape, fields), ending) in shapes.into_iter().enumerate().zip(["", "_protocols", "_ports"]) {
-            let lines = lines.iter().copied().filter(|line| self::shape(line) == shape);
-            let entries = disjoint(&lines.flat_map(entries).collect::<Vec<_>>());
-            let is_exact = |entry: &&Entry| fields.iter().all(|field| field.span(entry).is_single());
+            let lines = lines.iter().copied().filter(|line| shape_of(line) == shape);
+            let entries = disjoint(&lines.flat_map(entries_of).collect::<Vec<_>>());
+            let is_exact = |entry: &&Entry| fields.iter().all(|field| field.range_of(entry).is_single());
             let (exact, wide): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(is_exact);
             for (entries, exact, ending) in [(exact, true, format!("{ending}_exact")), (wide, false, ending.to_owned())]
             {
                 let element = |entry: &Entry| Element {
-                    key: fields.iter().map(|field| field.atom(entry)).collect(),
+                    key: fields.iter().map(|field| field.value_in(entry)).collect(),
                     data: Vec::new(),
                 };
                 let elements: Vec<Element> = entries.into_iter().map(element).collect();
@@ -159,19 +161,18 @@ impl List {
         parts
     }
 
-    /// The sets that have elements.
-    pub(super) fn sets(self) -> impl Iterator<Item = Set> {
-        self.parts.into_iter().filter(|part| !part.fields.is_empty()).flat_map(Part::sets)
+    pub(super) fn into_sets(self) -> impl Iterator<Item = Set> {
+        self.parts.into_iter().filter(|part| !part.fields.is_empty()).flat_map(Part::into_sets)
     }
 
-    /// A rule for each of the sets: what is in it meets `verdict`.
-    pub(super) fn rules(&self, verdict: impl Fn() -> Vec<RuleStatement>) -> Vec<Vec<RuleStatement>> {
+    /// A rule for each set: packets that it contains get `verdict`.
+    pub(super) fn rules(&self, verdict: impl Fn() -> Rule) -> Vec<Rule> {
         let rule = |part: &Part| {
             if part.fields.is_empty() {
                 return verdict();
             }
-            let key = concat(part.fields.iter().map(|field| field.value()));
-            let host = part.hosts.clone().map(|hosts| eq(Field::To.value(), set(hosts)));
+            let key = concat(part.fields.iter().map(|field| field.expression()));
+            let host = part.hosts.clone().map(|hosts| eq(Field::To.expression(), set(hosts)));
             host.into_iter().chain([eq(key, set(part.name.clone()))]).chain(verdict()).collect()
         };
         self.parts.iter().map(rule).collect()
@@ -184,7 +185,7 @@ fn is_everywhere(line: &Acl) -> bool {
 }
 
 /// Which of the [`Shapes`] a line has.
-fn shape(line: &Acl) -> usize {
+fn shape_of(line: &Acl) -> usize {
     match (line.ports.is_empty(), line.protocol) {
         (false, _) => 2,
         (true, Protocol::Any) => 0,
@@ -192,20 +193,20 @@ fn shape(line: &Acl) -> usize {
     }
 }
 
-fn entries(line: &Acl) -> impl Iterator<Item = Entry> + '_ {
+/// The boxes that a line covers.
+fn entries_of(line: &Acl) -> impl Iterator<Item = Entry> + '_ {
     let protocols: &[Range] = match line.protocol {
-        Protocol::Any if line.ports.is_empty() => &[ALL_PROTOCOLS],
-        // Ports mean those who have them.
-        Protocol::Any => &[of(Transport::Tcp), of(Transport::Udp)],
-        Protocol::Tcp => &[of(Transport::Tcp)],
-        Protocol::Udp => &[of(Transport::Udp)],
-        Protocol::Icmp => &[Range { first: ICMP, last: ICMP }],
+        Protocol::Any if line.ports.is_empty() => &[Range::ALL_PROTOCOLS],
+        // Only TCP and UDP have ports.
+        Protocol::Any => &[TCP, UDP],
+        Protocol::Tcp => &[TCP],
+        Protocol::Udp => &[UDP],
+        Protocol::Icmp => &[ICMP],
     };
-    let (to, from) = (addresses(&line.to), addresses(&line.from));
-    let mut ports: Vec<Range> =
-        line.ports.iter().map(|ports| Range { first: ports.first.into(), last: ports.last.into() }).collect();
+    let (to, from) = (addresses_of(&line.to), addresses_of(&line.from));
+    let mut ports: Vec<Range> = line.ports.iter().copied().map(Range::from_ports).collect();
     if ports.is_empty() {
-        ports.push(ALL_PORTS);
+        ports.push(Range::ALL_PORTS);
     }
     let mut entries = Vec::with_capacity(to.len() * from.len() * ports.len() * protocols.len());
     for &to in &to {
@@ -218,13 +219,10 @@ fn entries(line: &Acl) -> impl Iterator<Item = Entry> + '_ {
     entries.into_iter()
 }
 
-const fn of(transport: Transport) -> Range {
-    match transport {
-        Transport::Tcp => Range { first: 6, last: 6 },
-        Transport::Udp => Range { first: 17, last: 17 },
+/// Every address if no network is named.
+fn addresses_of(networks: &[Ipv4Net]) -> Vec<Range> {
+    if networks.is_empty() {
+        return vec![Range::ALL_ADDRESSES];
     }
-}
-
-fn addresses(networks: &[Ipv4Net]) -> Vec<Range> {
-    if networks.is_empty() { vec![Range::EVERYWHERE] } else { networks.iter().copied().map(Range::of).collect() }
+    networks.iter().copied().map(Range::from_network).collect()
 }

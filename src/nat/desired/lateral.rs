@@ -1,0 +1,41 @@
+//! From one private network to another, and to itself by a public address.
+
+use super::super::model::Chain;
+use super::super::statement::{accept, counter};
+use super::Scope;
+use super::access_list::AccessList;
+use super::drops::{DropReason, drop_as};
+use super::egress::answer_unknown_flows;
+use super::feature::{Feature, ForwardPath, Section};
+use super::published::{accept_translated, publishes};
+
+/// First packets of flows from one private network to another.
+const TENANT_FLOWS: &str = "tenant_flows";
+
+/// Private networks reach each other as far as `tenants.allow` says, and each reaches what is published by its public address.
+pub(super) fn feature(Scope { config, site, .. }: Scope<'_>) -> Feature {
+    let tenants = AccessList::of_pairs("tenants", &config.tenants);
+    let mut feature = Feature { counters: vec![TENANT_FLOWS], ..Feature::default() };
+    if site.public.is_some() {
+        for to in &site.private {
+            for from in &site.private {
+                let is_allowed =
+                    if from.interface == to.interface { publishes(config) } else { site.private.len() > 1 };
+                if is_allowed {
+                    let (from, to) = (from.interface.clone(), to.interface.clone());
+                    feature.paths.push((Section::Lateral, ForwardPath { from, to, chain: "lateral".into() }));
+                }
+            }
+        }
+    }
+    if publishes(config) || site.private.len() > 1 {
+        let mut rules = Vec::new();
+        rules.extend(publishes(config).then(accept_translated));
+        rules.extend(tenants.rules(|| vec![counter(TENANT_FLOWS), accept()]));
+        rules.push(answer_unknown_flows());
+        rules.push(vec![drop_as(DropReason::Tenant)]);
+        feature.chains.push((Section::Lateral, Chain::regular("lateral", rules)));
+    }
+    feature.sets.extend(tenants.into_sets());
+    feature
+}
