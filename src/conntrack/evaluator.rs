@@ -8,7 +8,7 @@ use prefix_trie::PrefixMap;
 
 use super::forwards::Forwards;
 use super::lookup::{AccessList, AddressSet, contains_port, includes_protocol};
-use super::model::{BlockReason, Flow, Permission, TCP, Tuple, UDP};
+use super::model::{BlockReason, Flow, ICMP, Permission, TCP, Tuple, UDP};
 use super::policy::{Network, Policy, Service};
 use crate::config::EgressLists;
 use crate::hetzner::{METADATA_NETWORK, unroutable};
@@ -124,14 +124,10 @@ impl<'p> PolicyEvaluator<'p> {
             return self.redirect_permission(flow);
         }
         match (from, to) {
-            (_, Location::Bastion) => self.service_permission(first),
+            (_, Location::Bastion) => self.bastion_permission(first),
             (Location::Tunnel, to) => self.peer_permission(first, to),
             (Location::PrivateNetwork(_), Location::Tunnel) => self.remote_network_permission(first),
-            (Location::PrivateNetwork(from), Location::PrivateNetwork(to)) if from == to => Permission::Unknown,
-            (Location::PrivateNetwork(_), Location::PrivateNetwork(_)) if self.tenants.matches(first) => {
-                Permission::Tenant
-            }
-            (Location::PrivateNetwork(_), Location::PrivateNetwork(_)) => Permission::Blocked(BlockReason::OtherTenant),
+            (Location::PrivateNetwork(from), Location::PrivateNetwork(to)) => self.tenant_permission(first, from == to),
             (Location::PrivateNetwork(network), Location::Elsewhere) => {
                 self.egress_permission(self.network_egress[network].as_ref().unwrap_or(&self.egress), first)
             }
@@ -151,11 +147,15 @@ impl<'p> PolicyEvaluator<'p> {
         is_access_port && self.location(first.destination) == Location::Bastion
     }
 
-    /// Whether a forward or a static address would redirect a flow with this first packet.
-    pub fn would_redirect(&self, flow: &Flow) -> bool {
+    /// The host, and the port if the protocol has ports, to which a forward or a static address redirects a flow with this
+    /// first packet.
+    pub fn redirect_target(&self, flow: &Flow) -> Option<(Ipv4Addr, Option<u16>)> {
         let first = &flow.original;
-        let passes_prerouting = !flow.has_zone() && self.location(first.source) != Location::Bastion;
-        passes_prerouting && (self.forwards.target(first).is_some() || self.static_host(first).is_some())
+        if flow.has_zone() || self.location(first.source) == Location::Bastion {
+            return None;
+        }
+        let forward = self.forwards.target(first).map(|(host, port)| (host, Some(port)));
+        forward.or_else(|| Some((self.static_host(first)?, first.destination_port())))
     }
 
     /// The peer of the tunnel that the flow comes from or goes to.
@@ -192,6 +192,32 @@ impl<'p> PolicyEvaluator<'p> {
     fn static_host(&self, first: &Tuple) -> Option<Ipv4Addr> {
         let (private, open) = self.statics.get(&first.destination)?;
         open.matches(first).then_some(*private)
+    }
+
+    /// Inside one network the rules let flows pass only where it may have published hosts.
+    fn tenant_permission(&self, first: &Tuple, is_same_network: bool) -> Permission {
+        let has_path = !is_same_network || self.policy.has_redirects();
+        if has_path && self.tenants.matches(first) {
+            Permission::Tenant
+        } else if is_same_network {
+            Permission::Unknown
+        } else {
+            Permission::Blocked(BlockReason::OtherTenant)
+        }
+    }
+
+    /// The rules for flows to the bastion, in their order.
+    fn bastion_permission(&self, first: &Tuple) -> Permission {
+        if self.statics.contains_key(&first.destination) {
+            return Permission::Blocked(BlockReason::StaticClosed);
+        }
+        let is_wireguard = first.protocol == UDP
+            && first.destination_port().is_some_and(|port| self.policy.wireguard_port == Some(port));
+        if first.protocol == ICMP || is_wireguard {
+            // Pings and the port for a tunnel of another program.
+            return Permission::Unknown;
+        }
+        self.service_permission(first)
     }
 
     fn service_permission(&self, first: &Tuple) -> Permission {

@@ -142,7 +142,8 @@ pub enum Permission {
     Service,
     /// The policy covers such flows and forbids this one.
     Blocked(BlockReason),
-    /// The policy does not cover such flows: SSH to the bastion, the bastion's own connections, flows of other programs.
+    /// The policy does not cover such flows: SSH and pings to the bastion, the tunnel's own packets, the bastion's own
+    /// connections, flows of other programs.
     Unknown,
 }
 

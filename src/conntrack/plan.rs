@@ -120,7 +120,7 @@ pub fn end_reason(old: &PolicyEvaluator<'_>, new: &PolicyEvaluator<'_>, flow: &F
     if old.is_operator_access(flow) || new.is_operator_access(flow) {
         return None;
     }
-    if !flow.is_redirected() && new.would_redirect(flow) && !old.would_redirect(flow) {
+    if !flow.is_redirected() && new.redirect_target(flow).is_some() && old.redirect_target(flow).is_none() {
         return Some(EndReason::Bypass);
     }
     let before = old.permission(flow);

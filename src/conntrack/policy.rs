@@ -26,6 +26,9 @@ pub struct Policy {
     pub(super) ssh_ports: BTreeSet<u16>,
     /// UDP port of the tunnel.
     pub(super) tunnel_port: Option<u16>,
+    /// The UDP port that is open for a tunnel, be it of another program. Version 0.1.0 does not write it.
+    #[serde(default)]
+    pub(super) wireguard_port: Option<u16>,
     /// Internet addresses that may reach nothing and be reached by nobody.
     pub(super) blocklist: Vec<Ipv4Net>,
     /// The private networks.
@@ -114,6 +117,7 @@ impl Policy {
             own: own_addresses(config, site, tunnel),
             ssh_ports: site.ssh_ports(&config.firewall),
             tunnel_port: config.wireguard.as_ref().map(|wireguard| wireguard.listen_port),
+            wireguard_port: config.firewall.wireguard_port,
             blocklist: v4(config.firewall.blocklist.iter().copied()),
             networks: networks(config, site),
             egress: config.egress.lists.clone(),

@@ -3,6 +3,7 @@
 mod antispoof;
 mod boot;
 mod dead_flows;
+mod differential;
 mod egress;
 mod forwards;
 mod guard;
@@ -36,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         dead_flows::trials(),
         boot::trials(),
         reloads::trials(),
+        differential::trials(),
     ]
     .into_iter()
     .flatten()

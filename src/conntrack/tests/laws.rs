@@ -104,7 +104,7 @@ proptest! {
         let (old, new) = (PolicyEvaluator::new(&old), PolicyEvaluator::new(&new));
         let allowed = |permission: Permission| !matches!(permission, Permission::Blocked(_) | Permission::Unknown);
         match end_reason(&old, &new, &flow) {
-            Some(EndReason::Bypass) => prop_assert!(!flow.is_redirected() && new.would_redirect(&flow) && !old.would_redirect(&flow)),
+            Some(EndReason::Bypass) => prop_assert!(!flow.is_redirected() && new.redirect_target(&flow).is_some() && old.redirect_target(&flow).is_none()),
             Some(_) => {
                 let differs = old.permission(&flow) != new.permission(&flow) || old.peer_of(&flow) != new.peer_of(&flow);
                 prop_assert!(allowed(old.permission(&flow)) && differs);

@@ -140,6 +140,18 @@ fn one_network_reaches_another_only_by_a_line_of_tenants() {
 }
 
 #[test]
+fn a_line_of_tenants_may_allow_flows_inside_one_network() {
+    let mut config = config();
+    config.tenants[0].to.push(read("10.0.7.0/24"));
+    let inside = flow("tcp 10.0.0.4:4000 10.0.7.5:5432");
+    assert_permissions(&config, &[(inside, Permission::Tenant)]);
+    // Without forwards and static addresses the rules have no path from a link to itself.
+    config.nat.forwards.clear();
+    config.nat.statics.clear();
+    assert_permissions(&config, &[(inside, Permission::Unknown)]);
+}
+
+#[test]
 fn a_flow_of_the_tunnel_belongs_to_the_peer_with_its_address() {
     let mut config = config();
     let (ada, office) = (Permission::Tunnel(key(ADA)), Permission::Tunnel(key(OFFICE)));
@@ -215,8 +227,34 @@ fn services_of_the_bastion_have_a_permission_and_its_ssh_and_own_connections_are
             (flow("udp 203.0.113.9:4000 198.51.100.2:51820"), Permission::Unknown),
             (flow("tcp 198.51.100.2:4000 203.0.113.9:443"), Permission::Unknown),
             (flow("tcp 10.0.0.2:4000 10.0.0.4:22"), Permission::Unknown),
+            // Pings pass.
+            (flow("icmp 203.0.113.9 198.51.100.2"), Permission::Unknown),
         ],
     );
+}
+
+#[test]
+fn the_port_for_a_tunnel_of_another_program_is_unknown() {
+    let mut config = config();
+    config.wireguard = None;
+    let others = flow("udp 203.0.113.9:4000 198.51.100.2:51820");
+    assert_permissions(&config, &[(others, Permission::Unknown)]);
+    config.firewall.wireguard_port = None;
+    assert_permissions(&config, &[(others, Permission::Blocked(BlockReason::NoService))]);
+}
+
+#[test]
+fn at_a_static_address_nothing_of_the_bastion_is_open() {
+    let mut site = site();
+    if let Some(link) = &mut site.public {
+        link.addresses.push(read("203.0.113.51"));
+    }
+    let policy = policy_at(&config(), &site, None).unwrap();
+    let evaluator = PolicyEvaluator::new(&policy);
+    for closed in ["tcp 10.0.0.4:4000 203.0.113.51:9100", "icmp 10.0.0.4 203.0.113.51"] {
+        let permission = evaluator.permission(&flow(closed));
+        assert_eq!(permission, Permission::Blocked(BlockReason::StaticClosed), "{closed}");
+    }
 }
 
 #[test]
@@ -278,7 +316,7 @@ fn ports_that_the_bastion_needs_itself_are_not_forwarded() {
     let other = flow("tcp 192.0.2.9:4000 198.51.100.4:25");
     let policy = policy_of(&config);
     let evaluator = PolicyEvaluator::new(&policy);
-    assert_eq!((evaluator.would_redirect(&own), evaluator.would_redirect(&other)), (false, true));
+    assert_eq!((evaluator.redirect_target(&own).is_some(), evaluator.redirect_target(&other).is_some()), (false, true));
 }
 
 #[test]

@@ -73,9 +73,11 @@ fn the_file_of_version_0_1_0_reads_as_the_policy_of_the_same_configuration() {
     let directory = tempfile::tempdir().unwrap();
     let file = include_str!("../../../tests/data/conntrack/flows-0.1.0.json");
     std::fs::write(directory.path().join("flows.json"), file).unwrap();
-    assert_eq!(Conntrack::load(directory.path()).followed, Some(policy_of(&config)));
+    let expected = Policy { wireguard_port: None, ..policy_of(&config) };
+    assert_eq!(Conntrack::load(directory.path()).followed, Some(expected));
     // A daemon of version 0.1.0 that comes back can read what this one writes.
-    let written = serde_json::to_value(policy_of(&config)).unwrap();
+    let mut written = serde_json::to_value(policy_of(&config)).unwrap();
+    assert_eq!(written.as_object_mut().unwrap().remove("wireguard_port"), Some(51820.into()));
     assert_eq!(written, serde_json::from_str::<serde_json::Value>(file).unwrap());
 }
 

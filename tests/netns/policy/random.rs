@@ -38,10 +38,25 @@ fn draft(rng: &mut Rng) -> String {
         let _ = writeln!(text, "[tenants]\nallow = {}", lines(rng, &["from", "to"], 6));
     }
     firewall(rng, &mut text);
-    if rng.u8(0..4) == 0 {
-        text.push_str(include_str!("../../data/tables/tunnel.toml"));
+    if rng.u8(0..3) == 0 {
+        tunnel(rng, &mut text);
     }
     text
+}
+
+/// A laptop, an office, and now and then another site.
+fn tunnel(rng: &mut Rng, text: &mut String) {
+    let snat = ["true", "false", "\"auto\""];
+    let _ = writeln!(text, "[wireguard]\naddresses = [\"10.100.0.1/24\", \"fd00:100::1/64\"]");
+    let _ = writeln!(text, "full_tunnel = {}\nsnat = {}", rng.bool(), snat[rng.usize(0..3)]);
+    let mut behind = vec!["192.168.178.0/24", "10.0.200.0/24", "10.77.0.0/16", "172.20.0.0/14"];
+    behind.retain(|_| rng.bool());
+    for (key, ranges) in [
+        ("xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", vec!["10.100.0.2", "fd00:100::2"]),
+        ("TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=", [vec!["10.100.0.3"], behind].concat()),
+    ] {
+        let _ = writeln!(text, "[[wireguard.peer]]\npublic_key = \"{key}\"\nallowed_ips = {ranges:?}");
+    }
 }
 
 fn nat(rng: &mut Rng, shared: &[&str], text: &mut String) {
@@ -145,8 +160,12 @@ fn firewall(rng: &mut Rng, text: &mut String) {
         let _ = writeln!(text, "ssh_from = [\"192.0.2.0/24\", \"2001:db8::/32\", \"192.0.2.{}\"]", rng.u8(..));
     }
     if rng.bool() {
-        let _ =
-            writeln!(text, "blocklist = [\"198.18.{}.0/24\", \"198.18.0.0/16\", \"2001:db8:bad::/48\"]", rng.u8(..));
+        let _ = writeln!(
+            text,
+            "blocklist = [\"198.18.{}.0/24\", \"12.{}.0.0/16\", \"2001:db8:bad::/48\"]",
+            rng.u8(..),
+            rng.u8(0..3)
+        );
     }
     let drops = ["\"journal\"", "7", "false"];
     let _ = writeln!(text, "log_drops = {}", drops[rng.usize(0..3)]);

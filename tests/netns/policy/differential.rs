@@ -1,0 +1,249 @@
+//! The differential test: the rules in the kernel against the policy that decides about live flows.
+//!
+//! What may pass is evaluated twice: nftables decides about the first packet of a flow by the rules of the nat component,
+//! and conntrack's `PolicyEvaluator` decides about the flow's entry when the configuration changes. If they differ, a
+//! change of the configuration cuts a flow that the rules allow, or spares one that they do not. So random configurations
+//! are loaded into a network namespace, real packets arrive on its links, and what becomes of each one is compared with
+//! what the evaluator says of the flow.
+//!
+//! By hand: `BASTIOND_DIFFERENTIAL_SEED=N` repeats the run that a failure names, from the configuration that failed on;
+//! `BASTIOND_DIFFERENTIAL_PAIRS=N` compares N pairs of configuration and flow.
+
+mod probes;
+mod testbed;
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use bastiond::config::{Config, Fastpath};
+use bastiond::conntrack::{BlockReason, Flow, Permission, Policy, PolicyEvaluator};
+use bastiond::hetzner::unroutable;
+use bastiond::inputs::{SeenReturnRoutes, Tunnel, tunnel};
+use bastiond::nat::Nat;
+use bastiond::outcome::State;
+use bastiond::site::Site;
+use fastrand::Rng;
+use libtest_mimic::Trial;
+
+use super::random::configuration;
+use crate::gateway::{Result, ensure, trial};
+use crate::table::{reconcile, site};
+use probes::{Material, Source};
+use testbed::{Fate, Probe, Testbed, redirected, untranslated};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![trial("the_rules_and_the_policy_of_live_flows_agree_on_random_configurations_and_flows", agree)]
+}
+
+/// How many pairs of configuration and flow are compared.
+const PAIRS: usize = 6000;
+/// How many flows there are for each configuration.
+const FLOWS: u16 = 150;
+/// How many configurations with a mismatch are shown.
+const SHOWN: usize = 3;
+/// A limit that no test reaches: limits are about numbers of flows, which the policy leaves out.
+const UNREACHED: u32 = 1_000_000;
+
+fn from_environment<T: FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn agree() -> Result {
+    let pairs = from_environment("BASTIOND_DIFFERENTIAL_PAIRS").unwrap_or(PAIRS);
+    let seed = from_environment("BASTIOND_DIFFERENTIAL_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let testbed = Testbed::create()?;
+    let memory = tempfile::tempdir()?;
+    let mut nat = Nat::remembered_in(memory.path(), memory.path());
+    let mut tally = Tally::default();
+    let mut mismatches = Vec::new();
+    for seed in (0..).map(|round| seed.wrapping_add(round)) {
+        if tally.total() >= pairs || mismatches.len() >= SHOWN {
+            break;
+        }
+        let named = |what: &str| format!("BASTIOND_DIFFERENTIAL_SEED={seed}\n{what}");
+        let found = compare(&testbed, &mut nat, seed, &mut tally);
+        let found = found.map_err(|failed| named(failed.message().unwrap_or_default()))?;
+        mismatches.extend(found.map(|found| named(&found)));
+    }
+    println!("{tally}");
+    ensure(mismatches.is_empty(), mismatches.join("\n\n"))?;
+    // A test that compares nothing passes too.
+    ensure(tally.allowed > tally.total() / 20 && tally.blocked > tally.total() / 20, tally.to_string())
+}
+
+/// How many pairs there were of each kind.
+#[derive(Default)]
+struct Tally {
+    /// Both let it pass.
+    allowed: usize,
+    /// Both refuse it.
+    blocked: usize,
+    /// The policy does not cover it.
+    unknown: usize,
+    /// A source that its link does not have: the policy knows no links.
+    spoofed: usize,
+}
+
+impl Tally {
+    fn total(&self) -> usize {
+        self.allowed + self.blocked + self.unknown + self.spoofed
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { allowed, blocked, unknown, spoofed } = self;
+        write!(f, "{allowed} flows pass, {blocked} are blocked, {unknown} are not covered, {spoofed} are spoofed")
+    }
+}
+
+/// What is compared for one configuration.
+struct Case<'a> {
+    text: String,
+    site: &'a Site,
+    tunnel: Option<&'a Tunnel>,
+    evaluator: PolicyEvaluator<'a>,
+}
+
+fn compare(testbed: &Testbed, nat: &mut Nat, seed: u64, tally: &mut Tally) -> Result<Option<String>> {
+    let mut rng = Rng::with_seed(seed);
+    let (text, mut config) = configuration(&mut rng)?;
+    simplify(&mut config, &mut rng);
+    let mut site = site("everything")?;
+    if rng.u8(0..4) == 0 {
+        site.private.truncate(rng.usize(1..3));
+    }
+    let tunnel = tunnel(&config, &site, &SeenReturnRoutes::new());
+    let outcome = reconcile(&testbed.bastion, nat, &config, &site);
+    ensure(matches!(outcome.state, State::Ok | State::Waiting), format!("{outcome:?}\n{text}"))?;
+    testbed.configure(&site, tunnel.as_ref())?;
+
+    let policy = Policy::new(&config, &site, tunnel.as_ref(), None).ok_or("the site has a public address")?;
+    let evaluator = PolicyEvaluator::new(&policy);
+    let case = Case { text, site: &site, tunnel: tunnel.as_ref(), evaluator };
+    let material = Material::new(&config, &site, tunnel.as_ref());
+    let probes: Vec<(Probe, Source)> =
+        (20_000..20_000 + FLOWS).filter_map(|number| material.probe(&mut rng, number)).collect();
+    let sent: Vec<Probe> = probes.iter().map(|(probe, _)| *probe).collect();
+    let fates = testbed.send(&sent)?;
+    let mut mismatches = Vec::new();
+    for ((probe, source), fate) in probes.iter().zip(fates) {
+        if case.verdict(probe, *source, &fate).is_err() {
+            // Once more by itself: a machine that is busy may have been late.
+            let again = testbed.send(&[*probe])?;
+            if let Err(why) = case.verdict(probe, *source, &again[0]) {
+                mismatches.push(format!("{probe}\n  the rules: {}\n  the policy: {why}", again[0]));
+            }
+        }
+        match case.verdict(probe, *source, &fate) {
+            Ok(Verdict::Allowed) => tally.allowed += 1,
+            Ok(Verdict::Blocked) => tally.blocked += 1,
+            Ok(Verdict::Unknown) => tally.unknown += 1,
+            Ok(Verdict::Spoofed) | Err(_) => tally.spoofed += 1,
+        }
+    }
+    Ok((!mismatches.is_empty()).then(|| case.describe(&mismatches)))
+}
+
+/// Takes out what the policy leaves out: limits, and the flowtable, whose flows skip the rules.
+fn simplify(config: &mut Config, rng: &mut Rng) {
+    config.nat.fastpath = Fastpath::Off;
+    let mut limit = || rng.bool().then_some(UNREACHED);
+    (config.egress.new_flows_per_second, config.egress.max_flows) = (limit(), limit());
+    (config.firewall.ssh_attempts, config.firewall.syns_per_second) = (limit(), limit());
+    config.firewall.pings_per_second = limit();
+}
+
+/// What both say.
+enum Verdict {
+    Allowed,
+    Blocked,
+    Unknown,
+    Spoofed,
+}
+
+impl Case<'_> {
+    /// What the rules and the policy agree on, or why they do not.
+    fn verdict(&self, probe: &Probe, source: Source, fate: &Fate) -> std::result::Result<Verdict, String> {
+        if source == Source::Spoofed {
+            let is_dropped = matches!(fate, Fate::Dropped);
+            return if is_dropped {
+                Ok(Verdict::Spoofed)
+            } else {
+                Err("its link does not have that source".to_owned())
+            };
+        }
+        match *fate {
+            Fate::Dropped => {
+                let flow = self.expected_flow(probe);
+                match self.evaluator.permission(&flow) {
+                    Permission::Blocked(_) => Ok(Verdict::Blocked),
+                    Permission::Unknown => Ok(Verdict::Unknown),
+                    allowed => Err(format!("the policy allows it: {allowed:?}")),
+                }
+            }
+            Fate::Local(flow) => match self.evaluator.permission(&flow) {
+                Permission::Service => Ok(Verdict::Allowed),
+                Permission::Unknown if self.is_bastions(probe) => Ok(Verdict::Unknown),
+                other => Err(format!("the policy says {other:?}")),
+            },
+            Fate::Forwarded { flow, link, answered } => {
+                let (permission, to) = (self.evaluator.permission(&flow), probe.tuple.destination);
+                let expected = match permission {
+                    Permission::Forward(host, _) | Permission::Static(host) => self.link_of(host),
+                    Permission::Egress => "eth0",
+                    Permission::Tenant | Permission::Tunnel(_) => self.link_of(to),
+                    // The first packet leaves, and `early` drops the answer.
+                    Permission::Blocked(BlockReason::Blocklist) if !answered => return Ok(Verdict::Blocked),
+                    other => return Err(format!("the policy says {other:?}")),
+                };
+                match (link == expected, answered) {
+                    (true, true) => Ok(Verdict::Allowed),
+                    (false, _) => Err(format!("the policy says {permission:?}, by {expected}")),
+                    // Without the guard they leave, but `early` drops what comes from there.
+                    (true, false) if unroutable(&self.public()).iter().any(|net| net.contains(&to)) => {
+                        Ok(Verdict::Allowed)
+                    }
+                    (true, false) => Err(format!("the policy says {permission:?}, but no answer comes back")),
+                }
+            }
+        }
+    }
+
+    /// The flow that the kernel would have of a packet that the rules dropped, if the rules follow the policy.
+    fn expected_flow(&self, probe: &Probe) -> Flow {
+        let plain = untranslated(&probe.tuple);
+        match self.evaluator.redirect_target(&plain) {
+            Some((host, port)) => redirected(&probe.tuple, host, port),
+            None => plain,
+        }
+    }
+
+    fn public(&self) -> Vec<Ipv4Addr> {
+        self.site.public.iter().flat_map(|link| link.addresses.iter().copied()).collect()
+    }
+
+    /// Whether the packet is for the bastion itself.
+    fn is_bastions(&self, probe: &Probe) -> bool {
+        let to = probe.tuple.destination;
+        let private = self.site.private.iter().any(|link| link.address == to);
+        private
+            || self.public().contains(&to)
+            || self.tunnel.iter().any(|tunnel| tunnel.addresses.iter().any(|net| net.addr() == to))
+    }
+
+    /// The link behind which a host is.
+    fn link_of(&self, host: Ipv4Addr) -> &str {
+        let routes = self.tunnel.iter().flat_map(|tunnel| tunnel.routed()).map(|range| (range, "wg0"));
+        let private = self.site.private.iter().map(|link| (link.network, link.interface.as_str()));
+        let behind = routes.chain(private).filter(|(range, _)| range.contains(&host));
+        behind.max_by_key(|(range, _)| range.prefix_len()).map_or("eth0", |(_, link)| link)
+    }
+
+    fn describe(&self, mismatches: &[String]) -> String {
+        let links: Vec<String> = self.site.private.iter().map(|link| link.interface.to_string()).collect();
+        let (links, mismatches) = (links.join(", "), mismatches.join("\n"));
+        format!("{mismatches}\nwith the private links {links} and the configuration\n{}", self.text)
+    }
+}
