@@ -54,7 +54,7 @@ fn agree() -> Result {
     let seed = from_environment("BASTIOND_DIFFERENTIAL_SEED").unwrap_or_else(|| fastrand::u64(..));
     let testbed = Testbed::create()?;
     let memory = tempfile::tempdir()?;
-    let mut nat = Nat::remembered_in(memory.path(), memory.path());
+    let mut nat = Nat::load(memory.path(), memory.path());
     let mut tally = Tally::default();
     let mut mismatches = Vec::new();
     for seed in (0..).map(|round| seed.wrapping_add(round)) {
