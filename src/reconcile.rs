@@ -15,7 +15,7 @@ use crate::config::{Config, Environment};
 use crate::conntrack::Conntrack;
 use crate::error::chain;
 use crate::hcloud::{Hcloud, wanted_return_routes};
-use crate::inputs::{Inputs, SeenReturnRoutes, Tunnel, interface_taken, tunnel};
+use crate::inputs::{Inputs, SeenReturnRoutes, Tunnel, tunnel};
 use crate::nat::{self, Nat};
 use crate::net::InterfaceName;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
@@ -24,7 +24,7 @@ use crate::routes::Routes;
 use crate::site::{self, MetadataView, Site};
 use crate::state;
 use crate::sysctl::{self, Doubt, Forwarding, Place};
-use crate::wireguard::handover::{Handover, Named};
+use crate::wireguard::fd_store::{Handover, NamedFds};
 use crate::wireguard::{self, Wireguard};
 
 /// The file of what the cloud sends here.
@@ -59,7 +59,7 @@ impl Gateway {
         Self {
             sysctl: Place::of_kernel(&environment.state_directory()),
             nat: Nat::load(&runtime, &environment.state_directory()),
-            wireguard: Wireguard::remembered_in(&runtime),
+            wireguard: Wireguard::load(&runtime),
             routes: Routes::default(),
             conntrack: Conntrack::load(&runtime),
             settings_stood_for: None,
@@ -71,7 +71,7 @@ impl Gateway {
     }
 
     /// Takes what the service manager kept of a former daemon's tunnel.
-    pub fn take_over(&mut self, kept: Named) {
+    pub fn take_over(&mut self, kept: NamedFds) {
         self.wireguard.take_over(kept);
     }
 
@@ -143,14 +143,12 @@ impl Gateway {
 
     /// The tunnel and its routes; where there is none and never was, nothing is said of it.
     async fn pass_tunnel(&mut self, config: &Config, tunnel: Option<&Tunnel>, rules_stand: bool) {
-        let wanted = config.wireguard.as_ref().zip(tunnel);
-        let mut wireguard = self.wireguard.reconcile(wanted, rules_stand, Instant::now()).await;
-        let taken = config.wireguard.as_ref().and_then(|wanted| interface_taken(wanted, &self.site));
-        if let Some(problem) = taken {
-            wireguard =
-                Outcome { changes: wireguard.changes, ..Outcome::unchanged(State::Failed, problem.what.clone()) };
-            wireguard.problems.push(problem);
-        }
+        let inputs = Inputs { config, site: &self.site, tunnel, now: Instant::now() };
+        let wireguard = if rules_stand {
+            component::reconcile(&mut self.wireguard, &inputs).await
+        } else {
+            self.wireguard.hold_back(&inputs, ComponentName::Nat).await
+        };
         // An interface that is not ours gets no address and no route of ours.
         let mut routes = self.routes.reconcile(tunnel.filter(|_| self.wireguard.is_running())).await;
         if let Some(tunnel) = tunnel.filter(|_| routes.state == State::Off) {
@@ -185,7 +183,7 @@ impl Gateway {
     }
 
     async fn refresh_tunnel(&mut self) {
-        self.report.tunnel = self.wireguard.account().await;
+        self.report.tunnel = self.wireguard.report().await;
     }
 
     async fn refresh_flows(&mut self) {
@@ -200,7 +198,7 @@ impl Gateway {
 
     /// Looks at the tunnel's peers beside the passes.
     pub async fn look_at_tunnel(&mut self) {
-        self.wireguard.look(Instant::now()).await;
+        self.wireguard.check_peers(Instant::now()).await;
     }
 
     /// Forwarding waits for the rules. If they are gone and cannot be loaded, the gate that we opened is shut again; one
@@ -292,7 +290,9 @@ impl Gateway {
         let settings = sysctl::preview(&self.sysctl, &site, interface, forwarding);
         let mut steps: Vec<String> = settings.iter().map(|write| format!("set {write}")).collect();
         steps.extend(rules.into_iter().flatten());
-        steps.extend(self.wireguard.preview(config.wireguard.as_ref().zip(tunnel.as_ref())).await);
+        let (more, obstacles) = component::preview(&mut self.wireguard, &inputs).await;
+        steps.extend(more);
+        problems.extend(obstacles);
         match self.routes.preview(tunnel.as_ref().filter(|_| self.wireguard.is_running())).await {
             Ok((more, obstacles)) => {
                 steps.extend(more);
@@ -300,7 +300,6 @@ impl Gateway {
             }
             Err(error) => problems.push(Problem::new(chain(&error), "the daemon needs a route netlink socket")),
         }
-        let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now: Instant::now() };
         let (ended, obstacles) = component::preview(&mut self.conntrack, &inputs).await;
         steps.extend(ended);
         problems.extend(obstacles);
@@ -327,7 +326,7 @@ impl Gateway {
             return (done, problems);
         }
         let inputs = Inputs { config, site, tunnel: None, now: Instant::now() };
-        let (routes, tunnel) = (self.routes.remove().await, self.wireguard.remove().await);
+        let (routes, tunnel) = (self.routes.remove().await, self.wireguard.down(&inputs).await);
         let flows = self.conntrack.down(&inputs).await;
         let parts = [routes, tunnel, self.nat.down(&inputs).await, flows, sysctl::restore(&self.sysctl)];
         for (changes, failed) in parts {

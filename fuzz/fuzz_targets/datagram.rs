@@ -23,7 +23,7 @@ fn meet(one: &Node, other: &Node, allowed_ip: &str) {
     one.change(PeerUpdate {
         endpoint: Some(*other.socket.address.lock()),
         allowed_ips: vec![AllowedIp { net: allowed_ip.parse().expect("a network"), remove: false }],
-        ..PeerUpdate::of(other.public_key)
+        ..PeerUpdate::new(other.public_key)
     });
 }
 

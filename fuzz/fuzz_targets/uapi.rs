@@ -54,7 +54,7 @@ fn can_be_told_and_set_again(update: Update) {
         endpoint: peer.endpoint,
         persistent_keepalive: Some(peer.persistent_keepalive.unwrap_or(0)),
         allowed_ips: peer.allowed_ips.iter().map(added).collect(),
-        ..PeerUpdate::of(peer.public_key)
+        ..PeerUpdate::new(peer.public_key)
     });
     let expected = Update {
         private_key: snapshot.private_key.clone().map(Some),

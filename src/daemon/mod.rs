@@ -26,7 +26,7 @@ use crate::report::Trigger;
 use crate::site::metadata::Watcher;
 use crate::systemd::{LogLevel, Notifier, watchdog_pause};
 use crate::wireguard;
-use crate::wireguard::handover::Named;
+use crate::wireguard::fd_store::NamedFds;
 use cloud::{Lane, Urgency};
 
 pub use boot::boot;
@@ -109,7 +109,7 @@ pub async fn run(
     environment: Environment,
     config: Config,
     log_level: LogLevel,
-    kept: Named,
+    kept: NamedFds,
 ) -> Result<(), Error> {
     let _alone = Alone::in_directories(&environment)?;
     let (_server, calls) = control::Server::listen(&environment.runtime_directory().join(control::SOCKET))?;
@@ -235,8 +235,8 @@ impl Daemon {
                 }
                 Event::Metadata => next_pass = self.pass(Trigger::Metadata).await,
                 Event::Timer => next_pass = self.pass(Trigger::Timer).await,
-                Event::Tunnel(wireguard::Event::Renamed) => next_pass = self.pass(Trigger::Names).await,
-                Event::Tunnel(wireguard::Event::Look) => self.gateway.look_at_tunnel().await,
+                Event::Tunnel(wireguard::Event::EndpointChanged) => next_pass = self.pass(Trigger::Names).await,
+                Event::Tunnel(wireguard::Event::CheckPeers) => self.gateway.look_at_tunnel().await,
                 Event::Cloud(cloud::Event::Due) => self.look_at_cloud(),
                 Event::Cloud(cloud::Event::Done { outcome, again, seen_return_routes }) => {
                     // The rules may have fallen meanwhile.

@@ -1,4 +1,4 @@
-//! The interface's private key: in a file of its own, made there at the first start.
+//! The interface's private key, in a file of its own that is made at the first start.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -17,23 +17,23 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
-    /// It holds something else.
+    /// Its content is not a private key.
     #[error("{} holds no private key", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: InvalidKey,
     },
-    /// There is none, and none can be made.
+    /// There is no file, and none can be made.
     #[error("cannot make a private key in {}", path.display())]
     Make {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
 }
@@ -54,24 +54,27 @@ impl Error {
     }
 }
 
-/// Reads the key, or makes one; whether it was made.
-pub fn read_or_make(path: &Path) -> Result<(PrivateKey, bool), Error> {
+/// Reads the key; `None` if there is no file.
+pub(super) fn read(path: &Path) -> Result<Option<PrivateKey>, Error> {
     match std::fs::read_to_string(path).map(Zeroizing::new) {
         Ok(text) => {
             let key = text.trim().parse().map_err(|source| Error::Invalid { path: path.to_owned(), source })?;
-            Ok((key, false))
+            Ok(Some(key))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = PrivateKey::generate();
-            make(path, &key).map_err(|source| Error::Make { path: path.to_owned(), source })?;
-            Ok((key, true))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Read { path: path.to_owned(), source }),
     }
 }
 
-/// Whole or not at all, as a key that was cut off would lock every peer out for good; and never over another one.
-fn make(path: &Path, key: &PrivateKey) -> io::Result<()> {
+/// Makes a new key in the file, which must not exist.
+pub(super) fn make(path: &Path) -> Result<PrivateKey, Error> {
+    let key = PrivateKey::generate();
+    write(path, &key).map_err(|source| Error::Make { path: path.to_owned(), source })?;
+    Ok(key)
+}
+
+/// Writes the file completely or not at all, as an incomplete key would lock every peer out; and never over another file.
+fn write(path: &Path, key: &PrivateKey) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     let linked = (|| {
@@ -91,25 +94,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_made_once_and_only_its_owner_may_read_it() {
+    fn a_key_is_made_once_and_only_its_owner_can_read_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("wireguard.key");
-        let (made, is_new) = read_or_make(&path).unwrap();
-        assert!(is_new);
+        assert_eq!(read(&path).unwrap(), None);
+        let made = make(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(read_or_make(&path).unwrap(), (made, false));
+        assert!(make(&path).is_err(), "another key is never overwritten");
+        assert_eq!(read(&path).unwrap(), Some(made));
         let names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["wireguard.key"], "nothing is left behind");
+        assert_eq!(names, ["wireguard.key"], "no temporary file stays");
     }
 
     #[test]
-    fn a_file_that_holds_something_else_is_never_overwritten() {
+    fn a_file_that_is_not_a_key_is_never_overwritten() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("wireguard.key");
         std::fs::write(&path, "my diary").unwrap();
-        assert!(matches!(read_or_make(&path), Err(Error::Invalid { .. })));
+        assert!(matches!(read(&path), Err(Error::Invalid { .. })));
+        assert!(matches!(make(&path), Err(Error::Make { .. })));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "my diary");
-        assert!(matches!(read_or_make(directory.path()), Err(Error::Read { .. })));
-        assert!(matches!(read_or_make(&directory.path().join("no/such/place")), Err(Error::Make { .. })));
+        assert!(matches!(read(directory.path()), Err(Error::Read { .. })));
+        assert!(matches!(make(&directory.path().join("no/such/place")), Err(Error::Make { .. })));
     }
 }

@@ -1,44 +1,60 @@
-//! The tunnel's interface as the kernel has it: there, up, of the right MTU.
+//! The tunnel's interface as a link of the kernel: found, made, marked, set up and removed by rtnetlink.
+
+use std::collections::BTreeSet;
 
 use futures::TryStreamExt;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::LinkUnspec;
+use nix::errno::Errno;
+use rtnetlink::{Handle, LinkUnspec, LinkWireguard};
+use tokio::task::JoinHandle;
 
 use crate::net::InterfaceName;
 
-/// Why the kernel could not be asked, or did not do it.
+/// The alias (`ip link set alias`) of interfaces that outlive the daemon: the kernel's own WireGuard goes on when the daemon
+/// ends, and the next daemon recognizes it by this.
+const MARK: &str = "bastiond";
+
+/// Why a link cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No socket.
+    /// There is no socket to the kernel.
     #[error("cannot open a route netlink socket")]
     Open(#[source] std::io::Error),
-    /// A question went unanswered.
+    /// The kernel did not answer, or its answer cannot be read.
     #[error("the kernel did not list its links")]
     List(#[source] rtnetlink::Error),
+    /// A WireGuard interface cannot be made.
+    #[error("cannot make the interface {interface}")]
+    Make {
+        /// The interface.
+        interface: InterfaceName,
+        /// The kernel's reason.
+        source: rtnetlink::Error,
+    },
     /// The mark was refused.
     #[error("cannot mark {interface} as ours")]
     Mark {
         /// The interface.
         interface: InterfaceName,
-        /// Why not.
+        /// The kernel's reason.
         source: rtnetlink::Error,
     },
-    /// A change was refused.
+    /// The interface cannot be set up.
     #[error("cannot set {interface} up with an MTU of {mtu}")]
-    Set {
+    SetUp {
         /// The interface.
         interface: InterfaceName,
         /// In bytes.
         mtu: u32,
-        /// Why not.
+        /// The kernel's reason.
         source: rtnetlink::Error,
     },
-    /// It cannot be taken away.
+    /// It cannot be removed.
     #[error("cannot remove {interface}")]
     Remove {
         /// The interface.
         interface: InterfaceName,
-        /// Why not.
+        /// The kernel's reason.
         source: rtnetlink::Error,
     },
 }
@@ -46,105 +62,152 @@ pub enum Error {
 impl Error {
     /// What the operator can do.
     pub fn advice(&self) -> &'static str {
-        match self {
+        match self.errno() {
             // The kernel binds the port of its own WireGuard when the interface goes up.
-            Self::Set { source: rtnetlink::Error::NetlinkError(refusal), .. }
-                if refusal.raw_code() == -(nix::errno::Errno::EADDRINUSE as i32) =>
-            {
+            Some(Errno::EADDRINUSE) => {
                 "another program has its UDP port (ss -ulnp): stop it, or choose another wireguard.listen_port"
             }
-            _ => "the daemon needs a route netlink socket and CAP_NET_ADMIN; tried again by itself",
+            _ => "the daemon needs a route netlink socket and CAP_NET_ADMIN; it retries by itself",
+        }
+    }
+
+    /// The kernel's reason, if it refused.
+    pub(super) fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Open(error) => error.raw_os_error().map(Errno::from_raw),
+            Self::List(source)
+            | Self::Make { source, .. }
+            | Self::Mark { source, .. }
+            | Self::SetUp { source, .. }
+            | Self::Remove { source, .. } => errno(source),
         }
     }
 }
 
-/// An interface.
+fn errno(error: &rtnetlink::Error) -> Option<Errno> {
+    match error {
+        rtnetlink::Error::NetlinkError(refusal) => Some(Errno::from_raw(refusal.raw_code().saturating_neg())),
+        _ => None,
+    }
+}
+
+/// A link of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
+pub(super) struct Link {
+    /// Its name.
+    pub name: String,
     /// Its number.
     pub index: u32,
     /// Whether it is administratively up.
     pub up: bool,
     /// Largest IP packet, in bytes.
     pub mtu: u32,
-    /// `tun`, `wireguard`, `dummy` …; none for a plain one.
+    /// What `ip link add` calls it: `tun`, `wireguard`, `dummy` …; `None` for hardware.
     pub kind: Option<String>,
-    /// Whether it carries our mark: we made it, and nobody wanted it gone since.
-    pub ours: bool,
+    /// Whether it carries the mark of bastiond.
+    pub is_marked: bool,
 }
 
-/// The alias (`ip link set alias`) of interfaces that outlive us: the kernel's own WireGuard goes on when the daemon ends, and
-/// the next one has to know it from somebody else's.
-pub const MARK: &str = "bastiond";
+impl Link {
+    /// Whether it is a WireGuard interface of the kernel.
+    pub(super) fn is_wireguard(&self) -> bool {
+        self.kind.as_deref() == Some("wireguard")
+    }
 
-/// Looks for the interface.
-pub async fn observe(interface: &InterfaceName) -> Result<Option<Link>, Error> {
-    Ok(all().await?.into_iter().find_map(|(name, link)| (name == interface.as_str()).then_some(link)))
-}
+    /// Whether a daemon of ours made it and left it to the kernel.
+    pub(super) fn is_left_by_us(&self) -> bool {
+        self.is_marked && self.is_wireguard()
+    }
 
-/// The WireGuard interfaces of the kernel that carry our mark.
-pub async fn marked() -> Result<Vec<InterfaceName>, Error> {
-    let ours = |(name, link): (String, Link)| {
-        let is_marked = link.ours && link.kind.as_deref() == Some("wireguard");
-        name.parse().ok().filter(|_| is_marked)
-    };
-    Ok(all().await?.into_iter().filter_map(ours).collect())
-}
-
-/// All of them: a question for one that is missing is answered with an error like any other.
-async fn all() -> Result<Vec<(String, Link)>, Error> {
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
-    let connection = tokio::spawn(connection);
-    let links: Result<Vec<LinkMessage>, _> = handle.link().get().execute().try_collect().await;
-    connection.abort();
-    Ok(links.map_err(Error::List)?.iter().filter_map(named).collect())
-}
-
-fn named(message: &LinkMessage) -> Option<(String, Link)> {
-    let up = message.header.flags.contains(LinkFlags::Up);
-    let (mut name, mut link) = (None, Link { index: message.header.index, up, mtu: 0, kind: None, ours: false });
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(text) => name = Some(text.clone()),
-            LinkAttribute::Mtu(bytes) => link.mtu = *bytes,
-            LinkAttribute::IfAlias(alias) => link.ours = alias == MARK,
-            LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(InfoKind::Other(name)) => Some(name.clone()),
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
+    fn from_message(message: &LinkMessage) -> Self {
+        let up = message.header.flags.contains(LinkFlags::Up);
+        let index = message.header.index;
+        let mut link = Self { name: String::new(), index, up, mtu: 0, kind: None, is_marked: false };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Mtu(bytes) => link.mtu = *bytes,
+                LinkAttribute::IfAlias(alias) => link.is_marked = alias == MARK,
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.iter().find_map(|info| match info {
+                        LinkInfo::Kind(InfoKind::Other(name)) => Some(name.clone()),
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
+                _ => {}
             }
-            _ => {}
+        }
+        link
+    }
+}
+
+/// A connection to the kernel for links. It closes when it is dropped.
+pub(super) struct Links {
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Links {
+    pub(super) fn open() -> Result<Self, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
+        Ok(Self { handle, connection: tokio::spawn(connection) })
+    }
+
+    /// All links of this network namespace.
+    pub(super) async fn list(&self) -> Result<Vec<Link>, Error> {
+        let messages = self.handle.link().get().execute().map_ok(|message| Link::from_message(&message));
+        messages.try_collect().await.map_err(Error::List)
+    }
+
+    /// The link of this name, if there is one.
+    pub(super) async fn find(&self, name: &InterfaceName) -> Result<Option<Link>, Error> {
+        let mut found = self.handle.link().get().match_name(name.as_str()).execute();
+        match found.try_next().await {
+            Ok(message) => Ok(message.as_ref().map(Link::from_message)),
+            Err(error) if errno(&error) == Some(Errno::ENODEV) => Ok(None),
+            Err(error) => Err(Error::List(error)),
         }
     }
-    name.map(|name| (name, link))
+
+    /// `ip link add NAME type wireguard`
+    pub(super) async fn add_wireguard(&self, name: &InterfaceName) -> Result<(), Error> {
+        let added = self.handle.link().add(LinkWireguard::new(name.as_str()).build()).execute().await;
+        added.map_err(|source| Error::Make { interface: name.clone(), source })
+    }
+
+    /// Marks a link as ours.
+    pub(super) async fn mark(&self, name: &InterfaceName, index: u32) -> Result<(), Error> {
+        let change = LinkUnspec::new_with_index(index).alias(MARK).build();
+        let marked = self.handle.link().set(change).execute().await;
+        marked.map_err(|source| Error::Mark { interface: name.clone(), source })
+    }
+
+    /// Sets a link up, with this MTU in bytes.
+    pub(super) async fn set_up(&self, name: &InterfaceName, index: u32, mtu: u32) -> Result<(), Error> {
+        let change = LinkUnspec::new_with_index(index).mtu(mtu).up().build();
+        let set = self.handle.link().set(change).execute().await;
+        set.map_err(|source| Error::SetUp { interface: name.clone(), mtu, source })
+    }
+
+    /// `ip link del`, even while a process holds its descriptors; whether it was still there.
+    pub(super) async fn remove(&self, name: &InterfaceName, index: u32) -> Result<bool, Error> {
+        match self.handle.link().del(index).execute().await {
+            Ok(()) => Ok(true),
+            Err(error) if errno(&error) == Some(Errno::ENODEV) => Ok(false),
+            Err(source) => Err(Error::Remove { interface: name.clone(), source }),
+        }
+    }
 }
 
-/// Marks the interface as ours.
-pub async fn mark(interface: &InterfaceName, index: u32) -> Result<(), Error> {
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
-    let connection = tokio::spawn(connection);
-    let done = handle.link().set(LinkUnspec::new_with_index(index).alias(MARK).build()).execute().await;
-    connection.abort();
-    done.map_err(|source| Error::Mark { interface: interface.clone(), source })
-}
-
-/// Sets the interface up, with this MTU.
-pub async fn set(interface: &InterfaceName, index: u32, mtu: u32) -> Result<(), Error> {
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
-    let connection = tokio::spawn(connection);
-    let done = handle.link().set(LinkUnspec::new_with_index(index).mtu(mtu).up().build()).execute().await;
-    connection.abort();
-    done.map_err(|source| Error::Set { interface: interface.clone(), mtu, source })
-}
-
-/// Takes the interface away, whoever holds its descriptors.
-pub async fn remove(interface: &InterfaceName) -> Result<(), Error> {
-    let Some(link) = observe(interface).await? else { return Ok(()) };
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
-    let connection = tokio::spawn(connection);
-    let done = handle.link().del(link.index).execute().await;
-    connection.abort();
-    done.map_err(|source| Error::Remove { interface: interface.clone(), source })
+/// The WireGuard interfaces that daemons of ours left to the kernel.
+pub(super) async fn left_by_us() -> Result<BTreeSet<InterfaceName>, Error> {
+    let links = Links::open()?.list().await?;
+    Ok(links.into_iter().filter(Link::is_left_by_us).filter_map(|link| link.name.parse().ok()).collect())
 }

@@ -1,4 +1,4 @@
-//! The tunnel's part of the status: what `wg show` would say, and which data plane says it. No secrets.
+//! The tunnel's part of the status: what `wg show` prints, and which data plane it is. No secrets.
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ use bastiond_tunnel::model::{PeerSnapshot, Snapshot};
 pub struct TunnelReport {
     /// Its name.
     pub interface: InterfaceName,
-    /// Its public key: what peers write into their configuration.
+    /// Its public key, for the configuration of peers.
     pub public_key: Option<PublicKey>,
     /// Its UDP port.
     pub listen_port: u16,
@@ -30,11 +30,11 @@ pub struct TunnelReport {
 /// A peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerReport {
-    /// What people call it.
+    /// Its label, if it has one.
     pub name: Option<String>,
-    /// Who.
+    /// Its public key.
     pub public_key: PublicKey,
-    /// Where it was last heard, or is configured to be.
+    /// Its newest address, or the configured one.
     pub endpoint: Option<SocketAddr>,
     /// Its prefixes.
     pub allowed_ips: Vec<IpNet>,
@@ -47,8 +47,8 @@ pub struct PeerReport {
 }
 
 impl TunnelReport {
-    /// Puts it together.
-    pub fn of(
+    /// The status of an interface; `name` gives the label of a peer.
+    pub fn new(
         interface: &InterfaceName,
         mtu: u32,
         data_plane: Vec<String>,
@@ -60,7 +60,7 @@ impl TunnelReport {
             public_key: peer.public_key,
             endpoint: peer.endpoint,
             allowed_ips: peer.allowed_ips.clone(),
-            last_handshake_unix: peer.last_handshake.and_then(seconds),
+            last_handshake_unix: peer.last_handshake.and_then(seconds_since_1970),
             rx_bytes: peer.rx_bytes,
             tx_bytes: peer.tx_bytes,
         };
@@ -75,6 +75,6 @@ impl TunnelReport {
     }
 }
 
-fn seconds(time: SystemTime) -> Option<u64> {
+fn seconds_since_1970(time: SystemTime) -> Option<u64> {
     time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }

@@ -119,7 +119,8 @@ fn ban_list() -> Result {
 fn input_policy() -> Result {
     let world = World::start(Settings::default())?;
     let installation = installation(&world)?;
-    installation.write_config(&format!("{FAST}[wireguard]\naddresses = [\"10.100.0.1/24\"]"))?;
+    installation
+        .write_config(&format!("{FAST}[wireguard]\ninterface = \"wg-policy\"\naddresses = [\"10.100.0.1/24\"]"))?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
     world.bastion().nft(

@@ -5,7 +5,8 @@ use std::future::Future;
 
 use bastiond::config::BackendChoice;
 use bastiond::net::InterfaceName;
-use bastiond::wireguard::kernel::{self, Choice, Error, Made};
+use bastiond::wireguard::BackendKind;
+use bastiond::wireguard::kernel::{self, Error, Made};
 use bastiond_tunnel::key::PresharedKey;
 use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 use libtest_mimic::Trial;
@@ -70,7 +71,7 @@ fn says_so(namespace: &Namespace) -> Result {
         ensure(error.advice().contains("wireguard.backend = \"userspace\""), error.advice())?;
     }
     ensure_eq(inside(namespace, kernel::remove(&wg0))??, false)?;
-    ensure_eq(kernel::choose(BackendChoice::Auto, false)?, Choice::Userspace)
+    ensure_eq(kernel::choose(BackendChoice::Auto, false)?, BackendKind::Userspace)
 }
 
 fn peer(key: &str, allowed_ips: &[&str], endpoint: &str) -> Result<PeerUpdate> {
@@ -79,7 +80,7 @@ fn peer(key: &str, allowed_ips: &[&str], endpoint: &str) -> Result<PeerUpdate> {
         endpoint: Some(endpoint.parse()?),
         replace_allowed_ips: true,
         allowed_ips: allowed_ips.iter().map(add).collect::<std::result::Result<_, _>>()?,
-        ..PeerUpdate::of(key.parse()?)
+        ..PeerUpdate::new(key.parse()?)
     })
 }
 
@@ -109,7 +110,7 @@ fn takes_a_configuration(namespace: &Namespace) -> Result {
         ensure(output.status.success(), text(&output.stderr))?;
         Ok(text(&output.stdout))
     };
-    ensure_eq(kernel::choose(BackendChoice::Kernel, true)?, Choice::Kernel)?;
+    ensure_eq(kernel::choose(BackendChoice::Kernel, true)?, BackendKind::Kernel)?;
     ensure_eq(inside(namespace, kernel::make(&wg0))??, Made::New)?;
     inside(namespace, kernel::set(&wg0, example()?))??;
     ensure_eq(inside(namespace, kernel::make(&wg0))??, Made::Found)?;
@@ -126,7 +127,7 @@ fn takes_a_configuration(namespace: &Namespace) -> Result {
     ensure_eq(inside(namespace, kernel::snapshot(&wg0))??, in_words(&example()?))?;
     // A single allowed-ip goes, by whichever way this kernel knows.
     let net = "192.168.0.0/16".parse()?;
-    let removal = PeerUpdate { allowed_ips: vec![AllowedIp { net, remove: true }], ..PeerUpdate::of(SECOND.parse()?) };
+    let removal = PeerUpdate { allowed_ips: vec![AllowedIp { net, remove: true }], ..PeerUpdate::new(SECOND.parse()?) };
     inside(namespace, kernel::set(&wg0, Update { peers: vec![removal], ..Update::default() }))??;
     ensure_eq(wg("showconf")?, configuration("10.192.122.4/32"))?;
     // The same configuration again changes nothing but that.
@@ -149,7 +150,7 @@ fn crowd(namespace: &Namespace, wg0: &InterfaceName) -> Result {
         let allowed_ips = nets.map(|low| Ok(AllowedIp { net: net(low)?.into(), remove: false }));
         let allowed_ips = allowed_ips.collect::<std::result::Result<_, ipnet::PrefixLenError>>()?;
         let key = bastiond_tunnel::key::PublicKey(key);
-        peers.push(PeerUpdate { replace_allowed_ips: true, allowed_ips, ..PeerUpdate::of(key) });
+        peers.push(PeerUpdate { replace_allowed_ips: true, allowed_ips, ..PeerUpdate::new(key) });
     }
     let update = Update { replace_peers: true, peers, ..example()? };
     inside(namespace, kernel::set(wg0, update.clone()))??;

@@ -166,14 +166,14 @@ fn sets() -> Result {
         persistent_keepalive: Some(25),
         replace_allowed_ips: true,
         allowed_ips: vec![added("10.0.0.0/8")?, added("2001:db8::/64")?],
-        ..PeerUpdate::of(FIRST.parse()?)
+        ..PeerUpdate::new(FIRST.parse()?)
     };
     let update = Update {
         private_key: Some(Some(OURS.parse()?)),
         listen_port: Some(51821),
         fwmark: Some(16),
         replace_peers: false,
-        peers: vec![first, PeerUpdate { remove: true, ..PeerUpdate::of(SECOND.parse()?) }],
+        peers: vec![first, PeerUpdate { remove: true, ..PeerUpdate::new(SECOND.parse()?) }],
     };
     ensure_eq(tunnel.updates(), vec![update])?;
     tunnel.printed("set", &["private-key", "/dev/null", "fwmark", "off"])?;
@@ -188,7 +188,7 @@ fn replaces() -> Result {
     let peer = PeerUpdate {
         replace_allowed_ips: true,
         allowed_ips: vec![added("10.0.0.1/32")?],
-        ..PeerUpdate::of(FIRST.parse()?)
+        ..PeerUpdate::new(FIRST.parse()?)
     };
     let update = Update {
         private_key: Some(Some(OURS.parse()?)),
@@ -211,14 +211,14 @@ fn synchronizes() -> Result {
         preshared_key: Some(SHARED.parse()?),
         persistent_keepalive: Some(0),
         replace_allowed_ips: true,
-        ..PeerUpdate::of(SECOND.parse()?)
+        ..PeerUpdate::new(SECOND.parse()?)
     };
     let update = Update {
         private_key: Some(Some(OURS.parse()?)),
         listen_port: Some(0),
         fwmark: Some(0),
         replace_peers: false,
-        peers: vec![PeerUpdate { remove: true, ..PeerUpdate::of(FIRST.parse()?) }, second],
+        peers: vec![PeerUpdate { remove: true, ..PeerUpdate::new(FIRST.parse()?) }, second],
     };
     ensure_eq(tunnel.updates(), vec![update])
 }

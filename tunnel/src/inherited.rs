@@ -1,4 +1,4 @@
-//! Descriptors that the service manager handed over at the start (sd_listen_fds(3)), as owned ones.
+//! Descriptors that the service manager handed over at the start (`sd_listen_fds(3)`), as owned ones.
 //!
 //! `sd-notify` reads the same variables, but gives numbers, and marks them in a way that hides which descriptors came by exec(2).
 //! `listenfd` and others give a number to everybody who asks. Here each descriptor has one owner (`sys.rs`).

@@ -55,7 +55,7 @@ pub struct AllowedIp {
 
 impl PeerUpdate {
     /// A change that makes the peer and changes nothing else.
-    pub fn of(public_key: PublicKey) -> Self {
+    pub fn new(public_key: PublicKey) -> Self {
         Self {
             public_key,
             remove: false,
@@ -107,6 +107,20 @@ pub struct PeerSnapshot {
 pub const REJECT_AFTER: Duration = Duration::from_secs(180);
 
 impl PeerSnapshot {
+    /// A peer with nothing but its key.
+    pub fn new(public_key: PublicKey) -> Self {
+        Self {
+            public_key,
+            preshared_key: None,
+            endpoint: None,
+            persistent_keepalive: 0,
+            allowed_ips: Vec::new(),
+            last_handshake: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+        }
+    }
+
     /// Whether the peer has a session that still carries data.
     pub fn is_active(&self, now: SystemTime) -> bool {
         self.last_handshake.is_some_and(|then| now.duration_since(then).is_ok_and(|age| age < REJECT_AFTER))

@@ -1,8 +1,8 @@
-//! What is said to the kernel's WireGuard and what it answers, without a socket: an [`Update`] becomes messages, messages
-//! become a [`Snapshot`].
+//! The messages to and from the kernel's WireGuard, without a socket: an [`Update`] becomes messages, messages become a
+//! [`Snapshot`].
 //!
-//! The vocabulary is that of the kernel's `include/uapi/linux/wireguard.h`. A message is limited, a configuration is not:
-//! what does not fit into one is said in several, and what the kernel says in several is joined.
+//! The names are those of the kernel's `include/uapi/linux/wireguard.h`. A message is limited, a configuration is not: a large change
+//! becomes several messages, and several messages of an answer become one snapshot.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ use crate::net::InterfaceName;
 use bastiond_tunnel::key::{LENGTH, PresharedKey, PrivateKey, PublicKey};
 use bastiond_tunnel::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Update};
 
-/// How long a message to the kernel gets, in bytes, with its headers: what libmnl calls the ideal size, which wg(8) keeps to.
+/// The longest message to the kernel, in bytes, with its headers: what libmnl calls the ideal size, which wg(8) uses.
 /// The hard limit is near 64 KiB, as all peers are one attribute and its length a 16-bit number.
 pub const LIMIT: usize = 8192;
 
@@ -33,13 +33,13 @@ const HEADERS: usize = 16 + 4;
 pub struct Message(WireguardMessage);
 
 impl Message {
-    /// `WG_CMD_GET_DEVICE`: the question for everything about an interface.
-    pub fn question(interface: &InterfaceName) -> Self {
+    /// `WG_CMD_GET_DEVICE`: the request for everything about an interface.
+    pub fn get_device(interface: &InterfaceName) -> Self {
         let attributes = vec![WireguardAttribute::IfName(interface.as_str().to_owned())];
         Self(WireguardMessage { cmd: WireguardCmd::GetDevice, attributes })
     }
 
-    /// The attributes, secrets among them.
+    /// The attributes, including secrets.
     pub fn attributes(&self) -> &[WireguardAttribute] {
         &self.0.attributes
     }
@@ -126,19 +126,19 @@ pub fn encode<F: GenlFamily + Emitable>(payload: &F, family: u16, flags: u16, se
 pub fn changes(interface: &InterfaceName, update: &Update, limit: usize) -> Vec<Message> {
     let mut messages = Messages::start(interface, update, limit);
     for peer in &update.peers {
-        let mut rest = messages.push(beginning(peer), &peer.allowed_ips);
+        let mut rest = messages.push(first_part(peer), &peer.allowed_ips);
         while !rest.is_empty() {
-            rest = messages.push(continuation(peer), rest);
+            rest = messages.push(later_part(peer), rest);
         }
     }
     messages.end()
 }
 
-/// Messages on their way.
+/// The messages of a change, while they are filled.
 struct Messages<'a> {
     interface: &'a InterfaceName,
     limit: usize,
-    ready: Vec<Message>,
+    finished: Vec<Message>,
     attributes: Vec<WireguardAttribute>,
     peers: Vec<WireguardPeer>,
     length: usize,
@@ -146,7 +146,7 @@ struct Messages<'a> {
 
 impl<'a> Messages<'a> {
     fn start(interface: &'a InterfaceName, update: &Update, limit: usize) -> Self {
-        // ComponentName for all from the start: what moved would leave the key behind where it was.
+        // Capacity for all from the start: a reallocation would leave a copy of the key behind.
         let mut attributes = Vec::with_capacity(6);
         attributes.push(WireguardAttribute::IfName(interface.as_str().to_owned()));
         if update.replace_peers {
@@ -159,59 +159,60 @@ impl<'a> Messages<'a> {
         attributes.extend(update.listen_port.map(WireguardAttribute::ListenPort));
         attributes.extend(update.fwmark.map(WireguardAttribute::Fwmark));
         let length = HEADERS + attributes.as_slice().buffer_len() + NLA_HEADER_SIZE;
-        Self { interface, limit, ready: Vec::new(), attributes, peers: Vec::new(), length }
+        Self { interface, limit, finished: Vec::new(), attributes, peers: Vec::new(), length }
     }
 
-    /// Says as much of a peer as fits, but at least one allowed-ip; those that are left.
+    /// Adds as much of a peer as fits, but at least one allowed-ip; the allowed-ips that are left.
     fn push<'p>(&mut self, mut part: Vec<WireguardPeerAttribute>, allowed_ips: &'p [AllowedIp]) -> &'p [AllowedIp] {
         let mut head = NLA_HEADER_SIZE + part.as_slice().buffer_len();
         let mut coming = allowed_ips.iter().map(allowed_ip).peekable();
         let first = coming.peek().map_or(0, |first| NLA_HEADER_SIZE + first.buffer_len());
         if !self.peers.is_empty() && self.length + head + first > self.limit {
-            self.turn();
+            self.start_next();
         }
         if first > 0 {
             head += NLA_HEADER_SIZE;
         }
         self.length += head;
-        let mut said = Vec::new();
-        while let Some(next) = coming.next_if(|next| said.is_empty() || self.length + next.buffer_len() <= self.limit) {
+        let mut added = Vec::new();
+        while let Some(next) = coming.next_if(|next| added.is_empty() || self.length + next.buffer_len() <= self.limit)
+        {
             self.length += next.buffer_len();
-            said.push(next);
+            added.push(next);
         }
-        let left = &allowed_ips[said.len()..];
-        if !said.is_empty() {
-            part.push(WireguardPeerAttribute::AllowedIps(said));
+        let left = &allowed_ips[added.len()..];
+        if !added.is_empty() {
+            part.push(WireguardPeerAttribute::AllowedIps(added));
         }
         self.peers.push(WireguardPeer(part));
         if !left.is_empty() {
-            self.turn();
+            self.start_next();
         }
         left
     }
 
     /// Ends a message and starts the next.
-    fn turn(&mut self) {
+    fn start_next(&mut self) {
         let next = vec![WireguardAttribute::IfName(self.interface.as_str().to_owned())];
         self.length = HEADERS + next.as_slice().buffer_len() + NLA_HEADER_SIZE;
         let mut attributes = std::mem::replace(&mut self.attributes, next);
         attributes.push(WireguardAttribute::Peers(std::mem::take(&mut self.peers)));
-        self.ready.push(Message(WireguardMessage { cmd: WireguardCmd::SetDevice, attributes }));
+        self.finished.push(Message(WireguardMessage { cmd: WireguardCmd::SetDevice, attributes }));
     }
 
     fn end(mut self) -> Vec<Message> {
         if !self.peers.is_empty() {
-            self.turn();
-        } else if self.ready.is_empty() {
+            self.start_next();
+        } else if self.finished.is_empty() {
             let attributes = std::mem::take(&mut self.attributes);
-            self.ready.push(Message(WireguardMessage { cmd: WireguardCmd::SetDevice, attributes }));
+            self.finished.push(Message(WireguardMessage { cmd: WireguardCmd::SetDevice, attributes }));
         }
-        self.ready
+        self.finished
     }
 }
 
-/// A peer without its allowed-ips.
-fn beginning(peer: &PeerUpdate) -> Vec<WireguardPeerAttribute> {
+/// A peer's first part, without its allowed-ips.
+fn first_part(peer: &PeerUpdate) -> Vec<WireguardPeerAttribute> {
     let mut part = Vec::with_capacity(6);
     part.push(WireguardPeerAttribute::PublicKey(peer.public_key.0));
     let flags = [
@@ -231,7 +232,7 @@ fn beginning(peer: &PeerUpdate) -> Vec<WireguardPeerAttribute> {
 }
 
 /// The same peer in a later message.
-fn continuation(peer: &PeerUpdate) -> Vec<WireguardPeerAttribute> {
+fn later_part(peer: &PeerUpdate) -> Vec<WireguardPeerAttribute> {
     vec![
         WireguardPeerAttribute::PublicKey(peer.public_key.0),
         WireguardPeerAttribute::Flags(WireguardPeerFlags::UpdateOnly),
@@ -254,12 +255,12 @@ fn allowed_ip(allowed_ip: &AllowedIp) -> WireguardAllowedIp {
     WireguardAllowedIp(attributes)
 }
 
-/// The kernel's answer to [`Message::question`], joined from its messages.
+/// The kernel's answer to [`Message::get_device`], joined from its messages.
 #[derive(Debug, Default)]
 pub struct Dump(Snapshot);
 
 impl Dump {
-    /// Takes the next message.
+    /// Adds the next message.
     pub fn add(&mut self, message: &Message) -> Result<(), DecodeError> {
         for attribute in message.attributes() {
             match attribute {
@@ -281,7 +282,7 @@ impl Dump {
         });
         let key = key.ok_or_else(|| DecodeError::from("a peer has no public key"))?;
         if self.0.peers.last().is_none_or(|last| last.public_key != key) {
-            self.0.peers.push(nobody(key));
+            self.0.peers.push(PeerSnapshot::new(key));
         }
         let peer = self.0.peers.last_mut().expect("one was just pushed if there was none");
         for attribute in part.iter() {
@@ -291,7 +292,7 @@ impl Dump {
                 }
                 WireguardPeerAttribute::Endpoint(endpoint) => peer.endpoint = Some(*endpoint),
                 WireguardPeerAttribute::PersistentKeepalive(seconds) => peer.persistent_keepalive = *seconds,
-                WireguardPeerAttribute::LastHandshake(time) => peer.last_handshake = moment(time),
+                WireguardPeerAttribute::LastHandshake(time) => peer.last_handshake = handshake_time(time),
                 WireguardPeerAttribute::RxBytes(bytes) => peer.rx_bytes = *bytes,
                 WireguardPeerAttribute::TxBytes(bytes) => peer.tx_bytes = *bytes,
                 WireguardPeerAttribute::AllowedIps(nets) => {
@@ -305,29 +306,16 @@ impl Dump {
         Ok(())
     }
 
-    /// What was told.
+    /// The interface as the messages describe it.
     pub fn finish(mut self) -> Snapshot {
-        // The kernel tells them in the order in which they came.
+        // The kernel lists them in the order in which they came.
         self.0.peers.iter_mut().for_each(|peer| peer.allowed_ips.sort_unstable());
         self.0
     }
 }
 
-fn nobody(public_key: PublicKey) -> PeerSnapshot {
-    PeerSnapshot {
-        public_key,
-        preshared_key: None,
-        endpoint: None,
-        persistent_keepalive: 0,
-        allowed_ips: Vec::new(),
-        last_handshake: None,
-        rx_bytes: 0,
-        tx_bytes: 0,
-    }
-}
-
-/// All zeroes are never.
-fn moment(time: &WireguardTimeSpec) -> Option<SystemTime> {
+/// All zeroes mean never.
+fn handshake_time(time: &WireguardTimeSpec) -> Option<SystemTime> {
     let (seconds, nanos) = (u64::try_from(time.seconds).ok()?, u32::try_from(time.nano_seconds).ok()?);
     let since_1970 = Duration::from_secs(seconds).checked_add(Duration::from_nanos(nanos.into()))?;
     SystemTime::UNIX_EPOCH.checked_add(since_1970).filter(|_| !since_1970.is_zero())
@@ -337,8 +325,8 @@ fn prefix(net: &WireguardAllowedIp) -> Result<IpNet, DecodeError> {
     let (mut address, mut length) = (None::<IpAddr>, None);
     for attribute in net.iter() {
         match attribute {
-            WireguardAllowedIpAttr::IpAddr(told) => address = Some(*told),
-            WireguardAllowedIpAttr::Cidr(told) => length = Some(*told),
+            WireguardAllowedIpAttr::IpAddr(found) => address = Some(*found),
+            WireguardAllowedIpAttr::Cidr(found) => length = Some(*found),
             _ => {}
         }
     }

@@ -1,57 +1,48 @@
-//! The other data plane: the kernel's own WireGuard, where there is one.
+//! The WireGuard of the kernel, where it has one.
 //!
-//! The same nouns as [`device`](bastiond_tunnel::device), and the same meaning of a change, but nothing of ours runs: the kernel has the
-//! interface and its peers, and keeps them when the daemon ends. Links are made and removed by rtnetlink (`link`), all else
-//! is said in the WireGuard family of generic netlink ([`message`], [`socket`]); [`plan`] puts what the kernel would
-//! understand otherwise into other words. Addresses, routes and whether the interface is up are not this module's.
-
-use std::io;
+//! It has the same nouns as the data plane in userspace (`bastiond_tunnel::model`), and a change means the same, but nothing of ours
+//! runs: the kernel has the interface and its peers, and keeps them when the daemon ends. Links are made and removed by rtnetlink
+//! ([`link`](super::link)), everything else goes through the WireGuard family of generic netlink ([`message`], [`socket`]);
+//! [`translate`] rewrites what the kernel would understand differently. Addresses, routes and whether the interface is up are
+//! not this module's.
 
 use nix::errno::Errno;
 
+use super::backend::BackendKind;
+use super::link::{self, Links};
 use crate::config::BackendChoice;
 use crate::net::InterfaceName;
 use bastiond_tunnel::model::{Snapshot, Update};
 
-mod link;
+mod interface;
 pub mod message;
-pub mod plan;
 pub mod socket;
 #[cfg(test)]
 mod tests;
+pub mod translate;
 
-use link::Links;
-use plan::Removal;
-use socket::Conversation;
+pub(super) use interface::KernelInterface;
+use socket::Connection;
+use translate::Removal;
 
-/// Why the kernel's WireGuard does not do what it shall.
+/// Why the kernel's WireGuard does not do what is wanted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is none.
+    /// This kernel has none.
     #[error("this kernel has no WireGuard")]
     Unavailable,
-    /// The kernel cannot be asked whether there is one.
+    /// The kernel does not say whether it has WireGuard.
     #[error("cannot ask the kernel for its WireGuard")]
     Ask(#[source] socket::Error),
-    /// There is no socket to ask for links.
-    #[error("cannot open a route netlink socket")]
-    Open(#[source] io::Error),
-    /// A link cannot be made, looked for or removed.
-    #[error("cannot {step} the interface {interface}")]
-    Link {
-        /// `make`, `look for` or `remove`.
-        step: &'static str,
-        /// Which.
-        interface: InterfaceName,
-        /// What the kernel said.
-        source: rtnetlink::Error,
-    },
-    /// The name belongs to something else.
+    /// A link cannot be made, found or removed.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// The name belongs to a link of another kind.
     #[error("{interface} is there, but no WireGuard interface of the kernel's: its kind is {kind}")]
     OtherKind {
         /// The name.
         interface: InterfaceName,
-        /// What it is, as `ip link add` calls it.
+        /// What `ip link add` calls it.
         kind: String,
     },
     /// There is no WireGuard interface of this name.
@@ -60,20 +51,20 @@ pub enum Error {
         /// The name.
         interface: InterfaceName,
     },
-    /// A change failed. What stood before the failing part in it has been carried out.
+    /// A change failed. The parts of it before the failing one have been carried out.
     #[error("cannot change the WireGuard interface {interface}")]
     Change {
-        /// Which.
+        /// The interface.
         interface: InterfaceName,
-        /// Why.
+        /// The kernel's reason.
         source: socket::Error,
     },
     /// The interface cannot be read.
     #[error("cannot read the WireGuard interface {interface}")]
     Read {
-        /// Which.
+        /// The interface.
         interface: InterfaceName,
-        /// Why.
+        /// The kernel's reason.
         source: socket::Error,
     },
 }
@@ -90,115 +81,107 @@ impl Error {
                 "another program made it, or our own data plane before: remove it (ip link del), or choose another name \
                  in wireguard.interface"
             }
-            Self::Absent { .. } => "somebody removed it; made again by itself",
+            Self::Absent { .. } => "another program removed it; the daemon makes it again by itself",
+            Self::Link(error) => error.advice(),
             _ => match self.errno() {
                 Some(Errno::EPERM) => "the daemon needs CAP_NET_ADMIN",
                 Some(Errno::EADDRINUSE) => {
                     "another program has this UDP port: stop it, or change wireguard.listen_port"
                 }
-                _ => "tried again by itself; if it stays, set wireguard.backend = \"userspace\"",
+                _ => "the daemon retries by itself; if this persists, set wireguard.backend = \"userspace\"",
             },
         }
     }
 
-    /// The kernel's reason, if it was the kernel who refused.
+    /// The kernel's reason, if the kernel refused.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Unavailable => Some(Errno::EOPNOTSUPP),
             Self::Absent { .. } => Some(Errno::ENODEV),
             Self::OtherKind { .. } => Some(Errno::EEXIST),
-            Self::Open(source) => source.raw_os_error().map(Errno::from_raw),
-            Self::Link { source, .. } => link::errno(source),
+            Self::Link(source) => source.errno(),
             Self::Ask(source) | Self::Change { source, .. } | Self::Read { source, .. } => source.errno(),
         }
     }
 }
 
-/// Which data plane carries the packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
-    /// Our own, [`device`](bastiond_tunnel::device).
-    Userspace,
-    /// The kernel's.
-    Kernel,
-}
-
 /// Chooses by the configuration and by whether the kernel has WireGuard. `auto` takes the kernel's where there is one, since
-/// then fewer parts have to run; `kernel` on a kernel without is an error, not a silent change of data planes.
-pub fn choose(wanted: BackendChoice, available: bool) -> Result<Choice, Error> {
-    match (wanted, available) {
-        (BackendChoice::Userspace, _) | (BackendChoice::Auto, false) => Ok(Choice::Userspace),
-        (BackendChoice::Auto | BackendChoice::Kernel, true) => Ok(Choice::Kernel),
+/// then fewer parts have to run; `kernel` on a kernel without it is an error, not a silent change of data planes.
+pub fn choose(wanted: BackendChoice, is_available: bool) -> Result<BackendKind, Error> {
+    match (wanted, is_available) {
+        (BackendChoice::Userspace, _) | (BackendChoice::Auto, false) => Ok(BackendKind::Userspace),
+        (BackendChoice::Auto | BackendChoice::Kernel, true) => Ok(BackendKind::Kernel),
         (BackendChoice::Kernel, false) => Err(Error::Unavailable),
     }
 }
 
-/// Whether this kernel has WireGuard. Asking makes it load the module, if there is one.
+/// Whether this kernel has WireGuard. The question makes it load the module, if there is one.
 pub async fn is_available() -> Result<bool, Error> {
-    Conversation::open().await.map(|conversation| conversation.is_some()).map_err(Error::Ask)
+    Connection::open().await.map(|connection| connection.is_some()).map_err(Error::Ask)
 }
 
 /// Whether an interface had to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
-    /// It was.
+    /// It is new, and has no configuration.
     New,
-    /// It was there, with all that was configured in it.
+    /// It was there, with its configuration.
     Found,
 }
 
 /// Makes the interface, down and without a key, unless it is there.
 pub async fn make(interface: &InterfaceName) -> Result<Made, Error> {
-    let links = Links::open().map_err(Error::Open)?;
-    let failed = |step, source| Error::Link { step, interface: interface.clone(), source };
-    match links.add(interface).await {
-        Ok(()) => Ok(Made::New),
-        Err(refusal) => match link::errno(&refusal) {
-            Some(Errno::EEXIST) => match links.find(interface).await.map_err(|source| failed("look for", source))? {
-                Some(found) if found.is_wireguard() => Ok(Made::Found),
-                Some(found) => Err(Error::OtherKind { interface: interface.clone(), kind: found.kind() }),
-                // Gone again since.
-                None => Err(failed("make", refusal)),
-            },
-            Some(Errno::EOPNOTSUPP) => Err(Error::Unavailable),
-            _ => Err(failed("make", refusal)),
+    let links = Links::open()?;
+    let Err(refusal) = links.add_wireguard(interface).await else { return Ok(Made::New) };
+    match refusal.errno() {
+        Some(Errno::EEXIST) => match links.find(interface).await? {
+            Some(found) if found.is_wireguard() => Ok(Made::Found),
+            Some(found) => Err(other_kind(interface, &found)),
+            // It was removed in between.
+            None => Err(refusal.into()),
         },
+        Some(Errno::EOPNOTSUPP) => Err(Error::Unavailable),
+        _ => Err(refusal.into()),
     }
 }
 
-/// Removes the interface with all that is configured in it; whether it was there. A link of another kind is left alone.
+/// Removes the interface with its configuration; whether it was there. A link of another kind stays.
 pub async fn remove(interface: &InterfaceName) -> Result<bool, Error> {
-    let links = Links::open().map_err(Error::Open)?;
-    let failed = |step, source| Error::Link { step, interface: interface.clone(), source };
-    match links.find(interface).await.map_err(|source| failed("look for", source))? {
+    let links = Links::open()?;
+    match links.find(interface).await? {
         None => Ok(false),
         Some(found) if found.is_wireguard() => {
             // A link that goes with its peers waits a whole RCU grace period for each (`netif_napi_del`, without the lock that
-            // makes `synchronize_net` hurry): three minutes for 10 000. Without peers it goes at once. If they cannot be taken
-            // away, the link still can.
+            // makes `synchronize_net` hurry): three minutes for 10 000. Without peers it goes at once. If they cannot be
+            // removed, the link still can.
             let emptied = set(interface, Update { replace_peers: true, ..Update::default() }).await;
             if let Err(error) = emptied {
-                tracing::debug!(%interface, error = %crate::error::chain(&error), "the peers go with the link");
+                tracing::debug!(%interface, error = %crate::error::chain(&error), "the link is removed with its peers");
             }
-            links.remove(&found).await.map_err(|source| failed("remove", source))
+            Ok(links.remove(interface, found.index).await?)
         }
-        Some(found) => Err(Error::OtherKind { interface: interface.clone(), kind: found.kind() }),
+        Some(found) => Err(other_kind(interface, &found)),
     }
 }
 
-/// Carries out a change, as [`Device::set`](bastiond_tunnel::device::Device::set) does. The mark and the port come first: if the port
+fn other_kind(interface: &InterfaceName, found: &link::Link) -> Error {
+    let kind = found.kind.clone().unwrap_or_else(|| "hardware".to_owned());
+    Error::OtherKind { interface: interface.clone(), kind }
+}
+
+/// Carries out a change, with the meaning of [`Device::set`](bastiond_tunnel::device::Device::set). The mark and the port come first: if the port
 /// cannot be bound, no peer has changed. A port is bound when the interface goes up.
 pub async fn set(interface: &InterfaceName, update: Update) -> Result<(), Error> {
-    let mut conversation = open().await?;
-    let removal = Removal::of_release(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
-    let update = if plan::wants_a_look(&update, removal) {
-        let observed = conversation.snapshot(interface).await.map_err(|source| read_error(interface, source))?;
-        plan::plan(update, &observed, removal)
+    let mut connection = open().await?;
+    let removal = Removal::from_release(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
+    let update = if translate::needs_snapshot(&update, removal) {
+        let observed = connection.snapshot(interface).await.map_err(|source| read_error(interface, source))?;
+        translate::translate(update, &observed, removal)
     } else {
         update
     };
     for message in message::changes(interface, &update, message::LIMIT) {
-        conversation.change(&message).await.map_err(|source| match absent(interface, &source) {
+        connection.change(&message).await.map_err(|source| match absent(interface, &source) {
             Some(error) => error,
             None => Error::Change { interface: interface.clone(), source },
         })?;
@@ -211,15 +194,15 @@ pub async fn snapshot(interface: &InterfaceName) -> Result<Snapshot, Error> {
     open().await?.snapshot(interface).await.map_err(|source| read_error(interface, source))
 }
 
-async fn open() -> Result<Conversation, Error> {
-    Conversation::open().await.map_err(Error::Ask)?.ok_or(Error::Unavailable)
+async fn open() -> Result<Connection, Error> {
+    Connection::open().await.map_err(Error::Ask)?.ok_or(Error::Unavailable)
 }
 
 fn read_error(interface: &InterfaceName, source: socket::Error) -> Error {
     absent(interface, &source).unwrap_or_else(|| Error::Read { interface: interface.clone(), source })
 }
 
-/// No link of the name, or one of another kind (`lookup_interface` in drivers/net/wireguard/netlink.c).
+/// `Absent` if there is no link of the name, or one of another kind (`lookup_interface` in drivers/net/wireguard/netlink.c).
 fn absent(interface: &InterfaceName, error: &socket::Error) -> Option<Error> {
     let is_absent = matches!(error.errno(), Some(Errno::ENODEV | Errno::EOPNOTSUPP));
     is_absent.then(|| Error::Absent { interface: interface.clone() })

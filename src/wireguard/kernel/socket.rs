@@ -1,7 +1,7 @@
-//! A conversation with the kernel's WireGuard over generic netlink.
+//! A connection to the kernel's WireGuard over generic netlink.
 //!
-//! Not by the `genetlink` crate: it hands messages with keys through queues and buffers that nobody overwrites, and brings
-//! older versions of `netlink-proto` and `netlink-sys` than `rtnetlink` does. A question and its answers need neither.
+//! The `genetlink` crate is not used: it hands messages with keys through queues and buffers that are not overwritten, and brings
+//! older versions of `netlink-proto` and `netlink-sys` than `rtnetlink` does. A request and its answers need neither.
 
 use std::fmt::Debug;
 use std::io;
@@ -24,27 +24,27 @@ use super::message::{self, Dump, Message};
 use crate::net::InterfaceName;
 use bastiond_tunnel::model::Snapshot;
 
-/// The kernel answers at once, but may load a module first, and waits for others who change interfaces.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How often an interface is read anew because it changed meanwhile.
+/// The kernel answers at once, but may load a module first, and waits for other programs that change interfaces.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an interface is read again because it changed meanwhile.
 const ATTEMPTS: usize = 10;
 
-/// Why the kernel did not do or tell what it was asked.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It refused.
+    /// The kernel refused it.
     #[error(transparent)]
     Refused(io::Error),
     /// The socket does not work.
     #[error("the netlink socket failed")]
     Socket(#[source] io::Error),
-    /// It said something that is no answer.
+    /// The answer is not what the kernel's headers describe.
     #[error("the kernel's answer cannot be read")]
     Unreadable(#[source] DecodeError),
-    /// It did not answer.
-    #[error("the kernel did not answer within {} s", PATIENCE.as_secs())]
+    /// The kernel did not answer in time.
+    #[error("the kernel did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
     Silent,
-    /// Somebody else changes the interface all the time.
+    /// Another program keeps changing the interface.
     #[error("the interface changed while it was read, {ATTEMPTS} times in a row")]
     Changing,
 }
@@ -59,34 +59,34 @@ impl Error {
     }
 }
 
-/// A socket that speaks with the WireGuard family.
-pub(super) struct Conversation {
+/// A socket for the WireGuard family of generic netlink.
+pub(super) struct Connection {
     socket: TokioSocket,
     sequence: u32,
     family: u16,
 }
 
-/// Whether an answer was cut in two by a change.
+/// Whether the interface changed while the answer was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Whole,
     Interrupted,
 }
 
-impl Conversation {
+impl Connection {
     /// Finds the family, for which the kernel loads the module if it has one (`ctrl_getfamily` in net/netlink/genetlink.c);
     /// `None` if this kernel has no WireGuard.
     pub(super) async fn open() -> Result<Option<Self>, Error> {
         let mut socket = TokioSocket::new(NETLINK_GENERIC).map_err(Error::Socket)?;
         let to_kernel = SocketAddr::new(0, 0);
-        // An answer without a copy of the question: there may be keys in that.
+        // An answer without a copy of the request, which may hold keys.
         let prepared = socket.socket_mut().connect(&to_kernel).and_then(|()| socket.socket_ref().set_cap_ack(true));
         prepared.map_err(Error::Socket)?;
-        let mut conversation = Self { socket, sequence: 0, family: 0 };
+        let mut connection = Self { socket, sequence: 0, family: 0 };
         let name = GenlCtrlAttrs::FamilyName(Message::family_name().to_owned());
-        let question = GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![name] };
+        let request = GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![name] };
         let mut family = None;
-        let asked = conversation.ask(&question, GENL_ID_CTRL, NLM_F_ACK, |FamilyId(id)| {
+        let asked = connection.request(&request, GENL_ID_CTRL, NLM_F_ACK, |FamilyId(id)| {
             family = family.or(id);
             Ok(())
         });
@@ -95,22 +95,22 @@ impl Conversation {
             Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(None),
             Err(error) => return Err(error),
         }
-        conversation.family = family.ok_or_else(|| Error::Unreadable("the family has no number".into()))?;
-        Ok(Some(conversation))
+        connection.family = family.ok_or_else(|| Error::Unreadable("the family has no number".into()))?;
+        Ok(Some(connection))
     }
 
-    /// Says one message of a change, and waits until it is carried out.
+    /// Sends one message of a change, and waits until it is carried out.
     pub(super) async fn change(&mut self, message: &Message) -> Result<(), Error> {
-        self.ask(message, self.family, NLM_F_ACK, |_: Message| Ok(())).await?;
+        self.request(message, self.family, NLM_F_ACK, |_: Message| Ok(())).await?;
         Ok(())
     }
 
     /// Reads the interface, as it is at one moment.
     pub(super) async fn snapshot(&mut self, interface: &InterfaceName) -> Result<Snapshot, Error> {
-        let question = Message::question(interface);
+        let request = Message::get_device(interface);
         for _ in 0..ATTEMPTS {
             let mut dump = Dump::default();
-            let ending = self.ask(&question, self.family, NLM_F_DUMP, |answer: Message| dump.add(&answer)).await?;
+            let ending = self.request(&request, self.family, NLM_F_DUMP, |answer: Message| dump.add(&answer)).await?;
             if ending == Ending::Whole {
                 return Ok(dump.finish());
             }
@@ -118,34 +118,34 @@ impl Conversation {
         Err(Error::Changing)
     }
 
-    /// Puts a question, and hands every part of the answer on.
-    async fn ask<Q: GenlFamily + Emitable, A: ParseableParametrized<[u8], GenlHeader> + Debug>(
+    /// Sends a request, and passes every part of the answer to `receive`.
+    async fn request<Q: GenlFamily + Emitable, A: ParseableParametrized<[u8], GenlHeader> + Debug>(
         &mut self,
-        question: &Q,
+        request: &Q,
         family: u16,
         flags: u16,
-        mut hear: impl FnMut(A) -> Result<(), DecodeError>,
+        mut receive: impl FnMut(A) -> Result<(), DecodeError>,
     ) -> Result<Ending, Error> {
         self.sequence += 1;
-        let bytes = message::encode(question, family, NLM_F_REQUEST | flags, self.sequence);
+        let bytes = message::encode(request, family, NLM_F_REQUEST | flags, self.sequence);
         self.socket.send(&bytes).await.map_err(Error::Socket)?;
         let mut ending = Ending::Whole;
         loop {
-            let received = tokio::time::timeout(PATIENCE, self.socket.recv_from_full()).await;
+            let received = tokio::time::timeout(ANSWER_TIMEOUT, self.socket.recv_from_full()).await;
             let (bytes, from) = received.map_err(|_| Error::Silent)?.map_err(Error::Socket)?;
             let bytes = Zeroizing::new(bytes);
             // Any process may write to the socket; port 0 is the kernel's (netlink(7)).
-            if from.port_number() == 0 && self.hear(&bytes, &mut hear, &mut ending)? {
+            if from.port_number() == 0 && self.receive(&bytes, &mut receive, &mut ending)? {
                 return Ok(ending);
             }
         }
     }
 
-    /// Takes a datagram of the answer; whether it is the last.
-    fn hear<A: ParseableParametrized<[u8], GenlHeader> + Debug>(
+    /// Reads a datagram of the answer; whether it is the last.
+    fn receive<A: ParseableParametrized<[u8], GenlHeader> + Debug>(
         &self,
         mut datagram: &[u8],
-        hear: &mut impl FnMut(A) -> Result<(), DecodeError>,
+        receive: &mut impl FnMut(A) -> Result<(), DecodeError>,
         ending: &mut Ending,
     ) -> Result<bool, Error> {
         let refused = |code: i32| Error::Refused(io::Error::from_raw_os_error(code.saturating_neg()));
@@ -160,7 +160,7 @@ impl Conversation {
                 *ending = Ending::Interrupted;
             }
             match message.payload {
-                NetlinkPayload::InnerMessage(answer) => hear(answer.into_parts().1).map_err(Error::Unreadable)?,
+                NetlinkPayload::InnerMessage(answer) => receive(answer.into_parts().1).map_err(Error::Unreadable)?,
                 NetlinkPayload::Error(answer) => return answer.code.map_or(Ok(true), |code| Err(refused(code.get()))),
                 NetlinkPayload::Done(answer) if answer.code < 0 => return Err(refused(answer.code)),
                 NetlinkPayload::Done(_) => return Ok(true),
@@ -171,8 +171,8 @@ impl Conversation {
     }
 }
 
-/// The number that this kernel gave a family, out of the answer to `CTRL_CMD_GETFAMILY`. Nothing else of it is read, so that
-/// nothing else can become unreadable.
+/// The number of a family in this kernel, from the answer to `CTRL_CMD_GETFAMILY`. Nothing else of the answer is read, so that
+/// nothing else can make it unreadable.
 #[derive(Debug)]
 struct FamilyId(Option<u16>);
 

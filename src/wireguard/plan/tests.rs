@@ -1,211 +1,304 @@
-use proptest::collection::{btree_map, btree_set};
-use proptest::option;
-use proptest::prelude::*;
+//! What a pass does, for each state of the tunnel.
+
+use std::time::{Duration, SystemTime};
+
+use futures::future::{BoxFuture, FutureExt as _};
+use tokio::time::Instant;
 
 use super::*;
-use bastiond_tunnel::device::table::Table;
+use crate::component::Plan as _;
+use crate::config::{Config, Environment, parse};
+use crate::inputs::{SeenReturnRoutes, tunnel};
+use crate::site::{PublicLink, Site};
+use crate::wireguard::active_peers::{ActivePeers, ActivePeersFile};
+use crate::wireguard::backend::Backend;
+use bastiond_tunnel::device::Device;
+use bastiond_tunnel::key::PrivateKey;
+use bastiond_tunnel::model::PeerSnapshot;
 
-fn key(number: u8) -> PublicKey {
-    PublicKey([number; LENGTH])
-}
+const ADA: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
-fn private(number: u8) -> PrivateKey {
-    PrivateKey::from_bytes([number; LENGTH])
-}
+/// A data plane that is only asked which one it is.
+#[derive(Debug)]
+struct Fake(BackendKind);
 
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
-}
+impl Backend for Fake {
+    fn kind(&self) -> BackendKind {
+        self.0
+    }
 
-fn endpoint(number: u8) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, number], 51820))
-}
+    fn set(&self, _: Update) -> BoxFuture<'_, Result<(), backend::Error>> {
+        std::future::ready(Ok(())).boxed()
+    }
 
-fn interface(peers: impl IntoIterator<Item = (PublicKey, Peer)>) -> Interface {
-    Interface { private_key: private(200), listen_port: 51820, fwmark: 0, peers: peers.into_iter().collect() }
-}
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, backend::Error>> {
+        std::future::ready(Ok(Snapshot::default())).boxed()
+    }
 
-fn ada() -> Peer {
-    Peer { allowed_ips: [net("10.100.0.2/32")].into(), ..Peer::default() }
-}
+    fn initiate_handshakes(&self, _: Vec<PublicKey>) -> BoxFuture<'_, Result<(), backend::Error>> {
+        std::future::ready(Ok(())).boxed()
+    }
 
-fn office() -> Peer {
-    Peer {
-        allowed_ips: [net("10.100.0.3/32"), net("192.168.178.0/24")].into(),
-        endpoint: Some(endpoint(3)),
-        persistent_keepalive: 25,
-        preshared_key: Some(PresharedKey([9; LENGTH])),
+    fn is_gone(&self) -> BoxFuture<'_, bool> {
+        std::future::ready(false).boxed()
+    }
+
+    fn features(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn device(&self) -> Option<&Device> {
+        None
+    }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), backend::Error>> {
+        std::future::ready(Ok(())).boxed()
     }
 }
 
-/// The data plane's own table, made as `desired` says.
-struct World {
-    table: Table,
-    port: u16,
-    fwmark: u32,
+fn key() -> PrivateKey {
+    PrivateKey::from_bytes([200; 32])
 }
 
-impl World {
-    fn empty() -> Self {
-        Self { table: Table::new(7), port: 0, fwmark: 0 }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        Snapshot { listen_port: self.port, fwmark: self.fwmark, ..self.table.snapshot() }
-    }
-
-    fn apply(&mut self, update: Update) {
-        if let Some(key) = update.private_key {
-            self.table.set_private_key(key);
-        }
-        self.port = update.listen_port.unwrap_or(self.port);
-        self.fwmark = update.fwmark.unwrap_or(self.fwmark);
-        for peer in update.peers {
-            self.table.change(peer);
-        }
-    }
-
-    /// What the interface is, in the words of what it shall be.
-    fn interface(&self) -> Interface {
-        let snapshot = self.snapshot();
-        let peer = |peer: PeerSnapshot| Peer {
-            preshared_key: peer.preshared_key,
-            allowed_ips: peer.allowed_ips.into_iter().collect(),
-            endpoint: peer.endpoint,
-            persistent_keepalive: peer.persistent_keepalive,
-        };
-        Interface {
-            private_key: snapshot.private_key.unwrap(),
-            listen_port: snapshot.listen_port,
-            fwmark: snapshot.fwmark,
-            peers: snapshot.peers.into_iter().map(|there| (there.public_key, peer(there))).collect(),
-        }
-    }
+fn ada() -> PublicKey {
+    ADA.parse().unwrap()
 }
 
-#[test]
-fn a_new_interface_is_made_whole_and_then_left_alone() {
-    let desired = interface([(key(2), ada()), (key(3), office())]);
-    let mut world = World::empty();
-    world.apply(plan(&desired, &world.snapshot(), &Configured::new()).unwrap());
-    assert_eq!(world.interface(), desired);
-    let configured = [(key(3), endpoint(3))].into();
-    assert_eq!(plan(&desired, &world.snapshot(), &configured), None);
+fn interface(name: &str) -> InterfaceName {
+    name.parse().unwrap()
 }
 
-#[test]
-fn a_change_names_only_the_peers_and_the_keys_that_differ() {
-    let mut world = World::empty();
-    let before = interface([(key(2), ada()), (key(3), office()), (key(4), Peer::default())]);
-    world.apply(plan(&before, &world.snapshot(), &Configured::new()).unwrap());
-    let configured: Configured = [(key(3), endpoint(3))].into();
-    let changed = Peer { persistent_keepalive: 15, ..office() };
-    let after = interface([(key(2), ada()), (key(3), changed), (key(5), Peer::default())]);
-    let expected = Update {
-        peers: vec![
-            PeerUpdate { remove: true, ..PeerUpdate::of(key(4)) },
-            PeerUpdate { persistent_keepalive: Some(15), ..PeerUpdate::of(key(3)) },
-            PeerUpdate::of(key(5)),
-        ],
-        ..Update::default()
-    };
-    assert_eq!(plan(&after, &world.snapshot(), &configured), Some(expected));
-}
-
-#[test]
-fn a_peer_that_roamed_stays_where_it_is_until_another_endpoint_is_configured() {
-    let mut world = World::empty();
-    let desired = interface([(key(3), office())]);
-    world.apply(plan(&desired, &world.snapshot(), &Configured::new()).unwrap());
-    world.table.change(PeerUpdate { endpoint: Some(endpoint(77)), ..PeerUpdate::of(key(3)) });
-    let configured: Configured = [(key(3), endpoint(3))].into();
-    assert_eq!(plan(&desired, &world.snapshot(), &configured), None);
-    let moved = interface([(key(3), Peer { endpoint: Some(endpoint(4)), ..office() })]);
-    let update = plan(&moved, &world.snapshot(), &configured).unwrap();
-    assert_eq!(update.peers, [PeerUpdate { endpoint: Some(endpoint(4)), ..PeerUpdate::of(key(3)) }]);
-    // A name that does not resolve any more takes nothing away.
-    let nowhere = interface([(key(3), Peer { endpoint: None, ..office() })]);
-    assert_eq!(plan(&nowhere, &world.snapshot(), &configured), None);
-}
-
-#[test]
-fn an_allowed_ip_that_moves_ends_at_its_new_peer() {
-    for (from, to) in [(key(2), key(3)), (key(3), key(2))] {
-        let mut world = World::empty();
-        let before = interface([(from, ada()), (to, Peer::default())]);
-        world.apply(plan(&before, &world.snapshot(), &Configured::new()).unwrap());
-        let after = interface([(from, Peer::default()), (to, ada())]);
-        world.apply(plan(&after, &world.snapshot(), &Configured::new()).unwrap());
-        assert_eq!(world.interface(), after);
-    }
-}
-
-#[test]
-fn a_change_is_told_in_the_operators_own_names() {
-    let label = |public_key: &PublicKey| if *public_key == key(2) { "Ada".to_owned() } else { public_key.to_string() };
-    let mut world = World::empty();
-    let first = plan(&interface([(key(2), ada())]), &world.snapshot(), &Configured::new()).unwrap();
-    assert_eq!(told(&first, &world.snapshot(), label), ["listens on UDP 51820", "peer Ada added"]);
-    world.apply(first);
-    let many = interface((10..20).map(|number| (key(number), Peer::default())));
-    let second = plan(&Interface { private_key: private(201), ..many }, &world.snapshot(), &Configured::new()).unwrap();
-    assert_eq!(
-        told(&second, &world.snapshot(), label),
-        ["the private key is another one", "peer Ada removed", "10 peers added"]
+/// A tunnel with one peer, and more lines of its section.
+fn config(more: &str) -> Config {
+    let text = format!(
+        "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n{more}\n\
+         [[wireguard.peer]]\nname = \"ada\"\npublic_key = \"{ADA}\"\nallowed_ips = [\"10.100.0.2/32\"]\n"
     );
+    parse(&text, &Environment::default()).unwrap()
 }
 
-fn any_interface() -> impl Strategy<Value = Interface> {
-    let nets = ["10.0.0.2/32", "10.0.0.3/32", "10.0.0.0/24", "192.168.0.0/16", "fd00::/64", "0.0.0.0/0"];
-    // Each prefix with the number of its owner: no two peers share one.
-    let owners = prop::collection::vec(option::of(1..6_u8), nets.len());
-    let parts = (option::of(1..4_u8), option::of(1..4_u8), prop::sample::select(vec![0, 25_u16]));
-    let peers = btree_map(1..6_u8, parts, 0..5);
-    (owners, peers, 200..202_u8, 1..3_u16, 0..2_u32).prop_map(move |(owners, peers, number, port, fwmark)| {
-        let peer = |(number, (secret, place, persistent_keepalive)): (u8, (Option<u8>, Option<u8>, u16))| {
-            let owned = nets.iter().zip(&owners).filter(|(_, owner)| **owner == Some(number));
-            let peer = Peer {
-                preshared_key: secret.map(|secret| PresharedKey([secret; LENGTH])),
-                allowed_ips: owned.map(|(text, _)| net(text)).collect(),
-                endpoint: place.map(endpoint),
-                persistent_keepalive,
-            };
-            (key(number), peer)
-        };
-        let peers = peers.into_iter().map(peer).collect();
-        Interface { private_key: private(number), listen_port: port, fwmark, peers }
-    })
+fn no_tunnel() -> Config {
+    parse("", &Environment::default()).unwrap()
 }
 
-proptest! {
-    #[test]
-    fn one_change_settles_the_interface_and_names_no_peer_that_is_right(before in any_interface(), after in any_interface(), roamed in btree_set(1..6_u8, 0..3)) {
-        let mut world = World::empty();
-        world.apply(plan(&before, &world.snapshot(), &Configured::new()).unwrap());
-        let endpoints = |interface: &Interface| -> Configured {
-            interface.peers.iter().filter_map(|(key, peer)| Some((*key, peer.endpoint?))).collect()
-        };
-        let configured = endpoints(&before);
-        for number in roamed.into_iter().filter(|number| before.peers.contains_key(&key(*number))) {
-            world.table.change(PeerUpdate { endpoint: Some(endpoint(100 + number)), ..PeerUpdate::of(key(number)) });
-        }
-        let untouched: Vec<PublicKey> =
-            before.peers.iter().filter(|(key, peer)| after.peers.get(key) == Some(peer)).map(|(key, _)| *key).collect();
-        if let Some(update) = plan(&after, &world.snapshot(), &configured) {
-            for peer in &update.peers {
-                // But where it roamed without ever having been configured to be anywhere.
-                prop_assert!(!untouched.contains(&peer.public_key), "{peer:?}");
-            }
-            world.apply(update);
-        }
-        let mut configured = configured;
-        configured.extend(endpoints(&after));
-        prop_assert_eq!(plan(&after, &world.snapshot(), &configured), None);
-        let (mut now, mut wanted) = (world.interface(), after);
-        // Where a peer is, is its own business.
-        for peer in now.peers.values_mut().chain(wanted.peers.values_mut()) {
-            peer.endpoint = None;
-        }
-        prop_assert_eq!(now, wanted);
+fn observed() -> Observed {
+    Observed {
+        running: None,
+        links: Vec::new(),
+        kernel_has_wireguard: false,
+        left_in_kernel: None,
+        has_inherited_tun: false,
+        key: Ok(Key::Known(key())),
+        last_seen: ActivePeers::new(),
+        wall_clock: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
     }
+}
+
+fn link(name: &str, kind: &str, is_marked: bool) -> Link {
+    Link { name: name.to_owned(), index: 7, up: true, mtu: 1420, kind: Some(kind.to_owned()), is_marked }
+}
+
+fn idle() -> Wireguard {
+    Wireguard::load(std::path::Path::new("/nonexistent"))
+}
+
+/// A daemon whose interface `wg0` stands as configured.
+fn running(config: &Config, kind: BackendKind) -> (Wireguard, Observed) {
+    let mut wireguard = idle();
+    let wanted = config.wireguard.as_ref().unwrap();
+    let desired = Interface::desired(wanted, Some(key()), &wireguard.names);
+    let peer = PeerSnapshot { allowed_ips: vec!["10.100.0.2/32".parse().unwrap()], ..PeerSnapshot::new(ada()) };
+    let snapshot = Snapshot {
+        private_key: Some(key()),
+        listen_port: wanted.listen_port,
+        peers: vec![peer],
+        ..Snapshot::default()
+    };
+    wireguard.running = Some(Running {
+        interface: interface("wg0"),
+        choice: wanted.backend,
+        backend: Box::new(Fake(kind)),
+        problems: Vec::new(),
+        mtu: 1420,
+        labels: [(ada(), "ada".to_owned())].into(),
+        hosts: BTreeMap::new(),
+        watches: BTreeMap::new(),
+        configured: ConfiguredEndpoints::new(),
+        settled: Some(desired),
+        has_settled: true,
+        last_seen: ActivePeers::new(),
+        active_peers: ActivePeersFile::load(&interface("wg0"), std::path::Path::new("/nonexistent")),
+        next_check: Instant::now(),
+    });
+    let kind = if kind == BackendKind::Kernel { "wireguard" } else { "tun" };
+    let observed = Observed {
+        running: Some(RunningState { is_gone: false, snapshot: Ok(snapshot) }),
+        links: vec![link("wg0", kind, kind == "wireguard")],
+        ..observed()
+    };
+    (wireguard, observed)
+}
+
+fn plan(wireguard: &Wireguard, config: &Config, observed: &Observed) -> Plan {
+    let public = PublicLink { interface: interface("eth0"), mtu: 1500, addresses: Vec::new() };
+    let site = Site { public: Some(public), ..Site::default() };
+    let tunnel = tunnel(config, &site, &SeenReturnRoutes::new());
+    let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now: Instant::now() };
+    wireguard.plan_pass(&inputs, observed)
+}
+
+fn start(plan: &Plan) -> Option<&Start> {
+    plan.interface.as_ref()?.start.as_ref()
+}
+
+#[tokio::test]
+async fn an_interface_that_stands_as_configured_needs_no_step() {
+    let config = config("");
+    for kind in [BackendKind::Userspace, BackendKind::Kernel] {
+        let (wireguard, observed) = running(&config, kind);
+        let plan = plan(&wireguard, &config, &observed);
+        assert_eq!((plan.steps(), plan.problems()), (vec![], vec![]));
+        assert_eq!(plan.interface.map(|interface| interface.is_repair), Some(false));
+    }
+}
+
+#[tokio::test]
+async fn a_first_start_makes_the_key_the_interface_and_its_peers() {
+    let config = config("");
+    let observed = Observed { key: Ok(Key::Missing("/var/lib/bastiond/wireguard.key".into())), ..observed() };
+    let plan = plan(&idle(), &config, &observed);
+    assert_eq!(plan.steps(), ["make a private key in /var/lib/bastiond/wireguard.key", "make wg0 with 1 peer(s)"]);
+    let interface = plan.interface.unwrap();
+    assert_eq!(interface.update_described, ["peer ada added"]);
+    assert_eq!(interface.set_up, Some(SetUp { is_down: true, wrong_mtu: None }));
+}
+
+#[tokio::test]
+async fn a_link_of_another_program_is_left_alone_and_reported() {
+    let config = config("");
+    for (kind, is_marked) in [("wireguard", false), ("dummy", true)] {
+        let observed = Observed { links: vec![link("wg0", kind, is_marked)], ..observed() };
+        let plan = plan(&idle(), &config, &observed);
+        assert_eq!(plan.steps(), Vec::<String>::new());
+        let expected = format!("there is an interface wg0 already (a {kind} one), which is not bastiond's");
+        assert_eq!(plan.problems()[0].what, expected);
+    }
+    // One that runs under another name goes on meanwhile.
+    let (wireguard, mut state) = running(&config, BackendKind::Userspace);
+    state.links.push(link("wg1", "wireguard", false));
+    let renamed = self::config("interface = \"wg1\"");
+    let plan = plan(&wireguard, &renamed, &state);
+    assert_eq!((plan.stop.clone(), plan.problems().len()), (None, 1));
+}
+
+#[tokio::test]
+async fn an_interface_of_another_name_replaces_the_running_one() {
+    let (wireguard, observed) = running(&config(""), BackendKind::Userspace);
+    let plan = plan(&wireguard, &config("interface = \"wg1\""), &observed);
+    assert_eq!(plan.steps(), ["remove wg0", "make wg1 with 1 peer(s)"]);
+}
+
+#[tokio::test]
+async fn an_interface_that_a_former_daemon_left_to_the_kernel_goes_on_or_is_removed() {
+    let left = |name| Observed {
+        links: vec![link(name, "wireguard", true)],
+        kernel_has_wireguard: true,
+        left_in_kernel: Some(Snapshot::default()),
+        ..observed()
+    };
+    let by_kernel = config("backend = \"kernel\"");
+    let goes_on = plan(&idle(), &by_kernel, &left("wg0"));
+    assert!(start(&goes_on).unwrap().is_left_in_kernel);
+    assert_eq!(goes_on.steps(), ["listens on UDP 51820", "peer ada added"]);
+    let replaced = plan(&idle(), &config(""), &left("wg0"));
+    assert_eq!(replaced.steps(), ["make wg0 with 1 peer(s)"]);
+    let other_name = plan(&idle(), &by_kernel, &left("wg7"));
+    assert_eq!(other_name.steps(), ["remove wg7", "make wg0 with 1 peer(s)"]);
+    let unwanted = plan(&idle(), &no_tunnel(), &left("wg0"));
+    assert_eq!(unwanted.steps(), ["remove wg0"]);
+}
+
+#[tokio::test]
+async fn a_kernel_without_wireguard_is_an_obstacle_only_where_the_kernels_is_wanted() {
+    let plan_of = |choice| plan(&idle(), &config(&format!("backend = \"{choice}\"")), &observed());
+    assert_eq!(plan_of("kernel").problems()[0].what, "this kernel has no WireGuard");
+    assert_eq!(start(&plan_of("auto")).map(|start| start.kind), Some(BackendKind::Userspace));
+}
+
+#[tokio::test]
+async fn another_choice_of_a_backend_restarts_only_if_the_data_plane_differs() {
+    let (wireguard, state) = running(&config(""), BackendKind::Userspace);
+    let to_auto = plan(&wireguard, &config("backend = \"auto\""), &state);
+    assert_eq!(to_auto.steps(), Vec::<String>::new());
+    let state = Observed { kernel_has_wireguard: true, ..state };
+    let to_kernel = plan(&wireguard, &config("backend = \"kernel\""), &state);
+    assert_eq!(to_kernel.steps(), ["remove wg0", "make wg0 with 1 peer(s)"]);
+}
+
+#[tokio::test]
+async fn a_deleted_interface_is_made_again_and_its_peers_get_a_handshake() {
+    let config = config("");
+    let (wireguard, mut state) = running(&config, BackendKind::Userspace);
+    state.running = Some(RunningState { is_gone: true, snapshot: Ok(Snapshot::default()) });
+    state.links.clear();
+    state.last_seen = [(ada(), "192.0.2.1:1".parse().unwrap())].into();
+    let plan = plan(&wireguard, &config, &state);
+    assert_eq!(plan.reap, Some(interface("wg0")));
+    assert_eq!(plan.steps(), ["make wg0 with 1 peer(s)", "initiate handshakes with 1 peer(s) that were active"]);
+    let update = plan.interface.unwrap().update.unwrap();
+    assert_eq!(update.peers[0].endpoint, Some("192.0.2.1:1".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn inherited_descriptors_are_taken_over_or_released() {
+    let mut wireguard = idle();
+    wireguard.inherited = vec![("tun-wg0".to_owned(), std::fs::File::open("/dev/null").unwrap().into())];
+    let state = || Observed { has_inherited_tun: true, links: vec![link("wg0", "tun", false)], ..observed() };
+    let taken_over = plan(&wireguard, &config(""), &state());
+    assert!(!taken_over.release_inherited);
+    assert_eq!(taken_over.interface.unwrap().set_up, None, "it is up already");
+    assert!(plan(&wireguard, &no_tunnel(), &state()).release_inherited);
+    // The service manager's store keeps the interface; once it is told to close it, the next pass goes on.
+    let state = Observed { kernel_has_wireguard: true, ..state() };
+    let by_kernel = plan(&wireguard, &config("backend = \"kernel\""), &state);
+    assert!(by_kernel.release_inherited && by_kernel.problems().len() == 1);
+}
+
+#[tokio::test]
+async fn what_another_program_changed_is_repaired_and_what_the_configuration_changed_is_not_a_repair() {
+    let config_before = config("");
+    let (wireguard, mut state) = running(&config_before, BackendKind::Userspace);
+    let Some(RunningState { snapshot: Ok(snapshot), .. }) = &mut state.running else { unreachable!() };
+    snapshot.peers[0].persistent_keepalive = 7;
+    state.links[0].up = false;
+    state.links[0].mtu = 1280;
+    let repaired = plan(&wireguard, &config_before, &state);
+    assert_eq!(repaired.steps(), ["peer ada changed", "set the link up", "change the MTU, which is 1280"]);
+    assert!(repaired.interface.unwrap().is_repair);
+    let (wireguard, state) = running(&config_before, BackendKind::Userspace);
+    let changed = plan(&wireguard, &config("listen_port = 51821"), &state);
+    assert_eq!(changed.steps(), ["listens on UDP 51821"]);
+    assert!(!changed.interface.unwrap().is_repair);
+}
+
+#[tokio::test]
+async fn another_port_is_announced_to_active_peers() {
+    let config_before = config("");
+    let (wireguard, mut state) = running(&config_before, BackendKind::Userspace);
+    let then = state.wall_clock - Duration::from_secs(10);
+    let Some(RunningState { snapshot: Ok(snapshot), .. }) = &mut state.running else { unreachable!() };
+    snapshot.peers[0].last_handshake = Some(then);
+    let plan = plan(&wireguard, &config("listen_port = 51821"), &state);
+    assert_eq!(plan.interface.unwrap().initiate, [ada()].into());
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_read_leaves_everything_as_it_is() {
+    let config = config("");
+    let (wireguard, mut state) = running(&config, BackendKind::Userspace);
+    let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    state.key = Err(crate::wireguard::keyfile::Error::Read { path: "/key".into(), source });
+    let plan = plan(&wireguard, &config, &state);
+    assert_eq!(plan.steps(), Vec::<String>::new());
+    assert_eq!(plan.problems()[0].what, "cannot read the private key /key: permission denied");
 }

@@ -127,6 +127,8 @@ fn by_tunnel_only() -> Result {
 [firewall]
 ssh_only_by_tunnel = true
 [wireguard]
+# The control sockets of all tests are in one directory.
+interface = "wg-boot"
 addresses = ["10.100.0.1/24"]
 [[wireguard.peer]]
 public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="

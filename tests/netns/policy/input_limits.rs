@@ -133,6 +133,7 @@ fn only_by_tunnel() -> Result {
     let ssh = ssh(&world)?;
     let tunnel = "
         [wireguard]
+        interface = \"wg-ssh\"
         addresses = [\"10.100.0.1/24\"]
         [[wireguard.peer]]
         public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"

@@ -138,6 +138,11 @@ impl TunInterface {
         Ok(Self::of(name.to_owned(), vnet_header, queues.into_iter().map(File::from).collect()))
     }
 
+    /// Whether the descriptor is a queue of the TUN interface of this name.
+    pub fn is_queue(descriptor: BorrowedFd<'_>, name: &str) -> bool {
+        sys::tun_identity(descriptor).is_ok_and(|(found, _)| found == name)
+    }
+
     /// Changes the interface's MTU, in bytes.
     pub fn set_mtu(&self, mtu: usize) -> io::Result<()> {
         // Any socket of the namespace will do.

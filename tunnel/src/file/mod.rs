@@ -69,7 +69,7 @@ pub struct FilePeer {
 
 impl FilePeer {
     /// A peer of which nothing but the key is known.
-    pub fn of(public_key: PublicKey) -> Self {
+    pub fn new(public_key: PublicKey) -> Self {
         Self { public_key, preshared_key: None, allowed_ips: vec![], endpoint: None, persistent_keepalive: None }
     }
 }

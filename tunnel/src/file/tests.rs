@@ -29,7 +29,7 @@ fn peer(lines: &str) -> Result<FilePeer, Vec<String>> {
 }
 
 fn first() -> FilePeer {
-    FilePeer::of(FIRST.parse().unwrap())
+    FilePeer::new(FIRST.parse().unwrap())
 }
 
 fn nets(texts: &[&str]) -> Vec<IpNet> {
@@ -42,7 +42,7 @@ fn the_example_of_wg_loads_as_it_stands() {
     let peer = |key: &str, endpoint: &str, allowed_ips: &[&str]| FilePeer {
         endpoint: Some(endpoint.parse().unwrap()),
         allowed_ips: nets(allowed_ips),
-        ..FilePeer::of(key.parse().unwrap())
+        ..FilePeer::new(key.parse().unwrap())
     };
     let expected = File {
         private_key: Some(OURS.parse().unwrap()),
@@ -230,7 +230,7 @@ fn ten_thousand_peers_are_read() {
         let mut key = [7; LENGTH];
         key[..4].copy_from_slice(&number.to_be_bytes());
         let address = IpNet::from(IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
-        peers.push(FilePeer { allowed_ips: vec![address], ..FilePeer::of(PublicKey(key)) });
+        peers.push(FilePeer { allowed_ips: vec![address], ..FilePeer::new(PublicKey(key)) });
         writeln!(text, "[Peer]\nPublicKey = {}\nAllowedIPs = {address}", PublicKey(key)).unwrap();
     }
     assert_eq!(parsed(&text), Ok(File { peers, ..File::default() }));

@@ -180,7 +180,7 @@ fn take_pair(update: &mut Update, line: &[u8], scope_of: ScopeOf) -> Result<(), 
     match update.peers.last_mut() {
         _ if key == "public_key" => {
             let public_key = PublicKey(*secret("public_key", value)?);
-            update.peers.push(PeerUpdate::of(public_key));
+            update.peers.push(PeerUpdate::new(public_key));
             Ok(())
         }
         None => take_interface_pair(update, key, value),

@@ -39,27 +39,27 @@ fn message(command: u8, attributes: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
-fn a_change_is_said_as_the_kernels_header_has_it() {
+fn a_change_is_encoded_as_in_the_kernels_header() {
     let first = PeerUpdate {
         preshared_key: Some(PresharedKey([3; LENGTH])),
         endpoint: Some("192.95.5.67:1234".parse().unwrap()),
         persistent_keepalive: Some(25),
         replace_allowed_ips: true,
         allowed_ips: vec![add("10.192.124.0/24"), add("2001:db8::/32")],
-        ..PeerUpdate::of(peer(1))
+        ..PeerUpdate::new(peer(1))
     };
     let second = PeerUpdate {
         update_only: true,
         endpoint: Some(std::net::SocketAddrV6::new("2607:5300:60:6b0::c05f:543".parse().unwrap(), 2468, 0, 9).into()),
         allowed_ips: vec![take("10.0.0.0/8")],
-        ..PeerUpdate::of(peer(2))
+        ..PeerUpdate::new(peer(2))
     };
     let update = Update {
         private_key: Some(Some(PrivateKey::from_bytes(SECRET))),
         listen_port: Some(51820),
         fwmark: Some(0xca6c),
         replace_peers: true,
-        peers: vec![first, second, PeerUpdate { remove: true, ..PeerUpdate::of(peer(4)) }],
+        peers: vec![first, second, PeerUpdate { remove: true, ..PeerUpdate::new(peer(4)) }],
     };
     let net = |family: u16, address: &[u8], length: u8, flags: &[u32]| {
         let mut attributes = vec![attribute(1, &family.to_ne_bytes()), attribute(2, address), attribute(3, &[length])];
@@ -112,7 +112,7 @@ fn a_change_is_said_as_the_kernels_header_has_it() {
 }
 
 #[test]
-fn the_key_is_taken_away_by_zeroes_and_a_change_of_nothing_is_a_message_too() {
+fn zeroes_remove_the_key_and_an_empty_change_is_one_message() {
     let bytes = |update| {
         let messages = changes(&"wg0".parse().unwrap(), &update, 0);
         messages.iter().map(|message| encode(message, 28, 5, 7).to_vec()).collect::<Vec<_>>()
@@ -123,13 +123,13 @@ fn the_key_is_taken_away_by_zeroes_and_a_change_of_nothing_is_a_message_too() {
 }
 
 #[test]
-fn the_question_names_the_interface() {
-    let question = Message::question(&"wg-office".parse().unwrap());
+fn the_request_names_the_interface() {
+    let question = Message::get_device(&"wg-office".parse().unwrap());
     assert_eq!(encode(&question, 28, 5, 7).to_vec(), message(0, &[attribute(2, b"wg-office\0")]));
 }
 
 /// The end of a message's headers on: the attributes.
-fn told(attributes: &[Vec<u8>]) -> Message {
+fn parsed(attributes: &[Vec<u8>]) -> Message {
     Message::parse_with_param(&attributes.concat(), GenlHeader { cmd: 0, version: 1 }).unwrap()
 }
 
@@ -141,7 +141,7 @@ fn an_answer_in_two_messages_is_one_snapshot() {
     };
     let handshake = |seconds: i64, nanos: i64| attribute(6, &[seconds.to_ne_bytes(), nanos.to_ne_bytes()].concat());
     let documentation: Vec<u8> = [0x20, 0x01, 0x0d, 0xb8].into_iter().chain([0; 12]).collect();
-    let first = told(&[
+    let first = parsed(&[
         attribute(6, &51820_u16.to_ne_bytes()),
         attribute(7, &0xca6c_u32.to_ne_bytes()),
         attribute(1, &7_u32.to_ne_bytes()),
@@ -185,7 +185,7 @@ fn an_answer_in_two_messages_is_one_snapshot() {
         ),
         attribute(99, b"what"),
     ]);
-    let second = told(&[nest(8, &[nest(0, &[attribute(1, &[2; 32]), nest(9, &[net(&[10, 0, 0, 7], 8)])])])]);
+    let second = parsed(&[nest(8, &[nest(0, &[attribute(1, &[2; 32]), nest(9, &[net(&[10, 0, 0, 7], 8)])])])]);
     let mut dump = Dump::default();
     dump.add(&first).unwrap();
     dump.add(&second).unwrap();
@@ -219,8 +219,8 @@ fn an_answer_in_two_messages_is_one_snapshot() {
 }
 
 #[test]
-fn an_answer_that_makes_no_sense_is_refused() {
-    let refused = |peer: Vec<u8>| Dump::default().add(&told(&[nest(8, &[peer])])).unwrap_err().to_string();
+fn an_answer_without_a_key_or_a_valid_prefix_is_refused() {
+    let refused = |peer: Vec<u8>| Dump::default().add(&parsed(&[nest(8, &[peer])])).unwrap_err().to_string();
     assert_eq!(refused(nest(0, &[])), "a peer has no public key");
     let net = |attributes: &[Vec<u8>]| nest(0, &[attribute(1, &[1; 32]), nest(9, &[nest(0, attributes)])]);
     assert_eq!(refused(net(&[attribute(2, &[10, 0, 0, 0])])), "an allowed-ip is no prefix");

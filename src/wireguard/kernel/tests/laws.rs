@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::plan::{Removal, plan, wants_a_look};
-use super::model::{Kernel, without_account};
+use super::super::translate::{Removal, needs_snapshot, translate};
+use super::model::{Kernel, without_statistics};
 use super::{configured, peer};
 use bastiond_tunnel::device::table::Table;
 use bastiond_tunnel::key::{self, PresharedKey, PrivateKey, PublicKey};
@@ -108,7 +108,7 @@ fn update() -> impl Strategy<Value = Update> {
 
 proptest! {
     #[test]
-    fn the_kernels_interface_becomes_what_ours_becomes(
+    fn a_change_has_the_same_result_in_the_kernel_as_in_our_data_plane(
         updates in prop::collection::vec((update(), 0_usize..600, any::<bool>()), 1..4),
         knows_removal in any::<bool>(),
         told_at_once in 1_usize..5,
@@ -117,25 +117,25 @@ proptest! {
         let (mut kernel, mut ours) = (Kernel::new(knows_removal), Ours::default());
         for (update, limit, look) in updates {
             ours.carry_out(update.clone());
-            let said = if look || wants_a_look(&update, removal) {
-                plan(update, &kernel.snapshot(told_at_once), removal)
+            let said = if look || needs_snapshot(&update, removal) {
+                translate(update, &kernel.snapshot(told_at_once), removal)
             } else {
                 update
             };
             kernel.carry_out(&said, limit);
-            prop_assert_eq!(without_account(kernel.snapshot(told_at_once)), ours.snapshot());
+            prop_assert_eq!(without_statistics(kernel.snapshot(told_at_once)), ours.snapshot());
         }
     }
 }
 
 #[test]
-fn a_new_configuration_leaves_the_sessions_of_those_who_stay() {
+fn a_new_configuration_keeps_the_sessions_of_the_peers_that_stay() {
     let mut kernel = Kernel::new(false);
     let configuration = |peers| Update { replace_peers: true, peers, ..Update::default() };
     let first = configuration(vec![configured(1, &["10.0.0.1/32"]), configured(2, &[]), configured(3, &[])]);
     kernel.carry_out(&first, 8192);
     let second =
         configuration(vec![configured(3, &["10.0.0.3/32"]), configured(4, &[]), configured(1, &["10.0.0.2/32"])]);
-    kernel.carry_out(&plan(second, &kernel.snapshot(9), Removal::ByReplacing), 8192);
+    kernel.carry_out(&translate(second, &kernel.snapshot(9), Removal::ByReplacing), 8192);
     assert_eq!(kernel.numbers(), [(peer(1), 0), (peer(3), 2), (peer(4), 3)]);
 }

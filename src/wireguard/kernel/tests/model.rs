@@ -157,24 +157,24 @@ impl Kernel {
             first.push(WireguardAttribute::PublicKey(key.public().0));
         }
         let mut messages = vec![first];
-        let (mut peers, mut room) = (Vec::new(), in_a_message);
+        let (mut peers, mut left) = (Vec::new(), in_a_message);
         for peer in &self.peers {
             let nets: Vec<_> =
                 self.owners.iter().filter(|(_, owner)| **owner == peer.key).map(|(net, _)| *net).collect();
-            let mut part = peer.told();
+            let mut part = peer.attributes();
             // In reverse, as the kernel knows no order.
             for net in nets.iter().rev() {
-                if room == 0 {
+                if left == 0 {
                     peers.push(part);
                     messages.last_mut().unwrap().push(WireguardAttribute::Peers(std::mem::take(&mut peers)));
                     messages.push(Vec::new());
                     part = WireguardPeer(vec![WireguardPeerAttribute::PublicKey(peer.key.0)]);
-                    room = in_a_message;
+                    left = in_a_message;
                 }
-                room -= 1;
+                left -= 1;
                 match part.0.last_mut() {
-                    Some(WireguardPeerAttribute::AllowedIps(nets)) => nets.push(tell(*net)),
-                    _ => part.0.push(WireguardPeerAttribute::AllowedIps(vec![tell(*net)])),
+                    Some(WireguardPeerAttribute::AllowedIps(nets)) => nets.push(allowed_ip(*net)),
+                    _ => part.0.push(WireguardPeerAttribute::AllowedIps(vec![allowed_ip(*net)])),
                 }
             }
             peers.push(part);
@@ -196,7 +196,7 @@ impl Kernel {
 }
 
 impl Peer {
-    fn told(&self) -> WireguardPeer {
+    fn attributes(&self) -> WireguardPeer {
         let mut told = vec![
             WireguardPeerAttribute::PublicKey(self.key.0),
             WireguardPeerAttribute::PresharedKey(self.preshared_key),
@@ -215,7 +215,7 @@ impl Peer {
 }
 
 /// What the model tells of each peer that our own data plane would not.
-pub(super) fn without_account(mut snapshot: Snapshot) -> Snapshot {
+pub(super) fn without_statistics(mut snapshot: Snapshot) -> Snapshot {
     for peer in &mut snapshot.peers {
         assert_eq!(peer.last_handshake.take(), Some(SystemTime::UNIX_EPOCH + HANDSHAKE));
         assert_eq!((std::mem::take(&mut peer.tx_bytes), std::mem::take(&mut peer.rx_bytes)), (u64::MAX, 7));
@@ -223,7 +223,7 @@ pub(super) fn without_account(mut snapshot: Snapshot) -> Snapshot {
     snapshot
 }
 
-fn tell(net: IpNet) -> WireguardAllowedIp {
+fn allowed_ip(net: IpNet) -> WireguardAllowedIp {
     let family = if net.addr().is_ipv4() { WireguardAddressFamily::Ipv4 } else { WireguardAddressFamily::Ipv6 };
     WireguardAllowedIp(vec![
         WireguardAllowedIpAttr::Cidr(net.prefix_len()),

@@ -37,7 +37,7 @@ fn large(nets: u32) -> Update {
 }
 
 #[test]
-fn only_the_first_message_replaces_and_only_a_peers_first_part_configures() {
+fn only_the_first_message_replaces_and_only_the_first_part_of_a_peer_configures() {
     let messages = changes(&"wg0".parse().unwrap(), &large(1000), LIMIT);
     assert!(messages.len() > 1);
     for (number, message) in messages.iter().enumerate() {
@@ -62,7 +62,7 @@ fn messages_are_filled_to_the_limit_and_not_beyond() {
 }
 
 #[test]
-fn a_limit_that_is_too_small_for_anything_still_lets_everything_through() {
+fn a_limit_that_is_too_small_still_splits_into_single_allowed_ips() {
     let messages = changes(&"wg0".parse().unwrap(), &large(5), 0);
     let said: Vec<usize> = messages.iter().map(|message| peers(message).len()).collect();
     assert_eq!(said, [1; 5]);
@@ -73,7 +73,7 @@ fn a_limit_that_is_too_small_for_anything_still_lets_everything_through() {
 
 #[test]
 fn small_peers_share_messages() {
-    let peers_of = |count: u8| (1..=count).map(|number| PeerUpdate::of(peer(number))).collect();
+    let peers_of = |count: u8| (1..=count).map(|number| PeerUpdate::new(peer(number))).collect();
     let update = Update { peers: peers_of(250), ..Update::default() };
     let messages = changes(&"wg0".parse().unwrap(), &update, LIMIT);
     // 32 bytes of headers and the name; a nest and a key are 40.
@@ -82,7 +82,7 @@ fn small_peers_share_messages() {
 }
 
 #[test]
-fn ten_thousand_peers_arrive() {
+fn ten_thousand_peers_are_split_into_messages_without_a_loss() {
     let key = |number: u16| {
         let mut key = peer(0);
         key.0[..2].copy_from_slice(&number.to_be_bytes());
@@ -91,7 +91,7 @@ fn ten_thousand_peers_arrive() {
     let peers = (0..10_000_u16).map(|number| {
         let net = ipnet::Ipv4Net::new((0x0a00_0000 | u32::from(number)).into(), 32).unwrap();
         let allowed_ips = vec![AllowedIp { net: net.into(), remove: false }];
-        PeerUpdate { replace_allowed_ips: true, allowed_ips, ..PeerUpdate::of(key(number)) }
+        PeerUpdate { replace_allowed_ips: true, allowed_ips, ..PeerUpdate::new(key(number)) }
     });
     let update = Update { replace_peers: true, peers: peers.collect(), ..Update::default() };
     let messages = changes(&"wg0".parse().unwrap(), &update, LIMIT);

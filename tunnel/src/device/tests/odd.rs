@@ -170,7 +170,7 @@ fn a_preshared_key_that_is_changed_twice_leaves_the_session_that_stands() {
     assert!(world.crosses("before"));
     let bob = world.bob.public_key;
     for byte in 1..4 {
-        world.alice.change(PeerUpdate { preshared_key: Some(psk(byte)), ..PeerUpdate::of(bob) });
+        world.alice.change(PeerUpdate { preshared_key: Some(psk(byte)), ..PeerUpdate::new(bob) });
         assert!(world.crosses("there"), "key {byte}");
         assert!(world.crosses_back("back"), "key {byte}");
     }

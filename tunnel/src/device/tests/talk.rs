@@ -142,9 +142,9 @@ fn a_peer_cannot_speak_from_an_address_of_another() {
 fn a_preshared_key_has_to_be_the_same_at_both_ends() {
     let mut world = World::new();
     let (alice, bob) = (world.alice.public_key, world.bob.public_key);
-    world.alice.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::of(bob) });
+    world.alice.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::new(bob) });
     assert!(!world.crosses("with a key that Bob does not have"));
-    world.bob.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::of(alice) });
+    world.bob.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::new(alice) });
     // A new handshake: the old one's initiation was answered with the other key.
     world.alice.shared.table.read().by_key(&bob).unwrap().lock().forget_sessions();
     world.elapsed += std::time::Duration::from_secs(1);
@@ -156,9 +156,9 @@ fn a_new_preshared_key_leaves_the_session_that_stands() {
     let mut world = World::new();
     assert!(world.crosses("before"));
     let (alice, bob) = (world.alice.public_key, world.bob.public_key);
-    world.alice.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::of(bob) });
+    world.alice.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::new(bob) });
     assert!(world.crosses("while Bob has the old key"));
-    world.bob.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::of(alice) });
+    world.bob.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::new(alice) });
     assert!(world.crosses("while both have the new one"));
     assert!(world.crosses_back("and back"));
     assert_eq!(world.kinds_overheard().iter().filter(|kind| **kind == Kind::Initiation).count(), 1);
@@ -175,7 +175,7 @@ fn a_removed_peer_is_not_heard_and_not_spoken_to() {
     let mut world = World::new();
     assert!(world.crosses("before"));
     let alice = world.alice.public_key;
-    world.bob.change(PeerUpdate { remove: true, ..PeerUpdate::of(alice) });
+    world.bob.change(PeerUpdate { remove: true, ..PeerUpdate::new(alice) });
     assert!(!world.crosses("after"));
     assert!(!world.crosses_back("neither"));
     world.bob.change(peer(alice, None, &["10.0.0.1/32"]));
@@ -188,8 +188,8 @@ fn another_peers_change_costs_a_session_nothing() {
     assert!(world.crosses("before"));
     let other = PrivateKey::generate().public();
     world.bob.change(peer(other, Some("192.0.2.9:9".parse().unwrap()), &["10.0.0.3/32"]));
-    world.bob.change(PeerUpdate { preshared_key: Some(psk(7)), ..PeerUpdate::of(other) });
-    world.bob.change(PeerUpdate { remove: true, ..PeerUpdate::of(other) });
+    world.bob.change(PeerUpdate { preshared_key: Some(psk(7)), ..PeerUpdate::new(other) });
+    world.bob.change(PeerUpdate { remove: true, ..PeerUpdate::new(other) });
     assert!(world.crosses("after"));
     assert_eq!(world.kinds_overheard().iter().filter(|kind| **kind == Kind::Initiation).count(), 1);
 }

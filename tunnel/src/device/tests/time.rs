@@ -114,12 +114,12 @@ fn a_handshake_gets_through_a_wire_that_loses_two_of_three() {
 fn a_persistent_keepalive_is_sent_at_once_and_whenever_nothing_else_was() {
     let mut world = World::new();
     let bob = world.bob.public_key;
-    world.alice.change(PeerUpdate { persistent_keepalive: Some(25), ..PeerUpdate::of(bob) });
+    world.alice.change(PeerUpdate { persistent_keepalive: Some(25), ..PeerUpdate::new(bob) });
     world.pass(2 * SECOND);
     assert!(world.alice.peer(&bob).unwrap().last_handshake.is_some(), "the first one starts the session");
     let kept = times(&mut world, Kind::Data, 100 * SECOND);
     assert!((3..=5).contains(&kept.len()), "{kept:?}");
-    world.alice.change(PeerUpdate { persistent_keepalive: Some(0), ..PeerUpdate::of(bob) });
+    world.alice.change(PeerUpdate { persistent_keepalive: Some(0), ..PeerUpdate::new(bob) });
     assert_eq!(times(&mut world, Kind::Data, 15 * SECOND), [0_u64; 0]);
 }
 
@@ -127,7 +127,7 @@ fn a_persistent_keepalive_is_sent_at_once_and_whenever_nothing_else_was() {
 fn a_persistent_keepalive_outlives_a_peer_that_was_away_for_long() {
     let mut world = World::new();
     let bob = world.bob.public_key;
-    world.alice.change(PeerUpdate { persistent_keepalive: Some(25), ..PeerUpdate::of(bob) });
+    world.alice.change(PeerUpdate { persistent_keepalive: Some(25), ..PeerUpdate::new(bob) });
     world.pass_with(2000 * SECOND, |_, _| false);
     world.pass(60 * SECOND);
     assert!(world.alice.peer(&bob).unwrap().last_handshake.is_some());
@@ -199,8 +199,8 @@ fn the_session_of_a_former_preshared_key_is_renewed_with_the_new_one() {
     let mut world = World::new();
     assert!(world.crosses("first"));
     let (alice, bob) = (world.alice.public_key, world.bob.public_key);
-    world.alice.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::of(bob) });
-    world.bob.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::of(alice) });
+    world.alice.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::new(bob) });
+    world.bob.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::new(alice) });
     for number in 0..200 {
         assert!(world.crosses(&format!("there {number}")), "second {number}");
         assert!(world.crosses_back(&format!("back {number}")), "second {number}");
@@ -277,7 +277,7 @@ fn a_lost_initiation_is_repeated_even_if_a_flood_kept_the_timers_from_being_told
 fn keepalives_do_not_pile_up_while_there_is_no_session() {
     let mut world = World::new();
     let bob = world.bob.public_key;
-    world.alice.change(PeerUpdate { persistent_keepalive: Some(1), ..PeerUpdate::of(bob) });
+    world.alice.change(PeerUpdate { persistent_keepalive: Some(1), ..PeerUpdate::new(bob) });
     world.pass_with(60 * SECOND, |_, _| false);
     let tried = world.kinds_overheard().iter().filter(|kind| **kind == Kind::Initiation).count();
     assert!((11..=13).contains(&tried), "{tried} initiations");

@@ -18,7 +18,7 @@ pub(super) fn node(address: &str) -> Node {
 /// What an update of a peer says, in few words.
 pub(super) fn peer(key: PublicKey, endpoint: Option<SocketAddr>, allowed_ips: &[&str]) -> PeerUpdate {
     let allowed_ips = allowed_ips.iter().map(|net| AllowedIp { net: net.parse().unwrap(), remove: false }).collect();
-    PeerUpdate { endpoint, allowed_ips, replace_allowed_ips: true, ..PeerUpdate::of(key) }
+    PeerUpdate { endpoint, allowed_ips, replace_allowed_ips: true, ..PeerUpdate::new(key) }
 }
 
 /// Alice (10.0.0.1, who knows where Bob is) and Bob (10.0.0.2, who does not know where Alice is).

@@ -55,9 +55,9 @@ fn every_key_of_the_protocol_is_understood() {
             AllowedIp { net: net("192.168.4.5/32"), remove: true },
             AllowedIp { net: net("2001:db8:1::/48"), remove: false },
         ],
-        ..PeerUpdate::of(public_key(0x2a))
+        ..PeerUpdate::new(public_key(0x2a))
     };
-    let second = PeerUpdate { remove: true, ..PeerUpdate::of(public_key(0x44)) };
+    let second = PeerUpdate { remove: true, ..PeerUpdate::new(public_key(0x44)) };
     let expected = Update {
         private_key: Some(Some(PrivateKey::from_bytes([0x11; LENGTH]))),
         listen_port: Some(12912),

@@ -130,7 +130,7 @@ fn ten_thousand_peers_are_set_at_once() {
         key[..4].copy_from_slice(&number.to_be_bytes());
         let address = std::net::Ipv4Addr::from(0x0a00_0000 + number);
         let allowed_ip = AllowedIp { net: IpNet::from(IpAddr::from(address)), remove: false };
-        PeerUpdate { allowed_ips: vec![allowed_ip], ..PeerUpdate::of(PublicKey(key)) }
+        PeerUpdate { allowed_ips: vec![allowed_ip], ..PeerUpdate::new(PublicKey(key)) }
     });
     let update = Update { replace_peers: true, peers: peers.collect(), ..Update::default() };
     assert_eq!(served.ask(format!("set=1\n{}\n", as_wg_writes(&update)).as_bytes()), "errno=0\n\n");

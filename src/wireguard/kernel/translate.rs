@@ -1,8 +1,8 @@
-//! Says a change in words that the kernel knows and that mean the same there as in our own data plane.
+//! Rewrites a change so that it means the same to the kernel as to our own data plane.
 //!
-//! Two of them do not. `WGDEVICE_F_REPLACE_PEERS` removes every peer first, and with it the sessions of those that stay;
-//! here a peer that stays keeps its session. And before `WGALLOWEDIP_F_REMOVE_ME` there is no word for taking a single
-//! allowed-ip away: the peer's list is replaced by what is left of it.
+//! Two parts of a change do not. `WGDEVICE_F_REPLACE_PEERS` removes every peer first, and with it the sessions of those that stay;
+//! here a peer that stays keeps its session. And kernels before `WGALLOWEDIP_F_REMOVE_ME` cannot remove a single allowed-ip: the
+//! peer's list is replaced by the rest of it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -11,19 +11,19 @@ use ipnet::IpNet;
 use bastiond_tunnel::key::{self, PresharedKey, PublicKey};
 use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 
-/// How a kernel takes a single allowed-ip away from a peer.
+/// How a kernel removes a single allowed-ip from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// By `WGALLOWEDIP_F_REMOVE_ME`.
     Flag,
-    /// Not at all: the peer's list is replaced, and for that moment the peer's other packets are lost too.
+    /// It cannot: the peer's list is replaced, and for that moment the peer's other packets are lost too.
     ByReplacing,
 }
 
 impl Removal {
     /// What the kernel of this release does (`uname -r`). The flag came with Linux 6.16 (commit ba3d7b93dbe3); kernels before
-    /// refuse it as an unknown attribute, in the middle of a change. A release that cannot be read is taken for an old one.
-    pub fn of_release(release: &str) -> Self {
+    /// refuse it as an unknown attribute, in the middle of a change. A release that cannot be read counts as an old one.
+    pub fn from_release(release: &str) -> Self {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
         match (numbers.next().flatten(), numbers.next().flatten()) {
             (Some(major), Some(minor)) if (major, minor) >= (6, 16) => Self::Flag,
@@ -32,15 +32,15 @@ impl Removal {
     }
 }
 
-/// Whether a change can be said only by one who knows how the interface is.
-pub fn wants_a_look(update: &Update, removal: Removal) -> bool {
+/// Whether a change can be translated only with a snapshot of the interface.
+pub fn needs_snapshot(update: &Update, removal: Removal) -> bool {
     let removes = || update.peers.iter().flat_map(|peer| &peer.allowed_ips).any(|allowed_ip| allowed_ip.remove);
-    // Where nobody is named, nobody stays.
+    // If no peer is named, none stays.
     (update.replace_peers && !update.peers.is_empty()) || (removal == Removal::ByReplacing && removes())
 }
 
-/// The change that makes of the interface as it was observed what `update` makes of it in our own data plane.
-pub fn plan(mut update: Update, observed: &Snapshot, removal: Removal) -> Update {
+/// The change that makes of the observed interface what `update` would make of it in our own data plane.
+pub fn translate(mut update: Update, observed: &Snapshot, removal: Removal) -> Update {
     let private_key = update.private_key.as_ref().map_or(observed.private_key.as_ref(), Option::as_ref);
     let ourselves = private_key.map(key::PrivateKey::public);
     let mut owners = Owners::observed(observed);
@@ -58,25 +58,25 @@ pub fn plan(mut update: Update, observed: &Snapshot, removal: Removal) -> Update
         }
         if !staying.is_empty() {
             update.replace_peers = false;
-            steps.extend(going.into_iter().map(|key| PeerUpdate { remove: true, ..PeerUpdate::of(key) }));
+            steps.extend(going.into_iter().map(|key| PeerUpdate { remove: true, ..PeerUpdate::new(key) }));
             kept = staying.into_iter().collect();
         }
     }
     for mut peer in std::mem::take(&mut update.peers) {
         if kept.remove(&peer.public_key) {
-            // Its session and its endpoint live on, but nothing that was configured.
+            // Its session and its endpoint stay, but nothing that was configured.
             peer.replace_allowed_ips = true;
             peer.preshared_key.get_or_insert(PresharedKey([0; key::LENGTH]));
             peer.persistent_keepalive.get_or_insert(0);
         }
         if peer.remove {
             owners.remove(&peer.public_key);
-            steps.push(PeerUpdate { remove: true, ..PeerUpdate::of(peer.public_key) });
+            steps.push(PeerUpdate { remove: true, ..PeerUpdate::new(peer.public_key) });
             continue;
         }
         let ignored = ourselves == Some(peer.public_key) || (peer.update_only && !owners.knows(&peer.public_key));
         if !ignored {
-            owners.say(peer, removal, &mut steps);
+            owners.translate(peer, removal, &mut steps);
         }
     }
     update.peers = steps;
@@ -124,9 +124,9 @@ impl Owners {
         }
     }
 
-    /// Carries out the allowed-ips of a peer's change, and says it to the kernel so that what the peer keeps is never missing,
-    /// if that can be said.
-    fn say(&mut self, mut peer: PeerUpdate, removal: Removal, steps: &mut Vec<PeerUpdate>) {
+    /// Applies a peer's change to this table, and adds the steps for the kernel. If the kernel can do it, the allowed-ips that
+    /// the peer keeps are never missing in between.
+    fn translate(&mut self, mut peer: PeerUpdate, removal: Removal, steps: &mut Vec<PeerUpdate>) {
         let key = peer.public_key;
         peer.allowed_ips.iter_mut().for_each(|allowed_ip| allowed_ip.net = allowed_ip.net.trunc());
         let before = self.by_peer.entry(key).or_default().clone();
@@ -148,7 +148,7 @@ impl Owners {
         }
         let after = &self.by_peer[&key];
         let add = |net: &IpNet| AllowedIp { net: *net, remove: false };
-        // What is added and removed again is lost by the peer that had it.
+        // An allowed-ip that is added and removed again is lost to the peer that had it.
         let passing = !added.is_subset(after);
         if before.is_subset(after) && !passing {
             peer.allowed_ips.retain(|allowed_ip| !allowed_ip.remove);
@@ -159,7 +159,7 @@ impl Owners {
         peer.allowed_ips = after.union(&added).map(add).collect();
         steps.push(peer);
         if passing {
-            let replace = PeerUpdate { update_only: true, replace_allowed_ips: true, ..PeerUpdate::of(key) };
+            let replace = PeerUpdate { update_only: true, replace_allowed_ips: true, ..PeerUpdate::new(key) };
             steps.push(PeerUpdate { allowed_ips: after.iter().map(add).collect(), ..replace });
         }
     }

@@ -1,0 +1,128 @@
+//! What carries the tunnel's packets, behind one interface: our own data plane in threads of this process, or the WireGuard of
+//! the kernel.
+
+use std::fmt;
+
+use futures::future::BoxFuture;
+
+use super::kernel;
+use super::link;
+use crate::config::BackendChoice;
+use crate::net::InterfaceName;
+use bastiond_tunnel::device::{self, Device, tun, udp};
+use bastiond_tunnel::key::PublicKey;
+use bastiond_tunnel::model::{Snapshot, Update};
+
+/// Which data plane carries the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendKind {
+    /// Our own, [`device`](bastiond_tunnel::device).
+    Userspace,
+    /// The kernel's.
+    Kernel,
+}
+
+/// An interface that carries packets.
+pub(super) trait Backend: fmt::Debug + Send + Sync {
+    /// Which data plane it is.
+    fn kind(&self) -> BackendKind;
+
+    /// Carries out a change.
+    fn set(&self, update: Update) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// The interface as it is.
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, Error>>;
+
+    /// Starts handshakes with these peers, if sessions end with the process.
+    fn initiate_handshakes(&self, peers: Vec<PublicKey>) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Whether the interface was deleted, or a thread ended.
+    fn is_gone(&self) -> BoxFuture<'_, bool>;
+
+    /// The data plane and what the kernel does for it, for the status: `userspace`, `tun: tso, uso`, `udp: gso, gro`.
+    fn features(&self) -> Vec<String>;
+
+    /// The device whose descriptors the service manager can store; `None` if the interface outlives the process by itself.
+    fn device(&self) -> Option<&Device>;
+
+    /// Ends it. The interface is gone when this returns, unless the service manager stores its descriptors.
+    fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>>;
+}
+
+/// What a data plane needs to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Start {
+    /// Its interface.
+    pub interface: InterfaceName,
+    /// Which data plane starts.
+    pub kind: BackendKind,
+    /// Its UDP port, from 1. If it is not free, nothing starts.
+    pub listen_port: u16,
+    /// The mark of its packets (`SO_MARK`); 0 is none.
+    pub fwmark: u32,
+    /// The interface's MTU, in bytes.
+    pub mtu: u32,
+    /// Whether a former daemon left the interface to the kernel. Then the kernel's data plane goes on with it, and our own
+    /// replaces it.
+    pub is_left_in_kernel: bool,
+}
+
+/// The choice of the configuration, which another kernel may decide differently.
+pub(super) fn choose(wanted: BackendChoice, kernel_has_wireguard: bool) -> Result<BackendKind, Error> {
+    Ok(kernel::choose(wanted, kernel_has_wireguard)?)
+}
+
+/// Why no data plane carries packets, or a change is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no TUN interface.
+    #[error(transparent)]
+    Tun(#[from] tun::Error),
+    /// Its MTU cannot be set.
+    #[error("cannot set the MTU of {interface} to {mtu}")]
+    Mtu {
+        /// The interface.
+        interface: InterfaceName,
+        /// In bytes.
+        mtu: u32,
+        /// The kernel's reason.
+        source: std::io::Error,
+    },
+    /// There are no sockets.
+    #[error(transparent)]
+    Socket(#[from] udp::Error),
+    /// The data plane does not run, or refuses a change.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// The kernel's data plane refuses.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// The link cannot be read, marked or set up.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// A task panicked: a bug.
+    #[error("a task of the tunnel panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+impl Error {
+    /// What the operator can do.
+    pub fn advice(&self) -> &'static str {
+        let in_use = |error: &udp::Error| match error {
+            udp::Error::Bind { source, .. } => source.kind() == std::io::ErrorKind::AddrInUse,
+            udp::Error::NoFamily | udp::Error::Option { .. } => false,
+        };
+        match self {
+            Self::Tun(error) => error.advice(),
+            Self::Socket(error) | Self::Device(device::Error::Socket(error)) if in_use(error) => {
+                "another program has this port (ss -ulnp): stop it, or choose another wireguard.listen_port"
+            }
+            Self::Mtu { .. } | Self::Socket(_) | Self::Device(_) => {
+                "the daemon needs CAP_NET_ADMIN; it retries by itself"
+            }
+            Self::Kernel(error) => error.advice(),
+            Self::Link(error) => error.advice(),
+            Self::Panicked(_) => "this is a bug; the daemon retries by itself",
+        }
+    }
+}

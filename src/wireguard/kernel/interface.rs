@@ -1,0 +1,71 @@
+//! The kernel's WireGuard as a backend of the tunnel.
+
+use futures::future::{BoxFuture, FutureExt as _};
+
+use super::super::backend::{Backend, BackendKind, Error};
+use super::super::link::Links;
+use crate::net::InterfaceName;
+use bastiond_tunnel::device::Device;
+use bastiond_tunnel::key::PublicKey;
+use bastiond_tunnel::model::{Snapshot, Update};
+
+/// An interface of the kernel. It goes on when the daemon ends.
+#[derive(Debug)]
+pub(in crate::wireguard) struct KernelInterface(InterfaceName);
+
+impl KernelInterface {
+    /// Makes the interface and marks it as ours, or goes on with the one that a former daemon left.
+    pub(in crate::wireguard) async fn start(interface: InterfaceName, is_left: bool) -> Result<Self, Error> {
+        if !is_left {
+            super::make(&interface).await?;
+            let links = Links::open()?;
+            let made = links.find(&interface).await?;
+            let index = made.ok_or_else(|| super::Error::Absent { interface: interface.clone() })?.index;
+            links.mark(&interface, index).await?;
+        }
+        Ok(Self(interface))
+    }
+}
+
+impl Backend for KernelInterface {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Kernel
+    }
+
+    fn set(&self, update: Update) -> BoxFuture<'_, Result<(), Error>> {
+        async move { Ok(super::set(&self.0, update).await?) }.boxed()
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, Error>> {
+        async move { Ok(super::snapshot(&self.0).await?) }.boxed()
+    }
+
+    /// The kernel's sessions outlive the daemon.
+    fn initiate_handshakes(&self, _: Vec<PublicKey>) -> BoxFuture<'_, Result<(), Error>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn is_gone(&self) -> BoxFuture<'_, bool> {
+        async move {
+            let Ok(links) = Links::open() else { return false };
+            matches!(links.find(&self.0).await, Ok(None))
+        }
+        .boxed()
+    }
+
+    fn features(&self) -> Vec<String> {
+        vec!["kernel".to_owned()]
+    }
+
+    fn device(&self) -> Option<&Device> {
+        None
+    }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>> {
+        async move {
+            super::remove(&self.0).await?;
+            Ok(())
+        }
+        .boxed()
+    }
+}
