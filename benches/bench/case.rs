@@ -1,67 +1,67 @@
-//! One thing that is measured, for us and for those we are compared with.
+//! A benchmark case: a value that is measured for bastiond and for the alternatives.
 
-/// The subject that is ours.
+/// The name of our subject.
 pub(crate) const OURS: &str = "bastiond";
 
-/// A case with everything that was measured for it.
+/// A case with its measured values.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
-    /// `part/what`.
+    /// The name, such as `gateway/pps-1`.
     pub(crate) name: &'static str,
-    /// In a person's words.
+    /// A short description.
     pub(crate) title: &'static str,
-    /// Of the values.
+    /// The unit of the values.
     pub(crate) unit: &'static str,
-    /// Which direction is good.
+    /// Whether higher or lower values are better.
     pub(crate) better: Better,
-    /// In the order in which they were measured in each round. One is [`OURS`].
+    /// The subjects in the order of measurement; one is [`OURS`].
     pub(crate) subjects: Vec<Subject>,
-    /// What we promise of our own value; a [`Bar`] is what we promise of a ratio.
+    /// The promise about our own median. A [`RatioPromise`] is one about a ratio.
     pub(crate) promise: Option<Promise>,
 }
 
-/// Which of two values is the better one.
+/// Whether higher or lower values are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Better {
     Higher,
     Lower,
 }
 
-/// Who was measured, and what came out, a value a round; not a number where the subject failed.
+/// A measured program with one value for each round; NaN where it failed.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     pub(crate) name: String,
     pub(crate) values: Vec<f64>,
-    pub(crate) bar: Option<Bar>,
+    pub(crate) ratio_promise: Option<RatioPromise>,
 }
 
-/// A bar that our median has to take.
+/// A promise about our median.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Promise {
     Below(f64),
     AtMost(f64),
 }
 
-/// What our value over that subject's has to be.
+/// A promise about the ratio of our value to that of another subject.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Bar {
+pub(crate) enum RatioPromise {
     AtLeast(f64),
     AtMost(f64),
 }
 
-/// The same rules measured twice differ by up to as much on a shared machine.
+/// The difference between two measurements of the same rules on a shared machine.
 pub(crate) const TOLERANCE: f64 = 0.03;
 
 impl Case {
-    /// A case about nobody but us.
-    pub(crate) fn alone(
+    /// A case that measures bastiond only.
+    pub(crate) fn of_bastiond(
         name: &'static str,
         title: &'static str,
         unit: &'static str,
         promise: Option<Promise>,
         values: Vec<f64>,
     ) -> Self {
-        let subjects = vec![Subject { name: OURS.to_owned(), values, bar: None }];
+        let subjects = vec![Subject { name: OURS.to_owned(), values, ratio_promise: None }];
         Self { name, title, unit, better: Better::Lower, subjects, promise }
     }
 
@@ -77,47 +77,47 @@ impl Case {
         self.subjects.iter().filter(|subject| subject.name != OURS)
     }
 
-    /// Ours over that subject's. Both were measured within seconds in each round, so the median of the rounds' ratios
-    /// wavers less than the ratio of the medians. Not a number if either failed in every round.
+    /// The median ratio of our value to the other subject's. Both were measured within seconds in each round, so this
+    /// varies less than the ratio of the medians. NaN if one of them failed in every round.
     pub(crate) fn ratio_to(&self, other: &Subject) -> f64 {
         median(self.ours().values.iter().zip(&other.values).map(|(ours, theirs)| ours / theirs))
     }
 
-    /// Whether everything that was promised is kept, if there is a promise.
+    /// Whether all promises are kept; `None` without a promise.
     pub(crate) fn is_kept(&self) -> Option<bool> {
         let own = self.promise.map(|promise| promise.is_kept(self.ours().median()));
-        let bars = self.others().filter_map(|other| Some(self.takes(other.bar?, other)));
-        own.into_iter().chain(bars).reduce(|one, other| one && other)
+        let ratios = self.others().filter_map(|other| Some(self.is_ratio_kept(other.ratio_promise?, other)));
+        own.into_iter().chain(ratios).reduce(|one, other| one && other)
     }
 
-    fn takes(&self, bar: Bar, other: &Subject) -> bool {
-        // Who cannot do it at all is no rival.
-        let unrivalled = !other.has_values() && self.ours().has_values();
-        unrivalled || bar.is_taken(self.ratio_to(other))
+    fn is_ratio_kept(&self, ratio_promise: RatioPromise, other: &Subject) -> bool {
+        // A subject that failed in every round cannot be better.
+        let other_failed = !other.has_values() && self.ours().has_values();
+        other_failed || ratio_promise.is_kept(self.ratio_to(other))
     }
 }
 
 impl Promise {
     fn is_kept(self, median: f64) -> bool {
         match self {
-            Self::Below(bar) => median < bar,
-            Self::AtMost(bar) => median <= bar,
+            Self::Below(limit) => median < limit,
+            Self::AtMost(limit) => median <= limit,
         }
     }
 }
 
-impl Bar {
-    fn is_taken(self, ratio: f64) -> bool {
+impl RatioPromise {
+    fn is_kept(self, ratio: f64) -> bool {
         match self {
-            Self::AtLeast(bar) => ratio >= bar,
-            Self::AtMost(bar) => ratio <= bar,
+            Self::AtLeast(limit) => ratio >= limit,
+            Self::AtMost(limit) => ratio <= limit,
         }
     }
 }
 
 impl Subject {
-    pub(crate) fn new(name: impl Into<String>, bar: Option<Bar>) -> Self {
-        Self { name: name.into(), values: Vec::new(), bar }
+    pub(crate) fn new(name: impl Into<String>, ratio_promise: Option<RatioPromise>) -> Self {
+        Self { name: name.into(), values: Vec::new(), ratio_promise }
     }
 
     pub(crate) fn median(&self) -> f64 {
@@ -132,7 +132,7 @@ impl Subject {
         self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 
-    /// In how many rounds it did what was asked.
+    /// The number of rounds in which it did not fail.
     pub(crate) fn runs(&self) -> usize {
         self.values.iter().filter(|value| !value.is_nan()).count()
     }
@@ -142,7 +142,7 @@ impl Subject {
     }
 }
 
-/// Of those that are numbers. Not a number if there are none.
+/// The median of the values that are not NaN; NaN if there are none.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
     values.sort_by(f64::total_cmp);

@@ -1,8 +1,8 @@
-//! Where the numbers come from.
+//! The machine of the measurements.
 
 use std::process::Command;
 
-/// The machine in two lines: numbers mean nothing without.
+/// The machine in two lines.
 pub(crate) fn description() -> String {
     let cores = std::thread::available_parallelism().map_or_else(|_| "?".to_owned(), |cores| cores.to_string());
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -19,7 +19,7 @@ pub(crate) fn description() -> String {
     )
 }
 
-/// Others on the same cores make every number worse.
+/// The load of the machine, which makes every value worse.
 pub(crate) fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let last_minute = text.split(' ').next().unwrap_or("?");

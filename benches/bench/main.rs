@@ -1,7 +1,8 @@
-//! Side by side with the alternatives, in one go on one machine: `make bench`, or `make bench CASE=gateway` for a part.
+//! Compares bastiond with the alternatives in one run on one machine: `make bench`, or `make bench CASE=gateway` for a
+//! part.
 //!
-//! Prints tables and writes `target/bench/results.json`. Nothing here fails because of a number: the machine that runs
-//! it may be busy.
+//! It prints tables and writes `target/bench/results.json`. It does not fail because of a number, since the machine may
+//! be busy.
 
 mod case;
 mod daemon;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use case::Case;
 
-/// Whatever went wrong, it is printed and that was it.
+/// The result of a benchmark. Errors are printed and end the run.
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
         eprintln!("{}", sandbox::isolation::explain(&error));
         return ExitCode::FAILURE;
     }
-    match run(&Selection::of_arguments(std::env::args().skip(1))) {
+    match run(&Selection::from_arguments(std::env::args().skip(1))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -45,7 +46,7 @@ fn run(selection: &Selection) -> Result {
     cases.extend(daemon::measure(selection, programs)?);
     cases.extend(tunnel::measure(selection, programs, target(programs))?);
     if cases.is_empty() {
-        return Err("no case has such a name; cases are called gateway/…, daemon/… and tunnel/…".into());
+        return Err("no case has this name; the names begin with gateway/, daemon/ or tunnel/".into());
     }
     table::print(&cases);
     let path = target(programs).join("bench/results.json");
@@ -54,35 +55,35 @@ fn run(selection: &Selection) -> Result {
     Ok(())
 }
 
-/// In the environment: how often to measure, for those who have no time.
+/// The environment variable with the number of rounds, for a shorter run.
 const RUNS: &str = "RUNS";
 
-/// How often a part is measured: so often, unless the environment says otherwise.
-fn rounds(usual: usize) -> Result<usize> {
-    let Ok(text) = std::env::var(RUNS) else { return Ok(usual) };
+/// The number of rounds: the default, or that of the environment.
+fn rounds(default: usize) -> Result<usize> {
+    let Ok(text) = std::env::var(RUNS) else { return Ok(default) };
     match text.parse() {
         Ok(rounds @ 1..) => Ok(rounds),
-        _ => Err(format!("{RUNS}={text}: how often to measure, 1 or more").into()),
+        _ => Err(format!("{RUNS}={text}: the number of rounds must be 1 or more").into()),
     }
 }
 
-/// Where cargo put `bastiond` and `bastionctl`, built as this program is.
+/// The directory of `bastiond` and `bastionctl`, built with the profile of this program.
 fn programs() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_bastiond")).parent().expect("a program lies in a directory")
+    Path::new(env!("CARGO_BIN_EXE_bastiond")).parent().expect("the path of a program has a directory")
 }
 
-/// Cargo's target directory: what is measured against, and what came out, lie in its `bench`.
+/// Cargo's target directory, which has the compared programs and the results in its `bench`.
 fn target(programs: &Path) -> &Path {
     programs.parent().unwrap_or(programs)
 }
 
-/// Which cases shall run: those whose names begin with one of the words, or all.
+/// The cases to run: those whose names begin with one of the words, or all.
 #[derive(Debug)]
 struct Selection(Vec<String>);
 
 impl Selection {
-    /// `cargo bench` adds an option of its own.
-    fn of_arguments(arguments: impl Iterator<Item = String>) -> Self {
+    /// Takes the words from the arguments, without the option that `cargo bench` adds.
+    fn from_arguments(arguments: impl Iterator<Item = String>) -> Self {
         Self(arguments.filter(|word| !word.is_empty() && !word.starts_with('-')).collect())
     }
 

@@ -1,4 +1,4 @@
-//! The results for machines.
+//! The results as JSON.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::Result;
 use crate::case::{Better, Case, OURS, Subject};
 
-/// Our median, the others', and how ours compares: `null` is what failed, and who failed is not listed.
+/// Our median, the others' medians, and the ratios. A value that failed is `null`; a subject that failed is not listed.
 #[derive(Debug, Serialize)]
 struct Entry<'a> {
     case: &'a str,
@@ -18,7 +18,7 @@ struct Entry<'a> {
     better: &'static str,
     /// The others' medians.
     against: BTreeMap<&'a str, f64>,
-    /// Ours over theirs, whichever direction is good.
+    /// Our value divided by theirs.
     ratios: BTreeMap<&'a str, f64>,
     runs: usize,
 }
@@ -45,7 +45,7 @@ fn listed(subject: &Subject, value: f64) -> Option<(&str, f64)> {
     (!value.is_nan()).then(|| (&subject.name[..], rounded(value)))
 }
 
-/// More digits would be noise.
+/// Rounds to three decimals, and to whole numbers from 1000 on.
 fn rounded(value: f64) -> f64 {
     let scale = if value.abs() >= 1000.0 { 1.0 } else { 1000.0 };
     (value * scale).round() / scale

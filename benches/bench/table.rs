@@ -1,12 +1,12 @@
-//! The results for people.
+//! The results as tables.
 
-use crate::case::{Bar, Case, OURS, Promise, Subject, median as median_of};
+use crate::case::{Case, OURS, Promise, RatioPromise, Subject, median as median_of};
 
-/// A table for each group of cases that have the same subjects.
+/// Prints a table for each group of cases with the same subjects.
 pub(crate) fn print(cases: &[Case]) {
     for group in cases.chunk_by(|a, b| names(a).eq(names(b))) {
-        let alone = group[0].others().next().is_none();
-        let rows = if alone { alone_rows(group) } else { compared_rows(group) };
+        let is_ours_only = group[0].others().next().is_none();
+        let rows = if is_ours_only { own_rows(group) } else { compared_rows(group) };
         println!("{}", aligned(&rows));
     }
 }
@@ -30,7 +30,7 @@ fn compared_rows(group: &[Case]) -> Vec<Vec<String>> {
     std::iter::once(head).chain(group.iter().map(row)).collect()
 }
 
-fn alone_rows(group: &[Case]) -> Vec<Vec<String>> {
+fn own_rows(group: &[Case]) -> Vec<Vec<String>> {
     let head = ["case", "unit", "median", "least", "most", "runs", "promise"].map(str::to_owned).to_vec();
     let row = |case: &Case| {
         let ours = case.ours();
@@ -45,24 +45,24 @@ fn without_version(name: &str) -> &str {
     name.split(' ').next().unwrap_or(name)
 }
 
-/// The median, and how far from it half of the rounds kept.
+/// The median, and the median deviation from it in percent.
 fn with_spread(subject: &Subject) -> String {
     if !subject.has_values() {
         return "failed".to_owned();
     }
     let median = subject.median();
-    let astray = median_of(subject.values.iter().map(|value| (value - median).abs()));
-    format!("{} ±{:.0}%", number(median), 100.0 * astray / median)
+    let deviation = median_of(subject.values.iter().map(|value| (value - median).abs()));
+    format!("{} ±{:.0}%", number(median), 100.0 * deviation / median)
 }
 
-/// With the bar beside it.
+/// The ratio, and the promise about it.
 fn ratio(case: &Case, other: &Subject) -> String {
     let ratio = case.ratio_to(other);
     let ratio = if ratio.is_nan() { "-".to_owned() } else { format!("{ratio:.2}") };
-    match other.bar {
+    match other.ratio_promise {
         None => ratio,
-        Some(Bar::AtLeast(bar)) => format!("{ratio} >= {bar}"),
-        Some(Bar::AtMost(bar)) => format!("{ratio} <= {bar}"),
+        Some(RatioPromise::AtLeast(limit)) => format!("{ratio} >= {limit}"),
+        Some(RatioPromise::AtMost(limit)) => format!("{ratio} <= {limit}"),
     }
 }
 
@@ -71,12 +71,12 @@ fn promise(case: &Case) -> String {
     let kept = if kept { "kept" } else { "NOT KEPT" };
     match case.promise {
         None => kept.to_owned(),
-        Some(Promise::Below(bar)) => format!("< {}: {kept}", number(bar)),
-        Some(Promise::AtMost(bar)) => format!("<= {}: {kept}", number(bar)),
+        Some(Promise::Below(limit)) => format!("< {}: {kept}", number(limit)),
+        Some(Promise::AtMost(limit)) => format!("<= {}: {kept}", number(limit)),
     }
 }
 
-/// With thin groups of three digits, and decimals only where they tell something.
+/// A number with groups of three digits, and with decimals only if it is small.
 fn number(value: f64) -> String {
     let digits = if value.abs() < 10.0 && value.fract() != 0.0 {
         return format!("{value:.2}");
@@ -91,7 +91,7 @@ fn number(value: f64) -> String {
     format!("{sign}{}", groups.join(" "))
 }
 
-/// As Markdown, so that it can be kept as it is. The first two columns are text.
+/// The rows as a Markdown table. The first two columns and the last one are text.
 fn aligned(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();

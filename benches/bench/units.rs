@@ -1,4 +1,4 @@
-//! Numbers as tables have them.
+//! Conversion to the units of the tables.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use sandbox::daemon::Daemon;
 
 use crate::Result;
 
-/// A field of `/proc/PID/status`, which says `12345 kB`, and means kibibytes (proc(5)).
+/// A field of `/proc/PID/status` in MiB. The kernel writes `12345 kB` and means kibibytes (proc(5)).
 pub(crate) fn mebibytes(daemon: &Daemon, field: &str) -> Result<f64> {
     let text = daemon.status_field(field)?;
     Ok(text.trim_end_matches(" kB").parse::<f64>()? / 1024.0)

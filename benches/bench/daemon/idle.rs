@@ -1,4 +1,4 @@
-//! What a daemon does that has nothing to do.
+//! The activity of an idle daemon.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,27 +11,27 @@ use crate::case::{Case, Promise};
 
 pub(super) const CASES: [&str; 2] = ["daemon/idle", "daemon/calls"];
 
-/// What the start itself set in motion is over.
+/// How long to wait after the start.
 const SETTLED: Duration = Duration::from_secs(3);
-/// Three polls of the cloud, two passes by the timer.
-const WATCHED: Duration = Duration::from_secs(62);
+/// The measured time: three polls of the cloud and two passes by the timer.
+const DURATION: Duration = Duration::from_secs(62);
 
 pub(super) fn measure(programs: &Path) -> Result<Vec<Case>> {
-    // One network, as most have: then a look at the cloud is one call.
+    // One network, as most users have, so that a poll of the cloud is one call.
     let world = World::start(Settings { second_network: SecondNetwork::Absent, ..Settings::default() })?;
     let installation = Installation::in_world(&world, programs)?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
     std::thread::sleep(SETTLED);
-    eprintln!("daemon: idle for {} s", WATCHED.as_secs());
+    eprintln!("daemon: idle for {} s", DURATION.as_secs());
     let (started, before) = (Instant::now(), wake_ups(&daemon)?);
-    std::thread::sleep(WATCHED);
+    std::thread::sleep(DURATION);
     let (elapsed, after) = (started.elapsed(), wake_ups(&daemon)?);
     let per_minute = f64::from(after - before) * 60.0 / elapsed.as_secs_f64();
     let calls = calls_an_hour(&world)?;
     Ok(vec![
-        Case::alone("daemon/idle", "wake-ups of all its threads", "a minute", None, vec![per_minute]),
-        Case::alone(
+        Case::of_bastiond("daemon/idle", "wake-ups of all its threads", "a minute", None, vec![per_minute]),
+        Case::of_bastiond(
             "daemon/calls",
             "API calls, idle, one network",
             "an hour",
@@ -41,7 +41,7 @@ pub(super) fn measure(programs: &Path) -> Result<Vec<Case>> {
     ])
 }
 
-/// Voluntary context switches of all threads (proc(5)): each is an end of a sleep to come.
+/// The voluntary context switches of all threads (proc(5)), each of which ends with a wake-up.
 fn wake_ups(daemon: &Daemon) -> Result<u32> {
     let mut sum = 0;
     for thread in std::fs::read_dir(format!("/proc/{}/task", daemon.pid()))? {
@@ -52,10 +52,10 @@ fn wake_ups(daemon: &Daemon) -> Result<u32> {
     Ok(sum)
 }
 
-/// The pace between the calls of the idle time, from the first to the last of them.
+/// API calls per hour, from the interval between the first and the last call of the idle time.
 fn calls_an_hour(world: &World) -> Result<f64> {
     let calls = world.cloud().requests();
-    let idle = calls.iter().map(|call| call.at).filter(|at| at.elapsed().is_ok_and(|ago| ago < WATCHED));
+    let idle = calls.iter().map(|call| call.at).filter(|at| at.elapsed().is_ok_and(|ago| ago < DURATION));
     let idle: Vec<_> = idle.collect();
     let (Some(first), Some(last)) = (idle.first(), idle.last()) else { return Err("no call in a minute".into()) };
     let between = last.duration_since(*first)?.as_secs_f64();

@@ -1,4 +1,4 @@
-//! What the daemon itself costs, and how fast it is, on the bastion of the sandbox's world.
+//! The time and the memory that the daemon needs, on the bastion of the sandbox.
 
 mod idle;
 mod start;

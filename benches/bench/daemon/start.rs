@@ -1,4 +1,4 @@
-//! Start, memory, and how long what is broken stays broken.
+//! Start, memory, and the time to repair changes.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ use crate::units::{mebibytes, milliseconds};
 pub(super) const CASES: [&str; 6] =
     ["daemon/ready", "daemon/restart", "daemon/rss", "daemon/rss-peak", "daemon/apply", "daemon/heal-sysctl"];
 
-/// Each with a world of its own.
+/// The number of rounds, each with a new world.
 const ROUNDS: usize = 5;
-/// When a daemon that was started is at rest.
+/// How long to wait until a started daemon is idle.
 const SETTLED: Duration = Duration::from_secs(2);
-/// Far beyond the 2 s that are promised.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked whether something is back.
-const LOOK: Duration = Duration::from_millis(1);
+/// The time limit of a repair, far more than the promised 2 s.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The interval between two checks for a repair.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The values of all rounds.
 #[derive(Default)]
@@ -45,18 +45,12 @@ pub(super) fn measure(programs: &Path) -> Result<Vec<Case>> {
     let Values { ready, restart, rss, peak, table, sysctl } = values;
     let repair = Some(Promise::Below(2000.0));
     Ok(vec![
-        Case::alone("daemon/ready", "first start to READY=1", "ms", Some(Promise::Below(300.0)), ready),
-        Case::alone(
-            "daemon/restart",
-            "the same when nothing is to be done",
-            "ms",
-            Some(Promise::Below(300.0)),
-            restart,
-        ),
-        Case::alone("daemon/rss", "resident memory at rest", "MiB", Some(Promise::Below(20.0)), rss),
-        Case::alone("daemon/rss-peak", "the most it ever was", "MiB", None, peak),
-        Case::alone("daemon/apply", "table deleted to table back", "ms", repair, table),
-        Case::alone("daemon/heal-sysctl", "ip_forward off to on again", "ms", repair, sysctl),
+        Case::of_bastiond("daemon/ready", "first start to READY=1", "ms", Some(Promise::Below(300.0)), ready),
+        Case::of_bastiond("daemon/restart", "restart without changes", "ms", Some(Promise::Below(300.0)), restart),
+        Case::of_bastiond("daemon/rss", "resident memory at rest", "MiB", Some(Promise::Below(20.0)), rss),
+        Case::of_bastiond("daemon/rss-peak", "peak of the resident memory", "MiB", None, peak),
+        Case::of_bastiond("daemon/apply", "table deleted to table back", "ms", repair, table),
+        Case::of_bastiond("daemon/heal-sysctl", "ip_forward off to on again", "ms", repair, sysctl),
     ])
 }
 
@@ -68,39 +62,39 @@ impl Values {
         let mut daemon = installation.start()?;
         self.ready.push(milliseconds(daemon.wait_until_ready()));
         drop(daemon);
-        // What a killed daemon leaves behind is what the next one finds.
+        // The second daemon finds what the killed one left.
         let mut daemon = installation.start()?;
         self.restart.push(milliseconds(daemon.wait_until_ready()));
         std::thread::sleep(SETTLED);
         self.rss.push(mebibytes(&daemon, "VmRSS")?);
         self.peak.push(mebibytes(&daemon, "VmHWM")?);
         let bastion = world.bastion();
-        self.table.push(milliseconds(table_back(bastion)?));
+        self.table.push(milliseconds(repair_of_table(bastion)?));
         std::thread::sleep(SETTLED);
-        self.sysctl.push(milliseconds(forwarding_back(bastion)?));
+        self.sysctl.push(milliseconds(repair_of_forwarding(bastion)?));
         Ok(())
     }
 }
 
-fn table_back(bastion: &Namespace) -> Result<Duration> {
+fn repair_of_table(bastion: &Namespace) -> Result<Duration> {
     bastion.nft("delete table inet bastiond")?;
     let deleted = Instant::now();
-    // The transaction is whole or not at all: with one chain there, all is.
+    // The daemon loads the table in one transaction, so one chain proves all of it.
     until(deleted, || Ok(bastion.nft("list chain inet bastiond postrouting").is_ok()))
 }
 
-fn forwarding_back(bastion: &Namespace) -> Result<Duration> {
+fn repair_of_forwarding(bastion: &Namespace) -> Result<Duration> {
     bastion.sysctl("net.ipv4.ip_forward", "0")?;
     let switched = Instant::now();
     until(switched, || Ok(bastion.read_sysctl("net.ipv4.ip_forward")? == "1"))
 }
 
-fn until(start: Instant, mut is_back: impl FnMut() -> Result<bool>) -> Result<Duration> {
-    while start.elapsed() < PATIENCE {
-        if is_back()? {
+fn until(start: Instant, mut is_repaired: impl FnMut() -> Result<bool>) -> Result<Duration> {
+    while start.elapsed() < TIMEOUT {
+        if is_repaired()? {
             return Ok(start.elapsed());
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
-    Err(format!("not repaired within {} s", PATIENCE.as_secs()).into())
+    Err(format!("not repaired within {} s", TIMEOUT.as_secs()).into())
 }

@@ -1,4 +1,4 @@
-//! Ten thousand forwards: from the reload to the first packet that one of them lets through, and what they weigh.
+//! Ten thousand forwards: the time from the reload to the first forwarded packet, and the memory that they need.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -12,7 +12,7 @@ use sandbox::traffic::Reflector;
 
 use super::addresses::{BASTION, CLIENT};
 use super::config::{Policy, only_forwards};
-use super::line::{self, Line, Rules};
+use super::testbed::{self, Rules, Testbed};
 use crate::case::{Better, Case, OURS, Promise, Subject};
 use crate::units::{mebibytes, milliseconds};
 use crate::{Result, Selection, rounds};
@@ -22,15 +22,15 @@ const CASES: [&str; 4] =
 
 const ROUNDS: usize = 7;
 const FORWARDS: u16 = 10_000;
-/// Where the last of the forwards listens, in turn: it is the one that changes.
+/// The alternating port of the last forward, which is the one that changes.
 const LAST: [u16; 2] = [50_000, 50_001];
-/// What a reload or a look of the daemon's own set in motion is over.
+/// How long to wait after a reload.
 const SETTLED: Duration = Duration::from_secs(1);
-/// Far beyond what is promised.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two packets that try whether a forward is there.
-const LOOK: Duration = Duration::from_micros(500);
-/// Who loads the same elements with nothing around them.
+/// The time limit of a reload, far more than promised.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The interval between two packets that test a forward.
+const POLL_INTERVAL: Duration = Duration::from_micros(500);
+/// The subject that loads the same elements into a minimal table.
 const BARE: &str = "nft -f";
 
 /// The values of all rounds, ours and those of [`BARE`].
@@ -47,16 +47,16 @@ pub(super) fn measure(selection: &Selection, programs: &Path) -> Result<Vec<Case
         return Ok(Vec::new());
     }
     let rounds = rounds(ROUNDS)?;
-    let line = Line::lay("apply", Rules::Bastiond(Policy::of(0)))?;
-    let installation = line.installation(programs)?;
-    let _reflectors = LAST.map(|port| Reflector::udp(line.client(), (CLIENT, port)));
-    let bare = Bare::lay()?;
+    let testbed = Testbed::build("apply", Rules::Bastiond(Policy::with_entries(0)))?;
+    let installation = testbed.installation(programs)?;
+    let _reflectors = LAST.map(|port| Reflector::udp(testbed.client(), (CLIENT, port)));
+    let bare = BareTable::build()?;
     let mut values = Values::default();
     for round in 1..=rounds {
         eprint!("\rgateway: reload, round {round} of {rounds}");
-        // One of its own each time: memory that was needed once is not always given back.
-        let mut daemon = line::ready(&installation)?;
-        values.round(&line, &installation, &mut daemon)?;
+        // A new daemon in each round, because a process does not always return memory.
+        let mut daemon = testbed::start_daemon(&installation)?;
+        values.round(&testbed, &installation, &mut daemon)?;
         values.apply[1].push(milliseconds(bare.load(&all())?));
         values.change[1].push(milliseconds(bare.load(&one())?));
         installation.write_config(&only_forwards(0, None))?;
@@ -65,10 +65,10 @@ pub(super) fn measure(selection: &Selection, programs: &Path) -> Result<Vec<Case
     eprintln!();
     let Values { apply, change, rss, peak } = values;
     let mut cases = vec![
-        case(CASES[0], "reload to effect, 10 000 forwards anew", Some(Promise::Below(300.0)), apply),
+        case(CASES[0], "reload to effect, 10 000 new forwards", Some(Promise::Below(300.0)), apply),
         case(CASES[1], "reload to effect, one of them changed", Some(Promise::Below(300.0)), change),
-        Case::alone(CASES[2], "resident memory at rest with them", "MiB", None, rss),
-        Case::alone(CASES[3], "the most it ever was", "MiB", None, peak),
+        Case::of_bastiond(CASES[2], "resident memory at rest with them", "MiB", None, rss),
+        Case::of_bastiond(CASES[3], "peak of the resident memory", "MiB", None, peak),
     ];
     cases.retain(|case| selection.has(case.name));
     Ok(cases)
@@ -81,13 +81,13 @@ fn case(name: &'static str, title: &'static str, promise: Option<Promise>, value
 }
 
 impl Values {
-    fn round(&mut self, line: &Line, installation: &Installation<'_>, daemon: &mut Daemon) -> Result {
+    fn round(&mut self, testbed: &Testbed, installation: &Installation<'_>, daemon: &mut Daemon) -> Result {
         std::thread::sleep(SETTLED);
         installation.write_config(&only_forwards(FORWARDS, Some(LAST[0])))?;
-        self.apply[0].push(milliseconds(effect(line, daemon, LAST[0])?));
+        self.apply[0].push(milliseconds(time_to_effect(testbed, daemon, LAST[0])?));
         std::thread::sleep(SETTLED);
         installation.write_config(&only_forwards(FORWARDS, Some(LAST[1])))?;
-        self.change[0].push(milliseconds(effect(line, daemon, LAST[1])?));
+        self.change[0].push(milliseconds(time_to_effect(testbed, daemon, LAST[1])?));
         std::thread::sleep(SETTLED);
         self.rss.push(mebibytes(daemon, "VmRSS")?);
         self.peak.push(mebibytes(daemon, "VmHWM")?);
@@ -97,40 +97,40 @@ impl Values {
 
 fn reload(daemon: &mut Daemon) -> Result {
     daemon.signal(Signal::SIGHUP)?;
-    daemon.wait_for_notification("READY=1", PATIENCE).ok_or("the reload does not end")?;
+    daemon.wait_for_notification("READY=1", TIMEOUT).ok_or("the reload does not end")?;
     Ok(())
 }
 
-/// Reloads, and waits until a packet to this port of the bastion's is answered by the client: how long that took.
-fn effect(line: &Line, daemon: &mut Daemon, port: u16) -> Result<Duration> {
-    let socket = line.server().bind_udp((Ipv4Addr::UNSPECIFIED, 0))?;
+/// Reloads, and measures the time until the client answers a packet to this port of the bastion.
+fn time_to_effect(testbed: &Testbed, daemon: &mut Daemon, port: u16) -> Result<Duration> {
+    let socket = testbed.server().bind_udp((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(SocketAddrV4::new(BASTION, port))?;
-    socket.set_read_timeout(Some(LOOK))?;
-    if answers(&socket) {
+    socket.set_read_timeout(Some(POLL_INTERVAL))?;
+    if is_answered(&socket) {
         return Err(format!("port {port} is open before the reload").into());
     }
     let start = Instant::now();
     daemon.signal(Signal::SIGHUP)?;
-    while !answers(&socket) {
-        if start.elapsed() > PATIENCE {
-            return Err(format!("port {port} is not open after {} s:\n{}", PATIENCE.as_secs(), daemon.log()).into());
+    while !is_answered(&socket) {
+        if start.elapsed() > TIMEOUT {
+            return Err(format!("port {port} is not open after {} s:\n{}", TIMEOUT.as_secs(), daemon.log()).into());
         }
     }
     let took = start.elapsed();
-    daemon.wait_for_notification("READY=1", PATIENCE).ok_or("the reload does not end")?;
+    daemon.wait_for_notification("READY=1", TIMEOUT).ok_or("the reload does not end")?;
     Ok(took)
 }
 
-fn answers(socket: &UdpSocket) -> bool {
-    // Refused or silent, it is not there yet.
+fn is_answered(socket: &UdpSocket) -> bool {
+    // An error or a time-out means that the forward does not work yet.
     socket.send(b"open?").and_then(|_| socket.recv(&mut [0; 64])).is_ok()
 }
 
-/// A namespace with nothing but a map like ours and a rule that uses it.
-struct Bare(Namespace);
+/// A namespace with only a map like ours and a rule that uses it.
+struct BareTable(Namespace);
 
-impl Bare {
-    fn lay() -> Result<Self> {
+impl BareTable {
+    fn build() -> Result<Self> {
         let host = Namespace::create("apply-bare")?;
         host.nft(
             "table inet bare {
@@ -144,7 +144,7 @@ impl Bare {
         Ok(Self(host))
     }
 
-    /// How long `nft` takes for a file, from its start to its end.
+    /// Runs `nft` with a script and measures the time.
     fn load(&self, script: &str) -> Result<Duration> {
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), script)?;
@@ -155,7 +155,7 @@ impl Bare {
     }
 }
 
-/// All forwards, in place of those of before.
+/// The script that replaces all forwards.
 fn all() -> String {
     let mut script = "flush map inet bare forwards\nadd element inet bare forwards {\n".to_owned();
     for index in 0..FORWARDS {
@@ -165,7 +165,7 @@ fn all() -> String {
     script + "}\n"
 }
 
-/// One of them in another one's place.
+/// The script that replaces one forward.
 fn one() -> String {
     format!(
         "delete element inet bare forwards {{ {BASTION} . tcp . 10000 }}

@@ -1,11 +1,11 @@
-//! What the bastions of the lines are told, and how much of it.
+//! The configurations of the test beds.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use super::addresses::CLIENT;
 
-/// Everything that a bastion without metadata and without a cloud has to be told.
+/// The settings that a bastion without metadata and without a cloud needs.
 const SITE: &str = r#"
 [site]
 public_interface = "eth0"
@@ -22,43 +22,43 @@ enabled = false
 /// The public port of the first forward; the others follow it.
 const FIRST_PORT: u16 = 10_000;
 
-/// What of a configuration has a price, if anything of it has.
+/// The parts of a configuration that may cost time per packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Policy {
-    /// So many port forwards, so many lines of an egress list, and so many pairs of tenants.
+    /// The number of port forwards, of entries of an egress list, and of pairs of tenants.
     pub(crate) entries: u16,
-    /// What the lines of the egress list are about.
+    /// The kind of entries of the egress list.
     pub(crate) denied: Denied,
-    /// Which limits a source of flows has.
+    /// The limits of a source of flows.
     pub(crate) limits: Limits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denied {
-    /// One port of one host each.
+    /// One port of one host per entry.
     Hosts,
-    /// Some ports of a network each.
+    /// A range of ports of a network per entry.
     Networks,
 }
 
-/// All beyond reach: it is their price that is measured.
+/// The limits that are enabled. They are never reached, because their cost is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limits {
     Off,
-    /// On new flows a second.
+    /// The limit of new flows per second.
     Rate,
-    /// On flows at the same time.
+    /// The limit of concurrent flows.
     Count,
     Both,
 }
 
 impl Policy {
-    pub(crate) const fn of(entries: u16) -> Self {
+    pub(crate) const fn with_entries(entries: u16) -> Self {
         Self { entries, denied: Denied::Hosts, limits: Limits::Off }
     }
 
     pub(crate) const fn limited(limits: Limits) -> Self {
-        Self { limits, ..Self::of(0) }
+        Self { limits, ..Self::with_entries(0) }
     }
 
     /// The configuration file.
@@ -66,10 +66,11 @@ impl Policy {
         let limit = |on| if on { "1000000" } else { "false" };
         let rate = limit(matches!(self.limits, Limits::Rate | Limits::Both));
         let count = limit(matches!(self.limits, Limits::Count | Limits::Both));
-        let deny: String = (0..self.entries).map(|index| self.denied.line(index)).collect();
-        let tenants: String = (0..self.entries).map(pair).collect();
+        let deny: String = (0..self.entries).map(|index| self.denied.entry(index)).collect();
+        let tenants: String = (0..self.entries).map(tenant_pair).collect();
         format!(
-            "{SITE}[egress]\nnew_flows_per_second = {rate}\nmax_flows = {count}\ndeny = [\n{deny}]\n[tenants]\nallow = [\n{tenants}]\n\
+            "{SITE}[egress]\nnew_flows_per_second = {rate}\nmax_flows = {count}\n\
+             deny = [\n{deny}]\n[tenants]\nallow = [\n{tenants}]\n\
              [firewall]\nsyns_per_second = false\n{}",
             forwards(self.entries, self.last_port()),
         )
@@ -81,7 +82,7 @@ impl Policy {
     }
 }
 
-/// So many forwards, and one more from `last` to the same port of the client in place of the last one.
+/// So many forwards, of which the last one leads from the port `last` to the same port of the client.
 pub(crate) fn forwards(count: u16, last: Option<u16>) -> String {
     let mut text = String::new();
     for index in 0..count.saturating_sub(1) {
@@ -95,13 +96,13 @@ pub(crate) fn forwards(count: u16, last: Option<u16>) -> String {
     text
 }
 
-/// [`SITE`] with forwards and nothing else.
+/// A configuration with forwards only.
 pub(crate) fn only_forwards(count: u16, last: Option<u16>) -> String {
     format!("{SITE}{}", forwards(count, last))
 }
 
 impl Denied {
-    fn line(self, index: u16) -> String {
+    fn entry(self, index: u16) -> String {
         let [high, low] = index.to_be_bytes();
         let protocol = if index % 2 == 0 { "tcp" } else { "udp" };
         let port = 1000 + index % 50_000;
@@ -121,7 +122,7 @@ impl Denied {
     }
 }
 
-fn pair(index: u16) -> String {
+fn tenant_pair(index: u16) -> String {
     let [high, low] = index.to_be_bytes();
     format!(
         "{{ from = [\"10.0.{}.{low}\"], to = [\"10.0.{}.{low}\"], protocol = \"tcp\", ports = [5432] }},\n",

@@ -1,4 +1,4 @@
-//! What `wg setconf` reads.
+//! Configurations for `wg setconf`.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -23,25 +23,25 @@ impl Keys {
     }
 }
 
-/// An interface.
+/// The section of an interface.
 pub(super) fn interface(keys: &Keys, port: u16) -> String {
     let secret = BASE64.encode(keys.secret.to_bytes());
     format!("[Interface]\nPrivateKey = {secret}\nListenPort = {port}\n")
 }
 
-/// A peer, added to `text`.
+/// Appends the section of a peer.
 pub(super) fn add_peer(text: &mut String, key: &PublicKey, allowed: Ipv4Addr, endpoint: Option<SocketAddrV4>) {
     let key = BASE64.encode(key.as_bytes());
     let written = write!(text, "[Peer]\nPublicKey = {key}\nAllowedIPs = {allowed}/32\n");
-    written.expect("a string takes everything");
+    written.expect("writing to a string does not fail");
     if let Some(endpoint) = endpoint {
         let written = writeln!(text, "Endpoint = {endpoint}");
-        written.expect("a string takes everything");
+        written.expect("writing to a string does not fail");
     }
 }
 
-/// Peers that never speak: keys that nobody knows the secrets of, and addresses of 10.128.0.0/9.
-pub(super) fn strangers(random: &mut fastrand::Rng) -> impl Iterator<Item = (PublicKey, Ipv4Addr)> + '_ {
+/// Peers that never send: random public keys, and addresses of 10.128.0.0/9.
+pub(super) fn unused_peers(random: &mut fastrand::Rng) -> impl Iterator<Item = (PublicKey, Ipv4Addr)> + '_ {
     (0_u32..).map(move |number| {
         let mut key = [0; 32];
         random.fill(&mut key);
@@ -49,7 +49,7 @@ pub(super) fn strangers(random: &mut fastrand::Rng) -> impl Iterator<Item = (Pub
     })
 }
 
-/// As `wg` prints it.
+/// The key in base64, as `wg` prints it.
 pub(super) fn encoded(key: &PublicKey) -> String {
     BASE64.encode(key.as_bytes())
 }

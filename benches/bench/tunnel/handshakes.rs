@@ -1,10 +1,9 @@
-//! How many initiations of handshakes an interface answers that has one core.
+//! The number of handshake initiations that an interface answers on one core.
 //!
-//! The initiators are boringtun's protocol core. Their messages are made beforehand, so that the other core has nothing
-//! to do but to send them and to count the answers. So many peers from as many addresses speak in turn that none is
-//! taken for a flood: implementations refuse the second initiation of a peer within 20 ms, and the sixth of an address
-//! within 250 ms when they are under load. Who is under load answers with a cookie first; the peers have gathered their
-//! cookies beforehand.
+//! The initiators use boringtun's protocol core. Their messages are created beforehand, so that the other core only
+//! sends them and counts the answers. So many peers from so many addresses take turns that none of them is limited:
+//! implementations refuse the second initiation of a peer within 20 ms and, under load, the sixth of an address within
+//! 250 ms. An interface under load answers with a cookie first, so the peers have their cookies beforehand.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -25,33 +24,32 @@ use super::pair::PORT;
 use super::program::Program;
 use crate::Result;
 
-/// Peers, each with an address of its own. Not more: one of the programs opens a socket for each.
+/// The number of peers, each with an address of its own. One of the programs opens a socket for each.
 const PEERS: u32 = 512;
-/// Initiations of each: more than the fastest answers within [`DURATION`].
+/// Initiations of each peer, more than the fastest program answers within [`DURATION`].
 const SUPPLY: usize = 60;
 const DURATION: Duration = Duration::from_secs(2);
-/// Initiations under way: an interface always has some waiting, but never, even if as many were lost, the 128 that
-/// count as load.
+/// The number of unanswered initiations: the interface always has work, but never the 128 that count as load.
 const WINDOW: usize = 48;
-/// After so long without any answer those under way are lost.
+/// After so long without an answer the unanswered initiations count as lost.
 const LOST: Duration = Duration::from_millis(500);
-/// Passes in which peers gather cookies, at most. Usually there are two; a program that counts anew each second, and
-/// takes the first hundred without, may need more.
+/// The maximum number of passes to get cookies. Usually two are enough; a program that accepts the first hundred
+/// initiations of each second without a cookie may need more.
 const REHEARSALS: usize = 8;
 
 const DEVICE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const GENERATOR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// Of all peers' addresses, as many as there may be: 198.18.0.0/15 is for benchmarks (RFC 2544).
+/// The first address of the peers: 198.18.0.0/15 is for benchmarks (RFC 2544).
 const SOURCES: u32 = 0xc612_0000;
 
-/// The first bytes of messages, and their lengths (<https://www.wireguard.com/protocol/>).
+/// The types of messages, and their lengths (<https://www.wireguard.com/protocol/>).
 const INITIATION: usize = 148;
 const RESPONSE: (u8, usize) = (2, 92);
 const COOKIE_REPLY: (u8, usize) = (3, 64);
 
 type Message = [u8; INITIATION];
 
-/// Answers a second.
+/// Answers per second.
 pub(super) fn answered(program: &Program) -> Result<f64> {
     let part = |part: &str| Namespace::create(&format!("{}-{part}", program.tag()));
     let (namespace, outside) = (part("device")?, part("initiators")?);
@@ -61,7 +59,7 @@ pub(super) fn answered(program: &Program) -> Result<f64> {
          link set eth0 up",
         outside.name()
     ))?;
-    // Every address of the prefix is the generator's own.
+    // Every address of the prefix is local at the generator.
     outside.ip(&format!(
         "addr add {GENERATOR}/24 dev eth0
          link set eth0 up
@@ -93,7 +91,7 @@ pub(super) fn answered(program: &Program) -> Result<f64> {
     }
     let measured = outside.run(|| -> io::Result<_> {
         let mut generator = Generator::open(initiators)?;
-        // Asked for no cookie, every peer has one that serves, or needs none.
+        // When no peer is asked for a cookie any more, each has a valid one or needs none.
         let mut passes = 0;
         while generator.rehearse()? > 0 && passes < REHEARSALS {
             passes += 1;
@@ -102,14 +100,16 @@ pub(super) fn answered(program: &Program) -> Result<f64> {
         cores.leave_last()?;
         generator.measure()
     });
-    device.check()?;
+    device.check_running()?;
     let measured = measured?;
     if measured.completed == 0 {
         return Err("no handshake was completed".into());
     }
     let Measured { answers, cookies, .. } = measured;
     if cookies > answers / 10 {
-        return Err(format!("{cookies} initiations were asked for a cookie that they had, {answers} answered").into());
+        return Err(
+            format!("{cookies} initiations with a cookie were asked for another one, {answers} were answered").into()
+        );
     }
     Ok(f64::from(measured.answers) / measured.elapsed.as_secs_f64())
 }
@@ -123,12 +123,12 @@ impl Cores {
         Ok(Self((0..CpuSet::count()).filter(|&core| set.is_set(core) == Ok(true)).collect()))
     }
 
-    /// The interface's, if it is not the only one.
+    /// The core of the interface; `None` if there is only one core.
     fn last(&self) -> Option<usize> {
         self.0.last().copied().filter(|_| self.0.len() > 1)
     }
 
-    /// Keeps the calling thread away from the interface's core.
+    /// Moves the calling thread to the other cores.
     fn leave_last(&self) -> nix::Result<()> {
         let mut set = CpuSet::new();
         let others = self.0.split_last().map_or(&[][..], |(_, others)| others);
@@ -139,7 +139,7 @@ impl Cores {
     }
 }
 
-/// All peers' initiators on one socket.
+/// The initiators of all peers on one socket.
 struct Generator {
     socket: UdpSocket,
     target: SockaddrIn,
@@ -149,11 +149,11 @@ struct Generator {
 }
 
 struct Measured {
-    /// Responses in the time that was measured.
+    /// Responses during the measurement.
     answers: u32,
-    /// Replies in that time that asked for a cookie instead.
+    /// Cookie replies during the measurement.
     cookies: u32,
-    /// Handshakes that were seen through beforehand.
+    /// Handshakes completed before the measurement.
     completed: u32,
     elapsed: Duration,
 }
@@ -166,29 +166,29 @@ impl Generator {
         Ok(Self { socket, target, initiators, supply: Vec::new(), completed: 0 })
     }
 
-    /// One initiation of each peer, whose answer it reads itself: a cookie serves the next. How many were asked for a
-    /// cookie.
+    /// Sends one initiation of each peer and handles its answer, such as a cookie for the next one. Returns the number
+    /// of cookie replies.
     fn rehearse(&mut self) -> io::Result<u32> {
         let peers = self.initiators.len();
-        let (mut next, mut under_way, mut cookies) = (0, 0, 0);
+        let (mut next, mut unanswered, mut cookies) = (0, 0, 0);
         let mut datagram = [0; 256];
-        while next < peers || under_way > 0 {
-            while next < peers && under_way < WINDOW {
+        while next < peers || unanswered > 0 {
+            while next < peers && unanswered < WINDOW {
                 let message = initiation(&mut self.initiators[next]);
                 self.send(next, &message)?;
                 next += 1;
-                under_way += 1;
+                unanswered += 1;
             }
             let Some(length) = self.receive(&mut datagram)? else {
-                under_way = 0;
+                unanswered = 0;
                 continue;
             };
-            under_way = under_way.saturating_sub(1);
+            unanswered = unanswered.saturating_sub(1);
             let datagram = &datagram[..length];
             let Some(peer) = self.initiators.get_mut(addressee(datagram).unwrap_or(usize::MAX)) else { continue };
-            // Also if it came too late to serve.
+            // It counts even if it arrived too late to be used.
             cookies += u32::from((datagram[0], length) == COOKIE_REPLY);
-            // A response is answered by a keepalive, which nobody waits for.
+            // A response is answered with a keepalive, which is not sent.
             if let TunnResult::WriteToNetwork(_) = peer.decapsulate(Some(DEVICE.into()), datagram, &mut [0; 256]) {
                 self.completed += 1;
             }
@@ -196,7 +196,7 @@ impl Generator {
         Ok(cookies)
     }
 
-    /// Makes all messages, on all cores, in the order in which they are sent.
+    /// Creates all messages on all cores, in the order of sending.
     fn prepare(&mut self) {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let share = self.initiators.len().div_ceil(threads);
@@ -205,7 +205,7 @@ impl Generator {
             let make = |tunn: &mut Tunn| (0..SUPPLY).map(|_| initiation(tunn)).collect();
             let threads: Vec<_> =
                 shares.map(|share| scope.spawn(move || share.iter_mut().map(make).collect::<Vec<_>>())).collect();
-            threads.into_iter().flat_map(|thread| thread.join().expect("nothing in it panics")).collect()
+            threads.into_iter().flat_map(|thread| thread.join().expect("the threads do not panic")).collect()
         });
         let turns = (0..SUPPLY).flat_map(|turn| made.iter().enumerate().map(move |(peer, own)| (peer, own[turn])));
         self.supply = turns.collect();
@@ -213,35 +213,35 @@ impl Generator {
 
     fn measure(&mut self) -> io::Result<Measured> {
         let mut supply = std::mem::take(&mut self.supply).into_iter();
-        let (mut answers, mut cookies, mut under_way) = (0, 0, 0_usize);
+        let (mut answers, mut cookies, mut unanswered) = (0, 0, 0_usize);
         let mut datagram = [0; 256];
         let start = Instant::now();
         while start.elapsed() < DURATION {
-            while under_way < WINDOW {
+            while unanswered < WINDOW {
                 let Some((peer, message)) = supply.next() else { break };
                 self.send(peer, &message)?;
-                under_way += 1;
+                unanswered += 1;
             }
-            if under_way == 0 {
+            if unanswered == 0 {
                 break;
             }
             let Some(length) = self.receive(&mut datagram)? else {
-                under_way = 0;
+                unanswered = 0;
                 continue;
             };
             let known = addressee(&datagram[..length]).is_some_and(|peer| peer < self.initiators.len());
             if known && (datagram[0], length) == RESPONSE {
                 answers += 1;
-                under_way = under_way.saturating_sub(1);
+                unanswered = unanswered.saturating_sub(1);
             } else if known && (datagram[0], length) == COOKIE_REPLY {
                 cookies += 1;
-                under_way = under_way.saturating_sub(1);
+                unanswered = unanswered.saturating_sub(1);
             }
         }
         Ok(Measured { answers, cookies, completed: self.completed, elapsed: start.elapsed() })
     }
 
-    /// From the peer's own address.
+    /// Sends a message from the peer's own address.
     fn send(&self, peer: usize, message: &Message) -> io::Result<()> {
         let number = u32::try_from(peer).expect("there are few peers");
         let source = in_addr { s_addr: (SOURCES + 256 + number).to_be() };
@@ -252,7 +252,7 @@ impl Generator {
         Ok(())
     }
 
-    /// `None` after [`LOST`] without anything.
+    /// Receives a datagram; `None` after [`LOST`] without one.
     fn receive(&self, datagram: &mut [u8]) -> io::Result<Option<usize>> {
         match self.socket.recv(datagram) {
             Ok(length) => Ok(Some(length)),
@@ -265,12 +265,12 @@ impl Generator {
 fn initiation(tunn: &mut Tunn) -> Message {
     let mut message = [0; INITIATION];
     let made = matches!(tunn.format_handshake_initiation(&mut message, true), TunnResult::WriteToNetwork(_));
-    assert!(made, "an initiation can always be made");
+    assert!(made, "an initiation can always be created");
     message
 }
 
-/// The peer whose number is in the receiver's index of a response or of a cookie's reply; the core adds a byte of its
-/// own.
+/// The number of the peer in the receiver index of a response or of a cookie reply. The protocol core appends a byte to
+/// it.
 fn addressee(datagram: &[u8]) -> Option<usize> {
     let at = match (*datagram.first()?, datagram.len()) {
         RESPONSE => 8,

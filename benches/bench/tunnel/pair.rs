@@ -1,4 +1,4 @@
-//! Two interfaces of one program, in two namespaces with a virtual link between them.
+//! Two interfaces of one program, in two namespaces that a veth pair connects.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
@@ -17,28 +17,28 @@ use super::device::Device;
 use super::program::Program;
 use crate::Result;
 
-/// The ends of the link (documentation prefix, RFC 5737) ...
+/// The addresses of the link (documentation prefix, RFC 5737).
 const OUTSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
-/// ... and of the tunnel.
+/// The addresses in the tunnel.
 pub(super) const INSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(10, 77, 0, 2)];
 pub(super) const PORT: u16 = 51820;
-/// What `wg-quick` takes on a link with 1500: 40 for IPv6, 8 for UDP, 32 for WireGuard.
+/// The MTU that `wg-quick` sets on a link with 1500: minus 40 for IPv6, 8 for UDP and 32 for WireGuard.
 const MTU: u16 = 1420;
-/// For the first packet through the tunnel.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// For a run of `wg`.
-const WG_PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit of the first packet through the tunnel.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit of a run of `wg`.
+const WG_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One of the two.
+/// One end of the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// Clients are here.
+    /// The end of the clients.
     Near = 0,
-    /// Servers are here.
+    /// The end of the servers.
     Far = 1,
 }
 
-/// Both ends, and what they are told.
+/// Both ends and their configurations.
 pub(super) struct Pair<'p> {
     pub(super) program: &'p Program,
     namespaces: [Namespace; 2],
@@ -48,8 +48,8 @@ pub(super) struct Pair<'p> {
 }
 
 impl<'p> Pair<'p> {
-    /// The link, and configurations in which each end has so many peers: the other one, and strangers.
-    pub(super) fn lay(program: &'p Program, peers: usize) -> Result<Self> {
+    /// Creates the link and the configurations. Each end has so many peers: the other end and unused ones.
+    pub(super) fn build(program: &'p Program, peers: usize) -> Result<Self> {
         let part = |part: &str| Namespace::create(&format!("{}-{part}", program.tag()));
         let namespaces = [part("near")?, part("far")?];
         let [near, far] = &namespaces;
@@ -65,7 +65,7 @@ impl<'p> Pair<'p> {
             let mut text = config::interface(&keys[this], PORT);
             let endpoint = SocketAddrV4::new(OUTSIDE[other], PORT);
             config::add_peer(&mut text, &keys[other].public, INSIDE[other], Some(endpoint));
-            for (key, address) in config::strangers(&mut random).take(peers - 1) {
+            for (key, address) in config::unused_peers(&mut random).take(peers - 1) {
                 config::add_peer(&mut text, &key, address, None);
             }
             std::fs::write(&configs[this], text)?;
@@ -85,13 +85,13 @@ impl<'p> Pair<'p> {
         &self.configs[end as usize]
     }
 
-    /// An end that runs.
+    /// The running interface of an end.
     pub(super) fn device(&self, end: End) -> Result<&Device> {
-        let devices = self.devices.as_ref().ok_or("the interfaces do not run")?;
+        let devices = self.devices.as_ref().ok_or("the interfaces are not running")?;
         Ok(&devices[end as usize])
     }
 
-    /// Fresh processes that know nothing, with their interfaces up.
+    /// Starts new processes without a configuration, with their interfaces up.
     pub(super) fn start(&mut self) -> Result {
         self.devices = None;
         let start = |end: End, suffix: &str| -> Result<Device> {
@@ -106,14 +106,14 @@ impl<'p> Pair<'p> {
         Ok(())
     }
 
-    /// Tells an end its key and its peers; says how long `wg setconf` took.
+    /// Configures an end with `wg setconf`, and returns its duration.
     pub(super) fn configure(&mut self, end: End) -> Result<Duration> {
         let config = self.config(end).to_string_lossy().into_owned();
         let took = self.wg(end, "setconf", &[&config])?;
         Ok(took)
     }
 
-    /// Runs `wg COMMAND INTERFACE ARGUMENTS`, and says how long it took.
+    /// Runs `wg COMMAND INTERFACE ARGUMENTS`, and returns its duration.
     pub(super) fn wg(&mut self, end: End, command: &str, arguments: &[&str]) -> Result<Duration> {
         let interface = self.device(end)?.interface().to_owned();
         let wg = self.namespace(end).command("wg").args([command, &interface]).args(arguments);
@@ -121,7 +121,7 @@ impl<'p> Pair<'p> {
         let child = wg.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let output = wait(child)?;
         let took = start.elapsed();
-        self.check()?;
+        self.check_running()?;
         if output.status.success() {
             return Ok(took);
         }
@@ -129,20 +129,20 @@ impl<'p> Pair<'p> {
         Err(format!("wg {command} {interface}: {} {}", output.status, complaint.trim()).into())
     }
 
-    /// Sends a packet through, until one comes back: what follows meets a session.
+    /// Sends pings until one is answered, so that a session exists.
     pub(super) fn prime(&mut self) -> Result {
         let start = Instant::now();
         let once = Ping { timeout: Duration::from_millis(500), ..Ping::default() };
         while ping(self.namespace(End::Near), INSIDE[End::Far as usize], once)?.replies.is_empty() {
-            self.check()?;
-            if start.elapsed() > PATIENCE {
-                return Err(format!("no packet comes through within {} s", PATIENCE.as_secs()).into());
+            self.check_running()?;
+            if start.elapsed() > TIMEOUT {
+                return Err(format!("no packet passed the tunnel within {} s", TIMEOUT.as_secs()).into());
             }
         }
         Ok(())
     }
 
-    /// Fresh processes with a session.
+    /// Starts new processes and waits for a session.
     pub(super) fn restart(&mut self) -> Result {
         self.start()?;
         self.configure(End::Near)?;
@@ -150,30 +150,30 @@ impl<'p> Pair<'p> {
         self.prime()
     }
 
-    /// The processes that run with a session; fresh ones if they do not.
-    pub(super) fn ready(&mut self) -> Result {
+    /// Makes sure that the processes run and have a session; starts new ones if they do not run.
+    pub(super) fn ensure_session(&mut self) -> Result {
         if self.devices.is_none() { self.restart() } else { self.prime() }
     }
 
     /// Fails if one of the processes has ended.
-    pub(super) fn check(&mut self) -> Result {
-        self.devices.iter_mut().flatten().try_for_each(Device::check)
+    pub(super) fn check_running(&mut self) -> Result {
+        self.devices.iter_mut().flatten().try_for_each(Device::check_running)
     }
 
-    /// Ends the processes.
+    /// Kills the processes.
     pub(super) fn stop(&mut self) {
         self.devices = None;
     }
 }
 
-/// Waits for the end of a process, and makes it come after [`WG_PATIENCE`].
+/// Waits for the end of a process, and kills it after [`WG_TIMEOUT`].
 fn wait(child: Child) -> Result<Output> {
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let (ended, end) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            if end.recv_timeout(WG_PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                // If it was waited for only this moment, its number is nobody else's yet.
+            if end.recv_timeout(WG_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+                // If it has just been reaped, its process id is not in use again yet.
                 let _ = kill(pid, Signal::SIGKILL);
             }
         });

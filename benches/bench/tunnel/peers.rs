@@ -1,4 +1,4 @@
-//! Ten thousand peers: how long it takes to tell, and what they weigh.
+//! Ten thousand peers: the time to configure them, and the memory that they need.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -12,47 +12,47 @@ use crate::case::median;
 use crate::units::milliseconds;
 
 const PEERS: usize = 10_000;
-/// Peers that are added one by one, because most of such a time is the start of `wg`.
+/// The number of peers that are added one by one. Most of the time of each is the start of `wg`.
 const ADDED: usize = 9;
-/// What the start itself set in motion is over.
+/// How long to wait after the start.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// In the order in which they are measured.
+/// The measured values in their order.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value {
-    /// `wg setconf`, in milliseconds.
+    /// The duration of `wg setconf` in milliseconds.
     Setconf,
-    /// MiB without traffic ...
+    /// The resident memory without traffic in MiB.
     Idle,
-    /// ... and with four streams.
+    /// The resident memory under four TCP streams in MiB.
     Load,
-    /// `wg set` with one peer more; the median of [`ADDED`] times.
+    /// The median duration of adding one peer with `wg set`, in milliseconds.
     Add,
-    /// `wg syncconf` of what is there already.
+    /// The duration of `wg syncconf` without changes, in milliseconds.
     Sync,
 }
 
-/// Fills in what can be measured until something fails.
+/// Measures all values until one fails.
 pub(super) fn measure(program: &Program, values: &mut [f64]) -> Result {
     let mut fill = |value: Value, number: f64| values[value as usize] = number;
-    let mut pair = Pair::lay(program, PEERS)?;
+    let mut pair = Pair::build(program, PEERS)?;
     pair.start()?;
     fill(Value::Setconf, milliseconds(pair.configure(End::Near)?));
     pair.configure(End::Far)?;
     pair.prime()?;
     std::thread::sleep(SETTLED);
     fill(Value::Idle, pair.device(End::Near)?.resident()?);
-    fill(Value::Load, transfer(&mut pair, 4, Direction::Forth)?.resident);
+    fill(Value::Load, transfer(&mut pair, 4, Direction::Upload)?.resident);
     let mut random = fastrand::Rng::with_seed(13);
-    let newcomers: Vec<_> = config::strangers(&mut random).skip(PEERS).take(ADDED).collect();
+    let added_peers: Vec<_> = config::unused_peers(&mut random).skip(PEERS).take(ADDED).collect();
     let (mut took, mut text) = (Vec::new(), String::new());
-    for (key, address) in &newcomers {
+    for (key, address) in &added_peers {
         let words = ["peer", &config::encoded(key), "allowed-ips", &format!("{address}/32")];
         took.push(milliseconds(pair.wg(End::Near, "set", &words)?));
         config::add_peer(&mut text, key, *address, None);
     }
     fill(Value::Add, median(took.into_iter()));
-    // With the newcomers too: the same as is there.
+    // The file includes the added peers, so that nothing changes.
     let path = pair.config(End::Near).clone();
     std::fs::OpenOptions::new().append(true).open(&path)?.write_all(text.as_bytes())?;
     fill(Value::Sync, milliseconds(pair.wg(End::Near, "syncconf", &[&path.to_string_lossy()])?));

@@ -1,11 +1,11 @@
-//! What is compared: programs that are a WireGuard interface, and are told what to do through its UAPI socket.
+//! The compared programs: userspace WireGuard interfaces that are configured through their UAPI sockets.
 
 use std::path::{Path, PathBuf};
 
 use crate::Result;
 use crate::case::OURS;
 
-/// Whose program it is.
+/// The project of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Ours,
@@ -14,16 +14,16 @@ pub(crate) enum Kind {
     Gotatun,
 }
 
-/// A program that can be started.
+/// An installed program.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(super) kind: Kind,
-    /// With its version, if it is another's.
+    /// The name, with the version unless it is ours.
     pub(super) name: String,
     pub(super) path: PathBuf,
 }
 
-/// Everybody whose bar we have to take.
+/// The programs that we are compared with.
 pub(super) const PEERS: [(Kind, &str); 3] =
     [(Kind::WireguardGo, "wireguard-go"), (Kind::Boringtun, "boringtun-cli"), (Kind::Gotatun, "gotatun-cli")];
 
@@ -33,34 +33,37 @@ impl Program {
         let path = programs.join("bastiond-tunnel");
         if !path.exists() {
             let hint = "cargo build --release -p bastiond-tunnel";
-            return Err(format!("there is no {} to measure: {hint}", path.display()).into());
+            return Err(format!("{} does not exist; build it: {hint}", path.display()).into());
         }
         let mut all = vec![Self { kind: Kind::Ours, name: OURS.to_owned(), path }];
         let list = peers.join("subjects");
         let text = std::fs::read_to_string(&list).map_err(|error| {
-            format!("nothing to compare with, {}: {error}; scripts/install-bench-peers makes it", list.display())
+            format!(
+                "cannot read the list of compared programs, {}: {error}; run scripts/install-bench-peers",
+                list.display()
+            )
         })?;
-        all.extend(text.lines().map(Self::listed).collect::<Result<Vec<_>>>()?);
+        all.extend(text.lines().map(Self::parse).collect::<Result<Vec<_>>>()?);
         for (kind, name) in PEERS {
             if !all.iter().any(|program| program.kind == kind) {
-                eprintln!("tunnel: there is no {name} to compare with");
+                eprintln!("tunnel: {name} is not installed, so it is not compared");
             }
         }
         Ok(all)
     }
 
-    /// `wireguard-go 0.0.20260522 /somewhere/wireguard-go`
-    fn listed(line: &str) -> Result<Self> {
+    /// Parses a line such as `wireguard-go 0.0.20260522 /somewhere/wireguard-go`.
+    fn parse(line: &str) -> Result<Self> {
         let mut words = line.splitn(3, ' ');
         let (Some(name), Some(version), Some(path)) = (words.next(), words.next(), words.next()) else {
-            return Err(format!("strange line in the list of peers: {line}").into());
+            return Err(format!("invalid line in the list of compared programs: {line}").into());
         };
         let kind = PEERS.into_iter().find_map(|(kind, known)| (known == name).then_some(kind));
-        let kind = kind.ok_or_else(|| format!("unknown peer: {line}"))?;
+        let kind = kind.ok_or_else(|| format!("unknown program: {line}"))?;
         Ok(Self { kind, name: format!("{name} {version}"), path: path.into() })
     }
 
-    /// A short word for names of interfaces, which have at most 15 letters.
+    /// A short word for the names of interfaces, which have at most 15 characters.
     pub(super) fn tag(&self) -> &'static str {
         match self.kind {
             Kind::Ours => "ours",
@@ -70,11 +73,11 @@ impl Program {
         }
     }
 
-    /// Such that it stays in the foreground, and logs errors only.
+    /// The options for staying in the foreground and logging errors only.
     pub(super) fn arguments(&self) -> &'static [&'static str] {
         match self.kind {
             Kind::Ours | Kind::WireguardGo => &["--foreground"],
-            // It would else become the user who is logged in.
+            // Otherwise it drops privileges to the user who is logged in.
             Kind::Boringtun => &["--foreground", "--disable-drop-privileges"],
             Kind::Gotatun => &["--foreground", "--disable-drop-privileges", "--verbosity", "error"],
         }

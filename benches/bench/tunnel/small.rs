@@ -1,4 +1,4 @@
-//! Small packets: how many, and how soon.
+//! Small packets: throughput and round-trip time.
 
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -11,35 +11,36 @@ use crate::case::median;
 
 /// Bytes of data in a datagram.
 const SIZE: usize = 64;
-/// What may be lost.
+/// The share that may be lost.
 const LOSS: f64 = 0.01;
-/// More than this is no accident that another try would undo.
+/// A share of losses above which a rate is not tried again.
 const CLEARLY: f64 = 0.05;
-/// Between these, in datagrams a second, the highest rate is looked for ...
+/// The lowest rate of the search, in datagrams per second.
 const LEAST: f64 = 10_000.0;
+/// The highest rate of the search, in datagrams per second.
 const MOST: f64 = 1_000_000.0;
-/// ... by halving the ratio so often: the last step is one of 2 %.
+/// The number of steps of the binary search, the last of which changes the rate by 2 %.
 const STEPS: u32 = 8;
-/// Of one try.
+/// The duration of one try.
 const DURATION: Duration = Duration::from_millis(400);
-/// Where datagrams go: discard (RFC 863).
+/// The discard port (RFC 863).
 const DISCARD: u16 = 9;
 
-/// Of the echo requests.
+/// The number of echo requests.
 const PINGS: usize = 400;
 const INTERVAL: &str = "0.005";
 const PING_SECONDS: &str = "8";
 
-/// The most datagrams a second that arrive with no more than [`LOSS`].
+/// The highest rate in datagrams per second with at most [`LOSS`].
 pub(super) fn throughput(pair: &mut Pair<'_>) -> Result<f64> {
     let (mut passed, mut failed, mut best) = (LEAST, MOST, 0.0_f64);
     for _ in 0..STEPS {
         let rate = (passed * failed).sqrt();
         let delivered = twice_if_close(pair, rate)?;
-        pair.check()?;
+        pair.check_running()?;
         if delivered.loss() <= LOSS {
             passed = rate;
-            // A sender that did not keep up has offered less.
+            // A sender that did not keep up has sent less than the offered rate.
             best = best.max(delivered.rate());
         } else {
             failed = rate;
@@ -64,15 +65,15 @@ fn try_rate(pair: &Pair<'_>, rate: f64) -> Result<DeliveredLoad> {
     Ok(offer_load(pair.namespace(End::Near), pair.namespace(End::Far), target, offered)?)
 }
 
-/// Round trips of an idle tunnel in milliseconds: the median, and what 99 of 100 are not above.
+/// The median and the 99th percentile of the round-trip time of an idle tunnel in milliseconds.
 pub(super) fn round_trips(pair: &mut Pair<'_>) -> Result<(f64, f64)> {
     let count = PINGS.to_string();
     let words = ["-n", "-c", &count, "-i", INTERVAL, "-w", PING_SECONDS, &INSIDE[1].to_string()];
     let output = pair.namespace(End::Near).command("ping").env("LC_ALL", "C").args(words).output()?;
-    pair.check()?;
-    let said = String::from_utf8_lossy(&output.stdout);
+    pair.check_running()?;
+    let output_text = String::from_utf8_lossy(&output.stdout);
     // `64 bytes from 10.77.0.2: icmp_seq=1 ttl=64 time=0.236 ms`
-    let times = said.lines().filter_map(|line| line.split_once(" time=")?.1.strip_suffix(" ms")?.parse().ok());
+    let times = output_text.lines().filter_map(|line| line.split_once(" time=")?.1.strip_suffix(" ms")?.parse().ok());
     let mut times: Vec<f64> = times.collect();
     if times.len() < PINGS * 99 / 100 {
         return Err(format!("only {} of {PINGS} echo requests were answered", times.len()).into());

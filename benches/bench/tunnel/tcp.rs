@@ -1,4 +1,4 @@
-//! TCP through the tunnel, by iperf3.
+//! TCP throughput of the tunnel, measured with iperf3.
 
 use std::fs::File;
 use std::process::{Child, Stdio};
@@ -9,38 +9,38 @@ use serde_json::Value;
 use super::pair::{End, INSIDE, Pair};
 use crate::Result;
 
-/// Of one run.
+/// The duration of one run.
 const SECONDS: u16 = 2;
-/// For all of a run: connecting takes at most 3 s of it.
-const PATIENCE: Duration = Duration::from_secs(12);
-/// iperf3's own port.
+/// The time limit of one run, including at most 3 s for the connection.
+const TIMEOUT: Duration = Duration::from_secs(12);
+/// The default port of iperf3.
 const PORT: u16 = 5201;
-/// How often the memory is looked at.
-const LOOK: Duration = Duration::from_millis(50);
+/// The interval between two samples of the memory.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Who sends.
+/// The direction of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
-    /// The client, at the near end.
-    Forth,
-    /// The server, at the far end.
-    Back,
+    /// The client at the near end sends.
+    Upload,
+    /// The server at the far end sends.
+    Download,
 }
 
-/// What came of it.
+/// The result of a transfer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Transfer {
-    /// Gbit/s that the receiver got.
+    /// The rate at the receiver in Gbit/s.
     pub(super) rate: f64,
-    /// Seconds of the near end's process for 10^9 bytes ...
+    /// CPU seconds of the near end's process per 10^9 bytes.
     pub(super) near_cpu: f64,
-    /// ... and of the far end's.
+    /// CPU seconds of the far end's process per 10^9 bytes.
     pub(super) far_cpu: f64,
-    /// The most memory that either process was seen with, in MiB.
+    /// The highest sample of the resident memory of either process in MiB.
     pub(super) resident: f64,
 }
 
-/// Runs it with so many streams.
+/// Runs one transfer with so many streams.
 pub(super) fn transfer(pair: &mut Pair<'_>, streams: usize, direction: Direction) -> Result<Transfer> {
     let server = Running(
         pair.namespace(End::Far)
@@ -57,13 +57,13 @@ pub(super) fn transfer(pair: &mut Pair<'_>, streams: usize, direction: Direction
     let command = pair.namespace(End::Near).command("iperf3").args(["--client", &INSIDE[1].to_string()]);
     let command = command.args(["--json", "--connect-timeout", "3000", "--time", &SECONDS.to_string()]);
     let command = command.args(["--parallel", &streams.to_string()]);
-    let command = if direction == Direction::Back { command.arg("--reverse") } else { command };
+    let command = if direction == Direction::Download { command.arg("--reverse") } else { command };
     let before = cpu(pair)?;
     let mut client = Running(command.stdin(Stdio::null()).stdout(File::create(&path)?).spawn()?);
-    let resident = watch(pair, &mut client)?;
+    let resident = wait_and_sample_memory(pair, &mut client)?;
     let after = cpu(pair)?;
     drop((client, server));
-    pair.check()?;
+    pair.check_running()?;
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
     if let Some(error) = report["error"].as_str() {
         return Err(format!("iperf3: {error}").into());
@@ -79,16 +79,16 @@ pub(super) fn transfer(pair: &mut Pair<'_>, streams: usize, direction: Direction
     })
 }
 
-/// Waits for its end, and sees the memory meanwhile.
-fn watch(pair: &mut Pair<'_>, client: &mut Running) -> Result<f64> {
+/// Waits for the end of the client, and returns the highest sample of the memory.
+fn wait_and_sample_memory(pair: &mut Pair<'_>, client: &mut Running) -> Result<f64> {
     let (start, mut most) = (Instant::now(), 0.0_f64);
     while client.0.try_wait()?.is_none() {
-        pair.check()?;
+        pair.check_running()?;
         most = most.max(pair.device(End::Near)?.resident()?).max(pair.device(End::Far)?.resident()?);
-        if start.elapsed() > PATIENCE {
-            return Err(format!("iperf3 has not ended after {} s", PATIENCE.as_secs()).into());
+        if start.elapsed() > TIMEOUT {
+            return Err(format!("iperf3 has not ended after {} s", TIMEOUT.as_secs()).into());
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
     Ok(most)
 }
@@ -97,13 +97,13 @@ fn cpu(pair: &Pair<'_>) -> Result<(f64, f64)> {
     Ok((pair.device(End::Near)?.cpu()?, pair.device(End::Far)?.cpu()?))
 }
 
-/// A connection would be the one that the server is there for; its listening socket shows in the table of sockets.
+/// Waits until iperf3 listens, by the table of sockets: a test connection would be the one that the server accepts.
 fn wait_for_listener(pair: &Pair<'_>) -> Result {
     // The local port, then any remote address, then the state: 0A is LISTEN (proc_net_tcp in the kernel's
     // documentation).
     let listening = format!(":{PORT:04X} 00000000:0000 0A");
     let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < TIMEOUT {
         let sockets = pair.namespace(End::Far).run(|| std::fs::read_to_string("/proc/thread-self/net/tcp"))?;
         if sockets.contains(&listening) {
             return Ok(());
@@ -113,12 +113,12 @@ fn wait_for_listener(pair: &Pair<'_>) -> Result {
     Err("iperf3 does not listen".into())
 }
 
-/// A process that does not outlive us.
+/// A process that is killed when the value is dropped.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has ended, or ends now.
+        // Errors mean that it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,4 +1,4 @@
-//! Client – bastion – server, with nothing between them: another hop would dilute what is compared.
+//! A test bed: client, bastion and server, directly connected, because another hop would reduce the differences.
 
 use std::net::{IpAddr, SocketAddrV4};
 use std::path::Path;
@@ -12,11 +12,11 @@ use super::addresses::{BASTION, BASTION_MAC, CLIENT, SERVER};
 use super::config::Policy;
 use crate::Result;
 
-/// What [`Line::prove`] asks.
-const PROOF: SocketAddrV4 = SocketAddrV4::new(SERVER, 8080);
+/// The server of [`Testbed::check_reachability`].
+const WEB: SocketAddrV4 = SocketAddrV4::new(SERVER, 8080);
 const SOON: Duration = Duration::from_secs(2);
 
-/// The hand-made way, as tutorials have it.
+/// The rules of the usual tutorial.
 const FOUR_LINES: [&str; 4] = [
     "-t nat -A POSTROUTING -s 10.0.0.0/16 -o eth0 -j MASQUERADE",
     "-A FORWARD -i eth1 -o eth0 -j ACCEPT",
@@ -24,61 +24,62 @@ const FOUR_LINES: [&str; 4] = [
     "-A FORWARD -i eth0 -o eth1 -j DROP",
 ];
 
-/// What a bastion does to packets.
+/// The rules of a bastion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rules {
-    /// Forwards, nothing else: the server knows the way back.
+    /// No rules: the bastion forwards, and the server has a return route.
     None,
-    /// [`FOUR_LINES`], with the iptables that is made of nftables.
+    /// [`FOUR_LINES`], with the nftables variant of iptables.
     IptablesNft,
-    /// What the daemon loads for a configuration.
+    /// The table that the daemon loads for a configuration.
     Bastiond(Policy),
 }
 
-/// Three namespaces.
+/// The three namespaces.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Testbed {
     rules: Rules,
     client: Namespace,
     bastion: Namespace,
     server: Namespace,
 }
 
-impl Line {
-    pub(crate) fn lay(name: &str, rules: Rules) -> Result<Self> {
+impl Testbed {
+    pub(crate) fn build(name: &str, rules: Rules) -> Result<Self> {
         let part = |part: &str| Namespace::create(&format!("{name}-{part}"));
-        let line = Self { rules, client: part("client")?, bastion: part("bastion")?, server: part("server")? };
-        // systemd's default for new links (50-default.conf), which is what such servers have.
-        line.bastion.sysctls(&[("net.ipv4.conf.all.rp_filter", "0"), ("net.ipv4.conf.default.rp_filter", "2")])?;
+        let testbed = Self { rules, client: part("client")?, bastion: part("bastion")?, server: part("server")? };
+        // The default of systemd for new links (50-default.conf), as on real servers.
+        testbed.bastion.sysctls(&[("net.ipv4.conf.all.rp_filter", "0"), ("net.ipv4.conf.default.rp_filter", "2")])?;
         let mac = BASTION_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        line.bastion.ip(&format!(
+        testbed.bastion.ip(&format!(
             "link add name eth1 address {mac} type veth peer name eth0 netns {client}
              link add name eth0 type veth peer name eth0 netns {server}
              addr add 10.0.0.2/16 dev eth1
              addr add {BASTION}/24 dev eth0
              link set eth0 up
              link set eth1 up",
-            client = line.client.name(),
-            server = line.server.name(),
+            client = testbed.client.name(),
+            server = testbed.server.name(),
         ))?;
-        line.client
+        testbed
+            .client
             .ip(&format!("addr add {CLIENT}/16 dev eth0\nlink set eth0 up\nroute add default via 10.0.0.2 dev eth0"))?;
-        line.server.ip(&format!(
+        testbed.server.ip(&format!(
             "addr add {SERVER}/24 dev eth0\nlink set eth0 up\nroute add 10.0.0.0/16 via {BASTION} dev eth0"
         ))?;
         if matches!(rules, Rules::None | Rules::IptablesNft) {
-            line.bastion.sysctl("net.ipv4.ip_forward", "1")?;
+            testbed.bastion.sysctl("net.ipv4.ip_forward", "1")?;
         }
         if rules == Rules::IptablesNft {
             for words in FOUR_LINES {
-                let output = line.bastion.command("iptables-nft").args(words.split(' ')).output();
+                let output = testbed.bastion.command("iptables-nft").args(words.split(' ')).output();
                 let output = output.map_err(|error| format!("cannot start iptables-nft: {error}"))?;
                 if !output.status.success() {
                     return Err(format!("iptables-nft {words}: {}", String::from_utf8_lossy(&output.stderr)).into());
                 }
             }
         }
-        Ok(line)
+        Ok(testbed)
     }
 
     pub(crate) fn rules(&self) -> Rules {
@@ -97,7 +98,7 @@ impl Line {
         &self.server
     }
 
-    /// A place for the real daemon on this line's bastion.
+    /// An installation of the daemon on the bastion.
     pub(crate) fn installation(&self, programs: &Path) -> Result<Installation<'_>> {
         let installation = Installation::new(&self.bastion, programs)?;
         if let Rules::Bastiond(policy) = self.rules {
@@ -106,17 +107,17 @@ impl Line {
         Ok(installation)
     }
 
-    /// Fails unless the client reaches the server under the address that the rules give it, and the server the client
-    /// where there are forwards: what did not work, or worked in another way, must not be measured.
-    pub(crate) fn prove(&self) -> Result {
-        let _reflector = Reflector::tcp(&self.server, PROOF)?;
-        let seen = tcp_probe(&self.client, PROOF, SOON)?.ip();
+    /// Checks that the client reaches the server with the source address of the rules, and the server the client
+    /// through a forward. Otherwise the benchmark would measure something else.
+    pub(crate) fn check_reachability(&self) -> Result {
+        let _reflector = Reflector::tcp(&self.server, WEB)?;
+        let seen = tcp_probe(&self.client, WEB, SOON)?.ip();
         let expected = IpAddr::from(if self.rules == Rules::None { CLIENT } else { BASTION });
         if seen != expected {
             return Err(format!("{:?}: the server sees {seen} instead of {expected}", self.rules).into());
         }
         let Rules::Bastiond(policy) = self.rules else { return Ok(()) };
-        // The last of the entries is there, so the others are.
+        // The last entry works, so all are loaded.
         policy.last_port().map_or(Ok(()), |port| {
             let _reflector = Reflector::tcp(&self.client, (CLIENT, port))?;
             tcp_probe(&self.server, (BASTION, port), SOON)
@@ -126,8 +127,8 @@ impl Line {
     }
 }
 
-/// A daemon whose table is loaded.
-pub(crate) fn ready(installation: &Installation<'_>) -> Result<Daemon> {
+/// Starts a daemon and waits until its table is loaded.
+pub(crate) fn start_daemon(installation: &Installation<'_>) -> Result<Daemon> {
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
     Ok(daemon)
