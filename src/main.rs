@@ -77,7 +77,7 @@ fn boot(path: &Path, environment: &Environment) -> ExitCode {
 
 /// For a daemon that is not root.
 fn ssh_ports(environment: &Environment) -> ExitCode {
-    match site::note_ssh_ports(&environment.runtime_directory()) {
+    match site::record_ssh_ports(&environment.runtime_directory()) {
         Ok(ports) => {
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
             println!("sshd's ports: {}", ports.join(", "));

@@ -26,7 +26,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The text on one line, at most about 320 characters long. Long texts lose their middle, so that the advice at the end stays.
+/// The text on one line, at most about 320 characters long. Long texts lose their middle, so that the advice at the end
+/// stays.
 fn one_line(text: &str) -> String {
     const KEEP: usize = 160;
     let escape = |text: &str| {

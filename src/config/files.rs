@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-/// The largest file that is read, in bytes. 10 000 forwards with all keys take 1.5 MB, 10 000 peers 2 MB, and access lists of the
-/// largest supported size, one line per entry, 5 MB.
+/// The largest file that is read, in bytes. 10 000 forwards with all keys take 1.5 MB, 10 000 peers 2 MB, and access
+/// lists of the largest supported size, one line per entry, 5 MB.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The directory of the daemon's files. The daemon can read it.

@@ -1,8 +1,8 @@
 //! The configuration: the file, its defaults, its checks, and a few environment variables.
 //!
-//! Code outside this module gets only checked values, and nothing here observes the system: [`parse_with`] is a pure function
-//! of the file's text, the [`Environment`] and the [`Files`] that belong to it. Therefore `bastionctl check` and the daemon
-//! always agree.
+//! Code outside this module gets only checked values, and nothing here observes the system: [`parse_with`] is a pure
+//! function of the file's text, the [`Environment`] and the [`Files`] that belong to it. Therefore `bastionctl check`
+//! and the daemon always agree.
 
 mod check;
 mod diagnostic;

@@ -96,12 +96,12 @@ pub struct Hcloud {
     pub network: Option<String>,
 }
 
-/// Where the API token comes from: the first source that exists. It is read in every pass, so that a rotated token needs no
-/// reload.
+/// Where the API token comes from: the first source that exists. It is read in every pass, so that a rotated token
+/// needs no reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSource {
-    /// The systemd credential, tried first. An empty file counts as absent: a unit can make a credential optional only by
-    /// giving it an empty default.
+    /// The systemd credential, tried first. An empty file counts as absent: a unit can make a credential optional only
+    /// by giving it an empty default.
     pub credential: Option<PathBuf>,
     /// Files to try next, in this order: `hcloud.token_file`, `HCLOUD_TOKEN_FILE`.
     pub files: Vec<PathBuf>,

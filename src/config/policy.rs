@@ -1,5 +1,5 @@
-//! What may pass the gateway, and under which address: the nouns of `[nat]`, `[egress]`, `[[network]]`, `[tenants]` and of
-//! `[firewall]`'s lists.
+//! What may pass the gateway, and under which address: the nouns of `[nat]`, `[egress]`, `[[network]]`, `[tenants]` and
+//! of `[firewall]`'s lists.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -87,8 +87,8 @@ impl Wireguard {
         self.addresses.iter().map(IpNet::trunc)
     }
 
-    /// The ranges behind peers: the allowed-ips that are outside the tunnel's own networks. `0.0.0.0/0` and `::/0` are left out,
-    /// because a gateway does not send the whole internet to a peer.
+    /// The ranges behind peers: the allowed-ips that are outside the tunnel's own networks. `0.0.0.0/0` and `::/0` are
+    /// left out, because a gateway does not send the whole internet to a peer.
     pub fn remote_networks(&self) -> impl Iterator<Item = IpNet> + '_ {
         let is_inside = |range: &IpNet| self.networks().any(|network| network.contains(range));
         let allowed_ips = self.peers.iter().flat_map(|peer| &peer.allowed_ips).copied();

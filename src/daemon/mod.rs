@@ -223,7 +223,7 @@ impl Daemon {
                 Event::KernelChanged => {
                     let network = kernel.borrow_and_update().network;
                     if std::mem::replace(&mut network_changes, network) != network {
-                        self.metadata.nudge();
+                        self.metadata.poll_soon();
                     }
                     let soonest = (Instant::now() + SETTLE).max(passed + AT_LEAST);
                     kernel_due = kernel_due.or(Some(soonest));

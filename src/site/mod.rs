@@ -1,39 +1,39 @@
 //! What this server is: its links, addresses and private networks.
 //!
-//! This room only looks. It discovers the public interface by the default route and the private ones by the Ethernet
-//! addresses that Hetzner's metadata service lists; interface names are never guessed, because the same server type has
-//! `ens10` on one machine generation and `enp7s0` on the next. Whatever the configuration states overrules discovery.
+//! This module only observes. It discovers the public interface by the default route, and the private interfaces by the
+//! Ethernet addresses in Hetzner's metadata. It never guesses interface names, because the same server type has `ens10`
+//! on one generation of machines and `enp7s0` on the next. The configuration overrides discovery.
 
 pub mod metadata;
 mod model;
-mod noted;
 mod observe;
+mod recorded_ports;
 mod resolve;
 mod sshd;
 
 pub use metadata::{Metadata, MetadataView};
 pub use model::{PrivateLink, PublicLink, Site};
-pub use noted::{Error as SshPortsError, note as note_ssh_ports};
 pub use observe::{DefaultRoute, Error, Kernel, Link};
+pub use recorded_ports::{Error as SshPortsError, record as record_ssh_ports};
 pub use resolve::resolve;
 
 use std::path::Path;
 
 use crate::config::Config;
 
-/// Looks at the kernel and puts it together with what the metadata service said last. `before` is the last look; in
-/// `runtime_directory` are the ports of sshd that only root can see.
+/// Observes the kernel and combines the result with the last answer of the metadata service. `previous` is the previous
+/// result; `runtime_directory` holds the recorded ports of sshd that only root can find out.
 pub async fn observe(
     config: &Config,
     metadata: &MetadataView,
-    before: &Site,
+    previous: &Site,
     runtime_directory: &Path,
 ) -> Result<Site, Error> {
     let kernel = observe::observe().await?;
     let (sshd_ports, hints) = match &config.firewall.ssh_ports {
         Some(_) => Default::default(),
-        None => noted::ports(runtime_directory),
+        None => recorded_ports::sshd_ports(runtime_directory),
     };
-    let public_before = before.public.as_ref().map(|link| &link.interface);
-    Ok(Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, public_before) })
+    let previous_public = previous.public.as_ref().map(|link| &link.interface);
+    Ok(Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, previous_public) })
 }

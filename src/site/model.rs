@@ -1,4 +1,4 @@
-//! The nouns of the site.
+//! The observed server: its links, addresses and networks.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -10,31 +10,31 @@ use crate::config::Firewall;
 use crate::net::{InterfaceName, NetworkId, ServerId};
 use crate::outcome::Problem;
 
-/// This server, as the rooms that change the world need to know it.
+/// This server, as the components need to know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Site {
-    /// This server's number, where it is known.
+    /// This server's number, if it is known.
     pub server_id: Option<ServerId>,
-    /// The link towards the internet, once there is one.
+    /// The link towards the internet; `None` while there is none.
     pub public: Option<PublicLink>,
-    /// The links towards private networks, by interface name; their networks do not overlap.
+    /// The links towards private networks, sorted by interface name. Their networks do not overlap.
     pub private: Vec<PrivateLink>,
-    /// TCP ports that sshd's own configuration names.
+    /// TCP ports in sshd's own configuration.
     pub sshd_ports: BTreeSet<u16>,
-    /// What keeps this picture from being whole.
+    /// What is missing or contradictory.
     pub problems: Vec<Problem>,
-    /// What somebody may want to know.
+    /// What the operator may want to know although nothing is wrong.
     pub hints: Vec<Problem>,
 }
 
 impl Site {
-    /// The TCP ports of this server's SSH: the configured ones, or those that sshd names and 22.
+    /// The TCP ports of this server's SSH daemon: the configured ones, or those of sshd's configuration and 22.
     pub fn ssh_ports(&self, firewall: &Firewall) -> BTreeSet<u16> {
         let discovered = || self.sshd_ports.iter().copied().chain([22]).collect();
         firewall.ssh_ports.clone().unwrap_or_else(discovered)
     }
 
-    /// This server's own first public address: it is never a private host's, and the bastion keeps there what it needs itself.
+    /// This server's first public address. It never belongs to a private host: the bastion itself is reached there.
     pub fn own_address(&self) -> Option<Ipv4Addr> {
         self.public.as_ref().and_then(|public| public.addresses.first()).copied()
     }
@@ -43,37 +43,37 @@ impl Site {
 /// The link towards the internet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PublicLink {
-    /// Its name.
+    /// The interface's name.
     pub interface: InterfaceName,
-    /// Largest IP packet it carries, in bytes: 1500 at Hetzner.
+    /// Its MTU in bytes: 1500 at Hetzner.
     pub mtu: u32,
-    /// Its IPv4 addresses; none while DHCP has not answered.
+    /// Its IPv4 addresses; empty until DHCP has assigned one.
     pub addresses: Vec<Ipv4Addr>,
 }
 
 /// A link towards one private network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PrivateLink {
-    /// Its name.
+    /// The interface's name.
     pub interface: InterfaceName,
-    /// Largest IP packet it carries, in bytes: 1450 at Hetzner.
+    /// Its MTU in bytes: 1450 at Hetzner.
     pub mtu: u32,
-    /// The bastion's own address in the network: the gateway that a cloud route names.
+    /// The bastion's own address in the network, which is the gateway of cloud routes.
     pub address: Ipv4Addr,
-    /// Whether the interface really has that address yet.
+    /// Whether the interface has that address and is up.
     pub address_present: bool,
     /// Further addresses of the bastion in the network.
     pub aliases: BTreeSet<Ipv4Addr>,
-    /// The whole network's range.
+    /// The range of the whole network.
     pub network: Ipv4Net,
-    /// The Hetzner Network's number, where there is one.
+    /// The Hetzner Network's number, if it is one.
     pub network_id: Option<NetworkId>,
-    /// The Hetzner Network's name, where it is known.
+    /// The Hetzner Network's name, if it is known.
     pub network_name: Option<String>,
 }
 
 impl PrivateLink {
-    /// Whether packets for `address` come to this server.
+    /// Whether `address` is one of this server's addresses in the network.
     pub fn holds(&self, address: Ipv4Addr) -> bool {
         self.address == address || self.aliases.contains(&address)
     }

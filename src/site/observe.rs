@@ -1,4 +1,4 @@
-//! Links, addresses and default routes of the kernel, by rtnetlink.
+//! Lists the kernel's links, addresses and default routes by rtnetlink.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -25,13 +25,13 @@ pub struct Kernel {
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Its number.
+    /// Its index.
     pub index: u32,
     /// Its name.
     pub name: InterfaceName,
     /// Its Ethernet address, if it has one.
     pub mac: Option<MacAddress>,
-    /// Largest IP packet, in bytes.
+    /// Its MTU, in bytes.
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
@@ -42,24 +42,24 @@ pub struct Link {
 /// An IPv4 default route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DefaultRoute {
-    /// Number of the interface that it leaves by.
+    /// Index of its outgoing interface.
     pub interface: u32,
-    /// The lower one wins; 0 where the kernel names none.
+    /// The route with the lowest metric is used; 0 if the kernel names none.
     pub metric: u32,
 }
 
-/// Why the kernel could not be asked.
+/// Why the kernel's state cannot be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No socket.
+    /// There is no netlink socket.
     #[error("cannot open a route netlink socket")]
     Open(#[source] std::io::Error),
-    /// A question went unanswered.
+    /// A request failed.
     #[error("the kernel did not list its {what}")]
     List {
         /// `links`, `addresses` or `routes`.
         what: &'static str,
-        /// Why not.
+        /// The kernel's error.
         source: rtnetlink::Error,
     },
 }
@@ -79,7 +79,8 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
     let mut leased = Vec::new();
     for message in addresses.map_err(|source| Error::List { what: "addresses", source })? {
         let Some(link) = links.get_mut(&message.header.index) else { continue };
-        // On a point-to-point link ADDRESS is the peer's and LOCAL our own; elsewhere both are the same.
+        // On a point-to-point link, ADDRESS is the peer's and LOCAL is the server's own; on other links both are the
+        // same.
         let local = message.attributes.iter().find_map(|attribute| match attribute {
             AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(*address),
             _ => None,
@@ -97,7 +98,7 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
     let routes = routes.map_err(|source| Error::List { what: "routes", source })?;
     let preferred: Vec<Ipv4Addr> = routes.iter().filter_map(preferred_source).collect();
     for link in links.values_mut() {
-        own_first(&mut link.addresses, &preferred, &leased);
+        move_own_address_first(&mut link.addresses, &preferred, &leased);
     }
     Ok(Kernel {
         links: links.into_values().collect(),
@@ -105,13 +106,14 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
     })
 }
 
-/// Puts the server's own address before those that are assigned to it besides: the one that the default route names, or else
-/// one that DHCP leased. The kernel lists them as they came, and DHCP comes after what is configured by hand.
-fn own_first(addresses: &mut [Ipv4Net], preferred: &[Ipv4Addr], leased: &[Ipv4Addr]) {
+/// Moves the server's own address to the front, before floating IPs: the address that the default route names, or else
+/// one that DHCP assigned. The kernel lists addresses in the order in which they were added, and DHCP adds its address
+/// last.
+fn move_own_address_first(addresses: &mut [Ipv4Net], preferred: &[Ipv4Addr], leased: &[Ipv4Addr]) {
     addresses.sort_by_key(|net| (!preferred.contains(&net.addr()), !leased.contains(&net.addr())));
 }
 
-/// The source that a default route names for the server's own packets.
+/// The source address that a default route names for the server's own packets.
 fn preferred_source(message: &RouteMessage) -> Option<Ipv4Addr> {
     let is_default = !default_routes(message).is_empty();
     message.attributes.iter().filter(|_| is_default).find_map(|attribute| match attribute {
@@ -139,7 +141,8 @@ async fn links(handle: &Handle) -> Result<BTreeMap<u32, Link>, rtnetlink::Error>
     Ok(links)
 }
 
-/// The interfaces by which a unicast route to everywhere in the main table leaves: several where it is a multi-path one.
+/// The default routes in a route message: one for each outgoing interface, none if it is not a unicast route to
+/// everywhere in the main table.
 fn default_routes(message: &RouteMessage) -> Vec<DefaultRoute> {
     let header = &message.header;
     let to_everywhere = header.address_family == AddressFamily::Inet
@@ -185,18 +188,18 @@ mod tests {
     }
 
     #[test]
-    fn the_own_address_comes_before_those_that_were_assigned_later_or_earlier() {
+    fn the_servers_own_address_comes_first_no_matter_when_others_were_added() {
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Ipv4Net>>();
         let (floating, own) = ("203.0.113.50/32", "198.51.100.2/32");
         let address = [Ipv4Addr::new(198, 51, 100, 2)];
         for (preferred, leased) in [(&address[..], &[][..]), (&[], &address), (&address, &address)] {
             let mut addresses = nets(&[floating, own]);
-            own_first(&mut addresses, preferred, leased);
+            move_own_address_first(&mut addresses, preferred, leased);
             assert_eq!(addresses, nets(&[own, floating]));
         }
         let mut addresses = nets(&[floating, own]);
-        own_first(&mut addresses, &[], &[]);
-        assert_eq!(addresses, nets(&[floating, own]), "nothing is known: the kernel's order");
+        move_own_address_first(&mut addresses, &[], &[]);
+        assert_eq!(addresses, nets(&[floating, own]), "without further information the kernel's order stays");
         let source = RouteAttribute::PrefSource(RouteAddress::Inet(address[0]));
         let main = RouteHeader::RT_TABLE_MAIN;
         let by = RouteAttribute::Oif(2);
@@ -228,7 +231,11 @@ mod tests {
                 ),
                 vec![route(3, 7), route(2, 7)],
             ),
-            ("0.0.0.0 spelt out", message(0, main, RouteType::Unicast, vec![to("0.0.0.0"), by(2)]), vec![route(2, 0)]),
+            (
+                "explicit destination 0.0.0.0",
+                message(0, main, RouteType::Unicast, vec![to("0.0.0.0"), by(2)]),
+                vec![route(2, 0)],
+            ),
             ("a narrower route", message(8, main, RouteType::Unicast, vec![to("10.0.0.0"), by(2)]), vec![]),
             ("unreachable", message(0, main, RouteType::Unreachable, vec![RouteAttribute::Priority(1)]), vec![]),
             ("another table", message(0, 100, RouteType::Unicast, vec![by(2)]), vec![]),

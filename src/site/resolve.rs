@@ -1,4 +1,4 @@
-//! Links, metadata and configuration in; the [`Site`] out. Pure.
+//! Combines links, metadata and configuration into the [`Site`]. Pure.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -12,31 +12,31 @@ use crate::config;
 use crate::net::{InterfaceName, MacAddress, overlap};
 use crate::outcome::Problem;
 
-/// Puts the site together. What is missing or contradictory becomes a problem, and the rest goes on.
+/// Builds the site. What is missing or contradictory becomes a problem and does not affect the rest.
 ///
-/// `before` is the public interface of the last look: it stays the public one while it is there, whether or not a default
-/// route leads through it at the moment (a DHCP client takes the route away and brings it back).
+/// `previous_public` is the public interface of the previous pass. It stays the public interface while it exists, even
+/// if no default route uses it at the moment: a DHCP client removes the route and adds it again.
 pub fn resolve(
     config: &config::Site,
     kernel: &Kernel,
     metadata: &MetadataView,
     sshd_ports: BTreeSet<u16>,
-    before: Option<&InterfaceName>,
+    previous_public: Option<&InterfaceName>,
 ) -> Site {
     let mut problems = Vec::new();
     let mut private = if config.private.is_empty() {
         discovered_links(config.public_interface.as_ref(), kernel, metadata, &mut problems)
     } else {
-        written_links(&config.private, kernel, &mut problems)
+        configured_links(&config.private, kernel, &mut problems)
     };
     private.sort_by(|a, b| a.interface.cmp(&b.interface));
     let private = without_overlaps(private, &mut problems);
     let public = if let Some(name) = &config.public_interface {
-        existing(kernel, name, "site.public_interface", &mut problems)
+        find_link(kernel, name, "site.public_interface", &mut problems)
     } else {
         let private = known_as_private(config, kernel, metadata);
-        let before = before.filter(|name| !private.contains(name));
-        let known = || kernel.links.iter().find(|link| before == Some(&link.name));
+        let previous = previous_public.filter(|name| !private.contains(name));
+        let known = || kernel.links.iter().find(|link| previous == Some(&link.name));
         default_route_link(kernel, &private, &mut problems).or_else(known)
     };
     let public = public.map(|link| public_link(link, &mut problems));
@@ -53,14 +53,14 @@ fn discovered_links(
     if let Some(error) = &metadata.error {
         problems.push(Problem::new(
             format!("the metadata service does not answer: {error}"),
-            "on a server outside of Hetzner Cloud write the private links into [[site.private]]",
+            "on a server outside Hetzner Cloud, write the private links into [[site.private]]",
         ));
     }
     let Some(latest) = &metadata.latest else { return Vec::new() };
     if latest.private_networks.is_empty() {
         problems.push(Problem::new(
             "the metadata service lists no private network of this server",
-            "attach the server to a network (hcloud server attach-to-network); it is noticed by itself",
+            "attach the server to a network (hcloud server attach-to-network); bastiond then finds it automatically",
         ));
     }
     latest.private_networks.iter().filter_map(|network| discovered_link(public, kernel, network, problems)).collect()
@@ -75,19 +75,19 @@ fn discovered_link(
     let Some(link) = kernel.links.iter().find(|link| has_mac(link, network.mac_address)) else {
         problems.push(Problem::new(
             format!("network {} has no interface here yet (looked for {})", network.network_id, network.mac_address),
-            "it appears when Hetzner has plugged it in; a reboot helps where it never does",
+            "wait until Hetzner has attached it; if it does not appear, reboot the server",
         ));
         return None;
     };
     if public == Some(&link.name) {
-        // What is written overrules what is discovered: a gateway behind another gateway has its uplink in a network.
+        // The configuration overrides discovery: a gateway behind another gateway has its uplink in a private network.
         problems.push(Problem::new(
             format!("network {} is not served: {} is site.public_interface", network.network_id, link.name),
-            "name the interface towards the internet there, or write \"auto\"",
+            "set it to the interface towards the internet, or to \"auto\"",
         ));
         return None;
     }
-    Some(private_link(
+    Some(check_address(
         link,
         PrivateLink {
             interface: link.name.clone(),
@@ -103,27 +103,32 @@ fn discovered_link(
     ))
 }
 
-/// Bridges and VLANs on top of a link share its Ethernet address; links are sorted by index, so the link itself is first.
+/// Bridges and VLANs on top of a link have its Ethernet address too. Links are sorted by index, so the link itself
+/// comes first.
 fn has_mac(link: &Link, mac: MacAddress) -> bool {
     link.mac == Some(mac)
 }
 
-fn written_links(links: &[config::PrivateLink], kernel: &Kernel, problems: &mut Vec<Problem>) -> Vec<PrivateLink> {
-    links.iter().filter_map(|written| written_link(written, kernel, problems)).collect()
+fn configured_links(links: &[config::PrivateLink], kernel: &Kernel, problems: &mut Vec<Problem>) -> Vec<PrivateLink> {
+    links.iter().filter_map(|configured| configured_link(configured, kernel, problems)).collect()
 }
 
-fn written_link(written: &config::PrivateLink, kernel: &Kernel, problems: &mut Vec<Problem>) -> Option<PrivateLink> {
-    let link = existing(kernel, &written.interface, "site.private.interface", problems)?;
-    let inside = |address: &Ipv4Addr| written.network.contains(address);
-    let Some(address) = written.address.or_else(|| link.addresses.iter().map(Ipv4Net::addr).find(inside)) else {
+fn configured_link(
+    configured: &config::PrivateLink,
+    kernel: &Kernel,
+    problems: &mut Vec<Problem>,
+) -> Option<PrivateLink> {
+    let link = find_link(kernel, &configured.interface, "site.private.interface", problems)?;
+    let inside = |address: &Ipv4Addr| configured.network.contains(address);
+    let Some(address) = configured.address.or_else(|| link.addresses.iter().map(Ipv4Net::addr).find(inside)) else {
         problems.push(Problem::new(
-            format!("{} has no address inside of {} yet", link.name, written.network),
-            "configure it, or name the coming one in site.private.address",
+            format!("{} has no address inside {} yet", link.name, configured.network),
+            "configure one, or write the future one into site.private.address",
         ));
         return None;
     };
     let aliases = link.addresses.iter().map(Ipv4Net::addr).filter(inside).filter(|&alias| alias != address);
-    Some(private_link(
+    Some(check_address(
         link,
         PrivateLink {
             interface: link.name.clone(),
@@ -131,34 +136,34 @@ fn written_link(written: &config::PrivateLink, kernel: &Kernel, problems: &mut V
             address,
             address_present: false,
             aliases: aliases.collect(),
-            network: written.network,
-            network_id: written.network_id,
+            network: configured.network,
+            network_id: configured.network_id,
             network_name: None,
         },
         problems,
     ))
 }
 
-/// Looks whether the link has its address already.
-fn private_link(link: &Link, described: PrivateLink, problems: &mut Vec<Problem>) -> PrivateLink {
+/// Checks whether the link has its address already.
+fn check_address(link: &Link, described: PrivateLink, problems: &mut Vec<Problem>) -> PrivateLink {
     let address_present = link.up && link.addresses.iter().any(|net| net.addr() == described.address);
     if !address_present {
         problems.push(Problem::new(
             format!("{} does not have its address {} yet, or is down", link.name, described.address),
-            "it comes by DHCP; if it stays away, look at the server's network configuration",
+            "DHCP assigns it; if it stays missing, check the server's network configuration",
         ));
     }
     PrivateLink { address_present, ..described }
 }
 
-/// Two links with overlapping ranges cannot both be routed: the first keeps it.
+/// Two links with overlapping ranges cannot both be routed; only the first one is kept.
 fn without_overlaps(links: Vec<PrivateLink>, problems: &mut Vec<Problem>) -> Vec<PrivateLink> {
     let mut kept: Vec<PrivateLink> = Vec::new();
     for link in links {
         match kept.iter().find(|earlier| overlap(earlier.network, link.network)) {
             Some(earlier) => problems.push(Problem::new(
                 format!(
-                    "{} on {} overlaps {} on {}: only the latter is served",
+                    "{} on {} overlaps {} on {}, and only the latter is served",
                     link.network, link.interface, earlier.network, earlier.interface
                 ),
                 "give the networks different ranges, or write the link to serve into [[site.private]]",
@@ -174,18 +179,19 @@ fn public_link(link: &Link, problems: &mut Vec<Problem>) -> PublicLink {
     if !link.up {
         problems.push(Problem::new(
             format!("{} is down", link.name),
-            format!("nothing reaches the internet until it is up (ip link set {} up)", link.name),
+            format!("run `ip link set {} up`; until then nothing reaches the internet", link.name),
         ));
     } else if addresses.is_empty() {
         problems.push(Problem::new(
             format!("{} has no IPv4 address yet", link.name),
-            "it comes by DHCP; nothing is translated until it is there",
+            "DHCP assigns it; until then nothing is translated",
         ));
     }
     PublicLink { interface: link.name.clone(), mtu: link.mtu, addresses }
 }
 
-/// Every interface that is said to be private, whether it can be served or not: none of them is the way to the internet.
+/// Every interface that is private by configuration or metadata, even if it cannot be served. None of them leads to the
+/// internet.
 fn known_as_private<'a>(
     config: &'a config::Site,
     kernel: &'a Kernel,
@@ -213,18 +219,18 @@ fn default_route_link<'a>(
     }
     problems.push(match through_private {
         Some(link) => Problem::new(
-            format!("the only default route leaves by the private interface {}", link.name),
+            format!("the only default route uses the private interface {}", link.name),
             "give the bastion a public interface, or name it in site.public_interface",
         ),
         None => Problem::new(
             "there is no IPv4 default route, so the public interface is not known yet",
-            "it comes by DHCP; without one, name the interface in site.public_interface",
+            "DHCP adds it; if there is none, name the interface in site.public_interface",
         ),
     });
     None
 }
 
-fn existing<'a>(kernel: &'a Kernel, name: &InterfaceName, key: &str, problems: &mut Vec<Problem>) -> Option<&'a Link> {
+fn find_link<'a>(kernel: &'a Kernel, name: &InterfaceName, key: &str, problems: &mut Vec<Problem>) -> Option<&'a Link> {
     let link = kernel.links.iter().find(|link| link.name == *name);
     if link.is_none() {
         let names: Vec<&str> =

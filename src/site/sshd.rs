@@ -1,5 +1,5 @@
-//! Which ports sshd listens on, by its own configuration and by the socket unit that may listen in its place: whoever moved
-//! SSH to another port must not be locked out by installing a firewall.
+//! Reads the ports that sshd listens on from its own configuration, and from the socket unit that may listen in its
+//! place. An operator who moved SSH to another port must not be locked out by installing a firewall.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -7,37 +7,38 @@ use std::path::{Path, PathBuf};
 
 /// sshd(8)'s own default.
 const DEFAULT_PORT: u16 = 22;
-/// As deep as sshd itself follows `Include` (OpenSSH servconf.c).
+/// The depth to which sshd itself follows `Include` (OpenSSH servconf.c).
 const MAX_DEPTH: usize = 16;
-/// More files than anybody has.
+/// The most files that are read; real configurations have fewer.
 const MAX_FILES: usize = 256;
 
-/// Where systemd looks for units (systemd.unit(5)); Ubuntu's `sshd-socket-generator` writes into the last one.
+/// The directories of systemd's units (systemd.unit(5)). Ubuntu's `sshd-socket-generator` writes into the last one.
 pub(super) const UNIT_DIRECTORIES: [&str; 4] =
     ["/usr/lib/systemd/system", "/etc/systemd/system", "/run/systemd/system", "/run/systemd/generator"];
 
-/// What sshd's configuration says.
+/// The ports in sshd's configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
-    /// Port 22, every port that sshd's file, or a file it includes, names, and every port that `ssh.socket` listens on.
+pub(super) struct SshdPorts {
+    /// Port 22, every port in sshd's file and the files that it includes, and every port that `ssh.socket` listens on.
     pub(super) ports: BTreeSet<u16>,
-    /// Files and directories that may only be read by others: cloud-init and Debian's installer write some for root alone.
-    pub(super) hidden: BTreeSet<PathBuf>,
+    /// Files and directories without read permission. cloud-init and Debian's installer write some that only root can
+    /// read.
+    pub(super) unreadable: BTreeSet<PathBuf>,
 }
 
-impl Found {
-    /// What can be read; a file that is not there, or is none, has nothing to say.
+impl SshdPorts {
+    /// The content if it can be read. A file without permission is noted in `unreadable`; a missing file is ignored.
     fn read<T>(&mut self, path: &Path, read: io::Result<T>) -> Option<T> {
         if matches!(&read, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
-            self.hidden.insert(path.to_owned());
+            self.unreadable.insert(path.to_owned());
         }
         read.ok()
     }
 }
 
 /// Reads sshd's configuration at `path`, and the socket units.
-pub(super) fn look(path: &Path, unit_directories: &[&Path]) -> Found {
-    let mut found = Found { ports: BTreeSet::from([DEFAULT_PORT]), ..Found::default() };
+pub(super) fn read_ports(path: &Path, unit_directories: &[&Path]) -> SshdPorts {
+    let mut found = SshdPorts { ports: BTreeSet::from([DEFAULT_PORT]), ..SshdPorts::default() };
     for directory in unit_directories {
         socket_ports(directory, &mut found);
     }
@@ -48,13 +49,13 @@ pub(super) fn look(path: &Path, unit_directories: &[&Path]) -> Found {
     found
 }
 
-fn collect(path: &Path, directory: &Path, depth: usize, left: &mut usize, found: &mut Found) {
+fn collect(path: &Path, directory: &Path, depth: usize, left: &mut usize, found: &mut SshdPorts) {
     if depth > MAX_DEPTH || *left == 0 {
         return;
     }
     *left -= 1;
     let Some(bytes) = found.read(path, std::fs::read(path)) else { return };
-    // Lossy: a comment in Latin-1 must not hide a port.
+    // A comment in Latin-1 must not make the other lines unreadable.
     for line in String::from_utf8_lossy(&bytes).lines() {
         let Some((keyword, value)) = directive(line) else { continue };
         let arguments = arguments(value);
@@ -72,9 +73,9 @@ fn collect(path: &Path, directory: &Path, depth: usize, left: &mut usize, found:
     }
 }
 
-/// The ports of `ssh.socket` (Debian, Ubuntu) or `sshd.socket`, with its drop-ins. A port that a later file takes back with
-/// an empty `ListenStream=` counts all the same: one open port without a listener harms nobody.
-fn socket_ports(directory: &Path, found: &mut Found) {
+/// The ports of `ssh.socket` (Debian, Ubuntu) or `sshd.socket`, with its drop-ins. A port that a later file removes
+/// with an empty `ListenStream=` counts too: an open port without a listener is harmless.
+fn socket_ports(directory: &Path, found: &mut SshdPorts) {
     for unit in ["ssh.socket", "sshd.socket"] {
         let drop_ins = expand(directory, &format!("{unit}.d/*.conf"), found);
         for file in [vec![directory.join(unit)], drop_ins].concat() {
@@ -90,7 +91,8 @@ fn socket_ports(directory: &Path, found: &mut Found) {
     }
 }
 
-/// The keyword, if it is one that matters here, and the rest of the line. sshd takes `Key value` and `Key=value`.
+/// The keyword, if it is one of the three that name ports or files, and the rest of the line. sshd accepts `Key value`
+/// and `Key=value`.
 fn directive(line: &str) -> Option<(&'static str, &str)> {
     let line = line.trim();
     let end = line.find(|c: char| c.is_whitespace() || c == '=')?;
@@ -99,7 +101,7 @@ fn directive(line: &str) -> Option<(&'static str, &str)> {
     Some((keyword, line[end..].trim_start_matches(|c: char| c.is_whitespace() || c == '=')))
 }
 
-/// The words of a line, up to a comment; one with spaces stands in quotes (`sshd_config(5)`).
+/// The words of a line, up to a comment. A word with spaces is in quotes (`sshd_config(5)`).
 fn arguments(value: &str) -> Vec<String> {
     let mut arguments = Vec::new();
     let mut rest = value.trim_start();
@@ -119,7 +121,7 @@ fn port(value: &str) -> Option<u16> {
     value.parse().ok().filter(|&port| port > 0)
 }
 
-/// The port of `host:port`, `[v6]:port`; a bare address has none.
+/// The port of `host:port` or `[v6]:port`; `None` for an address without a port.
 fn listen_port(value: &str) -> Option<u16> {
     if let Some((_, after)) = value.rsplit_once("]:") {
         return port(after);
@@ -128,23 +130,24 @@ fn listen_port(value: &str) -> Option<u16> {
     if host.contains(':') { None } else { port(after) }
 }
 
-/// The files of an `Include` pattern; `*` in the last component only, which is what distributions ship.
-fn expand(directory: &Path, pattern: &str, found: &mut Found) -> Vec<PathBuf> {
+/// The files of an `Include` pattern. Supports `*` in the last component only, as in the files that distributions ship.
+/// A glob crate would hide which directories cannot be read.
+fn expand(directory: &Path, pattern: &str, found: &mut SshdPorts) -> Vec<PathBuf> {
     let path = directory.join(pattern);
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if !name.contains('*') {
         return vec![path];
     }
     let entries = path.parent().and_then(|parent| found.read(parent, std::fs::read_dir(parent)));
-    let is_meant =
+    let is_match =
         |file: &Path| file.file_name().and_then(|file| file.to_str()).is_some_and(|file| matches(name, file));
     let mut files: Vec<PathBuf> =
-        entries.into_iter().flatten().flatten().map(|entry| entry.path()).filter(|file| is_meant(file)).collect();
+        entries.into_iter().flatten().flatten().map(|entry| entry.path()).filter(|file| is_match(file)).collect();
     files.sort();
     files
 }
 
-/// Whether a file's name fits a pattern with `*`; hidden files do not, as in glob(3).
+/// Whether a file's name matches a pattern with `*`. A pattern does not match hidden files, as in glob(3).
 fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
@@ -171,19 +174,19 @@ mod tests {
         }
         let path = directory.path().join("sshd_config");
         std::fs::write(&path, main).unwrap();
-        look(&path, &[]).ports.into_iter().collect()
+        read_ports(&path, &[]).ports.into_iter().collect()
     }
 
     #[test]
-    fn port_22_is_always_among_them() {
+    fn port_22_is_always_included() {
         assert_eq!(ports_of("# Port 4444\nPermitRootLogin no\n", &[]), [22]);
-        let only_22 = Found { ports: BTreeSet::from([22]), hidden: BTreeSet::new() };
-        assert_eq!(look(Path::new("/nonexistent/sshd_config"), &[]), only_22);
-        assert_eq!(look(Path::new("/"), &[]), only_22);
+        let only_22 = SshdPorts { ports: BTreeSet::from([22]), unreadable: BTreeSet::new() };
+        assert_eq!(read_ports(Path::new("/nonexistent/sshd_config"), &[]), only_22);
+        assert_eq!(read_ports(Path::new("/"), &[]), only_22);
     }
 
     #[test]
-    fn a_port_is_found_however_sshd_lets_it_be_written() {
+    fn a_port_is_found_in_every_spelling_that_sshd_accepts() {
         for (line, port) in [
             ("Port 2222", 2222),
             ("\tPORT\t2222\t", 2222),
@@ -216,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn included_files_count_as_sshd_counts_them() {
+    fn includes_are_followed_as_sshd_follows_them() {
         let main = "Include sshd_config.d/*.conf \"a file\"\nInclude=missing.conf\nInclude 1*2*.x # no more\n";
         let included = [
             ("sshd_config.d/10-port.conf", "Port 2201\nInclude beside-the-main-file.conf\n"),
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_include_themselves_or_each_other_end() {
+    fn circular_includes_do_not_loop_forever() {
         assert_eq!(ports_of("Include sshd_config\nInclude sshd_config\nPort 2200\n", &[]), [22, 2200]);
         let each_other = [("a", "Include b\nPort 2201\n"), ("b", "Include a b\nPort 2202\n")];
         assert_eq!(ports_of("Include a\n", &each_other), [22, 2201, 2202]);
@@ -244,7 +247,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_stops_the_reading(text in "(?s).{0,100}", line in "(port|listenaddress|Include)[ =\"'#:*\\]\\[0-9ä]{0,20}") {
+        fn no_line_breaks_the_parser(
+            text in "(?s).{0,100}",
+            line in "(port|listenaddress|Include)[ =\"'#:*\\]\\[0-9ä]{0,20}",
+        ) {
             for line in [text.as_str(), line.as_str(), line.trim_start_matches(char::is_alphabetic)] {
                 if let Some((_, value)) = directive(line) {
                     prop_assert!(arguments(value).iter().all(|argument| line.contains(argument.as_str())));
@@ -257,27 +263,31 @@ mod tests {
         }
 
         #[test]
-        fn a_port_is_found_among_any_other_lines(before in "(?s).{0,60}", port in 1..=65535_u16, after in "(?s).{0,60}") {
+        fn a_port_is_found_among_any_other_lines(
+            before in "(?s).{0,60}",
+            port in 1..=65535_u16,
+            after in "(?s).{0,60}",
+        ) {
             let found = ports_of(format!("{before}\nPort {port}\n{after}"), &[]);
             prop_assert!(found.contains(&port) && found.contains(&22), "{found:?}");
         }
     }
 
     #[test]
-    fn what_only_others_may_read_is_told_apart_from_what_is_not_there() {
-        let mut found = Found::default();
-        let denied = |path: &str, found: &mut Found| {
+    fn a_file_without_permission_is_noted_and_a_missing_file_is_not() {
+        let mut found = SshdPorts::default();
+        let denied = |path: &str, found: &mut SshdPorts| {
             found.read::<Vec<u8>>(Path::new(path), Err(io::ErrorKind::PermissionDenied.into()))
         };
         assert_eq!(denied("/etc/ssh/sshd_config.d/50-cloud-init.conf", &mut found), None);
         let missing = found.read::<Vec<u8>>(Path::new("/etc/ssh/other"), Err(io::ErrorKind::NotFound.into()));
         assert_eq!(missing, None);
         assert_eq!(found.read(Path::new("/etc/ssh/sshd_config"), Ok(1)), Some(1));
-        assert_eq!(found.hidden, BTreeSet::from(["/etc/ssh/sshd_config.d/50-cloud-init.conf".into()]));
+        assert_eq!(found.unreadable, BTreeSet::from(["/etc/ssh/sshd_config.d/50-cloud-init.conf".into()]));
     }
 
     #[test]
-    fn a_socket_unit_that_listens_in_sshds_place_is_heeded() {
+    fn the_ports_of_a_socket_unit_are_included() {
         let directory = tempfile::tempdir().unwrap();
         let drop_ins = directory.path().join("ssh.socket.d");
         std::fs::create_dir(&drop_ins).unwrap();
@@ -292,7 +302,7 @@ mod tests {
             "[Socket]\nListenStream = 2204\nListenStream=2203\nListenStreams=5\n",
         )
         .unwrap();
-        let found = look(Path::new("/nonexistent/sshd_config"), &[directory.path(), Path::new("/nonexistent")]);
+        let found = read_ports(Path::new("/nonexistent/sshd_config"), &[directory.path(), Path::new("/nonexistent")]);
         assert_eq!(found.ports, BTreeSet::from([22, 2201, 2202, 2203, 2204]));
     }
 }

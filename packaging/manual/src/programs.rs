@@ -46,7 +46,8 @@ pub(crate) fn bastiond(command: Command) -> String {
     );
     page.entry(
         typed("/var/lib/bastiond", None),
-        "State that survives a reboot: the last good rules, the tunnel's private key, earlier values of kernel settings.",
+        "State that survives a reboot: the last good rules, the tunnel's private key, earlier values of kernel \
+         settings.",
     );
     page.entry(typed("/run/bastiond", None), "State that survives a restart, and the control socket of `bastionctl`.");
     page.see_also(&["bastionctl(1)", "bastiond.toml(5)", "bastiond-tunnel(8)", "nft(8)", "wg(8)", "systemd.exec(5)"]);

@@ -49,8 +49,8 @@ fn check_entry(key: &str, raw: RawAcl, kind: ListKind, diagnostics: &mut Diagnos
     let (from, to) = (&raw.from, &raw.to);
     match kind {
         ListKind::Egress => {
-            let reason = "is not allowed here: this list applies to every host; use the lists of [[network]] to choose a \
-                          network";
+            let reason = "is not allowed here: this list applies to every host; use the lists of [[network]] to \
+                          choose a network";
             reject_key(key, "from", from, reason, diagnostics);
         }
         ListKind::Open => {

@@ -2,9 +2,9 @@
 
 use super::diagnostics::Diagnostics;
 
-/// Ten thousand entries with ranges load in half a second and take 8 MiB of kernel memory; with this many, a reload takes as long
-/// as an operator will wait. After every change by another program nft lists all of them: three times as many took seven seconds
-/// and 768 MB (measured with nft 1.0.6).
+/// Ten thousand entries with ranges load in half a second and take 8 MiB of kernel memory; with this many, a reload
+/// takes as long as an operator will wait. After every change by another program nft lists all of them: three times as
+/// many took seven seconds and 768 MB (measured with nft 1.0.6).
 const MAX_ENTRIES: usize = 65_536;
 
 /// Counts the entries of all blocks or lists of one kind.

@@ -68,7 +68,8 @@ impl Diagnostics {
         elements
     }
 
-    /// The value of a block's key. Formats the key's full name only for an error, because there may be ten thousand blocks.
+    /// The value of a block's key. Formats the key's full name only for an error, because there may be ten thousand
+    /// blocks.
     pub(super) fn field<T>(&mut self, block: &str, name: &str, entry: Entry<T>) -> Option<T> {
         match entry {
             Entry::Absent => None,
@@ -92,8 +93,8 @@ impl Diagnostics {
         parse(value.borrow()).map_err(|reason| self.error(format!("{block}.{name}"), reason)).ok()
     }
 
-    /// The elements of a block's list, parsed by `parse`, each with its index; `None` if there is no list. An element that is
-    /// listed twice is an error. An empty list is an error with the text `empty`, unless that is `None`.
+    /// The elements of a block's list, parsed by `parse`, each with its index; `None` if there is no list. An element
+    /// that is listed twice is an error. An empty list is an error with the text `empty`, unless that is `None`.
     pub(super) fn parse_list<T: Borrow<B>, B: ?Sized, U: Copy + Ord + Display>(
         &mut self,
         block: &str,

@@ -14,8 +14,8 @@ use crate::net::overlap;
 
 /// A busy host opens tens of flows a second; a scanning host opens thousands.
 const DEFAULT_NEW_FLOWS: u32 = 500;
-/// A sixteenth of the ports that one address has towards one destination (64 512, `docs/traffic.md`). Twice as many flows would
-/// double the cost of each new flow of such a host.
+/// A sixteenth of the ports that one address has towards one destination (64 512, `docs/traffic.md`). Twice as many
+/// flows would double the cost of each new flow of such a host.
 const DEFAULT_MAX_FLOWS: u32 = 4096;
 /// For each new flow the kernel walks the list of the source's flows (`ct count`): with 7 000 flows that took 0.9 ms.
 const SLOW_MAX_FLOWS: u32 = 8192;
@@ -29,8 +29,8 @@ pub(super) fn check_egress(raw: RawEgress, budget: &mut Budget, diagnostics: &mu
         .unwrap_or(Some(DEFAULT_MAX_FLOWS));
     if let Some(flows) = max_flows.filter(|&flows| flows > SLOW_MAX_FLOWS) {
         let reason = format!(
-            "{flows} is high: for each new flow the kernel walks the list of the source's flows, which takes a millisecond \
-             at {SLOW_MAX_FLOWS}; choose at most {SLOW_MAX_FLOWS}"
+            "{flows} is high: for each new flow the kernel walks the list of the source's flows, which takes a \
+             millisecond at {SLOW_MAX_FLOWS}; choose at most {SLOW_MAX_FLOWS}"
         );
         diagnostics.warn("egress.max_flows", reason);
     }

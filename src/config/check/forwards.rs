@@ -20,7 +20,8 @@ const MAX_PUBLIC: usize = 64;
 pub(super) struct CheckedForward {
     pub(super) key: String,
     name: Option<String>,
-    /// Each with its index in the list; empty: every address of the public interface; `None`: unknown, because it is wrong.
+    /// Each with its index in the list; empty: every address of the public interface; `None`: unknown, because it is
+    /// wrong.
     pub(super) public: Option<Vec<(usize, Ipv4Addr)>>,
     transports: Option<Transports>,
     ports: Option<Ports>,
@@ -160,8 +161,8 @@ pub(super) fn warn_about_hidden_services(
     }
 }
 
-/// Reports forwards that take a port that the bastion itself needs, for SSH or for WireGuard. Only discovery knows which
-/// addresses are the bastion's own, so a forward that lists its addresses gets a warning instead of an error.
+/// Reports forwards that take a port that the bastion itself needs, for SSH or for WireGuard. Only discovery knows
+/// which addresses are the bastion's own, so a forward that lists its addresses gets a warning instead of an error.
 pub(super) fn check_ports_of_bastion(forwards: &[CheckedForward], firewall: &Firewall, diagnostics: &mut Diagnostics) {
     for CheckedForward { key, public, transports, ports, .. } in forwards {
         let Some(((public, transports), ports)) = public.as_ref().zip(*transports).zip(*ports) else { continue };
@@ -182,8 +183,8 @@ pub(super) fn check_ports_of_bastion(forwards: &[CheckedForward], firewall: &Fir
             (None, _) => {}
             (Some(port), Some(listed)) => {
                 let reason = format!(
-                    "{port}/tcp is this server's SSH port: if you log in at {listed}, this locks you out; choose another \
-                     port or address"
+                    "{port}/tcp is this server's SSH port: if you log in at {listed}, this locks you out; choose \
+                     another port or address"
                 );
                 diagnostics.warn(&key, reason);
             }
@@ -199,8 +200,8 @@ pub(super) fn check_ports_of_bastion(forwards: &[CheckedForward], firewall: &Fir
             (None, _) => {}
             (Some(port), Some(listed)) => {
                 let reason = format!(
-                    "{port}/udp is this server's WireGuard port: peers cannot connect to {listed}; choose another port or \
-                     address"
+                    "{port}/udp is this server's WireGuard port: peers cannot connect to {listed}; choose another \
+                     port or address"
                 );
                 diagnostics.warn(&key, reason);
             }

@@ -8,8 +8,8 @@ use crate::config::files::{Files, ReadError, permission_fix};
 use crate::error::chain;
 use bastiond_tunnel::key::InvalidKey;
 
-/// Reads the key in the file at `path`. Invalid content is an error of the configuration key `key`; a file that every user can
-/// read is a warning.
+/// Reads the key in the file at `path`. Invalid content is an error of the configuration key `key`; a file that every
+/// user can read is a warning.
 pub(super) fn read_key<K: FromStr<Err = InvalidKey>>(
     key: &str,
     path: &Path,

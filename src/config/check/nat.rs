@@ -126,7 +126,8 @@ impl CheckedNat {
             for (index, address) in forward.public.iter().flatten() {
                 if let Some(owner) = owners.get(address) {
                     let reason = format!(
-                        "{address} belongs to the host of {owner}; open ports there with `open`, or choose another address"
+                        "{address} belongs to the host of {owner}; open ports there with `open`, or choose another \
+                         address"
                     );
                     diagnostics.error(format!("{}.public[{index}]", forward.key), reason);
                 }

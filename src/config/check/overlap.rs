@@ -40,8 +40,8 @@ impl<Scope: Copy + Ord> Owners<Scope> {
     }
 }
 
-/// Each forward that claims a port of an earlier forward. Their sources do not matter, because an address and a port are looked
-/// up before the source is. Takes O(n log n).
+/// Each forward that claims a port of an earlier forward. Their sources do not matter, because an address and a port
+/// are looked up before the source is. Takes O(n log n).
 pub(super) fn find_overlaps<'a, I: Iterator<Item = Claim<'a>>>(claims: impl Fn() -> I) -> BTreeSet<Overlap> {
     let mut overlaps = BTreeSet::new();
     let mut add = |one: usize, other: usize, transport| {

@@ -122,8 +122,8 @@ fn check_peer(
     if preshared_key.as_ref().is_some_and(|key| key.is_inline) && world_readable {
         diagnostics.warn(
             key("preshared_key"),
-            "every user of this server can read it; run `chgrp bastiond` and `chmod 640` on the file, or move the key into a \
-             preshared_key_file",
+            "every user of this server can read it; run `chgrp bastiond` and `chmod 640` on the file, or move the \
+             key into a preshared_key_file",
         );
     }
     let listed = diagnostics.value(&key("allowed_ips"), raw.allowed_ips).unwrap_or_default();

@@ -36,7 +36,8 @@ enum OtherNetworks {
 }
 
 impl PrivateNetworks {
-    /// `known` are the networks without errors among `count` blocks. `count` is `None` if the key is not a list of blocks.
+    /// `known` are the networks without errors among `count` blocks. `count` is `None` if the key is not a list of
+    /// blocks.
     pub(super) fn new(known: Vec<KnownNetwork>, count: Option<usize>) -> Self {
         let others = match count {
             Some(0) => OtherNetworks::Discovered,

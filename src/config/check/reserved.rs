@@ -14,8 +14,8 @@ const RESERVED_BLOCKS: [Ipv4Net; 4] = [
     Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
 ];
 
-/// Class E and the broadcast address (RFC 1112 section 4, RFC 919 section 7). Not in [`RESERVED_BLOCKS`]: some private networks
-/// use class E.
+/// Class E and the broadcast address (RFC 1112 section 4, RFC 919 section 7). Not in [`RESERVED_BLOCKS`]: some private
+/// networks use class E.
 const CLASS_E: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4);
 
 /// The reserved block that `network` overlaps. `0.0.0.0/0` overlaps all of them.

@@ -32,7 +32,8 @@ fn check_service(key: String, raw: RawService, diagnostics: &mut Diagnostics) ->
     }
 }
 
-/// Warns about a service that opens an SSH port, because `firewall.ssh_from` and the SSH limits then do not apply to it.
+/// Warns about a service that opens an SSH port, because `firewall.ssh_from` and the SSH limits then do not apply to
+/// it.
 pub(super) fn warn_about_ssh_ports(firewall: &Firewall, diagnostics: &mut Diagnostics) {
     for service in firewall.services.iter().filter(|service| service.transports.each().contains(&Transport::Tcp)) {
         let ports = service.ports.iter().enumerate();

@@ -13,9 +13,9 @@ pub(super) fn quoted(name: &str) -> String {
 
 /// The known key or section that an unknown key probably stands for.
 ///
-/// Compares only last parts, because whole keys of one section resemble each other by their beginnings. A key of the same section
-/// wins; then the most similar key; among equals the key of the nearest section. Keys in blocks of other sections, such as `name`
-/// and `port`, are never suggested.
+/// Compares only last parts, because whole keys of one section resemble each other by their beginnings. A key of the
+/// same section wins; then the most similar key; among equals the key of the nearest section. Keys in blocks of other
+/// sections, such as `name` and `port`, are never suggested.
 pub(super) fn similar_key(section: &str, name: &str) -> Option<&'static str> {
     const OWN: u8 = 2;
     let section = without_indexes(section);

@@ -74,8 +74,8 @@ impl Diagnostics {
         None
     }
 
-    /// The base URL from the environment variable if there is one, else from the file. Both are checked. Variables win, as in
-    /// the official tools.
+    /// The base URL from the environment variable if there is one, else from the file. Both are checked. Variables win,
+    /// as in the official tools.
     pub(super) fn parse_endpoint(
         &mut self,
         key: &str,

@@ -27,7 +27,8 @@ const DEFAULT_INTERFACE: &str = "wg0";
 const CREDENTIAL: &str = "wireguard-private-key";
 /// The private key's file in the state directory.
 const KEY_FILE: &str = "wireguard.key";
-/// The largest IP packet has 65 535 bytes; 80 of them hold an IPv6 header, a UDP header and WireGuard's own (40 + 8 + 32).
+/// The largest IP packet has 65 535 bytes; 80 of them hold an IPv6 header, a UDP header and WireGuard's own (40 + 8 +
+/// 32).
 const LARGEST_MTU: u32 = 65_455;
 /// The smallest MTU that IPv4 allows (RFC 791, reassembly) …
 const SMALLEST_MTU_V4: u32 = 576;
@@ -165,8 +166,8 @@ fn listen_port(written: Option<u16>, open: OpenPort, diagnostics: &mut Diagnosti
     match (written, open) {
         (Some(port), OpenPort::Port(open)) if port != open => {
             let reason = format!(
-                "{open} is not wireguard.listen_port ({port}), which would stay closed; remove this key, or write false to \
-                 close the port"
+                "{open} is not wireguard.listen_port ({port}), which would stay closed; remove this key, or write \
+                 false to close the port"
             );
             diagnostics.error("firewall.wireguard_port", reason);
             port
@@ -208,8 +209,8 @@ fn check_private_key(
             Err(error) => key_files::report_read_error(CREDENTIAL, &path, &error, diagnostics),
         }
     }
-    // An error is no problem here: the key does not exist yet, or this process is not the daemon and may not read it. The daemon
-    // reports what it finds.
+    // An error is no problem here: the key does not exist yet, or this process is not the daemon and may not read it.
+    // The daemon reports what it finds.
     let private_key = key_files::read_key(key, &default, context.files, diagnostics).unwrap_or_default();
     (default, private_key)
 }
@@ -245,7 +246,8 @@ fn check_addresses(
             if let Some(index) = inside {
                 let network = site.private[index].network;
                 let reason = format!(
-                    "{} is inside {network} (site.private[{index}].network); make sure that no server has an address in it",
+                    "{} is inside {network} (site.private[{index}].network); make sure that no server has an address \
+                     in it",
                     address.trunc()
                 );
                 diagnostics.warn(key, reason);
@@ -294,8 +296,8 @@ fn check_allowed_ips_of(peer: &CheckedPeer, addresses: &[IpNet], site: &Site, di
     for (key, net) in &peer.allowed_ips {
         if net.prefix_len() == 0 {
             let reason = format!(
-                "{net} covers every address: this server sends the peer only what narrower allowed_ips cover, and adds no \
-                 route for {net}"
+                "{net} covers every address: this server sends the peer only what narrower allowed_ips cover, and \
+                 adds no route for {net}"
             );
             diagnostics.warn(key, reason);
             continue;
@@ -316,8 +318,8 @@ fn check_allowed_ips_of(peer: &CheckedPeer, addresses: &[IpNet], site: &Site, di
             let network = IpNet::V4(link.network);
             if net.contains(&network) {
                 let reason = format!(
-                    "{net} covers {network} (site.private[{index}].network): it is not routed into the tunnel, and packets \
-                     from it are dropped; write ranges without that network"
+                    "{net} covers {network} (site.private[{index}].network): it is not routed into the tunnel, and \
+                     packets from it are dropped; write ranges without that network"
                 );
                 diagnostics.warn(key, reason);
             } else if network.contains(net) {

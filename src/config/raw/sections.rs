@@ -17,8 +17,8 @@ macro_rules! key {
     };
 }
 
-/// A section: its keys, and the names of unknown keys in it. serde's derive would do for a plain struct, but copies every value
-/// twice, which takes noticeable time with ten thousand blocks.
+/// A section: its keys, and the names of unknown keys in it. serde's derive would do for a plain struct, but copies
+/// every value twice, which takes noticeable time with ten thousand blocks.
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($field:ident $(= $key:literal)?: $shape:ty),+ $(,)? }) => {
         $(#[$doc])*

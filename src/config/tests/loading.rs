@@ -54,8 +54,8 @@ fn the_error_for_a_file_without_permission_has_the_command_that_helps() {
     let remedy = |path: &str| denied.remedy(Path::new(path));
     assert_eq!(
         remedy("/etc/wireguard/wg0.conf"),
-        "; let the user bastiond read it: `install -g bastiond -m 0640 /etc/wireguard/wg0.conf /etc/bastiond/` and name the \
-         copy"
+        "; let the user bastiond read it: `install -g bastiond -m 0640 /etc/wireguard/wg0.conf /etc/bastiond/` and \
+         name the copy"
     );
     // install(1) does not copy a file onto itself.
     assert_eq!(

@@ -114,8 +114,8 @@ fn what_is_probably_a_mistake_gets_a_warning() {
 
 #[test]
 fn a_network_inherits_the_keys_that_it_does_not_have() {
-    let text = "nat.egress_addresses = [\"198.51.100.2\"]\n[egress]\nsmtp = true\ndeny = [{ to = [\"192.0.2.0/24\"] }]\n\
-                [[network]]\nrange = \"10.0.0.0/16\"\n\
+    let text = "nat.egress_addresses = [\"198.51.100.2\"]\n[egress]\nsmtp = true\n\
+                deny = [{ to = [\"192.0.2.0/24\"] }]\n[[network]]\nrange = \"10.0.0.0/16\"\n\
                 [[network]]\nrange = \"10.1.0.0/16\"\nsmtp = false\negress_addresses = \"auto\"\n\
                 [[network]]\nrange = \"10.2.0.0/16\"\nallow = []\n\
                 [[network]]\nrange = \"10.3.0.0/16\"\ndeny = []\n";
@@ -261,7 +261,8 @@ fn ten_thousand_forwards_are_checked_within_ten_seconds() {
             ..forward(9_999, "198.51.100.4", 3499, "10.0.39.19")
         }
     );
-    // An optimised build takes about 50 ms. The limit suits a debug build on a busy machine; a quadratic check takes minutes.
+    // An optimised build takes about 50 ms. The limit suits a debug build on a busy machine; a quadratic check takes
+    // minutes.
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
@@ -275,8 +276,8 @@ fn ten_thousand_forwards_of_one_port_are_reported_within_ten_seconds() {
         assert_eq!(problems.len(), 9_999);
         assert_eq!(
             problems[0],
-            "nat.forward[1000].port: 1000-60000/tcp overlaps 1000-60000 of nat.forward[0]; a public port can lead to only one \
-             host"
+            "nat.forward[1000].port: 1000-60000/tcp overlaps 1000-60000 of nat.forward[0]; a public port can lead to \
+             only one host"
         );
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     }

@@ -89,7 +89,8 @@ fn all_errors_in_peer_files_are_reported_at_once_with_the_files_names() {
             "peers.d/bob.toml: endpoint: `here` is not an endpoint (like 192.0.2.7:51820, [2001:db8::7]:51820 or \
              vpn.example.org:51820)",
             "peers.d/bob.toml: name: is also the name of wireguard.peer[0]; choose another name",
-            "peers.d/bob.toml: persistent_keepalive: 0 is not between 1 and 65535 seconds; remove the key for no keepalives",
+            "peers.d/bob.toml: persistent_keepalive: 0 is not between 1 and 65535 seconds; remove the key for no \
+             keepalives",
             "peers.d/bob.toml: public_key: is missing: `wg pubkey` derives it from the peer's private key",
             "peers.d/copy.toml: allowed_ips[0]: 10.100.0.2/32 is also in allowed_ips of peers.d/ada.toml; a range can \
              belong to only one peer",
@@ -131,8 +132,8 @@ fn an_invalid_key_is_reported_without_its_text() {
     let secret = "c2VjcmV0";
     let files = [("/srv/key", secret), ("/srv/psk", "")];
     let text = format!(
-        "[wireguard]\nprivate_key_file = \"/srv/key\"\n[[wireguard.peer]]\npublic_key = \"{ADA}\"\npreshared_key = \"{secret}\"\n\
-         [[wireguard.peer]]\npublic_key = \"{BOB}\"\npreshared_key_file = \"/srv/psk\"\n\
+        "[wireguard]\nprivate_key_file = \"/srv/key\"\n[[wireguard.peer]]\npublic_key = \"{ADA}\"\n\
+         preshared_key = \"{secret}\"\n[[wireguard.peer]]\npublic_key = \"{BOB}\"\npreshared_key_file = \"/srv/psk\"\n\
          [[wireguard.peer]]\npublic_key = \"{PUBLIC}\"\npreshared_key_file = \"/srv/gone\"\n"
     );
     let problems = checked(&text, &files).unwrap_err();
@@ -229,18 +230,18 @@ fn what_is_probably_a_mistake_in_the_tunnel_gets_a_warning() {
         ("10.100.0.0/24", "10.100.0.0/24 covers this server's own address 10.100.0.1; write narrower ranges"),
         (
             "10.0.5.0/24",
-            "10.0.5.0/24 is inside 10.0.0.0/16 (site.private[0].network): its packets go to the peer instead of the private \
-             network",
+            "10.0.5.0/24 is inside 10.0.0.0/16 (site.private[0].network): its packets go to the peer instead of the \
+             private network",
         ),
         (
             "10.0.0.0/15",
-            "10.0.0.0/15 covers 10.0.0.0/16 (site.private[0].network): it is not routed into the tunnel, and packets from \
-             it are dropped; write ranges without that network",
+            "10.0.0.0/15 covers 10.0.0.0/16 (site.private[0].network): it is not routed into the tunnel, and packets \
+             from it are dropped; write ranges without that network",
         ),
         (
             "0.0.0.0/0",
-            "0.0.0.0/0 covers every address: this server sends the peer only what narrower allowed_ips cover, and adds no \
-             route for 0.0.0.0/0",
+            "0.0.0.0/0 covers every address: this server sends the peer only what narrower allowed_ips cover, and \
+             adds no route for 0.0.0.0/0",
         ),
     ] {
         assert_eq!(warnings(&with_peer(allowed_ip)), [format!("wireguard.peer[0].allowed_ips[0]: {warned}")]);
@@ -326,8 +327,8 @@ fn the_example_file_of_wg_is_used_unchanged() {
 #[test]
 fn a_value_in_both_the_wg_file_and_the_configuration_is_an_error() {
     let text = format!(
-        "[wireguard]\nfile = \"/srv/wg7.conf\"\nlisten_port = 7\nprivate_key_file = \"/srv/key\"\naddresses = [\"10.7.0.1/24\"]\nmtu = 1400\n\
-         fwmark = 7\n[[wireguard.peer]]\n{}",
+        "[wireguard]\nfile = \"/srv/wg7.conf\"\nlisten_port = 7\nprivate_key_file = \"/srv/key\"\n\
+         addresses = [\"10.7.0.1/24\"]\nmtu = 1400\nfwmark = 7\n[[wireguard.peer]]\n{}",
         peer(PUBLIC, "10.7.0.9")
     );
     let wg =

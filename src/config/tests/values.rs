@@ -35,7 +35,8 @@ fn a_poll_interval_is_from_one_second_to_a_day() {
         ("soon", "expected number at 0"),
         (
             "99999999999999999999999s",
-            "number is too large or cannot be represented without a lack of precision (values below 1ns are not supported)",
+            "number is too large or cannot be represented without a lack of precision (values below 1ns are not \
+             supported)",
         ),
     ] {
         let expected = format!("hcloud.poll_interval: `{text}` is not a duration (like \"20s\" or \"5m\"): {reason}");
@@ -120,6 +121,7 @@ fn an_error_is_one_short_line_even_if_it_quotes_a_long_value() {
     );
     let problem = problems_of(&format!("log.level = \"{}\"", "ä".repeat(10_000))).remove(0);
     let kept = |count| "ä".repeat(count);
-    let expected = format!("log.level: `{} … {}` is not one of error, warn, info, debug, trace", kept(159), kept(113));
+    let (head, tail) = (kept(159), kept(113));
+    let expected = format!("log.level: `{head} … {tail}` is not one of error, warn, info, debug, trace");
     assert_eq!(problem, expected);
 }

@@ -1,8 +1,8 @@
-//! The task that keeps asking the metadata service, and what it believes.
+//! The task that polls the metadata service, and what it keeps of the answers.
 //!
-//! A gateway must not fall because its metadata service does: what was heard last is kept, over a restart of the daemon too,
-//! and a network that is suddenly missing from the list is believed gone only when it stays missing. (A network that was
-//! really detached loses its interface at once, and the site sees that by itself.)
+//! A failure of the metadata service must not stop the gateway. Therefore the last answer is kept, also across a
+//! restart of the daemon, and a network that disappears from the list is dropped only after it has been missing for a
+//! minute. (A network that was really detached loses its interface at once, which the site notices by itself.)
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,53 +12,54 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Metadata, MetadataView, PrivateNetwork, fetch};
+use super::client::{Metadata, MetadataView, PrivateNetwork, fetch};
 use crate::error::chain;
 use crate::net::NetworkId;
 use crate::{http, state};
 
-/// The service is one hop away; cloud-init gives it 2 s as well (cloud-init `DataSourceHetzner`).
-const TIMEOUT: Duration = Duration::from_secs(2);
-/// While something is still expected to appear.
-const SOON: Duration = Duration::from_secs(5);
-/// When all is there: the answer changes only by hand, and a hot-plugged link asks at once.
-const IDLE: Duration = Duration::from_secs(60);
-/// Between two questions, however many links come and go.
-const AT_LEAST: Duration = Duration::from_millis(500);
-/// How long a network has to be missing from the list to be believed gone.
-const GRACE: Duration = Duration::from_secs(60);
+/// The service is one hop away; cloud-init also waits 2 s (cloud-init `DataSourceHetzner`).
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between queries while a network is expected to appear, or the service does not answer.
+const EXPECTING_POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between queries otherwise. An operator must act to change the answer, and a hot-plugged link starts a query at
+/// once.
+const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(60);
+/// The shortest time between two queries, no matter how many links change.
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// A network that is missing from the list for this time is dropped.
+const MISSING_NETWORK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Asks until dropped.
+/// Polls the service until it is dropped.
 #[derive(Debug)]
 pub struct Watcher {
     view: watch::Receiver<MetadataView>,
-    nudge: Arc<Notify>,
+    poll_request: Arc<Notify>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Watcher {
-    /// Starts to ask `endpoint`, knowing what a daemon before this one left in `runtime_directory`; `None` asks nobody and
-    /// is settled at once.
+    /// Starts to poll `endpoint`. Begins with the answer that an earlier daemon saved in `runtime_directory`. Without
+    /// an endpoint nothing is polled, and the view is settled at once.
     pub fn start(endpoint: Option<String>, runtime_directory: &Path) -> Self {
-        let memory = runtime_directory.join("metadata.json");
-        let nudge = Arc::new(Notify::new());
-        let latest: Option<Metadata> = endpoint.as_ref().and_then(|_| state::read_json(&memory));
+        let saved = runtime_directory.join("metadata.json");
+        let poll_request = Arc::new(Notify::new());
+        let latest: Option<Metadata> = endpoint.as_ref().and_then(|_| state::read_json(&saved));
         let settled = endpoint.is_none() || latest.is_some();
         let (sender, view) = watch::channel(MetadataView { latest, error: None, settled });
-        let task = tokio::spawn(keep_asking(endpoint, sender, Arc::clone(&nudge), memory));
-        Self { view, nudge, task }
+        let task = tokio::spawn(poll(endpoint, sender, Arc::clone(&poll_request), saved));
+        Self { view, poll_request, task }
     }
 
-    /// What is known now; changes from here on wake the receiver.
+    /// What is known now. Later changes wake the receiver.
     pub fn view(&self) -> watch::Receiver<MetadataView> {
         let mut view = self.view.clone();
         view.mark_unchanged();
         view
     }
 
-    /// Asks again soon: a link appeared or went.
-    pub fn nudge(&self) {
-        self.nudge.notify_one();
+    /// Starts a query soon, because a link has appeared or disappeared.
+    pub fn poll_soon(&self) {
+        self.poll_request.notify_one();
     }
 }
 
@@ -68,39 +69,40 @@ impl Drop for Watcher {
     }
 }
 
-async fn keep_asking(endpoint: Option<String>, view: watch::Sender<MetadataView>, nudge: Arc<Notify>, memory: PathBuf) {
+async fn poll(endpoint: Option<String>, view: watch::Sender<MetadataView>, poll_request: Arc<Notify>, saved: PathBuf) {
     let Some(endpoint) = endpoint else { return view.closed().await };
     let mut missing = BTreeMap::new();
     loop {
-        let asked = Instant::now();
-        let answer = match http::plain_client(TIMEOUT) {
+        let queried_at = Instant::now();
+        let answer = match http::plain_client(REQUEST_TIMEOUT) {
             Ok(client) => fetch(&client, &endpoint).await.map_err(|error| chain(&error)),
             Err(error) => Err(chain(&error)),
         };
         let before = view.borrow().clone();
-        let after = learned(&before, answer, &mut missing, asked);
+        let after = merge_answer(&before, answer, &mut missing, queried_at);
         let expecting = after.error.is_some()
             || !missing.is_empty()
             || after.latest.as_ref().is_none_or(|metadata| metadata.private_networks.is_empty());
         if before.latest != after.latest {
-            if let Err(error) = state::write_json(&memory, &after.latest) {
-                // Only a restart while the service is silent would miss it.
-                tracing::warn!(component = "site", error = %chain(&error), "go on without");
+            if let Err(error) = state::write_json(&saved, &after.latest) {
+                // The file matters only for a restart while the service does not answer.
+                tracing::warn!(component = "site", error = %chain(&error), "cannot save the metadata; continuing \
+                    without");
             }
         }
         if before != after {
             view.send_replace(after);
         }
         tokio::select! {
-            () = tokio::time::sleep(if expecting { SOON } else { IDLE }) => {}
-            () = nudge.notified() => tokio::time::sleep_until(asked + AT_LEAST).await,
+            () = tokio::time::sleep(if expecting { EXPECTING_POLL_INTERVAL } else { IDLE_POLL_INTERVAL }) => {}
+            () = poll_request.notified() => tokio::time::sleep_until(queried_at + MIN_POLL_INTERVAL).await,
             () = view.closed() => return,
         }
     }
 }
 
-/// What is believed after an answer. `missing` says since when a known network is not in the list any more.
-fn learned(
+/// What is known after an answer. `missing` holds the time at which each known network disappeared from the list.
+fn merge_answer(
     before: &MetadataView,
     answer: Result<Metadata, String>,
     missing: &mut BTreeMap<NetworkId, Instant>,
@@ -114,9 +116,9 @@ fn learned(
         |network: &PrivateNetwork| answer.private_networks.iter().any(|known| known.network_id == network.network_id);
     missing.retain(|id, _| !answer.private_networks.iter().any(|network| network.network_id == *id));
     let known = before.latest.iter().flat_map(|metadata| &metadata.private_networks);
-    let kept = known
-        .filter(|network| !listed(network))
-        .filter(|network| now.duration_since(*missing.entry(network.network_id).or_insert(now)) < GRACE);
+    let kept = known.filter(|network| !listed(network)).filter(|network| {
+        now.duration_since(*missing.entry(network.network_id).or_insert(now)) < MISSING_NETWORK_TIMEOUT
+    });
     let private_networks: Vec<PrivateNetwork> = answer.private_networks.iter().chain(kept).cloned().collect();
     missing.retain(|id, _| private_networks.iter().any(|network| network.network_id == *id));
     let server_id = answer.server_id.or(before.latest.as_ref().and_then(|metadata| metadata.server_id));
@@ -148,40 +150,40 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_service_takes_nothing_away() {
+    fn a_service_that_does_not_answer_removes_nothing() {
         let (mut missing, now) = (BTreeMap::new(), Instant::now());
-        let after = learned(&view(&[1, 2]), Err("no answer".to_owned()), &mut missing, now);
+        let after = merge_answer(&view(&[1, 2]), Err("no answer".to_owned()), &mut missing, now);
         assert_eq!(after, MetadataView { error: Some("no answer".to_owned()), ..view(&[1, 2]) });
     }
 
     #[test]
-    fn a_network_that_is_missing_is_kept_for_a_minute_and_then_let_go() {
+    fn a_missing_network_is_kept_for_a_minute_and_then_dropped() {
         let (mut missing, start) = (BTreeMap::new(), Instant::now());
         let mut known = view(&[1, 2]);
         for (seconds, expected) in [(0, vec![2, 1]), (30, vec![2, 1]), (59, vec![2, 1]), (60, vec![2]), (61, vec![2])] {
-            known = learned(&known, Ok(metadata(&[2])), &mut missing, start + Duration::from_secs(seconds));
+            known = merge_answer(&known, Ok(metadata(&[2])), &mut missing, start + Duration::from_secs(seconds));
             assert_eq!(known, view(&expected), "after {seconds} s");
         }
         assert!(missing.is_empty());
     }
 
     #[test]
-    fn a_network_that_comes_back_in_time_was_never_away() {
+    fn a_network_that_returns_within_a_minute_stays_and_its_minute_starts_again() {
         let (mut missing, start) = (BTreeMap::new(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        let away = learned(&view(&[1]), Ok(metadata(&[])), &mut missing, at(0));
-        let back = learned(&away, Ok(metadata(&[1])), &mut missing, at(50));
+        let away = merge_answer(&view(&[1]), Ok(metadata(&[])), &mut missing, at(0));
+        let back = merge_answer(&away, Ok(metadata(&[1])), &mut missing, at(50));
         assert_eq!((&away, &back), (&view(&[1]), &view(&[1])));
-        let away_again = learned(&back, Ok(metadata(&[])), &mut missing, at(70));
-        assert_eq!(away_again, view(&[1]), "its minute starts anew");
+        let away_again = merge_answer(&back, Ok(metadata(&[])), &mut missing, at(70));
+        assert_eq!(away_again, view(&[1]), "its minute starts again");
     }
 
     #[test]
-    fn a_new_network_and_a_changed_one_are_believed_at_once() {
+    fn a_new_network_and_a_changed_one_are_used_at_once() {
         let (mut missing, now) = (BTreeMap::new(), Instant::now());
         let mut renumbered = metadata(&[1, 3]);
         renumbered.private_networks[0].alias_ips = vec!["10.1.0.9".parse().unwrap()];
-        let after = learned(&view(&[1]), Ok(renumbered.clone()), &mut missing, now);
+        let after = merge_answer(&view(&[1]), Ok(renumbered.clone()), &mut missing, now);
         assert_eq!(after.latest, Some(renumbered));
     }
 }

@@ -1,4 +1,5 @@
-//! Servers as they are found in the field, each with the whole site that is made of it.
+//! Servers of many kinds, each with its expected site. One subject, so one file: the fixtures would otherwise be shared
+//! by two.
 
 mod laws;
 
@@ -10,7 +11,7 @@ use crate::net::{NetworkId, ServerId};
 const PRIVATE_MAC: &str = "86:00:00:2a:7d:e0";
 const TENANT_MAC: &str = "86:00:00:2a:7d:e1";
 
-/// `eth0 up 96:00:00:00:00:01 1500 203.0.113.10/32`, its index being its place in the list.
+/// Each link is written as `eth0 up 96:00:00:00:00:01 1500 203.0.113.10/32`; its position is its index.
 fn kernel(links: &[&str], default_routes: &[(u32, u32)]) -> Kernel {
     let link = |(index, line): (usize, &&str)| {
         let mut words = line.split_whitespace();
@@ -30,7 +31,7 @@ fn kernel(links: &[&str], default_routes: &[(u32, u32)]) -> Kernel {
     }
 }
 
-/// A Hetzner server with a public and a private link: what most bastions are.
+/// A Hetzner server with a public and a private link, like most bastions.
 fn usual() -> Kernel {
     kernel(
         &[
@@ -100,7 +101,7 @@ fn empty() -> config::Site {
     configured(|_| ())
 }
 
-fn written(interface: &str, network: &str) -> config::PrivateLink {
+fn configured_link(interface: &str, network: &str) -> config::PrivateLink {
     config::PrivateLink {
         interface: interface.parse().unwrap(),
         network: network.parse().unwrap(),
@@ -141,8 +142,8 @@ fn tenant_link() -> PrivateLink {
     }
 }
 
-/// What becomes of [`usual`] when nothing is wrong with it.
-fn whole() -> Site {
+/// The expected site of [`usual`] without problems.
+fn usual_site() -> Site {
     Site {
         server_id: Some(ServerId(4711)),
         public: Some(public("eth0", &["203.0.113.10"])),
@@ -153,8 +154,8 @@ fn whole() -> Site {
     }
 }
 
-fn but(change: impl FnOnce(&mut Site)) -> Site {
-    let mut site = whole();
+fn usual_site_with(change: impl FnOnce(&mut Site)) -> Site {
+    let mut site = usual_site();
     change(&mut site);
     site
 }
@@ -165,7 +166,7 @@ fn site(config: &config::Site, kernel: &Kernel, metadata: &MetadataView) -> Site
 
 const NO_DEFAULT_ROUTE: (&str, &str) = (
     "there is no IPv4 default route, so the public interface is not known yet",
-    "it comes by DHCP; without one, name the interface in site.public_interface",
+    "DHCP adds it; if there is none, name the interface in site.public_interface",
 );
 
 fn problem((what, advice): (&str, &str)) -> Problem {
@@ -176,16 +177,16 @@ fn problem((what, advice): (&str, &str)) -> Problem {
 fn an_empty_configuration_finds_everything_on_a_usual_server() {
     let ports = BTreeSet::from([22, 2222]);
     let found = resolve(&empty(), &usual(), &metadata(vec![production()]), ports.clone(), None);
-    assert_eq!(found, but(|site| site.sshd_ports = ports));
+    assert_eq!(found, usual_site_with(|site| site.sshd_ports = ports));
 }
 
 #[test]
-fn names_are_never_guessed() {
+fn interface_names_are_never_guessed() {
     for (public_name, private_name) in [("eth0", "ens10"), ("enp7s0", "eth0"), ("eth1", "eth0"), ("wan", "lan")] {
         let mut kernel = usual();
         kernel.links[1].name = public_name.parse().unwrap();
         kernel.links[2].name = private_name.parse().unwrap();
-        let expected = but(|site| {
+        let expected = usual_site_with(|site| {
             site.public = Some(public(public_name, &["203.0.113.10"]));
             site.private[0].interface = private_name.parse().unwrap();
         });
@@ -195,7 +196,7 @@ fn names_are_never_guessed() {
 
 #[test]
 fn the_order_of_the_metadata_and_of_the_links_does_not_matter() {
-    let expected = but(|site| site.private.push(tenant_link()));
+    let expected = usual_site_with(|site| site.private.push(tenant_link()));
     for networks in [vec![production(), tenant()], vec![tenant(), production()]] {
         assert_eq!(site(&empty(), &with_tenant(), &metadata(networks.clone())), expected);
         let mut kernel = with_tenant();
@@ -205,18 +206,18 @@ fn the_order_of_the_metadata_and_of_the_links_does_not_matter() {
 }
 
 #[test]
-fn aliases_of_the_metadata_are_the_bastions_too() {
+fn alias_addresses_in_the_metadata_belong_to_the_bastion() {
     let network =
         PrivateNetwork { alias_ips: vec![Ipv4Addr::new(10, 0, 0, 9), Ipv4Addr::new(10, 0, 0, 3)], ..production() };
     let found = site(&empty(), &usual(), &metadata(vec![network]));
     let aliases = BTreeSet::from([Ipv4Addr::new(10, 0, 0, 3), Ipv4Addr::new(10, 0, 0, 9)]);
-    assert_eq!(found, but(|site| site.private[0].aliases = aliases));
+    assert_eq!(found, usual_site_with(|site| site.private[0].aliases = aliases));
     let held = [2, 3, 9, 4].map(|host| found.private[0].holds(Ipv4Addr::new(10, 0, 0, host)));
     assert_eq!(held, [true, true, true, false]);
 }
 
 #[test]
-fn a_bridge_with_the_address_of_its_link_is_not_mistaken_for_it() {
+fn a_bridge_with_the_ethernet_address_of_its_link_is_not_used_instead_of_it() {
     let mut kernel = usual();
     kernel.links.push(Link {
         index: 9,
@@ -224,29 +225,29 @@ fn a_bridge_with_the_address_of_its_link_is_not_mistaken_for_it() {
         addresses: Vec::new(),
         ..kernel.links[2].clone()
     });
-    // Not even by a default route: whatever has a private link's address leads into the private network.
+    // A default route does not change that: an interface with a private link's address leads into the private network.
     kernel.default_routes.insert(0, DefaultRoute { interface: 9, metric: 0 });
-    assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), whole());
+    assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), usual_site());
 }
 
 #[test]
-fn a_network_without_its_interface_is_waited_for_and_the_others_are_served() {
-    let expected = but(|site| {
+fn a_network_without_an_interface_is_reported_and_the_others_are_served() {
+    let expected = usual_site_with(|site| {
         site.problems = vec![Problem::new(
             "network 1235 has no interface here yet (looked for 86:00:00:2a:7d:e1)",
-            "it appears when Hetzner has plugged it in; a reboot helps where it never does",
+            "wait until Hetzner has attached it; if it does not appear, reboot the server",
         )];
     });
     assert_eq!(site(&empty(), &usual(), &metadata(vec![tenant(), production()])), expected);
 }
 
 #[test]
-fn a_private_interface_without_its_address_or_down_is_known_but_not_ready() {
-    let expected = but(|site| {
+fn a_private_interface_that_is_down_or_lacks_its_address_is_listed_as_not_ready() {
+    let expected = usual_site_with(|site| {
         site.private[0].address_present = false;
         site.problems = vec![Problem::new(
             "enp7s0 does not have its address 10.0.0.2 yet, or is down",
-            "it comes by DHCP; if it stays away, look at the server's network configuration",
+            "DHCP assigns it; if it stays missing, check the server's network configuration",
         )];
     });
     let mut without = usual();
@@ -278,12 +279,12 @@ fn the_public_interface_is_that_of_the_best_default_route_that_is_not_private() 
         (vec![(eth0, 200), (eth1, 100)], second),
         (vec![(ppp0, 5), (eth0, 5), (eth1, 5)], third),
         (vec![(enp7s0, 0), (enp8s0, 1), (eth0, 1000)], first),
-        // A multi-path route, its first hop being private.
+        // A multi-path route whose first hop is private.
         (vec![(enp7s0, 0), (eth1, 0), (eth0, 0)], second),
-        // An interface that is gone again, or has a name that is not ours to use.
+        // An interface that no longer exists, or whose name is not an interface name.
         (vec![(99, 0), (eth1, 7)], second),
     ] {
-        let expected = but(|site| {
+        let expected = usual_site_with(|site| {
             site.public = Some(public(interface, &[address]));
             site.private.push(tenant_link());
         });
@@ -293,10 +294,10 @@ fn the_public_interface_is_that_of_the_best_default_route_that_is_not_private() 
 }
 
 #[test]
-fn without_a_default_route_the_public_interface_is_waited_for() {
+fn a_missing_default_route_is_reported() {
     for routes in [vec![], vec![DefaultRoute { interface: 99, metric: 0 }]] {
         let kernel = Kernel { default_routes: routes, ..usual() };
-        let expected = but(|site| {
+        let expected = usual_site_with(|site| {
             site.public = None;
             site.problems = vec![problem(NO_DEFAULT_ROUTE)];
         });
@@ -305,39 +306,39 @@ fn without_a_default_route_the_public_interface_is_waited_for() {
 }
 
 #[test]
-fn a_default_route_into_the_private_network_is_no_way_to_the_internet() {
+fn a_default_route_into_a_private_network_does_not_make_it_public() {
     let kernel = Kernel { default_routes: vec![DefaultRoute { interface: 3, metric: 0 }], ..usual() };
     let advice = "give the bastion a public interface, or name it in site.public_interface";
-    let leaves = Problem::new("the only default route leaves by the private interface enp7s0", advice);
-    let expected = but(|site| {
+    let leaves = Problem::new("the only default route uses the private interface enp7s0", advice);
+    let expected = usual_site_with(|site| {
         site.public = None;
         site.problems = vec![leaves.clone()];
     });
     assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected);
 
-    // Neither is it one while the private link is not served: its address is still to come.
+    // The same while the private link is not served, because its address is missing.
     let mut waiting = kernel.clone();
     waiting.links[2].addresses.clear();
-    let config = configured(|site| site.private = vec![written("enp7s0", "10.0.0.0/16")]);
+    let config = configured(|site| site.private = vec![configured_link("enp7s0", "10.0.0.0/16")]);
     let expected = Site {
         public: None,
         private: Vec::new(),
         problems: vec![
             Problem::new(
-                "enp7s0 has no address inside of 10.0.0.0/16 yet",
-                "configure it, or name the coming one in site.private.address",
+                "enp7s0 has no address inside 10.0.0.0/16 yet",
+                "configure one, or write the future one into site.private.address",
             ),
             leaves.clone(),
         ],
-        ..whole()
+        ..usual_site()
     };
     assert_eq!(site(&config, &waiting, &metadata(Vec::new())), expected);
 
-    // Nor while another private link is the only one to be served.
+    // The same while only another private link is served.
     let mut both = with_tenant();
     both.default_routes = kernel.default_routes;
-    let config = configured(|site| site.private = vec![written("enp8s0", "10.2.0.0/16")]);
-    let expected = but(|site| {
+    let config = configured(|site| site.private = vec![configured_link("enp8s0", "10.2.0.0/16")]);
+    let expected = usual_site_with(|site| {
         site.public = None;
         site.private = vec![PrivateLink { network_id: None, ..tenant_link() }];
         site.problems = vec![leaves];
@@ -346,37 +347,38 @@ fn a_default_route_into_the_private_network_is_no_way_to_the_internet() {
 }
 
 #[test]
-fn a_public_interface_without_an_address_is_waited_for() {
+fn a_public_interface_without_an_address_is_reported() {
     let mut kernel = usual();
     kernel.links[1].addresses.clear();
-    let expected = but(|site| {
+    let expected = usual_site_with(|site| {
         site.public = Some(public("eth0", &[]));
-        site.problems = vec![Problem::new(
-            "eth0 has no IPv4 address yet",
-            "it comes by DHCP; nothing is translated until it is there",
-        )];
+        site.problems =
+            vec![Problem::new("eth0 has no IPv4 address yet", "DHCP assigns it; until then nothing is translated")];
     });
     assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected);
 }
 
 #[test]
-fn all_addresses_of_the_public_interface_are_its_own() {
+fn all_addresses_of_the_public_interface_are_listed() {
     let mut kernel = usual();
     kernel.links[1].addresses.push("198.51.100.99/32".parse().unwrap());
-    let expected = but(|site| site.public = Some(public("eth0", &["203.0.113.10", "198.51.100.99"])));
+    let expected = usual_site_with(|site| site.public = Some(public("eth0", &["203.0.113.10", "198.51.100.99"])));
     assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected);
 }
 
 #[test]
-fn what_is_written_overrules_what_is_discovered() {
+fn the_configuration_overrides_discovery() {
     let mut kernel = with_tenant();
     kernel.links.extend(more_uplinks());
     let config = configured(|site| {
         site.public_interface = Some("eth1".parse().unwrap());
         site.server_id = Some(ServerId(1));
         let address = Some(Ipv4Addr::new(10, 2, 0, 9));
-        site.private =
-            vec![config::PrivateLink { address, network_id: Some(NetworkId(7)), ..written("enp8s0", "10.2.0.0/24") }];
+        site.private = vec![config::PrivateLink {
+            address,
+            network_id: Some(NetworkId(7)),
+            ..configured_link("enp8s0", "10.2.0.0/24")
+        }];
     });
     let expected = Site {
         server_id: Some(ServerId(1)),
@@ -393,44 +395,44 @@ fn what_is_written_overrules_what_is_discovered() {
         hints: Vec::new(),
         problems: vec![Problem::new(
             "enp8s0 does not have its address 10.2.0.9 yet, or is down",
-            "it comes by DHCP; if it stays away, look at the server's network configuration",
+            "DHCP assigns it; if it stays missing, check the server's network configuration",
         )],
     };
     assert_eq!(site(&config, &kernel, &metadata(vec![production(), tenant()])), expected);
 }
 
 #[test]
-fn a_written_public_interface_that_is_down_is_said_to_be() {
+fn a_configured_public_interface_that_is_down_is_reported() {
     let mut kernel = usual();
     kernel.links[1].up = false;
     kernel.default_routes.clear();
     let config = configured(|site| site.public_interface = Some("eth0".parse().unwrap()));
-    let expected = but(|site| {
+    let expected = usual_site_with(|site| {
         site.problems =
-            vec![Problem::new("eth0 is down", "nothing reaches the internet until it is up (ip link set eth0 up)")];
+            vec![Problem::new("eth0 is down", "run `ip link set eth0 up`; until then nothing reaches the internet")];
     });
     assert_eq!(site(&config, &kernel, &metadata(vec![production()])), expected);
 }
 
 #[test]
-fn a_private_interface_written_as_the_public_one_is_not_served_as_private() {
+fn a_private_interface_that_is_configured_as_public_is_not_served_as_private() {
     let config = configured(|site| site.public_interface = Some("enp7s0".parse().unwrap()));
-    let expected = but(|site| {
+    let expected = usual_site_with(|site| {
         site.public = Some(PublicLink { mtu: 1450, ..public("enp7s0", &["10.0.0.2"]) });
         site.private = vec![tenant_link()];
         site.problems = vec![Problem::new(
             "network 1234 is not served: enp7s0 is site.public_interface",
-            "name the interface towards the internet there, or write \"auto\"",
+            "set it to the interface towards the internet, or to \"auto\"",
         )];
     });
     assert_eq!(site(&config, &with_tenant(), &metadata(vec![production(), tenant()])), expected);
 }
 
 #[test]
-fn an_interface_that_does_not_exist_is_told_with_those_that_do() {
+fn an_interface_that_does_not_exist_is_reported_with_a_list_of_those_that_do() {
     let config = configured(|site| {
         site.public_interface = Some("wan".parse().unwrap());
-        site.private = vec![written("ens10", "10.0.0.0/16"), written("enp7s0", "10.1.0.0/16")];
+        site.private = vec![configured_link("ens10", "10.0.0.0/16"), configured_link("enp7s0", "10.1.0.0/16")];
         site.private[1].address = Some(Ipv4Addr::new(10, 1, 0, 2));
     });
     let advice = "the interfaces here are: eth0, enp7s0";
@@ -448,11 +450,11 @@ fn an_interface_that_does_not_exist_is_told_with_those_that_do() {
             Problem::new("site.private.interface: there is no interface ens10", advice),
             Problem::new(
                 "enp7s0 does not have its address 10.1.0.2 yet, or is down",
-                "it comes by DHCP; if it stays away, look at the server's network configuration",
+                "DHCP assigns it; if it stays missing, check the server's network configuration",
             ),
             Problem::new("site.public_interface: there is no interface wan", advice),
         ],
-        ..whole()
+        ..usual_site()
     };
     assert_eq!(site(&config, &usual(), &metadata(Vec::new())), expected);
 
@@ -464,7 +466,7 @@ fn an_interface_that_does_not_exist_is_told_with_those_that_do() {
 }
 
 #[test]
-fn a_dedicated_server_with_everything_written_needs_no_metadata() {
+fn a_dedicated_server_with_configured_links_needs_no_metadata() {
     let kernel = kernel(
         &[
             "lo up - 65536 127.0.0.1/8",
@@ -473,7 +475,7 @@ fn a_dedicated_server_with_everything_written_needs_no_metadata() {
         ],
         &[(2, 0)],
     );
-    let config = configured(|site| site.private = vec![written("eno1.4000", "10.0.0.0/16")]);
+    let config = configured(|site| site.private = vec![configured_link("eno1.4000", "10.0.0.0/16")]);
     let expected = Site {
         server_id: None,
         public: Some(public("eno1", &["203.0.113.10"])),
@@ -494,69 +496,69 @@ fn a_dedicated_server_with_everything_written_needs_no_metadata() {
 }
 
 #[test]
-fn without_metadata_and_without_configuration_the_operator_is_told_what_to_write() {
+fn without_metadata_and_configured_links_the_problem_says_what_to_configure() {
     let expected = Site {
         server_id: None,
         private: Vec::new(),
         problems: vec![Problem::new(
             "the metadata service does not answer: connection refused",
-            "on a server outside of Hetzner Cloud write the private links into [[site.private]]",
+            "on a server outside Hetzner Cloud, write the private links into [[site.private]]",
         )],
-        ..whole()
+        ..usual_site()
     };
     assert_eq!(site(&empty(), &usual(), &no_metadata()), expected);
 }
 
 #[test]
-fn before_the_first_answer_of_the_metadata_nothing_is_wrong() {
-    let expected = Site { server_id: None, private: Vec::new(), ..whole() };
+fn before_the_first_answer_of_the_metadata_service_there_is_no_problem() {
+    let expected = Site { server_id: None, private: Vec::new(), ..usual_site() };
     assert_eq!(site(&empty(), &usual(), &MetadataView::default()), expected);
 }
 
 #[test]
-fn what_the_metadata_said_last_holds_while_it_does_not_answer() {
+fn the_last_answer_of_the_metadata_service_stays_valid_while_it_does_not_answer() {
     let view = MetadataView { error: Some("timed out".to_owned()), ..metadata(vec![production()]) };
-    let expected = but(|site| {
+    let expected = usual_site_with(|site| {
         site.problems = vec![Problem::new(
             "the metadata service does not answer: timed out",
-            "on a server outside of Hetzner Cloud write the private links into [[site.private]]",
+            "on a server outside Hetzner Cloud, write the private links into [[site.private]]",
         )];
     });
     assert_eq!(site(&empty(), &usual(), &view), expected);
 }
 
 #[test]
-fn a_server_in_no_network_is_told_how_to_join_one() {
-    let expected = but(|site| {
+fn a_server_without_a_network_gets_advice_how_to_attach_one() {
+    let expected = usual_site_with(|site| {
         site.private.clear();
         site.problems = vec![Problem::new(
             "the metadata service lists no private network of this server",
-            "attach the server to a network (hcloud server attach-to-network); it is noticed by itself",
+            "attach the server to a network (hcloud server attach-to-network); bastiond then finds it automatically",
         )];
     });
     assert_eq!(site(&empty(), &usual(), &metadata(Vec::new())), expected);
 }
 
 #[test]
-fn of_networks_that_overlap_the_first_interface_keeps_its_own() {
+fn of_two_overlapping_networks_only_that_of_the_first_interface_is_served() {
     let overlapping = PrivateNetwork { network: "10.0.0.0/8".parse().unwrap(), ..tenant() };
     let advice = "give the networks different ranges, or write the link to serve into [[site.private]]";
     let overlap =
-        Problem::new("10.0.0.0/8 on enp8s0 overlaps 10.0.0.0/16 on enp7s0: only the latter is served", advice);
+        Problem::new("10.0.0.0/8 on enp8s0 overlaps 10.0.0.0/16 on enp7s0, and only the latter is served", advice);
     for networks in [vec![production(), overlapping.clone()], vec![overlapping.clone(), production()]] {
-        let expected = but(|site| site.problems = vec![overlap.clone()]);
+        let expected = usual_site_with(|site| site.problems = vec![overlap.clone()]);
         assert_eq!(site(&empty(), &with_tenant(), &metadata(networks)), expected);
     }
 
-    // The link that is not served is private all the same.
+    // The link that is not served is private, too.
     let mut kernel = with_tenant();
     kernel.default_routes = vec![DefaultRoute { interface: 4, metric: 0 }];
-    let expected = but(|site| {
+    let expected = usual_site_with(|site| {
         site.public = None;
         site.problems = vec![
             overlap,
             Problem::new(
-                "the only default route leaves by the private interface enp8s0",
+                "the only default route uses the private interface enp8s0",
                 "give the bastion a public interface, or name it in site.public_interface",
             ),
         ];
@@ -565,12 +567,12 @@ fn of_networks_that_overlap_the_first_interface_keeps_its_own() {
 }
 
 #[test]
-fn nothing_at_all_is_a_site_with_problems() {
+fn a_server_without_links_gives_a_site_with_problems() {
     let expected = Site {
         problems: vec![
             Problem::new(
                 "network 1234 has no interface here yet (looked for 86:00:00:2a:7d:e0)",
-                "it appears when Hetzner has plugged it in; a reboot helps where it never does",
+                "wait until Hetzner has attached it; if it does not appear, reboot the server",
             ),
             problem(NO_DEFAULT_ROUTE),
         ],
@@ -581,21 +583,21 @@ fn nothing_at_all_is_a_site_with_problems() {
 }
 
 #[test]
-fn a_default_route_that_goes_for_a_moment_leaves_the_public_interface_what_it_was() {
+fn the_public_interface_stays_the_same_while_its_default_route_is_missing() {
     let mut kernel = usual();
     kernel.default_routes.clear();
-    let found = |before: Option<&str>| {
-        let before = before.map(|name| name.parse().unwrap());
-        resolve(&empty(), &kernel, &metadata(vec![production()]), BTreeSet::new(), before.as_ref())
+    let found = |previous: Option<&str>| {
+        let previous = previous.map(|name| name.parse().unwrap());
+        resolve(&empty(), &kernel, &metadata(vec![production()]), BTreeSet::new(), previous.as_ref())
     };
-    let expected = but(|site| site.problems = vec![problem(NO_DEFAULT_ROUTE)]);
+    let expected = usual_site_with(|site| site.problems = vec![problem(NO_DEFAULT_ROUTE)]);
     assert_eq!(found(Some("eth0")), expected);
-    let unknown = but(|site| {
+    let unknown = usual_site_with(|site| {
         site.public = None;
         site.problems = vec![problem(NO_DEFAULT_ROUTE)];
     });
     let private = production_link().interface;
-    for before in [None, Some("eth9"), Some(private.as_str())] {
-        assert_eq!(found(before), unknown, "{before:?}");
+    for previous in [None, Some("eth9"), Some(private.as_str())] {
+        assert_eq!(found(previous), unknown, "{previous:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What holds for the site of whichever server.
+//! Properties of every server's site.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::sample::select;
 
 use super::*;
 
-/// Servers that nobody would build: few names, addresses and ranges, so that they meet in every way.
+/// Arbitrary servers. They have few names, addresses and ranges, so that these coincide in every way.
 fn any_kernel() -> impl Strategy<Value = Kernel> {
     let names = ["lo", "eth0", "enp7s0", "enp8s0", "br0"];
     let link =
@@ -48,14 +48,14 @@ fn any_networks() -> impl Strategy<Value = Vec<PrivateNetwork>> {
     vec(network, 0..4)
 }
 
-/// What [`config`] lets pass: no interface twice, no ranges that overlap.
-fn any_written() -> impl Strategy<Value = config::Site> {
+/// Configurations that [`config`] accepts: no interface twice, no overlapping ranges.
+fn any_configured() -> impl Strategy<Value = config::Site> {
     let parts = (select(vec![None, Some("eth0"), Some("enp7s0")]), any::<[bool; 2]>(), any_address());
     parts.prop_map(|(public, [first, second], address)| {
         configured(|site| {
             site.public_interface = public.map(|name| name.parse().unwrap());
-            site.private.extend(first.then(|| written("enp8s0", "10.1.0.0/16")));
-            site.private.extend(second.then(|| written("br0", "10.2.0.0/16")));
+            site.private.extend(first.then(|| configured_link("enp8s0", "10.1.0.0/16")));
+            site.private.extend(second.then(|| configured_link("br0", "10.2.0.0/16")));
             for link in &mut site.private {
                 link.address = Some(address).filter(|address| link.network.contains(address));
             }
@@ -65,8 +65,8 @@ fn any_written() -> impl Strategy<Value = config::Site> {
 
 proptest! {
     #[test]
-    fn whatever_a_server_looks_like_no_two_links_of_its_site_are_the_same(
-        config in any_written(),
+    fn no_two_links_of_any_site_have_the_same_interface_or_overlapping_networks(
+        config in any_configured(),
         kernel in any_kernel(),
         networks in any_networks(),
     ) {

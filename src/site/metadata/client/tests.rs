@@ -1,4 +1,4 @@
-//! The list of private networks, as it comes and as it must not come.
+//! Parsing the list of private networks: valid lists and invalid ones.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ const LIVE: &str = "\
 ";
 
 #[test]
-fn the_list_is_read_in_the_order_of_the_service() {
+fn networks_keep_the_order_of_the_service() {
     let networks = parse_private_networks(LIVE).unwrap();
     let expected = PrivateNetwork {
         ip: "10.0.0.2".parse().unwrap(),
@@ -45,7 +45,7 @@ fn the_list_is_read_in_the_order_of_the_service() {
     assert_eq!(networks[0].network_id, NetworkId(1235));
 }
 
-/// What the list means, one network a line.
+/// The parsed list, one line per network.
 fn read(text: &str) -> Vec<String> {
     let networks = parse_private_networks(text).unwrap();
     networks
@@ -70,7 +70,7 @@ const ONE: &str = "\
 const READ: &str = "10.0.0.2 [] 86:00:00:2a:7d:e0 1234 Some(\"nw-test1\") 10.0.0.0/16";
 
 #[test]
-fn one_list_may_be_written_in_many_ways() {
+fn equal_lists_in_different_yaml_styles_are_parsed_alike() {
     for (text, how) in [
         (ONE.to_owned(), "as Hetzner writes it"),
         (ONE.replace('\n', "\r\n"), "with carriage returns"),
@@ -89,7 +89,7 @@ fn one_list_may_be_written_in_many_ways() {
 }
 
 #[test]
-fn a_name_is_a_text_even_where_yaml_sees_something_else() {
+fn a_name_is_text_even_if_yaml_would_read_a_number_or_a_boolean() {
     for (name, expected) in [
         ("1234", "1234"),
         ("true", "true"),
@@ -109,20 +109,20 @@ fn a_name_is_a_text_even_where_yaml_sees_something_else() {
 }
 
 #[test]
-fn an_address_of_digits_alone_is_no_number_to_the_base_of_sixty() {
+fn an_ethernet_address_of_digits_is_not_read_as_a_sexagesimal_number() {
     let digits = "12:34:56:12:34:56";
     assert_eq!(read(&ONE.replace("86:00:00:2a:7d:e0", digits)), [READ.replace("86:00:00:2a:7d:e0", digits)]);
 }
 
 #[test]
-fn every_empty_form_means_no_network() {
+fn an_empty_list_in_any_form_means_no_network() {
     for text in ["", "\n", "[]", "[]\n", "null", "~\n"] {
         assert_eq!(parse_private_networks(text).unwrap(), [], "{text:?}");
     }
 }
 
 #[test]
-fn what_is_no_list_of_networks_is_an_error_on_one_line() {
+fn invalid_input_is_an_error_on_one_line() {
     for (text, reason) in [
         ("<html>", "unexpected event: expected sequence start at line 1, column 1"),
         ("{}", "unexpected event: expected sequence start at line 1, column 1"),
@@ -146,13 +146,13 @@ fn what_is_no_list_of_networks_is_an_error_on_one_line() {
 }
 
 #[test]
-fn a_list_full_of_aliases_of_aliases_is_refused_instead_of_growing() {
+fn nested_yaml_aliases_are_rejected_instead_of_expanded() {
     let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
                 d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n";
     parse_private_networks(bomb).unwrap_err();
 }
 
-/// Text out of the pieces that such lists are made of.
+/// Pieces of such lists in any order.
 fn yaml_like() -> impl Strategy<Value = String> {
     let pieces = [
         "- ",
@@ -200,7 +200,7 @@ fn yaml_like() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_text_is_read_or_refused_on_one_line(text in prop_oneof!["(?s).{0,100}", yaml_like()]) {
+    fn any_text_is_parsed_or_rejected_on_one_line(text in prop_oneof!["(?s).{0,100}", yaml_like()]) {
         match parse_private_networks(&text) {
             Ok(networks) => prop_assert!(networks.iter().all(|n| n.network == n.network.trunc())),
             Err(error) => prop_assert!(!error.to_string().contains('\n'), "{error}"),
@@ -209,7 +209,7 @@ proptest! {
 }
 
 #[test]
-fn a_list_that_was_cut_off_is_refused_or_has_fewer_networks_never_others() {
+fn a_truncated_list_is_rejected_or_has_fewer_networks_but_never_others() {
     let whole = parse_private_networks(LIVE).unwrap();
     let mut read = BTreeMap::new();
     for end in 0..=LIVE.len() {
@@ -222,12 +222,13 @@ fn a_list_that_was_cut_off_is_refused_or_has_fewer_networks_never_others() {
 }
 
 #[test]
-fn a_range_that_no_private_network_has_is_refused() {
+fn an_impossible_range_is_rejected() {
     for (ip, range) in [("10.0.0.2", "0.0.0.0/0"), ("10.0.0.2", "10.0.0.0/1"), ("10.9.0.2", "10.0.0.0/16")] {
         let text = ONE
             .replace("ip: 10.0.0.2", &format!("ip: {ip}"))
             .replace("network: 10.0.0.0/16", &format!("network: {range}"));
-        let expected = format!("network 1234 is said to be {range} with this server at {ip}, which cannot be");
+        let expected =
+            format!("network 1234 is listed with the impossible range {range} and this server's address {ip}");
         assert_eq!(parse_private_networks(&text).unwrap_err().to_string(), expected);
     }
 }

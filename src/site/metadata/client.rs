@@ -1,0 +1,136 @@
+//! One query of the metadata service, and its answer.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use reqwest::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::http::{self, read_limited};
+use crate::net::{MacAddress, NetworkId, ServerId};
+
+/// The largest answer that is read, in bytes. Three networks with five aliases each take less than 2 KiB.
+const MAX_BODY: usize = 64 * 1024;
+/// 10.0.0.0/8 is the largest private range (RFC 1918), and the largest that Hetzner accepts.
+const SHORTEST_PREFIX: u8 = 8;
+
+/// The answer of the metadata service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// This server's number.
+    pub server_id: Option<ServerId>,
+    /// The networks that it is attached to, in the service's order. The interfaces may have another order.
+    pub private_networks: Vec<PrivateNetwork>,
+}
+
+/// One entry of `/metadata/private-networks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivateNetwork {
+    /// The server's address in the network.
+    pub ip: Ipv4Addr,
+    /// Further addresses of the server in the network.
+    #[serde(default)]
+    pub alias_ips: Vec<Ipv4Addr>,
+    /// The interface's Ethernet address.
+    pub mac_address: MacAddress,
+    /// The network's number.
+    pub network_id: NetworkId,
+    /// The network's name.
+    #[serde(default)]
+    pub network_name: Option<String>,
+    /// The network's whole range; the API calls it `ip_range`.
+    pub network: Ipv4Net,
+}
+
+/// What is known about the metadata at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetadataView {
+    /// The last answer.
+    pub latest: Option<Metadata>,
+    /// Why the last query failed; `None` if it succeeded.
+    pub error: Option<String>,
+    /// Whether the first query has succeeded or failed, or no query is needed.
+    pub settled: bool,
+}
+
+/// Why a query failed. Every error may be temporary, because the service becomes reachable after the interface.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The service does not answer.
+    #[error("cannot fetch {url}")]
+    Fetch {
+        /// The URL of the query.
+        url: String,
+        /// The error of the HTTP client.
+        source: http::Error,
+    },
+    /// The answer has an error status, so this is probably another service.
+    #[error("{url} answered {status}")]
+    Status {
+        /// The URL of the query.
+        url: String,
+        /// The status.
+        status: StatusCode,
+    },
+    /// The answer is not a list of networks.
+    #[error("the list of private networks cannot be read: {reason}")]
+    PrivateNetworks {
+        /// The parser's error, on one line.
+        reason: String,
+    },
+    /// A network is impossible: an answer that is truncated after the 1 of `/16` names a network of half of all
+    /// addresses.
+    #[error("network {network_id} is listed with the impossible range {range} and this server's address {address}")]
+    Range {
+        /// The network.
+        network_id: NetworkId,
+        /// This server's address.
+        address: Ipv4Addr,
+        /// The range in the answer.
+        range: Ipv4Net,
+    },
+}
+
+/// Queries the service once. A missing server number is no error, because it is only displayed.
+pub async fn fetch(client: &reqwest::Client, endpoint: &str) -> Result<Metadata, Error> {
+    let networks = get(client, format!("{endpoint}/hetzner/v1/metadata/private-networks")).await?;
+    let private_networks = parse_private_networks(&networks)?;
+    let id = get(client, format!("{endpoint}/hetzner/v1/metadata/instance-id")).await;
+    let server_id = id.ok().and_then(|id| id.trim().parse().ok()).map(ServerId);
+    Ok(Metadata { server_id, private_networks })
+}
+
+async fn get(client: &reqwest::Client, url: String) -> Result<String, Error> {
+    let failed = |source| Error::Fetch { url: url.clone(), source };
+    let response = client.get(&url).send().await.map_err(|error| failed(error.into()))?;
+    let status = response.status();
+    if !status.is_success() {
+        return Err(Error::Status { url, status });
+    }
+    let body = read_limited(response, MAX_BODY).await.map_err(failed)?;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// Parses the YAML list of `/metadata/private-networks`. An empty body, `[]` and `null` mean no networks.
+pub fn parse_private_networks(text: &str) -> Result<Vec<PrivateNetwork>, Error> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let networks: Result<Option<Vec<PrivateNetwork>>, _> = serde_saphyr::from_str(text);
+    let failed = |error: serde_saphyr::Error| {
+        let reason = error.to_string();
+        Error::PrivateNetworks { reason: reason.lines().next().unwrap_or_default().trim().to_owned() }
+    };
+    let mut networks = networks.map_err(failed)?.unwrap_or_default();
+    for PrivateNetwork { network_id, ip, network, .. } in &mut networks {
+        if network.prefix_len() < SHORTEST_PREFIX || !network.contains(&*ip) {
+            return Err(Error::Range { network_id: *network_id, address: *ip, range: *network });
+        }
+        // Later comparisons rely on ranges without host bits.
+        *network = network.trunc();
+    }
+    Ok(networks)
+}
+
+#[cfg(test)]
+mod tests;
