@@ -15,19 +15,19 @@ use crate::gateway::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_wrong_configuration_is_told_whole_and_touches_nothing", wrong_configuration),
-        trial("a_configured_interface_that_does_not_exist_is_told", missing_interface),
-        trial("a_public_interface_without_an_address_is_waited_for", no_public_address),
-        trial("without_nft_nothing_is_opened_and_it_is_told", no_nft),
-        trial("without_metadata_a_fully_written_configuration_works", no_metadata),
-        trial("without_metadata_and_without_configuration_it_waits_and_says_so", nothing_known),
-        trial("without_a_daemon_the_status_says_so", no_daemon),
-        trial("settings_that_cannot_be_written_are_told", read_only_settings),
-        trial("rules_that_nft_refuses_cost_nothing_of_those_that_stand", refused_rules),
+        trial("a_wrong_configuration_is_reported_completely_and_changes_nothing", wrong_configuration),
+        trial("a_missing_configured_interface_is_reported", missing_interface),
+        trial("the_daemon_waits_for_the_address_of_the_public_interface", no_public_address),
+        trial("without_nft_nothing_is_forwarded_and_the_problem_is_reported", no_nft),
+        trial("a_complete_configuration_works_without_metadata", no_metadata),
+        trial("without_metadata_and_configuration_the_daemon_waits_and_reports_it", nothing_known),
+        trial("status_reports_that_no_daemon_is_running", no_daemon),
+        trial("read_only_settings_are_reported", read_only_settings),
+        trial("rules_that_nft_refuses_leave_the_loaded_ones_unchanged", refused_rules),
         trial("services_that_share_ports_are_all_open", shared_ports),
-        trial("rules_that_are_gone_and_cannot_be_loaded_shut_the_gate_that_we_opened", broken_nft),
-        trial("wrong_arguments_are_a_failure_like_any_other", wrong_arguments),
-        trial("an_operator_without_rights_is_told_so_and_nothing_runs_beside_the_daemon", no_rights),
+        trial("forwarding_that_we_enabled_is_disabled_when_the_rules_are_gone_and_cannot_be_loaded", broken_nft),
+        trial("wrong_arguments_exit_like_other_failures", wrong_arguments),
+        trial("an_operator_without_permission_gets_an_error_and_nothing_runs_beside_the_daemon", no_rights),
     ]
 }
 

@@ -15,13 +15,13 @@ use crate::gateway::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_route_that_a_stranger_deleted_comes_back_with_the_next_poll", deleted_route),
-        trial("a_route_that_a_stranger_re_pointed_is_told_and_left_and_taken_back_only_when_told", re_pointed_route),
-        trial("whatever_the_api_answers_traffic_flows_and_the_route_is_right_as_soon_as_the_api_is", troubles),
+        trial("a_route_deleted_by_others_is_restored_at_the_next_poll", deleted_route),
+        trial("a_route_redirected_by_others_is_reported_and_taken_back_only_if_configured", re_pointed_route),
+        trial("api_errors_do_not_stop_traffic_and_the_route_is_correct_once_the_api_works", troubles),
         trial("a_hanging_api_delays_no_repair_of_the_rules", hanging_api),
-        trial("a_token_that_may_only_read_is_told_and_the_rest_works", read_only_token),
-        trial("an_idle_daemon_leaves_the_api_alone", idle),
-        trial("the_route_appears_in_hetzners_gateway_only_when_its_action_ends", route_follows_action),
+        trial("a_read_only_token_is_reported_and_the_rest_works", read_only_token),
+        trial("an_idle_daemon_sends_few_api_requests", idle),
+        trial("the_route_is_applied_in_hetzners_gateway_when_its_action_ends", route_follows_action),
     ]
 }
 

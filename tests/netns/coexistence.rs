@@ -14,7 +14,7 @@ use crate::gateway::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_foreign_table_that_drops_is_named_and_its_advice_opens_it", || {
+        trial("a_foreign_table_that_drops_is_reported_and_the_advice_opens_it", || {
             advised(
                 "nft",
                 &[
@@ -24,7 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                 "inet filter",
             )
         }),
-        trial("dockers_forward_policy_is_named_and_its_advice_opens_it", || {
+        trial("dockers_forward_policy_is_reported_and_the_advice_opens_it", || {
             advised(
                 "iptables-nft",
                 &["-P FORWARD DROP", "-N DOCKER-USER", "-A FORWARD -j DOCKER-USER"],
@@ -32,7 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                 "ip filter",
             )
         }),
-        trial("the_iptables_of_old_is_named_and_its_advice_opens_it", || {
+        trial("legacy_iptables_is_reported_and_the_advice_opens_it", || {
             advised(
                 "iptables-legacy",
                 &["-P FORWARD DROP", "-A FORWARD -i docker0 -j ACCEPT"],
@@ -40,9 +40,9 @@ pub(crate) fn trials() -> Vec<Trial> {
                 "ip none",
             )
         }),
-        trial("a_ban_list_is_no_news", ban_list),
-        trial("an_input_policy_that_may_hide_the_tunnel_is_a_hint_and_no_illness", input_policy),
-        trial("a_reload_of_the_distributions_file_is_survived_and_its_policy_told", reload_of_file),
+        trial("a_changed_ban_list_is_not_reported", ban_list),
+        trial("a_foreign_input_policy_that_may_block_the_tunnel_is_a_hint_and_not_a_problem", input_policy),
+        trial("a_reload_of_nftables_conf_is_repaired_and_its_drop_policy_is_reported", reload_of_file),
     ]
 }
 

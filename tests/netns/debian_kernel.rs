@@ -29,11 +29,11 @@ const A_WHILE: Duration = Duration::from_secs(20);
 pub(crate) fn trials() -> Vec<Trial> {
     let elsewhere = std::env::var_os(DEBIAN_KERNEL).is_none();
     let trials = vec![
-        trial("the_kernels_wireguard_calls_on_ours", kernel_calls),
-        trial("ours_calls_on_the_kernels_wireguard", kernel_is_called),
-        trial("an_established_flow_takes_the_fast_path_where_the_kernel_has_a_sound_one", fast_path),
-        trial("a_table_with_a_fast_path_is_recognised_and_another_link_makes_another", table_with_fast_path),
-        trial("a_flow_takes_the_usual_path_where_the_fast_one_is_switched_off", no_fast_path),
+        trial("the_kernels_wireguard_initiates_handshakes_with_our_tunnel", kernel_calls),
+        trial("our_tunnel_initiates_handshakes_with_the_kernels_wireguard", kernel_is_called),
+        trial("an_established_flow_takes_the_fast_path_where_the_kernels_is_reliable", fast_path),
+        trial("a_table_with_a_fast_path_is_recognised_and_a_new_link_changes_it", table_with_fast_path),
+        trial("a_flow_takes_the_normal_path_where_the_fast_path_is_disabled", no_fast_path),
     ];
     trials.into_iter().map(|trial| trial.with_ignored_flag(elsewhere)).collect()
 }

@@ -25,10 +25,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_dropped_packet_is_in_the_log_with_its_fields", in_the_log),
         trial("a_flood_of_drops_does_not_flood_the_log", flood),
-        trial("a_group_for_others_gets_the_drops_and_the_log_does_not", for_others),
-        trial("without_an_account_drops_are_counted_only", nowhere),
-        trial("where_drops_are_told_changes_with_a_reload", reloads),
-        trial("a_group_that_is_taken_is_told_once_and_harms_nothing", taken),
+        trial("a_configured_nflog_group_gets_the_drops_instead_of_the_log", for_others),
+        trial("without_logging_drops_are_only_counted", nowhere),
+        trial("a_reload_changes_where_drops_are_logged", reloads),
+        trial("an_nflog_group_in_use_is_reported_once_and_has_no_other_effect", taken),
     ]
 }
 

@@ -14,31 +14,31 @@ use crate::gateway::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_deleted_rule_comes_back", || {
+        trial("a_deleted_rule_is_restored", || {
             breaks("flush chain inet bastiond forward", "rule(s) of chain forward were gone")
         }),
-        trial("a_foreign_rule_in_our_table_goes", || {
+        trial("a_foreign_rule_in_our_table_is_removed", || {
             breaks("insert rule inet bastiond input accept", "1 foreign rule(s) stood in chain input")
         }),
-        trial("a_flushed_rule_set_comes_back", || breaks("flush ruleset", "table inet bastiond was gone")),
-        trial("a_deleted_table_comes_back", || breaks("delete table inet bastiond", "table inet bastiond was gone")),
-        trial("an_emptied_set_is_filled_again", || {
+        trial("a_flushed_rule_set_is_restored", || breaks("flush ruleset", "table inet bastiond was gone")),
+        trial("a_deleted_table_is_restored", || breaks("delete table inet bastiond", "table inet bastiond was gone")),
+        trial("an_emptied_set_is_restored", || {
             breaks("flush set inet bastiond private_networks", "set private_networks had other contents")
         }),
-        trial("a_policy_that_somebody_opened_is_shut_again", || {
+        trial("a_changed_chain_policy_is_restored", || {
             breaks("add chain inet bastiond forward { policy accept; }", "chain forward had another declaration")
         }),
-        trial("forwarding_that_somebody_switched_off_comes_back", forwarding_comes_back),
-        trial("tables_of_others_stay_byte_for_byte", strangers_tables_stay),
+        trial("disabled_forwarding_is_restored", forwarding_comes_back),
+        trial("tables_of_others_are_unchanged", strangers_tables_stay),
         trial("a_reload_under_load_loses_no_packet_and_cuts_no_connection", reload_under_load),
-        trial("a_private_network_that_comes_late_is_taken_in", late_network),
-        trial("a_verdict_map_that_holds_foreign_chains_goes_too", foreign_map),
-        trial("forwarding_switched_off_for_one_interface_comes_back", one_interface),
-        trial("a_silent_metadata_service_takes_nothing_away_over_a_restart_either", silent_metadata),
-        trial("a_first_start_with_a_silent_metadata_service_shuts_the_gate_at_once", shut_at_once),
-        trial("a_network_that_the_metadata_forgets_for_a_moment_is_kept", forgotten_network),
-        trial("a_flush_while_there_is_no_default_route_is_healed_too", flush_without_default_route),
-        trial("a_private_interface_that_goes_and_comes_back_is_served_again", interface_comes_back),
+        trial("a_network_that_is_attached_late_is_served", late_network),
+        trial("a_verdict_map_with_foreign_chains_is_removed", foreign_map),
+        trial("forwarding_disabled_on_one_interface_is_restored", one_interface),
+        trial("a_restart_without_an_answer_of_the_metadata_service_removes_nothing", silent_metadata),
+        trial("a_first_start_without_an_answer_of_the_metadata_service_loads_closed_rules_at_once", shut_at_once),
+        trial("a_network_that_is_briefly_missing_from_the_metadata_is_kept", forgotten_network),
+        trial("a_flush_without_a_default_route_is_repaired", flush_without_default_route),
+        trial("a_private_interface_that_disappears_and_returns_is_served_again", interface_comes_back),
     ]
 }
 

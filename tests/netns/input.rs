@@ -9,9 +9,9 @@ use crate::gateway::{FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, inst
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("ssh_passes_from_everywhere_and_no_other_port_does", only_ssh_passes),
-        trial("ssh_passes_where_the_configuration_narrows_it_to", ssh_is_narrowed),
-        trial("an_ssh_port_of_ones_own_passes", own_ssh_port),
+        trial("ssh_passes_from_everywhere_and_other_ports_do_not", only_ssh_passes),
+        trial("ssh_passes_only_from_the_configured_sources", ssh_is_narrowed),
+        trial("a_configured_ssh_port_passes", own_ssh_port),
         trial("ping_passes_over_both_families", ping_passes),
         trial("the_wireguard_port_passes_and_can_be_closed", wireguard_port),
         trial("a_dhcp_answer_passes", dhcp_passes),

@@ -18,22 +18,22 @@ use crate::gateway::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("readiness_comes_when_traffic_is_attracted_and_the_status_says_so", readiness),
-        trial("the_watchdog_hears_of_the_loop", watchdog),
+        trial("the_daemon_is_ready_when_traffic_is_forwarded_and_the_status_says_so", readiness),
+        trial("the_loop_notifies_the_watchdog", watchdog),
         trial("a_killed_daemon_leaves_traffic_flowing_and_its_successor_changes_nothing", killed),
         trial("a_daemon_killed_at_any_moment_loses_no_packet", killed_at_any_moment),
-        trial("sigterm_leaves_the_data_path_alone", terminated),
-        trial("a_wrong_reload_keeps_the_old_configuration_and_says_why", wrong_reload),
-        trial("down_removes_everything_and_puts_the_settings_back", || down(true)),
+        trial("sigterm_does_not_change_the_data_path", terminated),
+        trial("a_reload_of_a_wrong_configuration_keeps_the_old_one_and_reports_why", wrong_reload),
+        trial("down_removes_everything_and_restores_the_settings", || down(true)),
         trial("down_works_without_a_daemon", || down(false)),
-        trial("a_plan_says_what_would_be_done_and_does_nothing", plan),
-        trial("reconcile_waits_for_the_pass_and_shows_it", reconcile),
+        trial("plan_shows_the_changes_and_makes_none", plan),
+        trial("reconcile_waits_for_the_pass_and_shows_its_result", reconcile),
         trial("a_second_daemon_is_refused", second_daemon),
         trial("two_reloads_at_once_end_in_the_newest_configuration", two_reloads),
-        trial("down_under_an_unwell_api_is_patient", down_under_trouble),
-        trial("down_that_remembers_nothing_leaves_no_open_router", down_without_memory),
+        trial("down_retries_while_the_api_has_errors", down_under_trouble),
+        trial("down_without_saved_values_leaves_no_open_router", down_without_memory),
         trial("an_idle_daemon_sleeps", idle),
-        trial("nonsense_on_the_control_socket_harms_nobody", nonsense),
+        trial("invalid_requests_on_the_control_socket_are_harmless", nonsense),
     ]
 }
 

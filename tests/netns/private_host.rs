@@ -11,8 +11,8 @@ use crate::gateway::{Result, SOON, ensure_eq, trial, wait_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_private_host_gets_its_default_route_back_whatever_dhcp_does", route_comes_back),
-        trial("a_private_host_that_has_another_way_out_keeps_it", other_ways_win),
+        trial("the_default_route_of_a_private_host_is_restored_after_dhcp", route_comes_back),
+        trial("a_private_host_with_another_default_route_keeps_it", other_ways_win),
     ]
 }
 

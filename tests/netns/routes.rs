@@ -13,9 +13,9 @@ use crate::gateway::{Result, ensure_eq, text, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("addresses_and_routes_of_the_tunnel_are_the_kernels_and_strangers_are_spared", addresses_and_routes),
-        trial("a_strangers_route_in_the_way_is_told_and_ours_comes_when_it_goes", contested),
-        trial("ten_thousand_routes_stand_after_one_pass", many_routes),
+        trial("addresses_and_routes_of_the_tunnel_are_set_and_foreign_ones_are_unchanged", addresses_and_routes),
+        trial("a_conflicting_foreign_route_is_reported_and_ours_is_added_when_it_is_gone", contested),
+        trial("ten_thousand_routes_are_set_in_one_pass", many_routes),
     ]
 }
 

@@ -13,11 +13,11 @@ use crate::policy::{counted, gateway};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("who_scans_is_shown_with_the_number_of_packets", scanner),
-        trial("who_opens_too_many_flows_or_has_too_many_is_shown", too_many),
-        trial("a_ban_is_shown_and_can_be_lifted", lifted_ban),
+        trial("scanning_sources_are_listed_with_their_packets", scanner),
+        trial("sources_over_the_flow_limits_are_listed", too_many),
+        trial("a_ban_is_listed_and_can_be_lifted", lifted_ban),
         trial("a_ban_of_an_ipv6_network_is_lifted_by_any_of_its_addresses", lifted_ban_of_ipv6),
-        trial("of_as_many_sources_as_a_set_holds_ten_are_shown", full_set),
+        trial("the_ten_busiest_sources_of_a_full_set_are_listed", full_set),
     ]
 }
 

@@ -18,12 +18,12 @@ use crate::routes::inside;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("the_table_of_one_network_is_the_golden_one", || golden("one-network")),
-        trial("the_table_of_a_tunnel_is_the_golden_one", || golden("tunnel")),
-        trial("the_table_of_everything_is_the_golden_one", || golden("everything")),
-        trial("without_a_tunnel_nothing_of_it_is_left", tunnel_goes),
-        trial("a_boot_believes_no_table_that_does_not_filter", half_a_table),
-        trial("a_boot_opens_the_port_that_sshd_has_moved_to_since", sshd_moved),
+        trial("the_table_with_one_network_equals_the_golden_one", || golden("one-network")),
+        trial("the_table_with_a_tunnel_equals_the_golden_one", || golden("tunnel")),
+        trial("the_table_with_everything_equals_the_golden_one", || golden("everything")),
+        trial("removing_the_tunnel_removes_all_its_rules", tunnel_goes),
+        trial("boot_replaces_a_table_that_does_not_filter", half_a_table),
+        trial("boot_opens_the_current_port_of_sshd", sshd_moved),
     ]
 }
 

@@ -15,10 +15,10 @@ use crate::trial::{PATIENCE, tell, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("cloud_init_makes_a_gateway_of_a_new_server_and_the_way_out_of_a_private_host", repository),
+        trial("cloud_init_configures_a_gateway_and_the_default_route_of_a_private_host", repository),
         trial("a_second_run_of_cloud_init_keeps_configuration_and_token", second_run),
-        trial("cloud_init_takes_the_package_from_an_address_if_its_sum_is_right", address),
-        trial("a_package_with_another_sum_is_not_installed", wrong_sum),
+        trial("cloud_init_installs_a_package_from_a_url_with_the_right_checksum", address),
+        trial("a_package_with_a_wrong_checksum_is_not_installed", wrong_sum),
     ]
 }
 

@@ -14,14 +14,14 @@ use crate::trial::{PATIENCE, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("an_installed_package_runs_and_is_started_at_every_boot", installed),
+        trial("an_installed_package_runs_and_starts_at_every_boot", installed),
         trial("an_upgrade_and_a_downgrade_keep_the_edited_configuration", upgraded),
-        trial("an_upgrade_with_a_wrong_configuration_leaves_the_running_daemon_and_says_so", upgraded_wrongly),
+        trial("an_upgrade_with_a_wrong_configuration_keeps_the_running_daemon_and_reports_it", upgraded_wrongly),
         trial("an_upgrade_of_a_stopped_service_does_not_start_it", upgraded_stopped),
         trial("a_reload_of_nftables_before_the_first_reboot_loads_the_rules_again", reloaded_nftables),
         trial("a_removed_package_leaves_configuration_rules_and_traffic", removed),
         trial("a_purged_package_leaves_nothing_behind", purged),
-        trial("a_package_that_is_installed_again_goes_on_where_it_was", installed_again),
+        trial("a_reinstalled_package_continues_with_its_configuration", installed_again),
     ]
 }
 

@@ -15,8 +15,8 @@ use crate::trial::{PATIENCE, tell, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("no_boot_has_a_moment_without_rules_nor_one_without_ssh", boots),
-        trial("ssh_on_a_port_that_only_root_may_read_of_stays_reachable", hidden_port),
+        trial("during_boot_there_are_always_rules_and_ssh", boots),
+        trial("ssh_on_a_port_in_a_root_only_file_stays_reachable", hidden_port),
     ]
 }
 

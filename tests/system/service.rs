@@ -13,14 +13,14 @@ use crate::trial::{PATIENCE, tell, trial};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_installed_bastion_serves_after_its_first_boot", first_boot),
-        trial("a_reload_takes_the_new_configuration_without_another_process", reload),
-        trial("a_refused_reload_is_told_and_the_old_configuration_stays", refused_reload),
+        trial("a_reload_applies_the_new_configuration_in_the_same_process", reload),
+        trial("a_refused_reload_is_reported_and_the_old_configuration_stays", refused_reload),
         trial("a_stopped_service_leaves_rules_forwarding_and_routes", stop),
-        trial("a_wrong_configuration_ends_with_78_and_is_not_tried_again", wrong_configuration),
-        trial("the_journal_has_our_fields", journal),
-        trial("a_configuration_that_only_root_may_read_is_read", private_configuration),
-        trial("preshared_keys_and_the_token_are_put_right_and_nothing_else_is_touched", secrets),
-        trial("without_a_token_the_service_runs_and_says_what_is_missing", no_token),
+        trial("a_wrong_configuration_exits_with_78_and_is_not_retried", wrong_configuration),
+        trial("the_journal_has_the_structured_fields", journal),
+        trial("a_configuration_that_only_root_can_read_is_loaded", private_configuration),
+        trial("permissions_of_preshared_keys_and_the_token_are_corrected_and_no_others", secrets),
+        trial("without_a_token_the_service_runs_and_reports_what_is_missing", no_token),
     ]
 }
 

@@ -19,11 +19,11 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_stopped_process_is_killed_by_the_watchdog_and_replaced", watchdog),
         trial("a_killed_process_is_replaced_at_once", killed),
-        trial("a_process_that_is_killed_again_and_again_is_replaced_every_time", killed_often),
+        trial("a_repeatedly_killed_process_is_replaced_every_time", killed_often),
         trial("a_process_that_the_kernel_kills_for_memory_is_replaced", out_of_memory),
-        trial("a_full_disk_is_told_and_the_gateway_goes_on", full_disk),
-        trial("a_read_only_etc_keeps_nobody_from_starting", read_only_etc),
-        trial("a_restarted_or_reloaded_nftables_service_takes_nothing_away", nftables_service),
+        trial("a_full_disk_is_reported_and_the_gateway_continues", full_disk),
+        trial("the_daemon_starts_with_a_read_only_etc", read_only_etc),
+        trial("restarting_or_reloading_nftables_service_is_repaired", nftables_service),
     ]
 }
 

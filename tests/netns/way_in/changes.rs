@@ -14,13 +14,13 @@ use crate::gateway::{FAST, NEVER, Result, SOON, all_stand, ensure, ensure_eq, re
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_reload_touches_only_what_differs", reload),
+        trial("a_reload_changes_only_the_differences", reload),
         trial("a_new_private_key_is_used_after_a_reload", rotate),
-        trial("after_a_restart_the_daemon_calls_on_those_who_were_active", restart),
+        trial("after_a_restart_the_daemon_initiates_handshakes_with_the_active_peers", restart),
         trial("interface_and_sockets_stay_while_a_new_daemon_starts", kept),
-        trial("a_tunnel_that_somebody_deletes_is_made_again", deleted),
-        trial("what_somebody_changes_in_the_tunnel_is_changed_back", drift),
-        trial("down_takes_the_tunnel_away", down),
+        trial("a_deleted_tunnel_is_created_again", deleted),
+        trial("foreign_changes_of_the_tunnel_are_reverted", drift),
+        trial("down_removes_the_tunnel", down),
     ]
 }
 

@@ -18,11 +18,11 @@ use crate::gateway::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("an_existing_wg_file_is_served_as_it_stands", wg_file),
-        trial("the_kernels_wireguard_is_used_where_there_is_one_and_missed_aloud_where_there_is_none", kernel),
-        trial("ten_thousand_peers_are_served_and_one_more_is_a_small_change", crowd),
-        trial("an_interface_of_somebody_elses_is_left_alone", foreign_interface),
-        trial("a_port_in_use_is_told_and_taken_when_it_is_free", port_in_use),
+        trial("an_existing_wg_file_is_used_unchanged", wg_file),
+        trial("the_kernels_wireguard_is_used_if_available_and_its_absence_is_reported", kernel),
+        trial("ten_thousand_peers_are_served_and_adding_one_is_a_small_change", crowd),
+        trial("a_foreign_interface_is_not_changed", foreign_interface),
+        trial("a_port_in_use_is_reported_and_used_once_it_is_free", port_in_use),
     ]
 }
 

@@ -20,11 +20,11 @@ use crate::policy::counted;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_laptop_behind_a_nat_reaches_private_hosts_under_its_own_address", laptop_comes_in),
-        trial("a_flow_whose_tunnel_is_gone_does_not_leave_unencrypted", tunnel_gone),
+        trial("a_laptop_behind_nat_reaches_private_hosts_with_its_own_address", laptop_comes_in),
+        trial("a_flow_without_its_tunnel_does_not_leave_unencrypted", tunnel_gone),
         trial("a_peer_reaches_private_networks_and_nothing_else", peers_limits),
-        trial("a_full_tunnel_leads_to_the_internet_from_the_bastions_address", full_tunnel),
-        trial("without_a_way_back_in_the_cloud_peers_are_masqueraded_until_it_stands", masqueraded_meanwhile),
+        trial("a_full_tunnel_reaches_the_internet_with_the_bastions_address", full_tunnel),
+        trial("peers_are_masqueraded_until_the_cloud_has_a_return_route", masqueraded_meanwhile),
         trial("a_site_and_the_private_network_reach_each_other", site_to_site),
     ]
 }
