@@ -1,4 +1,5 @@
-//! The cloud room against the fake Hetzner Cloud over a real socket: what the API does when it is unwell, and what we do then.
+//! The cloud component against the fake Hetzner Cloud over a real socket: what the API does when it is unwell, and what
+//! we do then.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,7 +19,7 @@ use sandbox::cloud::{self, Busy, Cloud, Fault, Injection, Matching, ReadOnlyAnsw
 const BASTION: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
 
-/// A project with one network, and the room that looks after it.
+/// A project with one network, and the component that looks after it.
 struct Bench {
     cloud: Cloud,
     network: cloud::NetworkId,
@@ -26,7 +27,7 @@ struct Bench {
     token: String,
     options: String,
     wanted_return_routes: WantedReturnRoutes,
-    room: Hcloud,
+    component: Hcloud,
 }
 
 impl Bench {
@@ -54,7 +55,7 @@ impl Bench {
             token,
             options: String::new(),
             wanted_return_routes: WantedReturnRoutes::default(),
-            room: Hcloud::default(),
+            component: Hcloud::default(),
         }
     }
 
@@ -85,10 +86,10 @@ impl Bench {
 
     async fn pass(&mut self) -> (Outcome, Duration) {
         let (config, site) = (self.config(), self.site());
-        self.room.reconcile(&config, &site, &self.wanted_return_routes).await
+        self.component.reconcile(&config, &site, &self.wanted_return_routes).await
     }
 
-    /// Passes until the room is content, as the loop would but with shorter pauses; how many it took.
+    /// Passes until the component is content, as the loop would but with shorter pauses; how many it took.
     async fn passes_until_ok(&mut self) -> usize {
         for pass in 1..=10 {
             if self.pass().await.0.state == State::Ok {
@@ -96,7 +97,7 @@ impl Bench {
             }
             tokio::time::sleep(2 * Settings::default().action_duration).await;
         }
-        panic!("the room is not content after 10 passes: {:?}", self.pass().await.0);
+        panic!("the component is not content after 10 passes: {:?}", self.pass().await.0);
     }
 
     fn routes(&self) -> Vec<(String, Ipv4Addr)> {
@@ -170,7 +171,7 @@ async fn strangers_routes_survive_everything() {
     }
     bench.pass().await;
     let (config, site) = (bench.config(), bench.site());
-    let (changes, problems) = bench.room.remove(&config, &site, &WantedReturnRoutes::default()).await;
+    let (changes, problems) = bench.component.remove(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!((changes.len(), problems), (1, vec![]));
     let left: Vec<_> = strangers.map(|(destination, gateway)| (destination.to_owned(), gateway)).to_vec();
     let mut routes = bench.routes();
@@ -316,7 +317,7 @@ async fn without_a_token_the_operator_is_given_the_command() {
     let environment = Environment { hcloud_endpoint: Some(bench.endpoint.clone()), ..Environment::default() };
     let config = config::parse("[hcloud]\ntoken_file = \"/nonexistent/token\"", &environment).unwrap().hcloud;
     let site = bench.site();
-    let (outcome, _) = bench.room.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
+    let (outcome, _) = bench.component.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!(outcome.state, State::Waiting);
     let command = format!("hcloud network add-route {} --destination 0.0.0.0/0 --gateway 10.0.0.2", bench.network.0);
     assert!(outcome.problems[0].advice.ends_with(&command), "{outcome:?}");
@@ -348,7 +349,7 @@ async fn the_network_can_be_named_by_the_variable() {
         let config = config::Hcloud { network: Some(name), ..bench.config() };
         let mut site = bench.site();
         site.private[0].network_id = None;
-        let (outcome, _) = bench.room.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
+        let (outcome, _) = bench.component.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
         assert_eq!(outcome.state, State::Ok, "{outcome:?}");
         assert_eq!(bench.routes(), default_route_here());
     }
@@ -356,7 +357,7 @@ async fn the_network_can_be_named_by_the_variable() {
     let config = config::Hcloud { network: Some("nowhere".to_owned()), ..bench.config() };
     let mut site = bench.site();
     site.private[0].network_id = None;
-    let (outcome, _) = bench.room.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
+    let (outcome, _) = bench.component.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!(outcome.problems[0].what, "the project has no network called `nowhere` (HCLOUD_NETWORK)");
 }
 
@@ -364,7 +365,7 @@ async fn the_network_can_be_named_by_the_variable() {
 async fn a_preview_changes_nothing() {
     let mut bench = Bench::new();
     let (config, site) = (bench.config(), bench.site());
-    let (steps, problems) = bench.room.preview(&config, &site, &WantedReturnRoutes::default()).await.unwrap();
+    let (steps, problems) = bench.component.preview(&config, &site, &WantedReturnRoutes::default()).await.unwrap();
     assert_eq!(problems, []);
     assert_eq!(steps, [format!("add route 0.0.0.0/0 via 10.0.0.2 to network {} (private)", bench.network.0)]);
     assert_eq!(bench.routes(), []);
@@ -375,7 +376,7 @@ async fn no_traffic_is_attracted_to_an_address_that_is_not_there() {
     let mut bench = Bench::new();
     let (config, mut site) = (bench.config(), bench.site());
     site.private[0].address_present = false;
-    let (outcome, _) = bench.room.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
+    let (outcome, _) = bench.component.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!(outcome.state, State::Waiting);
     assert_eq!(bench.routes(), []);
 }
@@ -387,17 +388,17 @@ async fn down_is_patient_with_a_busy_api_and_says_what_it_could_not_do() {
     let (config, site) = (bench.config(), bench.site());
     let busy = Fault::Api { status: 409, code: "conflict".to_owned(), message: "busy".to_owned() };
     bench.inject(Matching::post("delete_route"), busy, Times::Next(2));
-    let (changes, problems) = bench.room.remove(&config, &site, &WantedReturnRoutes::default()).await;
+    let (changes, problems) = bench.component.remove(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!((changes.len(), problems), (1, vec![]));
     assert_eq!(bench.routes(), []);
     bench.pass().await;
     let forbidden = Fault::Api { status: 403, code: "forbidden".to_owned(), message: "no".to_owned() };
     bench.inject(Matching::post("delete_route"), forbidden, Times::UntilCleared);
-    let (changes, problems) = bench.room.remove(&config, &site, &WantedReturnRoutes::default()).await;
+    let (changes, problems) = bench.component.remove(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!((changes.len(), problems.len()), (0, 1));
     assert_eq!(problems[0].advice, "delete the routes to this server by hand: hcloud network remove-route");
     let without_network = Site::default();
-    let (_, problems) = bench.room.remove(&config, &without_network, &WantedReturnRoutes::default()).await;
+    let (_, problems) = bench.component.remove(&config, &without_network, &WantedReturnRoutes::default()).await;
     assert_eq!(problems[0].what, "no private network yet, so the routes in the cloud were not looked for");
 }
 
@@ -408,7 +409,7 @@ async fn one_name_for_two_networks_is_refused() {
     let mut site = bench.site();
     site.private[0].network_id = None;
     site.private.push(PrivateLink { interface: "eth2".parse().unwrap(), ..site.private[0].clone() });
-    let (outcome, _) = bench.room.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
+    let (outcome, _) = bench.component.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
     assert_eq!(outcome.state, State::Failed);
     assert_eq!(
         outcome.problems[0].what,
@@ -431,7 +432,7 @@ fn wanted_return_routes(ranges: &[&str]) -> WantedReturnRoutes {
 }
 
 fn led_here(bench: &Bench) -> Vec<String> {
-    bench.room.seen_return_routes().values().flatten().map(ToString::to_string).collect()
+    bench.component.seen_return_routes().values().flatten().map(ToString::to_string).collect()
 }
 
 fn tunnel_route_here() -> Vec<(String, Ipv4Addr)> {
@@ -455,7 +456,7 @@ async fn the_tunnel_gets_its_way_back_and_gives_it_up_when_it_moves() {
     let (config, site) = (bench.config(), bench.site());
     bench.wanted_return_routes = wanted_return_routes(&["10.100.0.0/24"]);
     bench.passes_until_ok().await;
-    let (_, problems) = bench.room.remove(&config, &site, &bench.wanted_return_routes.clone()).await;
+    let (_, problems) = bench.component.remove(&config, &site, &bench.wanted_return_routes.clone()).await;
     assert_eq!((bench.routes(), problems), (vec![], vec![]));
 }
 

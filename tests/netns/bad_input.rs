@@ -1,4 +1,4 @@
-//! What is wrong or missing is told, and nothing is lost.
+//! Wrong or missing input is reported, and nothing stops working.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use sandbox::daemon::Installation;
 use sandbox::world::{Metadata, PublicAddress, Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, Result, SOON, Server, all_stand, egress, ensure, ensure_eq, gateways, healthy, installation, open, programs,
-    report, room, table, text, trial, wait_for,
+    FAST, Result, SOON, Server, all_components_ok, component, egress, ensure, ensure_eq, gateways, healthy,
+    installation, open, programs, report, table, text, trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -39,7 +39,7 @@ fn wrong_configuration() -> Result {
     let mut daemon = installation.start()?;
     ensure_eq(daemon.wait_for_exit(SOON)?.and_then(|status| status.code()), Some(78))?;
     for key in ["colour:", "firewall.ssh_from[0]:", "hcloud.take_over:"] {
-        ensure(daemon.log().contains(key), format!("{key} is not told:\n{}", daemon.log()))?;
+        ensure(daemon.log().contains(key), format!("{key} is not reported:\n{}", daemon.log()))?;
     }
     let check = installation.ctl(&["check"])?;
     ensure_eq(check.status.code(), Some(78))?;
@@ -61,10 +61,10 @@ fn missing_interface() -> Result {
     let problem = &report.components[&ComponentName::Site].problems[0];
     ensure_eq(problem.what.as_str(), "site.public_interface: there is no interface eth9")?;
     ensure_eq(problem.advice.as_str(), "the interfaces here are: eth0, eth1, eth2")?;
-    let states =
-        [ComponentName::Site, ComponentName::Nat, ComponentName::Hcloud].map(|room| report.components[&room].state);
+    let states = [ComponentName::Site, ComponentName::Nat, ComponentName::Hcloud]
+        .map(|component| report.components[&component].state);
     ensure_eq(states, [State::Waiting, State::Waiting, State::HeldBack])?;
-    // Closed, but for what the bastion itself is reached by.
+    // Nothing is forwarded, but the bastion itself is reachable.
     let rules = table(&world, "inet bastiond")?;
     ensure(rules.contains("policy drop") && rules.contains("ssh_ports") && !rules.contains("snat ip to"), rules)?;
     ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())
@@ -77,16 +77,17 @@ fn no_public_address() -> Result {
     installation.write_config(&format!("{FAST}[site]\npublic_interface = \"eth0\""))?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    let site = room(&installation, ComponentName::Site)?;
+    let site = component(&installation, ComponentName::Site)?;
     ensure_eq((site.state, site.problems[0].what.as_str()), (State::Waiting, "eth0 has no IPv4 address yet"))?;
-    ensure_eq(room(&installation, ComponentName::Hcloud)?.state, State::HeldBack)?;
+    ensure_eq(component(&installation, ComponentName::Hcloud)?.state, State::HeldBack)?;
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)?;
     world.configure_public_address()?;
-    wait_for("the address is taken up", Duration::from_secs(4), || all_stand(&installation))?;
+    wait_for("the address is taken up", Duration::from_secs(4), || all_components_ok(&installation))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
-/// Programs whose bastiond runs in a mount namespace of its own, after `prepare` (a line of shell) has spoiled something there.
+/// Programs whose bastiond runs in a mount namespace of its own, after `prepare` (a line of shell) has changed
+/// something there.
 fn spoiled_programs(prepare: &str) -> Result<tempfile::TempDir> {
     let directory = tempfile::tempdir()?;
     let (outer, inner) = (directory.path().join("bastiond"), directory.path().join("inner"));
@@ -98,7 +99,7 @@ fn spoiled_programs(prepare: &str) -> Result<tempfile::TempDir> {
     Ok(directory)
 }
 
-/// Each place where nft may be, hidden from one daemon.
+/// Hides nft from one daemon, in every directory where it may be.
 fn without_nft() -> Result<tempfile::TempDir> {
     spoiled_programs(
         "for nft in $(command -v nft) /usr/sbin/nft /sbin/nft /usr/bin/nft; do if [ -f $nft ]; then mount --bind /dev/null $nft; fi; done",
@@ -111,11 +112,11 @@ fn no_nft() -> Result {
     let installation = Installation::in_world(&world, programs.path())?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    let nat = room(&installation, ComponentName::Nat)?;
+    let nat = component(&installation, ComponentName::Nat)?;
     ensure_eq(nat.state, State::Failed)?;
     ensure(nat.problems[0].what.starts_with("the program nft was not found"), format!("{:?}", nat.problems))?;
     ensure_eq(nat.problems[0].advice.as_str(), "install it: apt install nftables")?;
-    ensure_eq(room(&installation, ComponentName::Hcloud)?.state, State::HeldBack)?;
+    ensure_eq(component(&installation, ComponentName::Hcloud)?.state, State::HeldBack)?;
     ensure_eq(world.bastion().read_sysctl("net.ipv4.ip_forward")?, "0".to_owned())?;
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)
 }
@@ -144,16 +145,16 @@ fn nothing_known() -> Result {
     let installation = installation(&world)?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    let site = room(&installation, ComponentName::Site)?;
+    let site = component(&installation, ComponentName::Site)?;
     ensure_eq(site.state, State::Waiting)?;
     ensure(
         site.problems[0].what.starts_with("the metadata service does not answer: cannot fetch http://169.254.169.254/"),
         format!("{:?}", site.problems),
     )?;
-    // Closed, and open for the operator.
+    // Nothing is forwarded, but the operator can log in.
     ensure(table(&world, "inet bastiond")?.contains("policy drop"), "no rules stand")?;
     world.serve_metadata()?;
-    wait_for("the metadata is taken up", Duration::from_secs(8), || all_stand(&installation))?;
+    wait_for("the metadata is taken up", Duration::from_secs(8), || all_components_ok(&installation))?;
     ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])
 }
 
@@ -167,34 +168,34 @@ fn no_daemon() -> Result {
 
 fn read_only_settings() -> Result {
     let world = World::start(Settings::default())?;
-    // As in a container: /proc/sys is there and refuses every write.
+    // As in a container: /proc/sys is read-only.
     let programs = spoiled_programs("mount --bind /proc/sys /proc/sys\nmount -o remount,bind,ro /proc/sys")?;
     let installation = Installation::in_world(&world, programs.path())?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    let sysctl = room(&installation, ComponentName::Sysctl)?;
+    let sysctl = component(&installation, ComponentName::Sysctl)?;
     ensure_eq(sysctl.state, State::Failed)?;
     ensure(
         sysctl.problems.iter().any(|problem| problem.what.starts_with("cannot set net/ipv4/ip_forward to 1: ")),
         format!("{:?}", sysctl.problems),
     )?;
-    // The rules stand all the same, and nothing is attracted that could not be forwarded.
-    ensure_eq(room(&installation, ComponentName::Nat)?.state, State::Ok)?;
-    ensure_eq(room(&installation, ComponentName::Hcloud)?.state, State::HeldBack)
+    // The rules are loaded, and no cloud route attracts traffic that cannot be forwarded.
+    ensure_eq(component(&installation, ComponentName::Nat)?.state, State::Ok)?;
+    ensure_eq(component(&installation, ComponentName::Hcloud)?.state, State::HeldBack)
 }
 
 fn broken_nft() -> Result {
     let world = World::start(Settings::default())?;
     let programs = without_nft()?;
     let forwards = || -> Result<bool> { Ok(world.bastion().read_sysctl("net.ipv4.ip_forward")? == "1") };
-    // A good start, and then one that finds no nft: rules that stand are left, and so is forwarding.
+    // After a good start, a daemon without nft keeps the loaded rules and forwarding.
     let good = installation(&world)?;
     drop(healthy(&good)?);
     let spoiled = good.with_programs(programs.path());
     let mut daemon = spoiled.start()?;
     daemon.wait_until_ready();
-    ensure_eq((room(&spoiled, ComponentName::Nat)?.state, forwards()?), (State::Failed, true))?;
-    // Now the rules go, and cannot come back.
+    ensure_eq((component(&spoiled, ComponentName::Nat)?.state, forwards()?), (State::Failed, true))?;
+    // Now the rules are deleted, and cannot be loaded again.
     world.bastion().nft("delete table inet bastiond")?;
     wait_for("forwarding is off", SOON, || Ok(!forwards()?))?;
     drop(daemon);
@@ -203,7 +204,7 @@ fn broken_nft() -> Result {
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
-/// An nft that refuses whatever names port 4711.
+/// An nft that refuses every script with port 4711.
 const PICKY: &str = r#"#!/bin/sh
 case "$*" in *-f*) ;; *) exec /usr/sbin/nft "$@" ;; esac
 input=$(cat)
@@ -224,7 +225,9 @@ fn refused_rules() -> Result {
     let before = table(&world, "inet bastiond")?;
     installation.write_config(&format!("{FAST}[[firewall.service]]\nports = [4711]\n"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
-    wait_for("the refusal is told", SOON, || Ok(room(&installation, ComponentName::Nat)?.state == State::Failed))?;
+    wait_for("the refusal is reported", SOON, || {
+        Ok(component(&installation, ComponentName::Nat)?.state == State::Failed)
+    })?;
     std::thread::sleep(Duration::from_secs(1));
     ensure_eq(table(&world, "inet bastiond")?, before)?;
     let tables: serde_json::Value = world.bastion().nft_json("list tables")?;
@@ -232,7 +235,7 @@ fn refused_rules() -> Result {
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     installation.write_config(FAST)?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
-    wait_for("every room stands", SOON, || all_stand(&installation))?;
+    wait_for("every component is ok", SOON, || all_components_ok(&installation))?;
     Ok(())
 }
 
@@ -262,7 +265,7 @@ fn no_rights() -> Result {
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
     let socket = installation.runtime_directory().join("control.sock");
-    // Root is refused by nothing but what is no socket to talk to: a datagram socket in its place.
+    // Root has every permission, so the test replaces the socket by a datagram socket.
     std::fs::remove_file(&socket)?;
     let _silent = std::os::unix::net::UnixDatagram::bind(&socket)?;
     for command in ["plan", "down", "status"] {

@@ -1,4 +1,4 @@
-//! The cloud is unwell, or others change it: traffic flows on, the status says what is wrong, the route comes back.
+//! Errors of the cloud and changes by others: traffic continues, the status reports the problem, the route is restored.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use sandbox::traffic::{Flood, HeldConnection, Reflector};
 use sandbox::world::{SecondNetwork, Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, gateways, healthy, installation, open, room, table,
-    trial, wait_for,
+    FAST, REPAIR, Result, SOON, Server, component, egress, ensure, ensure_eq, gateways, healthy, installation, open,
+    table, trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -25,7 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// One network is enough here, and polls twice as often as two.
+/// One network is enough here, and is polled twice as often as two.
 fn one_network() -> Result<World> {
     Ok(World::start(Settings { second_network: SecondNetwork::Absent, ..Settings::default() })?)
 }
@@ -35,12 +35,12 @@ fn deleted_route() -> Result {
     let server = Server::start(&world)?;
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
-    let repairs = room(&installation, ComponentName::Hcloud)?.totals.repairs;
+    let repairs = component(&installation, ComponentName::Hcloud)?.totals.repairs;
     world.remove_route("0.0.0.0/0".parse()?);
-    // A poll a second, and the time of the change itself.
+    // A poll every second, plus the duration of the change.
     wait_for("the route is back", Duration::from_secs(3), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
     wait_for("the repair is counted", SOON, || {
-        Ok(room(&installation, ComponentName::Hcloud)?.totals.repairs == repairs + 1)
+        Ok(component(&installation, ComponentName::Hcloud)?.totals.repairs == repairs + 1)
     })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
@@ -51,21 +51,21 @@ fn re_pointed_route() -> Result {
     let installation = installation(&world)?;
     let daemon = healthy(&installation)?;
     world.put_route("0.0.0.0/0".parse()?, at::WORKER);
-    wait_for("the status tells it", Duration::from_secs(3), || {
-        Ok(room(&installation, ComponentName::Hcloud)?.problems.iter().any(|problem| {
+    wait_for("the status reports it", Duration::from_secs(3), || {
+        Ok(component(&installation, ComponentName::Hcloud)?.problems.iter().any(|problem| {
             problem.what.contains("sends 0.0.0.0/0 to 10.0.1.5, which is not this server")
                 && problem.advice.contains("take_over")
         }))
     })?;
     ensure_eq(
-        (room(&installation, ComponentName::Hcloud)?.state, gateways(&world)),
+        (component(&installation, ComponentName::Hcloud)?.state, gateways(&world)),
         (State::Waiting, vec![at::WORKER]),
     )?;
     installation.write_config(&format!("{FAST}take_over = true"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     wait_for("the route is taken back", Duration::from_secs(3), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
     world.put_route("0.0.0.0/0".parse()?, at::WORKER);
-    wait_for("it is taken back again", Duration::from_secs(3), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
+    wait_for("it is restored", Duration::from_secs(3), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
     wait_for("traffic flows", SOON, || Ok(egress(world.web(), &server, SOON)? == open()))?;
     Ok(())
 }
@@ -92,13 +92,13 @@ fn troubles() -> Result {
         (Fault::TruncatedJson, "cannot be read"),
         (api(401, "unauthorized"), "check the token"),
     ];
-    // Any order: another one in each run, told by the failure's own text.
+    // A random order in each run. The messages contain the fault.
     fastrand::shuffle(&mut troubles);
     for (fault, told) in troubles {
         let flood = Flood::start(world.web(), server.udp.address(), 200)?;
         world.cloud().inject(Injection { matching: Matching::any(), fault: fault.clone(), times: Times::UntilCleared });
-        wait_for(&format!("{fault:?} is told as {told}"), Duration::from_secs(4), || {
-            let problems = room(&installation, ComponentName::Hcloud)?.problems;
+        wait_for(&format!("{fault:?} is reported as {told}"), Duration::from_secs(4), || {
+            let problems = component(&installation, ComponentName::Hcloud)?.problems;
             Ok(problems.iter().any(|problem| problem.what.contains(told) || problem.advice.contains(told)))
         })?;
         world.bastion().nft("flush chain inet bastiond postrouting")?;
@@ -109,14 +109,16 @@ fn troubles() -> Result {
         let flood = flood.stop();
         ensure(flood.sent > 20, format!("{flood:?}"))?;
         ensure_eq(flood.lost, vec![])?;
-        // Worse: the route goes while nobody can put it back.
+        // The route is deleted while it cannot be added again.
         world.remove_route("0.0.0.0/0".parse()?);
         world.cloud().clear_faults();
         wait_for("the route is back", Duration::from_secs(8), || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
-        // The network's gateway follows the API a moment later.
+        // The network's gateway applies the change shortly after the API.
         let gateway = world.gateway(world.private_network_id());
         gateway.wait_for_route("0.0.0.0/0".parse()?, Some(at::BASTION_PRIVATE), SOON)?;
-        wait_for("all is well again", SOON, || Ok(room(&installation, ComponentName::Hcloud)?.state == State::Ok))?;
+        wait_for("every component is ok again", SOON, || {
+            Ok(component(&installation, ComponentName::Hcloud)?.state == State::Ok)
+        })?;
         connection = HeldConnection::open(world.web(), held_by.address(), SOON)?;
     }
     ensure_eq(egress(world.web(), &server, SOON)?, open())
@@ -128,8 +130,8 @@ fn hanging_api() -> Result {
     world.cloud().inject(Injection { matching: Matching::any(), fault: hang, times: Times::UntilCleared });
     let installation = installation(&world)?;
     let mut daemon = installation.start()?;
-    // The rules stand long before anybody gives up on the API, and readiness does not wait for it either.
-    wait_for("the rules stand", SOON, || Ok(table(&world, "inet bastiond")?.contains("snat ip to")))?;
+    // The rules are loaded long before the time-out of the API, and readiness does not wait for it.
+    wait_for("the rules are loaded", SOON, || Ok(table(&world, "inet bastiond")?.contains("snat ip to")))?;
     daemon.wait_until_ready();
     for _ in 0..3 {
         world.bastion().nft("delete table inet bastiond")?;
@@ -145,13 +147,13 @@ fn read_only_token() -> Result {
     let installation = installation(&world)?.env("HCLOUD_TOKEN", &read_only);
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    let hcloud = room(&installation, ComponentName::Hcloud)?;
+    let hcloud = component(&installation, ComponentName::Hcloud)?;
     ensure_eq(hcloud.state, State::Failed)?;
     ensure_eq(hcloud.problems[0].advice.as_str(), "the token may only read: give one with read and write permission")?;
     world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     wait_for("a route added by hand is enough", Duration::from_secs(4), || {
-        Ok(room(&installation, ComponentName::Hcloud)?.state == State::Ok)
+        Ok(component(&installation, ComponentName::Hcloud)?.state == State::Ok)
     })?;
     Ok(())
 }
@@ -159,11 +161,11 @@ fn read_only_token() -> Result {
 fn idle() -> Result {
     let world = World::start(Settings::default())?;
     let installation = installation(&world)?;
-    // The default pace: 20 s for each of two networks.
+    // The default interval: 20 s for each of two networks.
     installation.write_config("")?;
     let _daemon = healthy(&installation)?;
     let calls = world.cloud().requests().len();
-    // Two looks at two networks, two changes, and the waiting for two actions.
+    // Two polls of two networks, two changes, and the polls of two actions.
     ensure(calls <= 14, format!("{calls} calls to start with: {:#?}", world.cloud().requests()))?;
     world.cloud().forget_requests();
     std::thread::sleep(Duration::from_secs(3));
@@ -189,6 +191,6 @@ fn route_follows_action() -> Result {
         "traffic flows before the action has ended",
     )?;
     daemon.wait_until_ready();
-    ensure_eq(room(&installation, ComponentName::Hcloud)?.state, State::Ok)?;
+    ensure_eq(component(&installation, ComponentName::Hcloud)?.state, State::Ok)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }

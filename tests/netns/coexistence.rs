@@ -1,4 +1,5 @@
-//! Other firewalls on the bastion: what they drop is named, with commands that help, and nothing of theirs is touched.
+//! Other firewalls on the bastion: the daemon reports what they drop, with commands that help, and changes nothing of
+//! theirs.
 
 use bastiond::outcome::{ComponentName, Problem, State};
 use bastiond::report::{ComponentReport, Health, Report};
@@ -46,14 +47,14 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A pass now, and the account of it.
+/// Runs a pass and returns its report.
 fn reconciled(installation: &Installation<'_>) -> Result<Report> {
     let output = installation.ctl(&["reconcile", "--json"])?;
     serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {}", text(&output.stderr)).into())
 }
 
 fn nat(report: &Report) -> Result<&ComponentReport> {
-    report.components.get(&ComponentName::Nat).ok_or_else(|| "there is no room nat".into())
+    report.components.get(&ComponentName::Nat).ok_or_else(|| "there is no component nat".into())
 }
 
 fn run(world: &World, command: &str) -> Result {
@@ -61,7 +62,7 @@ fn run(world: &World, command: &str) -> Result {
     ensure(output.status.success(), format!("{command}: {}", text(&output.stderr)))
 }
 
-/// Somebody shuts the gate; that is told, and doing what the advice says to the letter opens it.
+/// Blocks forwarding with a foreign rule, checks the report, and follows its advice, which must open it.
 fn advised(program: &str, commands: &[&str], named: &str, shows: &str) -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
@@ -80,22 +81,24 @@ fn advised(program: &str, commands: &[&str], named: &str, shows: &str) -> Result
     let theirs = table(&world, shows)?;
     ensure(!reaches_forward(world.server()), "the forward is not in the way")?;
     let report = reconciled(&installation)?;
-    let room = nat(&report)?;
-    // The rules stand, and so does forwarding; the whole is not healthy all the same.
-    ensure_eq((room.state, report.health), (State::Ok, Health::Waiting))?;
-    let [Problem { what, advice }] = &room.problems[..] else { return Err(format!("{:?}", room.problems).into()) };
+    let component = nat(&report)?;
+    // The rules and forwarding are set, but the health is degraded.
+    ensure_eq((component.state, report.health), (State::Ok, Health::Waiting))?;
+    let [Problem { what, advice }] = &component.problems[..] else {
+        return Err(format!("{:?}", component.problems).into());
+    };
     ensure(what.contains(named), what)?;
     ensure(what.contains("from eth1 to eth0") && what.contains("from eth2 to eth0"), what)?;
     let told = text(&installation.ctl(&["status"])?.stdout);
     ensure(told.contains(what) && told.contains(advice), told)?;
     ensure_eq(table(&world, shows)?, theirs)?;
-    // What follows the commands is about later boots.
+    // The text after the commands is about later boots.
     let commands = advice.split(", and ").next().unwrap_or(advice);
     run(&world, commands)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
-    ensure(reaches_forward(world.server()), "the forward is still shut from outside")?;
-    ensure(reaches_forward(world.worker()), "the forward is still shut from inside")?;
+    ensure(reaches_forward(world.server()), "the forward is still closed from outside")?;
+    ensure(reaches_forward(world.worker()), "the forward is still closed from inside")?;
     let report = reconciled(&installation)?;
     ensure_eq((&nat(&report)?.problems, report.health), (&vec![], Health::Healthy))
 }
@@ -142,7 +145,7 @@ fn input_policy() -> Result {
     ensure_eq(&nat(&reconciled(&installation)?)?.hints, &vec![])
 }
 
-/// As `systemctl reload nftables` does with a file that begins with `flush ruleset`.
+/// Does what `systemctl reload nftables` does with a file that begins with `flush ruleset`.
 fn reload_of_file() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
@@ -163,14 +166,14 @@ fn reload_of_file() -> Result {
     };
     world.bastion().nft(&file(""))?;
     wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
-    // The pass that mended it has looked at the rest, too.
-    wait_for("the policy is told", SOON, || Ok(nat(&crate::gateway::report(&installation)?)?.problems.len() == 1))?;
+    // The pass that repaired it has also checked the foreign rules.
+    wait_for("the policy is reported", SOON, || Ok(nat(&crate::gateway::report(&installation)?)?.problems.len() == 1))?;
     ensure(is_shut(&egress(world.web(), &server, NEVER)?), "the file is not in the way: this proves nothing")?;
     let rules = "ct state vmap { established : accept, related : accept, invalid : drop }
                  iifname { eth1, eth2 } oifname eth0 accept";
     world.bastion().nft(&file(rules))?;
     wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
-    wait_for("nothing is told any more", SOON, || {
+    wait_for("nothing is reported any more", SOON, || {
         Ok(nat(&crate::gateway::report(&installation)?)?.problems.is_empty())
     })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;

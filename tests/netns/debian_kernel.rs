@@ -1,6 +1,6 @@
-//! What only a kernel like Debian's can show: its own WireGuard as the peer of our data plane, and the flowtable.
+//! Tests that need a kernel such as Debian's: its WireGuard as the peer of our data plane, and the flowtable.
 //!
-//! `scripts/test-vm` runs these on Debian's kernels, with `BASTIOND_DEBIAN_KERNEL=1`. Elsewhere they are shown as ignored.
+//! `scripts/test-vm` runs these on Debian's kernels, with `BASTIOND_DEBIAN_KERNEL=1`. Elsewhere they are ignored.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use sandbox::traffic::{self, DownloadServer, HeldConnection, Reflector};
 use sandbox::world::{World, addresses as at};
 
 use crate::gateway::{
-    FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, installation, room, text, trial, wait_for,
+    FAST, NEVER, Result, SOON, component, ensure, ensure_eq, healthy, installation, text, trial, wait_for,
 };
 use crate::table::{config_with_fast_path, listed, reconcile, site};
 use crate::way_in::{ADA, Client, OFFICE_HOST, seen, serving, tunnel, world};
 
-/// In the environment, where the kernel is Debian's.
+/// The environment variable that enables these tests.
 const DEBIAN_KERNEL: &str = "BASTIOND_DEBIAN_KERNEL";
-/// As `wg genpsk` prints it.
+/// A preshared key as `wg genpsk` prints it.
 const SHARED: &str = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=";
-/// Enough for thousands of packets and little for an emulated machine.
+/// Bytes of a transfer: thousands of packets, but few for an emulated machine.
 const BULK: u64 = 4 << 20;
 const A_WHILE: Duration = Duration::from_secs(20);
 
@@ -38,7 +38,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.into_iter().map(|trial| trial.with_ignored_flag(elsewhere)).collect()
 }
 
-/// An office with the kernel's WireGuard, on the internet host: its block, and its client. A network lies behind it.
+/// An office on the internet host with the kernel's WireGuard and a network behind it: its configuration block and its
+/// client.
 fn office<'w>(world: &'w World, interface: &str) -> Result<(Client<'w>, String)> {
     let office = Client::of_kernel(world.server(), interface, ADA)?;
     office.wg("listen-port 51821")?;
@@ -47,7 +48,7 @@ fn office<'w>(world: &'w World, interface: &str) -> Result<(Client<'w>, String)>
     Ok((office, format!("{block}preshared_key = \"{SHARED}\"\n")))
 }
 
-/// What the office knows of the bastion; with `endpoint`, it can begin.
+/// Configures the bastion as the office's peer. With `endpoint` the office can initiate handshakes.
 fn knows(office: &Client<'_>, world: &World, interface: &str, bastion: PublicKey, endpoint: &str) -> Result {
     let shared = tempfile::NamedTempFile::new()?;
     std::fs::write(shared.path(), SHARED)?;
@@ -57,7 +58,7 @@ fn knows(office: &Client<'_>, world: &World, interface: &str, bastion: PublicKey
     Ok(())
 }
 
-/// Bulk data in both directions, each byte compared.
+/// Transfers data in both directions and compares every byte.
 fn exchanges(world: &World) -> Result {
     for (source, client) in [((world.web(), at::WEB), world.server()), ((world.server(), OFFICE_HOST), world.web())] {
         let source = DownloadServer::start(source.0, (source.1, 0))?;
@@ -68,7 +69,7 @@ fn exchanges(world: &World) -> Result {
     Ok(())
 }
 
-/// What `wg` says of the office's handshakes.
+/// Whether `wg` reports a handshake of the office.
 fn has_handshake(namespace: &Namespace, interface: &str) -> Result<bool> {
     let shown = text(&namespace.command("wg").args(["show", interface, "latest-handshakes"]).output()?.stdout);
     Ok(shown.split_whitespace().nth(1).is_some_and(|when| when != "0"))
@@ -101,14 +102,14 @@ fn kernel_is_called() -> Result {
     let installation = installation(&world)?;
     installation.write_config(&tunnel("wi-dk2", &format!("{block}endpoint = \"{}:51821\"\n", at::SERVER)))?;
     let (_daemon, bastion) = serving(&installation)?;
-    // It does not know where the bastion is, so it cannot begin.
+    // The office has no endpoint of the bastion, so it cannot initiate.
     knows(&office, &world, "wi-dk-called", bastion, "")?;
     wait_for("a private host reaches the office", A_WHILE, || Ok(seen(world.web(), &intranet) == Ok(at::WEB.into())))?;
     ensure(has_handshake(world.server(), "wi-dk-called")?, "the kernel tells of a handshake")?;
     exchanges(&world)
 }
 
-/// How the kernel tracks the flow between these two.
+/// The conntrack entry of the flow between these two.
 fn tracked(world: &World, port: u16) -> Result<String> {
     let output =
         world.bastion().command("conntrack").args(["-L", "-p", "tcp", "--dport", &port.to_string()]).output()?;
@@ -121,17 +122,17 @@ fn fast_path() -> Result {
     let server = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
-    let told = room(&installation, ComponentName::Nat)?.detail;
+    let told = component(&installation, ComponentName::Nat)?.detail;
     ensure(told.ends_with("; fast path: flowtable"), told)?;
     let mut held = HeldConnection::open(world.web(), server.address(), SOON)?;
-    // Two packets each way make it established; what follows takes the short way.
+    // Two packets in each direction establish the flow. Later packets take the fast path.
     for _ in 0..5 {
         held.exchange(SOON)?;
     }
     let flow = tracked(&world, 8080)?;
     ensure(flow.contains("[OFFLOAD]"), flow)?;
     held.exchange(SOON)?;
-    // Bulk data, and the translation is the same as on the usual path.
+    // A transfer has the same translation as on the normal path.
     let source = DownloadServer::start(world.server(), (at::SERVER, 0))?;
     let download = traffic::download(world.web(), source.address(), BULK, A_WHILE)?;
     ensure_eq((download.bytes, download.intact), (BULK, true))?;
@@ -151,7 +152,7 @@ fn table_with_fast_path() -> Result {
         let loaded = reconcile(&host, &mut nat, &config, &site);
         ensure_eq((loaded.changes.len(), loaded.problems), (1, Vec::new()))?;
         ensure_eq(reconcile(&host, &mut nat, &config, &site).changes, Vec::new())?;
-        // As nft lists it, whichever version it is.
+        // In the format of any version of nft.
         let mut successor = Nat::load(memory.path(), memory.path());
         ensure_eq(reconcile(&host, &mut successor, &config, &site).changes, Vec::new())?;
         let listing = listed(&host, &[])?;

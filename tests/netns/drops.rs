@@ -1,4 +1,4 @@
-//! The account of dropped packets: in the daemon's log, in a group for others, or nowhere.
+//! Logging of dropped packets: in the daemon's log, in a configured nflog group, or not at all.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic;
 use sandbox::world::{Settings, World, addresses as at};
 
-use crate::gateway::{NEVER, Result, SOON, all_stand, ensure, ensure_eq, trial, wait_for};
+use crate::gateway::{NEVER, Result, SOON, all_components_ok, ensure, ensure_eq, trial, wait_for};
 use crate::policy::{counted, gateway, reload};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -32,23 +32,23 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A tunnel's port, where nobody listens; only a false source keeps a datagram from it.
+/// The port of the tunnel, on which no process listens. Only the antispoofing rules drop datagrams to it.
 const PORT: u16 = 51_820;
 
 /// Sends a datagram that claims to come from a private host.
 fn spoof(world: &World) -> Result {
-    // Err: it has the address already.
+    // An error means that the host has the address already.
     let _ = world.internet().ip(&format!("addr add {}/32 dev lo", at::WEB));
     let from = SocketAddr::from((at::WEB, 40_000));
     ensure(traffic::udp_probe_from(world.internet(), from, (at::BASTION, PORT), NEVER).is_err(), "it is answered")
 }
 
-/// The lines of the log about drops.
+/// The lines about drops in the log.
 fn told(daemon: &Daemon) -> Vec<String> {
     daemon.log().lines().filter(|line| line.contains("dropped_")).map(str::to_owned).collect()
 }
 
-/// A socket that listens to a group, as ulogd does.
+/// A socket that listens to an nflog group, as ulogd does.
 struct Group(Socket);
 
 impl Group {
@@ -67,16 +67,16 @@ impl Group {
         request.serialize(&mut bytes);
         socket.send(&bytes, 0)?;
         let (answer, _) = socket.recv_from_full()?;
-        // The code behind the header: 0, or an error's number less than that.
+        // The code after the header is 0 or a negative error number.
         let code = answer.get(16..20).and_then(|code| code.try_into().ok()).map_or(-1, i32::from_ne_bytes);
         if code == 0 { Ok(Self(socket)) } else { Err(io::Error::from_raw_os_error(-code)) }
     }
 
-    /// What came until `count` were there, or the time was over.
+    /// The packets received until there are `count` of them or the time is over.
     fn hear(&self, count: usize, timeout: Duration) -> Vec<Dropped> {
         let (end, mut heard) = (Instant::now() + timeout, Vec::new());
         while heard.len() < count && Instant::now() < end {
-            // Err: nothing for a while.
+            // An error means that nothing arrived for a while.
             heard.extend(self.0.recv_from_full().map(|(datagram, _)| drops::read(&datagram)).unwrap_or_default());
         }
         heard
@@ -87,7 +87,7 @@ fn in_the_log() -> Result {
     let world = World::start(Settings::default())?;
     let (_station, daemon) = gateway(&world, "")?;
     spoof(&world)?;
-    wait_for("the drop is told", SOON, || Ok(!told(&daemon).is_empty()))?;
+    wait_for("the drop is reported", SOON, || Ok(!told(&daemon).is_empty()))?;
     let lines = told(&daemon);
     let [line] = &lines[..] else { return Err(format!("{lines:#?}").into()) };
     for part in [
@@ -104,11 +104,11 @@ fn in_the_log() -> Result {
         ensure(line.contains(part), format!("{part} is not in {line}"))?;
     }
     ensure(!line.contains(" out="), line)?;
-    // What is forwarded has two interfaces.
+    // A forwarded packet has two interfaces.
     let nowhere = SocketAddr::from(([10, 99, 0, 1], 9));
-    ensure(traffic::udp_probe(world.web(), nowhere, NEVER).is_err(), "somebody answers there")?;
+    ensure(traffic::udp_probe(world.web(), nowhere, NEVER).is_err(), "a server answers there")?;
     let both = "dropped_unroutable: udp 10.0.0.4:";
-    wait_for("the forwarded one is told", SOON, || Ok(told(&daemon).iter().any(|line| line.contains(both))))?;
+    wait_for("the forwarded packet is reported", SOON, || Ok(told(&daemon).iter().any(|line| line.contains(both))))?;
     let lines = told(&daemon);
     let forwarded = lines.iter().find(|line| line.contains(both)).ok_or("it is gone")?;
     ensure(forwarded.contains("-> 10.99.0.1:9 by eth1 out of eth0 ") && forwarded.contains("out=\"eth0\""), forwarded)
@@ -125,7 +125,7 @@ fn flood() -> Result {
     }
     wait_for("all are dropped", SOON, || Ok(counted(&world, "dropped_spoofed")? == before + 2000))?;
     std::thread::sleep(NEVER);
-    // Ten at once, and five more a second.
+    // A burst of ten, and five more per second.
     let allowed = 10 + 5 * (begin.elapsed().as_secs() + 1);
     let lines = told(&daemon).len();
     ensure(lines >= 10 && lines as u64 <= allowed, format!("{lines} lines"))
@@ -140,7 +140,7 @@ fn for_others() -> Result {
     let told_there = heard.iter().map(ToString::to_string).collect::<Vec<_>>();
     ensure_eq(told_there, vec!["dropped_spoofed: udp 10.0.0.4:40000 -> 198.51.100.2:51820".to_owned()])?;
     ensure_eq(told(&daemon), vec![])?;
-    // Nobody holds ours.
+    // The default group is free.
     ensure(Group::listen(world.bastion(), JOURNAL_GROUP).is_ok(), "the daemon listens to its group")
 }
 
@@ -176,7 +176,7 @@ fn taken() -> Result {
     let (installation, daemon) = gateway(&world, "")?;
     spoof(&world)?;
     ensure_eq(other.hear(1, SOON).len(), 1)?;
-    ensure(all_stand(&installation)?, "a room does not stand")?;
+    ensure(all_components_ok(&installation)?, "a component is not ok")?;
     let warnings = daemon.log().matches("dropped packets are not logged: cannot listen to nflog group 5178").count();
     ensure_eq((warnings, told(&daemon)), (1, vec![]))
 }

@@ -20,7 +20,7 @@ use sandbox::traffic::{self, HeldConnection, Ping, Reflector};
 use sandbox::world::{World, addresses as at};
 
 use crate::gateway::{
-    NEVER, Result, SOON, Server, ensure, ensure_eq, healthy, installation, report, room, text, trial, wait_for,
+    NEVER, Result, SOON, Server, component, ensure, ensure_eq, healthy, installation, report, text, trial, wait_for,
 };
 use crate::routes::inside;
 use crate::way_in::{self, ADA, BOB, Client, serving, tunnel};
@@ -214,7 +214,7 @@ impl Peers<'_> {
     /// Bob's connection is over, Ada's is not.
     fn only_ada_is_left(mut self, world: &World) -> Result {
         let changes =
-            || -> Result<Vec<String>> { Ok(room(&self.installation, ComponentName::Conntrack)?.last_changes) };
+            || -> Result<Vec<String>> { Ok(component(&self.installation, ComponentName::Conntrack)?.last_changes) };
         wait_for("a flow is ended", SOON, || Ok(!changes()?.is_empty()))?;
         ensure_eq(changes()?, vec![format!("live flows ended: 1 {}", EndReason::Tunnel)])?;
         ensure_eq([count_flows(world.bastion(), ADA)?, count_flows(world.bastion(), BOB)?], [1, 0])?;
@@ -224,7 +224,7 @@ impl Peers<'_> {
         ensure_eq(count_flows(world.bastion(), BOB)?, 0)?;
         let output = self.installation.ctl(&["reconcile"])?;
         ensure(output.status.success(), text(&output.stderr))?;
-        ensure_eq(room(&self.installation, ComponentName::Conntrack)?.totals.changes, 1)?;
+        ensure_eq(component(&self.installation, ComponentName::Conntrack)?.totals.changes, 1)?;
         self.held[0].exchange(SOON)?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What passes the gateway, and what does not.
+//! Which packets the gateway forwards.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -43,7 +43,7 @@ fn reaches_the_internet() -> Result {
     Ok(())
 }
 
-/// What a restart of the network's configuration does to many: `masquerade` would forget every flow.
+/// The effect of a restart of the network configuration: `masquerade` would delete every flow.
 fn address_flaps() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
@@ -89,7 +89,7 @@ fn tenants_reach_the_internet() -> Result {
 }
 
 fn names_are_never_guessed() -> Result {
-    // The private link is called what a public one usually is, and the other way round.
+    // The private interface has the usual name of a public one, and vice versa.
     let interfaces = Interfaces { public: "enp7s0".to_owned(), private: "eth0".to_owned(), second: "ens10".to_owned() };
     let world = World::start(Settings { interfaces, ..Settings::default() })?;
     let server = Server::start(&world)?;
@@ -102,12 +102,12 @@ fn names_are_never_guessed() -> Result {
 fn nothing_passes_without() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
-    // The route alone: the bastion is no gateway.
+    // The route alone does not make the bastion a gateway.
     let everywhere = "0.0.0.0/0".parse()?;
     world.put_route(everywhere, at::BASTION_PRIVATE);
     ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes without the daemon")?;
     world.remove_route(everywhere);
-    // The daemon alone: no token, so no route.
+    // The daemon alone adds no route without a token.
     let installation = installation(&world)?.env("HCLOUD_TOKEN", "");
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
@@ -132,7 +132,7 @@ fn internet_reaches_nobody() -> Result {
         ensure(traffic::ping(world.server(), address, ping(NEVER))?.replies.is_empty(), "a ping was answered")?;
         ensure_eq(arrived.stop().len(), 0)?;
     }
-    // The packets did reach the bastion: a test that is stopped before it would prove nothing.
+    // The packets arrived at the bastion. Otherwise the test would prove nothing.
     let seen =
         Sniffer::start(world.bastion(), "eth0", |packet| packet.ip().is_some_and(|ip| ip.destination == at::WEB))?;
     let _ = traffic::tcp_probe(world.server(), (at::WEB, 80), NEVER);
@@ -151,7 +151,7 @@ fn tenants_are_apart() -> Result {
     let _tenant = Reflector::tcp(world.tenant(), (at::TENANT, 80))?;
     ensure(traffic::tcp_probe(world.tenant(), (at::WEB, 80), NEVER).is_err(), "the tenant reaches the other network")?;
     ensure(traffic::tcp_probe(world.web(), (at::TENANT, 80), NEVER).is_err(), "the other network reaches the tenant")?;
-    // Within a network the bastion is not in the way.
+    // The bastion does not affect traffic within a network.
     let worker = traffic::tcp_probe(world.worker(), (at::WEB, 80), SOON).map(|seen| seen.ip());
     ensure_eq(worker, Ok(at::WORKER.into()))
 }
@@ -161,7 +161,7 @@ fn spoofed_source() -> Result {
     let server = Server::start(&world)?;
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
-    // Hetzner's gateway drops this already; the bastion must not rely on it.
+    // Hetzner's gateway drops this too, but the bastion must not rely on it.
     world.gateway(world.second_network_id()).namespace().nft("delete table inet gateway")?;
     world.tenant().ip(&format!("addr add {}/32 dev lo", at::WEB))?;
     let from = |port| std::net::SocketAddr::from((at::WEB, port));
@@ -185,7 +185,7 @@ fn download_without_icmp() -> Result {
     let outside = traffic::sniff_syns(world.server(), "eth0")?;
     let download = traffic::download(world.web(), source.address(), 5_000_000, Duration::from_secs(20))?;
     ensure_eq((download.bytes, download.intact), (5_000_000, true))?;
-    // What each side is told by the other: 1450 bytes less 40 of headers.
+    // The MSS that each side receives: 1450 bytes minus 40 of headers.
     let told = |sniffer: Sniffer| -> Vec<Option<u16>> {
         let packets = sniffer.stop();
         let incoming = packets.iter().filter(|packet| packet.direction == Direction::In);
@@ -200,7 +200,7 @@ fn metadata_is_out_of_reach() -> Result {
     let _daemon = healthy(&installation)?;
     let metadata = (at::METADATA, 80);
     ensure(traffic::tcp_connects(world.web(), metadata, NEVER).is_err(), "the bastion's own metadata service answers")?;
-    // As on a real server, where it is one hop behind the public link.
+    // As on a real server, where it is one hop behind the public interface.
     world.bastion().ip(&format!("addr del {}/32 dev lo", at::METADATA))?;
     ensure_eq(traffic::tcp_connects(world.bastion(), metadata, SOON), Ok(()))?;
     let upstream =
@@ -216,7 +216,7 @@ fn ipv6_is_not_forwarded() -> Result {
     let world = World::start(Settings::default())?;
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
-    // Everything that a careless hand could do: addresses, routes, forwarding.
+    // Everything that could open the path by mistake: addresses, routes, forwarding.
     world.bastion().ip("addr add fd00::2/64 dev eth1 nodad")?;
     world.bastion().sysctl("net.ipv6.conf.all.forwarding", "1")?;
     world.web().sysctl("net.ipv6.conf.all.disable_ipv6", "0")?;
@@ -249,7 +249,8 @@ fn icmp_errors_come_back() -> Result {
     let world = World::start(Settings::default())?;
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
-    // Nobody listens there: the internet host says so by ICMP, which is about the flow, not of it.
+    // No process listens there. The internet host answers with an ICMP error, which is related to the flow but not part
+    // of it.
     ensure_eq(traffic::udp_probe(world.web(), (at::SERVER, 9), SOON), Err(ProbeFailure::Refused))
 }
 
@@ -262,11 +263,11 @@ fn source_ports() -> Result {
         let from = std::net::SocketAddr::from((at::WEB, port));
         Ok(traffic::udp_probe_from(world.web(), from, server.udp.address(), SOON)?.port())
     };
-    // By chance one may stay the same, but not three.
+    // One port may be the same by chance, but not three.
     let random = [seen(40001)?, seen(40002)?, seen(40003)?];
     ensure(random != [40001, 40002, 40003], format!("{random:?} were kept"))?;
     installation.write_config(&format!("{FAST}[nat]\nrandom_ports = false"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
-    wait_for("the new rules stand", SOON, || Ok(!table(&world, "inet bastiond")?.contains("fully-random")))?;
+    wait_for("the new rules are loaded", SOON, || Ok(!table(&world, "inet bastiond")?.contains("fully-random")))?;
     ensure_eq([seen(40004)?, seen(40005)?, seen(40006)?], [40004, 40005, 40006])
 }

@@ -1,4 +1,4 @@
-//! What the tests share: a world, a daemon on its bastion, and the questions that are asked of both.
+//! Shared functions of the tests: a daemon on the bastion of a world, and checks of both.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub(crate) use crate::shared::{
     Egress, NEVER, Result, SOON, Server, egress, ensure, ensure_eq, is_shut, open, text, wait_for,
 };
 
-/// What the daemon promises for everything in the kernel.
+/// The promised time limit of repairs in the kernel.
 pub(crate) const REPAIR: Duration = Duration::from_secs(2);
 
 /// A test named as a sentence.
@@ -21,24 +21,24 @@ pub(crate) fn trial(name: &'static str, test: fn() -> Result) -> Trial {
     Trial::test(name, test)
 }
 
-/// Where cargo put `bastiond` and `bastionctl`.
+/// The directory of `bastiond` and `bastionctl`.
 pub(crate) fn programs() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_bastiond")).parent().expect("a program lies in a directory")
+    Path::new(env!("CARGO_BIN_EXE_bastiond")).parent().expect("the path of a program has a directory")
 }
 
-/// Fast polls, as a test has no 20 seconds.
+/// A configuration with a poll every second instead of every 20 s.
 pub(crate) const FAST: &str = "[hcloud]\npoll_interval = \"1s\"\n";
 
-/// A installation whose daemon polls fast.
+/// An installation with the configuration [`FAST`].
 pub(crate) fn installation(world: &World) -> Result<Installation<'_>> {
     let installation = Installation::in_world(world, programs())?;
     installation.write_config(FAST)?;
     Ok(installation)
 }
 
-/// Whether every room stands.
-pub(crate) fn all_stand(installation: &Installation<'_>) -> Result<bool> {
-    Ok(report(installation)?.components.values().all(|room| room.state == State::Ok))
+/// Whether the state of every component is ok.
+pub(crate) fn all_components_ok(installation: &Installation<'_>) -> Result<bool> {
+    Ok(report(installation)?.components.values().all(|component| component.state == State::Ok))
 }
 
 /// The gateways of the routes in the private network.
@@ -46,29 +46,32 @@ pub(crate) fn gateways(world: &World) -> Vec<std::net::Ipv4Addr> {
     world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect()
 }
 
-/// A daemon that is ready, and whose every room stands.
+/// Starts a daemon and waits until it is ready and every component is ok.
 pub(crate) fn healthy(installation: &Installation<'_>) -> Result<Daemon> {
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    wait_for("every room stands", SOON, || all_stand(installation))
+    wait_for("every component is ok", SOON, || all_components_ok(installation))
         .map_err(|error| format!("{}\n{}", error.message().unwrap_or_default(), daemon.log()))?;
     Ok(daemon)
 }
 
-/// The daemon's account.
+/// The daemon's report.
 pub(crate) fn report(installation: &Installation<'_>) -> Result<Report> {
     let output = installation.ctl(&["status", "--json"])?;
     serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("{error}: {}{}", text(&output.stdout), text(&output.stderr)).into())
 }
 
-/// How a room stands.
-pub(crate) fn room(installation: &Installation<'_>, room: ComponentName) -> Result<bastiond::report::ComponentReport> {
+/// The report of one component.
+pub(crate) fn component(
+    installation: &Installation<'_>,
+    component: ComponentName,
+) -> Result<bastiond::report::ComponentReport> {
     let report = report(installation)?;
-    report.components.get(&room).cloned().ok_or_else(|| format!("no room {room} in {report:?}").into())
+    report.components.get(&component).cloned().ok_or_else(|| format!("no component {component} in {report:?}").into())
 }
 
-/// The text of one table without what changes by itself.
+/// nft's listing of one table without its state, such as counters.
 pub(crate) fn table(world: &World, table: &str) -> Result<String> {
     Ok(text(&world.bastion().command("nft").args(["-s", "list", "table"]).args(table.split(' ')).output()?.stdout))
 }

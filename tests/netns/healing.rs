@@ -1,4 +1,4 @@
-//! What others break in the kernel is mended, and what is theirs stays theirs.
+//! The daemon repairs foreign changes of its settings in the kernel, and does not change those of others.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use sandbox::traffic::{Flood, HeldConnection, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, REPAIR, Result, SOON, Server, all_stand, egress, ensure, ensure_eq, healthy, installation, open, room, table,
-    trial, wait_for,
+    FAST, REPAIR, Result, SOON, Server, all_components_ok, component, egress, ensure, ensure_eq, healthy, installation,
+    open, table, trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -29,7 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             breaks("add chain inet bastiond forward { policy accept; }", "chain forward had another declaration")
         }),
         trial("disabled_forwarding_is_restored", forwarding_comes_back),
-        trial("tables_of_others_are_unchanged", strangers_tables_stay),
+        trial("tables_of_others_are_unchanged", foreign_tables_are_unchanged),
         trial("a_reload_under_load_loses_no_packet_and_cuts_no_connection", reload_under_load),
         trial("a_network_that_is_attached_late_is_served", late_network),
         trial("a_verdict_map_with_foreign_chains_is_removed", foreign_map),
@@ -42,27 +42,27 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Runs the nft command, and sees the table come back and the repair told.
+/// Runs an nft command, and checks that the table is restored and the repair is reported.
 fn breaks(command: &str, told: &str) -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
-    // nft lists chains in the order of their making. With a fast path, which a first pass may be without, that is another one.
+    // nft lists chains in the order of their creation, which differs if the fast path was added by a later pass.
     let lines = || -> Result<Vec<String>> {
         let mut lines: Vec<String> = table(&world, "inet bastiond")?.lines().map(str::to_owned).collect();
         lines.sort_unstable();
         Ok(lines)
     };
     let before = lines()?;
-    let repairs = room(&installation, ComponentName::Nat)?.totals.repairs;
+    let repairs = component(&installation, ComponentName::Nat)?.totals.repairs;
     world.bastion().nft(command)?;
     wait_for("the table is as it was", REPAIR, || Ok(lines()? == before))?;
     wait_for("the repair is counted", REPAIR, || {
-        Ok(room(&installation, ComponentName::Nat)?.totals.repairs == repairs + 1)
+        Ok(component(&installation, ComponentName::Nat)?.totals.repairs == repairs + 1)
     })?;
-    let changes = room(&installation, ComponentName::Nat)?.last_changes;
-    ensure(changes.iter().any(|change| change.contains(told)), format!("{changes:?} do not tell `{told}`"))?;
+    let changes = component(&installation, ComponentName::Nat)?.last_changes;
+    ensure(changes.iter().any(|change| change.contains(told)), format!("{changes:?} do not contain `{told}`"))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -71,16 +71,16 @@ fn forwarding_comes_back() -> Result {
     let server = Server::start(&world)?;
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
-    let repairs = room(&installation, ComponentName::Sysctl)?.totals.repairs;
+    let repairs = component(&installation, ComponentName::Sysctl)?.totals.repairs;
     world.bastion().sysctl("net.ipv4.ip_forward", "0")?;
     wait_for("forwarding is on", REPAIR, || Ok(world.bastion().read_sysctl("net.ipv4.ip_forward")? == "1"))?;
     wait_for("the repair is counted", REPAIR, || {
-        Ok(room(&installation, ComponentName::Sysctl)?.totals.repairs == repairs + 1)
+        Ok(component(&installation, ComponentName::Sysctl)?.totals.repairs == repairs + 1)
     })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
-fn strangers_tables_stay() -> Result {
+fn foreign_tables_are_unchanged() -> Result {
     let world = World::start(Settings::default())?;
     world.bastion().nft(
         "table inet strangers {
@@ -92,14 +92,14 @@ fn strangers_tables_stay() -> Result {
     )?;
     let strangers = || -> Result<_> { Ok((table(&world, "inet strangers")?, table(&world, "ip bastiond")?)) };
     let before = strangers()?;
-    ensure(before.0.contains("friends") && before.1.contains("redirect"), "the strangers' tables were not made")?;
+    ensure(before.0.contains("friends") && before.1.contains("redirect"), "the foreign tables were not created")?;
     let installation = installation(&world)?;
     let daemon = healthy(&installation)?;
     world.bastion().nft("delete table inet bastiond")?;
     wait_for("the table is back", REPAIR, || Ok(!table(&world, "inet bastiond")?.is_empty()))?;
     installation.write_config(&format!("{FAST}[nat]\nrandom_ports = false"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
-    wait_for("the new rules stand", REPAIR, || Ok(!table(&world, "inet bastiond")?.contains("fully-random")))?;
+    wait_for("the new rules are loaded", REPAIR, || Ok(!table(&world, "inet bastiond")?.contains("fully-random")))?;
     let down = installation.ctl(&["down"])?;
     ensure(down.status.success(), format!("{down:?}"))?;
     ensure_eq(table(&world, "inet bastiond")?, String::new())?;
@@ -116,7 +116,7 @@ fn reload_under_load() -> Result {
     let flood = Flood::start(world.web(), server.udp.address(), 2000)?;
     wait_for("the flood runs", SOON, || Ok(flood.received() > 100))?;
     for reload in 0..20 {
-        // Rules, sets and settings all change, there and back.
+        // Rules, sets and settings change back and forth.
         let options = if reload % 2 == 0 {
             "[nat]\nrandom_ports = false\n[firewall]\nssh_from = [\"203.0.113.10\", \"10.0.0.0/8\"]\nwireguard_port = 40000"
         } else {
@@ -127,7 +127,7 @@ fn reload_under_load() -> Result {
         ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "the reload does not end")?;
         connection.exchange(SOON)?;
     }
-    let changes = room(&installation, ComponentName::Nat)?.totals.changes;
+    let changes = component(&installation, ComponentName::Nat)?.totals.changes;
     ensure(changes >= 20, format!("the rules changed only {changes} times"))?;
     let flood = flood.stop();
     ensure(flood.sent > 1000, format!("{flood:?}"))?;
@@ -144,8 +144,8 @@ fn late_network() -> Result {
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
     world.attach_private_nic()?;
     wait_for("the late network is served", Duration::from_secs(8), || {
-        Ok(all_stand(&installation)?
-            && room(&installation, ComponentName::Hcloud)?.detail.matches("0.0.0.0/0 via").count() == 2)
+        Ok(all_components_ok(&installation)?
+            && component(&installation, ComponentName::Hcloud)?.detail.matches("0.0.0.0/0 via").count() == 2)
     })?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
@@ -181,7 +181,7 @@ fn one_interface() -> Result {
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
-/// Cuts the bastion off from its metadata service, as a link-local firewall or an outage does.
+/// Blocks the bastion's metadata service, as a link-local firewall or an outage does.
 fn silence_metadata(world: &World) -> Result {
     let rule =
         "table inet silence { chain out { type filter hook output priority 0; ip daddr 169.254.169.254 drop; }; }";
@@ -198,13 +198,13 @@ fn silent_metadata() -> Result {
     silence_metadata(&world)?;
     let mut daemon = installation.start()?;
     let ready = daemon.wait_until_ready();
-    ensure(ready < SOON, format!("it waited {ready:?} for what it knows already"))?;
-    wait_for("the silence is told", Duration::from_secs(4), || {
-        let problems = room(&installation, ComponentName::Site)?.problems;
+    ensure(ready < SOON, format!("it waited {ready:?} although it knows the site already"))?;
+    wait_for("the missing answer is reported", Duration::from_secs(4), || {
+        let problems = component(&installation, ComponentName::Site)?.problems;
         Ok(problems.iter().any(|problem| problem.what.starts_with("the metadata service does not answer")))
     })?;
     ensure_eq(table(&world, "inet bastiond")?, before)?;
-    ensure_eq(room(&installation, ComponentName::Nat)?.totals.changes, 0)?;
+    ensure_eq(component(&installation, ComponentName::Nat)?.totals.changes, 0)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -217,7 +217,7 @@ fn forgotten_network() -> Result {
     for network in [world.private_network_id(), world.second_network_id()] {
         world.cloud().metadata_hide_network(world.bastion_id(), network);
     }
-    // Any change of a link makes it ask again.
+    // Any change of a link makes the daemon ask the metadata service again.
     world.bastion().ip("link set eth1 alias changed")?;
     std::thread::sleep(Duration::from_millis(1500));
     ensure_eq(table(&world, "inet bastiond")?, before)?;
@@ -232,10 +232,12 @@ fn flush_without_default_route() -> Result {
     let before = table(&world, "inet bastiond")?;
     let route = text_of_default_route(&world)?;
     world.bastion().ip("route del default")?;
-    wait_for("the loss is told", SOON, || Ok(room(&installation, ComponentName::Site)?.state == State::Waiting))?;
+    wait_for("the loss is reported", SOON, || {
+        Ok(component(&installation, ComponentName::Site)?.state == State::Waiting)
+    })?;
     world.bastion().nft("flush ruleset")?;
     wait_for("the table is as it was", REPAIR, || Ok(table(&world, "inet bastiond")? == before))?;
-    // A daemon that starts now does not know the public interface; it lets nothing through, and the operator in.
+    // A daemon that starts now does not know the public interface. It forwards nothing, but the operator can log in.
     drop(daemon);
     world.bastion().nft("flush ruleset")?;
     let mut daemon = installation.start()?;
@@ -259,12 +261,14 @@ fn interface_comes_back() -> Result {
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
     world.bastion().ip("link set eth1 down")?;
-    wait_for("the loss is told", SOON, || Ok(room(&installation, ComponentName::Site)?.state == State::Waiting))?;
+    wait_for("the loss is reported", SOON, || {
+        Ok(component(&installation, ComponentName::Site)?.state == State::Waiting)
+    })?;
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
     world.bastion().ip(
         "link set eth1 up\nroute replace 10.0.0.1 dev eth1 scope link\nroute replace 10.0.0.0/16 via 10.0.0.1 dev eth1",
     )?;
-    wait_for("all is well again", Duration::from_secs(4), || all_stand(&installation))?;
+    wait_for("every component is ok again", Duration::from_secs(4), || all_components_ok(&installation))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -273,16 +277,16 @@ fn shut_at_once() -> Result {
     silence_metadata(&world)?;
     let installation = installation(&world)?;
     let mut daemon = installation.start()?;
-    wait_for("the gate is shut", Duration::from_secs(1), || {
+    wait_for("closed rules are loaded", Duration::from_secs(1), || {
         let rules = table(&world, "inet bastiond")?;
         Ok(rules.contains("policy drop") && rules.contains("ssh_ports") && !rules.contains("snat ip to"))
     })?;
     ensure(
         daemon.wait_for_notification("READY=1", Duration::ZERO).is_none(),
-        "it was ready before: this proves nothing",
+        "it was ready before, so the test proves nothing",
     )?;
     world.bastion().nft("delete table inet silence")?;
     daemon.wait_until_ready();
-    wait_for("all is well", Duration::from_secs(8), || all_stand(&installation))?;
+    wait_for("every component is ok", Duration::from_secs(8), || all_components_ok(&installation))?;
     Ok(())
 }

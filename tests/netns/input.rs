@@ -1,4 +1,4 @@
-//! What reaches the bastion itself.
+//! Which packets reach the bastion itself.
 
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
@@ -20,7 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// TCP to a port of the bastion, from outside and from inside.
+/// The results of TCP connections to a port of the bastion, from the internet and from a private host.
 fn reaches(from: &Namespace, port: u16, timeout: std::time::Duration) -> bool {
     traffic::tcp_connects(from, (at::BASTION, port), timeout).is_ok()
 }
@@ -103,7 +103,7 @@ fn dhcp_passes() -> Result {
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
     let client = Reflector::udp(world.bastion(), (at::BASTION, 68))?;
-    // From Hetzner's public gateway, which no flow knows.
+    // From Hetzner's public gateway, without a tracked flow.
     let from = std::net::SocketAddr::from((at::PUBLIC_GATEWAY, 67));
     ensure(traffic::udp_probe_from(world.internet(), from, client.address(), SOON).is_ok(), "a DHCP server's answer")?;
     let from = std::net::SocketAddr::from((at::PUBLIC_GATEWAY, 6767));

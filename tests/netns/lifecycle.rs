@@ -1,4 +1,4 @@
-//! Start, stop, reload, kill, down: what the service manager and the operator do to the daemon.
+//! Start, stop, reload, kill and down, by the service manager and the operator.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use sandbox::traffic::{Flood, HeldConnection, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, NEVER, Result, SOON, Server, egress, ensure, ensure_eq, gateways, healthy, installation, is_shut, open,
-    report, room, table, text, trial, wait_for,
+    FAST, NEVER, Result, SOON, Server, component, egress, ensure, ensure_eq, gateways, healthy, installation, is_shut,
+    open, report, table, text, trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -63,7 +63,7 @@ fn watchdog() -> Result {
     let installation = installation(&world)?.env("WATCHDOG_USEC", "200000");
     let mut daemon = healthy(&installation)?;
     for _ in 0..5 {
-        ensure(daemon.wait_for_notification("WATCHDOG=1", SOON).is_some(), "the watchdog hears nothing")?;
+        ensure(daemon.wait_for_notification("WATCHDOG=1", SOON).is_some(), "the watchdog is not notified")?;
     }
     Ok(())
 }
@@ -81,8 +81,8 @@ fn killed() -> Result {
     let before = table(&world, "inet bastiond")?;
     world.cloud().forget_requests();
     let _daemon = healthy(&installation)?;
-    for (room, report) in report(&installation)?.components {
-        ensure(report.totals.changes == 0, format!("{room} changed {:?}", report.last_changes))?;
+    for (component, report) in report(&installation)?.components {
+        ensure(report.totals.changes == 0, format!("{component} changed {:?}", report.last_changes))?;
     }
     let writes = world.cloud().requests().iter().filter(|call| call.method != "GET").count();
     ensure_eq(writes, 0)?;
@@ -98,7 +98,7 @@ fn killed_at_any_moment() -> Result {
     drop(healthy(&installation)?);
     let flood = Flood::start(world.web(), server.udp.address(), 1000)?;
     for kill in 0..12 {
-        // Every start has something to do, so that the kill meets it anywhere in its work.
+        // Every start has changes to make, so that the kill can happen during any of them.
         let options = if kill % 2 == 0 { "[nat]\nrandom_ports = false" } else { "" };
         installation.write_config(&format!("{FAST}{options}"))?;
         let daemon = installation.start()?;
@@ -110,7 +110,7 @@ fn killed_at_any_moment() -> Result {
     ensure_eq(flood.lost, vec![])?;
     drop(healthy(&installation)?);
     let _daemon = healthy(&installation)?;
-    ensure_eq(room(&installation, ComponentName::Nat)?.totals.changes, 0)
+    ensure_eq(component(&installation, ComponentName::Nat)?.totals.changes, 0)
 }
 
 fn terminated() -> Result {
@@ -120,12 +120,12 @@ fn terminated() -> Result {
     let mut daemon = healthy(&installation)?;
     let before = table(&world, "inet bastiond")?;
     daemon.signal(Signal::SIGTERM)?;
-    ensure(daemon.wait_for_notification("STOPPING=1", SOON).is_some(), "systemd is not told")?;
-    let status = daemon.wait_for_exit(SOON)?.ok_or("it does not end")?;
+    ensure(daemon.wait_for_notification("STOPPING=1", SOON).is_some(), "systemd is not notified")?;
+    let status = daemon.wait_for_exit(SOON)?.ok_or("the daemon does not end")?;
     ensure_eq(status.code(), Some(0))?;
     ensure_eq(table(&world, "inet bastiond")?, before)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
-    ensure(!installation.runtime_directory().join("control.sock").exists(), "the socket stays behind")
+    ensure(!installation.runtime_directory().join("control.sock").exists(), "the socket is left")
 }
 
 fn wrong_reload() -> Result {
@@ -136,12 +136,15 @@ fn wrong_reload() -> Result {
     let before = table(&world, "inet bastiond")?;
     installation.write_config("[firewall]\nssh_form = [\"10.0.0.0/8\"]\nwireguard_port = 0\n")?;
     daemon.signal(Signal::SIGHUP)?;
-    ensure(daemon.wait_for_notification("RELOADING=1", SOON).is_some(), "systemd is not told of the reload")?;
+    ensure(daemon.wait_for_notification("RELOADING=1", SOON).is_some(), "systemd is not notified of the reload")?;
     ensure(
         daemon.wait_for_notification_matching(|line| line.starts_with("MONOTONIC_USEC="), SOON).is_some(),
-        "nor of its time",
+        "the notification of the reload has no time",
     )?;
-    ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "nor of its end")?;
+    ensure(
+        daemon.wait_for_notification("READY=1", SOON).is_some(),
+        "systemd is not notified of the end of the reload",
+    )?;
     let refused = report(&installation)?.refused_configuration;
     ensure(
         refused.iter().any(|reason| reason.starts_with("firewall.ssh_form: unknown key"))
@@ -170,10 +173,10 @@ fn down(with_daemon: bool) -> Result {
         settings.iter().map(|key| Ok(world.bastion().read_sysctl(&format!("net.ipv4.{key}"))?)).collect()
     };
     if !with_daemon {
-        // A hardened image has it off already; switching forwarding would set it.
+        // A hardened image has it off already. Changing ip_forward would set it.
         world.bastion().sysctl("net.ipv4.conf.all.accept_redirects", "0")?;
     }
-    // Err: the kernel's module comes with the first rules.
+    // An error means that the kernel's module is not loaded before the first rules.
     let patience = || world.bastion().read_sysctl("net.netfilter.nf_conntrack_tcp_timeout_established").ok();
     let (before, patience_before) = (read()?, patience());
     let installation = installation(&world)?;
@@ -223,7 +226,7 @@ fn plan() -> Result {
     ensure_eq(world.cloud().routes(network).len(), 0)?;
     let _daemon = healthy(&installation)?;
     ensure_eq(text(&installation.ctl(&["plan"])?.stdout), "nothing to do\n".to_owned())?;
-    // What a reload of the file would do, before it is done.
+    // The changes that a reload of the file would make.
     let good = std::fs::read_to_string(installation.config_path())?;
     let listing = table(&world, "inet bastiond")?;
     std::fs::write(installation.config_path(), format!("{good}\n[[firewall.service]]\nports = [9100]\n"))?;
@@ -238,7 +241,7 @@ fn plan() -> Result {
     ensure_eq(table(&world, "inet bastiond")?, listing)?;
     world.remove_route("0.0.0.0/0".parse()?);
     let json: serde_json::Value = serde_json::from_slice(&installation.ctl(&["plan", "--json"])?.stdout)?;
-    // The next poll may have been quicker.
+    // The next poll may have been earlier.
     ensure(
         json["steps"]
             == serde_json::json!([format!("add route 0.0.0.0/0 via 10.0.0.2 to network {network} (private)")])
@@ -256,7 +259,7 @@ fn reconcile() -> Result {
     let output = installation.ctl(&["reconcile"])?;
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
     ensure(text(&output.stdout).starts_with("bastiond "), text(&output.stdout))?;
-    ensure_eq(room(&installation, ComponentName::Hcloud)?.totals.repairs, 1)?;
+    ensure_eq(component(&installation, ComponentName::Hcloud)?.totals.repairs, 1)?;
     ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])
 }
 
@@ -276,12 +279,12 @@ fn idle() -> Result {
     installation.write_config("")?;
     let daemon = healthy(&installation)?;
     let wakes = || -> Result<u64> { Ok(daemon.status_field("voluntary_ctxt_switches")?.parse()?) };
-    // What the start itself set in motion is over.
+    // Wait until the daemon is idle after its start.
     std::thread::sleep(Duration::from_secs(1));
     let before = wakes()?;
     std::thread::sleep(Duration::from_secs(4));
     let woken = wakes()? - before;
-    // No timer of an idle daemon is due within so short a time; one may end within it by chance.
+    // No timer of an idle daemon has such a short period, but one may end in it by chance.
     ensure(woken <= 3, format!("{woken} wake-ups in 4 s"))
 }
 
@@ -294,16 +297,16 @@ fn nonsense() -> Result {
     let huge = vec![b'x'; 1 << 20];
     for nonsense in [&b""[..], b"\n", b"hello\n", b"{\"request\":\"explode\"}\n", b"\xff\xfe\n", &huge] {
         let mut stream = std::os::unix::net::UnixStream::connect(&path)?;
-        // A long line is cut off in its middle.
+        // A long line is truncated.
         let _ = stream.write_all(nonsense);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
         ensure(answer.is_empty() || answer.contains("\"response\":\"refused\""), answer)?;
     }
-    // Twenty who say nothing do not keep the operator from being heard for longer than their time limit.
+    // Twenty silent connections delay the operator at most for their time limit.
     let _silent: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&path)).collect();
-    wait_for("the operator is heard", Duration::from_secs(8), || Ok(report(&installation).is_ok()))?;
+    wait_for("the operator gets an answer", Duration::from_secs(8), || Ok(report(&installation).is_ok()))?;
     ensure_eq(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o660)
 }
 
@@ -344,7 +347,7 @@ fn down_without_memory() -> Result {
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
     std::fs::remove_file(installation.state_directory().join("sysctl.json"))?;
-    // A pass between the loss and the end: it must not take what is there for what was there before.
+    // A pass between the loss and the end must not save the current values as the original ones.
     let output = installation.ctl(&["reconcile"])?;
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
     let output = installation.ctl(&["down"])?;

@@ -1,4 +1,4 @@
-//! Real packets in a world shaped like a Hetzner network: the real daemon, the kernel's own rules, the fake cloud's routes.
+//! Tests with real packets in the sandbox: the real daemon, the kernel's rules, the fake cloud's routes.
 
 mod bad_input;
 mod cloud;
@@ -31,9 +31,10 @@ fn main() {
     let mut arguments = Arguments::from_args();
     let patient = tunnel::patient_trials();
     if arguments.test_threads.is_none() {
-        // They wait for minutes and work for moments: each has a thread of its own beside those that work.
+        // A test uses less than half of a core, because it mostly waits. The patient ones wait for minutes, so each has a
+        // thread of its own.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        arguments.test_threads = Some(cores + patient.len());
+        arguments.test_threads = Some(2 * cores + patient.len());
     }
     let trials: Vec<Trial> = [
         patient,

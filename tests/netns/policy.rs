@@ -44,7 +44,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// A installation and a daemon with these sections, whose every room stands.
+/// A installation and a daemon with these sections, whose every component stands.
 pub(crate) fn gateway<'w>(world: &'w World, sections: &str) -> Result<(Installation<'w>, Daemon)> {
     let installation = crate::gateway::installation(world)?;
     installation.write_config(&format!("{FAST}{sections}"))?;

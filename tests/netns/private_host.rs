@@ -1,4 +1,4 @@
-//! What packaging/cloud-init/private-host.yaml puts on servers without a public address.
+//! The script of packaging/cloud-init/private-host.yaml for servers without a public address.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -16,10 +16,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The default route that it makes.
+/// The default route that the script sets.
 const OURS: &str = "default via 10.0.0.1 dev enp7s0 metric 4096";
 
-/// The script of the document, as it would lie on the server, but for the file of resolvers: this machine's stays out of it.
+/// The script of the document, with another file of resolvers, so that this machine's is not changed.
 fn script(resolvers: &Path) -> Result<String> {
     let document =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/cloud-init/private-host.yaml"))?;
@@ -31,7 +31,8 @@ fn script(resolvers: &Path) -> Result<String> {
     Ok(script.replace("/etc/resolv.conf", &resolvers.to_string_lossy()))
 }
 
-/// A host on Hetzner's private network, with the script at work. Its gateway is nowhere: routes need only its address.
+/// A host in a private network of Hetzner, on which the script runs. There is no gateway, because routes need only its
+/// address.
 struct Host {
     namespace: Namespace,
     program: Child,
@@ -50,7 +51,7 @@ impl Host {
         Ok(Self { namespace, program, directory })
     }
 
-    /// What Hetzner's DHCP brings: a /32, and routes by option 121.
+    /// Configures what Hetzner's DHCP sends: a /32, and routes by option 121.
     fn dhcp(&self) -> Result {
         self.namespace.ip("addr add 10.0.0.4/32 dev enp7s0\nroute add 10.0.0.1 dev enp7s0 scope link\n\
              route add 10.0.0.0/16 via 10.0.0.1 dev enp7s0\nroute add 169.254.169.254 via 10.0.0.1 dev enp7s0")?;
@@ -70,7 +71,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Its `ip monitor` ends with the pipe's reader, or with the isolation.
+        // Its `ip monitor` ends with the reader of the pipe, or with the isolation.
         let _ = self.program.kill();
         let _ = self.program.wait();
     }
@@ -84,7 +85,7 @@ fn route_comes_back() -> Result {
     let resolvers = host.directory.path().join("resolv.conf");
     let expected = "nameserver 185.12.64.1\nnameserver 185.12.64.2\n";
     wait_for("resolvers", SOON, || Ok(std::fs::read_to_string(&resolvers).is_ok_and(|found| found == expected)))?;
-    // dhclient, when a lease is renewed under another address, or after a restart of the network.
+    // As dhclient does when it gets another address, or after a restart of the network.
     host.namespace.ip("addr flush dev enp7s0")?;
     host.has("the address went, and all routes with it", &[])?;
     host.dhcp()?;
@@ -109,7 +110,7 @@ fn other_ways_win() -> Result {
     std::thread::sleep(Duration::from_millis(200));
     let way = host.namespace.ip("route get 1.1.1.1")?;
     ensure_eq(way.contains("via 172.31.1.1"), true)?;
-    // With the public way gone, for whatever reason, it is there already.
+    // Once the public default route is gone, the private one is in use.
     host.namespace.ip("link set eth0 down")?;
     host.has("ours alone is left", &[OURS])
 }

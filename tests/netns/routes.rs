@@ -1,4 +1,4 @@
-//! The routes room by itself, on an interface that nobody serves: addresses and routes of the kernel's own.
+//! The component routes on its own, with a TUN interface that no process serves.
 
 use std::future::Future;
 
@@ -33,14 +33,14 @@ fn tunnel(addresses: &[&str], sites: &[&str]) -> Tunnel {
     }
 }
 
-/// A host with a tunnel interface that leads nowhere, and a stranger's route and address on it.
+/// A host with an unserved tunnel interface, and a foreign route and address on it.
 fn host(name: &str) -> Result<Namespace> {
     let host = Namespace::create(name)?;
     host.ip("tuntap add wg0 mode tun\nlink set wg0 up\nlink add eth1 type veth peer name far\nlink set eth1 up\nlink set far up")?;
     Ok(host)
 }
 
-/// Runs a room inside.
+/// Runs the component in the host's namespace.
 pub(crate) fn inside<T: Send>(host: &Namespace, work: impl Future<Output = T> + Send) -> T {
     host.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -48,7 +48,7 @@ pub(crate) fn inside<T: Send>(host: &Namespace, work: impl Future<Output = T> + 
     })
 }
 
-/// What `ip` lists, a line each, without the word for an interface that nobody serves.
+/// The lines of `ip`, without the flag of an unserved interface.
 fn listed(host: &Namespace, question: &str) -> Result<Vec<String>> {
     let lines = text(&host.command("ip").args(question.split(' ')).output()?.stdout);
     let words = |line: &str| line.split_whitespace().filter(|&word| word != "linkdown").collect::<Vec<_>>().join(" ");
@@ -58,9 +58,9 @@ fn listed(host: &Namespace, question: &str) -> Result<Vec<String>> {
 fn addresses_and_routes() -> Result {
     let host = host("routes-plain")?;
     host.ip("addr add 10.99.0.1/32 dev wg0\nroute add 172.20.0.0/16 dev eth1\nroute add 192.168.7.0/24 dev wg0")?;
-    let mut room = Routes::default();
+    let mut component = Routes::default();
     let first = tunnel(&["10.100.0.1/24", "fd00:100::1/64"], &["192.168.178.0/24", "192.168.7.0/24", "fd00:7::/64"]);
-    let outcome = inside(&host, room.reconcile(Some(&first)));
+    let outcome = inside(&host, component.reconcile(Some(&first)));
     ensure_eq(outcome.state, State::Ok)?;
     ensure_eq((outcome.problems.len(), outcome.hints.len()), (0, 1))?;
     ensure_eq(listed(&host, "route show proto 98")?, vec!["192.168.178.0/24 dev wg0 scope link".to_owned()])?;
@@ -68,13 +68,13 @@ fn addresses_and_routes() -> Result {
         listed(&host, "-6 route show proto 98")?,
         vec!["fd00:7::/64 dev wg0 metric 1024 pref medium".to_owned()],
     )?;
-    let second = inside(&host, room.reconcile(Some(&first)));
+    let second = inside(&host, component.reconcile(Some(&first)));
     ensure_eq((second.changes, second.repaired), (Vec::new(), false))?;
-    // Somebody takes one away: that is mended, and counted as such.
+    // A foreign deletion is repaired and counted.
     host.ip("route del 192.168.178.0/24 dev wg0")?;
-    let mended = inside(&host, room.reconcile(Some(&first)));
+    let mended = inside(&host, component.reconcile(Some(&first)));
     ensure_eq((mended.changes, mended.repaired), (vec!["route 192.168.178.0/24 to wg0 added".to_owned()], true))?;
-    // Another configuration, by a room that remembers nothing: what is left of the first one goes.
+    // With another configuration, a new component removes what is left of the first one.
     let next = tunnel(&["10.100.0.1/24", "10.101.0.1/24"], &["192.168.1.0/24"]);
     let outcome = inside(&host, Routes::default().reconcile(Some(&next)));
     ensure_eq(outcome.state, State::Ok)?;
@@ -86,8 +86,8 @@ fn addresses_and_routes() -> Result {
     }
     ensure_eq(listed(&host, "route show proto 98")?, vec!["192.168.1.0/24 dev wg0 scope link".to_owned()])?;
     ensure_eq(listed(&host, "-6 route show proto 98")?, Vec::<String>::new())?;
-    // Without a tunnel nothing of ours is left, and everything of the strangers'.
-    let outcome = inside(&host, room.reconcile(None));
+    // Without a tunnel nothing of ours is left, and everything foreign is.
+    let outcome = inside(&host, component.reconcile(None));
     ensure_eq((outcome.state, outcome.changes), (State::Off, vec!["route 192.168.1.0/24 to wg0 removed".to_owned()]))?;
     ensure_eq(
         listed(&host, "route show proto boot")?,
@@ -98,16 +98,16 @@ fn addresses_and_routes() -> Result {
 fn contested() -> Result {
     let host = host("routes-contested")?;
     host.ip("route add 192.168.178.0/24 dev eth1 metric 50")?;
-    let mut room = Routes::default();
+    let mut component = Routes::default();
     let wanted = tunnel(&["10.100.0.1/24"], &["192.168.178.0/24"]);
-    let outcome = inside(&host, room.reconcile(Some(&wanted)));
+    let outcome = inside(&host, component.reconcile(Some(&wanted)));
     ensure_eq(outcome.state, State::Waiting)?;
     ensure_eq(
         outcome.problems[0].what.as_str(),
         "192.168.178.0/24 is not routed into the tunnel: somebody else's route leads to eth1",
     )?;
     host.ip("route del 192.168.178.0/24 dev eth1 metric 50")?;
-    let outcome = inside(&host, room.reconcile(Some(&wanted)));
+    let outcome = inside(&host, component.reconcile(Some(&wanted)));
     ensure_eq(outcome.changes, vec!["route 192.168.178.0/24 to wg0 added".to_owned()])
 }
 
@@ -117,12 +117,12 @@ fn many_routes() -> Result {
         (0..10_000_u32).map(|n| format!("172.{}.{}.{}/32", 16 + n / 5000, n % 5000 / 250, n % 250)).collect();
     let sites: Vec<&str> = sites.iter().map(String::as_str).collect();
     let wanted = tunnel(&["10.100.0.1/24"], &sites);
-    let mut room = Routes::default();
+    let mut component = Routes::default();
     let started = std::time::Instant::now();
-    let Outcome { state, changes, .. } = inside(&host, room.reconcile(Some(&wanted)));
+    let Outcome { state, changes, .. } = inside(&host, component.reconcile(Some(&wanted)));
     ensure_eq((state, changes.len()), (State::Ok, 10_001))?;
     let (took, started) = (started.elapsed(), std::time::Instant::now());
-    let again = inside(&host, room.reconcile(Some(&wanted)));
+    let again = inside(&host, component.reconcile(Some(&wanted)));
     ensure_eq(again.changes, Vec::new())?;
     println!("10 000 routes: {took:?} to add, {:?} to find them standing", started.elapsed());
     Ok(())

@@ -1,4 +1,4 @@
-//! Who was dropped, in the status: those who scan, who have too much, who are banned; and a ban that is lifted.
+//! Dropped sources in the status: scanning, over their limits, or banned; and lifting a ban.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -29,7 +29,7 @@ fn status(installation: &Installation<'_>) -> Result<String> {
     Ok(text(&installation.ctl(&["status"])?.stdout))
 }
 
-/// Addresses and packets.
+/// The addresses and their packet counts.
 fn counts(sources: &Sources) -> Vec<(String, u64)> {
     sources.busiest.iter().map(|source| (source.address.to_string(), source.packets)).collect()
 }
@@ -51,7 +51,7 @@ fn scanner() -> Result {
     ensure_eq(shown.counters["dropped_unroutable"].packets, 31)?;
     let told = status(&installation)?;
     ensure(told.contains("31 unroutable") && told.contains("10.0.0.4                   30 "), told)?;
-    // Whoever asks for a pass is shown it, too.
+    // The output of a requested pass contains it too.
     let reconciled = text(&installation.ctl(&["reconcile"])?.stdout);
     ensure(reconciled.contains("nobody has on the internet: a scan"), reconciled)
 }
@@ -67,7 +67,7 @@ fn too_many() -> Result {
         }
         Ok(())
     };
-    // Forty at once are within the rate's burst, and ten of them more than thirty.
+    // Forty at once are within the burst of the rate limit, and ten above the limit of thirty.
     open(world.web(), 2000..2040)?;
     wait_for("ten were too many", SOON, || Ok(counted(&world, "dropped_flows")? == 10))?;
     open(world.tenant(), 2000..2100)?;
@@ -79,10 +79,10 @@ fn too_many() -> Result {
     ensure(told.contains("opens too many flows a second") && told.contains("has too many flows"), told)
 }
 
-/// Tries until one try is refused.
+/// Connects until one attempt is refused.
 fn get_banned(world: &World, target: SocketAddr) -> Result {
     let refused = (0..30).any(|_| traffic::tcp_connects(world.server(), target, NEVER).is_err());
-    ensure(refused, "nobody is banned")
+    ensure(refused, "no source is banned")
 }
 
 fn lifted_ban() -> Result {
@@ -102,7 +102,7 @@ fn lifted_ban() -> Result {
     };
     ensure_eq(unban("203.0.113.10")?, (Some(0), "203.0.113.10 is no longer banned\n".to_owned()))?;
     ensure_eq(firewall(&installation)?.banned.longest, vec![])?;
-    // The tries before are forgotten, too: a minute has not passed.
+    // Earlier attempts are forgotten too, although less than a minute has passed.
     ensure_eq(traffic::tcp_connects(world.server(), ssh.address(), SOON), Ok(()))?;
     ensure_eq(traffic::tcp_connects(world.server(), ssh.address(), SOON), Ok(()))?;
     ensure_eq(unban("203.0.113.10")?, (Some(1), "bastionctl: 203.0.113.10 is not banned\n".to_owned()))?;

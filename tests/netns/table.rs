@@ -1,4 +1,4 @@
-//! The table as nft itself lists it: golden files, and the document's listing.
+//! The table as nft lists it, compared with golden files and with the listing in the documentation.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ fn link(interface: &str, address: &str, network: &str) -> Result<PrivateLink> {
     })
 }
 
-/// One private network; three, and four public addresses, for everything.
+/// The site: one private network, or three with four public addresses for the table with everything.
 pub(crate) fn site(name: &str) -> Result<Site> {
     let mut addresses = vec!["198.51.100.2".parse()?];
     let mut private = vec![link("eth1", "10.0.0.2", "10.0.0.0/16")?];
@@ -56,7 +56,7 @@ fn data(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/tables").join(file)
 }
 
-/// Without a fast path: its links would have to be there, and not every kernel has one.
+/// Without a fast path, which needs existing links and not every kernel supports.
 fn config(name: &str) -> Result<Config> {
     let mut config = config_with_fast_path(name)?;
     config.nat.fastpath = Fastpath::Off;
@@ -75,13 +75,13 @@ pub(crate) fn reconcile(host: &Namespace, nat: &mut Nat, config: &Config, site: 
     inside(host, component::reconcile(nat, &inputs))
 }
 
-/// What nft lists, with these arguments before the table's name.
+/// nft's listing, with these arguments before the table's name.
 pub(crate) fn listed(host: &Namespace, arguments: &[&str]) -> Result<String> {
     let output = host.command("nft").args(arguments).args(["list", "table", "inet", "bastiond"]).output()?;
     Ok(text(&output.stdout))
 }
 
-/// The golden file, made anew where the environment says `BASTIOND_BLESS`.
+/// The golden file, which is written again if `BASTIOND_BLESS` is set.
 fn matches(file: &str, now: &str) -> Result {
     let path = data(file);
     if std::env::var_os("BASTIOND_BLESS").is_some() {
@@ -107,7 +107,7 @@ pub(crate) fn remove_handles(value: &mut Value) {
     }
 }
 
-/// nft's JSON, so that people can read and compare it.
+/// nft's JSON, indented.
 fn object_a_line(json: &str) -> Result<String> {
     let mut document: Value = serde_json::from_str(json)?;
     remove_handles(&mut document);
@@ -123,10 +123,10 @@ fn golden(name: &str) -> Result {
     let loaded = reconcile(&host, &mut nat, &config, &site);
     ensure_eq((loaded.changes.len(), loaded.problems), (1, Vec::new()))?;
     ensure_eq(reconcile(&host, &mut nat, &config, &site).changes, Vec::new())?;
-    // A daemon that was started anew recognises it too.
+    // A new daemon recognises it too.
     let mut successor = Nat::load(memory.path(), memory.path());
     ensure_eq(reconcile(&host, &mut successor, &config, &site).changes, Vec::new())?;
-    // Other versions of nft word it in other ways: there it has to load and to be kept.
+    // Other versions of nft list it differently. With them it must load and be kept.
     if text(&host.command("nft").arg("--version").output()?.stdout).contains("v1.0.6 ") {
         let now = listed(&host, &["-s"])?;
         matches(&format!("{name}.nft"), &now)?;
@@ -169,7 +169,7 @@ fn half_a_table() -> Result {
     let (config, site) = (config("one-network")?, site("one-network")?);
     let closed = Site { public: None, private: Vec::new(), ..site.clone() };
     let boot = |host: &Namespace| inside(host, load_boot_rules(state.path(), &config, &closed, false));
-    // A process that ended between a table's two halves.
+    // As left by a process that ended between the two transactions of a table.
     let host = Namespace::create("half-a-table")?;
     host.nft("add table inet bastiond")?;
     ensure_eq(boot(&host)?, LoadedRules::Closed)?;
@@ -177,7 +177,7 @@ fn half_a_table() -> Result {
     host.nft("delete table inet bastiond")?;
     std::fs::write(state.path().join("rules.json"), r#"{"format":1,"skeleton":"","commands":[]}"#)?;
     ensure_eq(boot(&host)?, LoadedRules::Closed)?;
-    // Rules that are whole.
+    // Complete rules.
     host.nft("delete table inet bastiond")?;
     let mut nat = Nat::load(state.path(), state.path());
     reconcile(&host, &mut nat, &config, &site);

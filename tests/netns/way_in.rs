@@ -1,4 +1,4 @@
-//! The tunnel of the daemon: people and sites come in with Debian's wireguard-go, as a person would configure it.
+//! The daemon's tunnel: people and sites connect with Debian's wireguard-go, configured as a person does it.
 
 mod changes;
 mod kinds;
@@ -16,13 +16,13 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, Ping, ProbeFailure, Reflector};
 use sandbox::world::{Laptop, SecondNetwork, Settings, World, addresses as at};
 
-use crate::gateway::{FAST, Result, SOON, all_stand, ensure, installation, report, text, wait_for};
+use crate::gateway::{FAST, Result, SOON, all_components_ok, ensure, installation, report, text, wait_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
     [people::trials(), changes::trials(), kinds::trials()].into_iter().flatten().collect()
 }
 
-/// The bastion's own address in the tunnel.
+/// The bastion's address in the tunnel.
 pub(crate) const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
 pub(crate) const ADA: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 2);
 pub(crate) const BOB: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 3);
@@ -35,18 +35,19 @@ pub(crate) fn world() -> Result<World> {
     Ok(World::start(settings)?)
 }
 
-/// Somebody with wireguard-go. Interfaces have names of their own: all tests' control sockets lie in one directory.
+/// A client with wireguard-go. Interface names are unique, because the control sockets of all tests are in one
+/// directory.
 pub(crate) struct Client<'w> {
     namespace: &'w Namespace,
     interface: String,
     key: PrivateKey,
     address: Ipv4Addr,
-    /// None where the kernel carries it.
+    /// The process; `None` for an interface of the kernel.
     program: Option<Child>,
 }
 
 impl<'w> Client<'w> {
-    /// Starts it with an address in the tunnel; it knows nobody yet.
+    /// Starts the client with an address in the tunnel and without peers.
     pub(crate) fn start(namespace: &'w Namespace, interface: &str, address: Ipv4Addr) -> Result<Self> {
         let command = namespace.command("wireguard-go").args(["-f", interface]);
         let program = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
@@ -56,7 +57,7 @@ impl<'w> Client<'w> {
         client.comes_up()
     }
 
-    /// The same by the kernel's own WireGuard.
+    /// Starts a client with the kernel's WireGuard.
     pub(crate) fn of_kernel(namespace: &'w Namespace, interface: &str, address: Ipv4Addr) -> Result<Self> {
         namespace.ip(&format!("link add {interface} type wireguard"))?;
         Self::new(namespace, interface, address, None).comes_up()
@@ -79,14 +80,14 @@ impl<'w> Client<'w> {
         self.key.public()
     }
 
-    /// `wg set INTERFACE WORDS`
+    /// Runs `wg set INTERFACE WORDS`.
     pub(crate) fn wg(&self, words: &str) -> Result {
         let words = words.split_whitespace();
         let output = self.namespace.command("wg").args(["set", &self.interface]).args(words).output()?;
         ensure(output.status.success(), text(&output.stderr))
     }
 
-    /// Makes the bastion its peer, for these ranges.
+    /// Adds the bastion as a peer for these ranges.
     pub(crate) fn meets(&self, bastion: PublicKey, ranges: &str) -> Result {
         self.wg(&format!("peer {bastion} endpoint {}:51820 allowed-ips {ranges}", at::BASTION))?;
         for range in ranges.split(',').filter(|range| !range.starts_with("10.100.0.")) {
@@ -95,7 +96,7 @@ impl<'w> Client<'w> {
         Ok(())
     }
 
-    /// The block of the bastion's configuration that lets it in.
+    /// The client's block in the bastion's configuration.
     pub(crate) fn block(&self, name: &str, more: &str) -> String {
         let (key, address) = (self.public_key(), self.address);
         format!("[[wireguard.peer]]\nname = \"{name}\"\npublic_key = \"{key}\"\nallowed_ips = [\"{address}\"{more}]\n")
@@ -104,7 +105,7 @@ impl<'w> Client<'w> {
 
 impl Drop for Client<'_> {
     fn drop(&mut self) {
-        // It has ended, or ends now.
+        // Errors mean that it has ended already.
         if let Some(program) = &mut self.program {
             let _ = program.kill();
             let _ = program.wait();
@@ -112,23 +113,23 @@ impl Drop for Client<'_> {
     }
 }
 
-/// The configuration of a tunnel; its interface is the test's own.
+/// The configuration of a tunnel with an interface name of the test's own.
 pub(crate) fn tunnel(interface: &str, more: &str) -> String {
     format!("{FAST}[wireguard]\ninterface = \"{interface}\"\naddresses = [\"{INSIDE}/24\"]\n{more}")
 }
 
-/// A daemon that is ready, whose every room stands, and the public key that its status shows.
+/// Starts a daemon, waits until every component is ok, and returns the public key of its status.
 pub(crate) fn serving(installation: &Installation<'_>) -> Result<(Daemon, PublicKey)> {
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    // The way back stands a moment after the rest.
-    wait_for("every room stands", SOON, || all_stand(installation))
+    // The return route exists shortly after the rest.
+    wait_for("every component is ok", SOON, || all_components_ok(installation))
         .map_err(|error| format!("{}\n{}", error.message().unwrap_or_default(), daemon.log()))?;
     let public_key = report(installation)?.tunnel.and_then(|tunnel| tunnel.public_key);
     Ok((daemon, public_key.ok_or("the status shows no public key")?))
 }
 
-/// A daemon that serves a laptop, which knows it.
+/// A daemon with a laptop as its peer, configured on both sides.
 fn with_laptop<'w>(
     world: &'w World,
     interface: &str,
@@ -153,12 +154,12 @@ fn pings(from: &Namespace, to: Ipv4Addr, timeout: Duration) -> Result<bool> {
     Ok(!traffic::ping(from, to, Ping { timeout, ..Ping::default() })?.replies.is_empty())
 }
 
-/// The source that a private host sees.
+/// The source address that a private host sees.
 pub(crate) fn seen(from: &Namespace, to: &Reflector) -> std::result::Result<std::net::IpAddr, ProbeFailure> {
     traffic::tcp_probe(from, to.address(), SOON).map(|seen| seen.ip())
 }
 
-/// Waits until flows from the laptop are seen as coming from `source`.
+/// Waits until flows from the laptop have the source `source`.
 fn wait_for_source(what: &str, laptop: &Namespace, reflector: &Reflector, source: Ipv4Addr) -> Result {
     wait_for(what, Duration::from_secs(5), || Ok(seen(laptop, reflector) == Ok(source.into())))?;
     Ok(())

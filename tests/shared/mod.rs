@@ -1,4 +1,4 @@
-//! What the tests with real packets share, on the sandbox's bastion and on a booted one: short questions with clear answers.
+//! Shared functions of the tests with real packets, for the sandbox's bastion and for a booted one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -9,18 +9,18 @@ use sandbox::timeouts::scaled;
 use sandbox::traffic::{self, Ping, ProbeFailure, Reflector};
 use sandbox::world::{World, addresses as at};
 
-/// Long enough for a packet's way there and back on a busy machine.
+/// The time limit of a round trip on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(2);
-/// How long to wait for a packet that must not come.
+/// How long to wait for a packet that must not arrive.
 pub(crate) const NEVER: Duration = Duration::from_millis(400);
 pub(crate) type Result<T = ()> = std::result::Result<T, Failed>;
 
-/// Fails with `what` unless `condition`.
+/// Fails with the message `what` unless the condition holds.
 pub(crate) fn ensure(condition: bool, what: impl Into<String>) -> Result {
     if condition { Ok(()) } else { Err(what.into().into()) }
 }
 
-/// Fails unless both are equal, and shows them.
+/// Fails with both values unless they are equal.
 #[expect(clippy::needless_pass_by_value, reason = "as in assert_eq!, so that tests read as comparisons of values")]
 pub(crate) fn ensure_eq<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Result {
     ensure(found == expected, format!("found {found:#?}, expected {expected:#?}"))
@@ -30,7 +30,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Asks every 20 ms until the answer is yes; how long that took.
+/// Checks the condition every 20 ms until it holds, and returns the elapsed time.
 pub(crate) fn wait_for(what: &str, timeout: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<Duration> {
     let timeout = scaled(timeout);
     let start = Instant::now();
@@ -60,7 +60,7 @@ impl Server {
     }
 }
 
-/// A private host's ways to the internet host: what each of TCP, UDP and ping met.
+/// The results of TCP, UDP and ping from a private host to the internet host.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Egress {
     pub(crate) tcp: std::result::Result<IpAddr, ProbeFailure>,
@@ -69,7 +69,7 @@ pub(crate) struct Egress {
 }
 
 /// # Errors
-/// If there is not even a way to ping, such as no route at all.
+/// `ping` cannot send, for example without a route.
 pub(crate) fn egress(from: &Namespace, server: &Server, timeout: Duration) -> Result<Egress> {
     let address = |seen: SocketAddr| seen.ip();
     Ok(Egress {
@@ -79,12 +79,12 @@ pub(crate) fn egress(from: &Namespace, server: &Server, timeout: Duration) -> Re
     })
 }
 
-/// Everything passes, and comes from the bastion's public address.
+/// Everything passes, with the bastion's public address as the source.
 pub(crate) fn open() -> Egress {
     Egress { tcp: Ok(at::BASTION.into()), udp: Ok(at::BASTION.into()), ping: true }
 }
 
-/// Whether nothing passes, in whatever way it fails.
+/// Whether nothing passes, with any error.
 pub(crate) fn is_shut(egress: &Egress) -> bool {
     egress.tcp.is_err() && egress.udp.is_err() && !egress.ping
 }

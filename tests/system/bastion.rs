@@ -130,7 +130,7 @@ impl Bastion {
 
     /// Waits until another process than `former` is the daemon, and ready.
     pub(crate) fn is_replaced(&self, former: u32, timeout: Duration) -> Result<Duration> {
-        wait_for("another daemon is there", timeout, || {
+        wait_for("another daemon is running", timeout, || {
             let pid = self.main_pid()?;
             Ok(pid != 0 && pid != former && self.machine.property(UNIT, "ActiveState")? == "active")
         })

@@ -209,7 +209,7 @@ fn address() -> Result {
     is_done(&bastion.machine)?;
     let log = fs::read_to_string(bastion.machine.path("/var/log/cloud-init-output.log"))?;
     let (_, after) =
-        log.split_once("Could not get lock /var/lib/apt/lists/lock").ok_or("nobody held the lists' lock")?;
+        log.split_once("Could not get lock /var/lib/apt/lists/lock").ok_or("no process held the lock of the lists")?;
     // The installation reads them too.
     ensure(after.matches("Reading package lists...").count() >= 2, "the lists were not tried for again")?;
     bastion.becomes_healthy()?;

@@ -113,7 +113,7 @@ impl Load {
         let counts =
             || [self.flows[0].received(), self.flows[1].received(), self.tunnel.received(), self.stream.received()];
         let before = counts();
-        wait_for("all of the traffic goes on", 5 * SOON, || {
+        wait_for("all traffic continues", 5 * SOON, || {
             Ok(counts().iter().zip(before).all(|(now, before)| *now > before + 50))
         })?;
         Ok(())

@@ -52,7 +52,7 @@ fn reload() -> Result {
     ensure(!lets_in_9100(&bastion)?, "the port is open before")?;
     bastion.configure(SERVICE)?;
     bastion.machine.run(&["systemctl", "reload", UNIT])?;
-    wait_for("the new rules stand", SOON, || lets_in_9100(&bastion))?;
+    wait_for("the new rules are loaded", SOON, || lets_in_9100(&bastion))?;
     held.exchange(SOON)?;
     ensure_eq((bastion.main_pid()?, bastion.restarts()?), (pid, 0))
 }
@@ -63,7 +63,7 @@ fn refused_reload() -> Result {
     bastion.configure("[firewall]\nssh_form = [\"10.0.0.0/8\"]\n")?;
     let output = bastion.machine.try_run(&["systemctl", "reload", UNIT])?;
     ensure(!output.status.success(), "systemctl says that a wrong file was loaded")?;
-    wait_for("the status tells of it", SOON, || {
+    wait_for("the status reports it", SOON, || {
         Ok(bastion
             .report()?
             .refused_configuration
@@ -96,8 +96,9 @@ fn stop() -> Result {
     bastion.machine.run(&["systemctl", "start", UNIT])?;
     bastion.becomes_healthy()?;
     // It found all as it had left it.
-    let changes: Vec<_> = bastion.report()?.components.into_values().map(|room| room.totals.changes).collect();
-    ensure(changes.iter().all(|&changes| changes == 0), format!("changes by room: {changes:?}"))?;
+    let changes: Vec<_> =
+        bastion.report()?.components.into_values().map(|component| component.totals.changes).collect();
+    ensure(changes.iter().all(|&changes| changes == 0), format!("changes by component: {changes:?}"))?;
     held.exchange(SOON)?;
     Ok(())
 }
@@ -131,7 +132,7 @@ fn journal() -> Result {
     // Somebody else's change, which is told when it has been undone.
     bastion.machine.run(&["sysctl", "--quiet", "--write", "net.ipv4.ip_forward=0"])?;
     let mut found = None;
-    wait_for("the repair is told", PATIENCE, || {
+    wait_for("the repair is reported", PATIENCE, || {
         let lines = bastion.machine.run(&["journalctl", "--no-pager", "-b", "-u", "bastiond", "-o", "json"])?;
         let mut entries = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         // The kernel resets other settings along with this one.
@@ -168,7 +169,7 @@ fn private_configuration() -> Result {
         PEER.replace("xTIB", "xTIC").replace(".2/", ".3/"),
     )?;
     bastion.machine.run(&["systemctl", "reload", UNIT])?;
-    wait_for("the new peer is there", PATIENCE, || {
+    wait_for("the new peer exists", PATIENCE, || {
         Ok(bastion.report()?.tunnel.is_some_and(|tunnel| tunnel.peers.len() == 2))
     })?;
     bastion.becomes_healthy().map(drop)
@@ -240,7 +241,7 @@ fn no_token() -> Result {
     bastion.machine.boot()?;
     wait_for("the status says what is missing", PATIENCE, || {
         let told = |report: bastiond::report::Report| {
-            let mut problems = report.components.into_values().flat_map(|room| room.problems);
+            let mut problems = report.components.into_values().flat_map(|component| component.problems);
             problems.any(|problem| problem.what.starts_with("there is no API token"))
         };
         Ok(bastion.report().is_ok_and(told))

@@ -100,7 +100,7 @@ fn out_of_memory() -> Result {
     // It may well end before it has said that it is reloaded.
     bastion.machine.try_run(&["systemctl", "kill", "--kill-who=main", "--signal=HUP", UNIT])?;
     let took = bastion.is_replaced(pid, PATIENCE)?;
-    ensure(limit.has_killed(&bastion)?, "the kernel killed nobody for memory: this proves nothing")?;
+    ensure(limit.has_killed(&bastion)?, "the kernel killed no process for memory, so the test proves nothing")?;
     bastion.configure(crate::load::TUNNEL)?;
     bastion.machine.run(&["systemctl", "reload", UNIT])?;
     bastion.becomes_healthy()?;

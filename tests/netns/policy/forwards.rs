@@ -9,7 +9,7 @@ use sandbox::world::{Laptop, Settings, World, addresses as at};
 
 use super::Knock::{Tcp, Udp};
 use super::{assign, counted, gateway, reload, silent, tcp, udp};
-use crate::gateway::{Result, SOON, Server, egress, ensure, ensure_eq, open, room, trial, wait_for};
+use crate::gateway::{Result, SOON, Server, component, egress, ensure, ensure_eq, open, trial, wait_for};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
@@ -183,7 +183,7 @@ fn elsewhere() -> Result {
     let _web = Reflector::tcp(world.web(), (at::WEB, 8443))?;
     let sections = format!("{FORWARD_TO_WEB}[[nat.forward]]\nname = \"lost\"\nport = 81\nto = \"10.7.0.4\"");
     let (installation, mut daemon) = gateway(&world, &sections)?;
-    let problems = room(&installation, ComponentName::Nat)?.problems;
+    let problems = component(&installation, ComponentName::Nat)?.problems;
     let told = "nat.forward[1].to: 10.7.0.4 is in no private network of this server";
     ensure(
         matches!(problems.as_slice(), [problem] if problem.what.starts_with(told) && problem.advice.contains("10.0.0.0/16")),
@@ -193,7 +193,7 @@ fn elsewhere() -> Result {
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     silent([Tcp(world.server(), (at::BASTION, 81))])?;
     reload(&installation, &mut daemon, FORWARD_TO_WEB)?;
-    ensure_eq(room(&installation, ComponentName::Nat)?.problems, Vec::new())
+    ensure_eq(component(&installation, ComponentName::Nat)?.problems, Vec::new())
 }
 
 fn removed() -> Result {

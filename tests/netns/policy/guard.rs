@@ -178,7 +178,7 @@ fn new_flows() -> Result {
     ensure_eq(counted(&world, "dropped_new_flows")?, (sockets.len() - passed) as u64)?;
     let offenders = contents(&world, "set", "over_new_flows")?;
     ensure(offenders.contains("10.0.0.4") && !offenders.contains("10.0.1.5"), offenders)?;
-    // A flow that stands is none of the limit's business, and after a while there is room again.
+    // A flow that stands is none of the limit's business, and after a while there is component again.
     let first = &sockets[0];
     first.set_read_timeout(Some(SOON))?;
     for _ in 0..100 {
@@ -204,7 +204,7 @@ fn max_flows() -> Result {
     ensure_eq(settled(&modest), other.len())?;
     let offenders = contents(&world, "set", "over_flows")?;
     ensure(offenders.contains("10.0.0.4") && !offenders.contains("10.0.1.5"), offenders)?;
-    // Those that stand go on; a higher limit holds at once, and when flows end there is room again.
+    // Those that stand go on; a higher limit holds at once, and when flows end there is component again.
     sockets[0].send_to(b"more", greedy.address())?;
     ensure_eq(settled(&greedy), MOST + 1)?;
     reload(&installation, &mut daemon, "[egress]\nmax_flows = 1000")?;

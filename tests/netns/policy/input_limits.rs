@@ -226,7 +226,7 @@ fn blocklist() -> Result {
     let (installation, mut daemon) = gateway(&world, forward)?;
     let mut held = HeldConnection::open(world.server(), SSH, SOON)?;
     ensure_eq(tcp(world.server(), (at::BASTION, 443)), Ok(at::SERVER.into()))?;
-    // The fake cloud's API is of the same range, and blocked with it: the room of the cloud waits.
+    // The fake cloud's API is of the same range, and blocked with it: the component of the cloud waits.
     installation.write_config(&format!("{forward}{blocked}\n[hcloud]\nenabled = false"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "the reload does not end")?;

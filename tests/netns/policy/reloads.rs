@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::random::configuration;
 use super::{contents, counted, gateway, reload, tcp};
-use crate::gateway::{NEVER, Result, SOON, Server, ensure, ensure_eq, room, trial, wait_for};
+use crate::gateway::{NEVER, Result, SOON, Server, component, ensure, ensure_eq, trial, wait_for};
 use crate::table::{listed, reconcile, remove_handles, site};
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -256,7 +256,7 @@ fn under_load() -> Result {
         reloads.map(|()| slow)
     })?;
     ensure_eq(slow, Vec::new())?;
-    let changes = room(&installation, ComponentName::Nat)?.totals.changes;
+    let changes = component(&installation, ComponentName::Nat)?.totals.changes;
     ensure(changes >= 20, format!("the rules changed only {changes} times"))?;
     for flood in floods.map(Flood::stop) {
         ensure(flood.sent > 500, format!("{flood:?}"))?;

@@ -1,4 +1,4 @@
-//! Reloads, restarts, and what somebody else does to the tunnel: whoever is in stays in.
+//! Reloads, restarts and foreign changes of the tunnel, during which sessions continue.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,9 @@ use sandbox::traffic::{self, Flood, HeldConnection, Reflector};
 use sandbox::world::addresses as at;
 
 use super::{ADA, BOB, Client, INSIDE, peer, pings, seen, serving, with_laptop, world};
-use crate::gateway::{FAST, NEVER, Result, SOON, all_stand, ensure, ensure_eq, report, room, text, trial, wait_for};
+use crate::gateway::{
+    FAST, NEVER, Result, SOON, all_components_ok, component, ensure, ensure_eq, report, text, trial, wait_for,
+};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -41,11 +43,11 @@ fn reload() -> Result {
     held.exchange(SOON)?;
     let after = peer(&installation, "ada")?;
     ensure_eq((after.last_handshake_unix, after.endpoint), (before.last_handshake_unix, before.endpoint))?;
-    let changes = room(&installation, ComponentName::Wireguard)?.last_changes;
+    let changes = component(&installation, ComponentName::Wireguard)?.last_changes;
     ensure_eq(changes, vec!["peer bob added".to_owned()])?;
     let routes = world.bastion().ip("route show proto 98")?;
     ensure(routes.contains("192.168.77.0/24 dev wi-reload"), routes)?;
-    // Another port: Bob, whom no NAT shuts off, is called upon from it.
+    // With another port, the daemon initiates a handshake with Bob, who is not behind NAT.
     installation.write_config(
         &format!("{config}{}", bob.block("bob", "")).replace("addresses", "listen_port = 51999\naddresses"),
     )?;
@@ -55,7 +57,7 @@ fn reload() -> Result {
     })?;
     wait_for("Bob follows", SOON, || pings(world.server(), INSIDE, Duration::from_millis(200)))?;
     ensure_eq(world.bastion().ip("route show proto 98")?.trim().to_owned(), String::new())?;
-    // Back, and Bob out: Ada's session lives through all of it.
+    // The old port again, and Bob is removed: Ada's session continues.
     installation.write_config(&config)?;
     daemon.signal(Signal::SIGHUP)?;
     wait_for("Bob is out", SOON, || Ok(peer(&installation, "bob").is_err()))?;
@@ -64,7 +66,7 @@ fn reload() -> Result {
     ensure_eq(peer(&installation, "ada")?.endpoint.map(|endpoint| endpoint.ip()), Some(at::HOME.into()))
 }
 
-/// As docs/operations/rotate-keys.md says.
+/// The steps of docs/operations/rotate-keys.md.
 fn rotate() -> Result {
     let world = world()?;
     let (installation, daemon, ada) = with_laptop(&world, "wi-rotate", "", "10.100.0.0/24,10.0.0.0/16")?;
@@ -85,7 +87,7 @@ fn restart() -> Result {
     let web = Reflector::udp(world.web(), (at::WEB, 53))?;
     let (installation, daemon, _ada) = with_laptop(&world, "wi-restart", "", "10.100.0.0/24,10.0.0.0/16")?;
     ensure(traffic::udp_probe(world.laptop(), web.address(), SOON).is_ok(), "the tunnel works")?;
-    // A kill gives no time to write anything down: it has to be there by then.
+    // SIGKILL leaves no time to save anything, so the state must be saved before.
     let memory = installation.runtime_directory().join("wireguard-wi-restart.json");
     wait_for("the laptop is remembered", Duration::from_secs(8), || {
         Ok(std::fs::read_to_string(&memory).is_ok_and(|text| text.contains("192.0.2.7")))
@@ -94,11 +96,11 @@ fn restart() -> Result {
     drop(daemon);
     let stopped = Instant::now();
     let (_daemon, _) = serving(&installation)?;
-    wait_for("the laptop is heard again", SOON, || Ok(peer(&installation, "ada")?.last_handshake_unix.is_some()))?;
+    wait_for("the laptop is connected again", SOON, || Ok(peer(&installation, "ada")?.last_handshake_unix.is_some()))?;
     let took = stopped.elapsed();
     std::thread::sleep(Duration::from_millis(500));
     let flood = flood.stop();
-    // By itself a client notices after 15 s.
+    // On its own a client notices after 15 s.
     ensure(flood.longest_gap < Duration::from_secs(3), format!("a gap of {:?}", flood.longest_gap))?;
     println!("heard again {took:?} after the kill; the longest gap was {:?}", flood.longest_gap);
     Ok(())
@@ -109,13 +111,13 @@ fn kept() -> Result {
     let web = Reflector::udp(world.web(), (at::WEB, 53))?;
     let (installation, mut daemon, _ada) = with_laptop(&world, "wi-kept", "", "10.100.0.0/24,10.0.0.0/16")?;
     ensure(traffic::udp_probe(world.laptop(), web.address(), SOON).is_ok(), "the tunnel works")?;
-    // The kernel's number of the interface: a new one would have another.
+    // The interface index, which would differ for a new interface.
     let index = || -> Result<Option<String>> {
         let output = world.bastion().command("ip").args(["-o", "link", "show", "wi-kept"]).output()?;
         Ok(text(&output.stdout).split(':').next().map(str::to_owned).filter(|index| !index.is_empty()))
     };
     let before = index()?;
-    ensure(before.is_some(), "the interface is there")?;
+    ensure(before.is_some(), "the interface exists")?;
     wait_for("interface and sockets are kept", SOON, || Ok(installation.stored_descriptor_names().len() >= 3))?;
     let names = installation.stored_descriptor_names();
     let flood = Flood::start(world.laptop(), web.address(), 200)?;
@@ -125,16 +127,16 @@ fn kept() -> Result {
     ensure_eq(index()?, before.clone())?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    wait_for("the laptop is heard again", SOON, || Ok(peer(&installation, "ada")?.last_handshake_unix.is_some()))?;
+    wait_for("the laptop is connected again", SOON, || Ok(peer(&installation, "ada")?.last_handshake_unix.is_some()))?;
     std::thread::sleep(Duration::from_millis(500));
     let flood = flood.stop();
     ensure_eq(index()?, before)?;
     ensure_eq(installation.stored_descriptor_names(), names)?;
-    // By itself a client notices after 15 s.
+    // On its own a client notices after 15 s.
     ensure(flood.longest_gap < Duration::from_secs(1), format!("a gap of {:?}", flood.longest_gap))?;
     println!("the longest gap over the restart was {:?}", flood.longest_gap);
 
-    // Without a tunnel nothing is kept, and nothing is left of what was.
+    // Without a tunnel no descriptor is stored, and the old ones are removed.
     installation.write_config(FAST)?;
     daemon.signal(Signal::SIGHUP)?;
     wait_for("nothing is kept", SOON, || Ok(installation.stored_descriptor_names().is_empty()))?;
@@ -148,10 +150,10 @@ fn deleted() -> Result {
     let (installation, _daemon, _ada) = with_laptop(&world, "wi-deleted", "", "10.100.0.0/24,10.0.0.0/16")?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
     world.bastion().ip("link del wi-deleted")?;
-    wait_for("it is there again", SOON, || Ok(all_stand(&installation)? && peer(&installation, "ada").is_ok()))?;
+    wait_for("it exists again", SOON, || Ok(all_components_ok(&installation)? && peer(&installation, "ada").is_ok()))?;
     wait_for("the laptop is called upon", SOON, || Ok(peer(&installation, "ada")?.last_handshake_unix.is_some()))?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
-    ensure_eq(room(&installation, ComponentName::Wireguard)?.totals.repairs, 1)
+    ensure_eq(component(&installation, ComponentName::Wireguard)?.totals.repairs, 1)
 }
 
 fn drift() -> Result {
@@ -159,7 +161,7 @@ fn drift() -> Result {
     let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
     let (installation, _daemon, ada) = with_laptop(&world, "wi-drift", "", "10.100.0.0/24,10.0.0.0/16")?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
-    let repairs = || -> Result<u64> { Ok(room(&installation, ComponentName::Wireguard)?.totals.repairs) };
+    let repairs = || -> Result<u64> { Ok(component(&installation, ComponentName::Wireguard)?.totals.repairs) };
     let roamed = peer(&installation, "ada")?.endpoint;
     let key = PrivateKey::generate().public();
     let set = format!("set wi-drift peer {} remove peer {key} allowed-ips 10.100.0.9/32", ada.public_key());
@@ -173,7 +175,7 @@ fn drift() -> Result {
         Ok(keys == [ada.public_key()] && addresses.contains("mtu 1420") && addresses.contains("10.100.0.1/24"))
     })?;
     ensure(repairs()? >= 1, "the repair is counted")?;
-    // She was taken away with her session; her next packet makes a new one.
+    // The peer was removed with its session, so the next packet creates a new one.
     wait_for("Ada gets in", Duration::from_secs(20), || Ok(seen(world.laptop(), &web) == Ok(ADA.into())))?;
     ensure_eq(peer(&installation, "ada")?.endpoint.map(|it| it.ip()), roamed.map(|it| it.ip()))
 }
@@ -185,8 +187,8 @@ fn down() -> Result {
     let output = installation.ctl(&["down"])?;
     ensure(output.status.success(), format!("{}{}", text(&output.stdout), text(&output.stderr)))?;
     ensure(text(&output.stdout).contains("wi-down removed"), text(&output.stdout))?;
-    ensure(daemon.wait_for_exit(SOON)?.is_some(), "the daemon goes on")?;
-    ensure(!world.bastion().links()?.contains_key("wi-down"), "the interface is there")?;
+    ensure(daemon.wait_for_exit(SOON)?.is_some(), "the daemon has not ended")?;
+    ensure(!world.bastion().links()?.contains_key("wi-down"), "the interface exists")?;
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)?;
     ensure_eq(world.bastion().ip("route show proto 98")?, String::new())?;
     ensure(!installation.runtime_directory().join("wireguard-wi-down.json").exists(), "the peers are remembered")?;

@@ -1,4 +1,4 @@
-//! Other ways to have a tunnel: of a wg file, by the kernel, with ten thousand peers; and what stands in its way.
+//! Other kinds of tunnels: from a wg file, in the kernel, with ten thousand peers; and conflicts.
 
 use std::net::Ipv4Addr;
 use std::process::Output;
@@ -13,7 +13,7 @@ use sandbox::world::addresses as at;
 
 use super::{ADA, INSIDE, seen, serving, tunnel, with_laptop, world};
 use crate::gateway::{
-    FAST, Result, SOON, all_stand, ensure, ensure_eq, installation, report, room, text, trial, wait_for,
+    FAST, Result, SOON, all_components_ok, component, ensure, ensure_eq, installation, report, text, trial, wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The example of wg(8), served as it stands, and given back by `wg showconf`.
+/// The example of wg(8), used unchanged and printed by `wg showconf`.
 fn wg_file() -> Result {
     let world = world()?;
     let directory = tempfile::tempdir()?;
@@ -53,9 +53,9 @@ fn wg_file() -> Result {
     ] {
         ensure(shown.contains(line), format!("no {line:?} in {shown}"))?;
     }
-    // Nobody resolves names here: it is told, and everything else stands.
-    wait_for("the name is told", Duration::from_secs(15), || {
-        let told = room(&installation, ComponentName::Wireguard)?;
+    // There is no DNS here, which is reported; everything else works.
+    wait_for("the name is reported", Duration::from_secs(15), || {
+        let told = component(&installation, ComponentName::Wireguard)?;
         Ok(told.state == State::Waiting && told.problems[0].what.starts_with("test.wireguard.com does not resolve"))
     })?;
     let routes = world.bastion().ip("route show proto 98")?;
@@ -81,7 +81,7 @@ fn kernel() -> Result {
     };
     ensure_eq(data_plane()?, Some(if has_wireguard { "kernel" } else { "userspace" }.to_owned()))?;
     if has_wireguard {
-        // It goes on without a daemon, and the next one knows it.
+        // The tunnel continues without a daemon, and the next one recognises it.
         drop(daemon);
         ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
         let (_daemon, _) = serving(&installation)?;
@@ -91,17 +91,21 @@ fn kernel() -> Result {
     let config = std::fs::read_to_string(installation.config_path())?;
     installation.write_config(&config.replace("\"auto\"", "\"kernel\""))?;
     daemon.signal(Signal::SIGHUP)?;
-    wait_for("it is told", SOON, || Ok(room(&installation, ComponentName::Wireguard)?.state == State::Failed))?;
-    let problem = room(&installation, ComponentName::Wireguard)?.problems.remove(0);
+    wait_for(
+        "it is reported",
+        SOON,
+        || Ok(component(&installation, ComponentName::Wireguard)?.state == State::Failed),
+    )?;
+    let problem = component(&installation, ComponentName::Wireguard)?.problems.remove(0);
     ensure_eq(problem.what.as_str(), "this kernel has no WireGuard")?;
     ensure(problem.advice.contains("modprobe wireguard"), problem.advice)?;
-    // What runs is not given up for what cannot run; nor for a name that is somebody else's.
+    // A running tunnel is not replaced by one that cannot run, nor by one with a foreign interface's name.
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
     installation.write_config(&config.replace("wi-kernel\"", "lo2\""))?;
     world.bastion().ip("tuntap add lo2 mode tun")?;
     daemon.signal(Signal::SIGHUP)?;
-    wait_for("it is told", SOON, || {
-        Ok(room(&installation, ComponentName::Wireguard)?
+    wait_for("it is reported", SOON, || {
+        Ok(component(&installation, ComponentName::Wireguard)?
             .problems
             .iter()
             .any(|problem| problem.what.contains("interface lo2 already")))
@@ -127,8 +131,8 @@ fn crowd() -> Result {
     installation.write_config(&format!("{config}{}", block(10_000)))?;
     daemon.signal(Signal::SIGHUP)?;
     let count = || -> Result<usize> { Ok(report(&installation)?.tunnel.map_or(0, |tunnel| tunnel.peers.len())) };
-    wait_for("the one is there", Duration::from_secs(10), || Ok(count()? == 10_001))?;
-    let changes = room(&installation, ComponentName::Wireguard)?.last_changes;
+    wait_for("the new one exists", Duration::from_secs(10), || Ok(count()? == 10_001))?;
+    let changes = component(&installation, ComponentName::Wireguard)?.last_changes;
     ensure(changes.len() == 1 && changes[0].ends_with(" added"), format!("{changes:?}"))?;
     println!(
         "10 000 peers: ready after {ready:?}, one more after {:?}; {}",
@@ -147,19 +151,19 @@ fn foreign_interface() -> Result {
     installation.write_config(&tunnel("wi-foreign", ""))?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    let told = room(&installation, ComponentName::Wireguard)?;
+    let told = component(&installation, ComponentName::Wireguard)?;
     ensure_eq(told.state, State::Failed)?;
     ensure_eq(
         told.problems[0].what.as_str(),
         "there is an interface wi-foreign already (a tun one), which is not bastiond's",
     )?;
-    ensure_eq(room(&installation, ComponentName::Routes)?.state, State::HeldBack)?;
+    ensure_eq(component(&installation, ComponentName::Routes)?.state, State::HeldBack)?;
     let addresses = world.bastion().ip("addr show dev wi-foreign")?;
     ensure(addresses.contains("10.9.9.1/24") && !addresses.contains("10.100.0.1"), addresses)?;
-    // The rest of the gateway works, and the tunnel as soon as it can.
-    ensure_eq(room(&installation, ComponentName::Hcloud)?.state, State::Ok)?;
+    // The rest of the gateway works, and the tunnel as soon as possible.
+    ensure_eq(component(&installation, ComponentName::Hcloud)?.state, State::Ok)?;
     world.bastion().ip("link del wi-foreign")?;
-    wait_for("the tunnel is made", Duration::from_secs(4), || all_stand(&installation))?;
+    wait_for("the tunnel is made", Duration::from_secs(4), || all_components_ok(&installation))?;
     Ok(())
 }
 
@@ -170,12 +174,12 @@ fn port_in_use() -> Result {
     installation.write_config(&tunnel("wi-port", ""))?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    let told = room(&installation, ComponentName::Wireguard)?;
+    let told = component(&installation, ComponentName::Wireguard)?;
     ensure_eq(told.state, State::Failed)?;
     let problem = &told.problems[0];
     ensure(problem.what.contains("cannot bind UDP port 51820"), problem.what.clone())?;
     ensure(problem.advice.contains("ss -ulnp"), problem.advice.clone())?;
     drop(other);
-    wait_for("the tunnel is made", Duration::from_secs(4), || all_stand(&installation))?;
+    wait_for("the tunnel is made", Duration::from_secs(4), || all_components_ok(&installation))?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! People and sites that come in: what they reach, and as whom they are seen.
+//! People and sites in the tunnel: which hosts they reach, and with which source addresses.
 
 use std::net::Ipv4Addr;
 
@@ -13,8 +13,8 @@ use super::{
     ADA, BOB, Client, INSIDE, OFFICE_HOST, peer, pings, seen, serving, tunnel, wait_for_source, with_laptop, world,
 };
 use crate::gateway::{
-    NEVER, Result, SOON, Server, egress, ensure, ensure_eq, installation, is_shut, open, report, room, text, trial,
-    wait_for,
+    NEVER, Result, SOON, Server, component, egress, ensure, ensure_eq, installation, is_shut, open, report, text,
+    trial, wait_for,
 };
 use crate::policy::counted;
 
@@ -44,7 +44,7 @@ fn laptop_comes_in() -> Result {
     for words in ["TUNNEL wi-laptop: UDP 51820, MTU 1420; userspace", "ada", " s ago", "wireguard ok", "routes    ok"] {
         ensure(shown.contains(words), format!("no {words:?} in {shown}"))?;
     }
-    // What wg itself says, and the key that was made.
+    // The output of wg, and the generated key.
     let wg = text(&world.bastion().command("wg").args(["show", "wi-laptop", "latest-handshakes"]).output()?.stdout);
     ensure(wg.contains(&peer.public_key.to_string()), wg)?;
     let mode = std::os::unix::fs::PermissionsExt::mode(
@@ -59,7 +59,7 @@ fn tunnel_gone() -> Result {
     let (_station, daemon, _ada) = with_laptop(&world, "wi-gone", "", "10.100.0.0/24,10.0.0.0/16")?;
     let mut held = HeldConnection::open(world.laptop(), web.address(), SOON)?;
     held.exchange(SOON)?;
-    // The private host's answer is on its way when the daemon, and the tunnel with it, ends.
+    // The private host answers while the daemon ends, and the tunnel with it.
     let to_ada = |direction| {
         move |packet: &Packet| packet.direction == direction && packet.ip().is_some_and(|ip| ip.destination == ADA)
     };
@@ -70,7 +70,7 @@ fn tunnel_gone() -> Result {
     world.bastion().ip("link del wi-gone")?;
     let lost = world.bastion().ip(&format!("route get {ADA}"))?;
     ensure(lost.contains("dev eth0"), lost)?;
-    // The reflector ends, and closes its connections.
+    // The reflector is dropped and closes its connections.
     drop(web);
     ensure(came.wait_for(1, SOON), "the private host has said nothing")?;
     wait_for("what it said is dropped", SOON, || Ok(counted(&world, "dropped_forward")? > before))?;
@@ -88,16 +88,16 @@ fn peers_limits() -> Result {
     bob.meets(report(&installation)?.tunnel.and_then(|tunnel| tunnel.public_key).ok_or("no key")?, "10.100.0.0/24")?;
     ensure_eq(traffic::tcp_connects(world.laptop(), (at::WEB, 80), SOON), Ok(()))?;
     ensure(pings(world.server(), INSIDE, SOON)?, "Bob's tunnel works")?;
-    // Peer to peer, the bastion's metadata, the internet, another port of the bastion.
+    // Another peer, the bastion's metadata, the internet, another port of the bastion.
     ensure(!pings(world.laptop(), BOB, NEVER)?, "one peer reaches another")?;
     ensure(traffic::tcp_connects(world.laptop(), (at::METADATA, 80), NEVER).is_err(), "the metadata service answers")?;
     ensure(is_shut(&egress(world.laptop(), &server, NEVER)?), "the internet is reached without full_tunnel")?;
     let _open = Reflector::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 8080))?;
     ensure(traffic::tcp_connects(world.laptop(), (INSIDE, 8080), NEVER).is_err(), "port 8080 of the bastion")?;
-    // A private host does not call on a laptop.
+    // A private host cannot open connections to a laptop.
     let _listening = Reflector::tcp(world.laptop(), (ADA, 80))?;
     ensure(traffic::tcp_connects(world.web(), (ADA, 80), NEVER).is_err(), "a private host calls on a laptop")?;
-    // A source that is not its own is not heard.
+    // Packets with a source outside of the allowed IPs are dropped.
     world.laptop().ip(&format!("addr add 10.100.0.77/32 dev {}", ada.interface))?;
     let from = std::net::SocketAddr::from((Ipv4Addr::new(10, 100, 0, 77), 40000));
     let dns = Reflector::udp(world.web(), (at::WEB, 53))?;
@@ -118,24 +118,26 @@ fn masqueraded_meanwhile() -> Result {
     let world = world()?;
     let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
     let tunnel: ipnet::Ipv4Net = "10.100.0.0/24".parse()?;
-    // Somebody else has the route at first.
+    // At first the route leads to another gateway.
     world.put_route(tunnel, at::WORKER);
     let (installation, daemon, _ada) = with_laptop(&world, "wi-snat", "", "10.100.0.0/24,10.0.0.0/16")?;
     wait_for_source("masqueraded", world.laptop(), &web, at::BASTION_PRIVATE)?;
-    let told = |room_of: ComponentName| -> Result<String> { Ok(room(&installation, room_of)?.detail) };
+    let told = |room_of: ComponentName| -> Result<String> { Ok(component(&installation, room_of)?.detail) };
     ensure(told(ComponentName::Nat)?.contains("10.100.0.0/24 masqueraded on eth1"), told(ComponentName::Nat)?)?;
     ensure(told(ComponentName::Hcloud)?.contains("peers are masqueraded"), told(ComponentName::Hcloud)?)?;
-    // It goes: the route is claimed, and new flows keep their source.
+    // When it is deleted, the daemon claims the route, and new flows keep their source.
     world.remove_route(tunnel);
     wait_for_source("routed", world.laptop(), &web, ADA)?;
     ensure(!told(ComponentName::Nat)?.contains("masqueraded"), told(ComponentName::Nat)?)?;
-    // An API that is silent takes nothing away; a route that is somebody else's again does.
+    // A silent API changes nothing, but a route to another gateway does.
     world.cloud().inject(Injection {
         matching: Matching::any(),
         fault: Fault::Status { code: 503, json: true },
         times: Times::UntilCleared,
     });
-    wait_for("the trouble is told", SOON, || Ok(room(&installation, ComponentName::Hcloud)?.state == State::Failed))?;
+    wait_for("the problem is reported", SOON, || {
+        Ok(component(&installation, ComponentName::Hcloud)?.state == State::Failed)
+    })?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
     world.cloud().clear_faults();
     world.remove_route(tunnel);
@@ -143,7 +145,7 @@ fn masqueraded_meanwhile() -> Result {
     wait_for_source("masqueraded again", world.laptop(), &web, at::BASTION_PRIVATE)?;
     world.remove_route(tunnel);
     wait_for_source("routed again", world.laptop(), &web, ADA)?;
-    // As told.
+    // As configured.
     let config = std::fs::read_to_string(installation.config_path())?;
     installation.write_config(&config.replace("addresses", "snat = true\naddresses"))?;
     daemon.signal(Signal::SIGHUP)?;
@@ -156,8 +158,8 @@ fn masqueraded_meanwhile() -> Result {
 
 fn site_to_site() -> Result {
     let world = world()?;
-    // The office: a host on the internet with a network of its own behind it. The name in the endpoint is one that every
-    // resolver takes for 203.0.113.10, without asking anybody (inet_aton(3)).
+    // The office: a host on the internet with a network of its own behind it. The name in the endpoint is one that
+    // every resolver takes for 203.0.113.10 without DNS (inet_aton(3)).
     let office = Client::start(world.server(), "wi-site-office", BOB)?;
     office.wg("listen-port 51820")?;
     world.server().ip(&format!("addr add {OFFICE_HOST}/32 dev lo"))?;
@@ -168,7 +170,7 @@ fn site_to_site() -> Result {
         &format!("{block}endpoint = \"0xcb00710a:51820\"\npersistent_keepalive = 25\n"),
     ))?;
     let bastion = {
-        // The key is made before anybody can know it.
+        // The key is generated before the configuration.
         let (daemon, bastion) = serving(&installation)?;
         drop(daemon);
         bastion
@@ -176,11 +178,11 @@ fn site_to_site() -> Result {
     office.wg(&format!("peer {bastion} allowed-ips 10.100.0.0/24,10.0.0.0/16"))?;
     world.server().ip("route replace 10.0.0.0/16 dev wi-site-office")?;
     let (_daemon, _) = serving(&installation)?;
-    // The bastion begins: the office does not know where it is.
+    // The bastion initiates the handshake, because the office has no endpoint of it.
     wait_for("a handshake", SOON, || Ok(peer(&installation, "office")?.last_handshake_unix.is_some()))?;
     let intranet = Reflector::tcp(world.server(), (OFFICE_HOST, 80))?;
     let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
-    wait_for("the ways back stand", SOON, || Ok(world.cloud().routes(world.private_network_id()).len() == 3))?;
+    wait_for("the return routes exist", SOON, || Ok(world.cloud().routes(world.private_network_id()).len() == 3))?;
     wait_for("the office sees a private host's own address", SOON, || {
         Ok(seen(world.web(), &intranet) == Ok(at::WEB.into()))
     })?;
