@@ -1,4 +1,4 @@
-//! The world with a booted Debian as its bastion.
+//! A world whose bastion is a booted Debian.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,37 +15,37 @@ use crate::machine::{Layers, Machine, required};
 use crate::shared::{Result, SOON, Server, egress, ensure, ensure_eq, open, text, wait_for};
 use crate::trial::PATIENCE;
 
-/// The service.
+/// The unit of the service.
 pub(crate) const UNIT: &str = "bastiond.service";
-/// Its configuration file.
+/// The configuration file.
 pub(crate) const CONFIG: &str = "/etc/bastiond/config.toml";
-/// Its token.
+/// The token file.
 pub(crate) const TOKEN: &str = "/etc/bastiond/hcloud-token";
 
-/// A world, and the machine that is its bastion.
+/// A world, and the machine of its bastion.
 pub(crate) struct Bastion {
-    // Dropped first: it is plugged into the world.
+    // Dropped first, because it uses a namespace of the world.
     pub(crate) machine: Machine,
     pub(crate) internet: Server,
     pub(crate) world: World,
 }
 
 impl Bastion {
-    /// A bastion that is off, and has never been on: a disk, cables, nothing configured.
+    /// A bastion that has never been on: its disk and links exist, but nothing is configured.
     pub(crate) fn new(layers: &Layers) -> Result<Self> {
         let world = World::start(Settings::default())?;
         let internet = Server::start(&world)?;
         let machine = Machine::new(layers, world.bastion().name())?;
         let bastion = Self { machine, internet, world };
         bastion.machine.write("/etc/network/interfaces", 0o644, interfaces(&bastion.world))?;
-        // Nobody answers questions about names here, and nothing is downloaded; both would be waited for.
+        // There is no DNS and no download here, and the machine would wait for both.
         bastion.machine.write("/etc/resolv.conf", 0o644, "nameserver 127.0.0.1\n")?;
         bastion.machine.write("/etc/apt/sources.list", 0o644, "")?;
         bastion.unplug()?;
         Ok(bastion)
     }
 
-    /// A bastion with the package installed, the world's endpoints, its token and more in its configuration; off.
+    /// A bastion with the package, the world's endpoints and token, and more configuration; it is off.
     pub(crate) fn installed(config: &str) -> Result<Self> {
         let bastion = Self::new(&installed()?)?;
         bastion.configure(config)?;
@@ -53,7 +53,7 @@ impl Bastion {
         Ok(bastion)
     }
 
-    /// The same, booted and healthy.
+    /// Such a bastion, booted and healthy.
     pub(crate) fn healthy(config: &str) -> Result<Self> {
         let mut bastion = Self::installed(config)?;
         bastion.machine.boot()?;
@@ -61,22 +61,22 @@ impl Bastion {
         Ok(bastion)
     }
 
-    /// Writes the configuration: where the world's cloud is, and what is given.
+    /// Writes the configuration: the address of the world's cloud, and `more`.
     pub(crate) fn configure(&self, more: &str) -> Result {
         let endpoint = self.world.api_endpoint();
         let text = format!("[hcloud]\nendpoint = \"{endpoint}\"\npoll_interval = \"1s\"\n{more}");
         self.machine.write(CONFIG, 0o640, text)
     }
 
-    /// Tells a bastion whose configuration is not ours to write where the world's cloud is.
+    /// Sets the address of the world's cloud without changing the configuration file.
     pub(crate) fn points_to_the_cloud(&self) -> Result {
         let endpoint = self.world.api_endpoint();
         let text = format!("[Service]\nEnvironment=HCLOUD_ENDPOINT={endpoint}\n");
         self.machine.write("/etc/systemd/system/bastiond.service.d/world.conf", 0o644, text)
     }
 
-    /// Takes away what the network of a machine that is off does not have: rules, flows, addresses, settings, links that are up.
-    /// The cables stay.
+    /// Removes the network state that a machine loses when it is off: rules, flows, addresses, settings, links that are
+    /// up. The links themselves stay.
     pub(crate) fn unplug(&self) -> Result {
         let place = self.world.bastion();
         place.nft("flush ruleset")?;
@@ -87,7 +87,7 @@ impl Bastion {
         Ok(flush_conntrack(place)?)
     }
 
-    /// Waits until the daemon says that all is well.
+    /// Waits until the daemon reports that it is healthy.
     pub(crate) fn becomes_healthy(&self) -> Result<Duration> {
         let mut last = None;
         let healthy = wait_for("bastiond is healthy", PATIENCE, || {
@@ -100,35 +100,35 @@ impl Bastion {
         })
     }
 
-    /// The daemon's account.
+    /// The daemon's report.
     pub(crate) fn report(&self) -> Result<Report> {
         let output = self.machine.try_run(&["bastionctl", "status", "--json"])?;
         serde_json::from_slice(&output.stdout)
             .map_err(|error| format!("{error}: {}{}", text(&output.stdout), text(&output.stderr)).into())
     }
 
-    /// Fails unless a private host reaches the internet.
+    /// Checks that a private host reaches the internet.
     pub(crate) fn serves(&self) -> Result {
         ensure_eq(egress(self.world.web(), &self.internet, SOON)?, open())
     }
 
-    /// The routes that the fake cloud has for the private network.
+    /// The routes of the private network in the fake cloud.
     pub(crate) fn cloud_routes(&self) -> Vec<String> {
         let routes = self.world.cloud().routes(self.world.private_network_id());
         routes.iter().map(|route| format!("{} via {}", route.destination, route.gateway)).collect()
     }
 
-    /// The process number of the daemon, as the machine's systemd has it; 0 is none.
+    /// The process id of the daemon, by the machine's systemd; 0 means none.
     pub(crate) fn main_pid(&self) -> Result<u32> {
         Ok(self.machine.property(UNIT, "MainPID")?.parse()?)
     }
 
-    /// How often systemd has started the daemon again by itself.
+    /// The number of automatic restarts of the daemon.
     pub(crate) fn restarts(&self) -> Result<u32> {
         Ok(self.machine.property(UNIT, "NRestarts")?.parse()?)
     }
 
-    /// Waits until another process than `former` is the daemon, and ready.
+    /// Waits until another process than `former` is the daemon and is ready.
     pub(crate) fn is_replaced(&self, former: u32, timeout: Duration) -> Result<Duration> {
         wait_for("another daemon is running", timeout, || {
             let pid = self.main_pid()?;
@@ -136,13 +136,14 @@ impl Bastion {
         })
     }
 
-    /// The machine's network.
+    /// The namespace of the machine.
     pub(crate) fn network(&self) -> &Namespace {
         self.world.bastion()
     }
 }
 
-/// How a server at Hetzner is configured, by hand: <https://docs.hetzner.com/cloud/networks/server-configuration/>.
+/// The manual network configuration of a server at Hetzner:
+/// <https://docs.hetzner.com/cloud/networks/server-configuration/>.
 fn interfaces(world: &World) -> String {
     let (public, gateway) = (at::BASTION, at::PUBLIC_GATEWAY);
     let mut text = format!(
@@ -164,7 +165,7 @@ fn interfaces(world: &World) -> String {
     text
 }
 
-/// Debian with the package installed, as it would be in an image: nothing of it has ever run.
+/// Debian with the package installed, as in an image: it has never run.
 pub(crate) fn installed() -> Result<Layers> {
     static INSTALLED: OnceLock<std::result::Result<Layers, String>> = OnceLock::new();
     let made = INSTALLED.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! Servers that were made with our user data: nobody has ever logged in.
+//! Servers that were created with our user data, without any login.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::machine::{Layers, Machine};
 use crate::package::Package;
 use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut, open, text, wait_for};
-use crate::trial::{PATIENCE, tell, trial};
+use crate::trial::{PATIENCE, print_measurement, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -22,13 +22,13 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The user data that the project delivers.
+/// The user data of the project.
 fn user_data(name: &str) -> Result<String> {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "packaging/cloud-init", name].iter().collect();
     Ok(fs::read_to_string(path)?)
 }
 
-/// Hands user data to a machine that has never been on.
+/// Gives user data to a machine that has never been on.
 fn seed(machine: &Machine, instance: &str, user_data: &str) -> Result {
     machine.write("/var/lib/cloud/seed/nocloud/user-data", 0o600, user_data)?;
     machine.write(
@@ -36,19 +36,19 @@ fn seed(machine: &Machine, instance: &str, user_data: &str) -> Result {
         0o644,
         format!("instance-id: {instance}\nlocal-hostname: {instance}\n"),
     )?;
-    // systemd-nspawn brings no DMI, by which cloud-init knows Hetzner: the network is as its owner has configured it. The tree
+    // systemd-nspawn has no DMI, by which cloud-init recognises Hetzner, so the network is configured by hand. The tree
     // has no other locale.
     machine.write("/etc/cloud/cloud.cfg.d/99-network.cfg", 0o644, "network: {config: disabled}\nlocale: C.UTF-8\n")
 }
 
-/// A new server with the bastion's user data; off. `fill` fills in where the package is.
+/// A new server with the bastion's user data; it is off. `fill` inserts the source of the package.
 fn new_server(fill: impl FnOnce(String) -> String) -> Result<Bastion> {
     let bastion = Bastion::new(&Layers::debian()?)?;
     let filled = fill(user_data("bastion.yaml")?).replace("@HCLOUD_TOKEN@", bastion.world.token());
     seed(&bastion.machine, "bastion", &filled)?;
-    // Where the cloud is. Everywhere else it is where the daemon looks by itself.
+    // The address of the cloud, which is fixed on real servers.
     bastion.points_to_the_cloud()?;
-    // Somebody's key, as the console gives it to root.
+    // A key that the console adds for root.
     bastion.machine.write(
         "/root/.ssh/authorized_keys",
         0o600,
@@ -57,7 +57,7 @@ fn new_server(fill: impl FnOnce(String) -> String) -> Result<Bastion> {
     Ok(bastion)
 }
 
-/// A directory that apt takes for a repository, with the package in it.
+/// A directory with the package that apt can use as a repository.
 fn put_repository(machine: &Machine, package: &Package) -> Result {
     machine.write("/srv/repo/bastiond.deb", 0o644, fs::read(package.path())?)?;
     let mut scan = Command::new("dpkg-scanpackages");
@@ -66,7 +66,7 @@ fn put_repository(machine: &Machine, package: &Package) -> Result {
     machine.write("/srv/repo/Packages", 0o644, output.stdout)
 }
 
-/// Waits until cloud-init has done everything; what it said is told if it is not content.
+/// Waits until cloud-init has finished. On an error the message contains its output.
 fn is_done(machine: &Machine) -> Result {
     let output = machine.try_run(&["cloud-init", "status", "--wait", "--long"])?;
     let said = || fs::read_to_string(machine.path("/var/log/cloud-init-output.log")).unwrap_or_default();
@@ -80,7 +80,7 @@ fn repository() -> Result {
     bastion.machine.boot()?;
     is_done(&bastion.machine)?;
     bastion.becomes_healthy()?;
-    tell("from power to a healthy gateway, by cloud-init", format!("{:?}", start.elapsed()));
+    print_measurement("from power to a healthy gateway, by cloud-init", format!("{:?}", start.elapsed()));
     ensure_eq(bastion.cloud_routes(), vec!["0.0.0.0/0 via 10.0.0.2".to_owned()])?;
     bastion.serves()?;
     ensure_eq(bastion.machine.failed_units()?, Vec::new())?;
@@ -95,7 +95,7 @@ fn repository() -> Result {
     let sshd = bastion.machine.run(&["/usr/sbin/sshd", "-T"])?;
     ensure(sshd.contains("passwordauthentication no") && sshd.contains("permitrootlogin without-password"), sshd)?;
     private_host(&bastion)?;
-    // The server is switched off and on again: everything is as it was, and nothing is installed twice.
+    // After a reboot everything is unchanged, and nothing is installed again.
     bastion.machine.power_off()?;
     bastion.unplug()?;
     bastion.machine.boot()?;
@@ -103,7 +103,7 @@ fn repository() -> Result {
     bastion.serves()
 }
 
-/// A server whose token was brought by SSH; cloud-init takes it for a new one, as it does with a snapshot's.
+/// A server whose token was installed by SSH. cloud-init treats it as new, as with a server from a snapshot.
 fn second_run() -> Result {
     let mut bastion = new_server(|text| {
         text.replace("@APT_SOURCE@", "deb [trusted=yes] file:/srv/repo ./").replace("@HCLOUD_TOKEN@", "")
@@ -131,7 +131,7 @@ fn second_run() -> Result {
     bastion.serves()
 }
 
-/// A private host, booted with its user data, keeps a way out whatever happens to its routes.
+/// A private host, booted with its user data, restores its default route after changes of its routes.
 fn private_host(bastion: &Bastion) -> Result {
     let place = bastion.world.web();
     let mut host = Machine::new(&Layers::debian()?, place.name())?;
@@ -150,14 +150,14 @@ fn private_host(bastion: &Bastion) -> Result {
     is_done(&host)?;
     let reaches = || {
         wait_for("the private host reaches the internet", PATIENCE, || {
-            // Err: there is no route at all.
+            // An error means that there is no route.
             Ok(egress(place, &bastion.internet, SOON).is_ok_and(|ways| ways == open()))
         })
     };
     reaches()?;
-    // What a renewal of the lease has done to many.
+    // The effect of a renewed lease on many servers.
     place.ip("route del default\n")?;
-    tell("a lost default route is back after", format!("{:?}", reaches()?));
+    print_measurement("a lost default route is back after", format!("{:?}", reaches()?));
     host.power_off()?;
     place.ip("link set eth0 down\naddr flush dev eth0\n")?;
     ensure(
@@ -174,7 +174,7 @@ fn sum(path: &Path) -> Result<String> {
     sum.ok_or_else(|| text(&output.stderr).into())
 }
 
-/// Holds the lock of apt's lists, as apt-daily may at a first boot, until apt has complained of it.
+/// Holds the lock of apt's lists, as apt-daily may at a first boot, until apt has reported it.
 const HOLD_LOCK: &str = "\
 #!/usr/bin/python3
 import fcntl, os, time
@@ -210,7 +210,7 @@ fn address() -> Result {
     let log = fs::read_to_string(bastion.machine.path("/var/log/cloud-init-output.log"))?;
     let (_, after) =
         log.split_once("Could not get lock /var/lib/apt/lists/lock").ok_or("no process held the lock of the lists")?;
-    // The installation reads them too.
+    // The installation reads the lists too.
     ensure(after.matches("Reading package lists...").count() >= 2, "the lists were not tried for again")?;
     bastion.becomes_healthy()?;
     bastion.serves()

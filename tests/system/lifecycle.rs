@@ -1,4 +1,4 @@
-//! The package's life: installed, upgraded, downgraded, removed, purged, installed again; and what it leaves behind each time.
+//! The package's life cycle: installation, upgrade, downgrade, removal, purge and reinstallation, and what each leaves.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,7 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A machine that is on and has never had the package; where the cloud is it knows by a drop-in.
+/// A running machine without the package, with a drop-in for the address of the cloud.
 fn plain() -> Result<Bastion> {
     let mut bastion = Bastion::new(&Layers::debian()?)?;
     bastion.points_to_the_cloud()?;
@@ -33,7 +33,7 @@ fn plain() -> Result<Bastion> {
     Ok(bastion)
 }
 
-/// Installs it, as apt does at an upgrade that nobody watches.
+/// Installs a package as apt does in an unattended upgrade.
 fn install(bastion: &Bastion, package: &Package) -> Result<String> {
     bastion.machine.write("/root/bastiond.deb", 0o644, fs::read(package.path())?)?;
     let said = bastion.machine.sh("dpkg --force-confdef --force-confold --install /root/bastiond.deb 2>&1")?;
@@ -43,7 +43,7 @@ fn install(bastion: &Bastion, package: &Package) -> Result<String> {
     Ok(said)
 }
 
-/// Gives the bastion its token; it is healthy then.
+/// Installs the token and waits until the bastion is healthy.
 fn give_token(bastion: &Bastion) -> Result {
     bastion.machine.write(TOKEN, 0o600, bastion.world.token())?;
     bastion.machine.run(&["systemctl", "restart", UNIT])?;
@@ -74,7 +74,7 @@ fn installed() -> Result {
         "/run/bastiond bastiond:bastiond 750",
     ];
     ensure_eq(owners.lines().collect::<Vec<_>>(), wanted.to_vec())?;
-    // What dpkg knows of its files is still so.
+    // dpkg verifies its files.
     ensure_eq(bastion.machine.run(&["dpkg", "--verify", "bastiond"])?.as_str(), "")?;
     bastion.machine.power_off()?;
     bastion.unplug()?;
@@ -105,7 +105,7 @@ fn upgraded() -> Result {
         held.exchange(SOON)?;
         bastion.serves()?;
     }
-    // Nobody asked for a restart by itself, and nothing was tried twice.
+    // There was no automatic restart and no second try.
     ensure_eq((bastion.restarts()?, bastion.machine.failed_units()?), (0, Vec::new()))
 }
 
@@ -115,7 +115,7 @@ fn upgraded_wrongly() -> Result {
     install(&bastion, &given)?;
     give_token(&bastion)?;
     let mut held = HeldConnection::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
-    // A reload refuses it, and it is left lying.
+    // A reload refuses the file, which stays there.
     let good = fs::read_to_string(bastion.machine.path(CONFIG))?;
     bastion.machine.write(CONFIG, 0o640, "[firewall]\nssh_form = [\"10.0.0.0/8\"]\n")?;
     let pid = bastion.main_pid()?;
@@ -130,7 +130,7 @@ fn upgraded_wrongly() -> Result {
     held.exchange(SOON)?;
     bastion.serves()?;
     ensure_eq(bastion.machine.failed_units()?, Vec::new())?;
-    // What only root may read is no fault: the modes are put right before it is looked at.
+    // A file that only root can read is no error, because the permissions are corrected first.
     bastion.machine.write(CONFIG, 0o600, good)?;
     install(&bastion, &given.next("+2")?)?;
     ensure(bastion.main_pid()? != pid, "the daemon of before runs on")?;
@@ -153,7 +153,7 @@ fn upgraded_stopped() -> Result {
     bastion.machine.run(&["systemctl", "stop", UNIT])?;
     install(&bastion, &given.next("+2")?)?;
     ensure_eq(bastion.machine.property(UNIT, "ActiveState")?.as_str(), "inactive")?;
-    // Nor one that must not be started at all; and what a policy forbids is not done.
+    // A masked service is not started either, nor one that a policy forbids.
     bastion.machine.run(&["systemctl", "mask", UNIT])?;
     install(&bastion, &given.next("+3")?)?;
     ensure_eq(bastion.machine.property(UNIT, "ActiveState")?.as_str(), "inactive")?;
@@ -168,13 +168,13 @@ fn upgraded_stopped() -> Result {
 
 fn reloaded_nftables() -> Result {
     let bastion = plain()?;
-    // Somebody else's rules, as an operator keeps them in /etc/nftables.conf.
+    // Foreign rules, as an operator has them in /etc/nftables.conf.
     bastion.machine.run(&["systemctl", "start", "nftables.service"])?;
     install(&bastion, &Package::given()?)?;
     give_token(&bastion)?;
     ensure_eq(bastion.machine.property("bastiond-boot.service", "ActiveState")?.as_str(), "active")?;
     bastion.machine.run(&["systemctl", "stop", UNIT])?;
-    // It returns when the tables are gone, and the unit of ours begins then.
+    // It returns when the tables are deleted, and then our unit starts.
     bastion.machine.run(&["systemctl", "reload", "nftables.service"])?;
     wait_for("the rules work without a daemon", PATIENCE, || Ok(bastion.serves().is_ok()))?;
     ensure_eq(bastion.machine.property(UNIT, "ActiveState")?.as_str(), "inactive")
@@ -199,7 +199,7 @@ fn removed() -> Result {
     ensure_eq(bastion.machine.failed_units()?, Vec::new())
 }
 
-/// Every file of the disk but those that come and go by themselves.
+/// Every file of the disk except temporary ones.
 fn files(bastion: &Bastion) -> Result<BTreeSet<String>> {
     let listed = bastion.machine.sh(
         "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp -o -path /var/log -o -path /var/cache \
@@ -236,12 +236,12 @@ fn purged() -> Result {
     let changed: Vec<_> = lines(&after.1).symmetric_difference(&lines(&before.1)).cloned().collect();
     ensure(changed.is_empty(), format!("another network than before: {changed:#?}"))?;
     ensure_eq(bastion.machine.failed_units()?, Vec::new())?;
-    // As Debian does it: a number that was somebody's is nobody else's.
+    // The user stays, as usual in Debian, so that its id is not reused.
     ensure(
         bastion.machine.run(&["getent", "passwd", "bastiond"])?.contains("nologin"),
         "the user is gone or may log in",
     )?;
-    // Nothing passes: what was forwarded was by our rules.
+    // Nothing is forwarded without our rules.
     ensure(is_shut(&egress(bastion.world.web(), &bastion.internet, NEVER)?), "something passes without us")
 }
 

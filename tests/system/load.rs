@@ -1,5 +1,5 @@
-//! Traffic through a bastion while something is done to it: NAT flows of which no packet may be lost, and a tunnel whose silence
-//! is measured. And what is done: restart, upgrade.
+//! Traffic through a bastion during a restart or an upgrade: NAT flows that must not lose a packet, and a tunnel whose
+//! pause is measured.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use sandbox::world::addresses as at;
 use crate::bastion::{Bastion, UNIT};
 use crate::package::Package;
 use crate::shared::{Result, SOON, ensure, ensure_eq, wait_for};
-use crate::trial::{PATIENCE, tell, trial};
+use crate::trial::{PATIENCE, print_measurement, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -22,43 +22,43 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The configuration of a tunnel for [`Load`]; its peer is added by `wg`'s own words when the key is known.
+/// The configuration of a tunnel for [`Load`]. Its peer is added with `wg` when the key is known.
 pub(crate) const TUNNEL: &str = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n";
 
-/// Datagrams a second of each NAT flow.
+/// Datagrams per second of each NAT flow.
 const RATE: u32 = 500;
-/// Datagrams a second through the tunnel: one every 5 ms.
+/// Datagrams per second through the tunnel: one every 5 ms.
 const TUNNEL_RATE: u32 = 200;
-/// What a restart may cost the tunnel.
+/// The longest allowed pause of the tunnel.
 const GAP: Duration = Duration::from_millis(200);
-/// How often it is done in a row.
+/// The number of repetitions.
 const ROUNDS: usize = 3;
 
-/// Traffic that runs. The client of the tunnel is wireguard-go, on the internet host.
+/// Running traffic. The client of the tunnel is wireguard-go on the internet host.
 pub(crate) struct Load {
     flows: [Flood; 2],
     stream: ContinuousDownload,
     tunnel: Flood,
     held: HeldConnection,
     held_in_tunnel: HeldConnection,
-    // Stopped last.
+    // Dropped last.
     _source: DownloadServer,
     _reflectors: [Reflector; 2],
     _client: Interface,
 }
 
-/// What the traffic met.
+/// The results of the traffic.
 #[derive(Debug)]
 pub(crate) struct LoadReport {
-    /// Datagrams of the NAT flows that were sent.
+    /// The datagrams sent in the NAT flows.
     pub(crate) sent: u64,
-    /// Those of them that were lost.
+    /// The lost datagrams of the NAT flows.
     pub(crate) lost: usize,
-    /// The longest silence of the NAT flows' TCP transfer.
+    /// The longest pause of the TCP transfer through NAT.
     pub(crate) stream_gap: Duration,
-    /// The longest silence in the tunnel.
+    /// The longest pause in the tunnel.
     pub(crate) tunnel_gap: Duration,
-    /// Datagrams that were lost in the tunnel.
+    /// The datagrams lost in the tunnel.
     pub(crate) tunnel_lost: usize,
 }
 
@@ -74,7 +74,7 @@ impl std::fmt::Display for LoadReport {
 }
 
 impl Load {
-    /// Starts it, and returns when all of it flows.
+    /// Starts the traffic, and returns when all of it flows.
     pub(crate) fn start(bastion: &Bastion) -> Result<Self> {
         let world = &bastion.world;
         let client = client(bastion)?;
@@ -84,8 +84,8 @@ impl Load {
                 sandbox::traffic::udp_probe(world.server(), reflectors[0].address(), Duration::from_millis(300));
             Ok(reached.is_ok())
         })?;
-        // The daemon looks every 5 s who is active. Whoever came after the last look is not called upon after a crash, and comes by
-        // itself 15 s later.
+        // The daemon saves every 5 s which peers are active. After a crash it does not initiate a handshake with newer
+        // peers, which reconnect on their own after 15 s.
         wait_for("the daemon has noted its peer", PATIENCE, || {
             let noted = bastion.machine.try_run(&["grep", "-q", "203.0.113.10", "/run/bastiond/wireguard-wg0.json"])?;
             Ok(noted.status.success())
@@ -108,7 +108,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Waits until more has come back from everybody.
+    /// Waits until each kind of traffic has received more answers.
     pub(crate) fn goes_on(&self) -> Result {
         let counts =
             || [self.flows[0].received(), self.flows[1].received(), self.tunnel.received(), self.stream.received()];
@@ -119,7 +119,8 @@ impl Load {
         Ok(())
     }
 
-    /// What must stay the same over a restart: the interface's number, and the tunnel's sockets by the kernel's own number.
+    /// The identities that a restart must not change: the interface index, and the inode numbers of the tunnel's
+    /// sockets.
     pub(crate) fn kept(bastion: &Bastion) -> Result<(String, Vec<String>)> {
         let index =
             bastion.machine.sh("cat /sys/class/net/wg0/ifindex 2>/dev/null || ip -o link show wg0 | cut -d : -f 1")?;
@@ -139,7 +140,7 @@ impl Load {
         Ok((index.trim().to_owned(), inodes))
     }
 
-    /// Stops it; fails if a connection was cut or a byte was wrong.
+    /// Stops the traffic. It fails if a connection was closed or a byte was wrong.
     pub(crate) fn stop(mut self) -> Result<LoadReport> {
         self.goes_on()?;
         self.held.exchange(SOON)?;
@@ -158,7 +159,7 @@ impl Load {
     }
 }
 
-/// A peer of the bastion that has an interface and addresses, and that the bastion knows.
+/// A client of the tunnel with an interface and addresses, configured as a peer of the bastion.
 fn client(bastion: &Bastion) -> Result<Interface> {
     let world = &bastion.world;
     let key = PrivateKey::generate();
@@ -181,7 +182,7 @@ fn client(bastion: &Bastion) -> Result<Interface> {
     Ok(client)
 }
 
-/// Does something several times under load. The interface and its sockets stay, another process comes each time.
+/// Repeats an operation under load. The interface and its sockets stay, and the process changes each time.
 fn under_load(bastion: &Bastion, what: &str, mut deed: impl FnMut(usize) -> Result) -> Result {
     let mut gaps = Vec::new();
     for round in 0..ROUNDS {
@@ -193,11 +194,11 @@ fn under_load(bastion: &Bastion, what: &str, mut deed: impl FnMut(usize) -> Resu
         load.goes_on()?;
         ensure_eq(Load::kept(bastion)?, kept)?;
         let report = load.stop()?;
-        tell(what, &report);
+        print_measurement(what, &report);
         ensure_eq(report.lost, 0)?;
         gaps.push(report.tunnel_gap);
     }
-    // The median: what else a machine does makes a pause longer.
+    // The median, because other load of the machine makes single pauses longer.
     gaps.sort_unstable();
     ensure(gaps[ROUNDS / 2] < scaled(GAP), format!("the tunnel was silent for {gaps:?}"))
 }
@@ -208,7 +209,7 @@ fn restart() -> Result {
         bastion.machine.run(&["systemctl", "restart", UNIT])?;
         Ok(())
     })?;
-    // Not systemd's doing: somebody asked for it.
+    // These are no automatic restarts.
     ensure_eq(bastion.restarts()?, 0)
 }
 

@@ -1,7 +1,7 @@
-//! A machine: Debian 12, booted with systemd as PID 1 in a network namespace that is there already.
+//! A machine: Debian 12, booted with systemd as PID 1 in an existing network namespace.
 //!
-//! Its disk is an overlay over a tree that all machines share, in memory and of a limited size, so that it can fill up. Nothing
-//! of it outlives the test: processes and mounts end with the isolation, and the control groups are removed here.
+//! Its disk is an overlay over a shared tree, in memory and of limited size, so that a test can fill it. Nothing
+//! remains after the test: processes and mounts end with the isolation, and the control groups are removed here.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,18 +16,18 @@ use nix::unistd::Pid;
 
 use crate::shared::{Result, ensure, text, wait_for};
 
-/// Where disks are; the isolation has a /run of its own.
+/// The directory of the disks. The isolation has a /run of its own.
 const DISKS: &str = "/run/machines";
-/// What a disk takes: the package several times over, and soon filled.
+/// The size of a disk: enough for several packages, and quickly filled.
 const DISK_SIZE: &str = "size=256m,mode=755";
-/// For a boot, also with cloud-init and on a busy machine.
+/// The time limit of a boot, including cloud-init on a busy machine.
 const BOOT: Duration = Duration::from_secs(60);
-/// For a power-off; systemd's own limit for a unit is 90 s.
+/// The time limit of a power-off. systemd's limit for a unit is 90 s.
 const POWER_OFF: Duration = Duration::from_secs(60);
-/// For a command inside, in seconds.
+/// The time limit of a command in the machine, in seconds.
 const COMMAND_SECONDS: &str = "90";
 
-/// The tree that the machines' disks lie over, with what was installed into it since.
+/// The lower layers of the machines' disks: the tree and installed packages.
 #[derive(Debug, Clone)]
 pub(crate) struct Layers(Vec<PathBuf>);
 
@@ -37,26 +37,26 @@ impl Layers {
         Ok(Self(vec![required("BASTIOND_SYSTEM_ROOT")?]))
     }
 
-    /// The same after `change`, which works on the tree from outside. What it wrote is the top layer.
+    /// This system after `change`, which modifies the tree from outside. The changes are a new top layer.
     pub(crate) fn changed(&self, name: &str, change: impl FnOnce(&Path) -> Result) -> Result<Self> {
         let disk = Disk::mount(name, self)?;
         change(&disk.root())?;
         umount2(&disk.root(), MntFlags::empty())?;
         let mut layers = vec![disk.0.join("upper")];
-        // It stays for as long as the isolation.
+        // It exists as long as the isolation.
         std::mem::forget(disk);
         layers.extend(self.0.iter().cloned());
         Ok(Self(layers))
     }
 }
 
-/// A path that scripts/test-system hands over.
+/// A path in an environment variable that scripts/test-system sets.
 pub(crate) fn required(variable: &str) -> Result<PathBuf> {
     let value = std::env::var_os(variable).filter(|value| !value.is_empty());
     value.map(PathBuf::from).ok_or_else(|| format!("{variable} is not set: run scripts/test-system").into())
 }
 
-/// A file system of its own, and the machine's root on it.
+/// A file system with the root directory of a machine.
 #[derive(Debug)]
 struct Disk(PathBuf);
 
@@ -82,27 +82,27 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Nobody could act on a failure, and the isolation's end removes all.
+        // A failure is harmless: the end of the isolation removes everything.
         let _ = umount2(&self.root(), MntFlags::MNT_DETACH);
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
 }
 
-/// A machine, on or off. Dropping it cuts the power.
+/// A machine, on or off. Dropping the value cuts its power.
 #[derive(Debug)]
 pub(crate) struct Machine {
     name: String,
-    /// The network namespace that it is plugged into, as `ip netns` knows it.
+    /// The name of its network namespace for `ip netns`.
     network: String,
     power: Option<Power>,
     disk: Disk,
 }
 
-/// What is there while the machine is on.
+/// The state of a machine that is on.
 #[derive(Debug)]
 struct Power {
     nspawn: Child,
-    /// The machine's PID 1, as numbered here.
+    /// The process id of the machine's PID 1 in this namespace.
     init: Pid,
     groups: Vec<PathBuf>,
 }
@@ -114,18 +114,19 @@ impl Machine {
         let name = format!("m{}", MACHINES.fetch_add(1, Ordering::Relaxed) + 1);
         let disk = Disk::mount(&name, layers)?;
         let machine = Self { name, network: network.to_owned(), power: None, disk };
-        // Empty: "uninitialized" would be a first boot, which enables units by preset, systemd-networkd-wait-online among them.
+        // Empty, because "uninitialized" would be a first boot, which enables units such as
+        // systemd-networkd-wait-online.
         machine.write("/etc/machine-id", 0o444, "")?;
         machine.write("/etc/hostname", 0o644, "bastion\n")?;
         Ok(machine)
     }
 
-    /// A file of the machine, as seen from here.
+    /// The path of a file of the machine, seen from outside.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.disk.root().join(path.trim_start_matches('/'))
     }
 
-    /// Writes a file of the machine with these permissions, with its directory; on or off.
+    /// Writes a file of the machine with these permissions, and creates its directory. The machine may be on or off.
     pub(crate) fn write(&self, path: &str, mode: u32, content: impl AsRef<[u8]>) -> Result {
         let path = self.path(path);
         if let Some(directory) = path.parent() {
@@ -135,7 +136,7 @@ impl Machine {
         Ok(fs::set_permissions(&path, fs::Permissions::from_mode(mode))?)
     }
 
-    /// Switches it on and waits until it has booted; how long that took.
+    /// Switches it on, waits until it has booted, and returns the duration.
     pub(crate) fn boot(&mut self) -> Result<Duration> {
         self.switch_on()?;
         self.booted()
@@ -147,16 +148,16 @@ impl Machine {
         let groups = make_groups(&self.name)?;
         let console = fs::File::options().create(true).append(true).open(self.console())?;
         let mut command = Command::new("bash");
-        // systemd-nspawn puts the machine beside itself into the group that it is in, so it gets one of its own first.
+        // systemd-nspawn creates the machine's control group beside itself, so it gets a parent group of its own first.
         let script = "for group in $GROUPS_OF_IT; do echo $$ >\"$group/cgroup.procs\" || exit; done; unset GROUPS_OF_IT; exec \"$@\"";
         let list: Vec<_> = groups.iter().map(|group| group.to_string_lossy()).collect();
         command.args(["-c", script, "bash", "setsid", "systemd-nspawn", "--quiet", "--boot"]);
         command.arg("--directory").arg(self.disk.root()).args(["--machine", &self.name]);
         command.arg(format!("--network-namespace-path=/run/netns/{}", self.network));
-        // There is no machined, and no journal of the host to be linked to. What is bound for the console goes to a file.
+        // There is no machined and no journal of the host to link. The console is a file.
         command.args(["--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"]);
         command.args(["--resolv-conf=off", "--timezone=off"]);
-        // Rights over the network that it is plugged into; and BPF, by which systemd restricts devices and addresses.
+        // Capabilities over its network namespace, and BPF, by which systemd restricts devices and addresses.
         command.args(["--capability=CAP_NET_ADMIN,CAP_BPF,CAP_PERFMON", "--system-call-filter=bpf"]);
         command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1").env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network");
         command.env("GROUPS_OF_IT", list.join(" "));
@@ -165,7 +166,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Waits until it has booted; how long that took from now on.
+    /// Waits until it has booted, and returns the duration of the wait.
     pub(crate) fn booted(&mut self) -> Result<Duration> {
         let start = Instant::now();
         self.find_init()?;
@@ -182,7 +183,7 @@ impl Machine {
         Err(format!("not booted within {BOOT:?}, but {state}:\n{jobs}\n{}", self.console_text()).into())
     }
 
-    /// Waits until the machine has a PID 1 in which systemd runs.
+    /// Waits until systemd runs as PID 1 of the machine.
     pub(crate) fn find_init(&mut self) -> Result {
         let Some(power) = &self.power else { return Err("the machine is off".into()) };
         let nspawn = power.nspawn.id();
@@ -214,12 +215,12 @@ impl Machine {
         self.disk.0.join("console")
     }
 
-    /// What it printed.
+    /// The output of the machine's console.
     pub(crate) fn console_text(&self) -> String {
         fs::read(self.console()).map(|bytes| text(&bytes)).unwrap_or_default()
     }
 
-    /// Runs a command inside as root.
+    /// Runs a command in the machine as root; it may fail.
     pub(crate) fn try_run(&self, words: &[&str]) -> Result<Output> {
         let Some(power) = &self.power else { return Err("the machine is off".into()) };
         let mut command = Command::new("timeout");
@@ -234,7 +235,7 @@ impl Machine {
         Ok(command.args(words).stdin(Stdio::null()).output()?)
     }
 
-    /// The same; it must succeed. What it printed.
+    /// Runs a command that must succeed, and returns its output.
     pub(crate) fn run(&self, words: &[&str]) -> Result<String> {
         let output = self.try_run(words)?;
         if output.status.success() {
@@ -243,7 +244,7 @@ impl Machine {
         Err(format!("{}: {}\n{}{}", words.join(" "), output.status, text(&output.stdout), text(&output.stderr)).into())
     }
 
-    /// Runs a script of the shell; it must succeed. What it printed.
+    /// Runs a shell script that must succeed, and returns its output.
     pub(crate) fn sh(&self, script: &str) -> Result<String> {
         self.run(&["sh", "-e", "-c", script])
     }
@@ -253,7 +254,7 @@ impl Machine {
         Ok(self.run(&["systemctl", "show", "--value", "--property", property, unit])?.trim().to_owned())
     }
 
-    /// The journal of the unit since this boot, one message a line.
+    /// The journal of the unit since this boot, one message per line.
     pub(crate) fn journal(&self, unit: &str) -> Result<String> {
         self.run(&["journalctl", "--no-pager", "-b", "-o", "short-monotonic", "-u", unit])
     }
@@ -264,10 +265,10 @@ impl Machine {
         Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
     }
 
-    /// Shuts it down in order.
+    /// Powers it off.
     pub(crate) fn power_off(&mut self) -> Result {
         let Some(power) = &mut self.power else { return Ok(()) };
-        // systemd-nspawn hands it on as the signal that means power-off.
+        // systemd-nspawn passes it on as the signal for power-off.
         kill(pid_of(&power.nspawn), Signal::SIGTERM)?;
         let nspawn = &mut power.nspawn;
         wait_for("the machine is off", POWER_OFF, || Ok(nspawn.try_wait()?.is_some()))?;
@@ -275,12 +276,12 @@ impl Machine {
         Ok(())
     }
 
-    /// Cuts the power: everything that runs on it is gone at once.
+    /// Cuts the power, which kills all its processes at once.
     pub(crate) fn cut_power(&mut self) {
         let Some(mut power) = self.power.take() else { return };
-        // Not systemd-nspawn itself, which would leave the machine running.
+        // Killing systemd-nspawn itself would leave the machine running.
         if let Some(init) = child_of(power.nspawn.id(), "systemd") {
-            // Err: it is off already.
+            // An error means that it is off already.
             let _ = kill(init, Signal::SIGKILL);
         }
         let patience =
@@ -303,7 +304,7 @@ fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("Linux' process numbers are below 2^22"))
 }
 
-/// The child of a process that has this name: systemd-nspawn has helpers of its own, which are there for a moment.
+/// The child of a process with this name. systemd-nspawn has other short-lived children.
 fn child_of(parent: u32, name: &str) -> Option<Pid> {
     let entries = fs::read_dir("/proc").ok()?;
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok()).find_map(|pid| {
@@ -315,7 +316,7 @@ fn child_of(parent: u32, name: &str) -> Option<Pid> {
     })
 }
 
-/// A control group of the machine's own in the unified hierarchy, and in systemd's where that is another.
+/// The machine's control group in the unified hierarchy, and in systemd's if that is another one.
 fn make_groups(name: &str) -> Result<Vec<PathBuf>> {
     let prefix = required("BASTIOND_SYSTEM_GROUPS")?;
     let root = Path::new("/sys/fs/cgroup");
@@ -331,19 +332,19 @@ fn make_groups(name: &str) -> Result<Vec<PathBuf>> {
     Ok(groups)
 }
 
-/// Removes a control group that nobody is in, with those below.
+/// Removes an empty control group and its children.
 fn remove_group(group: &Path) {
     let below = fs::read_dir(group).into_iter().flatten().flatten();
     for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         remove_group(&entry.path());
     }
-    // Err: somebody is still leaving it; scripts/test-system tries again.
+    // An error means that a process is still ending in it. scripts/test-system retries.
     let _ = fs::remove_dir(group);
 }
 
-/// Whether this machine can boot others; what it lacks.
+/// Checks whether this machine can boot others.
 pub(crate) fn can_boot() -> Result {
-    // In a user namespace the map has other lines, or a shorter one.
+    // In a user namespace the map has other lines or a shorter one.
     let map = fs::read_to_string("/proc/self/uid_map")?;
     let all: Vec<&str> = map.split_whitespace().collect();
     ensure(

@@ -1,5 +1,5 @@
-//! The package on a booted Debian 12 with systemd as PID 1, which is the bastion of the sandbox's world. `scripts/test-system`
-//! makes what is needed and runs it.
+//! Tests of the package on a booted Debian 12, which is the bastion of the sandbox's network. `scripts/test-system`
+//! prepares everything and runs them.
 
 mod bastion;
 mod cloud_init;
@@ -19,7 +19,7 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // Tests measure gaps and boots: one at a time, unless somebody asks for more.
+    // Tests measure pauses and boots, so they run one at a time by default.
     arguments.test_threads.get_or_insert(1);
     let trials: Vec<Trial> = [
         cloud_init::trials(),

@@ -1,4 +1,4 @@
-//! A limit on the memory of the daemon that runs, so that the kernel kills it as it does on a server that has none left.
+//! A memory limit for the running daemon, so that the kernel kills it as on a server without free memory.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,26 +7,26 @@ use crate::bastion::{Bastion, UNIT};
 use crate::machine::required;
 use crate::shared::{Result, ensure};
 
-/// What may still be had.
+/// The memory limit in bytes.
 const LIMIT: &str = "1048576";
 
-/// A limit, by whichever control groups count memory here. Its successor is not under it.
+/// A memory limit in the version of control groups of this machine. It does not apply to the next process.
 #[derive(Debug)]
 pub(crate) enum Limit {
-    /// A group of the old memory hierarchy, made for this.
+    /// A new group in the memory hierarchy of version 1.
     Old(PathBuf),
-    /// The service's own group.
+    /// The group of the service.
     Unified,
 }
 
 impl Limit {
-    /// For the daemon that runs now.
+    /// Limits the running daemon.
     pub(crate) fn on(bastion: &Bastion) -> Result<Self> {
         let service = bastion.machine.group().join("payload/system.slice").join(UNIT);
         if service.join("memory.max").exists() {
             let used = fs::read_to_string(service.join("memory.current"))?;
             let used: u64 = used.trim().parse()?;
-            // The service is given a new group when it starts again.
+            // The service gets a new group at its next start.
             fs::write(service.join("memory.max"), (used + LIMIT.parse::<u64>()?).to_string())?;
             return Ok(Self::Unified);
         }
@@ -38,14 +38,14 @@ impl Limit {
         let group = hierarchy.join(format!("{}-oom", required("BASTIOND_SYSTEM_GROUPS")?.display()));
         fs::create_dir_all(&group)?;
         fs::write(group.join("memory.limit_in_bytes"), LIMIT)?;
-        // Their numbers as this process sees them.
+        // The process ids in this namespace.
         for process in fs::read_to_string(service.join("cgroup.procs"))?.lines() {
             fs::write(group.join("cgroup.procs"), process)?;
         }
         Ok(Self::Old(group))
     }
 
-    /// Whether the kernel has killed somebody for it.
+    /// Whether the kernel has killed a process because of the limit.
     pub(crate) fn has_killed(&self, bastion: &Bastion) -> Result<bool> {
         match self {
             Self::Old(group) => {
@@ -53,7 +53,7 @@ impl Limit {
                 let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
                 Ok(kills.is_some_and(|kills| kills != "0"))
             }
-            // The group itself is gone with the process.
+            // The group was removed with the process.
             Self::Unified => Ok(bastion.machine.journal(UNIT)?.contains("oom-kill")),
         }
     }
@@ -62,7 +62,7 @@ impl Limit {
 impl Drop for Limit {
     fn drop(&mut self) {
         if let Self::Old(group) = self {
-            // Err: somebody is still in it; scripts/test-system tries again.
+            // An error means that a process is still in it. scripts/test-system retries.
             let _ = fs::remove_dir(group);
         }
     }

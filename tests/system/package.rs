@@ -1,4 +1,4 @@
-//! The package that is tested, and others made of it.
+//! The tested package, and variants of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::machine::required;
 use crate::shared::{Result, ensure, text};
 
-/// A .deb.
+/// A Debian package.
 #[derive(Debug, Clone)]
 pub(crate) struct Package {
     path: PathBuf,
@@ -15,7 +15,7 @@ pub(crate) struct Package {
 }
 
 impl Package {
-    /// The one to be tested.
+    /// The package to test.
     pub(crate) fn given() -> Result<Self> {
         Self::at(required("BASTIOND_SYSTEM_PACKAGE")?)
     }
@@ -26,12 +26,12 @@ impl Package {
         Ok(Self { path, version: text(&output.stdout).trim().to_owned() })
     }
 
-    /// The same with more at the end of its version: `+1` is newer, `~1` is older.
+    /// A variant with a suffix of the version: `+1` is newer, `~1` is older.
     pub(crate) fn next(&self, suffix: &str) -> Result<Self> {
         self.changed(suffix, |_| Ok(()))
     }
 
-    /// The same with a change in its files.
+    /// A variant with changed files.
     pub(crate) fn changed(&self, suffix: &str, change: impl FnOnce(&Path) -> Result) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let tree = directory.path().join("tree");
@@ -42,19 +42,19 @@ impl Package {
         fs::write(&control, text.replace(&format!("Version: {}\n", self.version), &format!("Version: {version}\n")))?;
         change(&tree)?;
         let path = Path::new("/run").join(format!("bastiond_{version}.deb"));
-        // Not compressed: it is gone in a moment.
+        // Without compression, because it is used only once.
         must(Command::new("dpkg-deb").args(["--build", "--root-owner-group", "-Znone"]).arg(&tree).arg(&path))?;
         let package = Self::at(path)?;
         ensure(package.version == version, format!("the version is {}, not {version}", package.version))?;
         Ok(package)
     }
 
-    /// Where it lies.
+    /// The path of the package.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its version.
+    /// The version of the package.
     pub(crate) fn version(&self) -> &str {
         &self.version
     }

@@ -1,4 +1,4 @@
-//! Boots: no moment in which an unsolicited packet is forwarded, and none in which the rules keep an operator from SSH.
+//! Boots: at no time an unsolicited packet is forwarded, and at no time the rules block SSH of an operator.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use sandbox::world::addresses as at;
 
 use crate::bastion::Bastion;
 use crate::shared::{Result, SOON, ensure, ensure_eq, wait_for};
-use crate::trial::{PATIENCE, tell, trial};
+use crate::trial::{PATIENCE, print_measurement, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -20,15 +20,15 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Unsolicited datagrams a second, from each of two senders.
+/// Unsolicited datagrams per second from each of two senders.
 const RATE: u32 = 1000;
-/// A new connection every 50 ms is more than a person makes.
+/// The interval of new connections, shorter than that of a person.
 const CONFIG: &str = "[firewall]\nssh_attempts = false\n";
 const KNOCK: Duration = Duration::from_millis(50);
 
 fn boots() -> Result {
     let mut bastion = Bastion::installed(CONFIG)?;
-    // The worst that can be: the kernel forwards before anybody has loaded a rule.
+    // The worst case: the kernel forwards before any rule is loaded.
     bastion.machine.write("/etc/sysctl.d/99-forward.conf", 0o644, "net.ipv4.ip_forward = 1\n")?;
     boot_under_fire(&mut bastion, "the first boot")?;
     bastion.machine.power_off()?;
@@ -37,7 +37,7 @@ fn boots() -> Result {
     bastion.machine.cut_power();
     bastion.unplug()?;
     boot_under_fire(&mut bastion, "the boot after a power failure")?;
-    // Without us the same packets pass, so that it was us who kept them off.
+    // Without the package the same packets pass, so it was the package that blocked them.
     for unit in ["bastiond.service", "bastiond-boot.service"] {
         bastion.machine.run(&["systemctl", "mask", unit])?;
     }
@@ -49,7 +49,7 @@ fn boots() -> Result {
     Ok(())
 }
 
-/// Senders of what must not pass: a stranger on the internet, and a host of the other network.
+/// Senders of packets that must not pass: a host on the internet, and a host of the other network.
 struct Fire {
     floods: [Flood; 2],
     target: Reflector,
@@ -59,7 +59,7 @@ impl Fire {
     fn open(bastion: &Bastion) -> Result<Self> {
         let world = &bastion.world;
         let target = Reflector::udp(world.web(), (at::WEB, 4000))?;
-        // The cloud sends the other network's traffic here from now on, as it does after the first time.
+        // From now on the cloud routes the other network's traffic here, as after the first start.
         world.cloud().put_route(world.second_network_id(), "0.0.0.0/0".parse()?, at::BASTION_SECOND);
         let floods = [
             Flood::start(world.server(), target.address(), RATE)?,
@@ -68,7 +68,7 @@ impl Fire {
         Ok(Self { floods, target })
     }
 
-    /// How many were sent; fails if one arrived.
+    /// The number of sent datagrams. It fails if one arrived.
     fn cease(self) -> Result<u64> {
         let sent = self.floods.map(Flood::stop).iter().map(|report| report.sent).sum();
         ensure_eq(self.target.seen(), Vec::new())?;
@@ -87,25 +87,25 @@ fn boot_under_fire(bastion: &mut Bastion, what: &str) -> Result {
     std::thread::sleep(SOON);
     let knocks = knocks.stop()?;
     let sent = fire.cease()?;
-    tell(
+    print_measurement(
         what,
         format!("up after {booted:?}, healthy after {healthy:?}; {sent} unsolicited packets sent, 0 passed; {knocks}"),
     );
     ensure_eq(bastion.machine.failed_units()?, Vec::new())?;
-    // What systemd says of the order.
+    // The order of the units by systemd.
     let at = |unit, moment| -> Result<u64> { Ok(bastion.machine.property(unit, moment)?.parse()?) };
     let rules = at("bastiond-boot.service", "ActiveEnterTimestampMonotonic")?;
     let network = at("networking.service", "InactiveExitTimestampMonotonic")?;
     ensure(rules > 0 && rules <= network, format!("rules at {rules} us, network at {network} us"))
 }
 
-/// Somebody who tries to reach SSH all the time.
+/// A client that repeatedly connects to SSH.
 struct Knocks {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Vec<Knock>>,
 }
 
-/// A try: when it began and ended, and what came of it.
+/// An attempt: its start, its end, and its result.
 type Knock = (Instant, Instant, std::result::Result<(), ProbeFailure>);
 
 impl Knocks {
@@ -125,7 +125,7 @@ impl Knocks {
         Self { stop, thread }
     }
 
-    /// From the first answer on every try is answered: by the kernel that nobody listens yet, and then always by sshd.
+    /// Checks that every attempt is answered from the first answer on: first with a reset by the kernel, later by sshd.
     fn stop(self) -> Result<String> {
         self.stop.store(true, Ordering::Relaxed);
         let knocks = self.thread.join().map_err(|_| "the one who knocks panicked")?;

@@ -1,4 +1,4 @@
-//! What an operator does with the service: status, reload, restart, stop, and reading its journal.
+//! Operations on the service: status, reload, restart, stop, and reading its journal.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::shared::{Result, SOON, ensure, ensure_eq, text, wait_for};
-use crate::trial::{PATIENCE, tell, trial};
+use crate::trial::{PATIENCE, print_measurement, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -28,17 +28,17 @@ fn first_boot() -> Result {
     let mut bastion = Bastion::installed("")?;
     let boot = bastion.machine.boot()?;
     let healthy = bastion.becomes_healthy()?;
-    tell("boot", format!("{boot:?}, healthy {healthy:?} later"));
+    print_measurement("boot", format!("{boot:?}, healthy {healthy:?} later"));
     bastion.serves()?;
     ensure_eq(bastion.machine.failed_units()?, Vec::new())?;
     let status = bastion.machine.run(&["systemctl", "status", UNIT])?;
     ensure(status.contains("Active: active (running)") && status.contains("Status: \"healthy; public eth0"), &*status)?;
-    // Not as root.
+    // As an ordinary user.
     let uid = bastion.machine.sh(&format!("stat --format=%U /proc/{}", bastion.main_pid()?))?;
     ensure_eq(uid.trim(), "bastiond")
 }
 
-/// A service that the input chain lets in.
+/// A configuration with a service that the input chain accepts.
 const SERVICE: &str = "[[firewall.service]]\nports = [9100]\n";
 
 fn lets_in_9100(bastion: &Bastion) -> Result<bool> {
@@ -95,7 +95,7 @@ fn stop() -> Result {
     ensure_eq(had, ("1".to_owned(), vec!["0.0.0.0/0 via 10.0.0.2".to_owned()]))?;
     bastion.machine.run(&["systemctl", "start", UNIT])?;
     bastion.becomes_healthy()?;
-    // It found all as it had left it.
+    // It found everything unchanged.
     let changes: Vec<_> =
         bastion.report()?.components.into_values().map(|component| component.totals.changes).collect();
     ensure(changes.iter().all(|&changes| changes == 0), format!("changes by component: {changes:?}"))?;
@@ -103,7 +103,7 @@ fn stop() -> Result {
     Ok(())
 }
 
-/// The part of a listing that packets do not change.
+/// A listing without the parts that packets change.
 fn chains(listing: &str) -> String {
     listing.find("\tchain ").map_or_else(String::new, |at| listing[at..].to_owned())
 }
@@ -113,7 +113,7 @@ fn wrong_configuration() -> Result {
     bastion.machine.write(CONFIG, 0o640, "[firewall]\nssh_form = [\"10.0.0.0/8\"]\n")?;
     let output = bastion.machine.try_run(&["systemctl", "restart", UNIT])?;
     ensure(!output.status.success(), "a restart with a wrong configuration is said to have worked")?;
-    // Longer than the pause before a restart.
+    // Longer than the delay before an automatic restart.
     std::thread::sleep(Duration::from_secs(3));
     let state = bastion.machine.property(UNIT, "ActiveState")?;
     let status = bastion.machine.property(UNIT, "ExecMainStatus")?;
@@ -129,13 +129,13 @@ fn wrong_configuration() -> Result {
 
 fn journal() -> Result {
     let bastion = Bastion::healthy("")?;
-    // Somebody else's change, which is told when it has been undone.
+    // A foreign change, which is reported after its repair.
     bastion.machine.run(&["sysctl", "--quiet", "--write", "net.ipv4.ip_forward=0"])?;
     let mut found = None;
     wait_for("the repair is reported", PATIENCE, || {
         let lines = bastion.machine.run(&["journalctl", "--no-pager", "-b", "-u", "bastiond", "-o", "json"])?;
         let mut entries = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        // The kernel resets other settings along with this one.
+        // The kernel resets other settings together with this one.
         let ours = |entry: &Value| {
             entry["MESSAGE"].as_str().is_some_and(|text| text.starts_with("net/ipv4/ip_forward: 0 -> 1"))
         };
@@ -153,7 +153,7 @@ fn journal() -> Result {
 
 fn private_configuration() -> Result {
     let mut bastion = Bastion::installed("")?;
-    // As a careful umask, or cloud-init, leaves it.
+    // As created with a strict umask, or by cloud-init.
     let text = std::fs::read(bastion.machine.path(CONFIG))?;
     bastion.machine.write(CONFIG, 0o600, text)?;
     bastion.machine.write("/etc/bastiond/peers.d/ada.toml", 0o600, PEER)?;
@@ -162,7 +162,7 @@ fn private_configuration() -> Result {
     let modes = bastion.machine.sh("stat --format='%U:%G %a' /etc/bastiond /etc/bastiond/config.toml /etc/bastiond/peers.d/ada.toml /etc/bastiond/hcloud-token")?;
     let wanted = ["root:bastiond 750", "root:bastiond 640", "root:bastiond 640", "root:root 600"];
     ensure_eq(modes.lines().collect::<Vec<_>>(), wanted.to_vec())?;
-    // And for a file that comes later.
+    // The same for a file that is added later.
     bastion.machine.write(
         "/etc/bastiond/peers.d/grace.toml",
         0o600,
@@ -180,7 +180,7 @@ const PEER: &str = "public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\
 fn secrets() -> Result {
     let bastion = Bastion::healthy("")?;
     let machine = &bastion.machine;
-    // As root's umask leaves them.
+    // As created with root's umask.
     let write_peer = |name: &str, number: char| -> Result {
         let key_file = format!("/etc/bastiond/{name}.psk");
         machine.write(&key_file, 0o600, "iR2UQ29vhHeOxlvVUvVd0hgcHRJWTNTSsVmuvPOKgLo=\n")?;
@@ -205,7 +205,7 @@ fn secrets() -> Result {
     machine.write("/etc/bastiond/config.toml.dpkg-dist", 0o644, "")?;
     machine.write("/etc/bastiond/hcloud-token.cred", 0o600, "")?;
     machine.run(&["chmod", "0644", TOKEN])?;
-    // Found before the one of the system: it tells of each time that it is called.
+    // A wrapper that is found before the system's program and logs each call.
     machine.write(
         "/usr/local/bin/systemd-tmpfiles",
         0o755,
@@ -230,7 +230,7 @@ fn secrets() -> Result {
         "config.toml.dpkg-dist root:root 644",
     ];
     ensure_eq(modes.lines().collect::<Vec<_>>(), wanted.to_vec())?;
-    // Those that nobody puts right make no start longer.
+    // Files that are not corrected do not delay a start.
     ensure_eq(restart()?.as_str(), "")?;
     bastion.becomes_healthy().map(drop)
 }
@@ -247,7 +247,7 @@ fn no_token() -> Result {
         Ok(bastion.report().is_ok_and(told))
     })?;
     ensure_eq((bastion.machine.property(UNIT, "ActiveState")?.as_str(), bastion.restarts()?), ("active", 0))?;
-    // A new token is given by a restart: the credential is systemd's copy.
+    // A new token needs a restart, because the credential is a copy by systemd.
     bastion.machine.write(TOKEN, 0o600, bastion.world.token())?;
     bastion.machine.run(&["systemctl", "restart", UNIT])?;
     bastion.becomes_healthy()?;

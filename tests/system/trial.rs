@@ -1,4 +1,4 @@
-//! What a test of this kind is, and tells whoever reads along: it may take a minute.
+//! The form of these tests, which may take a minute and print their progress.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use libtest_mimic::Trial;
 
 use crate::shared::Result;
 
-/// For a service to come up or change its mind.
+/// The time limit of a change of the service.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A test named as a sentence.
 pub(crate) fn trial(name: &'static str, test: fn() -> Result) -> Trial {
     let told = move || {
-        // At once, too: whoever waits for a machine that hangs wants to know what went wrong before.
+        // The failure is printed at once, before later tests can hang.
         test().inspect_err(|error| eprintln!("\n{name}: {}", error.message().unwrap_or_default()))
     };
     Trial::test(name, told)
 }
 
-/// A figure that a test has measured, for whoever reads along.
-pub(crate) fn tell(what: &str, figure: impl std::fmt::Display) {
+/// Prints a value that a test has measured.
+pub(crate) fn print_measurement(what: &str, figure: impl std::fmt::Display) {
     eprintln!("    {what}: {figure}");
 }

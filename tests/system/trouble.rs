@@ -1,5 +1,5 @@
-//! What goes wrong on a server sooner or later: the daemon hangs or dies, the disk is full, /etc is read-only, somebody reloads
-//! his own firewall.
+//! Usual failures of a server: the daemon hangs or is killed, the disk is full, /etc is read-only, another firewall is
+//! reloaded.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::bastion::{Bastion, CONFIG, UNIT};
 use crate::load::Load;
 use crate::memory::Limit;
 use crate::shared::{Result, SOON, ensure, ensure_eq, wait_for};
-use crate::trial::{PATIENCE, tell, trial};
+use crate::trial::{PATIENCE, print_measurement, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -39,7 +39,7 @@ fn signal(bastion: &Bastion, signal: Signal) -> Result {
 
 fn watchdog() -> Result {
     let mut bastion = Bastion::installed(crate::load::TUNNEL)?;
-    // The unit's minute is long for a test.
+    // The watchdog of the unit has a minute, too long for a test.
     bastion.machine.write(
         "/etc/systemd/system/bastiond.service.d/watchdog.conf",
         0o644,
@@ -51,13 +51,13 @@ fn watchdog() -> Result {
     let (pid, tunnel) = (bastion.main_pid()?, Load::kept(&bastion)?);
     signal(&bastion, Signal::SIGSTOP)?;
     let took = bastion.is_replaced(pid, PATIENCE)?;
-    tell("a stopped process is replaced after", format!("{took:?}"));
+    print_measurement("a stopped process is replaced after", format!("{took:?}"));
     let journal = bastion.machine.journal(UNIT)?;
     ensure(journal.contains("Watchdog timeout"), journal)?;
     bastion.becomes_healthy()?;
     ensure_eq(Load::kept(&bastion)?, tunnel)?;
     let report = load.stop()?;
-    tell("with the watchdog's patience of 2 s", &report);
+    print_measurement("with the watchdog's patience of 2 s", &report);
     ensure_eq((bastion.restarts()?, report.lost), (1, 0))
 }
 
@@ -70,15 +70,15 @@ fn killed() -> Result {
     bastion.becomes_healthy()?;
     ensure_eq(Load::kept(&bastion)?, tunnel)?;
     let report = load.stop()?;
-    tell("a killed process is replaced after", format!("{took:?}; {report}"));
+    print_measurement("a killed process is replaced after", format!("{took:?}; {report}"));
     ensure_eq((bastion.restarts()?, report.lost), (1, 0))?;
-    // RestartSec is half a second of it.
+    // This includes RestartSec, half a second.
     ensure(report.tunnel_gap < Duration::from_secs(2), format!("the tunnel was silent for {:?}", report.tunnel_gap))
 }
 
 fn killed_often() -> Result {
     let bastion = Bastion::healthy("")?;
-    // More often than systemd's default start limit allows: five times in ten seconds.
+    // More often than systemd's default start limit of five times in ten seconds.
     for _ in 0..8 {
         let pid = bastion.main_pid()?;
         signal(&bastion, Signal::SIGKILL)?;
@@ -94,10 +94,10 @@ fn out_of_memory() -> Result {
     let load = Load::start(&bastion)?;
     let (pid, tunnel) = (bastion.main_pid()?, Load::kept(&bastion)?);
     let limit = Limit::on(&bastion)?;
-    // More than the daemon may have from now on; the file itself is good.
+    // More than the memory limit allows. The file itself is valid.
     let forwards = (1..8000).map(|port| format!("[[nat.forward]]\nport = {}\nto = \"10.0.0.4\"\n", 10_000 + port));
     bastion.configure(&format!("{}{}", crate::load::TUNNEL, forwards.collect::<String>()))?;
-    // It may well end before it has said that it is reloaded.
+    // It may end before it reports the end of the reload.
     bastion.machine.try_run(&["systemctl", "kill", "--kill-who=main", "--signal=HUP", UNIT])?;
     let took = bastion.is_replaced(pid, PATIENCE)?;
     ensure(limit.has_killed(&bastion)?, "the kernel killed no process for memory, so the test proves nothing")?;
@@ -106,21 +106,21 @@ fn out_of_memory() -> Result {
     bastion.becomes_healthy()?;
     ensure_eq(Load::kept(&bastion)?, tunnel)?;
     let report = load.stop()?;
-    tell("a process that is killed for memory is replaced after", format!("{took:?}; {report}"));
+    print_measurement("a process that is killed for memory is replaced after", format!("{took:?}; {report}"));
     ensure_eq(report.lost, 0)
 }
 
 fn full_disk() -> Result {
     let mut bastion = Bastion::installed("")?;
-    // In memory: it could not be kept on the disk that is full.
+    // The journal is in memory, because the full disk cannot store it.
     bastion.machine.write("/etc/systemd/journald.conf.d/volatile.conf", 0o644, "[Journal]\nStorage=volatile\n")?;
     bastion.machine.boot()?;
     bastion.becomes_healthy()?;
-    // What is left over is less than a block.
+    // Less than a block is left.
     bastion.machine.sh("dd if=/dev/zero of=/var/fill bs=64k 2>/dev/null || true; dd if=/dev/zero of=/var/fill2 bs=1 count=8192 2>/dev/null || true")?;
     let full = bastion.machine.try_run(&["sh", "-c", "echo no >/var/lib/more"])?;
     ensure(!full.status.success(), "the disk is not full: this proves nothing")?;
-    // New rules, which are kept for the next boot in /var/lib/bastiond.
+    // New rules, which the daemon saves for the next boot in /var/lib/bastiond.
     bastion.machine.run(&["nft", "delete", "table", "inet", "bastiond"])?;
     wait_for("the table is back", PATIENCE, || {
         Ok(bastion.machine.try_run(&["nft", "list", "table", "inet", "bastiond"])?.status.success())
@@ -151,12 +151,12 @@ fn read_only_etc() -> Result {
     bastion.serves()
 }
 
-/// Longer than TCP keeps an acknowledgement back.
+/// Longer than TCP delays an acknowledgement.
 const QUIET: Duration = Duration::from_millis(300);
 
 fn nftables_service() -> Result {
     let mut bastion = Bastion::installed("")?;
-    // Debian's own file, as it is delivered: it begins with `flush ruleset`.
+    // Debian's default file, which begins with `flush ruleset`.
     let rules = std::fs::read_to_string(bastion.machine.path("/etc/nftables.conf"))?;
     ensure(rules.contains("flush ruleset"), rules)?;
     let wants = bastion.machine.path("/etc/systemd/system/sysinit.target.wants");
@@ -166,21 +166,21 @@ fn nftables_service() -> Result {
     ensure_eq(bastion.machine.property("nftables.service", "ActiveState")?.as_str(), "active")?;
     bastion.becomes_healthy()?;
     let mut held = HeldConnection::open(bastion.world.web(), bastion.internet.tcp.address(), SOON)?;
-    // Opened through the rules: one from a moment without them would not outlive their return.
+    // Opened while the rules are loaded. A connection from a moment without rules would not survive their return.
     ensure_eq(held.seen().ip(), at::BASTION.into())?;
     for verb in ["reload", "restart", "stop", "start"] {
-        // Nothing is under way while there are no rules: what leaves untranslated then may well be answered with a reset.
+        // The test sends nothing while there are no rules, because an untranslated packet may be answered with a reset.
         std::thread::sleep(QUIET);
         bastion.machine.run(&["systemctl", verb, "nftables.service"])?;
         let took = wait_for("the table is back", SOON, || {
             Ok(bastion.machine.try_run(&["nft", "list", "chain", "inet", "bastiond", "forward"])?.status.success())
         })?;
-        tell(&format!("after systemctl {verb} nftables the table is back after"), format!("{took:?}"));
+        print_measurement(&format!("after systemctl {verb} nftables the table is back after"), format!("{took:?}"));
         bastion.becomes_healthy()?;
         goes_on(&bastion, &mut held)?;
         bastion.serves()?;
     }
-    // Without the daemon nobody heals, so the boot's unit must load the rules again.
+    // Without the daemon the boot unit must load the rules again.
     bastion.machine.run(&["systemctl", "stop", UNIT])?;
     for verb in ["reload", "restart"] {
         std::thread::sleep(QUIET);
@@ -194,7 +194,7 @@ fn nftables_service() -> Result {
     Ok(())
 }
 
-/// A connection from before still carries; or what the daemon did to it.
+/// Checks that an old connection still works; on a failure the message has the daemon's log.
 fn goes_on(bastion: &Bastion, held: &mut HeldConnection) -> Result {
     let journal = |_| bastion.machine.journal("bastiond*").unwrap_or_default();
     held.exchange(SOON).map(drop).map_err(|error| format!("{error}:\n{}", journal(error.clone())).into())
