@@ -1,4 +1,5 @@
-//! nflog's datagrams: bytes in, dropped packets out. Whatever is in them was sent by strangers, so nothing of it is believed.
+//! nflog's datagrams: bytes in, dropped packets out. Unknown senders decide what is in them, so nothing of it is
+//! trusted.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,38 +8,35 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{NetlinkBuffer, ParseableParametrized};
 use netlink_packet_netfilter::nflog::{PacketNla, ULogMessage};
+use nix::libc;
 
 use bastiond_tunnel::device::packet;
 
-/// `NFNL_SUBSYS_ULOG` (`linux/netfilter/nfnetlink.h`)
-const NFNL_SUBSYS_ULOG: u8 = 4;
-/// Of `struct nfgenmsg`, in bytes.
+/// Of `struct nfgenmsg`, which comes before the attributes, in bytes (`linux/netfilter/nfnetlink.h`).
 const NFGENMSG: usize = 4;
-/// `NLMSG_ERROR` (`linux/netlink.h`)
-const ERROR: u16 = 2;
-/// What our rules begin a packet's account with; the reason follows.
+/// How our rules begin the text that they log; the reason follows.
 const PREFIX: &str = "bastiond ";
-/// The longest reason: the kernel keeps 127 bytes of a prefix.
+/// Bytes of the longest reason. The kernel keeps 127 bytes of the whole text.
 const LONGEST_REASON: usize = 64;
-/// Those protocols whose header begins with two ports (IANA, "Assigned Internet Protocol Numbers").
+/// The protocols whose header begins with two ports (IANA, "Assigned Internet Protocol Numbers").
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
 /// A packet that a rule of ours dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
-    /// The name of the counter that has it.
+    /// The name of the counter that counted it, `dropped_…`.
     pub reason: String,
-    /// The index of the interface that it came by.
+    /// The index of the interface by which it came in.
     pub from: Option<u32>,
-    /// The index of the interface that it would have left by.
+    /// The index of the interface by which it would have left.
     pub to: Option<u32>,
-    /// Its source, as the packet says.
+    /// Its source address, which may be forged.
     pub source: Option<IpAddr>,
-    /// Its destination.
+    /// Its destination address.
     pub destination: Option<IpAddr>,
-    /// The number of the protocol inside of IP.
+    /// The number of the protocol inside IP.
     pub protocol: Option<u8>,
-    /// The ports it comes from and goes to, where it has any.
+    /// Source and destination port, if its protocol has ports and the packet is not a later fragment.
     pub ports: Option<(u16, u16)>,
 }
 
@@ -60,7 +58,7 @@ impl fmt::Display for Dropped {
     }
 }
 
-/// What people call the usual ones.
+/// The usual name of a protocol, or its number.
 pub(super) fn protocol_name(number: u8) -> Cow<'static, str> {
     match number {
         1 => "icmp".into(),
@@ -71,18 +69,21 @@ pub(super) fn protocol_name(number: u8) -> Cow<'static, str> {
     }
 }
 
-/// The packets in a datagram that rules of ours dropped. What cannot be read, or was logged by others, is left out.
+/// The packets in a datagram that rules of ours dropped. What cannot be read, or was logged by other rules, is left
+/// out.
 pub fn read(datagram: &[u8]) -> Vec<Dropped> {
     messages(datagram).filter_map(|message| dropped(&message)).collect()
 }
 
 /// The kernel's answer to a request, if the datagram has one.
 pub(super) fn answer(datagram: &[u8]) -> Option<io::Result<()>> {
-    messages(datagram).filter(|message| message.message_type() == ERROR).find_map(|message| {
-        let code = i32::from_ne_bytes(*message.payload().first_chunk()?);
-        // 0 says that it is done.
-        Some(if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.saturating_neg())) })
-    })
+    messages(datagram).filter(|message| libc::c_int::from(message.message_type()) == libc::NLMSG_ERROR).find_map(
+        |message| {
+            let code = i32::from_ne_bytes(*message.payload().first_chunk()?);
+            // 0 confirms the request.
+            Some(if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.saturating_neg())) })
+        },
+    )
 }
 
 fn messages(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
@@ -97,8 +98,8 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
 
 fn dropped(message: &NetlinkBuffer<&[u8]>) -> Option<Dropped> {
     let [subsystem, kind] = message.message_type().to_be_bytes();
-    // Nothing but nflog's own messages reaches the crate: its parsers of others panic on some bytes.
-    if subsystem != NFNL_SUBSYS_ULOG {
+    // Only nflog's own messages are given to the crate: its parsers of others panic on some bytes.
+    if libc::c_int::from(subsystem) != libc::NFNL_SUBSYS_ULOG {
         return None;
     }
     let attributes = message.payload().get(NFGENMSG..)?;
@@ -125,7 +126,7 @@ fn dropped(message: &NetlinkBuffer<&[u8]>) -> Option<Dropped> {
     })
 }
 
-/// A word of ours, and nothing that could look like something else in a log.
+/// The reason in a logged text of ours; `None` for any text that could imitate another log line.
 fn reason_in(prefix: &[u8]) -> Option<String> {
     let reason = std::str::from_utf8(prefix).ok()?.strip_prefix(PREFIX)?;
     let is_word = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';

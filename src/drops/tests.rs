@@ -41,9 +41,9 @@ fn of_tcp() -> Dropped {
 }
 
 #[test]
-fn a_packet_is_told_with_its_reason_its_interface_and_its_ends() {
+fn a_packet_is_described_with_its_reason_its_addresses_and_its_ports() {
     let logged = vec![prefix("bastiond dropped_banned"), PacketNla::IfIndexInDev(2), PacketNla::Payload(tcp())];
-    // The kernel collects packets into one datagram, and ends it with a message of its own.
+    // The kernel collects packets in one datagram and ends it with a message of its own.
     let mut end = vec![0; 20];
     end[..8].copy_from_slice(&[20, 0, 0, 0, 3, 0, 2, 0]);
     let datagram = [message(logged.clone()), message(logged), end].concat();
@@ -52,34 +52,34 @@ fn a_packet_is_told_with_its_reason_its_interface_and_its_ends() {
 }
 
 #[test]
-fn what_a_kernel_sent_is_read() {
-    let told: Vec<String> =
+fn a_datagram_of_a_real_kernel_is_read() {
+    let described: Vec<String> =
         read(include_bytes!("../../tests/data/nflog/two-packets.bin")).iter().map(ToString::to_string).collect();
     let expected = ["dropped_input: udp 192.0.2.7:5000 -> 192.0.2.7:53", "dropped_input: tcp [::1]:5001 -> [::1]:443"];
-    assert_eq!(told, expected);
+    assert_eq!(described, expected);
 }
 
 #[test]
-fn ipv6_and_what_has_no_ports_is_told_as_far_as_it_goes() {
+fn packets_of_ipv6_and_packets_without_ports_are_described_as_far_as_possible() {
     let mut ping = vec![0x60, 0, 0, 0, 0, 8, 58, 64];
     ping.extend("2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets());
     ping.extend("2001:db8::2".parse::<std::net::Ipv6Addr>().unwrap().octets());
     ping.extend([128, 0, 0, 0, 0, 0, 0, 0]);
-    let told = |payload: Vec<u8>| {
+    let described = |payload: Vec<u8>| {
         let datagram = message(vec![PacketNla::Payload(payload), prefix("bastiond dropped_pings")]);
         read(&datagram).iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    assert_eq!(told(ping), ["dropped_pings: icmpv6 2001:db8::7 -> 2001:db8::2"]);
+    assert_eq!(described(ping), ["dropped_pings: icmpv6 2001:db8::7 -> 2001:db8::2"]);
     let mut fragment = tcp();
     fragment[6..8].copy_from_slice(&[0x20, 0x10]);
-    assert_eq!(told(fragment), ["dropped_pings: tcp 192.0.2.7 -> 198.51.100.2"]);
-    assert_eq!(told(tcp()[..20].to_vec()), ["dropped_pings: tcp 192.0.2.7 -> 198.51.100.2"]);
-    assert_eq!(told(tcp()[..19].to_vec()), ["dropped_pings"]);
-    assert_eq!(told(Vec::new()), ["dropped_pings"]);
+    assert_eq!(described(fragment), ["dropped_pings: tcp 192.0.2.7 -> 198.51.100.2"]);
+    assert_eq!(described(tcp()[..20].to_vec()), ["dropped_pings: tcp 192.0.2.7 -> 198.51.100.2"]);
+    assert_eq!(described(tcp()[..19].to_vec()), ["dropped_pings"]);
+    assert_eq!(described(Vec::new()), ["dropped_pings"]);
 }
 
 #[test]
-fn what_others_send_to_the_group_is_not_told() {
+fn packets_that_other_rules_log_to_the_group_are_left_out() {
     for foreign in ["", "[UFW BLOCK] ", "bastiond", "bastiond ", "bastiond dropped_x\nfaked=1", "bastiond Dropped"] {
         assert_eq!(read(&message(vec![prefix(foreign), PacketNla::Payload(tcp())])), [], "{foreign:?}");
     }
@@ -97,8 +97,7 @@ fn an_unreadable_message_does_not_hide_the_next_one() {
 }
 
 #[tokio::test]
-async fn a_group_that_cannot_be_had_is_no_disaster() {
-    // Whoever runs this may be allowed to or not; in either case it is over at once.
+async fn without_the_journal_nothing_listens() {
     let mut log = DropLog::default();
     log.follow(LogDrops::Off).await;
     assert!(log.task.is_none());
@@ -114,11 +113,13 @@ proptest! {
     }
 
     #[test]
-    fn any_packet_is_told_on_one_line(payload in proptest::collection::vec(0u8.., 0..160), at in 0usize..300, byte: u8) {
+    fn any_packet_is_described_on_one_line(
+        payload in proptest::collection::vec(0u8.., 0..160), at in 0usize..300, byte: u8) {
         let mut datagram = message(vec![prefix("bastiond dropped_input"), PacketNla::Payload(payload)]);
-        let told = read(&datagram);
-        prop_assert_eq!(told.len(), 1);
-        prop_assert!(told[0].to_string().bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), "{}", told[0]);
+        let described = read(&datagram);
+        prop_assert_eq!(described.len(), 1);
+        let line = described[0].to_string();
+        prop_assert!(line.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), "{line}");
         let at = at % datagram.len();
         datagram[at] = byte;
         read(&datagram);

@@ -9,9 +9,9 @@ use super::{declarations, drift, netlink, observe};
 
 /// Makes the change. `table_exists`: the table was there when the change was planned.
 ///
-/// An object in the table that is not known may be in the way of the change. Then the table is made from nothing, which keeps
-/// the flows and loses the counters. Rules that would be refused there as well must not cost those that stand, so that is
-/// checked first.
+/// An object in the table that is not known may be in the way of the change. Then the table is made from nothing, which
+/// keeps the flows and loses the counters. Rules that would be refused there as well must not cost those that stand, so
+/// that is checked first.
 pub(super) async fn apply(nft: &Nft, desired: &Ruleset, change: &Change, table_exists: bool) -> Result<(), Error> {
     match nft.load(&change.declarations, &change.commands).await {
         Err(Error::Refused { complaint, .. }) if table_exists => {
@@ -39,8 +39,8 @@ pub(super) async fn recreate(nft: &Nft, desired: &Ruleset) -> Result<(), Error> 
     nft.apply(&plan::commands(desired, None, None, None)).await
 }
 
-/// Lists what was just loaded. From now on this listing counts as the desired rules, so it is checked against them: another
-/// program may have changed the table in between.
+/// Lists what was just loaded. From now on this listing counts as the desired rules, so it is checked against them:
+/// another program may have changed the table in between.
 pub(super) async fn read_back(nft: &Nft, desired: &Arc<Ruleset>) -> Result<LastApplied, Error> {
     // Asked before the table is listed: a change after that has another generation.
     let generation = netlink::generation().ok();

@@ -1,5 +1,5 @@
-//! The last good rules, kept over a reboot. They are loaded before the network is up, so that no packet is forwarded without
-//! rules.
+//! The last good rules, kept over a reboot. They are loaded before the network is up, so that no packet is forwarded
+//! without rules.
 
 use std::path::Path;
 
@@ -67,15 +67,16 @@ pub(super) fn remove(state_directory: &Path) -> Result<(), state::Error> {
     state::remove(&state_directory.join(FILE))
 }
 
-/// Whether there is a table that filters what is forwarded. One whose making was interrupted has no chain yet, and does not.
+/// Whether there is a table that filters what is forwarded. One whose making was interrupted has no chain yet, and does
+/// not.
 pub(super) async fn is_filtering(nft: &Nft) -> Result<bool, Error> {
     let filters = |listing: Listing| listing.of_kind("chain").any(|chain| chain["name"] == "forward");
     Ok(observe::list_table(nft).await?.is_some_and(filters))
 }
 
-/// Loads the last good rules, or else the rules of `config` on a server whose links are not known, `closed_site`: they forward
-/// nothing. A table that filters stays as it is: a daemon made it. With `without_daemon` no daemon will start after this, so
-/// SSH is opened even where it is meant for the tunnel only.
+/// Loads the last good rules, or else the rules of `config` on a server whose links are not known, `closed_site`: they
+/// forward nothing. A table that filters stays as it is: a daemon made it. With `without_daemon` no daemon will start
+/// after this, so SSH is opened even where it is meant for the tunnel only.
 pub async fn load_boot_rules(
     state_directory: &Path,
     config: &Config,
@@ -113,16 +114,17 @@ async fn load(nft: &Nft, rules: BootRules) -> Result<(), Error> {
     nft.apply_document(format!("{{\"nftables\":[{}]}}", rules.commands.join(","))).await
 }
 
-/// Opens the ports that sshd has been moved to since the rules were kept: if the daemon does not start, the operator has to log
-/// in to see why.
+/// Opens the ports that sshd has been moved to since the rules were kept: if the daemon does not start, the operator
+/// has to log in to see why.
 async fn open_ssh_ports(nft: &Nft, closed: &Ruleset) {
     if let Err(error) = nft.apply(&plan::additions(closed, "ssh_ports")).await {
         tracing::warn!(component = "nat", error = %chain(&error), "SSH is open on its earlier ports only");
     }
 }
 
-/// Opens SSH as the rules would do if they did not leave it to the tunnel, which does not run without a daemon: the operator has
-/// to log in to see why. Only new connections meet this rule, since packets of existing ones must not count as log-in attempts.
+/// Opens SSH as the rules would do if they did not leave it to the tunnel, which does not run without a daemon: the
+/// operator has to log in to see why. Only new connections meet this rule, since packets of existing ones must not
+/// count as log-in attempts.
 async fn open_ssh_without_tunnel(nft: &Nft) {
     let is_ssh = |rule: &serde_json::Value| rule["chain"] == "input" && rule.to_string().contains("\"ssh_logins\"");
     let has_ssh = |listing: &Listing| listing.of_kind("rule").any(is_ssh);

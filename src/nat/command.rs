@@ -1,7 +1,7 @@
 //! The commands of an nft transaction as values, and the one place that writes them as nft's JSON.
 //!
-//! A command does not name the table: that is chosen when the commands are written, so that the same commands can be checked
-//! in another table.
+//! A command does not name the table: that is chosen when the commands are written, so that the same commands can be
+//! checked in another table.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ pub(super) enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// The kinds that bastiond never makes, beside maps of other names: somebody else put them into the table.
+    /// The kinds that bastiond never makes, beside maps of other names: another program put them into the table.
     pub(super) const FOREIGN: [Self; 7] =
         [Self::Quota, Self::Limit, Self::CtHelper, Self::CtTimeout, Self::CtExpectation, Self::Synproxy, Self::Secmark];
 

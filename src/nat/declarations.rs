@@ -1,8 +1,9 @@
 //! The sets and maps that nft's JSON of version 1.0.6 cannot declare. They are declared as text.
 //!
-//! Debian 12's nft takes neither the flag `dynamic` nor a map to several fields in JSON (a map becomes a set, and using it
-//! crashes nft); its text syntax does. So these are declared before the transaction that uses them, always in the same way and
-//! whether the configuration needs them or not: declaring what exists changes nothing, and an empty map costs no packet anything.
+//! Debian 12's nft takes neither the flag `dynamic` nor a map to several fields in JSON (a map becomes a set, and using
+//! it crashes nft); its text syntax does. So these are declared before the transaction that uses them, always in the
+//! same way and whether the configuration needs them or not: declaring what exists changes nothing, and an empty map
+//! costs no packet anything.
 
 use std::fmt::Write as _;
 
@@ -18,7 +19,8 @@ pub(super) struct Declaration {
     body: &'static str,
 }
 
-/// A meter holds as many elements as one /16 of sources can fill. The kernel refuses more, and then the rule does not match.
+/// A meter holds as many elements as one /16 of sources can fill. The kernel refuses more, and then the rule does not
+/// match.
 macro_rules! meter {
     ($key:literal, $flags:literal, $rest:literal) => {
         concat!("type ", $key, "; size 65535; flags ", $flags, "; ", $rest)
@@ -35,8 +37,8 @@ const fn map(name: &'static str, body: &'static str) -> Declaration {
 
 /// In the order in which the table lists them.
 ///
-/// `th dport` comes first where keys are ranges: the kernel looks fields up one after the other, and the most selective one
-/// first keeps ten thousand entries cheap (2.3 instead of 33 microseconds a packet, measured).
+/// `th dport` comes first where keys are ranges: the kernel looks fields up one after the other, and the most selective
+/// one first keeps ten thousand entries cheap (2.3 instead of 33 microseconds a packet, measured).
 static DECLARATIONS: [Declaration; 18] = [
     set("banned4", meter!("ipv4_addr", "dynamic,timeout", "")),
     set("banned6", meter!("ipv6_addr", "dynamic,timeout", "")),

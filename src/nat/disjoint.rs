@@ -1,8 +1,8 @@
 //! Ranges of numbers, and sets of boxes without overlaps: what access lists become before they are a set's elements.
 //!
-//! The kernel refuses an element that overlaps an existing one, and whether it does depends on which came first (a general
-//! one, then a special one: refused; the other way round: accepted). An operator's list may have overlaps, so it is cut into
-//! boxes that have none and together contain exactly the same.
+//! The kernel refuses an element that overlaps an existing one, and whether it does depends on which came first (a
+//! general one, then a special one: refused; the other way round: accepted). An operator's list may have overlaps, so
+//! it is cut into boxes that have none and together contain exactly the same.
 
 use ipnet::Ipv4Net;
 
@@ -57,8 +57,8 @@ pub(super) type HyperRect<const N: usize> = [Range; N];
 
 /// Boxes that do not overlap and together contain exactly what `boxes` contain, in ascending order.
 ///
-/// The first dimension is cut at every bound that occurs in it; the boxes that cover a slab are cut along the other dimensions;
-/// neighbours with the same rest are joined again. Lists of single hosts and networks keep their length.
+/// The first dimension is cut at every bound that occurs in it; the boxes that cover a slab are cut along the other
+/// dimensions; neighbours with the same rest are joined again. Lists of single hosts and networks keep their length.
 pub(super) fn disjoint<const N: usize>(boxes: &[HyperRect<N>]) -> Vec<HyperRect<N>> {
     cut(&boxes.iter().collect::<Vec<_>>(), 0)
 }
@@ -83,8 +83,8 @@ fn cut<const N: usize>(boxes: &[&HyperRect<N>], dimension: usize) -> Vec<HyperRe
     pieces
 }
 
-/// Cuts a line of numbers at every bound of the items' ranges. Calls `visit` for each slab that some items cover, in ascending
-/// order, with these items.
+/// Cuts a line of numbers at every bound of the items' ranges. Calls `visit` for each slab that some items cover, in
+/// ascending order, with these items.
 pub(super) fn for_each_slab<T>(mut items: Vec<T>, range: impl Fn(&T) -> Range, mut visit: impl FnMut(Range, &[T])) {
     items.sort_by_key(|item| range(item));
     let mut covering: Vec<T> = Vec::new();

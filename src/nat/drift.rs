@@ -11,7 +11,7 @@ use super::observe::Listing;
 use super::plan::kind_of;
 use crate::net::InterfaceName;
 
-/// What somebody changed between two listings, in words that an operator can act on. At least one line.
+/// What has changed between two listings, in words that an operator can act on. At least one line.
 pub(super) fn describe(before: &Listing, now: &Listing) -> Vec<String> {
     let mut found = chains(before, now);
     for kind in ["set", "map"] {
@@ -75,8 +75,8 @@ fn others<'a>(listing: &'a Listing, before: &Listing) -> Vec<&'a Value> {
     listing.0.iter().filter(|object| !is_chain(object) && !is_known_set(object)).collect()
 }
 
-/// Whether a listing can be that of the desired rules: the same chains with as many rules, the same sets and counters, and
-/// nothing else. nft words rules its own way, so they are counted, not compared.
+/// Whether a listing can be that of the desired rules: the same chains with as many rules, the same sets and counters,
+/// and nothing else. nft words rules its own way, so they are counted, not compared.
 pub(super) fn is_listing_of(desired: &Ruleset, listing: &Listing) -> bool {
     let known = ["table", "chain", "rule", "set", "map", "counter", "flowtable"];
     let foreign = listing.0.iter().any(|object| !known.iter().any(|kind| object.get(kind).is_some()));

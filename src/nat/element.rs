@@ -1,8 +1,8 @@
 //! Elements of sets and maps.
 //!
-//! Our own types, not the `nftables` crate's expressions: a table has ten thousand of them, they are compared with those that
-//! were sent before, and a crate's expression takes twenty times the memory and has no order. For the same reason they write
-//! themselves as text: trees of JSON values for ten thousand would take most of a reload's time.
+//! Our own types, not the `nftables` crate's expressions: a table has ten thousand of them, they are compared with
+//! those that were sent before, and a crate's expression takes twenty times the memory and has no order. For the same
+//! reason they write themselves as text: trees of JSON values for ten thousand would take most of a reload's time.
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
@@ -90,8 +90,8 @@ impl FieldValue {
         Self::Protocols(transport.number(), transport.number())
     }
 
-    /// Writes it as nft's JSON has it. Nothing in it needs escaping: addresses, numbers, and names of interfaces, which are
-    /// letters, digits, `.`, `_`, `-` and `@`.
+    /// Writes it as nft's JSON has it. Nothing in it needs escaping: addresses, numbers, and names of interfaces, which
+    /// are letters, digits, `.`, `_`, `-` and `@`.
     fn write(&self, out: &mut String) -> fmt::Result {
         match self {
             Self::Address(address) => write!(out, "\"{address}\""),

@@ -1,4 +1,5 @@
-//! Whether the kernel has a software flowtable, which forwards packets of established flows past most of the network stack.
+//! Whether the kernel has a software flowtable, which forwards packets of established flows past most of the network
+//! stack.
 
 use std::fmt;
 
@@ -6,8 +7,8 @@ use super::model::TABLE;
 use super::nft::{Error, Nft};
 use crate::config::Fastpath;
 
-/// From this version on flows in a flowtable expire while they are used: `nf_flow_table_extend_ct_timeout` of 6.18 never
-/// extends them.
+/// From this version on flows in a flowtable expire while they are used: `nf_flow_table_extend_ct_timeout` of 6.18
+/// never extends them.
 const FAULTY_FROM: (u32, u32) = (6, 18);
 
 /// The kernel's flowtable.
@@ -27,7 +28,8 @@ impl Flowtable {
         // In a table of its own, so that the answer does not depend on ours. The loopback interface always exists.
         let table = format!("{TABLE}_probe");
         let text = format!(
-            "add table inet {table}\nadd flowtable inet {table} probe {{ hook ingress priority 0; devices = {{ lo }}; }}\n"
+            "add table inet {table}\nadd flowtable inet {table} probe {{ hook ingress priority 0; devices = {{ lo }}; \
+             }}\n"
         );
         match nft.run(&["-c", "-f", "-"], Some(text)).await {
             Ok(_) => {}

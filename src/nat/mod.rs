@@ -1,8 +1,8 @@
 //! `table inet bastiond`: address translation and packet filter.
 //!
-//! Owns that table and nothing else. Of other tables it reads only the chains that drop what ours lets pass, to name them in
-//! the report; it never changes them. Rules change in place and all at once: one transaction flushes and refills them, so that
-//! no packet ever meets half a rule set.
+//! Owns that table and nothing else. Of other tables it reads only the chains that drop what ours lets pass, to name
+//! them in the report; it never changes them. Rules change in place and all at once: one transaction flushes and
+//! refills them, so that no packet ever meets half a rule set.
 
 mod apply;
 mod boot_rules;
@@ -57,12 +57,13 @@ const LAST_APPLIED_FILE: &str = "nat.json";
 /// The component, with what it remembers from pass to pass.
 #[derive(Debug)]
 pub struct Nat {
-    /// nft words rules its own way, so drift is found by comparing a listing with the one after the last change. It is written to
-    /// the runtime directory too: a daemon that is killed and started again then finds that nothing has changed.
+    /// nft words rules its own way, so drift is found by comparing a listing with the one after the last change. It is
+    /// written to the runtime directory too: a daemon that is killed and started again then finds that nothing has
+    /// changed.
     last_applied: Option<LastApplied>,
     last_applied_file: PathBuf,
-    /// Whether the state directory holds the rules that stand, for the next boot. False at first: the daemon before this one may
-    /// not have been able to write them.
+    /// Whether the state directory holds the rules that stand, for the next boot. False at first: the daemon before
+    /// this one may not have been able to write them.
     has_boot_rules: bool,
     state_directory: PathBuf,
     /// What kind of flowtable the kernel has. It is asked once, since the kernel does not change.
@@ -123,23 +124,18 @@ impl Component for Nat {
         let Inputs { config, site, tunnel, .. } = *inputs;
         let counts = plan.counts();
         let Plan { desired, change, problems, hints } = plan;
-        let (changes, repaired) = match change {
-            Some(change) => {
-                tracing::debug!(component = "nat", ?counts, "the table changes");
-                if let Err(error) = self.apply_change(&desired, &change, &observed.table).await {
-                    return Outcome::failed(&error, error.advice());
-                }
-                self.has_boot_rules = false;
-                (change.reasons, change.is_repair)
+        let (mut changes, mut repaired) = (Vec::new(), false);
+        if let Some(change) = change {
+            tracing::debug!(component = "nat", ?counts, "the table changes");
+            if let Err(error) = self.apply_change(&desired, &change, &observed.table).await {
+                return Outcome::failed(&error, error.advice());
             }
-            None => {
-                if let Some(last) = &mut self.last_applied {
-                    last.generation = observed.generation;
-                    last.ruleset = Some(Arc::clone(&desired));
-                }
-                (Vec::new(), false)
-            }
-        };
+            self.has_boot_rules = false;
+            (changes, repaired) = (change.reasons, change.is_repair);
+        } else if let Some(last) = &mut self.last_applied {
+            last.generation = observed.generation;
+            last.ruleset = Some(Arc::clone(&desired));
+        }
         // The rules of a gateway that waits for its links are of no use after a boot: earlier ones are better.
         if !self.has_boot_rules && site.public.is_some() {
             self.has_boot_rules = self.write_boot_rules(inputs, &desired);
@@ -162,7 +158,8 @@ impl Component for Nat {
 }
 
 impl Nat {
-    /// Loads what an earlier daemon left in `runtime_directory`. Good rules are kept in `state_directory` for the next boot.
+    /// Loads what an earlier daemon left in `runtime_directory`. Good rules are kept in `state_directory` for the next
+    /// boot.
     pub fn load(runtime_directory: &Path, state_directory: &Path) -> Self {
         let last_applied_file = runtime_directory.join(LAST_APPLIED_FILE);
         Self {
@@ -175,8 +172,8 @@ impl Nat {
         }
     }
 
-    /// Loads the rules for `site` if no table filters yet, and leaves a table that does as it is. For the time before the site
-    /// is known.
+    /// Loads the rules for `site` if no table filters yet, and leaves a table that does as it is. For the time before
+    /// the site is known.
     pub async fn load_rules_if_absent(&mut self, config: &Config, site: &Site) -> Result<(), Error> {
         let nft = Nft::find()?;
         if boot_rules::is_filtering(&nft).await? {

@@ -61,7 +61,8 @@ pub(super) enum SetKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Meter {
     pub name: &'static str,
-    /// The limit that its elements are made with. The kernel stores it in each element, so the set is emptied when it changes.
+    /// The limit that its elements are made with. The kernel stores it in each element, so the set is emptied when it
+    /// changes.
     pub limit: Option<u32>,
 }
 

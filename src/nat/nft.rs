@@ -1,7 +1,7 @@
 //! The program `nft`: how it is found, run and stopped, and why it can fail.
 //!
-//! Our own exec instead of the `nftables` crate's: that one does not capture standard error, has no time limit, and does not
-//! tell a crash from a refusal.
+//! Our own exec instead of the `nftables` crate's: that one does not capture standard error, has no time limit, and
+//! does not tell a crash from a refusal.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -133,8 +133,8 @@ impl Nft {
         self.run(&["-f", "-"], Some(text)).await.map(drop)
     }
 
-    /// Checks whether these commands could make a table from nothing. They are checked in a table of its own, which is removed
-    /// afterwards and which no packet passes.
+    /// Checks whether these commands could make a table from nothing. They are checked in a table of its own, which is
+    /// removed afterwards and which no packet passes.
     pub(super) async fn check(&self, commands: &[Command]) -> Result<(), Error> {
         let declared = declarations::text(&declarations::all(), TRIAL_TABLE).unwrap_or_default();
         self.run_text(format!("add table inet {TRIAL_TABLE}\ndelete table inet {TRIAL_TABLE}\n{declared}")).await?;

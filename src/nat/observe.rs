@@ -1,7 +1,8 @@
-//! Our table as nft lists it, without what changes by itself (handles, values of counters, elements that the rules add).
+//! Our table as nft lists it, without what changes by itself (handles, values of counters, elements that the rules
+//! add).
 //!
-//! The listing is kept as plain JSON values: nft rewrites what it is given, differently from version to version. So drift is
-//! found by comparing two listings, never by reading rules back into types.
+//! The listing is kept as plain JSON values: nft rewrites what it is given, differently from version to version. So
+//! drift is found by comparing two listings, never by reading rules back into types.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -36,8 +37,8 @@ pub(super) async fn list_table(nft: &Nft) -> Result<Option<Listing>, Error> {
     }
 }
 
-/// nft's JSON without what changes by itself, and with a digest in the place of a set's elements: ten thousand of them must
-/// take no memory between two passes, and little during one.
+/// nft's JSON without what changes by itself, and with a digest in the place of a set's elements: ten thousand of them
+/// must take no memory between two passes, and little during one.
 pub(super) fn normalise(output: &str) -> Result<Listing, Error> {
     let unreadable = |source| Error::Unreadable { source };
     let document: Document<'_> = serde_json::from_str(output).map_err(unreadable)?;
@@ -64,7 +65,8 @@ struct Document<'a> {
     nftables: Vec<BTreeMap<Cow<'a, str>, &'a RawValue>>,
 }
 
-/// A set with the number and a digest of its elements instead of the elements. A meter has neither: packets add its elements.
+/// A set with the number and a digest of its elements instead of the elements. A meter has neither: packets add its
+/// elements.
 fn summarise_set(kind: &str, body: &RawValue) -> Result<Value, serde_json::Error> {
     let mut body: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(body.get())?;
     let elements: Vec<&RawValue> =

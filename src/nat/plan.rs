@@ -1,7 +1,8 @@
 //! Desired rules and observed table in, commands out. Pure.
 //!
-//! The table stays: its rules are flushed and refilled inside one transaction, so that no packet meets a gateway without
-//! rules and named counters keep their values. What was in it and is no longer wanted is deleted in the same transaction.
+//! The table stays: its rules are flushed and refilled inside one transaction, so that no packet meets a gateway
+//! without rules and named counters keep their values. What was in it and is no longer wanted is deleted in the same
+//! transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -58,7 +59,7 @@ pub struct Plan {
 pub(super) struct Change {
     /// Why, for the report.
     pub reasons: Vec<String>,
-    /// Whether somebody else changed the table since we made it as it is still wanted.
+    /// Whether another program changed the table after we made it as it is still wanted.
     pub is_repair: bool,
     /// What is declared first, since the transaction cannot declare it.
     pub declarations: Vec<&'static Declaration>,
@@ -100,8 +101,8 @@ impl component::Plan for Plan {
     }
 }
 
-/// A number that is the same for the same table. A daemon of another version may come to another number; it then replaces the
-/// rules by the same rules.
+/// A number that is the same for the same table. A daemon of another version may come to another number; it then
+/// replaces the rules by the same rules.
 pub(super) fn fingerprint(desired: &Ruleset) -> u64 {
     let mut hasher = DefaultHasher::new();
     let mut text = String::new();
@@ -129,7 +130,7 @@ pub(super) fn change(desired: &Ruleset, observed: Option<&Listing>, last: Option
         (Some(_), None) if last.is_some() => (vec!["the rules are new".to_owned()], false),
         (Some(_), None) => (vec![format!("table inet {TABLE} replaced: nothing is remembered of it")], false),
     };
-    // The difference to what was applied is enough only where nobody has changed that.
+    // The difference to what was applied is enough only if the table still holds that.
     let before = last.filter(|last| observed == Some(&last.listing)).and_then(|last| last.ruleset.as_deref());
     let exists = |kind: ObjectKind, name: &str| {
         observed.is_some_and(|observed| observed.of_kind(kind.word()).any(|there| there["name"] == name))
@@ -142,7 +143,8 @@ pub(super) fn change(desired: &Ruleset, observed: Option<&Listing>, last: Option
     })
 }
 
-/// The transaction that makes the table as desired, starting from `observed`. Where the table is known to hold the rules
+/// The transaction that makes the table as desired, starting from `observed`. Where the table is known to hold the
+/// rules
 /// `before`, it has only the difference. `limits`: those that the meters' elements were made with.
 pub(super) fn commands(
     desired: &Ruleset,

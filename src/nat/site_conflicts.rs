@@ -1,7 +1,7 @@
-//! What of the configuration cannot be as it is written on this server, by the keys it is written under.
+//! What of the configuration this server cannot do, by the keys it is written under.
 //!
-//! The file alone does not tell: networks are discovered, and a floating IP may be assigned a minute later. So these are
-//! problems of the gateway, not of the file: what they are about is left out, and the rest stands.
+//! The file alone does not tell: networks are discovered, and a floating IP may be assigned a minute later. So these
+//! are problems of the gateway, not of the file: what they are about is left out, and the rest works.
 
 use std::net::Ipv4Addr;
 
@@ -12,31 +12,31 @@ use crate::inputs::is_reserved;
 use crate::outcome::Problem;
 use crate::site::Site;
 
-/// Everything that is wrong, in the order of the file. Nothing while the site is not known: then nothing can be judged.
+/// All of them, in the order of the file. None while the site is not known: then nothing can be said.
 pub(super) fn site_conflicts(config: &Config, site: &Site) -> Vec<Problem> {
     let mut found = Vec::new();
     if !site.private.is_empty() {
-        hosts(config, site, &mut found);
+        check_hosts(config, site, &mut found);
     }
     if site.public.as_ref().is_some_and(|public| !public.addresses.is_empty()) {
-        addresses(config, site, &mut found);
+        check_addresses(config, site, &mut found);
     }
     found
 }
 
-/// Hosts and ranges that are in no network here.
-fn hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
+/// Finds hosts and ranges that are in no network of this server.
+fn check_hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
     let networks: Vec<String> = site.private.iter().map(|link| link.network.to_string()).collect();
     let served = networks.join(", ");
     let outside = |key: String, host: Ipv4Addr, what: &str| {
         let inside = site.private.iter().any(|link| link.network.contains(&host));
-        let told = || format!("{key}: {host} is in no private network of this server, so {what}");
-        (!inside).then(|| Problem::new(told(), format!("name a host of {served}")))
+        let text = || format!("{key}: {host} is in no private network of this server, so {what}");
+        (!inside).then(|| Problem::new(text(), format!("name a host of {served}")))
     };
     let own = |key: String, host: Ipv4Addr| {
         let is_own = site.private.iter().any(|link| link.holds(host));
-        let told = || format!("{key}: {host} is this server itself");
-        (is_own).then(|| Problem::new(told(), "a service of its own is opened by [[firewall.service]]"))
+        let text = || format!("{key}: {host} is this server itself");
+        (is_own).then(|| Problem::new(text(), "open a service of this server with [[firewall.service]]"))
     };
     for forward in &config.nat.forwards {
         let key = || format!("{}.to", forward.key);
@@ -50,7 +50,7 @@ fn hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
     for policy in &config.networks {
         if site.private.iter().all(|link| link.network != policy.range) {
             let what = format!("{}.range: {} is no private network of this server", policy.key, policy.range);
-            found.push(Problem::new(what, format!("its networks are {served}; the whole range is to be written")));
+            found.push(Problem::new(what, format!("its networks are {served}; write the whole range")));
         }
     }
     let apart = |range: &Ipv4Net| site.private.iter().all(|link| !crate::net::overlap(link.network, *range));
@@ -64,17 +64,18 @@ fn hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
     }
 }
 
-/// Public addresses that this server does not have.
-fn addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
+/// Finds public addresses that this server does not have, and ports that it needs itself.
+fn check_addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
     let Some(public) = &site.public else { return };
     let missing = |found: &mut Vec<Problem>, key: String, address: Ipv4Addr, what: &str| {
         if !public.addresses.contains(&address) {
-            let told = format!("{key}: {} does not have {address}, so {what}", public.interface);
+            let text = format!("{key}: {} does not have {address}, so {what}", public.interface);
             let advice = format!(
-                "assign it to this server (a floating IP in the cloud) and configure it: ip addr add {address}/32 dev {}",
+                "assign it to this server (a floating IP in the cloud) and configure it: ip addr add {address}/32 \
+                 dev {}",
                 public.interface
             );
-            found.push(Problem::new(told, advice));
+            found.push(Problem::new(text, advice));
         }
     };
     for (index, address) in config.nat.egress_addresses.iter().enumerate() {
@@ -94,8 +95,11 @@ fn addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
         );
     }
     for entry in config.nat.statics.iter().filter(|entry| site.own_address() == Some(entry.public)) {
-        let what = format!("{}.public: {} is this server's own first address, and stays so", entry.key, entry.public);
-        found.push(Problem::new(what, "single ports of it can lead to a private host, by [[nat.forward]]"));
+        let what = format!(
+            "{}.public: {} is this server's own first address, so it does not become a host's",
+            entry.key, entry.public
+        );
+        found.push(Problem::new(what, "forward single ports of it to a private host with [[nat.forward]]"));
     }
     for forward in &config.nat.forwards {
         let wanted = if forward.public.is_empty() { &public.addresses } else { &forward.public };
@@ -119,12 +123,12 @@ mod tests {
     use super::super::tests::{config, one_network};
     use super::*;
 
-    fn told(text: &str) -> Vec<String> {
+    fn texts_of(text: &str) -> Vec<String> {
         site_conflicts(&config(text), &one_network()).into_iter().map(|problem| problem.what).collect()
     }
 
     #[test]
-    fn everything_that_this_server_does_not_have_is_told_at_once() {
+    fn everything_that_this_server_does_not_have_is_reported_at_once() {
         let text = r#"
             tenants.allow = [{ from = ["10.0.0.0/16"], to = ["10.9.0.0/16"] }]
             [nat]
@@ -147,20 +151,23 @@ mod tests {
             egress_addresses = ["203.0.113.53"]
         "#;
         assert_eq!(
-            told(text),
+            texts_of(text),
             [
                 "nat.forward[0].to: 10.7.0.4 is in no private network of this server, so nothing is forwarded to it",
                 "nat.forward[1].to: 10.0.0.2 is this server itself",
-                "nat.static[0].private: 10.7.0.5 is in no private network of this server, so it does not get the public \
+                "nat.static[0].private: 10.7.0.5 is in no private network of this server, so it does not get the \
+                 public \
                  address",
                 "network[0].range: 10.0.0.0/24 is no private network of this server",
                 "tenants.allow[0].to: 10.9.0.0/16 is in no private network of this server",
                 "nat.egress_addresses[0]: eth0 does not have 203.0.113.50, so no flow leaves under it",
                 "network[0].egress_addresses[0]: eth0 does not have 203.0.113.53, so no flow leaves under it",
-                "nat.static[0].public: eth0 does not have 203.0.113.52, so it is used only if packets for it come here all \
+                "nat.static[0].public: eth0 does not have 203.0.113.52, so it is used only if packets for it come \
+                 here all \
                  the same",
-                "nat.static[1].public: 198.51.100.2 is this server's own first address, and stays so",
-                "nat.forward[0].public[0]: eth0 does not have 203.0.113.51, so it is used only if packets for it come here \
+                "nat.static[1].public: 198.51.100.2 is this server's own first address, so it does not become a host's",
+                "nat.forward[0].public[0]: eth0 does not have 203.0.113.51, so it is used only if packets for it \
+                 come here \
                  all the same",
             ]
         );
@@ -168,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_bastion_needs_itself_is_not_given_away() {
+    fn ports_that_the_bastion_needs_itself_are_not_forwarded() {
         let text = r#"
             [[nat.forward]]
             port = 2222
@@ -180,9 +187,9 @@ mod tests {
             to = "10.0.0.4"
         "#;
         let site = Site { sshd_ports: [2222].into(), ..one_network() };
-        let told: Vec<String> = site_conflicts(&config(text), &site).into_iter().map(|problem| problem.what).collect();
+        let texts: Vec<String> = site_conflicts(&config(text), &site).into_iter().map(|problem| problem.what).collect();
         assert_eq!(
-            told,
+            texts,
             [
                 "nat.forward[0].port: this server itself needs 2222 of 198.51.100.2, for SSH or the tunnel",
                 "nat.forward[1].port: this server itself needs 51000-52000 of 198.51.100.2, for SSH or the tunnel",
@@ -194,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_server_has_is_no_finding() {
+    fn what_this_server_has_is_no_conflict() {
         let text = r#"
             [nat]
             egress_addresses = ["198.51.100.2"]
@@ -204,6 +211,6 @@ mod tests {
             [[network]]
             range = "10.0.0.0/16"
         "#;
-        assert_eq!(told(text), Vec::<String>::new());
+        assert_eq!(texts_of(text), Vec::<String>::new());
     }
 }

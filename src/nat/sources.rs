@@ -1,4 +1,5 @@
-//! Who was dropped: the sets that the rules fill with sources, read when somebody asks, and a ban that an operator lifts.
+//! The firewall report: counters, and the sets that the rules fill with sources, read when an operator asks. An
+//! operator can also end a ban.
 
 use std::net::IpAddr;
 
@@ -6,21 +7,23 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 
 use super::command::Command;
-use super::counters::{Count, counters};
+use super::counters::{Count, read_counters};
 use super::element::{Element as SetElement, FieldValue};
 use super::model::TABLE;
 use super::nft::{Error, Nft};
 use super::status::{Ban, Bans, FirewallReport, Source, Sources};
 use crate::error::chain;
 
-/// So many of each kind are told.
-const TOLD: usize = 10;
-/// An attacker has one customer's share of IPv6: the rules ban that (`desired::input`).
+/// How many sources of each kind the report lists.
+const LISTED: usize = 10;
+/// One customer's share of IPv6: an attacker has all of it, so the rules ban it as one source
+/// (`desired::limited_sources`).
 const PREFIX_OF_ONE: u8 = 64;
 
-/// What the rules have counted and remembered; `None` if there is no table, or it cannot be looked at.
+/// What the rules have counted, and whose packets they dropped; `None` if there is no table, or the counters cannot be
+/// read.
 pub async fn firewall_report() -> Option<FirewallReport> {
-    let counters = match counters() {
+    let counters = match read_counters() {
         Ok(counters) if counters.is_empty() => return None,
         Ok(counters) => counters,
         Err(error) => {
@@ -31,7 +34,7 @@ pub async fn firewall_report() -> Option<FirewallReport> {
     let nft = Nft::find().ok()?;
     let mut listed = Vec::new();
     for name in ["scanning", "over_new_flows", "over_flows", "banned4", "banned6"] {
-        listed.push(list(&nft, name).await.unwrap_or_else(|error| {
+        listed.push(list_set(&nft, name).await.unwrap_or_else(|error| {
             tracing::debug!(component = "nat", set = name, error = %chain(&error), "cannot be listed");
             Set::default()
         }));
@@ -39,15 +42,15 @@ pub async fn firewall_report() -> Option<FirewallReport> {
     let [scanning, over_new_flows, over_flows, banned4, banned6] = listed.try_into().ok()?;
     Some(FirewallReport {
         counters,
-        scanning: scanning.busiest(),
-        over_new_flows: over_new_flows.busiest(),
-        over_flows: over_flows.busiest(),
+        scanning: scanning.into_sources(),
+        over_new_flows: over_new_flows.into_sources(),
+        over_flows: over_flows.into_sources(),
         banned: bans(banned4, banned6),
     })
 }
 
-/// Lets a source log in again; whether it was banned. What it tried before is forgotten, too: the next try would bring the ban
-/// back.
+/// Lets a source log in again. Returns whether it was banned. Its attempts are forgotten, too: otherwise the next one
+/// would bring the ban back.
 pub async fn unban(address: IpAddr) -> Result<bool, Error> {
     let (ending, source) = match address {
         IpAddr::V4(_) => ("4", address),
@@ -58,45 +61,45 @@ pub async fn unban(address: IpAddr) -> Result<bool, Error> {
         let elements = [SetElement::new([FieldValue::Address(source)])].into();
         nft.apply(&[Command::DeleteElements { set: format!("{set}{ending}").into(), elements }]).await
     };
-    // First: while the ban stands, no try is counted. Refused: nothing was.
+    // First, since no attempt is counted during a ban. nft refuses if there was no attempt.
     let tries = remove("ssh_tries").await;
     if let Err(error @ (Error::Missing { .. } | Error::Run { .. } | Error::TimedOut { .. })) = tries {
         return Err(error);
     }
     match remove("banned").await {
         Ok(()) => Ok(true),
-        // nft says it in words only; so look whether it is there.
+        // nft says in words only that there was no such element, so the set is listed to find out.
         Err(error @ Error::Refused { .. }) => {
-            let banned = list(&nft, &format!("banned{ending}")).await?;
+            let banned = list_set(&nft, &format!("banned{ending}")).await?;
             if banned.elements.iter().any(|element| element.address == source) { Err(error) } else { Ok(false) }
         }
         Err(error) => Err(error),
     }
 }
 
-async fn list(nft: &Nft, name: &str) -> Result<Set, Error> {
-    read(&nft.run(&["-j", "list", "set", "inet", TABLE, name], None).await?)
+async fn list_set(nft: &Nft, name: &str) -> Result<Set, Error> {
+    read_set(&nft.run(&["-j", "list", "set", "inet", TABLE, name], None).await?)
 }
 
 /// A set of sources.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Set {
-    /// How long an element stays after it was last touched, in seconds.
+    /// For how many seconds an element stays after its last update.
     timeout: Option<u64>,
     elements: Vec<Element>,
 }
 
-/// A source that a rule, or a person, put there.
+/// A source that a rule or an operator added.
 #[derive(Debug, PartialEq, Eq)]
 struct Element {
     address: IpAddr,
-    /// Seconds until it goes; `None`: it stays.
+    /// Seconds until it is removed; `None`: never.
     expires: Option<u64>,
     counter: Option<Count>,
 }
 
-/// nft's listing of a set, as far as we read it; what else is in it is skipped.
-fn read(listing: &str) -> Result<Set, Error> {
+/// Reads nft's listing of a set; what the report does not need is skipped.
+fn read_set(listing: &str) -> Result<Set, Error> {
     #[derive(Deserialize)]
     struct Document {
         nftables: Vec<Object>,
@@ -109,11 +112,11 @@ fn read(listing: &str) -> Result<Set, Error> {
     struct Listed {
         timeout: Option<u64>,
         #[serde(default)]
-        elem: Vec<OfSet>,
+        elem: Vec<ListedElement>,
     }
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum OfSet {
+    enum ListedElement {
         Bare(IpAddr),
         Full { elem: Full },
     }
@@ -126,14 +129,15 @@ fn read(listing: &str) -> Result<Set, Error> {
     let document: Document = serde_json::from_str(listing).map_err(|source| Error::Unreadable { source })?;
     let Some(set) = document.nftables.into_iter().find_map(|object| object.set) else { return Ok(Set::default()) };
     let element = |element| match element {
-        OfSet::Bare(address) => Element { address, expires: None, counter: None },
-        OfSet::Full { elem: Full { val, expires, counter } } => Element { address: val, expires, counter },
+        ListedElement::Bare(address) => Element { address, expires: None, counter: None },
+        ListedElement::Full { elem: Full { val, expires, counter } } => Element { address: val, expires, counter },
     };
     Ok(Set { timeout: set.timeout, elements: set.elem.into_iter().map(element).collect() })
 }
 
 impl Set {
-    fn busiest(self) -> Sources {
+    /// The elements as sources, by their packets.
+    fn into_sources(self) -> Sources {
         let timeout = self.timeout;
         let source = |element: Element| Source {
             address: element.address,
@@ -142,13 +146,13 @@ impl Set {
         };
         let mut all: Vec<Source> = self.elements.into_iter().map(source).collect();
         all.sort_by_key(|source| (std::cmp::Reverse(source.packets), source.address));
-        let more = all.len().saturating_sub(TOLD);
-        all.truncate(TOLD);
+        let more = all.len().saturating_sub(LISTED);
+        all.truncate(LISTED);
         Sources { busiest: all, more }
     }
 }
 
-/// Those who are banned for the longest time to come first.
+/// All bans, the longest remaining first.
 fn bans(banned4: Set, banned6: Set) -> Bans {
     let ban = |element: Element| Ban {
         source: match element.address {
@@ -158,10 +162,10 @@ fn bans(banned4: Set, banned6: Set) -> Bans {
         seconds_left: element.expires,
     };
     let mut all: Vec<Ban> = banned4.elements.into_iter().chain(banned6.elements).map(ban).collect();
-    // Without an end is longest.
+    // A ban without an end is the longest.
     all.sort_by_key(|ban| (std::cmp::Reverse(ban.seconds_left.unwrap_or(u64::MAX)), ban.source));
-    let more = all.len().saturating_sub(TOLD);
-    all.truncate(TOLD);
+    let more = all.len().saturating_sub(LISTED);
+    all.truncate(LISTED);
     Bans { longest: all, more }
 }
 
@@ -170,8 +174,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_rules_remember_is_read_with_its_counters_and_ages() {
-        let sources = read(include_str!("../../tests/data/sources/scanning.json")).unwrap().busiest();
+    fn sources_are_read_with_their_counters_and_ages() {
+        let sources = read_set(include_str!("../../tests/data/sources/scanning.json")).unwrap().into_sources();
         let source = |last: u8, packets, seconds_ago| Source {
             address: IpAddr::from([127, 0, 0, last]),
             packets,
@@ -181,11 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn bans_of_rules_and_of_people_are_told_by_what_is_left_of_them() {
+    fn bans_of_rules_and_of_people_are_sorted_by_their_remaining_time() {
         let v4 = r#"{"nftables": [{"metainfo": {}}, {"set": {"name": "banned4", "size": 65535, "elem": [
             {"elem": {"val": "192.0.2.66", "timeout": 600, "expires": 42}}, "192.0.2.7"]}}]}"#;
-        let v6 = r#"{"nftables": [{"set": {"elem": [{"elem": {"val": "2001:db8:1:2::", "timeout": 600, "expires": 599}}]}}]}"#;
-        let bans = bans(read(v4).unwrap(), read(v6).unwrap());
+        let v6 = r#"{"nftables": [{"set": {"elem": [
+            {"elem": {"val": "2001:db8:1:2::", "timeout": 600, "expires": 599}}]}}]}"#;
+        let bans = bans(read_set(v4).unwrap(), read_set(v6).unwrap());
         let ban = |source: &str, seconds_left| Ban { source: source.parse().unwrap(), seconds_left };
         let longest =
             vec![ban("192.0.2.7/32", None), ban("2001:db8:1:2::/64", Some(599)), ban("192.0.2.66/32", Some(42))];
@@ -193,25 +198,25 @@ mod tests {
     }
 
     #[test]
-    fn ten_are_told_and_the_rest_counted() {
+    fn ten_sources_are_listed_and_the_rest_counted() {
         let element = |number: u8| Element {
             address: IpAddr::from([10, 0, 0, number]),
             expires: Some(u64::from(number)),
             counter: Some(Count { packets: u64::from(number % 13), bytes: 0 }),
         };
         let set = || Set { timeout: Some(3600), elements: (0..37).map(element).collect() };
-        let told = set().busiest();
-        assert_eq!((told.busiest.len(), told.more), (10, 27));
-        assert_eq!(told.busiest[0].address, IpAddr::from([10, 0, 0, 12]));
+        let sources = set().into_sources();
+        assert_eq!((sources.busiest.len(), sources.more), (10, 27));
+        assert_eq!(sources.busiest[0].address, IpAddr::from([10, 0, 0, 12]));
         let bans = bans(set(), Set::default());
         assert_eq!((bans.longest.len(), bans.more, bans.longest[0].seconds_left), (10, 27, Some(36)));
     }
 
     #[test]
-    fn an_empty_set_has_nobody_and_what_is_no_listing_is_an_error() {
-        assert_eq!(read(r#"{"nftables": [{"set": {"name": "scanning"}}]}"#).unwrap(), Set::default());
-        assert_eq!(read(r#"{"nftables": []}"#).unwrap(), Set::default());
-        read("").unwrap_err();
-        read(r#"{"nftables": [{"set": {"elem": [{"elem": {"val": 7}}]}}]}"#).unwrap_err();
+    fn an_empty_set_has_no_sources_and_a_text_that_is_no_listing_is_an_error() {
+        assert_eq!(read_set(r#"{"nftables": [{"set": {"name": "scanning"}}]}"#).unwrap(), Set::default());
+        assert_eq!(read_set(r#"{"nftables": []}"#).unwrap(), Set::default());
+        read_set("").unwrap_err();
+        read_set(r#"{"nftables": [{"set": {"elem": [{"elem": {"val": 7}}]}}]}"#).unwrap_err();
     }
 }

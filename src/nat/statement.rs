@@ -1,9 +1,10 @@
-//! One function for each nft phrase that our rules use, so that the rules read as nft prints them.
+//! One function for each nft statement and expression that our rules use, so that the rules read as nft prints them.
 //!
-//! The types are the `nftables` crate's. Four of its habits are worked around here: a verdict inside a verdict map has to be
-//! a statement (the crate's `Verdict` prints as a bare string, which nft refuses), `Operator::LT` prints as `>` (so no
-//! comparison of order is used), a counter object without values prints `null` (so counters are made by hand), and its
-//! statement that fills a set has no room for the limit or counter of the new element (so that one is made by hand too).
+//! The types are the `nftables` crate's. Four of its habits are worked around here: a verdict inside a verdict map has
+//! to be a statement (the crate's `Verdict` prints as a bare string, which nft refuses), `Operator::LT` prints as `>`
+//! (so no comparison of order is used), a counter object without values prints `null` (so counters are made by hand),
+//! and its statement that fills a set cannot hold the limit or counter of the new element (so that one is made by hand
+//! too).
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -23,13 +24,13 @@ use serde_json::json;
 use super::model::Name;
 use crate::net::InterfaceName;
 
-/// A statement that owns its text.
+/// A statement of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(super) enum RuleStatement {
     /// As the crate has it.
     Typed(Box<Statement<'static>>),
-    /// As nft has it, where the crate has not.
+    /// In nft's JSON, where the crate does not have it.
     Json(serde_json::Value),
 }
 
@@ -82,7 +83,7 @@ pub(super) fn limit(rate: u32, per: &'static str, burst: u32) -> RuleStatement {
     limit_statement(rate, per, burst, false).into()
 }
 
-/// `limit rate over …`: matches what is beyond it.
+/// `limit rate over …`: matches what is beyond the limit.
 pub(super) fn limit_over(rate: u32, per: &'static str, burst: u32) -> RuleStatement {
     limit_statement(rate, per, burst, true).into()
 }
@@ -92,8 +93,8 @@ fn limit_statement(rate: u32, per: &'static str, burst: u32, over: bool) -> Stat
     Statement::Limit(Limit { rate, rate_unit: None, per: Some(per.into()), burst, burst_unit: None, inv })
 }
 
-/// `update @SET { KEY STATEMENT }`: an element for the key, with a limit or counter of its own; the rule goes on where that
-/// matches.
+/// `update @SET { KEY STATEMENT }`: makes an element for the key, with a limit or counter of its own. The rule goes on if
+/// that matches.
 pub(super) fn update_with(set: &str, key: &Value, statement: &RuleStatement) -> RuleStatement {
     RuleStatement::Json(json!({"set": {"op": "update", "elem": key, "set": format!("@{set}"), "stmt": [statement]}}))
 }
@@ -110,7 +111,7 @@ pub(super) fn add_with_timeout(set: &str, key: &Value, seconds: u64) -> RuleStat
     RuleStatement::Json(json!({"set": {"op": "add", "elem": element, "set": format!("@{set}")}}))
 }
 
-/// `update @SET { KEY }`: the rule goes on where there is a place for the key.
+/// `update @SET { KEY }`: the rule goes on if the set has room for the key.
 pub(super) fn update(set: &str, key: &Value) -> RuleStatement {
     RuleStatement::Json(json!({"set": {"op": "update", "elem": key, "set": format!("@{set}")}}))
 }
@@ -155,7 +156,8 @@ pub(super) fn lookup(key: Value, name: &str) -> Value {
     Expression::Named(NamedExpression::Map(Box::new(Map { key, data })))
 }
 
-/// Left to itself the kernel takes another seed for each new rule, and every source would have another slot after a reload.
+/// Left to itself the kernel takes another seed for each new rule, and every source would have another slot after a
+/// reload.
 const SEED: u32 = 1;
 
 /// `jhash ip saddr mod N seed SEED map { 0 : ADDRESS, … }`: each source has its own slot, always the same.
@@ -174,7 +176,7 @@ pub(super) fn address_by_source(slots: &[Ipv4Addr]) -> Value {
     })))
 }
 
-/// An address.
+/// An IPv4 address.
 pub(super) fn address(address: Ipv4Addr) -> Value {
     Expression::String(Cow::Owned(address.to_string()))
 }
@@ -249,7 +251,7 @@ pub(super) fn l4proto() -> Value {
     meta(MetaKey::L4proto)
 }
 
-/// `fib daddr type`: whether the destination is one of this host's own addresses, as it routes them.
+/// `fib daddr type`: what the destination is by this host's routes, for example one of its own addresses.
 pub(super) fn destination_type() -> Value {
     let flags = HashSet::from([FibFlag::Daddr]);
     Expression::Named(NamedExpression::Fib(Fib { result: FibResult::Type, flags }))
@@ -261,7 +263,7 @@ pub(super) fn field(protocol: &'static str, field: &'static str) -> Value {
     Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
 }
 
-/// `@nh,128,8`: the first byte of an IPv4 packet's destination (RFC 791 section 3.1); something else of one of IPv6.
+/// `@nh,128,8`: the first byte of an IPv4 packet's destination (RFC 791 section 3.1). In IPv6 it is another byte.
 pub(super) fn destination_first_byte() -> Value {
     let raw = PayloadRaw { base: PayloadBase::NH, offset: 128, len: 8 };
     Expression::Named(NamedExpression::Payload(Payload::PayloadRaw(raw)))
@@ -296,7 +298,7 @@ pub(super) fn set(name: impl Into<Name>) -> Value {
     Expression::String(Cow::Owned(format!("@{}", name.into())))
 }
 
-/// A word of nft's: a state, a type, a flag.
+/// A word of nft: a state, a type, a flag.
 pub(super) fn text(word: &'static str) -> Value {
     Expression::String(word.into())
 }
@@ -311,7 +313,7 @@ pub(super) fn number(number: u16) -> Value {
     Expression::Number(number.into())
 }
 
-/// `ADDRESS/LENGTH`, of either family. nft prints a whole-length prefix as the address alone; so do we.
+/// `ADDRESS/LENGTH` of either family; a whole-length prefix is the address alone, as nft prints it.
 pub(super) fn prefix(network: ipnet::IpNet) -> Value {
     let address = Expression::String(Cow::Owned(network.addr().to_string()));
     if network.prefix_len() == network.max_prefix_len() {

@@ -1,4 +1,4 @@
-//! The rules' part of the status: what was dropped, and of whom. Read when somebody asks for it.
+//! The rules' part of the status: what was dropped, and whose packets.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,25 +8,25 @@ use serde::{Deserialize, Serialize};
 
 use super::counters::Count;
 
-/// What the rules have counted and remembered.
+/// What the rules have counted, and the sources that they remember.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FirewallReport {
-    /// The named counters: `dropped_…` by reason, and flows that were let through.
+    /// The named counters: `dropped_…` by reason, and flows that were accepted.
     pub counters: BTreeMap<String, Count>,
-    /// Who sent to destinations that nobody has on the internet.
+    /// Sources of packets to destinations that are not routed on the internet.
     pub scanning: Sources,
-    /// Who opened more flows a second than allowed.
+    /// Sources that opened more flows a second than allowed.
     pub over_new_flows: Sources,
-    /// Who wanted more flows at the same time than allowed.
+    /// Sources that wanted more flows at the same time than allowed.
     pub over_flows: Sources,
-    /// Who may not log in for a while.
+    /// Sources that are banned from SSH.
     pub banned: Bans,
 }
 
 /// Sources of dropped packets, within the last hour.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
-    /// Those with most packets, the first the busiest.
+    /// Those with the most packets, in descending order; at most ten.
     pub busiest: Vec<Source>,
     /// How many more there are.
     pub more: usize,
@@ -35,18 +35,18 @@ pub struct Sources {
 /// A source of dropped packets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Its address.
+    /// The source address of its packets.
     pub address: IpAddr,
     /// How many of its packets were dropped.
     pub packets: u64,
-    /// How long ago the newest one was, in seconds.
+    /// How many seconds ago the last one came; `None` if the set does not say.
     pub seconds_ago: Option<u64>,
 }
 
 /// Banned sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bans {
-    /// Those who stay banned for the longest time.
+    /// Those with the longest remaining time, in descending order; at most ten.
     pub longest: Vec<Ban>,
     /// How many more there are.
     pub more: usize,
@@ -57,6 +57,6 @@ pub struct Bans {
 pub struct Ban {
     /// An IPv4 address, or a /64 of IPv6.
     pub source: IpNet,
-    /// How long it stays, in seconds; `None`: until somebody takes it out.
+    /// The remaining time in seconds; `None`: until an operator ends it.
     pub seconds_left: Option<u64>,
 }

@@ -5,6 +5,7 @@ use super::desired::desired;
 use super::element::{Element, FieldValue};
 use super::plan::{change, commands, fingerprint};
 use super::*;
+use crate::component::Plan as _;
 use crate::config::{self, Environment};
 use crate::inputs::{SeenReturnRoutes, tunnel};
 use crate::site::{PrivateLink, PublicLink};
@@ -74,21 +75,21 @@ fn last_applied() -> LastApplied {
     }
 }
 
-/// The reasons of a change, and whether it repairs what somebody else did.
+/// The reasons of a change, and whether it repairs what another program did.
 fn reasons(change: Option<Change>) -> (Vec<String>, bool) {
     let change = change.expect("the table changes");
     (change.reasons, change.is_repair)
 }
 
 #[test]
-fn without_a_public_link_nothing_is_let_through_and_the_bastion_itself_can_be_reached() {
+fn without_a_public_link_nothing_is_forwarded_and_the_bastion_is_reachable() {
     let closed = rules("", &Site { public: None, ..one_network() });
     let rules_of =
         |rules: &Ruleset, name: &str| rules.chains.iter().find(|chain| chain.name == name).unwrap().rules.clone();
     assert_eq!(rules_of(&closed, "postrouting").len(), 0);
     let open = rules("", &one_network());
     let (closed_forward, open_forward) = (rules_of(&closed, "forward"), rules_of(&open, "forward"));
-    // Segment sizes, known flows, packets of none; then nothing. Without a link there is none to guard.
+    // The segment size, known flows, invalid packets, then the drop. Without a public link there is no guard.
     assert_eq!(closed_forward[0], open_forward[0]);
     assert_eq!(closed_forward[1..3], open_forward[2..4]);
     assert_eq!(closed_forward[3..], open_forward[open_forward.len() - 1..]);
@@ -97,7 +98,7 @@ fn without_a_public_link_nothing_is_let_through_and_the_bastion_itself_can_be_re
 }
 
 #[test]
-fn new_flows_avoid_the_first_address_when_it_is_drained_and_another_one_is_there() {
+fn new_flows_avoid_a_drained_first_address_if_there_is_another_one() {
     let mut site = one_network();
     let text = |more: &str| {
         format!(
@@ -111,7 +112,7 @@ fn new_flows_avoid_the_first_address_when_it_is_drained_and_another_one_is_there
         let rules = serde_json::to_value(&chain.rules).unwrap();
         rules.as_array().unwrap().iter().find_map(|rule| rule[2]["snat"]["addr"].as_str().map(str::to_owned)).unwrap()
     };
-    assert_eq!(used(&text(""), &site), "198.51.100.2", "there is no other");
+    assert_eq!(used(&text(""), &site), "198.51.100.2", "there is no other address");
     site.public
         .as_mut()
         .unwrap()
@@ -119,16 +120,16 @@ fn new_flows_avoid_the_first_address_when_it_is_drained_and_another_one_is_there
         .extend(["198.51.100.3", "198.51.100.9"].map(|text| text.parse::<std::net::Ipv4Addr>().unwrap()));
     assert_eq!(used(&text(""), &site), "198.51.100.3");
     let theirs = "[[nat.static]]\npublic = \"198.51.100.3\"\nprivate = \"10.0.0.4\"\n";
-    assert_eq!(used(&text(theirs), &site), "198.51.100.9", "that is a host's own");
+    assert_eq!(used(&text(theirs), &site), "198.51.100.9", "a static entry has the second address");
 }
 
 #[test]
-fn a_table_that_stands_as_it_was_made_is_kept() {
+fn a_table_as_it_was_applied_is_not_changed() {
     assert_eq!(change(&rules("", &one_network()), Some(&listed()), Some(&last_applied())), None);
 }
 
 #[test]
-fn counters_and_handles_are_no_drift() {
+fn values_of_counters_and_handles_are_no_drift() {
     let text = include_str!("../../tests/data/tables/one-network.json");
     let moved =
         text.replace("\"packets\":0", "\"packets\":5000000000").replace("{\"rule\":{", "{\"rule\":{\"handle\":77,");
@@ -137,7 +138,7 @@ fn counters_and_handles_are_no_drift() {
 }
 
 #[test]
-fn what_somebody_changed_is_named_and_replaced() {
+fn changes_by_other_programs_are_described_and_repaired() {
     let without = |what: &dyn Fn(&Value) -> bool| {
         let mut listing = listed();
         let position = listing.0.iter().position(what).unwrap();
@@ -168,7 +169,7 @@ fn what_somebody_changed_is_named_and_replaced() {
 }
 
 #[test]
-fn new_rules_are_no_drift() {
+fn new_rules_are_no_repair() {
     let new = rules("[nat]\nrandom_ports = false", &one_network());
     assert_eq!(
         reasons(change(&new, Some(&listed()), Some(&last_applied()))),
@@ -179,7 +180,7 @@ fn new_rules_are_no_drift() {
 }
 
 #[test]
-fn a_table_of_which_nothing_is_remembered_is_replaced_since_it_cannot_be_judged() {
+fn a_table_of_which_nothing_is_remembered_is_replaced() {
     assert_eq!(
         reasons(change(&rules("", &one_network()), Some(&listed()), None)),
         (vec!["table inet bastiond replaced: nothing is remembered of it".to_owned()], false)
@@ -187,7 +188,7 @@ fn a_table_of_which_nothing_is_remembered_is_replaced_since_it_cannot_be_judged(
 }
 
 #[test]
-fn the_table_is_never_deleted_and_its_counters_are_never_flushed() {
+fn the_table_is_never_deleted_and_its_counters_are_never_reset() {
     for observed in [None, Some(listed())] {
         let commands = as_json(&commands(&rules("", &one_network()), observed.as_ref(), None, None));
         assert_eq!(commands[0], json!({"add": {"table": {"family": "inet", "name": "bastiond"}}}));
@@ -199,7 +200,30 @@ fn the_table_is_never_deleted_and_its_counters_are_never_flushed() {
 }
 
 #[test]
-fn strange_objects_in_our_table_are_deleted_after_the_rules_that_may_use_them() {
+fn a_change_of_one_forward_among_many_is_one_element_less_and_one_more() {
+    let forwards = |first: u16| {
+        let forward = |port| format!("[[nat.forward]]\nport = {port}\nto = \"10.0.0.4\"\n");
+        (first..first + 100).map(forward).collect::<String>()
+    };
+    let [before, after] = [10_000, 10_001].map(|first| Arc::new(rules(&forwards(first), &one_network())));
+    let last = LastApplied { ruleset: Some(before), ..last_applied() };
+    let change = change(&after, Some(&listed()), Some(&last));
+    let plan = Plan { desired: after, change, problems: Vec::new(), hints: Vec::new() };
+    assert_eq!(plan.steps(), ["replace the rules of table inet bastiond: the rules are new"]);
+    let counts = plan.counts();
+    assert_eq!((counts.added_elements, counts.deleted_elements), (1, 1));
+}
+
+#[test]
+fn commands_for_another_table_do_not_name_ours() {
+    let text = "[[nat.forward]]\nport = 80\nto = \"10.0.0.4\"\n[firewall]\nlog_drops = false";
+    let commands = commands(&rules(text, &one_network()), None, None, None);
+    let document = command::document(&commands, model::TRIAL_TABLE);
+    assert!(document.contains("\"bastiond_trial\"") && !document.contains("\"bastiond\""), "{document}");
+}
+
+#[test]
+fn foreign_objects_in_our_table_are_deleted_after_the_rules_that_may_use_them() {
     let mut listing = listed();
     listing.0.extend([
         json!({"chain": {"family": "inet", "table": "bastiond", "name": "backdoor"}}),
@@ -222,7 +246,7 @@ fn strange_objects_in_our_table_are_deleted_after_the_rules_that_may_use_them() 
 }
 
 #[test]
-fn a_chain_at_another_hook_and_a_set_of_another_type_are_made_anew() {
+fn a_chain_at_another_hook_and_a_set_of_another_type_are_deleted_first() {
     let mut listing = listed();
     for object in &mut listing.0 {
         if object["chain"]["name"] == "early" {
@@ -239,7 +263,7 @@ fn a_chain_at_another_hook_and_a_set_of_another_type_are_made_anew() {
 }
 
 #[test]
-fn what_is_read_back_is_believed_only_if_it_can_be_what_was_loaded() {
+fn a_listing_with_other_objects_than_were_loaded_is_not_accepted() {
     let want = rules("", &one_network());
     assert!(drift::is_listing_of(&want, &listed()));
     for position in 0..listed().0.len() {
@@ -296,7 +320,7 @@ fn overlapping_ssh_sources_become_elements_that_do_not_overlap() {
 }
 
 #[test]
-fn what_nft_says_that_is_no_listing_is_an_error() {
+fn a_text_that_is_no_listing_is_an_error() {
     for text in ["", "{}", "[]", "{\"nftables\": 3}", "{\"nftables\": [{\"table\""] {
         observe::normalise(text).unwrap_err();
     }
@@ -314,7 +338,7 @@ public_key = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0="
 allowed_ips = ["10.100.0.3", "192.168.178.0/24"]
 "#;
 
-/// The rules of a tunnel, to which the networks behind `eth1` have the ways back that are named.
+/// The rules of a tunnel. The network behind `eth1` has these return routes.
 fn with_tunnel(seen_return_routes: &[&str]) -> Ruleset {
     let config = config(TUNNEL);
     let seen_return_routes = seen_return_routes.iter().map(|text| text.parse().unwrap()).collect();
@@ -327,40 +351,40 @@ fn set_of(rules: &Ruleset, name: &str) -> Value {
     shown(&set.elements)
 }
 
-/// The ways of the forward chain: `in -> out`, whether they are rules or a map of verdicts.
-fn ways(rules: &Ruleset) -> Vec<String> {
+/// The paths of the forward chain, `in -> out: chain`, whether they are rules or a map of verdicts.
+fn forward_paths(rules: &Ruleset) -> Vec<String> {
     let forward = rules.chains.iter().find(|chain| chain.name == "forward").unwrap();
     let rules = serde_json::to_value(&forward.rules).unwrap();
-    let way = |from: &Value, to: &Value, verdict: &Value| {
+    let path = |from: &Value, to: &Value, verdict: &Value| {
         let [from, to, chain] = [from, to, &verdict["goto"]["target"]].map(|value| value.as_str().unwrap().to_owned());
         format!("{from} -> {to}: {chain}")
     };
-    let mut ways = Vec::new();
+    let mut paths = Vec::new();
     for rule in rules.as_array().unwrap() {
         if let Some(pairs) = rule.pointer("/0/vmap/data/set").and_then(Value::as_array) {
-            ways.extend(pairs.iter().map(|pair| way(&pair[0]["concat"][0], &pair[0]["concat"][1], &pair[1])));
+            paths.extend(pairs.iter().map(|pair| path(&pair[0]["concat"][0], &pair[0]["concat"][1], &pair[1])));
         } else if rule[1]["match"]["left"]["meta"]["key"] == "oifname" {
-            ways.push(way(&rule[0]["match"]["right"], &rule[1]["match"]["right"], &rule[2]));
+            paths.push(path(&rule[0]["match"]["right"], &rule[1]["match"]["right"], &rule[2]));
         }
     }
-    ways
+    paths
 }
 
 #[test]
-fn the_tunnel_opens_the_ways_to_and_from_private_networks_and_to_the_internet_only_when_told() {
+fn the_tunnel_has_paths_to_private_networks_and_to_the_internet_only_if_configured() {
     let inside = ["eth1 -> eth0: egress", "wg0 -> eth1: from_tunnel", "eth1 -> wg0: to_tunnel"];
-    assert_eq!(ways(&with_tunnel(&[])), inside);
+    assert_eq!(forward_paths(&with_tunnel(&[])), inside);
     let config = config(&TUNNEL.replace("[wireguard]", "[wireguard]\nfull_tunnel = true"));
     let full = tunnel(&config, &one_network(), &SeenReturnRoutes::new());
     assert_eq!(
-        ways(&desired(&config, &one_network(), full.as_ref(), false)),
+        forward_paths(&desired(&config, &one_network(), full.as_ref(), false)),
         [&inside[..], &["wg0 -> eth0: from_tunnel"]].concat()
     );
-    assert_eq!(ways(&rules("", &one_network())), ["eth1 -> eth0: egress"]);
+    assert_eq!(forward_paths(&rules("", &one_network())), ["eth1 -> eth0: egress"]);
 }
 
 #[test]
-fn without_a_tunnel_the_table_has_nothing_of_one() {
+fn without_a_tunnel_the_table_has_no_set_and_no_counter_of_one() {
     let mut with = with_tunnel(&["10.100.0.0/24", "192.168.178.0/24"]);
     let without = rules("", &one_network());
     with.counters.retain(|name| *name != "tunnel_flows");
@@ -372,26 +396,26 @@ fn without_a_tunnel_the_table_has_nothing_of_one() {
 }
 
 #[test]
-fn what_belongs_inside_is_kept_off_the_public_link_and_a_peer_with_every_address_keeps_nothing_off() {
-    let kept = |text: &str, site: &Site| {
+fn packets_for_inside_ranges_do_not_leave_by_the_public_link_and_a_peers_default_route_is_no_inside_range() {
+    let guarded = |text: &str, site: &Site| {
         let rules = rules(text, site);
         let set = rules.sets.iter().any(|set| set.name == "inside").then(|| set_of(&rules, "inside"));
         let forward = rules.chains.into_iter().find(|chain| chain.name == "forward").unwrap();
         (set, serde_json::to_value(&forward.rules[1]).unwrap()[1]["match"]["right"].clone())
     };
     let range = |address: &str, length: u8| json!({"prefix": {"addr": address, "len": length}});
-    assert_eq!(kept("", &one_network()), (None, range("10.0.0.0", 16)));
+    assert_eq!(guarded("", &one_network()), (None, range("10.0.0.0", 16)));
     let exit = TUNNEL.replace("192.168.178.0/24", "0.0.0.0/0");
-    let (set, bytes) = kept(&exit, &one_network());
+    let (set, bytes) = guarded(&exit, &one_network());
     assert_eq!((set, bytes), (Some(json!([range("10.0.0.0", 16), range("10.100.0.0", 24)])), json!({"set": [10]})));
-    // Behind another gateway its range is the internet.
+    // Behind another gateway, the range of its address counts as the internet.
     let mut behind = one_network();
     behind.public.as_mut().unwrap().addresses = vec![[10, 1, 1, 1].into()];
-    assert_eq!(kept("", &behind), (None, Value::Null));
+    assert_eq!(guarded("", &behind), (None, Value::Null));
 }
 
 #[test]
-fn sites_are_told_from_the_tunnels_own_networks() {
+fn ranges_behind_peers_and_the_tunnels_own_networks_are_separate_sets() {
     let rules = with_tunnel(&[]);
     let range = |address: &str, length: u8| json!({"prefix": {"addr": address, "len": length}});
     assert_eq!(set_of(&rules, "tunnel_networks4"), json!([range("10.100.0.0", 24)]));
@@ -402,7 +426,7 @@ fn sites_are_told_from_the_tunnels_own_networks() {
 }
 
 #[test]
-fn what_has_no_way_back_is_masqueraded_and_nothing_else() {
+fn only_ranges_without_a_return_route_are_masqueraded() {
     let masqueraded = |rules: &Ruleset| {
         let postrouting = rules.chains.iter().find(|chain| chain.name == "postrouting").unwrap();
         (set_of(rules, "tunnel_masqueraded"), postrouting.rules.len())
@@ -444,7 +468,7 @@ mod events {
     }
 
     #[test]
-    fn only_our_table_concerns_us() {
+    fn only_messages_about_our_table_concern_us() {
         assert!(concerns_our_table(&message(10, 1, 1, b"bastiond\0")));
         assert!(!concerns_our_table(&message(10, 1, 1, b"docker-bridges\0")), "another table");
         assert!(!concerns_our_table(&message(10, 2, 1, b"bastiond\0")), "family ip");
@@ -455,7 +479,7 @@ mod events {
     }
 
     #[test]
-    fn what_cannot_be_read_is_taken_for_a_change() {
+    fn a_message_that_cannot_be_read_counts_as_a_change() {
         assert!(concerns_our_table(&[]), "something was lost");
         let whole = message(10, 1, 1, b"other\0");
         for length in 1..whole.len() {
@@ -466,14 +490,14 @@ mod events {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_judged(bytes in proptest::collection::vec(0u8.., 0..200)) {
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(0u8.., 0..200)) {
             concerns_our_table(&bytes);
         }
     }
 }
 
 #[test]
-fn services_may_share_ports_and_the_elements_do_not() {
+fn services_may_share_ports_and_their_elements_do_not_overlap() {
     let text = r#"
         [[firewall.service]]
         ports = [9100, 65535]
@@ -515,7 +539,7 @@ fn rules_that_refer_to_a_flowtable_are_flushed_before_it_is_replaced() {
     two.private.push(private("eth2", "10.2.0.2", "10.2.0.0/16"));
     let [before, after] = [&one, &two].map(|site| desired(&config(""), site, None, true));
     let forward = |rules: &Ruleset| rules.chains.iter().find(|chain| chain.name == "forward").cloned();
-    assert_eq!(forward(&before), forward(&after), "without ways the chain does not tell of the links");
+    assert_eq!(forward(&before), forward(&after), "without paths the chain does not name the links");
     let there = json!({"flowtable": {"family": "inet", "table": TABLE, "name": "fastpath", "dev": "eth1"}});
     let commands = as_json(&commands(&after, Some(&Listing(vec![there])), Some(&before), None));
     let place = |wanted: Value| commands.iter().position(|command| *command == wanted);

@@ -18,8 +18,8 @@ const ICMP: Range = Range::single(1);
 const TCP: Range = Range::single(6);
 const UDP: Range = Range::single(17);
 
-/// A list, with a set for each shape that its lines have. A list of ten thousand single hosts becomes a hash, which is filled in
-/// a seventh of the time that ranges take, and lines without ports cost no look-up of ports.
+/// A list, with a set for each shape that its lines have. A list of ten thousand single hosts becomes a hash, which is
+/// filled in a seventh of the time that ranges take, and lines without ports cost no look-up of ports.
 pub(super) struct AccessList {
     parts: Vec<Part>,
 }
@@ -101,7 +101,8 @@ impl Field {
 /// The fields of lines with addresses only, with a protocol, and with ports.
 type Shapes = [&'static [Field]; 3];
 const DESTINATIONS: Shapes = [&[Field::To], &[Field::To, Field::Protocol], &[Field::To, Field::Ports, Field::Protocol]];
-/// Lines for every destination have sets of their own: in one set with five thousand hosts, each host would cut each of them.
+/// Lines for every destination have sets of their own: in one set with five thousand hosts, each host would cut each of
+/// them.
 const EVERYWHERE: Shapes = [&[], &[Field::Protocol], &[Field::Ports, Field::Protocol]];
 const PAIRS: Shapes = [
     &[Field::To, Field::From],
@@ -110,8 +111,8 @@ const PAIRS: Shapes = [
 ];
 
 impl AccessList {
-    /// A list of destinations that matches few flows. Before the ports and protocols of single hosts, the host alone is looked up:
-    /// that costs half as much as the whole key, and a flow to one of the hosts pays for both (measured).
+    /// A list of destinations that matches few flows. Before the ports and protocols of single hosts, the host alone is
+    /// looked up: that costs half as much as the whole key, and a flow to one of the hosts pays for both (measured).
     pub(super) fn of_few_destinations(name: &str, lines: &[Acl]) -> Self {
         let mut list = Self::of_destinations(name, lines);
         for part in list.parts.iter_mut().filter(|part| part.exact && matches!(part.fields, [Field::To, _, ..])) {

@@ -1,5 +1,5 @@
-//! Sources that a packet's interface cannot have, and the blocklist. These rules stand before connection tracking, so such
-//! packets cost no entry there.
+//! Sources that a packet's interface cannot have, and the blocklist. These rules stand before connection tracking, so
+//! such packets cost no entry there.
 
 use ipnet::Ipv4Net;
 use nftables::types::{NfChainPolicy, NfHook};
@@ -63,8 +63,8 @@ fn tunnel_rules(tunnel: &Tunnel) -> Vec<Rule> {
         spoofed(inside(), ne(field("ip", "saddr"), set("tunnel_sources4"))),
         spoofed(inside(), ne(field("ip6", "saddr"), set("tunnel_sources6"))),
     ];
-    // Not the remote networks: one of them may contain the peer's own public address. Other rules check IPv4 sources from
-    // outside and from private links; these check all other interfaces too.
+    // Not the remote networks: one of them may contain the peer's own public address. Other rules check IPv4 sources
+    // from outside and from private links; these check all other interfaces too.
     if !v4(tunnel.networks.iter().copied()).is_empty() {
         rules.push(spoofed(outside(), eq(field("ip", "saddr"), set("tunnel_networks4"))));
     }
@@ -78,14 +78,15 @@ fn tunnel_rules(tunnel: &Tunnel) -> Vec<Rule> {
 fn unexpected_chain() -> Chain {
     let from_cloud: [Value; 2] = [address(PUBLIC_GATEWAY), address(METADATA_ADDRESS)];
     let for_us = || eq(destination_type(), anonymous_set(["local", "broadcast"].map(text)));
-    // Routers on the internet may send errors from private addresses of their operators. Connection tracking knows whether an
-    // error is about one of our flows.
+    // Routers on the internet may send errors from private addresses of their operators. Connection tracking knows
+    // whether an error is about one of our flows.
     let errors = ["destination-unreachable", "time-exceeded", "parameter-problem"].map(text);
     Chain::regular(
         "unexpected",
         vec![
-            // Answers to our own DHCP requests come from a private range: Hetzner's server is there. The first two rules hold for
-            // packets to the bastion only: a private host may forge that source, and must not reach the internet with it.
+            // Answers to our own DHCP requests come from a private range: Hetzner's server is there. The first two
+            // rules hold for packets to the bastion only: a private host may forge that source, and must not reach the
+            // internet with it.
             vec![for_us(), eq(field("udp", "sport"), number(67)), eq(field("udp", "dport"), number(68)), accept()],
             vec![for_us(), eq(field("ip", "saddr"), anonymous_set(from_cloud)), accept()],
             vec![eq(field("ip", "saddr"), set("private_networks")), drop_as(DropReason::Spoofed)],

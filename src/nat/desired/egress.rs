@@ -117,15 +117,15 @@ fn egress_chain(
     Chain::regular(format!("egress{ending}"), rules)
 }
 
-/// Drops packets to destinations that are not routed on the internet, and always those to the bastion's own metadata service,
-/// which holds its user-data.
+/// Drops packets to destinations that are not routed on the internet, and always those to the bastion's own metadata
+/// service, which holds its user-data.
 fn guard(config: &Config) -> Rule {
     let range = if config.egress.guard { set("unroutable") } else { prefix(METADATA_NETWORK.into()) };
     vec![eq(field("ip", "daddr"), range), drop_as(DropReason::Unroutable)]
 }
 
-/// The guard of the bastion's own packets, as far as they go to hosts. Its neighbours and groups on the link are exempt, and so is
-/// the cloud's gateway, which assigns addresses too.
+/// The guard of the bastion's own packets, as far as they go to hosts. Its neighbours and groups on the link are
+/// exempt, and so is the cloud's gateway, which assigns addresses too.
 fn output_chain(public: Option<&PublicLink>) -> Chain {
     let groups = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3);
     let neighbours = [prefix(METADATA_NETWORK.into()), address(PUBLIC_GATEWAY), prefix(groups.into())];
@@ -141,14 +141,16 @@ fn output_chain(public: Option<&PublicLink>) -> Chain {
     Chain::base("output", base, public.map(rule).into_iter().collect())
 }
 
-/// For a TCP packet that neither belongs to a flow nor opens one: the flow was forgotten here, by a reboot or a time-out.
+/// For a TCP packet that neither belongs to a flow nor opens one: the flow was forgotten here, by a reboot or a
+/// time-out.
 pub(super) fn answer_unknown_flows() -> Rule {
     let flags = and(field("tcp", "flags"), flags(["fin", "syn", "rst", "ack"]));
     vec![ne(flags, text("syn")), goto("unknown_flow")]
 }
 
-/// The sender gets a reset, so that applications fail at once instead of waiting for minutes (AWS's and Azure's gateways do the
-/// same). Packets that connection tracking calls invalid are not answered: they may belong to a living flow.
+/// The sender gets a reset, so that applications fail at once instead of waiting for minutes (AWS's and Azure's
+/// gateways do the same). Packets that connection tracking calls invalid are not answered: they may belong to a living
+/// flow.
 fn unknown_flow_chain() -> Chain {
     Chain::regular("unknown_flow", vec![vec![counter(RESET_FLOWS), reset()]])
 }
@@ -158,7 +160,8 @@ fn let_out_chain(config: &Config) -> Chain {
     let source = || field("ip", "saddr");
     let mut rules = Vec::new();
     if config.egress.new_flows_per_second.or(config.egress.max_flows).is_some() {
-        // A flow stays new until it is answered, and some never are: syslog, voice. Its first packet was counted already.
+        // A flow stays new until it is answered, and some never are: syslog, voice. Its first packet was counted
+        // already.
         rules.push(vec![any_of(ct_status(), text("confirmed")), accept()]);
     }
     if let Some(rate) = config.egress.new_flows_per_second {

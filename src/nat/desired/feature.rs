@@ -1,4 +1,5 @@
-//! A feature of the gateway as one value: what it counts and looks up, its chains, and its rules in the chains that all share.
+//! A feature of the gateway as one value: what it counts and looks up, its chains, and its rules in the chains that all
+//! share.
 
 use crate::net::InterfaceName;
 
@@ -18,8 +19,8 @@ pub(super) struct Feature {
     pub paths: Vec<(Section, ForwardPath)>,
 }
 
-/// The sections of the table in the order of its listing. A chain stands before those that go to it, so the ends of packets come
-/// first, and base chains come after the chains that they use.
+/// The sections of the table in the order of its listing. A chain stands before those that go to it, so the ends of
+/// packets come first, and base chains come after the chains that they use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Section {
     DropReasons,

@@ -58,11 +58,11 @@ fn is_syn_or_answer() -> RuleStatement {
     eq(and(field("tcp", "flags"), flags(["syn", "rst"])), text("syn"))
 }
 
-/// Packets for a private network or the tunnel never leave by the public link. This is checked before packets of known flows
-/// pass: while one of those links is gone for a moment, the default route is what is left for its flows.
+/// Packets for a private network or the tunnel never leave by the public link. This is checked before packets of known
+/// flows pass: while one of those links is gone for a moment, the default route is what is left for its flows.
 ///
-/// So every packet of every flow meets this rule, and a look-up of ranges alone would cost a tenth of a packet (measured). The
-/// first byte of most destinations rules them out: the kernel keeps a set of bytes as a bitmap.
+/// So every packet of every flow meets this rule, and a look-up of ranges alone would cost a tenth of a packet
+/// (measured). The first byte of most destinations rules them out: the kernel keeps a set of bytes as a bitmap.
 pub(super) fn inside_guard(scope: Scope<'_>) -> Feature {
     let inside = inside(scope);
     let several = inside.len() > 1;

@@ -64,7 +64,8 @@ pub(super) fn chain(features: &mut Feature, scope: Scope<'_>) -> Chain {
     Chain::base("input", filter(NfHook::Input, FILTER, NfChainPolicy::Drop), rules)
 }
 
-/// Drops pings beyond the limit. All pings of one program are one flow, so they are counted before packets of known flows pass.
+/// Drops pings beyond the limit. All pings of one program are one flow, so they are counted before packets of known
+/// flows pass.
 fn too_many_pings(pings_per_second: Option<u32>) -> Vec<Rule> {
     let Some(rate) = pings_per_second else { return Vec::new() };
     let rule = |protocol| {

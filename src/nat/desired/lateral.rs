@@ -12,7 +12,8 @@ use super::published::{accept_translated, publishes};
 /// First packets of flows from one private network to another.
 const TENANT_FLOWS: &str = "tenant_flows";
 
-/// Private networks reach each other as far as `tenants.allow` says, and each reaches what is published by its public address.
+/// Private networks reach each other as far as `tenants.allow` says, and each reaches what is published by its public
+/// address.
 pub(super) fn feature(Scope { config, site, .. }: Scope<'_>) -> Feature {
     let tenants = AccessList::of_pairs("tenants", &config.tenants);
     let mut feature = Feature { counters: vec![TENANT_FLOWS], ..Feature::default() };

@@ -1,7 +1,8 @@
 //! The table for this server: configuration, site and tunnel in, chains and sets out. Pure.
 //!
 //! Each feature is one value; [`desired`] composes them. There are some forty rules, whatever the configuration holds:
-//! everything that grows is an element of a set or a map. The first rules of a chain decide about packets of established flows.
+//! everything that grows is an element of a set or a map. The first rules of a chain decide about packets of
+//! established flows.
 
 mod access_list;
 mod drops;
@@ -49,8 +50,8 @@ struct Scope<'a> {
     tunnel: Option<&'a Tunnel>,
 }
 
-/// The rules for this server. While its public link is unknown, only packets of established flows are forwarded, and the
-/// bastion itself is reachable. `fastpath`: whether established flows take the kernel's flowtable.
+/// The rules for this server. While its public link is unknown, only packets of established flows are forwarded, and
+/// the bastion itself is reachable. `fastpath`: whether established flows take the kernel's flowtable.
 pub(super) fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fastpath: bool) -> Ruleset {
     let scope = Scope { config, site, tunnel };
     let fastpath = if fastpath { links(site) } else { Vec::new() };
@@ -97,7 +98,8 @@ fn links(site: &Site) -> Vec<InterfaceName> {
     public.chain(site.private.iter().map(|link| &link.interface)).cloned().collect()
 }
 
-/// Packets of known flows pass, whatever the configuration holds. Two rules, not a map of verdicts: that costs more (measured).
+/// Packets of known flows pass, whatever the configuration holds. Two rules, not a map of verdicts: that costs more
+/// (measured).
 fn known_flows() -> [Rule; 2] {
     let known = Value::List(["established", "related"].map(text).into());
     let invalid = any_of(ct_state(), text("invalid"));
@@ -116,8 +118,8 @@ fn comes_from_inside(scope: Scope<'_>) -> Option<RuleStatement> {
     (!links.is_empty()).then(|| eq(iifname(), anonymous_set(links)))
 }
 
-/// Drops packets that open TCP flows of one source beyond the limit, whatever packet a flow begins with: connection tracking
-/// takes one from the middle for a new flow as well.
+/// Drops packets that open TCP flows of one source beyond the limit, whatever packet a flow begins with: connection
+/// tracking takes one from the middle for a new flow as well.
 fn drop_excess_syns(rate: u32, meter: &str, source: &Value) -> Rule {
     let limit = limit_over(rate, "second", rate.saturating_mul(2));
     vec![eq(l4proto(), text("tcp")), update_with(meter, source, &limit), drop_as(DropReason::Syns)]

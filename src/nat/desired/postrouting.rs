@@ -53,8 +53,8 @@ pub(super) fn egress_nat(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Rule>
     rules
 }
 
-/// Answers to a private host that used the public address of another one must come back here: otherwise the two would talk
-/// directly.
+/// Answers to a private host that used the public address of another one must come back here: otherwise the two would
+/// talk directly.
 pub(super) fn hairpin(Scope { config, site, .. }: Scope<'_>) -> Feature {
     let links = || anonymous_set(site.private.iter().map(|link| interface(&link.interface)));
     let rule = || vec![eq(iifname(), links()), eq(oifname(), links()), is_translated(), masquerade(false)];
@@ -63,9 +63,9 @@ pub(super) fn hairpin(Scope { config, site, .. }: Scope<'_>) -> Feature {
     Feature { rules: rules.into_iter().collect(), ..Feature::default() }
 }
 
-/// Rules name the server's own address instead of using `masquerade`, which looks it up for every flow (a fifth of a new flow's
-/// cost, measured) and forgets all flows when the link is down for a moment. Only while the server has no address the kernel
-/// chooses by itself, so that traffic flows as soon as one comes.
+/// Rules name the server's own address instead of using `masquerade`, which looks it up for every flow (a fifth of a
+/// new flow's cost, measured) and forgets all flows when the link is down for a moment. Only while the server has no
+/// address the kernel chooses by itself, so that traffic flows as soon as one comes.
 fn translation(pool: &[Ipv4Addr], config: &Config, public: &PublicLink) -> RuleStatement {
     let random_ports = config.nat.random_ports;
     match (pool, own_address(config, public)) {
@@ -76,8 +76,8 @@ fn translation(pool: &[Ipv4Addr], config: &Config, public: &PublicLink) -> RuleS
     }
 }
 
-/// The server's own address for new flows: the first one, unless that is drained and there is another one that no static entry
-/// has.
+/// The server's own address for new flows: the first one, unless that is drained and there is another one that no
+/// static entry has.
 fn own_address(config: &Config, public: &PublicLink) -> Option<Ipv4Addr> {
     let is_drained = |address: &Ipv4Addr| config.nat.drain.contains(address);
     let first = public.addresses.first()?;
@@ -86,9 +86,9 @@ fn own_address(config: &Config, public: &PublicLink) -> Option<Ipv4Addr> {
     if is_drained(first) { other().or(Some(first)).copied() } else { Some(*first) }
 }
 
-/// The addresses that sources are spread over, a slot each. Only addresses of this server: answers to others do not come here.
-/// A slot whose address is drained or missing is filled by the others in turn, so that the sources of the other slots keep the
-/// address they have. Empty if this server has none of them.
+/// The addresses that sources are spread over, a slot each. Only addresses of this server: answers to others do not
+/// come here. A slot whose address is drained or missing is filled by the others in turn, so that the sources of the
+/// other slots keep the address they have. Empty if this server has none of them.
 fn slots(addresses: &[Ipv4Addr], config: &Config, public: &PublicLink) -> Vec<Ipv4Addr> {
     let is_usable = |address: &Ipv4Addr| public.addresses.contains(address) && !config.nat.drain.contains(address);
     let substitutes: Vec<Ipv4Addr> = addresses.iter().copied().filter(is_usable).collect();

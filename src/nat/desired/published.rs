@@ -78,8 +78,8 @@ fn usable_forwards<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item
     config.nat.forwards.iter().filter(|forward| site.private.iter().any(|link| link.network.contains(&forward.to)))
 }
 
-/// The static entries whose host is in a network of this server. One for this server's own first address is left out: it would
-/// lock the operator out.
+/// The static entries whose host is in a network of this server. One for this server's own first address is left out:
+/// it would lock the operator out.
 fn usable_statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
     let own = site.own_address();
     let is_served = |entry: &&StaticNat| site.private.iter().any(|link| link.network.contains(&entry.private));
@@ -108,7 +108,8 @@ fn published_addresses(config: &Config, site: &Site, statics: &[&StaticNat]) -> 
     published
 }
 
-/// The maps from forwarded ports to private hosts: single ports for everyone, single ports for some sources, and port ranges.
+/// The maps from forwarded ports to private hosts: single ports for everyone, single ports for some sources, and port
+/// ranges.
 fn forward_maps(config: &Config, site: &Site) -> [Set; 3] {
     let mut maps = ForwardMaps::default();
     if let Some(public) = &site.public {
@@ -181,8 +182,8 @@ fn open_statics(statics: &[&StaticNat]) -> AccessList {
     AccessList::of_pairs("static_open", &lines)
 }
 
-/// Translates the destination of a flow's first packet, whichever interface it comes in by, so that private hosts and peers
-/// reach a forward by its public address as well. `None` if there is nothing to translate.
+/// Translates the destination of a flow's first packet, whichever interface it comes in by, so that private hosts and
+/// peers reach a forward by its public address as well. `None` if there is nothing to translate.
 fn prerouting_chain(config: &Config, site: &Site, published: &[Ipv4Addr], open: &AccessList) -> Option<Chain> {
     let mut rules = Vec::new();
     let destination = || field("ip", "daddr");

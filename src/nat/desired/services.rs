@@ -59,7 +59,8 @@ fn sets(config: &Config) -> [Set; 2] {
     [Set::ranges("services4", [PORT, V4, PROTOCOL], v4), Set::ranges("services6", [PORT, V6, PROTOCOL], v6)]
 }
 
-/// Ports without overlaps, each range with all who may use it: services may share ports, an interval set's elements may not.
+/// Ports without overlaps, each range with all who may use it: services may share ports, an interval set's elements may
+/// not.
 fn open_ports(config: &Config, transport: Transport) -> Vec<(Ports, Vec<IpNet>)> {
     let everyone: [IpNet; 2] = [Ipv4Net::default().into(), Ipv6Net::default().into()];
     let mut wanted: Vec<(Range, &[IpNet])> = Vec::new();

@@ -47,11 +47,12 @@ pub(super) fn is_to_ssh() -> RuleStatement {
     eq(field("tcp", "dport"), set("ssh_ports"))
 }
 
-/// A new connection from an allowed source. Sources with too many attempts are banned. Established connections do not come here.
+/// A new connection from an allowed source. Sources with too many attempts are banned. Established connections do not
+/// come here.
 fn logins_chain(config: &Config) -> Chain {
     let mut rules: Vec<Rule> = Vec::new();
     if let Some(attempts) = config.firewall.ssh_attempts {
-        // Named sources are trusted: somebody who forges their address must not get them banned.
+        // Named sources are trusted: a sender who forges their address must not get them banned.
         for (LimitedSource { protocol, ending, .. }, trusted) in limited_sources().into_iter().zip(trusted(config)) {
             if !trusted.is_empty() {
                 rules.push(vec![eq(field(protocol, "saddr"), set(format!("ssh_trusted{ending}"))), accept()]);
@@ -65,8 +66,8 @@ fn logins_chain(config: &Config) -> Chain {
             let counted = update_with(&format!("ssh_tries{ending}"), &key, &limit);
             rules.push(vec![counted, goto(format!("ssh_ban{ending}"))]);
         }
-        // A source that has an element among those that are counted is within its limit. `ssh_counted` tells which have one:
-        // looking into `ssh_tries` would count as an attempt. Sources for which there was no room share one limit.
+        // A source that has an element among those that are counted is within its limit. `ssh_counted` tells which have
+        // one: looking into `ssh_tries` would count as an attempt. Sources for which there was no room share one limit.
         for LimitedSource { ending, key, .. } in limited_sources() {
             rules.push(vec![update(&format!("ssh_counted{ending}"), &key), accept()]);
         }

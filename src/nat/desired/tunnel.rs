@@ -1,7 +1,8 @@
 //! The tunnel's part of the rules: what peers may reach, and who may reach them.
 //!
-//! The data plane accepts a packet only from the peer whose allowed-ips contain its source. The rules check sources once more,
-//! against all ranges of the tunnel together: they also hold for a tunnel that another program sets up on that interface.
+//! The data plane accepts a packet only from the peer whose allowed-ips contain its source. The rules check sources
+//! once more, against all ranges of the tunnel together: they also hold for a tunnel that another program sets up on
+//! that interface.
 
 use ipnet::Ipv4Net;
 
@@ -79,11 +80,12 @@ fn paths(tunnel: &Tunnel, public: &PublicLink, site: &Site) -> Vec<ForwardPath> 
     paths
 }
 
-/// The first packet of a flow from a peer: to private networks by their own links, and to the internet like private hosts, if
-/// peers may go there.
+/// The first packet of a flow from a peer: to private networks by their own links, and to the internet like private
+/// hosts, if peers may go there.
 fn from_tunnel_chain(tunnel: &Tunnel, public: Option<&PublicLink>) -> Chain {
     let metadata = eq(field("ip", "daddr"), prefix(METADATA_NETWORK.into()));
-    // Flows between peers and private hosts are usually not translated, so one that was forgotten here goes on: no reset.
+    // Flows between peers and private hosts are usually not translated, so one that was forgotten here goes on: no
+    // reset.
     let mut rules = vec![
         vec![metadata, drop_as(DropReason::Unroutable)],
         vec![eq(concat([oifname(), field("ip", "daddr")]), set("behind_links")), counter(TUNNEL_FLOWS), accept()],

@@ -1,4 +1,5 @@
-//! What the report says about a chain that drops our packets: what it does, and the commands of its owner that change that.
+//! What the report says about a chain that drops our packets: what it does, and the commands of its owner that change
+//! that.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +20,9 @@ pub(super) fn for_paths(drop_chain: &DropChain, dropped: &[&ForwardPath]) -> Opt
     let pairs: BTreeSet<String> = dropped.iter().map(|path| format!("{} to {}", path.from, path.to)).collect();
     let pairs: Vec<String> = pairs.into_iter().collect();
     let what = format!(
-        "{} drops what its rules do not accept, including what our rules let pass: forwarding from {} stops there unless other rules of it \
-         accept it",
+        "{} drops what its rules do not accept, including what our rules let pass: forwarding from {} stops there \
+         unless \
+         other rules of it accept it",
         name_of(drop_chain),
         pairs.join(", from ")
     );
@@ -35,7 +37,9 @@ pub(super) fn for_ports(drop_chain: &DropChain, closed: &[&OpenPort]) -> Option<
     let ports: Vec<String> =
         closed.iter().map(|port| format!("{} ({} {})", port.service, port.transport, port.port)).collect();
     let what = format!(
-        "{} drops what its rules do not accept, including what our rules let in: {} may be closed by it unless other rules of it accept it",
+        "{} drops what its rules do not accept, including what our rules let in: {} may be closed by it unless other \
+         rules \
+         of it accept it",
         name_of(drop_chain),
         ports.join(" and ")
     );
@@ -124,7 +128,8 @@ fn iptables_commands(drop_chain: &DropChain, chain: &str, dropped: &[&ForwardPat
     let rules = dropped.iter().filter_map(|path| {
         let state = match path.packets {
             Packets::New(_) => "",
-            // DNAT is there even without forwards: nft does not show the states of the rule, so it must always be the same.
+            // DNAT is there even without forwards: nft does not show the states of the rule, so it must always be the
+            // same.
             Packets::Answers => "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT ",
             Packets::Published if is_answered(path) => return None,
             Packets::Published => "-m conntrack --ctstate DNAT ",

@@ -20,7 +20,8 @@ pub(super) struct DropChain {
     pub(super) chain: String,
     pub(super) hook: Hook,
     pub(super) owner: Owner,
-    /// The chains of its table, this one among them, that are yet to be read: rules like those that we would advise may be there.
+    /// The chains of its table, this one among them, that are yet to be read: rules like those that we would advise may
+    /// be there.
     pub(super) unread: Vec<String>,
     /// The rules of these chains that accept something.
     pub(super) rules: Vec<Rule>,
@@ -57,7 +58,7 @@ pub(super) enum Owner {
     Firewalld,
     /// libvirt.
     Libvirt,
-    /// fail2ban. It only bans, so its chain drops only if somebody changed the policy.
+    /// fail2ban. It only bans, so its chain drops only if its policy was changed.
     Fail2ban,
     /// Rules of iptables by an unknown program or a person.
     Iptables,

@@ -27,8 +27,8 @@ enum Table {
     Hidden,
 }
 
-/// The chains of the old filter table that drop; none if there is no such table, or it cannot be listed. With a hint if there is
-/// one and the daemon is not allowed to list it.
+/// The chains of the old filter table that drop; none if there is no such table, or it cannot be listed. With a hint if
+/// there is one and the daemon is not allowed to list it.
 pub(super) async fn list_chains() -> (Vec<DropChain>, Option<Problem>) {
     let modules = || std::fs::read_to_string(MODULES).unwrap_or_default();
     match filter_table(std::fs::read_to_string(TABLES), modules) {
@@ -53,9 +53,11 @@ fn filter_table(tables: io::Result<String>, modules: impl FnOnce() -> String) ->
 
 fn hidden_table() -> Problem {
     Problem::new(
-        "the old iptables (iptables-legacy) is in use on this server, and only root can list its rules: this report does not say \
-         what they drop",
-        "run `iptables-legacy -S` as root: if -P FORWARD or -P INPUT is DROP, its rules have to accept what bastiond accepts",
+        "the old iptables (iptables-legacy) is in use on this server, and only root can list its rules: this report \
+         does \
+         not say what they drop",
+        "run `iptables-legacy -S` as root: if -P FORWARD or -P INPUT is DROP, its rules have to accept what bastiond \
+         accepts",
     )
 }
 

@@ -1,9 +1,11 @@
 //! What other programs on this server would drop of our traffic. It is named in the report and never changed.
 //!
-//! A packet passes only if the base chains of all tables let it, so an `accept` of ours does not help against another table's
-//! `drop`. This module finds base chains that drop whatever no rule of theirs decides, in nftables and in the old iptables.
-//! It does not judge their rules as a whole: a chain with rules like those that we would advise counts as open, and the report
-//! says "unless other rules accept it".
+//! A packet passes only if the base chains of all tables let it, so an `accept` of ours does not help against another
+//! table's
+//! `drop`. This module finds base chains that drop whatever no rule of theirs decides, in nftables and in the
+//! old iptables.
+//! It does not judge their rules as a whole: a chain with rules like those that we would advise counts as open, and the
+//! report says "unless other rules accept it".
 //!
 //! Other tables' sets are never listed: nft crashes on sets that a newer nft wrote, and they may be large.
 
@@ -55,8 +57,8 @@ pub(super) struct ForeignReport {
 }
 
 impl DropChains {
-    /// Lists the chains again if a rule has changed since the last time. What cannot be listed is not reported: it may well drop
-    /// nothing.
+    /// Lists the chains again if a rule has changed since the last time. What cannot be listed is not reported: it may
+    /// well drop nothing.
     pub(super) async fn observe(&mut self, generation: Option<u32>) -> ObservedDropChains {
         if generation.is_none() || generation != self.generation {
             match list_chains().await {

@@ -17,7 +17,8 @@ pub(super) struct Rule {
     pub(super) sources: Vec<Ipv4Net>,
     /// The states of their flows; empty: any.
     pub(super) states: Vec<String>,
-    /// Whether it matches states that nft does not show, by an extension of iptables. It counts for all that it may match.
+    /// Whether it matches states that nft does not show, by an extension of iptables. It counts for all that it may
+    /// match.
     pub(super) hidden_states: bool,
     /// Whether it matches translated packets only.
     pub(super) translated: bool,

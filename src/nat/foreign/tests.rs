@@ -68,10 +68,13 @@ fn texts(report: &ForeignReport) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn docker_is_named_and_rules_for_its_own_chain_are_advised_until_they_are_there() {
-    let problem = "chain FORWARD of table ip filter (Docker) drops what its rules do not accept, including what our rules let pass: \
+    let problem = "chain FORWARD of table ip filter (Docker) drops what its rules do not accept, including what our \
+                   rules let pass: \
                    forwarding from eth0 to eth1, from eth1 to eth0 stops there unless other rules of it accept it: \
-                   iptables -I DOCKER-USER -i eth1 -o eth0 -j ACCEPT; iptables -I DOCKER-USER -i eth0 -o eth1 -m conntrack \
-                   --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT, and have them set at every boot (netfilter-persistent, or a \
+                   iptables -I DOCKER-USER -i eth1 -o eth0 -j ACCEPT; iptables -I DOCKER-USER -i eth0 -o eth1 -m \
+                   conntrack \
+                   --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT, and have them set at every boot \
+                   (netfilter-persistent, or a \
                    unit of your own)";
     assert_eq!(texts(&report_on(&drop_chains_in(listings!("docker.json")))), (vec![problem.to_owned()], vec![]));
     assert_eq!(report_on(&drop_chains_in(listings!("docker-followed.json"))), ForeignReport::default());
@@ -83,17 +86,15 @@ fn for_ufw_commands_of_ufw_are_advised() {
     // ufw accepts answers by itself, and SSH is open.
     assert_eq!(
         problems,
-        [
-            "chain FORWARD of table ip filter (ufw) drops what its rules do not accept, including what our rules let pass: forwarding from \
-          eth1 to eth0 stops there unless other rules of it accept it: ufw route allow in on eth1 out on eth0"
-        ]
+        ["chain FORWARD of table ip filter (ufw) drops what its rules do not accept, including what our rules let \
+             pass: forwarding from \
+          eth1 to eth0 stops there unless other rules of it accept it: ufw route allow in on eth1 out on eth0"]
     );
     assert_eq!(
         hints,
-        [
-            "chain INPUT of table ip filter (ufw) drops what its rules do not accept, including what our rules let in: WireGuard (udp 51820) \
-          may be closed by it unless other rules of it accept it: ufw allow 51820/udp"
-        ]
+        ["chain INPUT of table ip filter (ufw) drops what its rules do not accept, including what our rules let \
+             in: WireGuard (udp 51820) \
+          may be closed by it unless other rules of it accept it: ufw allow 51820/udp"]
     );
     assert_eq!(report_on(&drop_chains_in(listings!("ufw-followed.json"))), ForeignReport::default());
 }
@@ -103,15 +104,15 @@ fn firewalld_rejects_by_its_last_rule_and_a_policy_is_advised() {
     let (problems, hints) = texts(&report_on(&drop_chains_in(listings!("firewalld.json"))));
     assert_eq!(
         problems,
-        [
-            "chain filter_FORWARD of table inet firewalld (firewalld) drops what its rules do not accept, including what our rules let pass: \
+        ["chain filter_FORWARD of table inet firewalld (firewalld) drops what its rules do not accept, including \
+             what our rules let pass: \
           forwarding from eth1 to eth0 stops there unless other rules of it accept it: \
           firewall-cmd --permanent --new-policy bastiond; \
           firewall-cmd --permanent --policy bastiond --add-ingress-zone ANY; \
           firewall-cmd --permanent --policy bastiond --add-egress-zone ANY; \
-          firewall-cmd --permanent --policy bastiond --add-rich-rule 'rule family=ipv4 source address=10.0.0.0/16 accept'; \
-          firewall-cmd --reload"
-        ]
+          firewall-cmd --permanent --policy bastiond --add-rich-rule 'rule family=ipv4 source address=10.0.0.0/16 \
+          accept'; \
+          firewall-cmd --reload"]
     );
     assert!(hints[0].ends_with("firewall-cmd --permanent --add-port=51820/udp; firewall-cmd --reload"), "{hints:?}");
     assert!(!hints[0].contains("SSH"), "firewalld opens SSH by itself: {hints:?}");
@@ -123,13 +124,13 @@ fn for_the_distributions_own_file_nft_rules_are_advised() {
     let (problems, hints) = texts(&report_on(&drop_chains_in(listings!("nftables-conf.json"))));
     assert_eq!(
         problems,
-        [
-            "chain forward of table inet filter (probably /etc/nftables.conf) drops what its rules do not accept, including \
-          what our rules let pass: forwarding from eth0 to eth1, from eth1 to eth0 stops there unless other rules of it accept it: \
+        ["chain forward of table inet filter (probably /etc/nftables.conf) drops what its rules do not accept, \
+             including \
+          what our rules let pass: forwarding from eth0 to eth1, from eth1 to eth0 stops there unless other rules of \
+          it accept it: \
           nft insert rule inet filter forward iifname \"eth1\" oifname \"eth0\" accept; \
           nft insert rule inet filter forward ct state established,related accept, \
-          and the same rules at the top of chain forward of /etc/nftables.conf"
-        ]
+          and the same rules at the top of chain forward of /etc/nftables.conf"]
     );
     // The file accepts SSH.
     assert_eq!(hints.len(), 1);
@@ -167,13 +168,13 @@ fn the_old_iptables_is_reported_with_its_own_commands() {
     let (problems, hints) = texts(&report_on(&before));
     assert_eq!(
         problems,
-        [
-            "chain FORWARD of the old iptables (Docker) drops what its rules do not accept, including what our rules let pass: forwarding \
+        ["chain FORWARD of the old iptables (Docker) drops what its rules do not accept, including what our rules \
+             let pass: forwarding \
           from eth0 to eth1, from eth1 to eth0 stops there unless other rules of it accept it: \
           iptables-legacy -I DOCKER-USER -i eth1 -o eth0 -j ACCEPT; iptables-legacy -I DOCKER-USER -i eth0 -o eth1 \
-          -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT, and have them set at every boot (netfilter-persistent, or a \
-          unit of your own)"
-        ]
+          -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT, and have them set at every boot \
+          (netfilter-persistent, or a \
+          unit of your own)"]
     );
     assert_eq!(hints.len(), 1, "SSH is open: {hints:?}");
     assert!(hints[0].contains("iptables-legacy -I INPUT -p udp --dport 51820 -j ACCEPT"), "{hints:?}");
@@ -210,14 +211,18 @@ fn rules_of_the_old_iptables_count_for_what_they_match() {
 fn rules_of_nft_count_for_what_they_match() {
     let meta = |key: &str, value: Value| json!({"match": {"op": "==", "left": {"meta": {"key": key}}, "right": value}});
     let state = |value: Value| json!({"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": value}});
-    let saddr = |value: Value| json!({"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": value}});
+    let saddr = |value: Value| {
+        let left = json!({"payload": {"protocol": "ip", "field": "saddr"}});
+        json!({"match": {"op": "==", "left": left, "right": value}})
+    };
     let accept = || json!({"accept": null});
     let xt = |name: &str| json!({"xt": {"type": "match", "name": name}});
     let passes = |statements: Vec<Value>, path: &ForwardPath| {
         rule::Rule::from_json(&json!({"expr": statements})).is_some_and(|rule| rule.accepts_path(path))
     };
     let [out, answers] = [0, 1].map(|index| paths::forward_paths(&config(""), &site(), None)[index].clone());
-    let vmap = json!({"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["established", accept()], ["invalid", {"drop": null}]]}}});
+    let verdicts = json!([["established", accept()], ["invalid", {"drop": null}]]);
+    let vmap = json!({"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": verdicts}}});
     for (statements, expected) in [
         (vec![accept()], (true, true)),
         (vec![meta("iifname", json!({"set": ["eth1", "wg0"]})), accept()], (true, false)),
