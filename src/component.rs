@@ -40,6 +40,12 @@ pub trait Component: Send {
         plan: Self::Plan,
     ) -> impl Future<Output = Outcome> + Send;
 
+    /// The outcome of a pass that could not observe its part of the world.
+    fn failed(&mut self, inputs: &Inputs<'_>, error: &Self::Error) -> Outcome {
+        let _ = inputs;
+        Outcome::failed(error, error.advice())
+    }
+
     /// Removes what the component made, for `bastionctl down`.
     fn down(&mut self, inputs: &Inputs<'_>) -> impl Future<Output = Steps> + Send;
 
@@ -67,14 +73,20 @@ pub trait Error: std::error::Error + Send + 'static {
     fn advice(&self) -> String;
 }
 
+impl Error for std::convert::Infallible {
+    fn advice(&self) -> String {
+        match *self {}
+    }
+}
+
 /// A component without its types, so that a pass can be a list.
 pub trait Reconcile: Send {
     /// Its name in the status.
     fn name(&self) -> ComponentName;
     /// One pass: observe, plan, apply.
     fn reconcile<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Outcome>;
-    /// What the next pass would do.
-    fn preview<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Steps>;
+    /// What the next pass would do; a problem if the component cannot observe its part of the world.
+    fn preview<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Result<Steps, Problem>>;
     /// See [`Component::hold_back`].
     fn hold_back<'a>(&'a mut self, inputs: &'a Inputs<'a>, waits_for: ComponentName) -> BoxFuture<'a, Outcome>;
     /// See [`Component::down`].
@@ -90,7 +102,7 @@ impl<C: Component> Reconcile for C {
         reconcile(self, inputs).boxed()
     }
 
-    fn preview<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Steps> {
+    fn preview<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Result<Steps, Problem>> {
         preview(self, inputs).boxed()
     }
 
@@ -110,17 +122,13 @@ pub async fn reconcile<C: Component>(component: &mut C, inputs: &Inputs<'_>) -> 
             let plan = component.plan(inputs, &observed);
             component.apply(inputs, observed, plan).await
         }
-        Err(error) => Outcome::failed(&error, error.advice()),
+        Err(error) => component.failed(inputs, &error),
     }
 }
 
-/// What [`reconcile`] would do, and what is in its way.
-pub async fn preview<C: Component>(component: &mut C, inputs: &Inputs<'_>) -> Steps {
-    match component.observe(inputs).await {
-        Ok(observed) => {
-            let plan = component.plan(inputs, &observed);
-            (plan.steps(), plan.problems())
-        }
-        Err(error) => (Vec::new(), vec![Problem::new(chain(&error), error.advice())]),
-    }
+/// What [`reconcile`] would do, and what is in its way; a problem if the component cannot observe its part of the world.
+pub async fn preview<C: Component>(component: &mut C, inputs: &Inputs<'_>) -> Result<Steps, Problem> {
+    let observed = component.observe(inputs).await.map_err(|error| Problem::new(chain(&error), error.advice()))?;
+    let plan = component.plan(inputs, &observed);
+    Ok((plan.steps(), plan.problems()))
 }

@@ -7,6 +7,7 @@
 //! [`operator`] tell.
 #![forbid(unsafe_code)]
 
+mod backoff;
 pub mod cli;
 pub mod component;
 pub mod config;

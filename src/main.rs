@@ -63,7 +63,7 @@ fn boot(path: &Path, environment: &Environment) -> ExitCode {
     systemd::start_logging(config.as_ref().map_or(tracing::Level::INFO, |config| config.log.level));
     let wrong = config.as_ref().err().map(exit::wrong_configuration);
     let booted = match runtime() {
-        Ok(runtime) => runtime.block_on(daemon::boot(config.ok(), environment)),
+        Ok(runtime) => runtime.block_on(daemon::run_boot(config.ok(), environment)),
         Err(error) => return exit::failure(&error),
     };
     match booted {

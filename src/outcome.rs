@@ -1,4 +1,4 @@
-//! What one pass of one component came to, in terms that every component shares.
+//! The result of one pass of one component, in terms that every component shares.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::error::chain;
 /// How soon a component that failed is tried again, unless it says otherwise.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Something that keeps a room from its aim, and what the operator can do about it.
+/// Something that keeps a component from its aim, and what the operator can do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// What is wrong, and where.
@@ -32,7 +32,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The rooms, in the order of a pass.
+/// The components, in the order of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ComponentName {
@@ -49,6 +49,8 @@ pub enum ComponentName {
     /// Live flows, which follow the rules.
     #[serde(rename = "flows")]
     Conntrack,
+    /// Forwarding, and the settings that wait for the rules.
+    Forwarding,
     /// Cloud routes.
     Hcloud,
 }
@@ -62,22 +64,23 @@ impl fmt::Display for ComponentName {
             Self::Wireguard => "wireguard",
             Self::Routes => "routes",
             Self::Conntrack => "flows",
+            Self::Forwarding => "forwarding",
             Self::Hcloud => "hcloud",
         })
     }
 }
 
-/// How a room stands.
+/// How a component stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// The world is as the configuration wants it.
     Ok,
-    /// Something outside has to come first: an address, a network, a token, somebody's decision.
+    /// Something outside has to come first: an address, a network, a token, an operator's decision.
     Waiting,
-    /// Tried, and did not succeed; it is tried again.
+    /// The last attempt failed; the daemon tries again.
     Failed,
-    /// Another room has to stand first.
+    /// Another component has to stand first.
     HeldBack,
     /// The configuration switches it off.
     Off,
@@ -95,27 +98,27 @@ impl fmt::Display for State {
     }
 }
 
-/// What one pass of one room came to.
+/// The result of one pass of one component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// How the room stands now.
+    /// How the component stands now.
     pub state: State,
     /// One line for the status table.
     pub detail: String,
     /// What was changed, a line each.
     pub changes: Vec<String>,
-    /// Whether the changes undid somebody else's: what we wanted had stood before.
+    /// Whether the changes undid somebody else's: what is wanted stood before.
     pub repaired: bool,
-    /// What is wrong. A room may stand and have problems all the same, when the rest of the server keeps it from its purpose.
+    /// What is wrong. A component may stand and still have problems, when the rest of the server keeps it from its purpose.
     pub problems: Vec<Problem>,
-    /// What may be meant so, and is worth a word; the whole is healthy with it.
+    /// What is unusual and may be intended. The gateway is healthy with it.
     pub hints: Vec<Problem>,
     /// How soon the component wants its next pass; `None`: with the next regular one.
     pub next: Option<Duration>,
 }
 
 impl Outcome {
-    /// A room that changed nothing.
+    /// A component that changed nothing.
     pub fn unchanged(state: State, detail: impl Into<String>) -> Self {
         Self {
             state,
@@ -128,13 +131,14 @@ impl Outcome {
         }
     }
 
-    /// A room that failed: the error's whole chain becomes its problem.
+    /// How soon the component wants its next pass, if sooner than with the next regular one.
+    pub fn next_pass(&self) -> Option<Duration> {
+        self.next.or((self.state == State::Failed).then_some(RETRY))
+    }
+
+    /// A component that failed: the error with its causes becomes its problem.
     pub fn failed(error: &(dyn std::error::Error + 'static), advice: impl Into<String>) -> Self {
         let what = chain(error);
-        Self {
-            problems: vec![Problem::new(what.clone(), advice)],
-            next: Some(RETRY),
-            ..Self::unchanged(State::Failed, what)
-        }
+        Self { problems: vec![Problem::new(what.clone(), advice)], ..Self::unchanged(State::Failed, what) }
     }
 }

@@ -1,68 +1,104 @@
-//! The pass: look at the world, compare it with what is wanted, make it so, account for it.
+//! The pass: observe the site, then run each component; and the account of what came of it.
 //!
-//! A pass has two lanes. The kernel's rooms take milliseconds and run in the order sysctl, nat, wireguard, routes, flows, forwarding:
-//! rules stand before the first packet is forwarded, so forwarding, though a sysctl, comes after them. The cloud's room may take a minute when
-//! the API is unwell, so it runs beside, and a rule deleted meanwhile is healed all the same. Traffic is attracted last: the
-//! cloud's lane starts only while the kernel's stands.
+//! [`PASS`] is the order, and what each component waits for. Rules stand before the first packet is forwarded, so forwarding is
+//! switched on last. These components take milliseconds. The cloud's component may take a minute when the API is unwell, so the
+//! daemon runs it in a task of its own ([`crate::daemon`]), and a rule that is deleted meanwhile is repaired all the same. Traffic
+//! is attracted last: that task starts only while [`Gateway::holds_back_cloud`] finds nothing that it has to wait for.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::component::{self, Component as _, Error as _, Plan as _};
+use crate::component::{Reconcile, Steps};
 use crate::config::{Config, Environment};
 use crate::conntrack::Conntrack;
 use crate::error::chain;
-use crate::hcloud::{Hcloud, wanted_return_routes};
 use crate::inputs::{Inputs, SeenReturnRoutes, Tunnel, tunnel};
 use crate::nat::{self, Nat};
-use crate::net::InterfaceName;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::report::{Report, Trigger};
 use crate::routes::Routes;
 use crate::site::{self, MetadataView, Site};
 use crate::state;
-use crate::sysctl::{self, Doubt, Forwarding, Place};
+use crate::sysctl::{Forwarding, Sysctl, SysctlPaths};
 use crate::wireguard::fd_store::{Handover, NamedFds};
 use crate::wireguard::{self, Wireguard};
 
-/// The file of what the cloud sends here.
+/// The file of what the cloud's networks were last seen to send here.
 const RETURN_ROUTES_FILE: &str = "ways-back.json";
 
-/// The kernel's side of the gateway, and the account of the whole.
+/// A component's place in the pass.
+struct Entry {
+    component: fn(&mut Gateway) -> &mut dyn Reconcile,
+    /// If one of these is not met, the component is held back.
+    waits_for: &'static [Requirement],
+}
+
+/// What has to be before a component runs.
+#[derive(Debug, Clone, Copy)]
+enum Requirement {
+    /// The component's newest outcome is ok.
+    Ok(ComponentName),
+    /// The component's newest outcome is anything but failed.
+    NotFailed(ComponentName),
+    /// If a tunnel is wanted, its interface is there and ours.
+    TunnelRuns,
+}
+
+impl Requirement {
+    fn component(self) -> ComponentName {
+        match self {
+            Self::Ok(component) | Self::NotFailed(component) => component,
+            Self::TunnelRuns => ComponentName::Wireguard,
+        }
+    }
+}
+
+/// The components of a pass, in their order. `bastionctl down` takes the opposite order.
+const PASS: [Entry; 6] = [
+    Entry { component: |gateway| &mut gateway.sysctl, waits_for: &[] },
+    Entry { component: |gateway| &mut gateway.nat, waits_for: &[] },
+    // Without rules no tunnel starts; one that runs goes on.
+    Entry { component: |gateway| &mut gateway.wireguard, waits_for: &[Requirement::NotFailed(ComponentName::Nat)] },
+    Entry { component: |gateway| &mut gateway.routes, waits_for: &[Requirement::TunnelRuns] },
+    // After the tunnel: a peer that is still there would start an ended flow again.
+    Entry { component: |gateway| &mut gateway.conntrack, waits_for: &[Requirement::Ok(ComponentName::Nat)] },
+    Entry { component: |gateway| &mut gateway.forwarding, waits_for: &[Requirement::Ok(ComponentName::Nat)] },
+];
+
+/// What has to stand before the cloud's networks send traffic here.
+const BEFORE_CLOUD: [ComponentName; 3] = [ComponentName::Nat, ComponentName::Sysctl, ComponentName::Forwarding];
+
+/// The components of the pass, and the account of the whole gateway.
 #[derive(Debug)]
 pub struct Gateway {
-    sysctl: Place,
+    sysctl: Sysctl,
     nat: Nat,
     wireguard: Wireguard,
     routes: Routes,
     conntrack: Conntrack,
-    /// What the settings were wanted for when they stood, the tunnel's interface among it once it was there: if they differ
-    /// later, somebody changed them.
-    settings_stood_for: Option<(Site, Option<InterfaceName>)>,
-    /// What the cloud was last seen to send here, for the tunnel. It is kept in the runtime directory too: a daemon that was
-    /// killed and started again need not masquerade until it has looked.
+    forwarding: Forwarding,
+    /// What the cloud's networks were last seen to send here, for the tunnel. It is kept in the runtime directory too: a daemon
+    /// that was killed and started again does not masquerade peers until it has asked the API.
     seen_return_routes: SeenReturnRoutes,
     runtime_directory: PathBuf,
     report: Report,
     site: Site,
 }
 
-/// A list of what would be, or was, done, and of what is wrong.
-pub type Steps = (Vec<String>, Vec<Problem>);
-
 impl Gateway {
-    /// A gateway that has not looked at anything yet.
+    /// A gateway that has not observed anything yet.
     pub fn new(environment: &Environment) -> Self {
-        let runtime = environment.runtime_directory();
+        let (runtime, state) = (environment.runtime_directory(), environment.state_directory());
+        let sysctl_paths = SysctlPaths::of_kernel(&state);
         Self {
-            sysctl: Place::of_kernel(&environment.state_directory()),
-            nat: Nat::load(&runtime, &environment.state_directory()),
+            sysctl: Sysctl::new(sysctl_paths.clone()),
+            nat: Nat::load(&runtime, &state),
             wireguard: Wireguard::load(&runtime),
             routes: Routes::default(),
             conntrack: Conntrack::load(&runtime),
-            settings_stood_for: None,
+            forwarding: Forwarding::new(sysctl_paths, nat::table_exists),
             seen_return_routes: state::read_json(&runtime.join(RETURN_ROUTES_FILE)).unwrap_or_default(),
             report: Report::new(),
             site: Site::default(),
@@ -70,9 +106,9 @@ impl Gateway {
         }
     }
 
-    /// Takes what the service manager kept of a former daemon's tunnel.
-    pub fn take_over(&mut self, kept: NamedFds) {
-        self.wireguard.take_over(kept);
+    /// Takes over the descriptors that the service manager kept of a former daemon's tunnel.
+    pub fn take_over(&mut self, inherited: NamedFds) {
+        self.wireguard.take_over(inherited);
     }
 
     /// What the service manager is to keep for the next daemon, if that has changed.
@@ -85,184 +121,134 @@ impl Gateway {
         &self.report
     }
 
-    /// The server as the newest pass saw it.
+    /// The server as the newest pass observed it.
     pub fn site(&self) -> &Site {
         &self.site
     }
 
-    /// Notes why a reload was refused, or that none is.
+    /// Records why a reload was refused, or, with an empty list, that none is.
     pub fn refuse_configuration(&mut self, problems: Vec<String>) {
         self.report.refuse_configuration(problems);
     }
 
-    /// One pass of the kernel's lane.
-    pub async fn pass(&mut self, config: &Config, metadata: &MetadataView, trigger: Trigger) {
+    /// One pass; how soon a component wants the next one, if any does.
+    pub async fn pass(&mut self, config: &Config, metadata: &MetadataView, trigger: Trigger) -> Option<Duration> {
         self.report.passes += 1;
         self.report.trigger = trigger;
         tracing::debug!(pass = self.report.passes, %trigger, "pass");
-        match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
+        let next = match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
             Ok(site) => {
                 self.record(ComponentName::Site, site_outcome(&site));
                 self.report.server_id = site.server_id;
                 self.site = site;
-                self.pass_rooms(config).await;
+                self.reconcile_components(config).await
             }
-            Err(error) => self.record(
-                ComponentName::Site,
-                Outcome::failed(&error, "the daemon needs a route netlink socket; tried again by itself"),
-            ),
-        }
+            Err(error) => {
+                let outcome =
+                    Outcome::failed(&error, "the daemon needs a route netlink socket; it tries again by itself");
+                let next = outcome.next_pass();
+                self.record(ComponentName::Site, outcome);
+                next
+            }
+        };
         self.report.finished_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        next
     }
 
-    async fn pass_rooms(&mut self, config: &Config) {
-        let tunnel = tunnel(config, &self.site, &self.seen_return_routes);
-        let interface = tunnel.as_ref().map(|tunnel| &tunnel.interface);
-        let subject =
-            (self.site.clone(), interface.filter(|interface| sysctl::has_interface(&self.sysctl, interface)).cloned());
-        // Hardening first; forwarding waits for the rules.
-        let stood = self.settings_stood_for.as_ref() == Some(&subject);
-        let hardened = sysctl::reconcile(&self.sysctl, &self.site, interface, Forwarding::Leave, stood);
-        let inputs = Inputs { config, site: &self.site, tunnel: tunnel.as_ref(), now: Instant::now() };
-        let nat = component::reconcile(&mut self.nat, &inputs).await;
-        let (rules_stand, rules_failed) = (nat.state == State::Ok, nat.state == State::Failed);
-        self.record(ComponentName::Nat, nat);
-        self.pass_tunnel(config, tunnel.as_ref(), !rules_failed).await;
-        self.pass_flows(config, tunnel.as_ref(), rules_stand).await;
-        let outcome = if rules_stand {
-            let mut opened = sysctl::reconcile(&self.sysctl, &self.site, interface, Forwarding::On, stood);
-            opened.repaired |= hardened.repaired;
-            opened.changes.splice(0..0, hardened.changes);
-            opened
-        } else {
-            self.keep_shut(hardened, rules_failed)
-        };
-        self.settings_stood_for = (outcome.state == State::Ok && rules_stand).then_some(subject);
-        self.record(ComponentName::Sysctl, outcome);
-    }
-
-    /// The tunnel and its routes; where there is none and never was, nothing is said of it.
-    async fn pass_tunnel(&mut self, config: &Config, tunnel: Option<&Tunnel>, rules_stand: bool) {
-        let inputs = Inputs { config, site: &self.site, tunnel, now: Instant::now() };
-        let wireguard = if rules_stand {
-            component::reconcile(&mut self.wireguard, &inputs).await
-        } else {
-            self.wireguard.hold_back(&inputs, ComponentName::Nat).await
-        };
-        // An interface that is not ours gets no address and no route of ours.
-        let mut routes = self.routes.reconcile(tunnel.filter(|_| self.wireguard.is_running())).await;
-        if let Some(tunnel) = tunnel.filter(|_| routes.state == State::Off) {
-            routes.state = State::HeldBack;
-            routes.detail = format!("{} is not there yet", tunnel.interface);
-        }
-        for (component, outcome) in [(ComponentName::Wireguard, wireguard), (ComponentName::Routes, routes)] {
-            let is_news = outcome.state != State::Off || !outcome.changes.is_empty();
-            if is_news || self.report.components.contains_key(&component) {
-                self.record(component, outcome);
+    async fn reconcile_components(&mut self, config: &Config) -> Option<Duration> {
+        let site = self.site.clone();
+        let tunnel = tunnel(config, &site, &self.seen_return_routes);
+        let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now: Instant::now() };
+        // Its problems are part of the outcomes below.
+        self.conntrack.update_report(inputs.now).await;
+        let mut next = None;
+        for Entry { component, waits_for } in PASS {
+            let unmet = waits_for.iter().find(|requirement| !self.is_met(**requirement, inputs.tunnel)).copied();
+            let component = component(self);
+            let name = component.name();
+            let outcome = match unmet {
+                None => component.reconcile(&inputs).await,
+                Some(requirement) => component.hold_back(&inputs, requirement.component()).await,
+            };
+            next = next.into_iter().chain(outcome.next_pass()).min();
+            // A component that was never on is not shown.
+            let was_never_on = outcome.state == State::Off && !self.report.components.contains_key(&name);
+            if !was_never_on || !outcome.changes.is_empty() {
+                self.record(name, outcome);
             }
         }
-        self.refresh_tunnel().await;
-    }
-
-    /// Live flows, once the rules stand and a peer that goes is gone: it would begin anew what is ended before.
-    async fn pass_flows(&mut self, config: &Config, tunnel: Option<&Tunnel>, rules_stand: bool) {
-        self.refresh_flows().await;
-        let outcome = if rules_stand {
-            let inputs = Inputs { config, site: &self.site, tunnel, now: Instant::now() };
-            component::reconcile(&mut self.conntrack, &inputs).await
-        } else {
-            Outcome::unchanged(State::HeldBack, "live flows follow the rules once they stand")
-        };
-        self.record(ComponentName::Conntrack, outcome);
-    }
-
-    /// Brings what changes by itself up to the moment in the report.
-    pub async fn refresh(&mut self) {
-        self.refresh_tunnel().await;
-        self.refresh_flows().await;
-    }
-
-    async fn refresh_tunnel(&mut self) {
         self.report.tunnel = self.wireguard.report().await;
+        self.report.flows = self.conntrack.report().cloned();
+        next
     }
 
-    async fn refresh_flows(&mut self) {
+    fn is_met(&self, requirement: Requirement, tunnel: Option<&Tunnel>) -> bool {
+        match requirement {
+            Requirement::Ok(component) => self.report.state(component) == Some(State::Ok),
+            Requirement::NotFailed(component) => self.report.state(component) != Some(State::Failed),
+            Requirement::TunnelRuns => tunnel.is_none() || self.wireguard.is_running(),
+        }
+    }
+
+    /// Updates the parts of the report that change by themselves.
+    pub async fn refresh(&mut self) {
+        self.report.tunnel = self.wireguard.report().await;
         self.conntrack.update_report(Instant::now()).await;
         self.report.flows = self.conntrack.report().cloned();
     }
 
-    /// Waits until something happens in the tunnel beside the passes. Cancel-safe.
+    /// Waits until something happens in the tunnel between passes. Cancel-safe.
     pub async fn tunnel_event(&mut self) -> wireguard::Event {
         self.wireguard.event().await
     }
 
-    /// Looks at the tunnel's peers beside the passes.
-    pub async fn look_at_tunnel(&mut self) {
+    /// Checks the tunnel's peers between passes.
+    pub async fn check_peers(&mut self) {
         self.wireguard.check_peers(Instant::now()).await;
     }
 
-    /// Forwarding waits for the rules. If they are gone and cannot be loaded, the gate that we opened is shut again; one
-    /// that somebody else opened (Docker, a file of the administrator's) is not ours to shut, and rules that stand, though
-    /// they cannot be looked at, are no reason to.
-    fn keep_shut(&self, mut hardened: Outcome, rules_failed: bool) -> Outcome {
-        hardened.detail.push_str(", forwarding waits for the rules");
-        // Err: the kernel cannot be asked; what may stand is not cut.
-        if rules_failed && matches!(nat::table_exists(), Ok(false)) {
-            let (changes, problems) = sysctl::stop_forwarding(&self.sysctl, Doubt::Leave);
-            hardened.changes.extend(changes);
-            if !problems.is_empty() {
-                hardened.state = State::Failed;
-            }
-            hardened.problems.extend(problems);
-        }
-        hardened
-    }
-
-    /// Shuts the gate if no rules stand, for the time until the site is known. What fails here, the first pass tells.
+    /// Loads closed rules if none stand, for the time until the site is known. An error here is reported by the first pass.
     pub async fn close_if_open(&mut self, config: &Config) {
         let observed = site::observe(config, &MetadataView::default(), &Site::default(), &self.runtime_directory).await;
         let Ok(site) = observed else { return };
         let closed = Site { public: None, private: Vec::new(), ..site };
         if let Err(error) = self.nat.load_rules_if_absent(config, &closed).await {
-            tracing::debug!(component = "nat", error = %chain(&error), "the gate cannot be shut yet");
+            tracing::debug!(component = "nat", error = %chain(&error), "closed rules cannot be loaded yet");
         }
     }
 
-    /// Takes what the cloud's lane came to into the account.
+    /// Records an outcome of the cloud's component.
     pub fn record_cloud(&mut self, outcome: Outcome) {
         self.record(ComponentName::Hcloud, outcome);
     }
 
-    /// Takes over what the networks in the cloud send here now; whether that differs from before.
-    pub fn learn_return_routes(&mut self, seen_return_routes: SeenReturnRoutes) -> bool {
-        if self.seen_return_routes == seen_return_routes {
+    /// Takes over what the cloud's networks send here now; whether that differs from before.
+    pub fn learn_return_routes(&mut self, seen: SeenReturnRoutes) -> bool {
+        if self.seen_return_routes == seen {
             return false;
         }
-        self.seen_return_routes = seen_return_routes;
-        if let Err(error) =
-            state::write_json(&self.runtime_directory.join(RETURN_ROUTES_FILE), &self.seen_return_routes)
-        {
-            tracing::warn!(component = "hcloud", error = %chain(&error), "go on without");
+        self.seen_return_routes = seen;
+        let path = self.runtime_directory.join(RETURN_ROUTES_FILE);
+        if let Err(error) = state::write_json(&path, &self.seen_return_routes) {
+            tracing::warn!(component = "hcloud", error = %chain(&error), "peers are masqueraded after the next restart");
         }
         true
     }
 
-    /// Why the cloud's lane must not attract traffic now; `None` if it may.
+    /// Why the cloud's networks must not send traffic here now; `None` if they may.
     pub fn holds_back_cloud(&self) -> Option<Outcome> {
-        let not_ok = [ComponentName::Nat, ComponentName::Sysctl]
-            .into_iter()
-            .find(|&room| self.report.state(room) != Some(State::Ok));
+        let not_ok = BEFORE_CLOUD.into_iter().find(|&component| self.report.state(component) != Some(State::Ok));
         let reason = match (not_ok, &self.site.public) {
-            (Some(room), _) => format!("no traffic is attracted before {room} stands"),
+            (Some(component), _) => format!("waits for {component}"),
             (None, Some(public)) if public.addresses.is_empty() => {
-                format!("no traffic is attracted before {} has an address", public.interface)
+                format!("waits for an address of {}", public.interface)
             }
             _ => return None,
         };
         Some(Outcome::unchanged(State::HeldBack, reason))
     }
 
-    /// What the next pass of the kernel's lane would do.
+    /// What the next pass would do.
     pub async fn preview(&mut self, config: &Config, metadata: &MetadataView) -> (Site, Steps) {
         let site = match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
             Ok(site) => site,
@@ -271,69 +257,56 @@ impl Gateway {
                 return (Site::default(), (Vec::new(), vec![problem]));
             }
         };
-        let mut problems = site.problems.clone();
         let tunnel = tunnel(config, &site, &self.seen_return_routes);
         let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now: Instant::now() };
-        let rules = match self.nat.observe(&inputs).await {
-            Ok(observed) => {
-                let plan = self.nat.plan(&inputs, &observed);
-                problems.extend(plan.problems());
-                Some(plan.steps())
+        let (mut steps, mut problems) = (Vec::new(), site.problems.clone());
+        let mut failed = Vec::new();
+        for Entry { component, waits_for } in PASS {
+            let would_wait = waits_for.iter().any(|requirement| match requirement {
+                Requirement::Ok(component) => failed.contains(component) || inputs.site.public.is_none(),
+                Requirement::NotFailed(component) => failed.contains(component),
+                Requirement::TunnelRuns => inputs.tunnel.is_some() && !self.wireguard.is_running(),
+            });
+            if would_wait {
+                continue;
             }
-            Err(error) => {
-                problems.push(Problem::new(chain(&error), error.advice()));
-                None
+            let component = component(self);
+            match component.preview(&inputs).await {
+                Ok((more, obstacles)) => {
+                    steps.extend(more);
+                    problems.extend(obstacles);
+                }
+                Err(problem) => {
+                    failed.push(component.name());
+                    problems.push(problem);
+                }
             }
-        };
-        let forwarding = if site.public.is_some() && rules.is_some() { Forwarding::On } else { Forwarding::Leave };
-        let interface = tunnel.as_ref().map(|tunnel| &tunnel.interface);
-        let settings = sysctl::preview(&self.sysctl, &site, interface, forwarding);
-        let mut steps: Vec<String> = settings.iter().map(|write| format!("set {write}")).collect();
-        steps.extend(rules.into_iter().flatten());
-        let (more, obstacles) = component::preview(&mut self.wireguard, &inputs).await;
-        steps.extend(more);
-        problems.extend(obstacles);
-        match self.routes.preview(tunnel.as_ref().filter(|_| self.wireguard.is_running())).await {
-            Ok((more, obstacles)) => {
-                steps.extend(more);
-                problems.extend(obstacles);
-            }
-            Err(error) => problems.push(Problem::new(chain(&error), "the daemon needs a route netlink socket")),
         }
-        let (ended, obstacles) = component::preview(&mut self.conntrack, &inputs).await;
-        steps.extend(ended);
-        problems.extend(obstacles);
         (site, (steps, problems))
     }
 
-    /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, the gate is shut, and only then do
-    /// the rules go.
-    pub async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut Hcloud) -> Steps {
-        let (mut done, mut problems) = hcloud.remove(&config.hcloud, site, &wanted_return_routes(config, site)).await;
+    /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, forwarding is switched off, and only
+    /// then are the rules removed. `hcloud` is the cloud's component, which the daemon owns.
+    pub async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut dyn Reconcile) -> Steps {
+        let tunnel = tunnel(config, site, &self.seen_return_routes);
+        let inputs = Inputs { config, site, tunnel: tunnel.as_ref(), now: Instant::now() };
+        let (mut done, mut problems) = hcloud.down(&inputs).await;
         if site.private.is_empty() {
-            // Why no network was known whose routes could have been looked for.
+            // They say why no network is known whose routes could have been withdrawn.
             problems.extend(site.problems.iter().cloned());
         }
-        // Err: the kernel cannot be asked, so nothing is known of the rules either.
-        let doubt = if matches!(nat::table_exists(), Ok(true)) { Doubt::Shut } else { Doubt::Leave };
-        let (stopped, still_open) = sysctl::stop_forwarding(&self.sysctl, doubt);
-        done.extend(stopped);
-        if !still_open.is_empty() {
-            // Without its rules it would forward everything.
-            problems.extend(still_open);
-            problems
-                .push(Problem::new("the rules stay, since forwarding is still on", "switch it off, then try again"));
-            return (done, problems);
-        }
-        let inputs = Inputs { config, site, tunnel: None, now: Instant::now() };
-        let (routes, tunnel) = (self.routes.remove().await, self.wireguard.down(&inputs).await);
-        let flows = self.conntrack.down(&inputs).await;
-        let parts = [routes, tunnel, self.nat.down(&inputs).await, flows, sysctl::restore(&self.sysctl)];
-        for (changes, failed) in parts {
+        for Entry { component, .. } in PASS.iter().rev() {
+            let component = component(self);
+            let (changes, failed) = component.down(&inputs).await;
+            // Without its rules, a server that still forwards would forward everything.
+            let still_forwards = component.name() == ComponentName::Forwarding && !failed.is_empty();
             done.extend(changes);
             problems.extend(failed);
+            if still_forwards {
+                return (done, problems);
+            }
         }
-        if sysctl::forwards(&self.sysctl) {
+        if self.forwarding.is_on() {
             done.push("net/ipv4/ip_forward stays 1: bastiond did not switch it on".to_owned());
         }
         (done, problems)
@@ -347,13 +320,14 @@ impl Gateway {
             tracing::warn!(%component, pass = self.report.passes, advice = %problem.advice, "{}", problem.what);
         }
         for problem in known.iter().filter(|problem| !outcome.problems.contains(problem)) {
-            tracing::info!(%component, pass = self.report.passes, "no more: {}", problem.what);
+            tracing::info!(%component, pass = self.report.passes, "solved: {}", problem.what);
         }
         for hint in outcome.hints.iter().filter(|hint| !hinted.contains(hint)) {
             tracing::info!(%component, pass = self.report.passes, advice = %hint.advice, "{}", hint.what);
         }
         for change in &outcome.changes {
-            tracing::info!(%component, pass = self.report.passes, trigger = %self.report.trigger, repaired = outcome.repaired, "{change}");
+            let (pass, trigger) = (self.report.passes, self.report.trigger);
+            tracing::info!(%component, pass, %trigger, repaired = outcome.repaired, "{change}");
         }
         self.report.record(component, outcome);
     }
@@ -362,11 +336,8 @@ impl Gateway {
 fn site_outcome(site: &Site) -> Outcome {
     let public = site.public.as_ref().map(|link| {
         let addresses: Vec<String> = link.addresses.iter().map(ToString::to_string).collect();
-        format!(
-            "public {} {}",
-            link.interface,
-            if addresses.is_empty() { "without address".to_owned() } else { addresses.join(", ") }
-        )
+        let addresses = if addresses.is_empty() { "without address".to_owned() } else { addresses.join(", ") };
+        format!("public {} {addresses}", link.interface)
     });
     let private = site.private.iter().map(|link| {
         let network = link.network_id.map_or_else(String::new, |id| format!(" (network {id})"));

@@ -115,7 +115,6 @@ pub struct Report {
     /// This server's number, where it is known.
     pub server_id: Option<ServerId>,
     /// The rooms, in the order of a pass.
-    #[serde(alias = "rooms")]
     pub components: BTreeMap<ComponentName, ComponentReport>,
     /// Why the newest reload was refused; empty when the running configuration is the file's.
     pub refused_configuration: Vec<String>,

@@ -1,32 +1,34 @@
-//! The cloud component against the fake Hetzner Cloud over a real socket: what the API does when it is unwell, and what
-//! we do then.
+//! The hcloud component against the fake Hetzner Cloud over a real socket: how the API fails, and what the component does then.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a test that cannot go on shall panic; clippy sees tests in functions marked so only"
+    reason = "a test may panic; clippy allows it only in functions that are marked as tests"
 )]
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use bastiond::config::{self, Environment, Secret};
-use bastiond::hcloud::{Hcloud, WantedReturnRoutes};
+use bastiond::component::{Component as _, preview, reconcile};
+use bastiond::config::{self, Config, Environment, Secret};
+use bastiond::hcloud::Hcloud;
+use bastiond::inputs::Inputs;
 use bastiond::net::NetworkId;
-use bastiond::outcome::{Outcome, State};
+use bastiond::outcome::{Outcome, Problem, State};
 use bastiond::site::{PrivateLink, Site};
 use sandbox::cloud::{self, Busy, Cloud, Fault, Injection, Matching, ReadOnlyAnswer, Settings, Times, Visible};
 
 const BASTION: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
 
-/// A project with one network, and the component that looks after it.
+/// A project with one network, and the component that keeps its routes.
 struct Bench {
     cloud: Cloud,
     network: cloud::NetworkId,
     endpoint: String,
     token: String,
     options: String,
-    wanted_return_routes: WantedReturnRoutes,
+    /// The `[wireguard]` section.
+    tunnel: String,
     component: Hcloud,
 }
 
@@ -54,20 +56,26 @@ impl Bench {
             endpoint,
             token,
             options: String::new(),
-            wanted_return_routes: WantedReturnRoutes::default(),
+            tunnel: String::new(),
             component: Hcloud::default(),
         }
     }
 
-    fn config(&self) -> config::Hcloud {
+    fn config(&self) -> Config {
         let environment = Environment {
             hcloud_endpoint: Some(self.endpoint.clone()),
             hcloud_token: Some(Secret::new(self.token.clone())),
             ..Environment::default()
         };
-        config::parse(&format!("[hcloud]\ntoken_file = \"/nonexistent/token\"\n{}", self.options), &environment)
-            .unwrap()
-            .hcloud
+        let text = format!("[hcloud]\ntoken_file = \"/nonexistent/token\"\n{}\n{}", self.options, self.tunnel);
+        config::parse(&text, &environment).unwrap()
+    }
+
+    /// A configuration whose network is named by `HCLOUD_NETWORK`.
+    fn config_with_network(&self, name: &str) -> Config {
+        let mut config = self.config();
+        config.hcloud.network = Some(name.to_owned());
+        config
     }
 
     fn site(&self) -> Site {
@@ -86,10 +94,20 @@ impl Bench {
 
     async fn pass(&mut self) -> (Outcome, Duration) {
         let (config, site) = (self.config(), self.site());
-        self.component.reconcile(&config, &site, &self.wanted_return_routes).await
+        let outcome = self.pass_with(&config, &site).await;
+        let pause = outcome.next_pass().unwrap();
+        (outcome, pause)
     }
 
-    /// Passes until the component is content, as the loop would but with shorter pauses; how many it took.
+    async fn pass_with(&mut self, config: &Config, site: &Site) -> Outcome {
+        reconcile(&mut self.component, &inputs(config, site)).await
+    }
+
+    async fn down(&mut self, site: &Site) -> (Vec<String>, Vec<Problem>) {
+        self.component.down(&inputs(&self.config(), site)).await
+    }
+
+    /// Passes until the component is ok, as the loop would but with shorter pauses; how many it took.
     async fn passes_until_ok(&mut self) -> usize {
         for pass in 1..=10 {
             if self.pass().await.0.state == State::Ok {
@@ -97,7 +115,7 @@ impl Bench {
             }
             tokio::time::sleep(2 * Settings::default().action_duration).await;
         }
-        panic!("the component is not content after 10 passes: {:?}", self.pass().await.0);
+        panic!("the component is not ok after 10 passes: {:?}", self.pass().await.0);
     }
 
     fn routes(&self) -> Vec<(String, Ipv4Addr)> {
@@ -107,6 +125,10 @@ impl Bench {
     fn inject(&self, matching: Matching, fault: Fault, times: Times) {
         self.cloud.inject(Injection { matching, fault, times });
     }
+}
+
+fn inputs<'a>(config: &'a Config, site: &'a Site) -> Inputs<'a> {
+    Inputs { config, site, tunnel: None, now: tokio::time::Instant::now() }
 }
 
 fn default_route_here() -> Vec<(String, Ipv4Addr)> {
@@ -170,8 +192,8 @@ async fn strangers_routes_survive_everything() {
         bench.cloud.put_route(bench.network, destination.parse().unwrap(), gateway);
     }
     bench.pass().await;
-    let (config, site) = (bench.config(), bench.site());
-    let (changes, problems) = bench.component.remove(&config, &site, &WantedReturnRoutes::default()).await;
+    let site = bench.site();
+    let (changes, problems) = bench.down(&site).await;
     assert_eq!((changes.len(), problems), (1, vec![]));
     let left: Vec<_> = strangers.map(|(destination, gateway)| (destination.to_owned(), gateway)).to_vec();
     let mut routes = bench.routes();
@@ -301,7 +323,7 @@ async fn a_wrong_token_is_told_and_a_right_one_is_taken_up_without_a_restart() {
 }
 
 #[tokio::test]
-async fn a_token_that_may_only_read_is_told_as_such() {
+async fn a_read_only_token_is_reported_as_such() {
     for read_only_answer in [ReadOnlyAnswer::TokenReadonly401, ReadOnlyAnswer::Forbidden403] {
         let mut bench = Bench::with(Settings { read_only_answer, ..Settings::default() });
         bench.token = Settings::default().read_only_token;
@@ -315,9 +337,9 @@ async fn a_token_that_may_only_read_is_told_as_such() {
 async fn without_a_token_the_operator_is_given_the_command() {
     let mut bench = Bench::new();
     let environment = Environment { hcloud_endpoint: Some(bench.endpoint.clone()), ..Environment::default() };
-    let config = config::parse("[hcloud]\ntoken_file = \"/nonexistent/token\"", &environment).unwrap().hcloud;
+    let config = config::parse("[hcloud]\ntoken_file = \"/nonexistent/token\"", &environment).unwrap();
     let site = bench.site();
-    let (outcome, _) = bench.component.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
+    let outcome = bench.pass_with(&config, &site).await;
     assert_eq!(outcome.state, State::Waiting);
     let command = format!("hcloud network add-route {} --destination 0.0.0.0/0 --gateway 10.0.0.2", bench.network.0);
     assert!(outcome.problems[0].advice.ends_with(&command), "{outcome:?}");
@@ -325,7 +347,7 @@ async fn without_a_token_the_operator_is_given_the_command() {
 }
 
 #[tokio::test]
-async fn a_network_without_subnets_and_one_that_is_not_there_are_told() {
+async fn a_network_without_subnets_and_a_missing_network_are_reported() {
     let mut bench = Bench::new();
     let bare = bench.cloud.create_network("bare", "10.5.0.0/16".parse().unwrap(), &[]);
     bench.network = bare;
@@ -346,18 +368,18 @@ async fn the_network_can_be_named_by_the_variable() {
     for name in ["private", "number"] {
         let mut bench = Bench::new();
         let name = if name == "number" { bench.network.0.to_string() } else { name.to_owned() };
-        let config = config::Hcloud { network: Some(name), ..bench.config() };
+        let config = bench.config_with_network(&name);
         let mut site = bench.site();
         site.private[0].network_id = None;
-        let (outcome, _) = bench.component.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
+        let outcome = bench.pass_with(&config, &site).await;
         assert_eq!(outcome.state, State::Ok, "{outcome:?}");
         assert_eq!(bench.routes(), default_route_here());
     }
     let mut bench = Bench::new();
-    let config = config::Hcloud { network: Some("nowhere".to_owned()), ..bench.config() };
+    let config = bench.config_with_network("nowhere");
     let mut site = bench.site();
     site.private[0].network_id = None;
-    let (outcome, _) = bench.component.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
+    let outcome = bench.pass_with(&config, &site).await;
     assert_eq!(outcome.problems[0].what, "the project has no network called `nowhere` (HCLOUD_NETWORK)");
 }
 
@@ -365,7 +387,7 @@ async fn the_network_can_be_named_by_the_variable() {
 async fn a_preview_changes_nothing() {
     let mut bench = Bench::new();
     let (config, site) = (bench.config(), bench.site());
-    let (steps, problems) = bench.component.preview(&config, &site, &WantedReturnRoutes::default()).await.unwrap();
+    let (steps, problems) = preview(&mut bench.component, &inputs(&config, &site)).await.unwrap();
     assert_eq!(problems, []);
     assert_eq!(steps, [format!("add route 0.0.0.0/0 via 10.0.0.2 to network {} (private)", bench.network.0)]);
     assert_eq!(bench.routes(), []);
@@ -376,62 +398,66 @@ async fn no_traffic_is_attracted_to_an_address_that_is_not_there() {
     let mut bench = Bench::new();
     let (config, mut site) = (bench.config(), bench.site());
     site.private[0].address_present = false;
-    let (outcome, _) = bench.component.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
+    let outcome = bench.pass_with(&config, &site).await;
     assert_eq!(outcome.state, State::Waiting);
     assert_eq!(bench.routes(), []);
 }
 
 #[tokio::test]
-async fn down_is_patient_with_a_busy_api_and_says_what_it_could_not_do() {
+async fn down_retries_while_the_api_is_busy_and_reports_what_it_could_not_do() {
     let mut bench = Bench::new();
     bench.pass().await;
-    let (config, site) = (bench.config(), bench.site());
+    let site = bench.site();
     let busy = Fault::Api { status: 409, code: "conflict".to_owned(), message: "busy".to_owned() };
     bench.inject(Matching::post("delete_route"), busy, Times::Next(2));
-    let (changes, problems) = bench.component.remove(&config, &site, &WantedReturnRoutes::default()).await;
+    let (changes, problems) = bench.down(&site).await;
     assert_eq!((changes.len(), problems), (1, vec![]));
     assert_eq!(bench.routes(), []);
     bench.pass().await;
     let forbidden = Fault::Api { status: 403, code: "forbidden".to_owned(), message: "no".to_owned() };
     bench.inject(Matching::post("delete_route"), forbidden, Times::UntilCleared);
-    let (changes, problems) = bench.component.remove(&config, &site, &WantedReturnRoutes::default()).await;
+    let (changes, problems) = bench.down(&site).await;
     assert_eq!((changes.len(), problems.len()), (0, 1));
     assert_eq!(problems[0].advice, "delete the routes to this server by hand: hcloud network remove-route");
     let without_network = Site::default();
-    let (_, problems) = bench.component.remove(&config, &without_network, &WantedReturnRoutes::default()).await;
+    let (_, problems) = bench.down(&without_network).await;
     assert_eq!(problems[0].what, "no private network yet, so the routes in the cloud were not looked for");
 }
 
 #[tokio::test]
 async fn one_name_for_two_networks_is_refused() {
     let mut bench = Bench::new();
-    let config = config::Hcloud { network: Some("private".to_owned()), take_over: true, ..bench.config() };
+    bench.options = "take_over = true".to_owned();
+    let config = bench.config_with_network("private");
     let mut site = bench.site();
     site.private[0].network_id = None;
     site.private.push(PrivateLink { interface: "eth2".parse().unwrap(), ..site.private[0].clone() });
-    let (outcome, _) = bench.component.reconcile(&config, &site, &WantedReturnRoutes::default()).await;
+    let outcome = bench.pass_with(&config, &site).await;
     assert_eq!(outcome.state, State::Failed);
-    assert_eq!(
-        outcome.problems[0].what,
-        "HCLOUD_NETWORK names one network, but 2 private links have no number of their own"
-    );
+    assert_eq!(outcome.problems[0].what, "HCLOUD_NETWORK names one network, but 2 private links have no network id");
     assert_eq!(bench.routes(), []);
 }
 
 #[tokio::test]
-async fn the_same_trouble_reads_the_same_each_time() {
+async fn the_same_error_has_the_same_text_each_time() {
     let mut bench = Bench::new();
     bench.inject(Matching::any(), Fault::Status { code: 503, json: true }, Times::UntilCleared);
     let first = bench.pass().await.0.problems;
     assert_eq!(bench.pass().await.0.problems, first);
 }
 
-/// The tunnel's ranges, masqueraded where no route can be had.
-fn wanted_return_routes(ranges: &[&str]) -> WantedReturnRoutes {
-    WantedReturnRoutes { ranges: ranges.iter().map(|text| text.parse().unwrap()).collect(), else_masqueraded: true }
+/// A tunnel with this network, whose peers are masqueraded where no route can be had (`snat = "auto"`).
+fn tunnel(network: &str) -> String {
+    tunnel_with_snat(network, "\"auto\"")
 }
 
-fn led_here(bench: &Bench) -> Vec<String> {
+fn tunnel_with_snat(network: &str, snat: &str) -> String {
+    let network: ipnet::Ipv4Net = network.parse().unwrap();
+    let address = network.hosts().next().unwrap();
+    format!("[wireguard]\naddresses = [\"{address}/{}\"]\nsnat = {snat}", network.prefix_len())
+}
+
+fn return_routes_here(bench: &Bench) -> Vec<String> {
     bench.component.seen_return_routes().values().flatten().map(ToString::to_string).collect()
 }
 
@@ -440,30 +466,30 @@ fn tunnel_route_here() -> Vec<(String, Ipv4Addr)> {
 }
 
 #[tokio::test]
-async fn the_tunnel_gets_its_way_back_and_gives_it_up_when_it_moves() {
+async fn the_tunnel_gets_its_return_routes_and_gives_them_up_when_it_moves() {
     let mut bench = Bench::new();
-    bench.wanted_return_routes = wanted_return_routes(&["10.100.0.0/24"]);
+    bench.tunnel = tunnel("10.100.0.0/24");
     bench.passes_until_ok().await;
-    assert_eq!((bench.routes(), led_here(&bench)), (tunnel_route_here(), vec!["10.100.0.0/24".to_owned()]));
+    assert_eq!((bench.routes(), return_routes_here(&bench)), (tunnel_route_here(), vec!["10.100.0.0/24".to_owned()]));
     // A wider network overlaps the old one, which Hetzner would refuse.
-    bench.wanted_return_routes = wanted_return_routes(&["10.100.0.0/16"]);
+    bench.tunnel = tunnel("10.100.0.0/16");
     bench.passes_until_ok().await;
     let moved = vec![("0.0.0.0/0".to_owned(), BASTION), ("10.100.0.0/16".to_owned(), BASTION)];
-    assert_eq!((bench.routes(), led_here(&bench)), (moved, vec!["10.100.0.0/16".to_owned()]));
-    bench.wanted_return_routes = WantedReturnRoutes::default();
+    assert_eq!((bench.routes(), return_routes_here(&bench)), (moved, vec!["10.100.0.0/16".to_owned()]));
+    bench.tunnel = String::new();
     bench.passes_until_ok().await;
     assert_eq!(bench.routes(), default_route_here());
-    let (config, site) = (bench.config(), bench.site());
-    bench.wanted_return_routes = wanted_return_routes(&["10.100.0.0/24"]);
+    let site = bench.site();
+    bench.tunnel = tunnel("10.100.0.0/24");
     bench.passes_until_ok().await;
-    let (_, problems) = bench.component.remove(&config, &site, &bench.wanted_return_routes.clone()).await;
+    let (_, problems) = bench.down(&site).await;
     assert_eq!((bench.routes(), problems), (vec![], vec![]));
 }
 
 #[tokio::test]
-async fn a_way_back_that_cannot_be_had_is_told_and_a_problem_only_where_nothing_stands_in_for_it() {
+async fn a_missing_return_route_is_a_problem_only_where_peers_are_not_masqueraded() {
     let cases: [(&str, Option<&str>, &str); 4] = [
-        ("100.64.0.0/24", None, "100.64.0.0/24 of the tunnel has no route back: Hetzner takes no route for it"),
+        ("100.64.0.0/24", None, "100.64.0.0/24 of the tunnel has no route back: Hetzner accepts no route for it"),
         ("10.100.0.0/24", Some("10.100.0.0/24"), "sends 10.100.0.0/24 to 10.0.0.7, which is not this server"),
         (
             "10.100.0.0/24",
@@ -477,16 +503,16 @@ async fn a_way_back_that_cannot_be_had_is_told_and_a_problem_only_where_nothing_
         if let Some(destination) = strangers {
             bench.cloud.put_route(bench.network, destination.parse().unwrap(), STRANGER);
         }
-        bench.wanted_return_routes = wanted_return_routes(&[range]);
+        bench.tunnel = tunnel(range);
         bench.passes_until_ok().await;
         let (outcome, _) = bench.pass().await;
-        assert_eq!((outcome.problems, led_here(&bench)), (vec![], vec![]), "{range}");
+        assert_eq!((outcome.problems, return_routes_here(&bench)), (vec![], vec![]), "{range}");
         assert!(
             outcome.detail.contains("peers are masqueraded") && outcome.detail.contains(told),
             "{}",
             outcome.detail
         );
-        bench.wanted_return_routes.else_masqueraded = false;
+        bench.tunnel = tunnel_with_snat(range, "false");
         let (outcome, _) = bench.pass().await;
         assert_eq!((outcome.state, outcome.problems.len()), (State::Waiting, 1), "{range}");
         assert!(outcome.problems[0].what.contains(told), "{}", outcome.problems[0]);
@@ -494,32 +520,32 @@ async fn a_way_back_that_cannot_be_had_is_told_and_a_problem_only_where_nothing_
 }
 
 #[tokio::test]
-async fn what_is_known_of_the_ways_back_is_kept_while_the_api_is_silent_and_forgotten_when_it_is_wrong() {
+async fn known_return_routes_are_kept_while_the_api_is_silent_and_dropped_when_they_are_wrong() {
     let mut bench = Bench::new();
-    bench.wanted_return_routes = wanted_return_routes(&["10.100.0.0/24"]);
+    bench.tunnel = tunnel("10.100.0.0/24");
     bench.passes_until_ok().await;
     bench.inject(Matching::any(), Fault::Status { code: 503, json: true }, Times::UntilCleared);
     assert_eq!(bench.pass().await.0.state, State::Failed);
-    assert_eq!(led_here(&bench), ["10.100.0.0/24"]);
+    assert_eq!(return_routes_here(&bench), ["10.100.0.0/24"]);
     bench.cloud.clear_faults();
     bench.cloud.remove_route(bench.network, "10.100.0.0/24".parse().unwrap());
     bench.cloud.put_route(bench.network, "10.100.0.0/24".parse().unwrap(), STRANGER);
     assert_eq!(bench.pass().await.0.state, State::Ok);
-    assert_eq!(led_here(&bench), [""; 0]);
+    assert_eq!(return_routes_here(&bench), [""; 0]);
     bench.cloud.remove_route(bench.network, "10.100.0.0/24".parse().unwrap());
     bench.passes_until_ok().await;
-    assert_eq!(led_here(&bench), ["10.100.0.0/24"]);
+    assert_eq!(return_routes_here(&bench), ["10.100.0.0/24"]);
     bench.options = "enabled = false".to_owned();
     bench.pass().await;
-    assert_eq!(led_here(&bench), [""; 0], "nobody looks any more");
+    assert_eq!(return_routes_here(&bench), [""; 0], "the API is no longer asked");
 }
 
 #[tokio::test]
-async fn a_destination_that_holds_the_tunnel_is_its_way_back() {
+async fn a_destination_that_contains_the_tunnel_is_its_return_route() {
     let mut bench = Bench::new();
     bench.options = "destinations = [\"10.100.0.0/16\"]".to_owned();
-    bench.wanted_return_routes = wanted_return_routes(&["10.100.0.0/24"]);
+    bench.tunnel = tunnel("10.100.0.0/24");
     bench.passes_until_ok().await;
     assert_eq!(bench.routes(), [("10.100.0.0/16".to_owned(), BASTION)]);
-    assert_eq!(led_here(&bench), ["10.100.0.0/16"]);
+    assert_eq!(return_routes_here(&bench), ["10.100.0.0/16"]);
 }

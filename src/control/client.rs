@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::protocol::{MAX_LINE, Request, Response};
 
 /// A pass of the cloud's lane may wait a minute for an action.
@@ -52,7 +54,18 @@ pub fn call(path: &Path, request: Request) -> Result<Response, Error> {
         _ => Error::Unreachable { path: path.to_owned(), source },
     })?;
     let line = exchange(stream, request).map_err(|source| Error::Talk { path: path.to_owned(), source })?;
-    serde_json::from_slice(&line).map_err(Error::Unreadable)
+    parse_response(&line).map_err(Error::Unreadable)
+}
+
+/// Reads a response. A daemon of 0.1.0 calls the components of a report `rooms`.
+fn parse_response(line: &[u8]) -> Result<Response, serde_json::Error> {
+    let mut response: Value = serde_json::from_slice(line)?;
+    if let Some(report) = response.pointer_mut("/report").and_then(Value::as_object_mut) {
+        if let Some(rooms) = report.remove("rooms") {
+            report.entry("components").or_insert(rooms);
+        }
+    }
+    serde_json::from_value(response)
 }
 
 fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Vec<u8>> {

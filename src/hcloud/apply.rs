@@ -2,13 +2,14 @@
 
 use super::api::Error;
 use super::observe::RouteTables;
-use super::plan::Plan;
+use super::plan::RoutePlan;
 use crate::net::NetworkId;
 
-/// Withdraws, then claims; what failed. Changes of one network go one after the other: it is locked while one runs.
+/// Withdraws, then claims, and returns what failed. Changes of one network are made one after the other: the API locks the
+/// network while one runs.
 ///
-/// What really changed only a fresh look can tell: an answer that was lost is no proof that nothing was done.
-pub async fn apply(tables: &impl RouteTables, network: NetworkId, plan: &Plan) -> Vec<Error> {
+/// Only reading the network again shows what really changed: a lost answer does not prove that nothing was done.
+pub(super) async fn apply(tables: &impl RouteTables, network: NetworkId, plan: &RoutePlan) -> Vec<Error> {
     let mut errors = Vec::new();
     let mut still_held = Vec::new();
     for &route in &plan.withdraw {

@@ -1,18 +1,21 @@
-//! The boundary to the cloud in our nouns, and the API behind it.
+//! The boundary to the cloud in our nouns, the API behind it, and what a pass reads through it.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use super::api::{Api, Code, Error, Route};
 use super::model::{CloudRoute, NetworkTable};
 use crate::net::NetworkId;
+use crate::outcome::Outcome;
+use crate::site::PrivateLink;
 
-/// What the room needs of the cloud.
-pub trait RouteTables {
+/// What the component needs of the cloud.
+pub(super) trait RouteTables {
     /// Reads a network.
     fn table(&self, network: NetworkId) -> impl Future<Output = Result<NetworkTable, Error>> + Send;
     /// Adds a route, and waits until it is there.
     fn claim(&self, network: NetworkId, route: CloudRoute) -> impl Future<Output = Result<(), Error>> + Send;
-    /// Deletes a route, and waits until it is gone; one that is not there is gone.
+    /// Deletes a route, and waits until it is gone. Deleting a route that is not there succeeds.
     fn withdraw(&self, network: NetworkId, route: CloudRoute) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
@@ -30,19 +33,53 @@ impl RouteTables for Api {
     }
 
     async fn claim(&self, network: NetworkId, route: CloudRoute) -> Result<(), Error> {
-        let action = self.add_route(network, body(route)).await?;
-        self.ended(action).await
+        let action = self.add_route(network, request_body(route)).await?;
+        self.wait_for(action).await
     }
 
     async fn withdraw(&self, network: NetworkId, route: CloudRoute) -> Result<(), Error> {
-        match self.delete_route(network, body(route)).await {
-            Ok(action) => self.ended(action).await,
+        match self.delete_route(network, request_body(route)).await {
+            Ok(action) => self.wait_for(action).await,
             Err(error) if error.code() == Some(&Code::NotFound) => Ok(()),
             Err(error) => Err(error),
         }
     }
 }
 
-fn body(route: CloudRoute) -> Route {
+fn request_body(route: CloudRoute) -> Route {
     Route { destination: route.destination, gateway: route.gateway }
+}
+
+/// What a pass finds in the cloud.
+#[derive(Debug)]
+pub enum Observed {
+    /// The cloud was not asked; the outcome says why.
+    NotAsked(Outcome),
+    /// The networks behind the private links.
+    Networks {
+        /// The client that read them.
+        api: Arc<Api>,
+        /// One entry for each link with a network.
+        links: Vec<ObservedLink>,
+    },
+}
+
+/// A private link, and the network behind it.
+#[derive(Debug)]
+pub struct ObservedLink {
+    /// The link.
+    pub link: PrivateLink,
+    /// Its network.
+    pub network: ObservedNetwork,
+}
+
+/// A network, or why it was not read.
+#[derive(Debug)]
+pub enum ObservedNetwork {
+    /// The link's address is missing.
+    NoAddress,
+    /// It was read.
+    Table(NetworkTable),
+    /// It could not be read.
+    Failed(super::Error),
 }

@@ -1,29 +1,79 @@
-//! Desired and observed routes of one network in, steps out. Pure.
+//! Desired and observed routes in, steps out. Pure.
 //!
-//! Ours is a route whose destination the configuration names and whose gateway is an address of this server. A route of a
-//! destination that we do not name is nobody's business of ours, even if it points here: somebody wrote it by hand.
+//! Ours is a route whose destination the configuration names and whose gateway is an address of this server. A route for a
+//! destination that the configuration does not name is left alone, even if it points here: somebody else wrote it.
 
 use std::collections::BTreeSet;
 
-use super::model::{CloudRoute, NetworkTable};
+use super::describe::network_name;
+use super::model::{CloudRoute, Desired, NetworkTable};
+use crate::component;
 use crate::net::overlap;
+use crate::outcome::Problem;
 use crate::site::PrivateLink;
+
+/// What is to be done in all attached networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// One entry for each observed link, in the same order.
+    pub links: Vec<LinkPlan>,
+    /// Why some links, or all of them, have no plan.
+    pub problems: Vec<Problem>,
+}
+
+impl component::Plan for Plan {
+    fn steps(&self) -> Vec<String> {
+        self.links.iter().flat_map(LinkPlan::steps).collect()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.problems.clone()
+    }
+}
+
+/// What is to be done in the network behind one private link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkPlan {
+    /// The link's address is missing, so no traffic may be attracted to it.
+    NoAddress,
+    /// The network has no subnet: Hetzner would refuse every route.
+    NoSubnet,
+    /// The network could not be read.
+    Unknown,
+    /// The network could be read.
+    Routes {
+        /// The network's name, for people.
+        network: String,
+        /// What it is to have.
+        desired: Desired,
+        /// How to get there.
+        routes: RoutePlan,
+    },
+}
+
+impl LinkPlan {
+    fn steps(&self) -> Vec<String> {
+        let Self::Routes { network, routes, .. } = self else { return Vec::new() };
+        let withdraw = routes.withdraw.iter().map(|route| format!("delete route {route} of {network}"));
+        withdraw.chain(routes.claim.iter().map(|route| format!("add route {route} to {network}"))).collect()
+    }
+}
 
 /// What is to be done with one network's routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct RoutePlan {
     /// Carried out first: Hetzner keeps one route per destination.
     pub withdraw: BTreeSet<CloudRoute>,
-    /// Carried out after.
+    /// Carried out after `withdraw`.
     pub claim: BTreeSet<CloudRoute>,
-    /// Wanted, and in the way of somebody else's. Reported, never touched.
-    pub contested: BTreeSet<Contest>,
+    /// Wanted routes that conflict with something else. Reported, never touched.
+    pub conflicts: BTreeSet<Conflict>,
 }
 
 /// A wanted route that cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Contest {
-    /// What we want.
+pub struct Conflict {
+    /// The route that we want.
     pub wanted: CloudRoute,
     /// What stands in the way.
     pub by: Obstacle,
@@ -32,25 +82,57 @@ pub struct Contest {
 /// What stands in the way of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Obstacle {
-    /// A route for the same destination to somebody else.
+    /// A route for the same destination to another server.
     Held(CloudRoute),
-    /// A route for an overlapping destination: Hetzner takes only one of them.
+    /// A route for an overlapping destination: Hetzner accepts only one of them.
     OverlappingRoute(CloudRoute),
-    /// A subnet: Hetzner takes no route into it.
+    /// A subnet: Hetzner accepts no route into it.
     Subnet(ipnet::Ipv4Net),
 }
 
-impl Plan {
-    /// Nothing to do, and nothing in the way.
+impl RoutePlan {
+    /// Whether there is nothing to change.
+    pub fn is_empty(&self) -> bool {
+        self.withdraw.is_empty() && self.claim.is_empty()
+    }
+
+    /// Whether there is nothing to change and no conflict.
     pub fn is_settled(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Compares what is wanted with what is there. A wanted destination that already leads to one of our further addresses
-/// stays as it is: packets come here.
-pub fn plan(desired: &BTreeSet<CloudRoute>, observed: &NetworkTable, link: &PrivateLink, take_over: bool) -> Plan {
-    let mut plan = Plan::default();
+/// The plan for the network behind one link. `claimed_for_tunnel` are routes that this daemon keeps for the tunnel: those that
+/// the tunnel no longer wants are withdrawn.
+pub(super) fn plan_link(
+    desired: Desired,
+    claimed_for_tunnel: &BTreeSet<CloudRoute>,
+    observed: &NetworkTable,
+    link: &PrivateLink,
+    take_over: bool,
+) -> LinkPlan {
+    let wanted = desired.routes();
+    let abandoned: BTreeSet<CloudRoute> =
+        claimed_for_tunnel.difference(&wanted).filter(|route| observed.routes.contains(route)).copied().collect();
+    // They are deleted first, so they conflict with nothing.
+    let without = NetworkTable { routes: &observed.routes - &abandoned, ..observed.clone() };
+    let mut routes = plan_routes(&wanted, &without, link, take_over);
+    routes.withdraw.extend(abandoned);
+    if observed.subnets.is_empty() && !routes.claim.is_empty() {
+        return LinkPlan::NoSubnet;
+    }
+    LinkPlan::Routes { network: network_name(observed), desired, routes }
+}
+
+/// Compares wanted with observed routes. A wanted destination that already leads to another address of this server stays as it
+/// is: packets come here.
+pub(super) fn plan_routes(
+    desired: &BTreeSet<CloudRoute>,
+    observed: &NetworkTable,
+    link: &PrivateLink,
+    take_over: bool,
+) -> RoutePlan {
+    let mut plan = RoutePlan::default();
     for &wanted in desired {
         match obstacle(wanted, observed) {
             Some(Obstacle::Held(held)) if link.holds(held.gateway) => {}
@@ -59,7 +141,7 @@ pub fn plan(desired: &BTreeSet<CloudRoute>, observed: &NetworkTable, link: &Priv
                 plan.claim.insert(wanted);
             }
             Some(by) => {
-                plan.contested.insert(Contest { wanted, by });
+                plan.conflicts.insert(Conflict { wanted, by });
             }
             None => {
                 plan.claim.insert(wanted);
@@ -85,10 +167,14 @@ fn obstacle(wanted: CloudRoute, observed: &NetworkTable) -> Option<Obstacle> {
     observed.routes.iter().find(overlapping).map(|&route| Obstacle::OverlappingRoute(route))
 }
 
-/// What `down` withdraws: the routes we name that lead here.
-pub fn withdrawal(desired: &BTreeSet<CloudRoute>, observed: &NetworkTable, link: &PrivateLink) -> BTreeSet<CloudRoute> {
+/// What `down` withdraws: routes for wanted destinations that lead to this server.
+pub(super) fn plan_withdrawal(
+    desired: &BTreeSet<CloudRoute>,
+    observed: &NetworkTable,
+    link: &PrivateLink,
+) -> RoutePlan {
     let ours = |route: &&CloudRoute| {
         link.holds(route.gateway) && desired.iter().any(|wanted| wanted.destination == route.destination)
     };
-    observed.routes.iter().filter(ours).copied().collect()
+    RoutePlan { withdraw: observed.routes.iter().filter(ours).copied().collect(), ..RoutePlan::default() }
 }

@@ -5,8 +5,11 @@ use ipnet::Ipv4Net;
 use proptest::prelude::*;
 
 use super::api::Error as ApiError;
+use super::model::Unroutable;
+use super::plan::{Conflict, Obstacle, plan_routes};
 use super::*;
 use crate::hetzner::MAX_ROUTES;
+use crate::site::Site;
 
 const NETWORK: NetworkId = NetworkId(1234);
 
@@ -38,25 +41,25 @@ fn link() -> PrivateLink {
     }
 }
 
-fn planned(desired: &[&str], observed: &[&str], take_over: bool) -> Plan {
-    plan(&routes(desired), &table(observed), &link(), take_over)
+fn planned(desired: &[&str], observed: &[&str], take_over: bool) -> RoutePlan {
+    plan_routes(&routes(desired), &table(observed), &link(), take_over)
 }
 
 const DEFAULT: &str = "0.0.0.0/0 via 10.0.0.2";
 
 #[test]
 fn a_missing_route_is_claimed_and_a_standing_one_is_left() {
-    assert_eq!(planned(&[DEFAULT], &[], false), Plan { claim: routes(&[DEFAULT]), ..Plan::default() });
+    assert_eq!(planned(&[DEFAULT], &[], false), RoutePlan { claim: routes(&[DEFAULT]), ..RoutePlan::default() });
     assert!(planned(&[DEFAULT], &[DEFAULT, "10.244.0.0/24 via 10.0.0.4"], false).is_settled());
 }
 
 #[test]
-fn a_strangers_default_route_is_contested_and_replaced_only_when_told() {
+fn another_servers_default_route_is_a_conflict_and_is_replaced_only_with_take_over() {
     let strangers = "0.0.0.0/0 via 10.0.0.7";
-    let contest = Contest { wanted: route(DEFAULT), by: Obstacle::Held(route(strangers)) };
-    let left_alone = Plan { contested: [contest].into(), ..Plan::default() };
+    let contest = Conflict { wanted: route(DEFAULT), by: Obstacle::Held(route(strangers)) };
+    let left_alone = RoutePlan { conflicts: [contest].into(), ..RoutePlan::default() };
     assert_eq!(planned(&[DEFAULT], &[strangers], false), left_alone);
-    let taken = Plan { withdraw: routes(&[strangers]), claim: routes(&[DEFAULT]), ..Plan::default() };
+    let taken = RoutePlan { withdraw: routes(&[strangers]), claim: routes(&[DEFAULT]), ..RoutePlan::default() };
     assert_eq!(planned(&[DEFAULT], &[strangers], true), taken);
 }
 
@@ -72,45 +75,45 @@ fn the_default_route_overlaps_nothing_and_every_other_one_overlaps_routes_and_su
     assert_eq!(planned(&[DEFAULT], &["10.244.0.0/16 via 10.0.0.4"], false).claim, routes(&[DEFAULT]));
     assert_eq!(planned(&[wanted], &["0.0.0.0/0 via 10.0.0.7"], false).claim, routes(&[wanted]));
     let overlapping =
-        Contest { wanted: route(wanted), by: Obstacle::OverlappingRoute(route("10.8.0.0/16 via 10.0.0.4")) };
-    assert_eq!(planned(&[wanted], &["10.8.0.0/16 via 10.0.0.4"], true).contested, [overlapping].into());
+        Conflict { wanted: route(wanted), by: Obstacle::OverlappingRoute(route("10.8.0.0/16 via 10.0.0.4")) };
+    assert_eq!(planned(&[wanted], &["10.8.0.0/16 via 10.0.0.4"], true).conflicts, [overlapping].into());
     let into_subnet = "10.0.0.0/25 via 10.0.0.2";
-    let subnet = Contest { wanted: route(into_subnet), by: Obstacle::Subnet("10.0.0.0/24".parse().unwrap()) };
-    assert_eq!(planned(&[into_subnet], &[], true).contested, [subnet].into());
+    let subnet = Conflict { wanted: route(into_subnet), by: Obstacle::Subnet("10.0.0.0/24".parse().unwrap()) };
+    assert_eq!(planned(&[into_subnet], &[], true).conflicts, [subnet].into());
 }
 
 #[test]
-fn down_withdraws_what_we_name_and_leads_here_and_nothing_else() {
+fn down_withdraws_only_wanted_routes_that_lead_here() {
     let observed = table(&["0.0.0.0/0 via 10.0.0.9", "10.8.0.0/24 via 10.0.0.2", "10.9.0.0/24 via 10.0.0.7"]);
     let named = routes(&[DEFAULT, "10.9.0.0/24 via 10.0.0.2"]);
-    assert_eq!(withdrawal(&named, &observed, &link()), routes(&["0.0.0.0/0 via 10.0.0.9"]));
+    assert_eq!(plan_withdrawal(&named, &observed, &link()).withdraw, routes(&["0.0.0.0/0 via 10.0.0.9"]));
 }
 
 #[test]
-fn the_tunnel_takes_what_room_there_is_people_before_sites() {
+fn the_tunnels_own_networks_get_the_routes_that_are_left_before_remote_networks() {
     let text = "[hcloud]\ndestinations = [\"192.168.0.0/16\"]\n[wireguard]\naddresses = [\"10.200.0.1/24\"]\n";
     let sites: Vec<String> = (0..200).map(|n| format!("\"10.100.{n}.0/25\"")).collect();
     let peer = "public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"";
     let more = "\"192.168.7.0/24\", \"192.0.2.0/24\", \"172.16.0.0/12\", \"192.160.0.0/11\"";
     let text = format!("{text}[[wireguard.peer]]\n{peer}\nallowed_ips = [{more}, {}]", sites.join(", "));
     let config = config::parse(&text, &config::Environment::default()).unwrap();
-    let wanted_return_routes = wanted_return_routes(&config, &Site { private: vec![link()], ..Site::default() });
-    let desired = desired(&config.hcloud, &wanted_return_routes, &link());
+    let return_routes = wanted_return_routes(&config, &Site { private: vec![link()], ..Site::default() });
+    let desired = desired(&config.hcloud, &return_routes, &link());
     assert_eq!(desired.routes().len(), MAX_ROUTES);
     assert!(
-        desired.wanted_return_routes.contains(&route("10.200.0.0/24 via 10.0.0.2")),
+        desired.return_routes.contains(&route("10.200.0.0/24 via 10.0.0.2")),
         "the tunnel's own network comes first"
     );
     let why = |range: &str| desired.unroutable.get(&range.parse().unwrap()).copied();
-    assert_eq!(why("192.0.2.0/24"), Some(Unroutable::Foreign));
-    assert_eq!(why("172.16.0.0/12"), Some(Unroutable::Foreign), "Hetzner's own gateway is in it");
-    assert_eq!(why("192.160.0.0/11"), Some(Unroutable::Named("192.168.0.0/16".parse().unwrap())));
-    assert_eq!(why("10.100.199.0/25"), Some(Unroutable::TooMany));
-    assert_eq!(desired.unroutable.len() + desired.wanted_return_routes.len(), wanted_return_routes.ranges.len());
+    assert_eq!(why("192.0.2.0/24"), Some(Unroutable::NotPrivate));
+    assert_eq!(why("172.16.0.0/12"), Some(Unroutable::NotPrivate), "Hetzner's own gateway is in it");
+    assert_eq!(why("192.160.0.0/11"), Some(Unroutable::OverlapsDestination("192.168.0.0/16".parse().unwrap())));
+    assert_eq!(why("10.100.199.0/25"), Some(Unroutable::TooManyRoutes));
+    assert_eq!(desired.unroutable.len() + desired.return_routes.len(), return_routes.ranges.len());
 }
 
 #[test]
-fn what_is_masqueraded_anyway_needs_no_way_back() {
+fn ranges_that_are_always_masqueraded_need_no_return_route() {
     let ranges = |snat: &str| {
         let text = format!("[wireguard]\naddresses = [\"10.200.0.1/24\"]\nsnat = {snat}");
         let config = config::parse(&text, &config::Environment::default()).unwrap();
@@ -144,7 +147,7 @@ impl RouteTables for Fake {
     }
 }
 
-fn carried_out(observed: &NetworkTable, plan: &Plan) -> NetworkTable {
+fn carried_out(observed: &NetworkTable, plan: &RoutePlan) -> NetworkTable {
     let fake = Fake(Mutex::new(observed.clone()));
     let errors = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(apply(&fake, NETWORK, plan));
     assert!(errors.is_empty());
@@ -188,9 +191,9 @@ proptest! {
                 && crate::net::overlap(a.destination, b.destination)
         };
         prop_assume!(!desired.iter().any(|a| desired.iter().any(|b| overlapping(a, b))));
-        let first = plan(&desired, &observed, &link(), take_over);
+        let first = plan_routes(&desired, &observed, &link(), take_over);
         let after = carried_out(&observed, &first);
-        let second = plan(&desired, &after, &link(), take_over);
+        let second = plan_routes(&desired, &after, &link(), take_over);
         prop_assert!(second.claim.is_empty() && second.withdraw.is_empty(), "a second pass changes nothing: {second:?}");
         let wanted = |route: &&CloudRoute| desired.iter().any(|want| want.destination == route.destination);
         let not_ours = |table: &NetworkTable| -> BTreeSet<CloudRoute> {

@@ -5,6 +5,7 @@
 
 mod drop_log;
 mod forwards;
+mod return_routes;
 mod tunnel;
 
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 pub use drop_log::JOURNAL_GROUP;
 pub(crate) use drop_log::nflog_group;
 pub(crate) use forwards::is_reserved;
+pub use return_routes::{WantedReturnRoutes, wanted_return_routes};
 pub use tunnel::{SeenReturnRoutes, Tunnel, interface_taken, tunnel};
 
 use crate::config::Config;

@@ -1,4 +1,4 @@
-//! The tunnel as the rooms around it need to know it: what its interface shall be, and whose packets come out of it.
+//! The tunnel as the components around it need to know it: its interface, and which source addresses come out of it.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ use crate::site::Site;
 /// An IPv6 header, a UDP header and WireGuard's own, with the tag: 40 + 8 + 16 + 16 bytes (WireGuard's paper, section 5.4.6).
 /// Over IPv4 it is 20 less, but a peer may come by either.
 const OVERHEAD: u32 = 80;
-/// The public link's, while it is not known: Hetzner's.
+/// MTU of Hetzner's public links, used while this server's is not known, in bytes.
 const USUAL_PUBLIC_MTU: u32 = 1500;
-/// What every host must be able to receive (RFC 791 section 3.1).
+/// The packet size that every host must be able to receive (RFC 791 section 3.1), in bytes.
 const SMALLEST_MTU: u32 = 576;
 
 /// The tunnel on this server.
@@ -22,27 +22,27 @@ const SMALLEST_MTU: u32 = 576;
 pub struct Tunnel {
     /// Its interface.
     pub interface: InterfaceName,
-    /// Largest IP packet inside, in bytes.
+    /// Largest IP packet inside the tunnel, in bytes.
     pub mtu: u32,
-    /// The bastion's own addresses in it.
+    /// The bastion's own addresses in the tunnel.
     pub addresses: Vec<IpNet>,
     /// The networks of these addresses, where people and devices are.
     pub networks: Vec<IpNet>,
-    /// The ranges behind peers: allowed-ips outside of `networks`.
+    /// The ranges behind peers (sites): allowed-ips outside `networks`.
     pub remote_networks: Vec<IpNet>,
     /// Whether peers reach the internet through the bastion.
     pub full_tunnel: bool,
-    /// For which private links which sources are masqueraded, so that private hosts answer the bastion.
+    /// By private link: the sources that are masqueraded there, because its hosts could not answer them.
     pub masqueraded: BTreeMap<InterfaceName, Vec<Ipv4Net>>,
-    /// What of the configuration cannot be as it is written, on this server.
+    /// Parts of the configuration that this server cannot carry out as written.
     pub problems: Vec<Problem>,
 }
 
-/// What the network behind each private link sends here, besides everything (`0.0.0.0/0`): there its hosts can answer.
+/// What the network behind each private link sends here, besides everything (`0.0.0.0/0`): hosts there can answer these ranges.
 pub type SeenReturnRoutes = BTreeMap<InterfaceName, Vec<Ipv4Net>>;
 
-/// The tunnel that the configuration wants; `None` where it wants none, or one whose interface is another link of this server
-/// (see [`interface_taken`]): its rules would hold for that link.
+/// The tunnel that the configuration wants. `None` where it wants none, or where its interface name is that of another link of
+/// this server (see [`interface_taken`]): rules for the tunnel would then apply to that link.
 pub fn tunnel(config: &Config, site: &Site, seen_return_routes: &SeenReturnRoutes) -> Option<Tunnel> {
     let wanted = config.wireguard.as_ref().filter(|wanted| interface_taken(wanted, site).is_none())?;
     let public_mtu = site.public.as_ref().map_or(USUAL_PUBLIC_MTU, |link| link.mtu);

@@ -1,59 +1,70 @@
-//! What was dropped, and of whom, as a person likes to read it.
+//! What the rules dropped, and from whom, for people.
 
 use std::cmp::Reverse;
-use std::fmt::Write as _;
 
-use super::show::span;
+use comfy_table::CellAlignment::{Left, Right};
+
+use super::show::format_span;
+use super::table::{Column, format_table};
 use crate::nat::{Ban, FirewallReport, Sources};
 
-/// What the counters of drops begin with.
+/// Names of drop counters begin with this.
 const DROPPED: &str = "dropped_";
 
-/// The drops by reason, the sources of some, and who is banned.
-pub(super) fn table(firewall: &FirewallReport) -> String {
-    let mut text = String::new();
-    let mut line = |arguments: std::fmt::Arguments<'_>| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{arguments}");
-    };
+/// The drops by reason, the sources of some of them, and who is banned.
+pub(super) fn format_firewall(firewall: &FirewallReport) -> String {
+    let mut text = format!("\nFIREWALL {}\n", format_drops(firewall));
+    let kinds = [
+        (&firewall.scanning, "scans: sends to addresses that do not exist on the internet"),
+        (&firewall.over_new_flows, "opens too many flows a second"),
+        (&firewall.over_flows, "has too many flows"),
+    ];
+    let mut rows = Vec::new();
+    for (Sources { busiest, more }, why) in kinds {
+        for source in busiest {
+            let last =
+                source.seconds_ago.map_or_else(|| "-".to_owned(), |seconds| format!("{} ago", format_span(seconds)));
+            rows.push([source.address.to_string(), source.packets.to_string(), last, why.to_owned()]);
+        }
+        if *more > 0 {
+            rows.push([format!("{more} more"), String::new(), String::new(), why.to_owned()]);
+        }
+    }
+    if !rows.is_empty() {
+        let columns = [
+            Column("SOURCE", Left, 15),
+            Column("DROPPED", Right, 10),
+            Column("LAST", Right, 10),
+            Column("WHY, IN THE LAST HOUR", Left, 0),
+        ];
+        text.push_str(&format_table(columns, rows));
+    }
+    let banned = &firewall.banned;
+    let mut rows: Vec<[String; 2]> = banned.longest.iter().map(ban_row).collect();
+    if banned.more > 0 {
+        rows.push([format!("{} more", banned.more), String::new()]);
+    }
+    if !rows.is_empty() {
+        text.push_str(&format_table([Column("BANNED FROM SSH", Left, 25), Column("FOR ANOTHER", Left, 0)], rows));
+    }
+    text
+}
+
+/// `7 packets dropped: 4 input, 3 unroutable`
+fn format_drops(firewall: &FirewallReport) -> String {
     let dropped =
         firewall.counters.iter().filter_map(|(name, count)| Some((name.strip_prefix(DROPPED)?, count.packets)));
     let mut dropped: Vec<(&str, u64)> = dropped.filter(|(_, packets)| *packets > 0).collect();
     dropped.sort_by_key(|(reason, packets)| (Reverse(*packets), *reason));
-    let by_reason: Vec<String> = dropped.iter().map(|(reason, packets)| format!("{packets} {reason}")).collect();
     let sum: u64 = dropped.iter().fold(0, |sum, (_, packets)| sum.saturating_add(*packets));
-    let colon = if sum > 0 { ": " } else { "" };
-    line(format_args!("\nFIREWALL {sum} packets dropped{colon}{}", by_reason.join(", ")));
-    let kinds = [
-        (&firewall.scanning, "calls on addresses that nobody has on the internet: a scan"),
-        (&firewall.over_new_flows, "opens too many flows a second"),
-        (&firewall.over_flows, "has too many flows"),
-    ];
-    if kinds.iter().any(|(sources, _)| !sources.busiest.is_empty()) {
-        line(format_args!("{:<18} {:>10} {:>12}  WHY, WITHIN THE LAST HOUR", "SOURCE", "DROPPED", "LAST"));
-    }
-    for (Sources { busiest, more }, why) in kinds {
-        for source in busiest {
-            let last = source.seconds_ago.map_or_else(|| "-".to_owned(), |seconds| format!("{} ago", span(seconds)));
-            line(format_args!("{:<18} {:>10} {last:>12}  {why}", source.address.to_string(), source.packets));
-        }
-        if *more > 0 {
-            line(format_args!("and {more} more: {why}"));
-        }
-    }
-    let banned = &firewall.banned;
-    if !banned.longest.is_empty() {
-        line(format_args!("{:<28} FOR ANOTHER", "BANNED FROM SSH"));
-    }
-    for Ban { source, seconds_left } in &banned.longest {
-        let source = if source.prefix_len() == 32 { source.addr().to_string() } else { source.to_string() };
-        let left = seconds_left.map_or_else(|| "time without end".to_owned(), span);
-        line(format_args!("{source:<28} {left}"));
-    }
-    if banned.more > 0 {
-        line(format_args!("and {} more", banned.more));
-    }
-    text
+    let by_reason: Vec<String> = dropped.iter().map(|(reason, packets)| format!("{packets} {reason}")).collect();
+    let colon = if by_reason.is_empty() { "" } else { ": " };
+    format!("{sum} packets dropped{colon}{}", by_reason.join(", "))
+}
+
+fn ban_row(Ban { source, seconds_left }: &Ban) -> [String; 2] {
+    let source = if source.prefix_len() == 32 { source.addr().to_string() } else { source.to_string() };
+    [source, seconds_left.map_or_else(|| "no time limit".to_owned(), format_span)]
 }
 
 #[cfg(test)]
@@ -82,17 +93,17 @@ mod tests {
         };
         let expected = "
 FIREWALL 1207 packets dropped: 1200 unroutable, 7 input
-SOURCE                DROPPED         LAST  WHY, WITHIN THE LAST HOUR
-10.0.0.4                 1150   19 min ago  calls on addresses that nobody has on the internet: a scan
-10.0.1.5                   50     50 s ago  calls on addresses that nobody has on the internet: a scan
-and 3 more: calls on addresses that nobody has on the internet: a scan
-10.2.0.4                    2      2 s ago  has too many flows
-BANNED FROM SSH              FOR ANOTHER
-192.0.2.7                    time without end
-2001:db8:1:2::/64            9 min
-and 12 more
+SOURCE              DROPPED        LAST  WHY, IN THE LAST HOUR
+10.0.0.4               1150  19 min ago  scans: sends to addresses that do not exist on the internet
+10.0.1.5                 50    50 s ago  scans: sends to addresses that do not exist on the internet
+3 more                                   scans: sends to addresses that do not exist on the internet
+10.2.0.4                  2     2 s ago  has too many flows
+BANNED FROM SSH            FOR ANOTHER
+192.0.2.7                  no time limit
+2001:db8:1:2::/64          9 min
+12 more
 ";
-        assert_eq!(table(&firewall), expected);
-        assert_eq!(table(&FirewallReport::default()), "\nFIREWALL 0 packets dropped\n");
+        assert_eq!(format_firewall(&firewall), expected);
+        assert_eq!(format_firewall(&FirewallReport::default()), "\nFIREWALL 0 packets dropped\n");
     }
 }

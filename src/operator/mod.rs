@@ -1,9 +1,10 @@
 //! What `bastionctl` does. It asks the running daemon; `plan` and `down` work without one too, by the same code.
 
 mod firewall;
-mod flows;
+mod flow_table;
 mod offline;
 mod show;
+mod table;
 mod tunnel;
 
 use std::net::IpAddr;
@@ -101,17 +102,17 @@ fn show(answer: Result<Response, Error>, json: bool) -> ExitCode {
     match answer {
         Ok(Response::Report { report }) => {
             if json {
-                println!("{}", show::json(&report));
+                println!("{}", show::format_report_json(&report));
             } else {
-                print!("{}", show::report(&report, std::time::SystemTime::now()));
+                print!("{}", show::format_report(&report, std::time::SystemTime::now()));
             }
             if report.health == Health::Healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Ok(Response::Steps { steps, problems }) => {
             if json {
-                println!("{}", show::json(&serde_json::json!({"steps": steps, "problems": problems})));
+                println!("{}", show::format_json(&serde_json::json!({"steps": steps, "problems": problems})));
             } else {
-                print!("{}", show::steps(&steps, &problems));
+                print!("{}", show::format_steps(&steps, &problems));
             }
             if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }

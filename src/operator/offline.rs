@@ -2,13 +2,14 @@
 
 use std::io;
 
+use crate::component::Steps;
 use crate::config::{Config, Environment};
 use crate::control::{Request, Response};
-use crate::daemon::{self, Alone, with_cloud_preview};
+use crate::daemon::{self, InstanceLock, with_cloud_preview};
 use crate::error::chain;
 use crate::hcloud::Hcloud;
 use crate::outcome::Problem;
-use crate::reconcile::{Gateway, Steps};
+use crate::reconcile::Gateway;
 use crate::site::metadata::Watcher;
 use crate::site::{self, MetadataView, Site};
 
@@ -29,7 +30,7 @@ pub(super) fn run(request: Request, config: &Config, environment: &Environment) 
     let response = runtime.block_on(async {
         let metadata = metadata(config, environment).await;
         if request == (Request::Down {}) {
-            let _alone = Alone::in_directories(environment)?;
+            let _lock = InstanceLock::acquire(environment)?;
             Ok(down(config, environment, &metadata).await)
         } else {
             Ok(plan(config, environment, &metadata).await)

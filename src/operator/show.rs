@@ -1,93 +1,108 @@
-//! Reports and plans as a person likes to read them.
+//! Reports and plans, for people and as JSON.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use comfy_table::CellAlignment::{Left, Right};
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::outcome::Problem;
-use crate::report::{Report, Totals};
+use super::table::{Column, format_table};
+use super::{firewall, flow_table, tunnel};
+use crate::outcome::{ComponentName, Problem};
+use crate::report::{ComponentReport, Report, Totals};
 
-/// Widest detail that keeps a row on one line of a usual terminal; longer ones go on below.
+/// Widest detail that keeps a row on one line of a usual terminal, in characters; longer ones continue below.
 const DETAIL_WIDTH: usize = 76;
-
-/// As wide as the longest name of a room, but for the tunnel's.
-const ROOM_WIDTH: usize = 8;
+/// As wide as the longest name of a component, in characters.
+const NAME_WIDTH: usize = 10;
 
 /// Indented JSON.
-pub(super) fn json(value: &impl Serialize) -> String {
+pub(super) fn format_json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("our own types have string keys only, which JSON can hold")
 }
 
-/// The status table.
-pub(super) fn report(report: &Report, now: SystemTime) -> String {
-    let mut text = String::new();
+/// The report as JSON. `components` were called `rooms` in 0.1.0: both keys are printed until 0.3.0.
+pub(super) fn format_report_json(report: &Report) -> String {
+    let mut value = serde_json::to_value(report).expect("our own types have string keys only, which JSON can hold");
+    if let Value::Object(object) = &mut value {
+        if let Some(components) = object.get("components").cloned() {
+            object.insert("rooms".to_owned(), components);
+        }
+    }
+    format_json(&value)
+}
+
+/// The status: the components, the tunnel, flows and drops, then problems and hints.
+pub(super) fn format_report(report: &Report, now: SystemTime) -> String {
     let server = report.server_id.map_or_else(String::new, |id| format!(" on server {id}"));
     let finished = UNIX_EPOCH + Duration::from_secs(report.finished_unix);
     let ago = now.duration_since(finished).map_or(0, |since| since.as_secs());
-    line(&mut text, format_args!("bastiond {}{server}: {}", report.version, report.health));
-    line(&mut text, format_args!("pass {} ended {ago} s ago ({})", report.passes, report.trigger));
-    line(&mut text, format_args!(""));
-    // A gateway without a tunnel has short names only.
-    let width = report.components.keys().map(|room| room.to_string().len()).fold(ROOM_WIDTH, usize::max);
-    line(
-        &mut text,
-        format_args!("{:<width$} {:<10} {:>7} {:>7} {:>8}  DETAIL", "ROOM", "STATE", "CHANGES", "REPAIRS", "FAILURES"),
-    );
-    for (room, state) in &report.components {
-        let Totals { changes, repairs, failures } = state.totals;
-        let mut parts = wrapped(&state.detail).into_iter();
-        let first = parts.next().unwrap_or_default();
-        line(
-            &mut text,
-            format_args!(
-                "{:<width$} {:<10} {changes:>7} {repairs:>7} {failures:>8}  {first}",
-                room.to_string(),
-                state.state.to_string()
-            ),
-        );
-        for part in parts {
-            line(&mut text, format_args!("{:1$}{part}", "", width + 38));
-        }
-    }
-    if let Some(tunnel) = &report.tunnel {
-        text.push_str(&super::tunnel::table(tunnel, now));
+    let mut text = format!("bastiond {}{server}: {}\n", report.version, report.health);
+    line(&mut text, format_args!("pass {} ended {ago} s ago ({})\n", report.passes, report.trigger));
+    text.push_str(&format_components(report));
+    if let Some(report) = &report.tunnel {
+        text.push_str(&tunnel::format_tunnel(report, now));
     }
     if let Some(flows) = &report.flows {
-        text.push_str(&super::flows::table(flows));
+        text.push_str(&flow_table::format_flows(flows));
     }
-    if let Some(firewall) = &report.firewall {
-        text.push_str(&super::firewall::table(firewall));
+    if let Some(report) = &report.firewall {
+        text.push_str(&firewall::format_firewall(report));
     }
-    let problems =
-        report.components.iter().flat_map(|(room, state)| state.problems.iter().map(move |problem| (room, problem)));
-    let problems: Vec<_> = problems.collect();
+    let problems: Vec<_> = listed(report, |component| &component.problems).collect();
     if !problems.is_empty() || !report.refused_configuration.is_empty() {
         line(&mut text, format_args!("\nPROBLEMS"));
     }
     for reason in &report.refused_configuration {
-        line(
-            &mut text,
-            format_args!("{:<width$} the last reload was refused, the old configuration is kept: {reason}", "config"),
-        );
+        let what = format!("the last reload was refused, the old configuration is kept: {reason}");
+        line(&mut text, format_args!("{:<NAME_WIDTH$} {what}", "config"));
     }
-    for (room, problem) in problems {
-        line(&mut text, format_args!("{:<width$} {}", room.to_string(), problem.what));
-        line(&mut text, format_args!("{:width$} -> {}", "", problem.advice));
+    for (name, problem) in problems {
+        format_problem(&mut text, name, problem);
     }
-    let hints = report.components.iter().flat_map(|(room, state)| state.hints.iter().map(move |hint| (room, hint)));
-    for (index, (room, hint)) in hints.enumerate() {
+    for (index, (name, hint)) in listed(report, |component| &component.hints).enumerate() {
         if index == 0 {
             line(&mut text, format_args!("\nHINTS"));
         }
-        line(&mut text, format_args!("{:<width$} {}", room.to_string(), hint.what));
-        line(&mut text, format_args!("{:width$} -> {}", "", hint.advice));
+        format_problem(&mut text, name, hint);
     }
     text
 }
 
+fn format_components(report: &Report) -> String {
+    let columns = [
+        Column("COMPONENT", Left, NAME_WIDTH),
+        Column("STATE", Left, 9),
+        Column("CHANGES", Right, 7),
+        Column("REPAIRS", Right, 7),
+        Column("FAILURES", Right, 8),
+        Column("DETAIL", Left, 0),
+    ];
+    let rows = report.components.iter().map(|(name, component)| {
+        let Totals { changes, repairs, failures } = component.totals;
+        let counts = [changes, repairs, failures].map(|count| count.to_string());
+        let [changes, repairs, failures] = counts;
+        let detail = wrap(&component.detail).join("\n");
+        [name.to_string(), component.state.to_string(), changes, repairs, failures, detail]
+    });
+    format_table(columns, rows.collect())
+}
+
+fn listed(
+    report: &Report,
+    list: impl Fn(&ComponentReport) -> &Vec<Problem>,
+) -> impl Iterator<Item = (ComponentName, &Problem)> {
+    report.components.iter().flat_map(move |(name, component)| list(component).iter().map(move |it| (*name, it)))
+}
+
+fn format_problem(text: &mut String, name: ComponentName, problem: &Problem) {
+    line(text, format_args!("{:<NAME_WIDTH$} {}", name.to_string(), problem.what));
+    line(text, format_args!("{:NAME_WIDTH$} -> {}", "", problem.advice));
+}
+
 /// A plan, or what `down` did.
-pub(super) fn steps(steps: &[String], problems: &[Problem]) -> String {
+pub(super) fn format_steps(steps: &[String], problems: &[Problem]) -> String {
     let mut text = String::new();
     if steps.is_empty() {
         line(&mut text, format_args!("nothing to do"));
@@ -101,8 +116,8 @@ pub(super) fn steps(steps: &[String], problems: &[Problem]) -> String {
     text
 }
 
-/// Seconds, as people say it.
-pub(super) fn span(seconds: u64) -> String {
+/// Seconds in the unit that people would use: `50 s`, `19 min`, `7 h`, `3 days`.
+pub(super) fn format_span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
@@ -116,8 +131,8 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     let _ = writeln!(text, "{arguments}");
 }
 
-/// The details of a room are parted by `; `: as many to a line as fit.
-fn wrapped(detail: &str) -> Vec<String> {
+/// `; ` separates the parts of a detail: as many on a line as fit.
+fn wrap(detail: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for part in detail.split("; ") {
         match lines.last_mut() {
@@ -137,44 +152,54 @@ mod tests {
     use crate::net::ServerId;
     use crate::outcome::{ComponentName, Outcome, State};
 
-    #[test]
-    fn the_table_says_what_is_wrong_and_what_to_do() {
-        let mut r = Report {
+    fn report() -> Report {
+        let mut report = Report {
             version: "0.1.0".to_owned(),
             server_id: Some(ServerId(42)),
             finished_unix: 100,
             passes: 7,
             ..Report::new()
         };
-        r.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "table inet bastiond stands"));
-        r.record(
-            ComponentName::Hcloud,
-            Outcome {
-                problems: vec![Problem::new("there is no API token", "put one into hcloud.token_file")],
-                ..Outcome::unchanged(State::Waiting, "no API token")
-            },
-        );
+        let standing =
+            "table inet bastiond stands: 10.0.0.0/16, 10.2.0.0/16 out by eth0; fast path: flowtable in software";
+        report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, standing));
+        let problems = vec![Problem::new("there is no API token", "put one into hcloud.token_file")];
+        report
+            .record(ComponentName::Hcloud, Outcome { problems, ..Outcome::unchanged(State::Waiting, "no API token") });
+        report
+    }
+
+    #[test]
+    fn the_table_says_what_is_wrong_and_what_to_do() {
         let expected = "\
 bastiond 0.1.0 on server 42: waiting
 pass 7 ended 3 s ago (start)
 
-ROOM     STATE      CHANGES REPAIRS FAILURES  DETAIL
-nat      ok               0       0        0  table inet bastiond stands
-hcloud   waiting          0       0        0  no API token
+COMPONENT   STATE      CHANGES  REPAIRS  FAILURES  DETAIL
+nat         ok               0        0         0  table inet bastiond stands: 10.0.0.0/16, 10.2.0.0/16 out by eth0
+                                                   fast path: flowtable in software
+hcloud      waiting          0        0         0  no API token
 
 PROBLEMS
-hcloud   there is no API token
-         -> put one into hcloud.token_file
+hcloud     there is no API token
+           -> put one into hcloud.token_file
 ";
-        assert_eq!(report(&r, UNIX_EPOCH + Duration::from_secs(103)), expected);
+        assert_eq!(format_report(&report(), UNIX_EPOCH + Duration::from_secs(103)), expected);
     }
 
     #[test]
-    fn a_long_detail_goes_on_below() {
+    fn json_has_the_components_under_their_former_key_as_well() {
+        let json: Value = serde_json::from_str(&format_report_json(&report())).unwrap();
+        assert_eq!(json["components"]["hcloud"]["state"], "waiting");
+        assert_eq!(json["components"], json["rooms"]);
+    }
+
+    #[test]
+    fn a_long_detail_continues_below() {
         let detail =
             ["public eth0 198.51.100.2", "private eth1 10.0.0.2 in 10.0.0.0/16 (network 1)", "private eth2"].join("; ");
         assert_eq!(
-            wrapped(&detail),
+            wrap(&detail),
             ["public eth0 198.51.100.2; private eth1 10.0.0.2 in 10.0.0.0/16 (network 1)", "private eth2"]
         );
     }

@@ -1,6 +1,5 @@
 //! Carries a plan out: tries every step, keeps each error.
 
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -9,16 +8,17 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, R
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
 use super::ADVICE;
-use super::model::{Observed, PROTOCOL, Route};
-use super::observe::Netlink;
-use super::plan::Plan;
+use super::model::{PROTOCOL, Route};
+use super::observe::{self, Netlink};
+use super::plan::{Plan, Step, Tense};
+use crate::component::Steps;
 use crate::error::chain;
 use crate::outcome::Problem;
 
-/// More failures than this are told by their number: ten thousand routes may fail for one reason.
-const TOLD: usize = 5;
+/// More errors than this are counted: ten thousand routes may fail for one reason.
+const SHOWN_ERRORS: usize = 5;
 
-/// Why a step failed.
+/// A step that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step}")]
 struct Error {
@@ -26,72 +26,24 @@ struct Error {
     source: rtnetlink::Error,
 }
 
-/// One step.
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    RemoveRoute(Route),
-    RemoveAddress(IpNet),
-    AddAddress(IpNet),
-    AddRoute(IpNet),
-}
-
-fn in_order(plan: &Plan) -> impl Iterator<Item = Step> + '_ {
-    let removals = plan.remove_routes.iter().map(|&route| Step::RemoveRoute(route));
-    let removals = removals.chain(plan.remove_addresses.iter().map(|&address| Step::RemoveAddress(address)));
-    let additions = plan.add_addresses.iter().map(|&address| Step::AddAddress(address));
-    removals.chain(additions).chain(plan.add_routes.iter().map(|&destination| Step::AddRoute(destination)))
-}
-
-/// A step in words.
-struct Told<'a>(Step, &'a Observed, Tense);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tense {
-    ToDo,
-    Done,
-}
-
-impl fmt::Display for Told<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(step, observed, tense) = self;
-        let tunnel = observed.link.and_then(|link| observed.name(link.index)).unwrap_or("the tunnel");
-        let (what, done, to_do) = match step {
-            Step::RemoveRoute(route) => {
-                let name = observed.name(route.interface).unwrap_or("nowhere");
-                (format!("route {} to {name}", route.destination), "removed", "remove")
-            }
-            Step::RemoveAddress(address) => (format!("address {address} of {tunnel}"), "removed", "remove"),
-            Step::AddAddress(address) => (format!("address {address} of {tunnel}"), "added", "add"),
-            Step::AddRoute(destination) => (format!("route {destination} to {tunnel}"), "added", "add"),
-        };
-        match tense {
-            Tense::ToDo => write!(f, "{to_do} {what}"),
-            Tense::Done => write!(f, "{what} {done}"),
-        }
-    }
-}
-
-/// What would be done, a line each.
-pub(super) fn steps(plan: &Plan, observed: &Observed) -> Vec<String> {
-    in_order(plan).map(|step| Told(step, observed, Tense::ToDo).to_string()).collect()
-}
-
-/// Tries every step; what worked and what did not.
-pub(super) async fn apply(netlink: &Netlink, observed: &Observed, plan: &Plan) -> (Vec<String>, Vec<Problem>) {
+/// Tries every step; the steps that worked, and why others did not.
+pub(super) async fn apply(plan: &Plan) -> Result<Steps, observe::Error> {
+    let netlink = Netlink::open()?;
     let (mut changes, mut errors) = (Vec::new(), Vec::new());
-    let index = observed.link.map_or(0, |link| link.index);
-    for step in in_order(plan) {
-        match carry_out(netlink, index, step).await {
-            Ok(()) => changes.push(Told(step, observed, Tense::Done).to_string()),
-            Err(source) => errors.push(Error { step: Told(step, observed, Tense::ToDo).to_string(), source }),
+    let index = plan.tunnel_index.unwrap_or(0);
+    for step in plan.in_order() {
+        match carry_out(&netlink, index, step).await {
+            Ok(()) => changes.push(plan.describe(step, Tense::Past).to_string()),
+            Err(source) => errors.push(Error { step: plan.describe(step, Tense::Future).to_string(), source }),
         }
     }
-    let more = errors.len().saturating_sub(TOLD);
-    let mut problems: Vec<Problem> = errors.iter().take(TOLD).map(|error| Problem::new(chain(error), ADVICE)).collect();
+    let more = errors.len().saturating_sub(SHOWN_ERRORS);
+    let mut problems: Vec<Problem> =
+        errors.iter().take(SHOWN_ERRORS).map(|error| Problem::new(chain(error), ADVICE)).collect();
     if more > 0 {
         problems.push(Problem::new(format!("{more} more addresses or routes could not be changed"), ADVICE));
     }
-    (changes, problems)
+    Ok((changes, problems))
 }
 
 async fn carry_out(netlink: &Netlink, index: u32, step: Step) -> Result<(), rtnetlink::Error> {
@@ -118,7 +70,7 @@ fn address(index: u32, net: IpNet) -> AddressMessage {
     }
 }
 
-/// The kernel takes a route without a router as one of the link's scope.
+/// For the kernel, an IPv4 route without a router has link scope.
 fn to_interface(destination: IpNet, index: u32) -> RouteMessage {
     let mut message = prefix(destination);
     message.header.protocol = RouteProtocol::Other(PROTOCOL);
@@ -131,7 +83,7 @@ fn to_interface(destination: IpNet, index: u32) -> RouteMessage {
     message
 }
 
-/// Names the route by all that tells it from a stranger's for the same destination.
+/// Names the route by everything that distinguishes it from somebody else's route to the same destination.
 fn removal(route: Route) -> RouteMessage {
     let mut message = prefix(route.destination);
     message.header.protocol = RouteProtocol::Other(PROTOCOL);

@@ -1,4 +1,4 @@
-//! The nouns of the routes room, and what shall be.
+//! Addresses and routes, and which of them are wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,24 +7,23 @@ use ipnet::IpNet;
 use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
 
-/// Who made a route or an address (`rtm_protocol`, `IFA_PROTO`): we. Numbers above 4 (`RTPROT_STATIC`) are free for whoever
-/// makes routes; iproute2's `etc/iproute2/rt_protos` gives this one to nobody, and `ip route show proto 98` lists ours.
+/// The number that marks our routes and addresses (`rtm_protocol`, `IFA_PROTO`). Numbers above 4 (`RTPROT_STATIC`) are free for
+/// programs that make routes; iproute2's `etc/iproute2/rt_protos` does not assign 98. `ip route show proto 98` lists our routes.
 pub const PROTOCOL: u8 = 98;
 
-/// What shall be there.
+/// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
     /// The tunnel's interface.
     pub interface: InterfaceName,
     /// Its addresses, with the prefixes of their networks.
     pub addresses: BTreeSet<IpNet>,
-    /// What is routed into it, without what its addresses bring along.
+    /// The ranges that are routed into it, besides its own networks, whose routes the kernel makes.
     pub destinations: BTreeSet<IpNet>,
 }
 
-/// The addresses of the tunnel, and routes for the ranges behind its peers. The kernel makes those of the tunnel's own
-/// networks by itself.
-pub fn desired(tunnel: &Tunnel) -> Desired {
+/// The addresses of the tunnel, and routes for the ranges behind its peers.
+pub(super) fn desired(tunnel: &Tunnel) -> Desired {
     Desired {
         interface: tunnel.interface.clone(),
         addresses: tunnel.addresses.iter().copied().collect(),
@@ -41,15 +40,8 @@ pub struct Observed {
     pub addresses: Vec<Address>,
     /// The routes of the main table, of both families.
     pub routes: Vec<Route>,
-    /// Names of interfaces, for messages.
+    /// Names of interfaces by index, for messages.
     pub names: BTreeMap<u32, String>,
-}
-
-impl Observed {
-    /// What people call an interface.
-    pub fn name(&self, index: u32) -> Option<&str> {
-        self.names.get(&index).map(String::as_str)
-    }
 }
 
 /// An interface, as far as it matters here.

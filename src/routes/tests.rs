@@ -3,6 +3,8 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use proptest::prelude::*;
 
+use super::model::{Address, Link, Route};
+use super::plan::{Changes, Conflict};
 use super::*;
 
 const TUNNEL: u32 = 7;
@@ -44,59 +46,63 @@ const SITE: &str = "192.168.178.0/24";
 fn what_is_missing_is_added_and_what_stands_is_left() {
     let desired = wanted(&["10.100.0.1/24", "fd00::1/64"], &[SITE, "fd01::/64"]);
     let nothing = observed(&[], &[]);
-    let expected =
-        Plan { add_addresses: desired.addresses.clone(), add_routes: desired.destinations.clone(), ..Plan::default() };
-    assert_eq!(plan(Some(&desired), &nothing), expected);
+    let expected = Changes {
+        add_addresses: desired.addresses.clone(),
+        add_routes: desired.destinations.clone(),
+        ..Changes::default()
+    };
+    assert_eq!(plan_changes(Some(&desired), &nothing), expected);
     let all = observed(
         &[ours(SITE, TUNNEL), ours("fd01::/64", TUNNEL), strangers("10.100.0.0/24", TUNNEL)],
         &["10.100.0.1/24", "fd00::1/64"].map(|text| Address { net: net(text), ours: true }),
     );
-    assert!(plan(Some(&desired), &all).is_settled());
+    assert!(plan_changes(Some(&desired), &all).is_settled());
 }
 
 #[test]
 fn orphans_of_an_earlier_configuration_go_wherever_they_lead() {
     let orphans = [ours("192.168.1.0/24", TUNNEL), ours(SITE, OTHER)];
     let there = observed(&orphans, &[Address { net: net("10.99.0.1/24"), ours: true }]);
-    let expected = Plan {
+    let expected = Changes {
         remove_routes: orphans.into(),
         add_routes: [net(SITE)].into(),
         remove_addresses: [net("10.99.0.1/24")].into(),
-        ..Plan::default()
+        ..Changes::default()
     };
-    assert_eq!(plan(Some(&wanted(&[], &[SITE])), &there), expected);
-    assert_eq!(plan(None, &there), Plan { remove_routes: orphans.into(), ..Plan::default() });
+    assert_eq!(plan_changes(Some(&wanted(&[], &[SITE])), &there), expected);
+    assert_eq!(plan_changes(None, &there), Changes { remove_routes: orphans.into(), ..Changes::default() });
 }
 
 #[test]
 fn a_strangers_route_is_left_and_told_unless_it_leads_into_the_tunnel() {
     let elsewhere = strangers(SITE, OTHER);
     let desired = wanted(&[], &[SITE]);
-    let expected = Plan { contested: [Contest { destination: net(SITE), by: elsewhere }].into(), ..Plan::default() };
-    assert_eq!(plan(Some(&desired), &observed(&[elsewhere], &[])), expected);
+    let expected =
+        Changes { conflicts: [Conflict { destination: net(SITE), by: elsewhere }].into(), ..Changes::default() };
+    assert_eq!(plan_changes(Some(&desired), &observed(&[elsewhere], &[])), expected);
     // With another metric as well: ours would win over it.
     let weaker = Route { metric: 100, ..elsewhere };
-    assert_eq!(plan(Some(&desired), &observed(&[weaker], &[])).add_routes, BTreeSet::new());
-    assert!(plan(Some(&desired), &observed(&[strangers(SITE, TUNNEL)], &[])).is_settled());
+    assert_eq!(plan_changes(Some(&desired), &observed(&[weaker], &[])).add_routes, BTreeSet::new());
+    assert!(plan_changes(Some(&desired), &observed(&[strangers(SITE, TUNNEL)], &[])).is_settled());
     let nowhere = Route { interface: 0, plain: false, ..elsewhere };
-    assert_eq!(plan(Some(&desired), &observed(&[nowhere], &[])).contested.len(), 1);
+    assert_eq!(plan_changes(Some(&desired), &observed(&[nowhere], &[])).conflicts.len(), 1);
 }
 
 #[test]
 fn an_address_by_hand_is_left_and_told() {
     let by_hand = Address { net: net("10.99.0.1/24"), ours: false };
-    let expected = Plan { foreign_addresses: [by_hand.net].into(), ..Plan::default() };
-    assert_eq!(plan(Some(&wanted(&[], &[])), &observed(&[], &[by_hand])), expected);
+    let expected = Changes { unknown_addresses: [by_hand.net].into(), ..Changes::default() };
+    assert_eq!(plan_changes(Some(&wanted(&[], &[])), &observed(&[], &[by_hand])), expected);
 }
 
 #[test]
 fn a_link_that_is_down_or_gone_gets_no_routes() {
     let desired = wanted(&["10.100.0.1/24"], &[SITE]);
     let down = Observed { link: Some(Link { index: TUNNEL, up: false }), ..observed(&[], &[]) };
-    let expected = Plan { add_addresses: desired.addresses.clone(), ..Plan::default() };
-    assert_eq!(plan(Some(&desired), &down), expected);
+    let expected = Changes { add_addresses: desired.addresses.clone(), ..Changes::default() };
+    assert_eq!(plan_changes(Some(&desired), &down), expected);
     let gone = Observed { link: None, ..observed(&[], &[]) };
-    assert!(plan(Some(&desired), &gone).is_settled());
+    assert!(plan_changes(Some(&desired), &gone).is_settled());
 }
 
 #[test]
@@ -104,13 +110,13 @@ fn a_line_of_the_status_stays_a_line() {
     let many: Vec<String> = (0..100).map(|n| format!("192.168.{n}.0/24")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(
-        detail(&wanted(&["10.100.0.1/24"], &many)),
+        describe::standing(&wanted(&["10.100.0.1/24"], &many)),
         "wg0 10.100.0.1/24; routes to 192.168.0.0/24, 192.168.1.0/24, 192.168.2.0/24 and 97 more"
     );
 }
 
 /// The world after a plan was carried out, as the kernel would do it.
-fn carried_out(before: &Observed, plan: &Plan) -> Observed {
+fn carried_out(before: &Observed, plan: &Changes) -> Observed {
     let mut after = before.clone();
     after.routes.retain(|route| !plan.remove_routes.contains(route));
     after.addresses.retain(|address| !plan.remove_addresses.contains(&address.net));
@@ -166,9 +172,9 @@ proptest! {
         let routes = routes.into_iter().map(|((destination, metric), route)| Route { destination, metric, ..route });
         let addresses = there.into_iter().map(|(net, ours)| Address { net, ours });
         let before = observed(&routes.collect::<Vec<_>>(), &addresses.collect::<Vec<_>>());
-        let after = carried_out(&before, &plan(desired.as_ref(), &before));
-        let rest = plan(desired.as_ref(), &after);
-        let told = Plan { contested: rest.contested.clone(), foreign_addresses: rest.foreign_addresses.clone(), ..Plan::default() };
+        let after = carried_out(&before, &plan_changes(desired.as_ref(), &before));
+        let rest = plan_changes(desired.as_ref(), &after);
+        let told = Changes { conflicts: rest.conflicts.clone(), unknown_addresses: rest.unknown_addresses.clone(), ..Changes::default() };
         prop_assert_eq!(&rest, &told, "a second pass changes nothing");
         let foreign = |world: &Observed| -> (Vec<Route>, Vec<Address>) {
             let routes = world.routes.iter().filter(|route| !route.is_ours()).copied().collect();
@@ -176,8 +182,8 @@ proptest! {
         };
         prop_assert_eq!(foreign(&after), foreign(&before));
         let wanted: BTreeSet<IpNet> = desired.iter().flat_map(|desired| desired.destinations.clone()).collect();
-        let contested: BTreeSet<IpNet> = rest.contested.iter().map(|contest| contest.destination).collect();
-        for destination in wanted.difference(&contested) {
+        let conflicts: BTreeSet<IpNet> = rest.conflicts.iter().map(|contest| contest.destination).collect();
+        for destination in wanted.difference(&conflicts) {
             let leads_in = |route: &Route| route.destination == *destination && route.interface == TUNNEL && route.plain;
             prop_assert!(after.routes.iter().any(leads_in), "{destination} is routed");
         }

@@ -8,7 +8,7 @@ use super::plan::Write;
 use crate::error::chain;
 use crate::outcome::Problem;
 
-/// Why a setting could not be written.
+/// A setting that could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set {path} to {value}")]
 pub(super) struct Error {
@@ -18,24 +18,24 @@ pub(super) struct Error {
 }
 
 impl Error {
-    /// Whether the setting is simply not ours to write.
+    /// Whether this process may not write the setting.
     fn is_denied(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
     }
 }
 
-/// What became of the writes.
+/// The result of the writes.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     pub changes: Vec<String>,
     pub problems: Vec<Problem>,
-    /// Whether something was not written without which there is no gateway.
+    /// Whether a setting that the gateway must have was not written.
     pub failed: bool,
-    /// How many settings are not ours to write, and need not be.
+    /// How many settings this process may not write, and need not.
     pub denied: usize,
 }
 
-/// Tries every write; what worked and what did not.
+/// Tries every write.
 pub(super) fn apply(root: &Path, steps: &[Write]) -> Applied {
     let mut applied = Applied::default();
     for step in steps {

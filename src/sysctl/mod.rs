@@ -1,101 +1,79 @@
 //! The few kernel settings a gateway needs, and no other.
 //!
-//! Forwarding is the one that opens the gateway, so it has a switch of its own: a pass sets the others first, then the
-//! rules, and forwarding only when the rules stand.
+//! Two components. [`Sysctl`] holds the settings that make links safe, and runs before the rules are loaded. [`Forwarding`] runs
+//! when the rules stand: it sizes the flow table, which the kernel has only once rules ask for flows, and switches forwarding on,
+//! last of all. What a setting was before is saved for `bastionctl down`.
 
 mod apply;
-mod flows;
+mod flow_table;
+mod forwarding;
 mod model;
 mod observe;
-mod originals;
 mod plan;
+mod saved_values;
+mod settings;
 
 use std::path::{Path, PathBuf};
 
-pub use model::{Machine, Need, Setting, desired};
-pub use originals::{Doubt, forwards, restore, stop_forwarding};
-pub use plan::{Write, plan};
+pub use forwarding::Forwarding;
 
-use crate::net::InterfaceName;
-use crate::outcome::{Outcome, Problem, State};
-use crate::site::Site;
+use crate::component::{Component, Steps};
+use crate::inputs::Inputs;
+use crate::outcome::{ComponentName, Outcome};
+use observe::Observed;
+use plan::Plan;
+use settings::Settings;
 
-/// Where the settings are, and where their former values are remembered.
+/// Where the settings are, and where their former values are saved.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct SysctlPaths {
     /// `/proc/sys`.
     pub root: PathBuf,
-    /// The former values, as JSON.
-    pub memory: PathBuf,
+    /// The file of the former values, as JSON.
+    pub saved_values: PathBuf,
 }
 
-impl Place {
-    /// The kernel's own, with the memory in `state_directory`.
+impl SysctlPaths {
+    /// The kernel's own settings; their former values are saved in `state_directory`.
     pub fn of_kernel(state_directory: &Path) -> Self {
-        Self { root: PathBuf::from("/proc/sys"), memory: state_directory.join("sysctl.json") }
+        Self { root: PathBuf::from("/proc/sys"), saved_values: state_directory.join("sysctl.json") }
     }
 }
 
-/// Whether forwarding may be switched on in this pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forwarding {
-    /// The rules stand: on.
-    On,
-    /// Not known yet, or the rules do not stand: left as it is.
-    Leave,
+/// The settings that make links safe: no redirects, no source routes, no strict source check.
+#[derive(Debug)]
+pub struct Sysctl(Settings);
+
+impl Sysctl {
+    /// A component that has not observed anything yet.
+    pub fn new(paths: SysctlPaths) -> Self {
+        Self(Settings::new(paths))
+    }
 }
 
-/// Makes the settings true. `stood_before`: they were true after the last pass, so a change now undoes somebody else's.
-pub fn reconcile(
-    place: &Place,
-    site: &Site,
-    tunnel: Option<&InterfaceName>,
-    forwarding: Forwarding,
-    stood_before: bool,
-) -> Outcome {
-    let (desired, observed) = look(place, site, tunnel, forwarding);
-    let steps = plan(&desired, &observed.values);
-    originals::note(place, &desired, &observed.values, stood_before);
-    let applied = apply::apply(&place.root, &steps);
-    let (mut problems, failed) = (applied.problems, applied.failed || !observed.problems.is_empty());
-    problems.extend(
-        observed
-            .problems
-            .into_iter()
-            .map(|error| Problem::new(crate::error::chain(&error), "the daemon needs to read below /proc/sys/net")),
-    );
-    let denied = observed.fixed.len() + applied.denied;
-    let is_held = |setting: &&Setting| setting.need == Need::Must || observed.values.contains_key(&setting.path);
-    let held = desired.iter().filter(is_held).count() - applied.denied;
-    let denied = if denied > 0 { format!(", {denied} not ours to set here") } else { String::new() };
-    let detail = format!("{held} settings held{denied}");
-    let state = if failed { State::Failed } else { State::Ok };
-    let changes = applied.changes;
-    let repaired = stood_before && !changes.is_empty();
-    Outcome { changes, repaired, problems, ..Outcome::unchanged(state, detail) }
-}
+impl Component for Sysctl {
+    const NAME: ComponentName = ComponentName::Sysctl;
+    type Observed = Observed;
+    type Plan = Plan;
+    type Error = std::convert::Infallible;
 
-/// What is wanted, and what is there.
-fn look(
-    place: &Place,
-    site: &Site,
-    tunnel: Option<&InterfaceName>,
-    forwarding: Forwarding,
-) -> (Vec<Setting>, observe::Observed) {
-    let desired = desired(site, tunnel, forwarding, observe::machine(&place.root));
-    let observed = observe::observe(&place.root, &desired);
-    (plan::without_lowering(desired, &observed.values), observed)
-}
+    async fn observe(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Self::Error> {
+        let machine = observe::machine(&self.0.paths.root);
+        Ok(self.0.observe(inputs, model::hardening(inputs, machine)))
+    }
 
-/// Whether the kernel has settings for the interface: whether it is there.
-pub fn has_interface(place: &Place, interface: &InterfaceName) -> bool {
-    place.root.join("net/ipv4/conf").join(interface.as_str()).exists()
-}
+    fn plan(&self, _inputs: &Inputs<'_>, observed: &Observed) -> Plan {
+        plan::plan(observed)
+    }
 
-/// What the next pass would write.
-pub fn preview(place: &Place, site: &Site, tunnel: Option<&InterfaceName>, forwarding: Forwarding) -> Vec<Write> {
-    let (desired, observed) = look(place, site, tunnel, forwarding);
-    plan(&desired, &observed.values)
+    async fn apply(&mut self, _inputs: &Inputs<'_>, observed: Observed, plan: Plan) -> Outcome {
+        self.0.apply(observed, &plan)
+    }
+
+    /// Puts back every setting that still has the value this daemon gave it, but for forwarding itself.
+    async fn down(&mut self, _inputs: &Inputs<'_>) -> Steps {
+        saved_values::restore(&self.0.paths)
+    }
 }
 
 #[cfg(test)]

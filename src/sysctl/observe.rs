@@ -5,8 +5,9 @@ use std::io;
 use std::path::Path;
 
 use super::model::{Machine, Need, STRICT_SOURCES, Setting};
+use super::settings::Subject;
 
-/// A setting that cannot be read, though it is there.
+/// A setting that exists and cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the setting {path}")]
 pub(super) struct Error {
@@ -14,39 +15,43 @@ pub(super) struct Error {
     source: io::Error,
 }
 
-/// Values by path; a setting that does not exist (its interface just went, its module is not there yet) is nowhere
-/// here.
-#[derive(Debug, Default)]
-pub(super) struct Observed {
-    pub values: BTreeMap<String, String>,
-    /// Those that nobody here may write, and that need not be: the machine's own, seen from a container.
-    pub fixed: BTreeSet<String>,
-    pub problems: Vec<Error>,
+/// The settings as they are wanted, and as they are.
+#[derive(Debug)]
+pub struct Observed {
+    pub(super) desired: Vec<Setting>,
+    /// What the settings are wanted for.
+    pub(super) subject: Subject,
+    /// Current values by path. A setting that does not exist (its interface was just removed, its kernel module is not
+    /// loaded yet) has none.
+    pub(super) values: BTreeMap<String, String>,
+    /// Settings that nobody may write here and that are not necessary: those of the whole machine, seen from a container.
+    pub(super) read_only: BTreeSet<String>,
+    pub(super) problems: Vec<Error>,
 }
 
-pub(super) fn observe(root: &Path, desired: &[Setting]) -> Observed {
-    let mut observed = Observed::default();
-    for Setting { path, need, .. } in desired {
+pub(super) fn observe(root: &Path, desired: Vec<Setting>, subject: Subject) -> Observed {
+    let (mut values, mut read_only, mut problems) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+    for Setting { path, need, .. } in &desired {
         let file = root.join(path);
-        // The kernel heeds the mode of a setting whoever asks (`test_perm` in fs/proc/proc_sysctl.c).
-        let read_only = || std::fs::metadata(&file).is_ok_and(|metadata| metadata.permissions().readonly());
+        // The kernel checks the mode of a setting for every caller, root too (`test_perm` in fs/proc/proc_sysctl.c).
+        let is_read_only = || std::fs::metadata(&file).is_ok_and(|metadata| metadata.permissions().readonly());
         match std::fs::read_to_string(&file) {
-            Ok(_) if *need != Need::Must && read_only() => {
-                observed.fixed.insert(path.clone());
+            Ok(_) if *need != Need::Must && is_read_only() => {
+                read_only.insert(path.clone());
             }
             Ok(text) => {
-                observed.values.insert(path.clone(), text.trim().to_owned());
+                values.insert(path.clone(), text.trim().to_owned());
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => observed.problems.push(Error { path: path.clone(), source }),
+            Err(source) => problems.push(Error { path: path.clone(), source }),
         }
     }
-    observed
+    Observed { desired, subject, values, read_only, problems }
 }
 
 /// The machine; `root` is `/proc/sys`.
 pub(super) fn machine(root: &Path) -> Machine {
-    // Unreadable: the value that is right whatever it is.
+    // If it cannot be read, the value that is right in both cases is taken.
     let strict_sources = std::fs::read_to_string(root.join(STRICT_SOURCES)).map_or(true, |text| text.trim() == "1");
     Machine { memory: memory(root), strict_sources }
 }

@@ -4,18 +4,35 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::model::{Need, Setting};
+use super::observe::Observed;
+use crate::component;
+
+/// What is to be written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The settings, with larger values that are there already in the place of smaller ones.
+    pub(super) desired: Vec<Setting>,
+    /// Those that differ, in the same order.
+    pub(super) writes: Vec<Write>,
+}
+
+impl component::Plan for Plan {
+    fn steps(&self) -> Vec<String> {
+        self.writes.iter().map(|write| format!("set {write}")).collect()
+    }
+}
 
 /// One setting to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Write {
+pub(super) struct Write {
     /// Path below `/proc/sys`.
-    pub path: String,
-    /// What it is.
-    pub from: String,
-    /// What it shall be.
-    pub to: String,
-    /// How it is meant.
-    pub need: Need,
+    pub(super) path: String,
+    /// The current value.
+    pub(super) from: String,
+    /// The new value.
+    pub(super) to: String,
+    /// How much the gateway needs it.
+    pub(super) need: Need,
 }
 
 impl fmt::Display for Write {
@@ -24,22 +41,24 @@ impl fmt::Display for Write {
     }
 }
 
-/// Writes for what differs, in the desired order. A setting that is not there needs none.
-pub fn plan(desired: &[Setting], observed: &BTreeMap<String, String>) -> Vec<Write> {
+/// Plans a write for each setting that exists and differs.
+pub(super) fn plan(observed: &Observed) -> Plan {
+    let desired = without_lowering(&observed.desired, &observed.values);
     let differing = desired.iter().filter_map(|Setting { path, value, need }| {
-        let from = observed.get(path).filter(|from| *from != value)?;
+        let from = observed.values.get(path).filter(|from| *from != value)?;
         Some(Write { path: path.clone(), from: from.clone(), to: value.clone(), need: *need })
     });
-    differing.collect()
+    let writes = differing.collect();
+    Plan { desired, writes }
 }
 
-/// The settings, with what is there already in the place of less.
-pub(super) fn without_lowering(desired: Vec<Setting>, observed: &BTreeMap<String, String>) -> Vec<Setting> {
+/// The settings, with a current value that is larger in the place of the wanted one where a larger one is as good.
+fn without_lowering(desired: &[Setting], observed: &BTreeMap<String, String>) -> Vec<Setting> {
     let number = |text: &str| text.parse::<u64>().ok();
-    let raised = desired.into_iter().map(|mut setting| {
-        let there = observed.get(&setting.path).filter(|_| setting.need == Need::AtLeast);
-        if let Some(there) = there.filter(|there| number(there) > number(&setting.value)) {
-            setting.value.clone_from(there);
+    let raised = desired.iter().cloned().map(|mut setting| {
+        let current = observed.get(&setting.path).filter(|_| setting.need == Need::AtLeast);
+        if let Some(current) = current.filter(|current| number(current) > number(&setting.value)) {
+            setting.value.clone_from(current);
         }
         setting
     });

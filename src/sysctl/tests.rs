@@ -1,8 +1,17 @@
 use std::collections::BTreeMap;
 
-use super::originals::we_forward;
+use tokio::time::Instant;
+
+use super::apply;
+use super::forwarding::RulesStand;
+use super::model::Need;
+use super::plan::Write;
+use super::saved_values::{UnknownOrigin, is_our_forwarding, restore, stop_forwarding};
 use super::*;
-use crate::site::{PrivateLink, PublicLink};
+use crate::component;
+use crate::config::{self, Config};
+use crate::outcome::State;
+use crate::site::{PrivateLink, PublicLink, Site};
 
 fn site() -> Site {
     Site {
@@ -22,9 +31,9 @@ fn site() -> Site {
 }
 
 /// A `/proc/sys` in a temporary directory, as a fresh Debian has it.
-fn fresh_place() -> (tempfile::TempDir, Place) {
+fn fresh() -> (tempfile::TempDir, SysctlPaths) {
     let directory = tempfile::tempdir().unwrap();
-    let place = Place { root: directory.path().join("sys"), memory: directory.path().join("sysctl.json") };
+    let paths = SysctlPaths { root: directory.path().join("sys"), saved_values: directory.path().join("sysctl.json") };
     let files = [
         ("ip_forward", "0\n"),
         ("conf/all/rp_filter", "0\n"),
@@ -39,24 +48,65 @@ fn fresh_place() -> (tempfile::TempDir, Place) {
         ("conf/eth0.7/send_redirects", "0\n"),
     ];
     for (path, value) in files {
-        let path = place.root.join("net/ipv4").join(path);
+        let path = paths.root.join("net/ipv4").join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, value).unwrap();
     }
-    (directory, place)
+    (directory, paths)
 }
 
-fn values(place: &Place) -> BTreeMap<String, String> {
-    let everything = desired(&site(), None, Forwarding::On, Machine::default());
-    observe::observe(&place.root, &everything).values
+/// Every setting that the components want, as it is now.
+fn values(paths: &SysctlPaths) -> BTreeMap<String, String> {
+    let (config, site) = (config(), site());
+    let (inputs, machine) = (inputs(&config, &site), observe::machine(&paths.root));
+    let everything = [model::hardening(&inputs, machine), model::forwarding(&inputs, machine)].concat();
+    Settings::new(paths.clone()).observe(&inputs, everything).values
+}
+
+fn config() -> Config {
+    config::parse("", &config::Environment::default()).unwrap()
+}
+
+fn inputs<'a>(config: &'a Config, site: &'a Site) -> Inputs<'a> {
+    Inputs { config, site, tunnel: None, now: Instant::now() }
+}
+
+fn forwarding(paths: &SysctlPaths) -> Forwarding {
+    Forwarding::new(paths.clone(), || Ok(true))
+}
+
+/// Both components, as one daemon has them.
+struct Both {
+    sysctl: Sysctl,
+    forwarding: Forwarding,
+}
+
+impl Both {
+    fn new(paths: &SysctlPaths) -> Self {
+        Self { sysctl: Sysctl::new(paths.clone()), forwarding: forwarding(paths) }
+    }
+
+    /// One pass of both: all that they changed.
+    fn pass(&mut self) -> Vec<String> {
+        [pass(&mut self.sysctl).changes, pass(&mut self.forwarding).changes].concat()
+    }
+}
+
+/// One pass of a component.
+fn pass(component: &mut impl Component) -> Outcome {
+    block_on(component::reconcile(component, &inputs(&config(), &site())))
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
 #[test]
 fn only_what_differs_is_written_and_a_second_pass_writes_nothing() {
-    let (_directory, place) = fresh_place();
-    let outcome = reconcile(&place, &site(), None, Forwarding::Leave, false);
+    let (_directory, paths) = fresh();
+    let mut sysctl = Sysctl::new(paths);
     assert_eq!(
-        outcome.changes,
+        pass(&mut sysctl).changes,
         [
             "net/ipv4/conf/all/send_redirects: 1 -> 0",
             "net/ipv4/conf/all/accept_redirects: 1 -> 0",
@@ -65,26 +115,39 @@ fn only_what_differs_is_written_and_a_second_pass_writes_nothing() {
             "net/ipv4/conf/eth0.7/rp_filter: 2 -> 0",
         ]
     );
-    let again = reconcile(&place, &site(), None, Forwarding::Leave, true);
+    let again = pass(&mut sysctl);
     assert_eq!((again.changes, again.repaired, again.state), (vec![], false, State::Ok));
 }
 
 #[test]
-fn where_all_interfaces_are_strict_ours_are_loose() {
-    let (_directory, place) = fresh_place();
-    std::fs::write(place.root.join("net/ipv4/conf/all/rp_filter"), "1\n").unwrap();
-    let filters = |changes: Vec<String>| changes.into_iter().filter(|change| change.contains("rp_filter")).collect();
-    let changes: Vec<String> = filters(reconcile(&place, &site(), None, Forwarding::Leave, false).changes);
-    assert_eq!(changes, ["net/ipv4/conf/eth0/rp_filter: 1 -> 2"]);
-    assert_eq!(std::fs::read_to_string(place.root.join("net/ipv4/conf/all/rp_filter")).unwrap(), "1\n");
+fn a_setting_that_somebody_else_changed_is_repaired() {
+    let (_directory, paths) = fresh();
+    let mut sysctl = Sysctl::new(paths.clone());
+    assert!(!pass(&mut sysctl).repaired);
+    std::fs::write(paths.root.join("net/ipv4/conf/eth0/rp_filter"), "1\n").unwrap();
+    let outcome = pass(&mut sysctl);
+    assert_eq!(
+        (outcome.changes.as_slice(), outcome.repaired),
+        (&["net/ipv4/conf/eth0/rp_filter: 1 -> 0".to_owned()][..], true)
+    );
 }
 
 #[test]
-fn forwarding_is_switched_on_only_when_told() {
-    let (_directory, place) = fresh_place();
-    reconcile(&place, &site(), None, Forwarding::Leave, false);
-    assert_eq!(values(&place)["net/ipv4/ip_forward"], "0");
-    let outcome = reconcile(&place, &site(), None, Forwarding::On, false);
+fn where_all_interfaces_are_strict_ours_are_loose() {
+    let (_directory, paths) = fresh();
+    std::fs::write(paths.root.join("net/ipv4/conf/all/rp_filter"), "1\n").unwrap();
+    let changes = pass(&mut Sysctl::new(paths.clone())).changes;
+    let filters: Vec<String> = changes.into_iter().filter(|change| change.contains("rp_filter")).collect();
+    assert_eq!(filters, ["net/ipv4/conf/eth0/rp_filter: 1 -> 2"]);
+    assert_eq!(std::fs::read_to_string(paths.root.join("net/ipv4/conf/all/rp_filter")).unwrap(), "1\n");
+}
+
+#[test]
+fn only_the_forwarding_component_switches_forwarding_on() {
+    let (_directory, paths) = fresh();
+    pass(&mut Sysctl::new(paths.clone()));
+    assert_eq!(values(&paths)["net/ipv4/ip_forward"], "0");
+    let outcome = pass(&mut forwarding(&paths));
     assert_eq!(
         outcome.changes,
         [
@@ -93,94 +156,123 @@ fn forwarding_is_switched_on_only_when_told() {
             "net/ipv4/conf/eth0.7/forwarding: 0 -> 1",
         ]
     );
+    assert_eq!(outcome.detail, "on; 3 settings held");
 }
 
 #[test]
-fn what_is_put_back_is_what_was_there_first_unless_somebody_changed_it_since() {
-    let (_directory, place) = fresh_place();
-    let before = values(&place);
-    reconcile(&place, &site(), None, Forwarding::On, false);
-    std::fs::write(place.root.join("net/ipv4/ip_forward"), "0").unwrap();
-    reconcile(&place, &site(), None, Forwarding::On, true);
-    std::fs::write(place.root.join("net/ipv4/conf/eth0/rp_filter"), "1").unwrap();
-    let (forwarding, problems) = stop_forwarding(&place, Doubt::Leave);
-    assert_eq!((forwarding, problems), (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
-    restore(&place);
-    assert_eq!(values(&place), before);
-    assert!(!we_forward(&place));
-    assert!(!place.memory.exists());
+fn without_rules_our_own_forwarding_is_switched_off_and_with_rules_it_stays() {
+    let (_directory, paths) = fresh();
+    Both::new(&paths).pass();
+    let hold_back = |rules_stand: RulesStand| {
+        let mut forwarding = Forwarding::new(paths.clone(), rules_stand);
+        block_on(Component::hold_back(&mut forwarding, &inputs(&config(), &site()), ComponentName::Nat))
+    };
+    for rules_stand in [(|| Ok(true)) as RulesStand, || Err(std::io::ErrorKind::PermissionDenied.into())] {
+        let outcome = hold_back(rules_stand);
+        assert_eq!((outcome.state, outcome.detail.as_str()), (State::HeldBack, "waits for nat"));
+        assert_eq!(values(&paths)["net/ipv4/ip_forward"], "1");
+    }
+    assert_eq!(hold_back(|| Ok(false)).changes, ["net/ipv4/ip_forward: 1 -> 0"]);
+    assert_eq!(values(&paths)["net/ipv4/ip_forward"], "0");
 }
 
 #[test]
-fn an_interface_that_just_went_is_no_failure() {
-    let (_directory, place) = fresh_place();
-    std::fs::remove_dir_all(place.root.join("net/ipv4/conf/eth0.7")).unwrap();
-    assert_eq!(reconcile(&place, &site(), None, Forwarding::On, false).state, State::Ok);
+fn down_restores_the_first_values_unless_somebody_changed_them_since() {
+    let (_directory, paths) = fresh();
+    let before = values(&paths);
+    let mut both = Both::new(&paths);
+    both.pass();
+    std::fs::write(paths.root.join("net/ipv4/ip_forward"), "0").unwrap();
+    both.pass();
+    std::fs::write(paths.root.join("net/ipv4/conf/eth0/rp_filter"), "1").unwrap();
+    let stopped = stop_forwarding(&paths, UnknownOrigin::LeaveOn);
+    assert_eq!(stopped, (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
+    restore(&paths);
+    assert_eq!(values(&paths), before);
+    assert!(!is_our_forwarding(&paths));
+    assert!(!paths.saved_values.exists());
 }
 
 #[test]
-fn a_setting_that_cannot_be_written_is_named_and_the_others_go_on() {
-    let (_directory, place) = fresh_place();
-    let path = place.root.join("net/ipv4/ip_forward");
+fn an_interface_that_was_just_removed_is_no_failure() {
+    let (_directory, paths) = fresh();
+    std::fs::remove_dir_all(paths.root.join("net/ipv4/conf/eth0.7")).unwrap();
+    let mut both = Both::new(&paths);
+    assert_eq!([pass(&mut both.sysctl).state, pass(&mut both.forwarding).state], [State::Ok; 2]);
+}
+
+#[test]
+fn a_setting_that_cannot_be_written_is_named_and_the_others_are_written() {
+    let (_directory, paths) = fresh();
+    let path = paths.root.join("net/ipv4/ip_forward");
     std::fs::remove_file(&path).unwrap();
     // A directory in its place: neither readable nor writable as a file, for root as well.
     std::fs::create_dir(&path).unwrap();
-    let outcome = reconcile(&place, &site(), None, Forwarding::On, false);
+    let outcome = pass(&mut forwarding(&paths));
     assert_eq!(outcome.state, State::Failed);
-    assert_eq!(outcome.changes.len(), 7);
-    assert!(
-        outcome.problems[0].what.starts_with("cannot read the setting net/ipv4/ip_forward"),
-        "{:?}",
-        outcome.problems
-    );
+    assert_eq!(outcome.changes.len(), 2);
+    let what = &outcome.problems[0].what;
+    assert!(what.starts_with("cannot read the setting net/ipv4/ip_forward"), "{what}");
 }
 
 #[test]
-fn forwarding_that_was_on_before_us_is_not_ours_to_stop() {
-    let (_directory, place) = fresh_place();
-    std::fs::write(place.root.join("net/ipv4/ip_forward"), "1").unwrap();
-    reconcile(&place, &site(), None, Forwarding::On, false);
-    assert_eq!(stop_forwarding(&place, Doubt::Leave), (vec![], vec![]));
-    restore(&place);
-    assert_eq!(values(&place)["net/ipv4/ip_forward"], "1");
+fn forwarding_that_was_on_before_is_not_ours_to_stop() {
+    let (_directory, paths) = fresh();
+    std::fs::write(paths.root.join("net/ipv4/ip_forward"), "1").unwrap();
+    Both::new(&paths).pass();
+    assert_eq!(stop_forwarding(&paths, UnknownOrigin::LeaveOn), (vec![], vec![]));
+    restore(&paths);
+    assert_eq!(values(&paths)["net/ipv4/ip_forward"], "1");
 }
 
 #[test]
 fn values_of_another_boot_are_void() {
-    let (_directory, place) = fresh_place();
-    let boot = place.root.join("kernel/random/boot_id");
-    std::fs::create_dir_all(boot.parent().unwrap()).unwrap();
-    std::fs::write(&boot, "one").unwrap();
-    reconcile(&place, &site(), None, Forwarding::On, false);
-    assert!(we_forward(&place));
-    std::fs::write(&boot, "two").unwrap();
-    assert!(!we_forward(&place));
-    assert_eq!(restore(&place), (vec![], vec![]));
+    let (_directory, paths) = fresh();
+    let boot_id = paths.root.join("kernel/random/boot_id");
+    std::fs::create_dir_all(boot_id.parent().unwrap()).unwrap();
+    std::fs::write(&boot_id, "one").unwrap();
+    Both::new(&paths).pass();
+    assert!(is_our_forwarding(&paths));
+    std::fs::write(&boot_id, "two").unwrap();
+    assert!(!is_our_forwarding(&paths));
+    assert_eq!(restore(&paths), (vec![], vec![]));
 }
 
 #[test]
-fn forwarding_of_which_nothing_is_remembered_is_shut_only_where_our_rules_stand() {
-    let (_directory, place) = fresh_place();
-    reconcile(&place, &site(), None, Forwarding::On, false);
-    std::fs::remove_file(&place.memory).unwrap();
-    assert_eq!(stop_forwarding(&place, Doubt::Leave), (vec![], vec![]));
-    assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
-    assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec![], vec![]));
+fn values_that_version_0_1_0_saved_are_restored() {
+    let (_directory, paths) = fresh();
+    let saved = r#"{"boot":"","settings":{"net/ipv4/conf/eth0/rp_filter":{"was":"1","became":"0"}}}"#;
+    std::fs::write(&paths.saved_values, saved).unwrap();
+    std::fs::write(paths.root.join("net/ipv4/conf/eth0/rp_filter"), "0\n").unwrap();
+    assert_eq!(restore(&paths), (vec!["net/ipv4/conf/eth0/rp_filter: 0 -> 1".to_owned()], vec![]));
 }
 
 #[test]
-fn our_own_settings_are_not_noted_as_somebody_elses_when_the_memory_is_lost() {
-    let (_directory, place) = fresh_place();
-    reconcile(&place, &site(), None, Forwarding::On, false);
-    std::fs::remove_file(&place.memory).unwrap();
-    // Any event makes a pass, and it finds everything as it made it.
-    reconcile(&place, &site(), None, Forwarding::On, true);
-    assert_eq!(stop_forwarding(&place, Doubt::Shut), (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
+fn forwarding_of_unknown_origin_is_switched_off_only_where_our_rules_stand() {
+    let (_directory, paths) = fresh();
+    Both::new(&paths).pass();
+    std::fs::remove_file(&paths.saved_values).unwrap();
+    assert_eq!(stop_forwarding(&paths, UnknownOrigin::LeaveOn), (vec![], vec![]));
+    let stopped = stop_forwarding(&paths, UnknownOrigin::SwitchOff);
+    assert_eq!(stopped, (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
+    assert_eq!(stop_forwarding(&paths, UnknownOrigin::SwitchOff), (vec![], vec![]));
+}
+
+#[test]
+fn our_own_values_are_not_saved_as_former_ones_when_the_file_is_lost() {
+    let (_directory, paths) = fresh();
+    let mut both = Both::new(&paths);
+    both.pass();
+    std::fs::remove_file(&paths.saved_values).unwrap();
+    // Any event starts a pass, which finds everything as the one before left it.
+    both.pass();
+    let stopped = stop_forwarding(&paths, UnknownOrigin::SwitchOff);
+    assert_eq!(stopped, (vec!["net/ipv4/ip_forward: 1 -> 0".to_owned()], vec![]));
 }
 
 /// Adds what the connection tracking module brings, on a machine with 4 GB.
-fn with_flow_table(place: &Place, max: &str) {
-    let directory = place.root.join("net/netfilter");
+fn with_flow_table(paths: &SysctlPaths, max: &str) {
+    let directory = paths.root.join("net/netfilter");
     std::fs::create_dir_all(&directory).unwrap();
     let values = [
         ("buckets", "65536"),
@@ -194,17 +286,17 @@ fn with_flow_table(place: &Place, max: &str) {
     for (name, value) in values {
         std::fs::write(directory.join(format!("nf_conntrack_{name}")), value).unwrap();
     }
-    std::fs::write(place.root.with_file_name("meminfo"), "MemTotal:        3911684 kB\nMemFree: 1 kB\n").unwrap();
+    std::fs::write(paths.root.with_file_name("meminfo"), "MemTotal:        3911684 kB\nMemFree: 1 kB\n").unwrap();
 }
 
 #[test]
-fn the_flow_table_is_tuned_once_its_module_is_there_and_restored() {
-    let (_directory, place) = fresh_place();
-    let without = reconcile(&place, &site(), None, Forwarding::Leave, false);
-    assert_eq!(without.detail, "7 settings held");
-    with_flow_table(&place, "65536");
-    let before = values(&place);
-    let outcome = reconcile(&place, &site(), None, Forwarding::Leave, false);
+fn the_flow_table_is_tuned_once_its_module_is_loaded_and_restored() {
+    let (_directory, paths) = fresh();
+    let mut forwarding = forwarding(&paths);
+    assert_eq!(pass(&mut forwarding).detail, "on; 3 settings held");
+    with_flow_table(&paths, "65536");
+    let before = values(&paths);
+    let outcome = pass(&mut forwarding);
     assert_eq!(
         outcome.changes,
         [
@@ -215,59 +307,58 @@ fn the_flow_table_is_tuned_once_its_module_is_there_and_restored() {
             "net/netfilter/nf_conntrack_udp_timeout_stream: 120 -> 180",
         ]
     );
-    assert_eq!((outcome.state, outcome.detail.as_str()), (State::Ok, "14 settings held"));
-    assert_eq!(reconcile(&place, &site(), None, Forwarding::Leave, true).changes, Vec::<String>::new());
-    restore(&place);
-    let of_flows = |values: &BTreeMap<String, String>| -> Vec<_> {
-        values
-            .iter()
-            .filter(|(path, _)| path.contains("conntrack"))
-            .map(|(path, value)| (path.clone(), value.clone()))
-            .collect()
+    assert_eq!((outcome.state, outcome.detail.as_str()), (State::Ok, "on; 10 settings held"));
+    assert_eq!(pass(&mut forwarding).changes, Vec::<String>::new());
+    restore(&paths);
+    let of_flow_table = |values: &BTreeMap<String, String>| -> Vec<_> {
+        let settings = values.iter().filter(|(path, _)| path.contains("conntrack"));
+        settings.map(|(path, value)| (path.clone(), value.clone())).collect()
     };
-    assert_eq!(of_flows(&values(&place)), of_flows(&before));
+    assert_eq!(of_flow_table(&values(&paths)), of_flow_table(&before));
 }
 
 #[test]
-fn a_larger_flow_table_is_left_as_it_is_now_and_by_down() {
-    let (_directory, place) = fresh_place();
-    with_flow_table(&place, "2000000");
-    let outcome = reconcile(&place, &site(), None, Forwarding::Leave, false);
-    assert!(!outcome.changes.iter().any(|change| change.contains("_max")), "{:?}", outcome.changes);
-    let max = place.root.join("net/netfilter/nf_conntrack_max");
-    // Somebody wants still more, and after that less than we do: less is no gateway's size.
+fn a_larger_flow_table_is_kept_now_and_by_down() {
+    let (_directory, paths) = fresh();
+    with_flow_table(&paths, "2000000");
+    let mut forwarding = forwarding(&paths);
+    let changes = pass(&mut forwarding).changes;
+    assert!(!changes.iter().any(|change| change.contains("_max")), "{changes:?}");
+    let max = paths.root.join("net/netfilter/nf_conntrack_max");
     std::fs::write(&max, "3000000").unwrap();
-    assert_eq!(reconcile(&place, &site(), None, Forwarding::Leave, true).changes, Vec::<String>::new());
-    restore(&place);
+    assert_eq!(pass(&mut forwarding).changes, Vec::<String>::new());
+    restore(&paths);
     assert_eq!(std::fs::read_to_string(&max).unwrap(), "3000000");
 }
 
 #[test]
-fn a_size_that_is_the_machines_alone_is_no_failure_and_is_shown() {
+fn a_size_that_only_the_whole_machine_may_set_is_no_failure_and_is_shown() {
     use std::os::unix::fs::PermissionsExt;
-    let (_directory, place) = fresh_place();
-    with_flow_table(&place, "65536");
+    let (_directory, paths) = fresh();
+    with_flow_table(&paths, "65536");
     for name in ["buckets", "max"] {
-        let path = place.root.join(format!("net/netfilter/nf_conntrack_{name}"));
+        let path = paths.root.join(format!("net/netfilter/nf_conntrack_{name}"));
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o444)).unwrap();
     }
-    let outcome = reconcile(&place, &site(), None, Forwarding::Leave, false);
-    assert_eq!(outcome.detail, "12 settings held, 2 not ours to set here");
+    let mut forwarding = forwarding(&paths);
+    let outcome = pass(&mut forwarding);
+    assert_eq!(outcome.detail, "on; 8 settings held, 2 not ours to set here");
     assert_eq!((outcome.state, outcome.problems), (State::Ok, Vec::new()));
-    assert!(preview(&place, &site(), None, Forwarding::Leave).is_empty());
+    let (config, site) = (config(), site());
+    assert_eq!(block_on(component::preview(&mut forwarding, &inputs(&config, &site))), Ok((vec![], vec![])));
 }
 
 #[test]
-fn a_tuning_that_fails_is_told_and_holds_nothing_up() {
-    let (_directory, place) = fresh_place();
-    with_flow_table(&place, "65536");
-    let steps = [Write {
+fn a_tuning_that_fails_is_reported_and_stops_nothing_else() {
+    let (_directory, paths) = fresh();
+    with_flow_table(&paths, "65536");
+    let writes = [Write {
         // No file system has such a file.
         path: "net/netfilter/\0".to_owned(),
         from: "1".to_owned(),
         to: "2".to_owned(),
         need: Need::Tuned,
     }];
-    let applied = apply::apply(&place.root, &steps);
+    let applied = apply::apply(&paths.root, &writes);
     assert_eq!((applied.failed, applied.denied, applied.problems.len()), (false, 0, 1));
 }

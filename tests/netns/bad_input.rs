@@ -173,12 +173,16 @@ fn read_only_settings() -> Result {
     let installation = Installation::in_world(&world, programs.path())?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    let sysctl = component(&installation, ComponentName::Sysctl)?;
-    ensure_eq(sysctl.state, State::Failed)?;
-    ensure(
-        sysctl.problems.iter().any(|problem| problem.what.starts_with("cannot set net/ipv4/ip_forward to 1: ")),
-        format!("{:?}", sysctl.problems),
-    )?;
+    let cases = [
+        (ComponentName::Sysctl, "cannot set net/ipv4/conf/all/send_redirects to 0: "),
+        (ComponentName::Forwarding, "cannot set net/ipv4/ip_forward to 1: "),
+    ];
+    for (name, what) in cases {
+        let component = component(&installation, name)?;
+        ensure_eq(component.state, State::Failed)?;
+        let is_named = component.problems.iter().any(|problem| problem.what.starts_with(what));
+        ensure(is_named, format!("{:?}", component.problems))?;
+    }
     // The rules are loaded, and no cloud route attracts traffic that cannot be forwarded.
     ensure_eq(component(&installation, ComponentName::Nat)?.state, State::Ok)?;
     ensure_eq(component(&installation, ComponentName::Hcloud)?.state, State::HeldBack)

@@ -2,9 +2,12 @@
 
 use std::future::Future;
 
-use bastiond::inputs::Tunnel;
+use bastiond::component::reconcile;
+use bastiond::config::{self, Environment};
+use bastiond::inputs::{Inputs, Tunnel};
 use bastiond::outcome::{Outcome, State};
 use bastiond::routes::Routes;
+use bastiond::site::Site;
 use ipnet::IpNet;
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
@@ -40,6 +43,13 @@ fn host(name: &str) -> Result<Namespace> {
     Ok(host)
 }
 
+/// One pass of the component.
+async fn pass(component: &mut Routes, tunnel: Option<&Tunnel>) -> Outcome {
+    let config = config::parse("", &Environment::default()).expect("an empty configuration");
+    let site = Site::default();
+    reconcile(component, &Inputs { config: &config, site: &site, tunnel, now: tokio::time::Instant::now() }).await
+}
+
 /// Runs the component in the host's namespace.
 pub(crate) fn inside<T: Send>(host: &Namespace, work: impl Future<Output = T> + Send) -> T {
     host.run(|| {
@@ -60,7 +70,7 @@ fn addresses_and_routes() -> Result {
     host.ip("addr add 10.99.0.1/32 dev wg0\nroute add 172.20.0.0/16 dev eth1\nroute add 192.168.7.0/24 dev wg0")?;
     let mut component = Routes::default();
     let first = tunnel(&["10.100.0.1/24", "fd00:100::1/64"], &["192.168.178.0/24", "192.168.7.0/24", "fd00:7::/64"]);
-    let outcome = inside(&host, component.reconcile(Some(&first)));
+    let outcome = inside(&host, pass(&mut component, Some(&first)));
     ensure_eq(outcome.state, State::Ok)?;
     ensure_eq((outcome.problems.len(), outcome.hints.len()), (0, 1))?;
     ensure_eq(listed(&host, "route show proto 98")?, vec!["192.168.178.0/24 dev wg0 scope link".to_owned()])?;
@@ -68,15 +78,15 @@ fn addresses_and_routes() -> Result {
         listed(&host, "-6 route show proto 98")?,
         vec!["fd00:7::/64 dev wg0 metric 1024 pref medium".to_owned()],
     )?;
-    let second = inside(&host, component.reconcile(Some(&first)));
+    let second = inside(&host, pass(&mut component, Some(&first)));
     ensure_eq((second.changes, second.repaired), (Vec::new(), false))?;
     // A foreign deletion is repaired and counted.
     host.ip("route del 192.168.178.0/24 dev wg0")?;
-    let mended = inside(&host, component.reconcile(Some(&first)));
+    let mended = inside(&host, pass(&mut component, Some(&first)));
     ensure_eq((mended.changes, mended.repaired), (vec!["route 192.168.178.0/24 to wg0 added".to_owned()], true))?;
     // With another configuration, a new component removes what is left of the first one.
     let next = tunnel(&["10.100.0.1/24", "10.101.0.1/24"], &["192.168.1.0/24"]);
-    let outcome = inside(&host, Routes::default().reconcile(Some(&next)));
+    let outcome = inside(&host, pass(&mut Routes::default(), Some(&next)));
     ensure_eq(outcome.state, State::Ok)?;
     let addresses = listed(&host, "-brief addr show dev wg0")?.concat();
     for (address, is_there) in
@@ -87,7 +97,7 @@ fn addresses_and_routes() -> Result {
     ensure_eq(listed(&host, "route show proto 98")?, vec!["192.168.1.0/24 dev wg0 scope link".to_owned()])?;
     ensure_eq(listed(&host, "-6 route show proto 98")?, Vec::<String>::new())?;
     // Without a tunnel nothing of ours is left, and everything foreign is.
-    let outcome = inside(&host, component.reconcile(None));
+    let outcome = inside(&host, pass(&mut component, None));
     ensure_eq((outcome.state, outcome.changes), (State::Off, vec!["route 192.168.1.0/24 to wg0 removed".to_owned()]))?;
     ensure_eq(
         listed(&host, "route show proto boot")?,
@@ -100,14 +110,14 @@ fn contested() -> Result {
     host.ip("route add 192.168.178.0/24 dev eth1 metric 50")?;
     let mut component = Routes::default();
     let wanted = tunnel(&["10.100.0.1/24"], &["192.168.178.0/24"]);
-    let outcome = inside(&host, component.reconcile(Some(&wanted)));
+    let outcome = inside(&host, pass(&mut component, Some(&wanted)));
     ensure_eq(outcome.state, State::Waiting)?;
     ensure_eq(
         outcome.problems[0].what.as_str(),
         "192.168.178.0/24 is not routed into the tunnel: somebody else's route leads to eth1",
     )?;
     host.ip("route del 192.168.178.0/24 dev eth1 metric 50")?;
-    let outcome = inside(&host, component.reconcile(Some(&wanted)));
+    let outcome = inside(&host, pass(&mut component, Some(&wanted)));
     ensure_eq(outcome.changes, vec!["route 192.168.178.0/24 to wg0 added".to_owned()])
 }
 
@@ -119,10 +129,10 @@ fn many_routes() -> Result {
     let wanted = tunnel(&["10.100.0.1/24"], &sites);
     let mut component = Routes::default();
     let started = std::time::Instant::now();
-    let Outcome { state, changes, .. } = inside(&host, component.reconcile(Some(&wanted)));
+    let Outcome { state, changes, .. } = inside(&host, pass(&mut component, Some(&wanted)));
     ensure_eq((state, changes.len()), (State::Ok, 10_001))?;
     let (took, started) = (started.elapsed(), std::time::Instant::now());
-    let again = inside(&host, component.reconcile(Some(&wanted)));
+    let again = inside(&host, pass(&mut component, Some(&wanted)));
     ensure_eq(again.changes, Vec::new())?;
     println!("10 000 routes: {took:?} to add, {:?} to find them standing", started.elapsed());
     Ok(())

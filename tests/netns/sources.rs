@@ -50,10 +50,10 @@ fn scanner() -> Result {
     ensure(shown.scanning.busiest[0].seconds_ago.is_some_and(|seconds| seconds < 10), format!("{shown:?}"))?;
     ensure_eq(shown.counters["dropped_unroutable"].packets, 31)?;
     let told = status(&installation)?;
-    ensure(told.contains("31 unroutable") && told.contains("10.0.0.4                   30 "), told)?;
+    ensure(told.contains("31 unroutable") && told.contains("10.0.0.4                 30 "), told)?;
     // The output of a requested pass contains it too.
     let reconciled = text(&installation.ctl(&["reconcile"])?.stdout);
-    ensure(reconciled.contains("nobody has on the internet: a scan"), reconciled)
+    ensure(reconciled.contains("addresses that do not exist on the internet"), reconciled)
 }
 
 fn too_many() -> Result {
@@ -95,7 +95,7 @@ fn lifted_ban() -> Result {
     ensure_eq(ban.source.to_string(), format!("{}/32", at::SERVER))?;
     ensure(ban.seconds_left.is_some_and(|left| (590..=600).contains(&left)), format!("{ban:?}"))?;
     let told = status(&installation)?;
-    ensure(told.contains("203.0.113.10                 9 min"), told)?;
+    ensure(told.contains("203.0.113.10               9 min"), told)?;
     let unban = |source: &str| -> Result<(Option<i32>, String)> {
         let output = installation.ctl(&["unban", source])?;
         Ok((output.status.code(), text(&output.stdout) + &text(&output.stderr)))
@@ -138,5 +138,5 @@ fn full_set() -> Result {
     ensure_eq((scanning.busiest.len(), scanning.more), (10, 64_990))?;
     ensure_eq(scanning.busiest[0].packets, 64_999)?;
     let told = status(&installation)?;
-    ensure(told.contains("and 64990 more: calls on addresses"), told)
+    ensure(told.contains("64990 more"), told)
 }

@@ -41,7 +41,9 @@ fn laptop_comes_in() -> Result {
     ensure(peer.last_handshake_unix.is_some() && peer.rx_bytes > 0 && peer.tx_bytes > 0, format!("{peer:?}"))?;
     ensure_eq(peer.endpoint.map(|endpoint| endpoint.ip()), Some(at::HOME.into()))?;
     let shown = text(&installation.ctl(&["status"])?.stdout);
-    for words in ["TUNNEL wi-laptop: UDP 51820, MTU 1420; userspace", "ada", " s ago", "wireguard ok", "routes    ok"] {
+    for words in
+        ["TUNNEL wi-laptop: UDP 51820, MTU 1420; userspace", "ada", " s ago", "wireguard   ok", "routes      ok"]
+    {
         ensure(shown.contains(words), format!("no {words:?} in {shown}"))?;
     }
     // The output of wg, and the generated key.

@@ -1,14 +1,15 @@
-//! The cloud room's findings in an operator's words.
+//! What the component found and did, in an operator's words.
 
 use ipnet::Ipv4Net;
 
+use super::Error;
 use super::api;
-use super::model::{Desired, NetworkTable, Unroutable, WantedReturnRoutes};
-use super::plan::{Contest, Obstacle, Plan};
-use super::{Error, desired};
+use super::model::{Desired, NetworkTable, Unroutable, desired};
+use super::plan::{Conflict, Obstacle, RoutePlan};
 use crate::config;
 use crate::error::chain;
 use crate::hetzner::MAX_ROUTES;
+use crate::inputs::WantedReturnRoutes;
 use crate::outcome::{Outcome, Problem, State};
 use crate::site::{PrivateLink, Site};
 
@@ -32,14 +33,9 @@ pub(super) fn no_network(site: &Site) -> Outcome {
     Outcome::unchanged(State::Off, "the private links are no Hetzner Networks (site.private.network_id)")
 }
 
-pub(super) fn no_token(
-    config: &config::Hcloud,
-    wanted_return_routes: &WantedReturnRoutes,
-    links: &[&PrivateLink],
-) -> Outcome {
+pub(super) fn no_token(config: &config::Hcloud, return_routes: &WantedReturnRoutes, links: &[&PrivateLink]) -> Outcome {
     // Where peers are masqueraded meanwhile, nobody has to do anything for them.
-    let needed =
-        if wanted_return_routes.else_masqueraded { &WantedReturnRoutes::default() } else { wanted_return_routes };
+    let needed = if return_routes.else_masqueraded { &WantedReturnRoutes::default() } else { return_routes };
     let by_hand = links
         .iter()
         .flat_map(|link| desired(config, needed, link).routes().into_iter().map(move |route| (link, route)));
@@ -55,7 +51,7 @@ pub(super) fn no_token(
     waiting(
         "no API token".to_owned(),
         Problem::new(
-            "there is no API token, so the routes to this gateway are not looked after",
+            "there is no API token, so the routes to this gateway are not kept",
             format!(
                 "put a token with read and write permission into hcloud.token_file, or add the routes by hand: {}",
                 by_hand.join("; ")
@@ -76,26 +72,26 @@ pub(super) fn no_subnet(table: &NetworkTable) -> Outcome {
 
 pub(super) fn failed_link(link: &PrivateLink, error: &Error) -> Outcome {
     let network = link.network_id.map_or_else(|| link.network.to_string(), |id| format!("network {id}"));
-    Outcome { detail: format!("{network}: {}", chain(error)), ..Outcome::failed(error, error.advice()) }
+    Outcome { detail: format!("{network}: {}", chain(error)), ..Outcome::failed(error, error.advice_text()) }
 }
 
-/// How many routes a line of the status names before it counts them.
-const NAMED: usize = 6;
+/// How many routes a line of the status shows before it counts the rest.
+const SHOWN_ROUTES: usize = 6;
 
-/// One network, and what is wanted of it.
-pub(super) struct Account<'a> {
+/// One network after a pass: what it holds, and what is wanted of it.
+pub(super) struct NetworkOutcome<'a> {
     pub(super) table: &'a NetworkTable,
     pub(super) link: &'a PrivateLink,
-    pub(super) wanted: &'a Desired,
-    pub(super) wanted_return_routes: &'a WantedReturnRoutes,
+    pub(super) desired: &'a Desired,
+    pub(super) return_routes: &'a WantedReturnRoutes,
     /// What a fresh look finds still to do, or in the way.
-    pub(super) plan: &'a Plan,
+    pub(super) plan: &'a RoutePlan,
 }
 
-impl Account<'_> {
+impl NetworkOutcome<'_> {
     /// How the network stands; `errors` are those of what was tried.
     pub(super) fn outcome(&self, errors: &[api::Error]) -> Outcome {
-        let mut outcome = self.standing();
+        let mut outcome = self.without_errors();
         if self.plan.claim.is_empty() && self.plan.withdraw.is_empty() {
             return outcome; // whatever was answered, the routes are right
         }
@@ -103,20 +99,20 @@ impl Account<'_> {
         outcome.problems.extend(errors.iter().map(|error| Problem::new(chain(error), error.advice())));
         if errors.is_empty() {
             let what = format!("{} does not show the routes that were just changed", network_name(self.table));
-            outcome.problems.push(Problem::new(what, "tried again by itself"));
+            outcome.problems.push(Problem::new(what, "the daemon tries again by itself"));
         }
         outcome
     }
 
-    fn standing(&self) -> Outcome {
-        let is_way_back = |contest: &&Contest| self.wanted.wanted_return_routes.contains(&contest.wanted);
-        let of_tunnel = self.plan.contested.iter().filter(is_way_back).map(|contest| self.contested(contest));
-        let unroutable = self.wanted.unroutable.iter().map(|(range, why)| unroutable(*range, *why));
+    fn without_errors(&self) -> Outcome {
+        let is_return_route = |conflict: &&Conflict| self.desired.return_routes.contains(&conflict.wanted);
+        let of_tunnel = self.plan.conflicts.iter().filter(is_return_route).map(|conflict| self.conflict(conflict));
+        let unroutable = self.desired.unroutable.iter().map(|(range, why)| unroutable(*range, *why));
         let of_tunnel: Vec<Problem> = of_tunnel.chain(unroutable).collect();
-        let named = self.plan.contested.iter().filter(|contest| !is_way_back(contest));
-        let mut problems: Vec<Problem> = named.map(|contest| self.contested(contest)).collect();
+        let named = self.plan.conflicts.iter().filter(|conflict| !is_return_route(conflict));
+        let mut problems: Vec<Problem> = named.map(|conflict| self.conflict(conflict)).collect();
         let mut detail = self.detail();
-        if self.wanted_return_routes.else_masqueraded {
+        if self.return_routes.else_masqueraded {
             // What was asked for happens, one way or the other: no problem, but worth a word.
             for problem in of_tunnel {
                 detail.push_str("; peers are masqueraded: ");
@@ -132,34 +128,31 @@ impl Account<'_> {
     fn detail(&self) -> String {
         let here = self.table.routes.iter().filter(|route| self.link.holds(route.gateway));
         let mut here: Vec<String> = here.map(ToString::to_string).collect();
-        if here.len() > NAMED {
-            let more = format!("{} more", here.len() - NAMED);
-            here.truncate(NAMED);
+        if here.len() > SHOWN_ROUTES {
+            let more = format!("{} more", here.len() - SHOWN_ROUTES);
+            here.truncate(SHOWN_ROUTES);
             here.push(more);
         }
         let routes = if here.is_empty() { "no route leads here".to_owned() } else { here.join(", ") };
         format!("{}: {routes}", network_name(self.table))
     }
 
-    fn contested(&self, contest: &Contest) -> Problem {
-        let (name, wanted) = (network_name(self.table), contest.wanted);
-        let key = if self.wanted.wanted_return_routes.contains(&wanted) {
-            "the tunnel's network"
-        } else {
-            "hcloud.destinations"
-        };
-        match contest.by {
+    fn conflict(&self, conflict: &Conflict) -> Problem {
+        let (name, wanted) = (network_name(self.table), conflict.wanted);
+        let key =
+            if self.desired.return_routes.contains(&wanted) { "the tunnel's network" } else { "hcloud.destinations" };
+        match conflict.by {
             Obstacle::Held(held) => Problem::new(
                 format!("{name} sends {} to {}, which is not this server", held.destination, held.gateway),
                 "it is left alone; delete that route, or set hcloud.take_over = true to have it replaced",
             ),
             Obstacle::OverlappingRoute(other) => Problem::new(
                 format!("{wanted} overlaps the route {other} of {name}"),
-                format!("Hetzner takes only one of them: delete the other, or change {key}"),
+                format!("Hetzner accepts only one of them: delete the other, or change {key}"),
             ),
             Obstacle::Subnet(subnet) => Problem::new(
                 format!("{wanted} overlaps the subnet {subnet} of {name}"),
-                format!("Hetzner takes no route into a subnet: change {key}"),
+                format!("Hetzner accepts no route into a subnet: change {key}"),
             ),
         }
     }
@@ -168,15 +161,15 @@ impl Account<'_> {
 fn unroutable(range: Ipv4Net, why: Unroutable) -> Problem {
     let advice = "set wireguard.snat to \"auto\" or true, or take another range for the tunnel";
     let reason = match why {
-        Unroutable::Foreign => "Hetzner takes no route for it".to_owned(),
-        Unroutable::Named(named) => format!("it overlaps {named} of hcloud.destinations"),
-        Unroutable::TooMany => format!("a network holds at most {MAX_ROUTES} routes"),
+        Unroutable::NotPrivate => "Hetzner accepts no route for it".to_owned(),
+        Unroutable::OverlapsDestination(named) => format!("it overlaps {named} of hcloud.destinations"),
+        Unroutable::TooManyRoutes => format!("a network holds at most {MAX_ROUTES} routes"),
     };
     Problem::new(format!("{range} of the tunnel has no route back: {reason}"), advice)
 }
 
 /// What of the plan a fresh look finds done, a line each.
-pub(super) fn changes(plan: &Plan, table: &NetworkTable) -> Vec<String> {
+pub(super) fn changes(plan: &RoutePlan, table: &NetworkTable) -> Vec<String> {
     let name = network_name(table);
     let gone = plan.withdraw.iter().filter(|&route| !table.routes.contains(route));
     let there = plan.claim.iter().filter(|&route| table.routes.contains(route));

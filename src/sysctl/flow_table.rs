@@ -2,40 +2,40 @@
 //! `Documentation/networking/nf_conntrack-sysctl.rst`, and RFC 5382 and RFC 4787 for what NATs owe TCP and UDP.
 //!
 //! The table belongs to the connection tracking module, which comes with the first rules that ask for a flow's state:
-//! before that none of these settings is there. The size is the machine's: in a network namespace of a container it can
-//! only be read.
+//! before that none of these settings exists. The size belongs to the whole machine: in a container's network namespace it
+//! can only be read.
 
 use super::model::{Need, Setting};
 
-/// Fewest entries, whatever the memory: what kernels since 5.15 take on machines with 1 to 4 GiB.
-const FEWEST: u64 = 65_536;
-/// Most entries. Ports run out first: sixteen addresses to one destination, or sixteen busy destinations of one
+/// Fewest entries, however little memory there is: the default of kernels since 5.15 on machines with 1 to 4 GiB.
+const MIN_ENTRIES: u64 = 65_536;
+/// Most entries. Ports run out earlier: sixteen addresses to one destination, or sixteen busy destinations of one
 /// address.
-const MOST: u64 = 1_048_576;
+const MAX_ENTRIES: u64 = 1_048_576;
 const GIB: u64 = 1 << 30;
 /// An entry takes 256 bytes, with its extensions and its share of the buckets some 400. So a full table takes 5 % of
 /// the memory.
-const BYTES_FOR_AN_ENTRY: u64 = 8192;
+const BYTES_PER_ENTRY: u64 = 8192;
 
 /// How long a flow may be silent before the kernel forgets it, in seconds.
 const TIMEOUTS: [(&str, u32); 5] = [
     // RFC 5382 REQ-5: at least 2 h 4 min, just longer than the 2 h after which TCP's keepalive asks (RFC 1122 section
-    // 4.2.3.6). The kernel's own 5 days keep the dead ones of a NAT's scarce ports.
+    // 4.2.3.6). The kernel's default of 5 days lets dead connections occupy a NAT's scarce ports.
     ("tcp_timeout_established", 7440),
-    // The kernel's own: one side has ended, the other says nothing more.
+    // The kernel's default: one side has closed, the other is silent.
     ("tcp_timeout_close_wait", 60),
-    // Both sides have ended. The kernel's 120 s keep a port of busy clients four times as long; the host that waits in
-    // TIME_WAIT is the one that has to know stray segments (RFC 9293 section 3.6.1).
+    // Both sides have closed. The kernel's default of 120 s would occupy a port of busy clients four times as long; it is the
+    // host in TIME_WAIT that has to recognise stray segments (RFC 9293 section 3.6.1).
     ("tcp_timeout_time_wait", 30),
-    // The kernel's own, for questions without an answer. RFC 4787 REQ-5 wants two minutes, and allows less for
-    // well-known ports, of which such questions are (DNS, NTP).
+    // The kernel's default, for questions without an answer. RFC 4787 REQ-5 wants two minutes, and allows less for
+    // well-known ports, to which most such questions go (DNS, NTP).
     ("udp_timeout", 30),
     // RFC 4787 REQ-5: at least two minutes once packets go both ways; with room for a keepalive that is lost or late.
     ("udp_timeout_stream", 180),
 ];
 
-/// The kernel's own: a packet in the middle of a connection that is not known begins a flow. Without it such a packet is invalid:
-/// whoever sent it would not be told by a reset, and untranslated connections would not outlive a reboot of the gateway.
+/// The kernel's default: a packet from the middle of an unknown connection begins a flow. Without it such a packet is invalid: its
+/// sender would get no reset, and untranslated connections would not survive a reboot of the gateway.
 const LOOSE: (&str, u32) = ("tcp_loose", 1);
 
 pub(super) fn desired(memory: Option<u64>) -> Vec<Setting> {
@@ -50,15 +50,15 @@ pub(super) fn desired(memory: Option<u64>) -> Vec<Setting> {
     sizes.chain(tuned.map(|(name, value)| setting(name, value.to_string(), Need::Tuned))).collect()
 }
 
-/// Entries for so many bytes of memory. What a machine is said to have it never has whole, so that counts in full GiB,
+/// Entries for this many bytes of memory. The kernel reports less than a machine is sold with, so memory counts in full GiB,
 /// rounded up; with one or less the table stays small.
 fn entries(memory: u64) -> u64 {
     let gib = memory.div_ceil(GIB);
     if gib <= 1 {
-        return FEWEST;
+        return MIN_ENTRIES;
     }
     // A power of two, since the kernel rounds the number of buckets up to whole pages.
-    gib.next_power_of_two().saturating_mul(GIB / BYTES_FOR_AN_ENTRY).clamp(FEWEST, MOST)
+    gib.next_power_of_two().saturating_mul(GIB / BYTES_PER_ENTRY).clamp(MIN_ENTRIES, MAX_ENTRIES)
 }
 
 #[cfg(test)]

@@ -1,0 +1,220 @@
+//! The loop: waits for events and starts passes.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::cloud_task::{self, Urgency};
+use super::signals::{self, Signals};
+use super::{Daemon, requests};
+use crate::control;
+use crate::events::KernelEvents;
+use crate::reconcile::Gateway;
+use crate::report::Trigger;
+use crate::site::PrivateLink;
+use crate::systemd::{Notifier, watchdog_pause};
+use crate::wireguard;
+
+/// Between a kernel event and the pass it starts: programs change several things at once.
+pub(super) const SETTLE: Duration = Duration::from_millis(50);
+/// Between two passes that kernel events start. Well below the 2 s within which a repair is promised.
+const MIN_INTERVAL: Duration = Duration::from_millis(250);
+/// The longest time without a pass: the kernel reports no event for a few settings (`send_redirects`).
+const IDLE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a start waits for the metadata service before it closes the gateway for the time being.
+const METADATA_GRACE: Duration = Duration::from_millis(50);
+/// How long the first pass waits for the metadata service's first answer.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What woke the loop.
+enum Event {
+    Signal(signals::Request),
+    KernelChanged,
+    KernelSettled,
+    Metadata,
+    Timer,
+    Cloud(cloud_task::Event),
+    Tunnel(wireguard::Event),
+    Call(control::Call),
+    Watchdog,
+    ReadinessDeadline,
+}
+
+impl Daemon {
+    /// Runs until SIGTERM, SIGINT or `bastionctl down`.
+    pub(super) async fn run(
+        mut self,
+        events: &KernelEvents,
+        mut signals: Signals,
+        mut calls: mpsc::Receiver<control::Call>,
+    ) {
+        let mut kernel = events.changes();
+        let mut network_changes = 0;
+        // When the newest pass of a kernel event ended, and when the next one is due.
+        let (mut passed, mut kernel_due) = (Instant::now(), None);
+        let mut watchdog = watchdog_pause().map(tokio::time::interval);
+        self.notifier.status("starting");
+        self.await_metadata().await;
+        let mut metadata = self.metadata.view();
+        let mut next_pass = self.pass(Trigger::Start).await;
+        loop {
+            // Every arm is cancel-safe, and none awaits in its body.
+            let event = tokio::select! {
+                request = signals.next() => Event::Signal(request),
+                event = self.cloud.event() => Event::Cloud(event),
+                event = self.gateway.tunnel_event() => Event::Tunnel(event),
+                () = changed(&mut kernel) => Event::KernelChanged,
+                () = reached(kernel_due) => Event::KernelSettled,
+                () = changed(&mut metadata) => Event::Metadata,
+                () = sleep_until(next_pass) => Event::Timer,
+                Some(call) = calls.recv() => Event::Call(call),
+                () = tick(&mut watchdog) => Event::Watchdog,
+                () = self.readiness.deadline() => Event::ReadinessDeadline,
+            };
+            match event {
+                Event::Signal(signals::Request::Stop) => break,
+                Event::Signal(signals::Request::Reload) => {
+                    next_pass = self.reload().await.unwrap_or(next_pass);
+                    metadata = self.metadata.view();
+                }
+                Event::Watchdog => self.notifier.alive(),
+                Event::ReadinessDeadline => self.readiness.become_ready(&self.notifier, self.gateway.report()),
+                Event::KernelChanged => {
+                    let network = kernel.borrow_and_update().network;
+                    if std::mem::replace(&mut network_changes, network) != network {
+                        self.metadata.poll_soon();
+                    }
+                    let soonest = (Instant::now() + SETTLE).max(passed + MIN_INTERVAL);
+                    kernel_due = kernel_due.or(Some(soonest));
+                }
+                Event::KernelSettled => {
+                    kernel_due = None;
+                    next_pass = self.pass(Trigger::Kernel).await;
+                    passed = Instant::now();
+                }
+                Event::Metadata => next_pass = self.pass(Trigger::Metadata).await,
+                Event::Timer => next_pass = self.pass(Trigger::Timer).await,
+                Event::Tunnel(wireguard::Event::EndpointChanged) => next_pass = self.pass(Trigger::Names).await,
+                Event::Tunnel(wireguard::Event::CheckPeers) => self.gateway.check_peers().await,
+                Event::Cloud(event) => next_pass = self.cloud_event(event).await.unwrap_or(next_pass),
+                Event::Call((control::Request::Down {}, answer)) => return self.down(answer, watchdog).await,
+                Event::Call((request, answer)) => {
+                    next_pass = self.answer(request, answer).await.unwrap_or(next_pass);
+                }
+            }
+        }
+        // The next daemon starts handshakes with the peers that are active now.
+        self.gateway.check_peers().await;
+        tracing::info!("the daemon ends; rules and routes stay");
+        self.notifier.stopping();
+    }
+
+    /// Waits for the first answer of the metadata service, unless one is remembered. If that takes its time and no rules stand,
+    /// the gateway is closed meanwhile, but for the operator: a machine that just booted has no other filter.
+    pub(super) async fn await_metadata(&mut self) {
+        let mut view = self.metadata.view();
+        let is_quick = tokio::time::timeout(METADATA_GRACE, view.wait_for(|view| view.settled)).await.is_ok();
+        if !is_quick {
+            self.gateway.close_if_open(&self.config).await;
+            // Err: there is no answer. The first pass reports that.
+            let _ = tokio::time::timeout(METADATA_TIMEOUT, view.wait_for(|view| view.settled)).await;
+        }
+    }
+
+    /// A pass, and what follows from it for the cloud's component; when the next one is due.
+    pub(super) async fn pass(&mut self, trigger: Trigger) -> Instant {
+        let view = self.metadata.view().borrow().clone();
+        let (links, was_held) = (private_links(&self.gateway), self.gateway.holds_back_cloud().is_some());
+        let next = self.gateway.pass(&self.config, &view, trigger).await;
+        if let Some(outcome) = self.gateway.holds_back_cloud() {
+            self.gateway.record_cloud(outcome);
+            self.answer_cloud_waiters();
+        } else if matches!(trigger, Trigger::Configuration | Trigger::Operator) {
+            self.cloud.request(Urgency::Now);
+        } else if was_held || private_links(&self.gateway) != links {
+            self.cloud.request(Urgency::Soon);
+        }
+        store_descriptors(&mut self.gateway, &self.notifier);
+        self.publish_status();
+        Instant::now() + next.map_or(IDLE_INTERVAL, |next| next.min(IDLE_INTERVAL))
+    }
+
+    /// Follows the cloud's component; when the next pass is due, if there was one.
+    async fn cloud_event(&mut self, event: cloud_task::Event) -> Option<Instant> {
+        match event {
+            // The pass that ends this requests one.
+            cloud_task::Event::Due if self.gateway.holds_back_cloud().is_some() => {
+                self.cloud.postpone();
+                None
+            }
+            cloud_task::Event::Due => {
+                self.cloud.start(self.config.clone(), self.gateway.site().clone());
+                None
+            }
+            cloud_task::Event::Done { outcome, again, seen_return_routes } => {
+                // The rules may have fallen meanwhile.
+                self.gateway.record_cloud(self.gateway.holds_back_cloud().unwrap_or(outcome));
+                let is_news = seen_return_routes.is_some_and(|seen| self.gateway.learn_return_routes(seen));
+                let next_pass = if is_news { Some(self.pass(Trigger::Cloud).await) } else { None };
+                self.publish_status();
+                if !again {
+                    self.answer_cloud_waiters();
+                }
+                next_pass
+            }
+        }
+    }
+
+    /// The pass of the cloud's component that somebody waited for is over.
+    fn answer_cloud_waiters(&mut self) {
+        for waiter in self.cloud_waiters.drain(..) {
+            requests::answer_report(self.gateway.report().clone(), waiter);
+        }
+        self.readiness.become_ready(&self.notifier, self.gateway.report());
+    }
+
+    pub(super) fn publish_status(&mut self) {
+        self.notifier.status(&self.gateway.report().status_line());
+    }
+}
+
+/// Has the service manager keep the tunnel's descriptors for the next daemon.
+pub(super) fn store_descriptors(gateway: &mut Gateway, notifier: &Notifier) {
+    let Some(handover) = gateway.handover() else { return };
+    for name in &handover.forget {
+        notifier.forget(name);
+    }
+    for (name, descriptors) in handover.keep {
+        notifier.keep(&name, descriptors);
+    }
+}
+
+/// The part of the site that decides about cloud routes.
+fn private_links(gateway: &Gateway) -> Vec<PrivateLink> {
+    gateway.site().private.clone()
+}
+
+async fn reached(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a new value; for ever, once no sender is left.
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits for the next tick; for ever, without a watchdog.
+pub(super) async fn tick(watchdog: &mut Option<tokio::time::Interval>) {
+    match watchdog {
+        Some(watchdog) => {
+            watchdog.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,34 @@
+//! One daemon on a runtime directory at a time.
+
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::Error;
+use crate::config::Environment;
+
+/// Proof that no other daemon works with this runtime directory.
+#[derive(Debug)]
+pub struct InstanceLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] Flock<File>);
+
+impl InstanceLock {
+    /// Makes the runtime and state directories where they are missing, and takes the lock.
+    ///
+    /// # Errors
+    /// A directory cannot be made, or another daemon holds the lock.
+    pub fn acquire(environment: &Environment) -> Result<Self, Error> {
+        for path in [environment.runtime_directory(), environment.state_directory()] {
+            let made = DirBuilder::new().recursive(true).mode(0o750).create(&path);
+            made.map_err(|source| Error::Directory { path, source })?;
+        }
+        let path = environment.runtime_directory().join("lock");
+        let failed = |source| Error::Lock { path: path.clone(), source };
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self(lock)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(Error::Running { path }),
+            Err((_, errno)) => Err(failed(errno.into())),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What the component found, in an operator's words.
+
+use super::model::Desired;
+use super::plan::{Conflict, Plan};
+use crate::outcome::Problem;
+
+/// How many ranges a line of the status names before it counts the rest.
+const SHOWN_RANGES: usize = 3;
+
+/// Wanted destinations that somebody else routes elsewhere.
+pub(super) fn conflicts(plan: &Plan) -> Vec<Problem> {
+    let conflicts = plan.changes.conflicts.iter().map(|Conflict { destination, by }| {
+        let leads = plan.interface_name(by.interface).map_or_else(|| "nowhere".to_owned(), |name| format!("to {name}"));
+        Problem::new(
+            format!("{destination} is not routed into the tunnel: somebody else's route leads {leads}"),
+            format!(
+                "it is left alone; delete it (ip route del {destination}), or remove {destination} from allowed_ips"
+            ),
+        )
+    });
+    conflicts.collect()
+}
+
+/// Addresses that somebody else put on the tunnel's interface. They do no harm.
+pub(super) fn unknown_addresses(plan: &Plan) -> Vec<Problem> {
+    let interface = plan.desired.as_ref().map_or_else(String::new, |desired| desired.interface.to_string());
+    let unknown = plan.changes.unknown_addresses.iter().map(|address| {
+        Problem::new(
+            format!("{interface} has the address {address}, which the configuration does not name"),
+            format!("it is left alone; ip address del {address} dev {interface}, or add it to wireguard.addresses"),
+        )
+    });
+    unknown.collect()
+}
+
+/// `wg0 10.100.0.1/24; routes to 192.168.178.0/24`
+pub(super) fn standing(desired: &Desired) -> String {
+    let addresses: Vec<String> = desired.addresses.iter().map(ToString::to_string).collect();
+    let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(", ") };
+    let count = desired.destinations.len();
+    let shown: Vec<String> = desired.destinations.iter().take(SHOWN_RANGES).map(ToString::to_string).collect();
+    let more = if count > SHOWN_RANGES { format!(" and {} more", count - SHOWN_RANGES) } else { String::new() };
+    let routes = if shown.is_empty() { String::new() } else { format!("; routes to {}{more}", shown.join(", ")) };
+    format!("{} {addresses}{routes}", desired.interface)
+}
