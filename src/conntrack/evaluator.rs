@@ -171,6 +171,11 @@ impl<'p> PolicyEvaluator<'p> {
     fn redirect_permission(&self, flow: &Flow) -> Permission {
         let first = &flow.original;
         let (host, port) = (flow.reply.source, flow.reply.source_port());
+        let is_private = matches!(self.location(first.source), Location::PrivateNetwork(_));
+        if self.location(host) == Location::Tunnel && !(is_private && self.remote_networks.contains(host)) {
+            // A range of a peer inside a private network: only private hosts reach it.
+            return Permission::Blocked(BlockReason::Tunnel);
+        }
         if let Some((to, to_port)) = self.forwards.target(first) {
             let is_target = to == host && port == Some(to_port);
             return if is_target {

@@ -20,7 +20,7 @@ use bastiond_tunnel::key::PublicKey;
 pub struct Policy {
     /// The addresses of the public interface, and those that it had before.
     pub(super) public: BTreeSet<Ipv4Addr>,
-    /// The bastion's other addresses: of private links, of the tunnel, and those that flows leave under.
+    /// The bastion's other addresses: those of private links and of the tunnel.
     pub(super) own: BTreeSet<Ipv4Addr>,
     /// TCP ports of the SSH server.
     pub(super) ssh_ports: BTreeSet<u16>,
@@ -114,7 +114,7 @@ impl Policy {
         let public = site.public.as_ref().filter(|link| !link.addresses.is_empty())?;
         let mut policy = Self {
             public: public.addresses.iter().copied().collect(),
-            own: own_addresses(config, site, tunnel),
+            own: own_addresses(site, tunnel),
             ssh_ports: site.ssh_ports(&config.firewall),
             tunnel_port: config.wireguard.as_ref().map(|wireguard| wireguard.listen_port),
             wireguard_port: config.firewall.wireguard_port,
@@ -156,12 +156,11 @@ impl Policy {
     }
 }
 
-fn own_addresses(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> BTreeSet<Ipv4Addr> {
+/// An egress address is the bastion's only where the public link has it: else it is another host's on the internet.
+fn own_addresses(site: &Site, tunnel: Option<&Tunnel>) -> BTreeSet<Ipv4Addr> {
     let private = site.private.iter().flat_map(|link| link.aliases.iter().copied().chain([link.address]));
-    let network_pools = config.networks.iter().filter_map(|network| network.egress_addresses.as_ref()).flatten();
-    let egress = config.nat.egress_addresses.iter().chain(network_pools).copied();
     let in_tunnel = tunnel.into_iter().flat_map(|tunnel| v4(tunnel.addresses.iter().copied())).map(|net| net.addr());
-    egress.chain(private).chain(in_tunnel).collect()
+    private.chain(in_tunnel).collect()
 }
 
 fn networks(config: &Config, site: &Site) -> Vec<Network> {

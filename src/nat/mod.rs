@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 pub use boot_rules::{LoadedRules, load_boot_rules};
 pub use counters::Count;
+pub use foreign::{ForwardPath, Packets, forward_paths};
 pub use netlink::{concerns_our_table, table_exists};
 pub use nft::Error;
 pub use plan::Plan;

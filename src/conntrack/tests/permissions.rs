@@ -140,6 +140,36 @@ fn one_network_reaches_another_only_by_a_line_of_tenants() {
 }
 
 #[test]
+fn an_egress_address_that_the_server_does_not_have_is_on_the_internet() {
+    let mut config = config();
+    config.nat.egress_addresses = vec![read("198.51.100.3"), read("203.0.113.50")];
+    let to_missing = masqueraded("tcp 10.0.0.4:4000 203.0.113.50:443", "198.51.100.2:5000");
+    let to_present = flow("tcp 10.0.0.4:4000 198.51.100.3:443");
+    assert_permissions(
+        &config,
+        &[(to_missing, Permission::Egress), (to_present, Permission::Blocked(BlockReason::NoService))],
+    );
+}
+
+#[test]
+fn a_forward_into_a_peers_range_is_for_private_hosts_alone() {
+    let mut config = config();
+    if let Some(wireguard) = &mut config.wireguard {
+        wireguard.peers[1].allowed_ips.push(read("10.0.9.0/24"));
+    }
+    config.nat.forwards[0].to = read("10.0.9.4");
+    let from = |source: &str| redirected(&format!("tcp {source}:4000 198.51.100.2:443"), "10.0.9.4:8443");
+    assert_permissions(
+        &config,
+        &[
+            (from("10.0.0.4"), Permission::Forward(read("10.0.9.4"), 8443)),
+            (from("192.0.2.9"), Permission::Blocked(BlockReason::Tunnel)),
+            (from("10.100.0.2"), Permission::Blocked(BlockReason::Tunnel)),
+        ],
+    );
+}
+
+#[test]
 fn a_line_of_tenants_may_allow_flows_inside_one_network() {
     let mut config = config();
     config.tenants[0].to.push(read("10.0.7.0/24"));

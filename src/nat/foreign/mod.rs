@@ -26,7 +26,8 @@ use crate::inputs::Tunnel;
 use crate::outcome::Problem;
 use crate::site::Site;
 use drop_chain::{DropChain, Hook};
-use paths::{ForwardPath, OpenPort};
+use paths::OpenPort;
+pub use paths::{ForwardPath, Packets, forward_paths};
 
 /// How long `iptables-legacy` may run.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,7 +78,7 @@ impl DropChains {
 impl ObservedDropChains {
     /// What they drop of the traffic that the configuration allows.
     pub(super) fn report(&self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> ForeignReport {
-        let (paths, ports) = (paths::forward_paths(config, site, tunnel), paths::open_ports(config, site));
+        let (paths, ports) = (forward_paths(config, site, tunnel), paths::open_ports(config, site));
         let mut report = report(&self.chains, &paths, &ports);
         report.hints.extend(self.hidden.clone());
         report

@@ -2,22 +2,25 @@
 
 use ipnet::Ipv4Net;
 
-use crate::config::{Config, Transport};
+use crate::config::{Acl, Config, Transport};
 use crate::inputs::Tunnel;
-use crate::net::{InterfaceName, v4};
+use crate::net::{InterfaceName, overlap, v4};
 use crate::site::Site;
 
 /// Packets that come in by one interface and leave by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ForwardPath {
-    pub(super) from: InterfaceName,
-    pub(super) to: InterfaceName,
-    pub(super) packets: Packets,
+pub struct ForwardPath {
+    /// The interface that they come in by.
+    pub from: InterfaceName,
+    /// The interface that they leave by.
+    pub to: InterfaceName,
+    /// Which of these packets.
+    pub packets: Packets,
 }
 
 /// Which packets take a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Packets {
+pub enum Packets {
     /// Those of flows that these sources open.
     New(Vec<Ipv4Net>),
     /// Those of flows that the other side opened.
@@ -27,7 +30,7 @@ pub(super) enum Packets {
 }
 
 /// The paths between our links that the configuration needs. Which packets really pass on them, our rules decide.
-pub(super) fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<ForwardPath> {
+pub fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<ForwardPath> {
     let Some(public) = &site.public else { return Vec::new() };
     let publishes = !config.nat.forwards.is_empty() || !config.nat.statics.is_empty();
     let mut paths = Vec::new();
@@ -41,8 +44,14 @@ pub(super) fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel
         if publishes {
             add(&public.interface, &link.interface, Packets::Published);
         }
-        for other in site.private.iter().filter(|other| other.interface != link.interface) {
-            if !config.tenants.is_empty() {
+        for other in &site.private {
+            // Our rules have a path from a link to itself only where private hosts may use public addresses.
+            let is_path = if other.interface == link.interface {
+                publishes && config.tenants.iter().any(|line| is_within(line, link.network))
+            } else {
+                !config.tenants.is_empty()
+            };
+            if is_path {
                 add(&link.interface, &other.interface, new());
             }
         }
@@ -62,6 +71,12 @@ pub(super) fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel
         add(&public.interface, &tunnel.interface, Packets::Answers);
     }
     paths
+}
+
+/// Whether a line of `tenants.allow` lets hosts of one network reach others of the same network through the bastion.
+fn is_within(line: &Acl, network: Ipv4Net) -> bool {
+    let touches = |ranges: &[Ipv4Net]| ranges.iter().any(|range| overlap(*range, network));
+    touches(&line.from) && touches(&line.to)
 }
 
 /// A port of the bastion's own that has to be reachable.

@@ -2,9 +2,10 @@
 //!
 //! What may pass is evaluated twice: nftables decides about the first packet of a flow by the rules of the nat component,
 //! and conntrack's `PolicyEvaluator` decides about the flow's entry when the configuration changes. If they differ, a
-//! change of the configuration cuts a flow that the rules allow, or spares one that they do not. So random configurations
-//! are loaded into a network namespace, real packets arrive on its links, and what becomes of each one is compared with
-//! what the evaluator says of the flow.
+//! change of the configuration cuts a flow that the rules allow, or spares one that they do not. A third evaluation, nat's
+//! forward paths, says which packets the chains of other programs must not drop. So random configurations are loaded into a
+//! network namespace, real packets arrive on its links, and what becomes of each one is compared with what the evaluator
+//! and the forward paths say of the flow.
 //!
 //! By hand: `BASTIOND_DIFFERENTIAL_SEED=N` repeats the run that a failure names, from the configuration that failed on;
 //! `BASTIOND_DIFFERENTIAL_PAIRS=N` compares N pairs of configuration and flow.
@@ -20,7 +21,7 @@ use bastiond::config::{Config, Fastpath};
 use bastiond::conntrack::{BlockReason, Flow, Permission, Policy, PolicyEvaluator};
 use bastiond::hetzner::unroutable;
 use bastiond::inputs::{SeenReturnRoutes, Tunnel, tunnel};
-use bastiond::nat::Nat;
+use bastiond::nat::{ForwardPath, Nat, Packets, forward_paths};
 use bastiond::outcome::State;
 use bastiond::site::Site;
 use fastrand::Rng;
@@ -104,6 +105,8 @@ struct Case<'a> {
     site: &'a Site,
     tunnel: Option<&'a Tunnel>,
     evaluator: PolicyEvaluator<'a>,
+    /// What other programs' chains have to let pass.
+    paths: Vec<ForwardPath>,
 }
 
 fn compare(testbed: &Testbed, nat: &mut Nat, seed: u64, tally: &mut Tally) -> Result<Option<String>> {
@@ -114,6 +117,9 @@ fn compare(testbed: &Testbed, nat: &mut Nat, seed: u64, tally: &mut Tally) -> Re
     if rng.u8(0..4) == 0 {
         site.private.truncate(rng.usize(1..3));
     }
+    if rng.u8(0..4) == 0 {
+        site.public.iter_mut().for_each(|public| public.addresses.truncate(rng.usize(1..4)));
+    }
     let tunnel = tunnel(&config, &site, &SeenReturnRoutes::new());
     let outcome = reconcile(&testbed.bastion, nat, &config, &site);
     ensure(matches!(outcome.state, State::Ok | State::Waiting), format!("{outcome:?}\n{text}"))?;
@@ -121,7 +127,8 @@ fn compare(testbed: &Testbed, nat: &mut Nat, seed: u64, tally: &mut Tally) -> Re
 
     let policy = Policy::new(&config, &site, tunnel.as_ref(), None).ok_or("the site has a public address")?;
     let evaluator = PolicyEvaluator::new(&policy);
-    let case = Case { text, site: &site, tunnel: tunnel.as_ref(), evaluator };
+    let paths = forward_paths(&config, &site, tunnel.as_ref());
+    let case = Case { text, paths, site: &site, tunnel: tunnel.as_ref(), evaluator };
     let material = Material::new(&config, &site, tunnel.as_ref());
     let probes: Vec<(Probe, Source)> =
         (20_000..20_000 + FLOWS).filter_map(|number| material.probe(&mut rng, number)).collect();
@@ -198,6 +205,9 @@ impl Case<'_> {
                     Permission::Blocked(BlockReason::Blocklist) if !answered => return Ok(Verdict::Blocked),
                     other => return Err(format!("the policy says {other:?}")),
                 };
+                if !self.has_path(probe, &flow, link) {
+                    return Err(format!("it says {permission:?}, but there is no forward path to {link} and back"));
+                }
                 match (link == expected, answered) {
                     (true, true) => Ok(Verdict::Allowed),
                     (false, _) => Err(format!("the policy says {permission:?}, by {expected}")),
@@ -218,6 +228,20 @@ impl Case<'_> {
             Some((host, port)) => redirected(&probe.tuple, host, port),
             None => plain,
         }
+    }
+
+    /// Whether the forward paths, by which the component judges the chains of other programs, cover the flow and its answers.
+    fn has_path(&self, probe: &Probe, flow: &Flow, link: &str) -> bool {
+        let covers = |path: &&ForwardPath| match &path.packets {
+            Packets::New(sources) => sources.iter().any(|range| range.contains(&probe.tuple.source)),
+            Packets::Published => flow.is_redirected(),
+            Packets::Answers => false,
+        };
+        let between = |from: &str, to: &str| {
+            let (from, to) = (from.to_owned(), to.to_owned());
+            self.paths.iter().filter(move |path| path.from.as_str() == from && path.to.as_str() == to)
+        };
+        between(probe.link, link).any(|path| covers(&path)) && between(link, probe.link).next().is_some()
     }
 
     fn public(&self) -> Vec<Ipv4Addr> {

@@ -49,7 +49,7 @@ fn tunnel(rng: &mut Rng, text: &mut String) {
     let snat = ["true", "false", "\"auto\""];
     let _ = writeln!(text, "[wireguard]\naddresses = [\"10.100.0.1/24\", \"fd00:100::1/64\"]");
     let _ = writeln!(text, "full_tunnel = {}\nsnat = {}", rng.bool(), snat[rng.usize(0..3)]);
-    let mut behind = vec!["192.168.178.0/24", "10.0.200.0/24", "10.77.0.0/16", "172.20.0.0/14"];
+    let mut behind = vec!["192.168.178.0/24", "10.0.200.0/24", "10.0.1.0/24", "10.77.0.0/16", "172.20.0.0/14"];
     behind.retain(|_| rng.bool());
     for (key, ranges) in [
         ("xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", vec!["10.100.0.2", "fd00:100::2"]),
