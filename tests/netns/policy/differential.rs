@@ -190,6 +190,7 @@ impl Case<'_> {
                     allowed => Err(format!("the policy allows it: {allowed:?}")),
                 }
             }
+            Fate::Untracked(_) => Err("every packet that leaves has a flow".to_owned()),
             Fate::Local(flow) => match self.evaluator.permission(&flow) {
                 Permission::Service => Ok(Verdict::Allowed),
                 Permission::Unknown if self.is_bastions(probe) => Ok(Verdict::Unknown),
