@@ -1,5 +1,5 @@
-//! What may pass the gateway, and under which address: the nouns of `[nat]`, `[egress]`, `[[network]]`, `[tenants]` and
-//! of `[firewall]`'s lists.
+//! The policy: what may pass the gateway, and with which addresses. The types of `[nat]`, `[egress]`, `[[network]]`,
+//! `[tenants]` and `[firewall]`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,22 +12,23 @@ use serde::{Deserialize, Serialize};
 /// `[nat]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nat {
-    /// Whether source ports are chosen at random instead of kept where free.
+    /// Whether translated connections get random source ports; `false` keeps a host's own port if it is free.
     pub random_ports: bool,
-    /// The public addresses that private sources get, each source always the same; empty: the public interface's own.
+    /// The public addresses of outgoing connections, each source always using the same one; empty: the public
+    /// interface's own address.
     pub egress_addresses: Vec<Ipv4Addr>,
-    /// Those of all egress addresses that new flows avoid; flows that have them keep them.
+    /// Egress addresses, of any pool, that new flows do not use. Existing flows keep them.
     pub drain: BTreeSet<Ipv4Addr>,
-    /// Whether established flows take the kernel's flowtable.
+    /// Whether established flows use the kernel's flowtable.
     pub fastpath: Fastpath,
-    /// `[[nat.forward]]`: ports that lead to private hosts. No two lead two ways.
+    /// `[[nat.forward]]`: ports that lead to private hosts. No two forwards have a port of the same address in common.
     pub forwards: Vec<Forward>,
-    /// `[[nat.static]]`: public addresses that belong to one private host each.
+    /// `[[nat.static]]`: public addresses that each belong to one private host.
     pub statics: Vec<StaticNat>,
 }
 
 impl Nat {
-    /// Whether a public address belongs to a private host.
+    /// Whether a public address belongs to a private host, by `[[nat.static]]`.
     pub fn is_static_address(&self, address: Ipv4Addr) -> bool {
         self.statics.iter().any(|entry| entry.public == address)
     }
@@ -36,9 +37,9 @@ impl Nat {
 /// `nat.fastpath`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fastpath {
-    /// Where the kernel has a flowtable that is known to be sound.
+    /// If the kernel has a flowtable that is known to be reliable.
     Auto,
-    /// Where the kernel has one at all.
+    /// If the kernel has one.
     On,
     /// Never.
     Off,
@@ -47,21 +48,21 @@ pub enum Fastpath {
 /// `[[nat.forward]]`: one or more ports of a public address that lead to a private host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
-    /// Where it stands in the file, for messages: `nat.forward[3]`.
+    /// Its place in the file, for messages: `nat.forward[3]`.
     pub key: String,
-    /// What the operator calls it; no two alike.
+    /// The operator's name for it, unique among blocks of this kind.
     pub name: Option<String>,
-    /// The public addresses; empty: every address of the public interface that is no static entry's.
+    /// The public addresses; empty: every address of the public interface except those of `[[nat.static]]`.
     pub public: Vec<Ipv4Addr>,
-    /// What is forwarded.
+    /// The protocols.
     pub transports: Transports,
-    /// The public port or ports.
+    /// The public ports.
     pub ports: Ports,
     /// The private host.
     pub to: Ipv4Addr,
-    /// The host's port, for a single public one; `None`: the same as outside.
+    /// The host's port; `None`: the same as the public one. Never set if `ports` is a range.
     pub to_port: Option<u16>,
-    /// Who may use it; empty: everybody.
+    /// The sources that may connect; empty: everyone.
     pub from: Vec<Ipv4Net>,
 }
 
@@ -88,7 +89,7 @@ pub enum Transport {
 }
 
 impl Transports {
-    /// Each of them.
+    /// Each transport protocol in it.
     pub fn each(self) -> &'static [Transport] {
         match self {
             Self::Tcp => &[Transport::Tcp],
@@ -117,27 +118,27 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A port, or a range of ports with both its ends, `first` not above `last`. 0 is never in it.
+/// A port, or a range of ports that includes both ends: 1 <= `first` <= `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ports {
-    /// The lowest.
+    /// The lowest port.
     pub first: u16,
-    /// The highest.
+    /// The highest port.
     pub last: u16,
 }
 
 impl Ports {
-    /// One port.
+    /// A single port.
     pub fn single(port: u16) -> Self {
         Self { first: port, last: port }
     }
 
-    /// Whether it is one port.
+    /// Whether it is a single port.
     pub fn is_single(self) -> bool {
         self.first == self.last
     }
 
-    /// Whether a port is in both.
+    /// Whether both contain the same port.
     pub fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }
@@ -152,19 +153,19 @@ impl fmt::Display for Ports {
 /// `[[nat.static]]`: a public address that belongs to one private host, in both directions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticNat {
-    /// Where it stands in the file: `nat.static[0]`.
+    /// Its place in the file, for messages: `nat.static[0]`.
     pub key: String,
-    /// What the operator calls it; no two alike.
+    /// The operator's name for it, unique among blocks of this kind.
     pub name: Option<String>,
-    /// The public address; no other static entry, pool or forward has it.
+    /// The public address. No other static entry, pool or forward has it.
     pub public: Ipv4Addr,
-    /// The private host, which goes out under `public`.
+    /// The private host. Its outgoing connections use `public`.
     pub private: Ipv4Addr,
-    /// What may come in to it; the rules' `to` is not used. Empty: nothing.
+    /// What may reach the host from outside. `to` is always empty in these entries. Empty: nothing.
     pub open: Vec<Acl>,
 }
 
-/// One line of an access list. What is left away means "any".
+/// One entry of an access list.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Acl {
     /// Sources; empty: any.
@@ -178,7 +179,7 @@ pub struct Acl {
 }
 
 impl Acl {
-    /// Whether it names TCP port `port`, by itself or in a range.
+    /// Whether it names TCP port `port`, alone or in a range.
     pub(super) fn names_tcp_port(&self, port: u16) -> bool {
         self.protocol == Protocol::Tcp && self.ports.iter().any(|ports| ports.overlaps(Ports::single(port)))
     }
@@ -202,13 +203,13 @@ pub enum Protocol {
 /// `[egress]`: what private hosts may reach on the internet, and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Egress {
-    /// Whether packets to destinations that no one can reach on the internet are kept from it.
+    /// Whether packets to addresses that cannot be on the internet are dropped.
     pub guard: bool,
-    /// Flows that one source may open in a second, with twice as many at once; `None`: any number.
+    /// New flows per second that one source may open, with a burst of twice as many; `None`: no limit.
     pub new_flows_per_second: Option<u32>,
-    /// Flows that one source may have at the same time; `None`: any number.
+    /// Flows that one source may have at the same time; `None`: no limit.
     pub max_flows: Option<u32>,
-    /// For every network without a list of its own.
+    /// The lists of every network without lists of its own.
     pub lists: EgressLists,
 }
 
@@ -217,76 +218,77 @@ pub struct Egress {
 pub struct EgressLists {
     /// Whether TCP port 25 is open.
     pub smtp: bool,
-    /// If there, nothing else is allowed; the rules' `from` is not used.
+    /// Allowed destinations; `None`: every destination. `from` is always empty in these entries.
     pub allow: Option<Vec<Acl>>,
-    /// What is not allowed; wins over `allow`. The rules' `from` is not used.
+    /// Denied destinations, even if `allow` contains them. `from` is always empty in these entries.
     pub deny: Vec<Acl>,
 }
 
-/// `[[network]]`: what holds for one private network.
+/// `[[network]]`: settings of one private network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkPolicy {
-    /// Where it stands in the file: `network[0]`.
+    /// Its place in the file, for messages: `network[0]`.
     pub key: String,
-    /// The network, by its whole range; no two alike.
+    /// The network's whole range. No two blocks overlap.
     pub range: Ipv4Net,
-    /// Its egress addresses, empty: the public interface's own; `None`: those of `[nat]`.
+    /// Its egress addresses; empty: the public interface's own address; `None`: those of `[nat]`.
     pub egress_addresses: Option<Vec<Ipv4Addr>>,
-    /// Its lists: what it does not say is taken from `[egress]`.
+    /// Its lists. Lists that the block does not have are those of `[egress]`.
     pub lists: EgressLists,
 }
 
 /// `[firewall]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firewall {
-    /// TCP ports of the SSH server; `None`: 22 and those that sshd's own configuration names.
+    /// TCP ports of the SSH server; `None`: 22 and the ports in sshd's own configuration.
     pub ssh_ports: Option<BTreeSet<u16>>,
-    /// Who may reach them.
+    /// The sources that may reach them.
     pub ssh_from: Vec<IpNet>,
-    /// Whether they are reached by the tunnel alone.
+    /// Whether they are reachable only through the tunnel.
     pub ssh_only_by_tunnel: bool,
-    /// New SSH connections a minute from one source (an IPv4 address or an IPv6 /64), with twice as many at once;
-    /// `None`: any number.
+    /// New SSH connections per minute from one source (an IPv4 address or an IPv6 /64), with a burst of twice as many;
+    /// `None`: no limit.
     pub ssh_attempts: Option<u32>,
-    /// How long a source with more is refused.
+    /// How long a source that exceeds `ssh_attempts` is blocked. 1 s to 24 h.
     pub ssh_ban: Duration,
-    /// UDP port that is open for WireGuard, the tunnel's own unless somebody else's is meant; `None`: closed.
+    /// The UDP port that is open for WireGuard: the tunnel's, or that of another program's tunnel; `None`: no open
+    /// port.
     pub wireguard_port: Option<u16>,
-    /// `[[firewall.service]]`: what else runs on the bastion.
+    /// `[[firewall.service]]`: other services on the bastion.
     pub services: Vec<Service>,
-    /// Echo requests a second to the bastion, over all sources; `None`: any number.
+    /// Echo requests per second that the bastion answers, over all sources; `None`: no limit.
     pub pings_per_second: Option<u32>,
-    /// New TCP connections a second from one source from outside, to forwards and services, with twice as many at once;
-    /// `None`: any number.
+    /// New TCP connections per second to forwards and services from one outside source, with a burst of twice as many;
+    /// `None`: no limit.
     pub syns_per_second: Option<u32>,
-    /// Sources that are not heard at all.
+    /// Sources whose packets are always dropped.
     pub blocklist: Vec<IpNet>,
-    /// What becomes of the account of dropped packets.
+    /// Where dropped packets are logged.
     pub log_drops: LogDrops,
 }
 
 /// `firewall.log_drops`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogDrops {
-    /// The daemon reads it and logs it.
+    /// In the daemon's log.
     Journal,
-    /// It is sent to this nflog group, for ulogd or tcpdump.
+    /// To this nflog group, for ulogd or tcpdump.
     Group(u16),
-    /// None.
+    /// Nowhere.
     Off,
 }
 
-/// `[[firewall.service]]`: a service of the bastion's own.
+/// `[[firewall.service]]`: a service on the bastion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// Where it stands in the file: `firewall.service[0]`.
+    /// Its place in the file, for messages: `firewall.service[0]`.
     pub key: String,
-    /// What the operator calls it; no two alike.
+    /// The operator's name for it, unique among blocks of this kind.
     pub name: Option<String>,
     /// TCP, UDP or both.
     pub transports: Transports,
     /// Its ports.
     pub ports: Vec<Ports>,
-    /// Who may reach it; empty: everybody.
+    /// The sources that may connect; empty: everyone.
     pub from: Vec<IpNet>,
 }

@@ -1,4 +1,4 @@
-//! Any configuration that is right.
+//! Any valid configuration.
 
 use proptest::collection::btree_set;
 use proptest::option;
@@ -10,7 +10,7 @@ use super::policy::{any_policy, any_services, fit};
 use bastiond_tunnel::endpoint::EndpointName;
 use bastiond_tunnel::key::{PresharedKey, PublicKey};
 
-/// A range by its first address.
+/// The range with this prefix that contains `address`.
 pub(super) fn range<A: Into<std::net::IpAddr>>(address: A, prefix: u8) -> IpNet {
     IpNet::new(address.into(), prefix).unwrap().trunc()
 }
@@ -37,7 +37,7 @@ fn any_site() -> impl Strategy<Value = Site> {
     parts.prop_map(|(public, id, port, private)| Site {
         public_interface: public.map(|name| name.parse().unwrap()),
         server_id: id.map(ServerId),
-        // The parsed form, which does not name the port that its scheme has anyway.
+        // The parsed form of a URL omits the default port of its scheme.
         metadata_endpoint: format!("http://127.0.0.1:{port}/base").replace(":80/", "/"),
         private,
     })
@@ -46,13 +46,13 @@ fn any_site() -> impl Strategy<Value = Site> {
 fn any_firewall() -> impl Strategy<Value = Firewall> {
     let v4 = (any::<u32>(), 1..=32_u8).prop_map(|(address, prefix)| range(Ipv4Addr::from(address), prefix));
     let v6 = (any::<u128>(), 1..=128_u8).prop_map(|(address, prefix)| range(std::net::Ipv6Addr::from(address), prefix));
-    let everybody = Just(range(Ipv4Addr::UNSPECIFIED, 0));
-    let is_somebody = |s: &IpNet| s.prefix_len() < s.max_prefix_len() || !s.addr().is_unspecified();
-    let somebody = prop_oneof![v4, v6].prop_filter("nobody's", is_somebody).boxed();
-    let source = prop_oneof![2 => somebody.clone(), 1 => everybody];
+    let everyone = Just(range(Ipv4Addr::UNSPECIFIED, 0));
+    let matches_a_host = |s: &IpNet| s.prefix_len() < s.max_prefix_len() || !s.addr().is_unspecified();
+    let range_of_hosts = prop_oneof![v4, v6].prop_filter("matches no host", matches_a_host).boxed();
+    let source = prop_oneof![2 => range_of_hosts.clone(), 1 => everyone];
     let port = || 1..=65535_u16;
     let limit = || option::of(1..=1_000_000_u32);
-    let blocklist = btree_set(somebody, 0..10);
+    let blocklist = btree_set(range_of_hosts, 0..10);
     let log_drops = prop_oneof![Just(LogDrops::Journal), Just(LogDrops::Off), port().prop_map(LogDrops::Group)];
     let ssh = (option::of(btree_set(port(), 1..20)), btree_set(source, 1..20), any::<bool>(), 1000..=86_400_000_u64);
     let parts = (ssh, option::of(port()), (limit(), limit(), limit()), any_services(), blocklist, log_drops);

@@ -1,4 +1,4 @@
-//! Any policy that is right: first each part by itself, then made to go with the rest of the configuration.
+//! Any valid policy: first each part alone, then adapted to the rest of the configuration.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use proptest::sample::{select, subsequence};
 use super::super::*;
 use super::any::range;
 
-/// A number, and the documentation's block of addresses that it is counted in (RFC 5737).
+/// The address number `n` in a block for documentation (RFC 5737).
 fn address([a, b, c]: [u8; 3], n: usize) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, u8::try_from(n).unwrap())
 }
@@ -31,13 +31,13 @@ fn any_ports(most: u16) -> impl Strategy<Value = Ports> {
     (1..=most, 0..=3000_u16).prop_map(move |(first, width)| ports(first, first.saturating_add(width).min(most)))
 }
 
-/// None at all is "any".
+/// An empty list means "any".
 fn ranges(count: Range<usize>) -> impl Strategy<Value = Vec<Ipv4Net>> {
     let one = (any::<u32>(), 0..=31_u8).prop_map(|(address, prefix)| Ipv4Net::new(address.into(), prefix).unwrap());
     btree_set(one.prop_map(|range| range.trunc()), count).prop_map(|ranges| ranges.into_iter().collect())
 }
 
-/// A rule with so many sources and as many destinations.
+/// A rule with `sides` sources and `sides` destinations.
 fn any_acl(sides: Range<usize>) -> impl Strategy<Value = Acl> {
     let protocol = select(vec![Protocol::Any, Protocol::Tcp, Protocol::Udp, Protocol::Icmp]);
     (ranges(sides.clone()), ranges(sides), protocol, btree_set(any_ports(65535), 0..4)).prop_map(
@@ -57,7 +57,7 @@ fn any_pool() -> impl Strategy<Value = Vec<Ipv4Addr>> {
     subsequence((1..=20).map(|n| address(POOLS, n)).collect::<Vec<_>>(), 0..=5)
 }
 
-/// A forward whose ports no other one of the same address has: each has addresses of its own, or ports of its own.
+/// A forward that overlaps no other: it has its own addresses or its own ports.
 fn any_forward(n: usize) -> impl Strategy<Value = Forward> {
     let public = subsequence((0..4).map(|of| address(FORWARDS, 4 * n + of)).collect::<Vec<_>>(), 0..=4);
     let own = u16::try_from(20_000 + 100 * n).unwrap();
@@ -132,9 +132,9 @@ fn any_networks() -> impl Strategy<Value = Vec<NetworkPolicy>> {
         .prop_flat_map(move |numbers| numbers.into_iter().map(network).collect::<Vec<_>>())
 }
 
-/// The parts of a configuration that are about policy, not yet made to go with the rest.
+/// The policy sections of a configuration, not yet adapted to the rest.
 pub(super) fn any_policy() -> impl Strategy<Value = (Nat, Egress, Vec<NetworkPolicy>, Vec<Acl>)> {
-    // Both sides have to be said.
+    // Both sides are required.
     let tenants = vec(any_acl(1..4), 0..4);
     (any_nat(), any_egress(), any_networks(), tenants)
 }
@@ -158,7 +158,7 @@ pub(super) fn any_services() -> impl Strategy<Value = Vec<Service>> {
     (0..4_usize).prop_flat_map(move |count| (0..count).map(service).collect::<Vec<_>>())
 }
 
-/// Some private hosts, no two alike, none of them the bastion.
+/// Different private hosts, without the bastion.
 fn hosts(site: &Site) -> Vec<Ipv4Addr> {
     if site.private.is_empty() {
         return (4..20).map(|n| Ipv4Addr::new(172, 16, 0, n)).collect();
@@ -167,7 +167,7 @@ fn hosts(site: &Site) -> Vec<Ipv4Addr> {
     site.private.iter().flat_map(|link| link.network.hosts().take(4)).filter(|address| !own(address)).collect()
 }
 
-/// Makes the policy one that goes with the site, the firewall and the tunnel.
+/// Adapts the policy to the site, the firewall and the tunnel.
 pub(super) fn fit(config: &mut Config) {
     let Config { site, nat, egress, networks, firewall, wireguard, .. } = config;
     let hosts = hosts(site);
@@ -200,7 +200,7 @@ pub(super) fn fit(config: &mut Config) {
     for (index, network) in networks.iter_mut().enumerate() {
         network.key = format!("network[{index}]");
         network.range = site.private.get(index).map_or(network.range, |link| link.network);
-        // What is left away would be taken over.
+        // An absent list would be inherited.
         network.lists.allow = network.lists.allow.take().or_else(|| egress.lists.allow.clone());
     }
     let pools = networks.iter().filter_map(|network| network.egress_addresses.as_ref()).chain([&nat.egress_addresses]);

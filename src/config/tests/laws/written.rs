@@ -1,4 +1,4 @@
-//! The file that means a configuration.
+//! Writes a configuration as a file.
 
 use std::fmt::Display;
 
@@ -20,7 +20,7 @@ fn list(items: impl IntoIterator<Item = impl Display>) -> String {
     format!("[{}]", items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", "))
 }
 
-/// A list that says "any" or "everybody" when it is not there.
+/// A list whose absence means "any" or "everyone".
 fn unless_empty<T>(key: &str, items: &[T], shown: impl Fn(&T) -> String) -> Option<String> {
     (!items.is_empty()).then(|| format!("{key} = {}", list(items.iter().map(shown))))
 }
@@ -29,7 +29,7 @@ fn in_quotes<T: Display>(item: &T) -> String {
     quoted(item)
 }
 
-/// A file that says all of it.
+/// The file with every key of the configuration.
 pub(super) fn written(config: &Config) -> String {
     let Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings: _ } = config;
     let mut lines = vec![
