@@ -20,11 +20,11 @@ pub(super) fn permission_fix(path: &Path) -> String {
 
 /// A file's content, which may hold secrets.
 #[derive(Debug)]
-pub struct FileContent {
+pub(super) struct FileContent {
     /// The text.
-    pub text: Zeroizing<String>,
+    pub(super) text: Zeroizing<String>,
     /// Whether every user of this server may read the file.
-    pub world_readable: bool,
+    pub(super) world_readable: bool,
 }
 
 /// Why a file cannot be read.
@@ -40,7 +40,7 @@ pub enum ReadError {
 
 impl ReadError {
     /// How to let the daemon, which is not root, read the file; empty if permissions are not the cause.
-    pub fn remedy(&self, path: &Path) -> String {
+    pub(super) fn remedy(&self, path: &Path) -> String {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let remedy = if path.starts_with(CONFIG_DIRECTORY) {
@@ -55,13 +55,13 @@ impl ReadError {
     }
 
     /// Whether the file does not exist.
-    pub fn is_not_found(&self) -> bool {
+    pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
 /// The source of the configuration's files.
-pub trait Files {
+pub(super) trait Files {
     /// Reads the file at `path`.
     fn read(&self, path: &Path) -> Result<FileContent, ReadError>;
     /// The files of `peers.d`, sorted by name; empty if the directory does not exist.
@@ -70,7 +70,7 @@ pub trait Files {
 
 /// No files: for a configuration that consists of one text.
 #[derive(Debug, Clone, Copy)]
-pub struct NoFiles;
+pub(super) struct NoFiles;
 
 impl Files for NoFiles {
     fn read(&self, _: &Path) -> Result<FileContent, ReadError> {

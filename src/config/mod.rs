@@ -1,8 +1,8 @@
 //! The configuration: the file, its defaults, its checks, and a few environment variables.
 //!
-//! Code outside this module gets only checked values, and nothing here observes the system: [`parse_with`] is a pure
-//! function of the file's text, the [`Environment`] and the [`Files`] that belong to it. Therefore `bastionctl check`
-//! and the daemon always agree.
+//! Code outside this module gets only checked values, and nothing here observes the system: [`parse`] is a pure
+//! function of the file's text and the [`Environment`], and [`load`] adds only the files that belong to it. Therefore
+//! `bastionctl check` and the daemon always agree.
 
 mod check;
 mod diagnostic;
@@ -20,17 +20,17 @@ use std::path::Path;
 pub use diagnostic::Diagnostic;
 pub use environment::Environment;
 pub use error::Error;
-pub use files::{FileContent, Files, NoFiles, ReadError};
+pub use files::ReadError;
 pub use model::{Config, Hcloud, Log, PrivateLink, Site, TokenSource};
 pub use policy::{
     Acl, Egress, EgressLists, Fastpath, Firewall, Forward, LogDrops, Nat, NetworkPolicy, Ports, Protocol, Service,
     StaticNat, Transport, Transports,
 };
-pub use raw::KNOWN_KEYS;
 pub use secret::Secret;
 pub use wireguard::{BackendChoice, Peer, Snat, Wireguard};
 
 use check::CheckContext;
+use files::{Files, NoFiles};
 
 /// The path at which the package installs the file.
 pub const DEFAULT_PATH: &str = "/etc/bastiond/config.toml";
@@ -49,7 +49,7 @@ pub fn parse(text: &str, environment: &Environment) -> Result<Config, Vec<Diagno
 }
 
 /// Checks the text of a configuration and the files that belong to it. Returns every error at once, sorted by key.
-pub fn parse_with(text: &str, environment: &Environment, files: &impl Files) -> Result<Config, Vec<Diagnostic>> {
+fn parse_with(text: &str, environment: &Environment, files: &impl Files) -> Result<Config, Vec<Diagnostic>> {
     check_with(text, false, environment, files)
 }
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::files::FileContent;
+use super::raw::KNOWN_KEYS;
 use super::*;
 use crate::net::{NetworkId, ServerId};
 

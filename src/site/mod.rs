@@ -11,15 +11,15 @@ mod recorded_ports;
 mod resolve;
 mod sshd;
 
-pub use metadata::{Metadata, MetadataView};
+pub use metadata::MetadataView;
 pub use model::{PrivateLink, PublicLink, Site};
-pub use observe::{DefaultRoute, Error, Kernel, Link};
+pub use observe::Error;
 pub use recorded_ports::{Error as SshPortsError, record as record_ssh_ports};
-pub use resolve::resolve;
 
 use std::path::Path;
 
 use crate::config::Config;
+use resolve::resolve;
 
 /// Observes the kernel and combines the result with the last answer of the metadata service. `previous` is the previous
 /// result; `runtime_directory` holds the recorded ports of sshd that only root can find out.

@@ -15,7 +15,7 @@ use crate::net::{InterfaceName, MacAddress};
 
 /// The kernel's view of the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kernel {
+pub(super) struct Kernel {
     /// All links whose names are [`InterfaceName`]s, by index.
     pub links: Vec<Link>,
     /// IPv4 default routes of the main table, in the kernel's order.
@@ -24,7 +24,7 @@ pub struct Kernel {
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
+pub(super) struct Link {
     /// Its index.
     pub index: u32,
     /// Its name.
@@ -41,7 +41,7 @@ pub struct Link {
 
 /// An IPv4 default route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DefaultRoute {
+pub(super) struct DefaultRoute {
     /// Index of its outgoing interface.
     pub interface: u32,
     /// The route with the lowest metric is used; 0 if the kernel names none.

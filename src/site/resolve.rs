@@ -16,7 +16,7 @@ use crate::outcome::Problem;
 ///
 /// `previous_public` is the public interface of the previous pass. It stays the public interface while it exists, even
 /// if no default route uses it at the moment: a DHCP client removes the route and adds it again.
-pub fn resolve(
+pub(super) fn resolve(
     config: &config::Site,
     kernel: &Kernel,
     metadata: &MetadataView,

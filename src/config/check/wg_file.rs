@@ -34,8 +34,8 @@ pub(super) fn read_wg_file(
             return None;
         }
     };
-    let content = match file::parse(read.text.as_bytes()) {
-        Ok(content) => content,
+    let parsed = match file::parse(read.text.as_bytes()) {
+        Ok(parsed) => parsed,
         Err(problems) => {
             for file::Problem { line, reason } in problems {
                 diagnostics.error(KEY, format!("line {line} of {}: {reason}", path.display()));
@@ -43,18 +43,18 @@ pub(super) fn read_wg_file(
             return None;
         }
     };
-    let has_secret = content.private_key.is_some() || content.peers.iter().any(|peer| peer.preshared_key.is_some());
+    let has_secret = parsed.private_key.is_some() || parsed.peers.iter().any(|peer| peer.preshared_key.is_some());
     if read.world_readable && has_secret {
         diagnostics.warn(KEY, key_files::world_readable_secret(path));
     }
-    for file::Ignored { line, key } in &content.ignored {
+    for file::Ignored { line, key } in &parsed.ignored {
         diagnostics.warn(KEY, format!("line {line} of {}: bastiond ignores {key}", path.display()));
     }
-    if content.table != Table::Auto {
+    if parsed.table != Table::Auto {
         let reason = format!("{}: bastiond ignores Table; its routes go into the main table", path.display());
         diagnostics.warn(KEY, reason);
     }
-    Some(WgFile { path: Some(path.to_owned()), content })
+    Some(WgFile { path: Some(path.to_owned()), content: parsed })
 }
 
 impl WgFile {

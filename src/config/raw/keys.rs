@@ -1,7 +1,7 @@
 //! The names of all keys.
 
 /// Every key of the file, dotted. `config.example.toml` documents exactly these; a test compares them.
-pub const KNOWN_KEYS: &[&str] = &[
+pub(in crate::config) const KNOWN_KEYS: &[&str] = &[
     "log.level",
     "site.public_interface",
     "site.server_id",

@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::diagnostic::Diagnostic;
 
-pub use keys::KNOWN_KEYS;
+pub(super) use keys::KNOWN_KEYS;
 pub(super) use sections::*;
 pub(super) use shape::*;
 

@@ -92,7 +92,7 @@ pub enum Error {
 }
 
 /// Queries the service once. A missing server number is no error, because it is only displayed.
-pub async fn fetch(client: &reqwest::Client, endpoint: &str) -> Result<Metadata, Error> {
+pub(super) async fn fetch(client: &reqwest::Client, endpoint: &str) -> Result<Metadata, Error> {
     let networks = get(client, format!("{endpoint}/hetzner/v1/metadata/private-networks")).await?;
     let private_networks = parse_private_networks(&networks)?;
     let id = get(client, format!("{endpoint}/hetzner/v1/metadata/instance-id")).await;

@@ -6,5 +6,5 @@
 mod client;
 mod watcher;
 
-pub use client::{Error, Metadata, MetadataView, PrivateNetwork, fetch, parse_private_networks};
+pub use client::{Error, Metadata, MetadataView, PrivateNetwork, parse_private_networks};
 pub use watcher::Watcher;
