@@ -81,7 +81,7 @@ pub struct Observed {
     table: ObservedTable,
     /// `None` if the configuration does not want a fast path, so that nothing is asked.
     flowtable: Option<Flowtable>,
-    drop_chains: ObservedDropChains,
+    drop_chains: Arc<ObservedDropChains>,
 }
 
 #[derive(Debug)]
@@ -106,7 +106,12 @@ impl Component for Nat {
         // Asked before the table is listed: a change after that has another generation.
         let generation = netlink::generation().ok();
         let table = self.observe_table(generation).await?;
-        let drop_chains = Box::pin(self.drop_chains.observe(generation)).await;
+        // A table that has to be repaired does not wait for other tables: its change leads to another pass.
+        let drop_chains = if self.is_intact(&table) {
+            Box::pin(self.drop_chains.observe(generation)).await
+        } else {
+            self.drop_chains.last()
+        };
         Ok(Observed { generation, table, flowtable, drop_chains })
     }
 
@@ -201,6 +206,11 @@ impl Nat {
             return Ok(ObservedTable::AsApplied);
         }
         Ok(observe::list_table(&Nft::find()?).await?.map_or(ObservedTable::Absent, ObservedTable::Listed))
+    }
+
+    /// Whether the table is as it was after the last change.
+    fn is_intact(&self, table: &ObservedTable) -> bool {
+        self.last_applied.as_ref().is_some_and(|last| self.listing(table) == Some(&last.listing))
     }
 
     fn listing<'a>(&'a self, table: &'a ObservedTable) -> Option<&'a Listing> {

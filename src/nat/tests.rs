@@ -215,6 +215,21 @@ fn a_change_of_one_forward_among_many_is_one_element_less_and_one_more() {
 }
 
 #[test]
+fn files_of_version_0_1_0_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let nat_json =
+        r#"{"fingerprint":7,"listing":[{"table":{"family":"inet","name":"bastiond"}}],"meters":{"flows":null}}"#;
+    std::fs::write(directory.path().join("nat.json"), nat_json).unwrap();
+    let last = Nat::load(directory.path(), directory.path()).last_applied.unwrap();
+    assert_eq!((last.fingerprint, last.listing.0.len(), last.meters["flows"]), (7, 1, None));
+    boot_rules::write(&rules("", &one_network()), directory.path()).unwrap();
+    let rules_json: Value =
+        serde_json::from_slice(&std::fs::read(directory.path().join("rules.json")).unwrap()).unwrap();
+    assert_eq!(rules_json["format"], 1);
+    assert!(rules_json["skeleton"].is_string() && rules_json["commands"][0].is_string(), "{rules_json}");
+}
+
+#[test]
 fn commands_for_another_table_do_not_name_ours() {
     let text = "[[nat.forward]]\nport = 80\nto = \"10.0.0.4\"\n[firewall]\nlog_drops = false";
     let commands = commands(&rules(text, &one_network()), None, None, None);

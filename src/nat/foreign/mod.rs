@@ -15,6 +15,7 @@ mod legacy;
 mod paths;
 mod rule;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -32,12 +33,13 @@ pub use paths::{ForwardPath, Packets, forward_paths};
 /// How long `iptables-legacy` may run.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The chains of nftables that drop, as they were listed last.
+/// Lists the chains that drop, and remembers them.
 #[derive(Debug, Default)]
 pub(super) struct DropChains {
-    /// The kernel's generation of all rules when they were listed.
+    /// The kernel's generation of all rules when the chains of nftables were listed.
     generation: Option<u32>,
-    chains: Vec<DropChain>,
+    nftables: Vec<DropChain>,
+    last: Arc<ObservedDropChains>,
 }
 
 /// The chains that drop, of nftables and of the old iptables.
@@ -58,20 +60,27 @@ pub(super) struct ForeignReport {
 }
 
 impl DropChains {
-    /// Lists the chains again if a rule has changed since the last time. What cannot be listed is not reported: it may
-    /// well drop nothing.
-    pub(super) async fn observe(&mut self, generation: Option<u32>) -> ObservedDropChains {
+    /// Lists the chains of nftables again if a rule has changed since the last time, and those of the old iptables
+    /// always: the generation does not count its rules. What cannot be listed is not reported: it may well drop
+    /// nothing.
+    pub(super) async fn observe(&mut self, generation: Option<u32>) -> Arc<ObservedDropChains> {
         if generation.is_none() || generation != self.generation {
             match list_chains().await {
-                Ok(chains) => *self = Self { generation, chains },
+                Ok(chains) => (self.generation, self.nftables) = (generation, chains),
                 Err(error) => {
                     tracing::debug!(component = "nat", error = %chain(&error), "other tables cannot be listed");
                 }
             }
         }
-        // The generation does not count the rules of the old iptables.
         let (legacy, hidden) = legacy::list_chains().await;
-        ObservedDropChains { chains: self.chains.iter().cloned().chain(legacy).collect(), hidden }
+        let chains = self.nftables.iter().cloned().chain(legacy).collect();
+        self.last = Arc::new(ObservedDropChains { chains, hidden });
+        self.last()
+    }
+
+    /// Those of the last observation.
+    pub(super) fn last(&self) -> Arc<ObservedDropChains> {
+        Arc::clone(&self.last)
     }
 }
 
