@@ -9,6 +9,7 @@ mod daemon;
 mod gateway;
 mod machine;
 mod results;
+mod run;
 mod table;
 mod tunnel;
 mod units;
@@ -17,16 +18,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use case::Case;
-
-/// The result of a benchmark. Errors are printed and end the run.
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+use run::{Result, Selection};
 
 fn main() -> ExitCode {
     if let Err(error) = sandbox::isolation::enter() {
         eprintln!("{}", sandbox::isolation::explain(&error));
         return ExitCode::FAILURE;
     }
-    match run(&Selection::from_arguments(std::env::args().skip(1))) {
+    match measure_all(&Selection::from_arguments(std::env::args().skip(1))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -35,7 +34,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(selection: &Selection) -> Result {
+fn measure_all(selection: &Selection) -> Result {
     if cfg!(debug_assertions) {
         return Err("this is a debug build, and so is the daemon next to it: use `make bench`".into());
     }
@@ -55,18 +54,6 @@ fn run(selection: &Selection) -> Result {
     Ok(())
 }
 
-/// The environment variable with the number of rounds, for a shorter run.
-const RUNS: &str = "RUNS";
-
-/// The number of rounds: the default, or that of the environment.
-fn rounds(default: usize) -> Result<usize> {
-    let Ok(text) = std::env::var(RUNS) else { return Ok(default) };
-    match text.parse() {
-        Ok(rounds @ 1..) => Ok(rounds),
-        _ => Err(format!("{RUNS}={text}: the number of rounds must be 1 or more").into()),
-    }
-}
-
 /// The directory of `bastiond` and `bastionctl`, built with the profile of this program.
 fn programs() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_bastiond")).parent().expect("the path of a program has a directory")
@@ -75,19 +62,4 @@ fn programs() -> &'static Path {
 /// Cargo's target directory, which has the compared programs and the results in its `bench`.
 fn target(programs: &Path) -> &Path {
     programs.parent().unwrap_or(programs)
-}
-
-/// The cases to run: those whose names begin with one of the words, or all.
-#[derive(Debug)]
-struct Selection(Vec<String>);
-
-impl Selection {
-    /// Takes the words from the arguments, without the option that `cargo bench` adds.
-    fn from_arguments(arguments: impl Iterator<Item = String>) -> Self {
-        Self(arguments.filter(|word| !word.is_empty() && !word.starts_with('-')).collect())
-    }
-
-    fn has(&self, case: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|word| case.starts_with(word.as_str()))
-    }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::Result;
 use crate::case::{Better, Case, OURS, Subject};
+use crate::run::Result;
 
 /// Our median, the others' medians, and the ratios. A value that failed is `null`; a subject that failed is not listed.
 #[derive(Debug, Serialize)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sandbox::daemon::Daemon;
 
-use crate::Result;
+use crate::run::Result;
 
 /// A field of `/proc/PID/status` in MiB. The kernel writes `12345 kB` and means kibibytes (proc(5)).
 pub(crate) fn mebibytes(daemon: &Daemon, field: &str) -> Result<f64> {

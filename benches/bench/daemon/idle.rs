@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use sandbox::daemon::{Daemon, Installation};
 use sandbox::world::{SecondNetwork, Settings, World};
 
-use crate::Result;
 use crate::case::{Case, Promise};
+use crate::run::Result;
 
 pub(super) const CASES: [&str; 2] = ["daemon/idle", "daemon/calls"];
 

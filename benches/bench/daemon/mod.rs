@@ -6,7 +6,7 @@ mod start;
 use std::path::Path;
 
 use crate::case::Case;
-use crate::{Result, Selection};
+use crate::run::{Result, Selection};
 
 pub(crate) fn measure(selection: &Selection, programs: &Path) -> Result<Vec<Case>> {
     let mut cases = Vec::new();

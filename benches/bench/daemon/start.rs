@@ -8,8 +8,8 @@ use sandbox::daemon::Installation;
 use sandbox::namespace::Namespace;
 use sandbox::world::{Settings, World};
 
-use crate::Result;
 use crate::case::{Case, Promise};
+use crate::run::Result;
 use crate::units::{mebibytes, milliseconds};
 
 pub(super) const CASES: [&str; 6] =

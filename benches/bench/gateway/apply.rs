@@ -14,8 +14,8 @@ use super::addresses::{BASTION, CLIENT};
 use super::config::{Policy, only_forwards};
 use super::testbed::{self, Rules, Testbed};
 use crate::case::{Better, Case, OURS, Promise, Subject};
+use crate::run::{Result, Selection, rounds};
 use crate::units::{mebibytes, milliseconds};
-use crate::{Result, Selection, rounds};
 
 const CASES: [&str; 4] =
     ["gateway/apply-10000", "gateway/change-1-of-10000", "gateway/rss-10000", "gateway/rss-peak-10000"];

@@ -7,7 +7,7 @@ use sandbox::traffic::{EchoServer, Flow, PacketGenerator, Reflector, Sink, churn
 
 use super::addresses::{BASTION_MAC, CLIENT, SERVER};
 use super::testbed::Testbed;
-use crate::Result;
+use crate::run::Result;
 
 /// The duration of one run.
 const DURATION: Duration = Duration::from_millis(400);

@@ -16,7 +16,7 @@ use sandbox::daemon::{Daemon, Installation};
 use testbed::{Rules, Testbed};
 
 use crate::case::{Better, Case, OURS, RatioPromise, Subject, TOLERANCE};
-use crate::{Result, Selection, rounds};
+use crate::run::{Result, Selection, rounds};
 
 /// The number of rounds. Many short rounds spread other load of the machine over all subjects.
 const ROUNDS: usize = 15;

@@ -10,7 +10,7 @@ use sandbox::traffic::{Reflector, tcp_probe};
 
 use super::addresses::{BASTION, BASTION_MAC, CLIENT, SERVER};
 use super::config::Policy;
-use crate::Result;
+use crate::run::Result;
 
 /// The server of [`Testbed::check_reachability`].
 const WEB: SocketAddrV4 = SocketAddrV4::new(SERVER, 8080);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sandbox::namespace::Namespace;
 
 use super::program::Program;
-use crate::Result;
+use crate::run::Result;
 
 /// The directory of the control sockets. The isolation has a /run of its own, so it has no interface of the machine.
 const SOCKET_DIRECTORY: &str = "/var/run/wireguard";

@@ -22,7 +22,7 @@ use super::config::{self, Keys};
 use super::device::Device;
 use super::pair::PORT;
 use super::program::Program;
-use crate::Result;
+use crate::run::Result;
 
 /// The number of peers, each with an address of its own. One of the programs opens a socket for each.
 const PEERS: u32 = 512;

@@ -20,7 +20,7 @@ use program::{Kind, Program};
 use tcp::{Direction, Transfer, transfer};
 
 use crate::case::{Better, Case, Promise, RatioPromise, Subject};
-use crate::{Result, Selection, rounds};
+use crate::run::{Result, Selection, rounds};
 
 /// The number of rounds.
 const ROUNDS: usize = 5;

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::config::{self, Keys};
 use super::device::Device;
 use super::program::Program;
-use crate::Result;
+use crate::run::Result;
 
 /// The addresses of the link (documentation prefix, RFC 5737).
 const OUTSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];

@@ -7,8 +7,8 @@ use super::config;
 use super::pair::{End, Pair};
 use super::program::Program;
 use super::tcp::{Direction, transfer};
-use crate::Result;
 use crate::case::median;
+use crate::run::Result;
 use crate::units::milliseconds;
 
 const PEERS: usize = 10_000;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Result;
 use crate::case::OURS;
+use crate::run::Result;
 
 /// The project of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

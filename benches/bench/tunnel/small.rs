@@ -6,8 +6,8 @@ use std::time::Duration;
 use sandbox::traffic::{DeliveredLoad, OfferedLoad, offer_load};
 
 use super::pair::{End, INSIDE, Pair};
-use crate::Result;
 use crate::case::median;
+use crate::run::Result;
 
 /// Bytes of data in a datagram.
 const SIZE: usize = 64;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::pair::{End, INSIDE, Pair};
-use crate::Result;
+use crate::run::Result;
 
 /// The duration of one run.
 const SECONDS: u16 = 2;

@@ -1,6 +1,5 @@
 //! `sandbox demo`
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,8 +10,11 @@ use sandbox::isolation;
 use sandbox::traffic::{self, Ping, Reflector, Sniffer};
 use sandbox::world::{Laptop, Names, Settings, World, addresses as at};
 
-use super::{Outcome, shell::PICTURE};
+use self::step::{SOON, Step, check};
+use super::Outcome;
+use super::shell::PICTURE;
 
+mod step;
 mod tunnel;
 
 #[derive(Args)]
@@ -24,12 +26,8 @@ pub(crate) struct Options {
 
 /// A part of nft's text of the rule that translates private hosts to the public address.
 const SNAT_RULE: &str = "snat ip to";
-/// The time limit for expected events.
-const SOON: Duration = Duration::from_secs(3);
 /// How long the demo waits for something that must not happen.
 const NEVER: Duration = Duration::from_millis(500);
-
-type Step<T = ()> = Result<T, Box<dyn Error>>;
 
 /// Runs the demo. Every statement is checked before it is printed.
 pub(crate) fn run(options: &Options) -> Outcome {
@@ -67,11 +65,6 @@ impl Reflectors {
 
 fn heading(text: &str) {
     println!("\n== {text}");
-}
-
-/// Fails with the text `problem` unless the condition holds.
-fn check(condition: bool, problem: &str) -> Step {
-    if condition { Ok(()) } else { Err(format!("the demo failed: {problem}").into()) }
 }
 
 fn without_a_gateway(world: &World, reflectors: &Reflectors) -> Step {

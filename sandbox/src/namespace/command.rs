@@ -1,6 +1,7 @@
 //! Programs that run inside a namespace.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -8,18 +9,18 @@ use std::process::{Child, ExitStatus, Output, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 
-use super::Namespace;
+use super::enter::run_in;
 
 /// A [`std::process::Command`] that runs in a namespace: a child process starts in the namespace of the thread that
 /// spawns it.
 #[derive(Debug)]
 pub struct Command<'a> {
-    namespace: &'a Namespace,
+    namespace: &'a File,
     command: std::process::Command,
 }
 
 impl<'a> Command<'a> {
-    pub(super) fn new(namespace: &'a Namespace, program: &str) -> Self {
+    pub(super) fn new(namespace: &'a File, program: &str) -> Self {
         Self { namespace, command: std::process::Command::new(program) }
     }
 
@@ -88,16 +89,16 @@ impl<'a> Command<'a> {
 
     /// Starts the program. A child that is dropped without waiting runs until the isolation ends.
     pub fn spawn(mut self) -> io::Result<Child> {
-        self.namespace.run(|| self.command.spawn())
+        run_in(self.namespace, || self.command.spawn())
     }
 
     /// Runs the program with an empty input and collects its output.
     pub fn output(mut self) -> io::Result<Output> {
-        self.namespace.run(|| self.command.stdin(Stdio::null()).output())
+        run_in(self.namespace, || self.command.stdin(Stdio::null()).output())
     }
 
     /// Runs the program with the input and output of the caller.
     pub fn status(mut self) -> io::Result<ExitStatus> {
-        self.namespace.run(|| self.command.status())
+        run_in(self.namespace, || self.command.status())
     }
 }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::Namespace;
 use super::error::Error;
+use super::netns::Namespace;
 
 /// A network interface, read from `ip -json address show`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, Reflector};
 use sandbox::world::{World, addresses as at};
 
-use super::{SOON, Step, check};
+use super::step::{SOON, Step, check};
 
 /// The laptop's name in the configuration.
 const NAME: &str = "laptop-of-anna";
