@@ -1,4 +1,4 @@
-//! The service manager and the journal: readiness, status, watchdog, structured logs. Without systemd all of it is silent,
+//! The service manager and the journal: readiness, status, watchdog, structured logs. Without systemd nothing is sent,
 //! and logs go to standard error.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,23 +14,23 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 use bastiond_tunnel::inherited;
 
-/// Messages that may wait for a service manager that does not read; further ones are dropped.
-const WAITING: usize = 32;
-/// How long the last message may take to leave.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// The most messages that wait for a service manager that does not read; further ones are dropped.
+const MAX_WAITING: usize = 32;
+/// How long the last message may take to be sent.
+const STOPPING_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Tells the service manager how it goes. Failing to do so is nobody's problem but systemd's, which notices.
+/// Sends the daemon's state to the service manager. A failure is only logged: systemd notices it by its own timeouts.
 ///
-/// A thread of its own does the telling: the socket blocks when nobody reads it, and a service manager that hangs must not
-/// keep a rule from being mended.
+/// A thread of its own sends: the socket blocks while systemd does not read it, and a service manager that hangs must
+/// not delay a repair.
 #[derive(Debug)]
 pub struct Notifier {
     status: String,
     messages: Option<SyncSender<Message>>,
-    told: Receiver<()>,
+    all_sent: Receiver<()>,
 }
 
-/// What is told, in a form that can wait.
+/// A message that can wait to be sent.
 #[derive(Debug)]
 enum Message {
     Ready,
@@ -45,65 +45,66 @@ enum Message {
 impl Notifier {
     /// Starts the thread.
     pub fn start() -> Self {
-        let (messages, waiting) = mpsc::sync_channel::<Message>(WAITING);
-        let (end, told) = mpsc::channel();
+        let (messages, waiting) = mpsc::sync_channel::<Message>(MAX_WAITING);
+        let (end, all_sent) = mpsc::channel();
         std::thread::spawn(move || {
             for message in &waiting {
                 send(&message);
             }
             drop(end);
         });
-        Self { status: String::new(), messages: Some(messages), told }
+        Self { status: String::new(), messages: Some(messages), all_sent }
     }
 
-    /// The first pass, or a reload, is done.
+    /// Reports that the first pass, or a reload, is done.
     pub fn ready(&self) {
-        self.tell(Message::Ready);
+        self.queue(Message::Ready);
     }
 
-    /// A new configuration is being read.
+    /// Reports that a new configuration is being read.
     pub fn reloading(&self) {
-        self.tell(Message::Reloading);
+        self.queue(Message::Reloading);
     }
 
-    /// The daemon ends now; the last message has left, or is given up, when this returns.
+    /// Reports that the daemon ends; returns when the last message is sent, or after a timeout.
     pub fn stopping(mut self) {
-        self.tell(Message::Stopping);
+        self.queue(Message::Stopping);
         self.messages = None;
         // Err either way: the thread has ended, or does not in time.
-        let _ = self.told.recv_timeout(FAREWELL);
+        let _ = self.all_sent.recv_timeout(STOPPING_TIMEOUT);
     }
 
-    /// The loop is alive.
+    /// Feeds the watchdog: the loop runs.
     pub fn alive(&self) {
-        self.tell(Message::Watchdog);
+        self.queue(Message::Watchdog);
     }
 
-    /// One line for `systemctl status`; the same line twice is sent once.
+    /// Sets the line for `systemctl status`; the same line twice is sent once.
     pub fn status(&mut self, line: &str) {
         if self.status != line {
             line.clone_into(&mut self.status);
-            self.tell(Message::Status(line.to_owned()));
+            self.queue(Message::Status(line.to_owned()));
         }
     }
 
-    /// Has the service manager keep these descriptors under a name, over restarts and crashes (`FileDescriptorStoreMax=` of the
-    /// unit says how many it takes). The next daemon gets them by [`inherited_descriptors`].
+    /// Has the service manager keep these descriptors under a name, over restarts and crashes
+    /// (`FileDescriptorStoreMax=` of the unit says how many it takes). The next daemon gets them by
+    /// [`inherited_descriptors`].
     pub fn keep(&self, name: &str, descriptors: Vec<OwnedFd>) {
         if !descriptors.is_empty() {
-            self.tell(Message::Keep(name.to_owned(), descriptors));
+            self.queue(Message::Keep(name.to_owned(), descriptors));
         }
     }
 
-    /// Has it close what it keeps under a name.
+    /// Has it close the descriptors that it stores under a name.
     pub fn forget(&self, name: &str) {
-        self.tell(Message::Forget(name.to_owned()));
+        self.queue(Message::Forget(name.to_owned()));
     }
 
-    fn tell(&self, message: Message) {
+    fn queue(&self, message: Message) {
         let sent = self.messages.as_ref().map(|sender| sender.try_send(message));
         if let Some(Err(error)) = sent {
-            tracing::debug!(%error, "the service manager does not read what it is told");
+            tracing::debug!(%error, "the service manager does not read its messages");
         }
     }
 }
@@ -114,7 +115,7 @@ fn send(message: &Message) {
         Message::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
         Message::Watchdog => sd_notify::notify(&[NotifyState::Watchdog]),
         Message::Status(line) => sd_notify::notify(&[NotifyState::Status(line)]),
-        // FDPOLL=0: a TUN interface that is down looks to epoll as if it had broken off, and would be thrown away.
+        // FDPOLL=0: epoll reports an error for a TUN interface that is down, and systemd would close it.
         Message::Keep(name, descriptors) => {
             let state = [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
             let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
@@ -127,12 +128,12 @@ fn send(message: &Message) {
         }
     };
     if let Err(error) = sent {
-        tracing::debug!(%error, "the service manager cannot be told");
+        tracing::debug!(%error, "a message to the service manager cannot be sent");
     }
 }
 
-/// The descriptors that a former daemon has left with the service manager, with their names (`sd_listen_fds(3)`). The first call
-/// gets all of them; what is dropped is closed.
+/// The descriptors that a former daemon has left with the service manager, with their names (`sd_listen_fds(3)`). The
+/// first call gets all of them; what is dropped is closed.
 pub fn inherited_descriptors() -> Vec<(String, OwnedFd)> {
     inherited::listen_fds().unwrap_or_else(|error| {
         tracing::warn!(%error, "the descriptors that the service manager stores cannot be read");
@@ -140,7 +141,7 @@ pub fn inherited_descriptors() -> Vec<(String, OwnedFd)> {
     })
 }
 
-/// How often the watchdog wants to hear of us: half of what the unit says, so that one late tick does no harm.
+/// How often the watchdog is fed: half of the unit's limit, so that one late tick does no harm.
 pub fn watchdog_pause() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
@@ -150,7 +151,7 @@ pub fn watchdog_pause() -> Option<Duration> {
 pub struct LogLevel(reload::Handle<Targets, Registry>);
 
 impl LogLevel {
-    /// From now on.
+    /// Changes the level from now on.
     pub fn set(&self, level: tracing::Level) {
         if let Err(error) = self.0.reload(filter(level)) {
             tracing::warn!(%error, "the log level stays as it was");
@@ -175,13 +176,13 @@ pub fn start_logging(level: tracing::Level) -> LogLevel {
     LogLevel(handle)
 }
 
-/// Our own words at `level`; those of the libraries beneath only when something is wrong.
+/// Our own messages at `level`; those of libraries only from `warn` on.
 fn filter(level: tracing::Level) -> Targets {
     Targets::new().with_default(LevelFilter::WARN).with_target("bastiond", LevelFilter::from_level(level))
 }
 
-/// systemd names the journal's stream as `device:inode` (systemd.exec(5), `$JOURNAL_STREAM`); a child whose standard error
-/// was redirected inherits the name, so it is compared.
+/// systemd names the journal's stream as `device:inode` (systemd.exec(5), `$JOURNAL_STREAM`); a child whose standard
+/// error was redirected inherits the name, so it is compared.
 fn stderr_is_the_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };

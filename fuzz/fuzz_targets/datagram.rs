@@ -1,15 +1,15 @@
-//! Whatever a stranger sends to the UDP port of a device that has a session with somebody: nothing of it is delivered unless
-//! it was said by the peer, the session goes on, and the peer stays where it is.
+//! Whatever a stranger sends to the UDP port of a device that has a session with somebody: nothing of it is delivered
+//! unless it was said by the peer, the session goes on, and the peer stays where it is.
 //!
-//! The input is a list of datagrams: a byte that chooses a recorded message to start from (or none), two of length, two of
-//! offset, and what is written there.
+//! The input is a list of datagrams: a byte that chooses a recorded message to start from (or none), two of length, two
+//! of offset, and what is written there.
 #![no_main]
 
 use std::time::{Duration, SystemTime};
 
 use bastiond_tunnel::device::clock::Now;
 use bastiond_tunnel::device::coalesce::Offloads;
-use bastiond_tunnel::device::memory::{Datagram, Node};
+use bastiond_tunnel::device::simulation::{Datagram, Node};
 use bastiond_tunnel::model::{AllowedIp, PeerUpdate};
 use bastiond_tunnel::key::PrivateKey;
 use libfuzzer_sys::fuzz_target;
@@ -46,11 +46,11 @@ fuzz_target!(|input: &[u8]| {
     let mut recorded: Vec<Vec<u8>> = Vec::new();
     alice.inside.put(&ipv4(ALICE, BOB));
     for _ in 0..4 {
-        alice.turn(now);
+        alice.run_once(now);
         let sent: Vec<Datagram> = alice.socket.sent.lock().drain(..).collect();
         recorded.extend(sent.iter().map(|datagram| datagram.bytes.clone()));
         bob.socket.arrived.lock().extend(sent);
-        bob.turn(now);
+        bob.run_once(now);
         let sent: Vec<Datagram> = bob.socket.sent.lock().drain(..).collect();
         recorded.extend(sent.iter().map(|datagram| datagram.bytes.clone()));
         alice.socket.arrived.lock().extend(sent);
@@ -70,7 +70,7 @@ fuzz_target!(|input: &[u8]| {
         now.elapsed += Duration::from_millis(100);
         let to = *bob.socket.address.lock();
         bob.socket.arrived.lock().push_back(Datagram { from: stranger, to, tos: choice, bytes });
-        bob.turn(now);
+        bob.run_once(now);
         assert_eq!(*bob.inside.delivered.lock(), Vec::<Vec<u8>>::new(), "a stranger was heard");
     }
 
@@ -78,8 +78,8 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(snapshot.peers[0].endpoint, Some(*alice.socket.address.lock()), "a stranger has moved the peer");
     bob.socket.sent.lock().clear();
     alice.inside.put(&ipv4(ALICE, BOB));
-    alice.turn(now);
+    alice.run_once(now);
     bob.socket.arrived.lock().extend(alice.socket.sent.lock().drain(..));
-    bob.turn(now);
+    bob.run_once(now);
     assert_eq!(*bob.inside.delivered.lock(), [ipv4(ALICE, BOB)], "the session is gone");
 });

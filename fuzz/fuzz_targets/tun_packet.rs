@@ -1,5 +1,5 @@
-//! Whatever a TUN interface hands over, header included: it is refused or cut into IP packets with right checksums, and these
-//! are joined to something that cuts into the same packets again.
+//! Whatever a TUN interface hands over, header included: it is refused or cut into IP packets with right checksums, and
+//! these are joined to something that cuts into the same packets again.
 #![no_main]
 
 use std::io::IoSlice;

@@ -1,4 +1,5 @@
-//! Whatever comes in by a tunnel's control socket: it is a request or refused, and what was set can be told and set again.
+//! Whatever comes in by a tunnel's control socket: it is a request or refused, and what was set can be told and set
+//! again.
 #![no_main]
 
 use std::time::{Duration, SystemTime};

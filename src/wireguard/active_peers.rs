@@ -1,5 +1,5 @@
-//! The endpoints of active peers, in a file of the runtime directory: after a restart the daemon initiates handshakes with them,
-//! and their traffic continues within a moment instead of after WireGuard's 15 s of silence.
+//! The endpoints of active peers, in a file of the runtime directory: after a restart the daemon initiates handshakes
+//! with them, and their traffic continues within a moment instead of after WireGuard's 15 s of silence.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

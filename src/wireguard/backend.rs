@@ -1,5 +1,5 @@
-//! What carries the tunnel's packets, behind one interface: our own data plane in threads of this process, or the WireGuard of
-//! the kernel.
+//! What carries the tunnel's packets, behind one interface: our own data plane in threads of this process, or the
+//! WireGuard of the kernel.
 
 use std::fmt;
 
@@ -42,7 +42,8 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
     /// The data plane and what the kernel does for it, for the status: `userspace`, `tun: tso, uso`, `udp: gso, gro`.
     fn features(&self) -> Vec<String>;
 
-    /// The device whose descriptors the service manager can store; `None` if the interface outlives the process by itself.
+    /// The device whose descriptors the service manager can store; `None` if the interface outlives the process by
+    /// itself.
     fn device(&self) -> Option<&Device>;
 
     /// Ends it. The interface is gone when this returns, unless the service manager stores its descriptors.
@@ -62,8 +63,8 @@ pub(super) struct Start {
     pub fwmark: u32,
     /// The interface's MTU, in bytes.
     pub mtu: u32,
-    /// Whether a former daemon left the interface to the kernel. Then the kernel's data plane goes on with it, and our own
-    /// replaces it.
+    /// Whether a former daemon left the interface to the kernel. Then the kernel's data plane goes on with it, and our
+    /// own replaces it.
     pub is_left_in_kernel: bool,
 }
 

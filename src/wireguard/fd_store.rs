@@ -1,7 +1,8 @@
-//! What outlives the process: the descriptors of the interface and of its sockets, in the descriptor store of the service
-//! manager (`FileDescriptorStoreMax=`), so that both stay while a new daemon starts.
+//! What outlives the process: the descriptors of the interface and of its sockets, in the descriptor store of the
+//! service manager (`FileDescriptorStoreMax=`), so that both stay while a new daemon starts.
 //!
-//! Names are `tun-wg0`, one descriptor per queue, and `udp-wg0-0`, one descriptor per address family of each queue's pair.
+//! Names are `tun-wg0`, one descriptor per queue, and `udp-wg0-0`, one descriptor per address family of each queue's
+//! pair.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,7 +42,8 @@ pub(super) fn has_tun(interface: &InterfaceName, fds: &NamedFds) -> bool {
 }
 
 impl InheritedFds {
-    /// Picks this interface's descriptors. The others are closed; their names are returned, so that they can be forgotten.
+    /// Picks this interface's descriptors. The others are closed; their names are returned, so that they can be
+    /// forgotten.
     pub(crate) fn for_interface(interface: &InterfaceName, named: NamedFds) -> (Self, Vec<String>) {
         let (tun, udp) = (tun_name(interface), format!("udp-{interface}-"));
         let mut inherited = Self::default();
@@ -58,8 +60,8 @@ impl InheritedFds {
         (inherited, rest)
     }
 
-    /// Adds the sockets of an interface that was deleted: the service manager stores them too, so that binding new ones to the
-    /// same port would fail.
+    /// Adds the sockets of an interface that was deleted: the service manager stores them too, so that binding new ones
+    /// to the same port would fail.
     #[must_use]
     pub(crate) fn with_sockets(mut self, reaped: Vec<Arc<UdpPair>>) -> Self {
         self.reaped = reaped;

@@ -43,8 +43,8 @@ impl Error {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Read { .. } => {
-                "the daemon has to be allowed to read it, as user bastiond: in /var/lib/bastiond it is the owner, mode 0600; in \
-                 /etc/bastiond the file is root:bastiond, mode 0640"
+                "the daemon has to be allowed to read it, as user bastiond: in /var/lib/bastiond it is the owner, mode \
+                 0600; in /etc/bastiond the file is root:bastiond, mode 0640"
             }
             Self::Invalid { .. } => "put a key there (wg genkey), or delete the file to have one made",
             Self::Make { .. } => {
@@ -73,7 +73,8 @@ pub(super) fn make(path: &Path) -> Result<PrivateKey, Error> {
     Ok(key)
 }
 
-/// Writes the file completely or not at all, as an incomplete key would lock every peer out; and never over another file.
+/// Writes the file completely or not at all, as an incomplete key would lock every peer out; and never over another
+/// file.
 fn write(path: &Path, key: &PrivateKey) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;

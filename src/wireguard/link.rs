@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 
 use crate::net::InterfaceName;
 
-/// The alias (`ip link set alias`) of interfaces that outlive the daemon: the kernel's own WireGuard goes on when the daemon
-/// ends, and the next daemon recognizes it by this.
+/// The alias (`ip link set alias`) of interfaces that outlive the daemon: the kernel's own WireGuard goes on when the
+/// daemon ends, and the next daemon recognizes it by this.
 const MARK: &str = "bastiond";
 
 /// Why a link cannot be read or changed.

@@ -1,8 +1,9 @@
 //! The tunnel: one WireGuard interface and its peers.
 //!
-//! Owns the interface that the configuration names, for as long as the daemon runs. Never touches a link of that name that another
-//! program made; that is reported. Addresses and routes are the routes component's, rules the nat component's. The configuration is
-//! the truth: what `wg set` changes is changed back by the next pass, except for a peer's endpoint, which is the peer's own.
+//! Owns the interface that the configuration names, for as long as the daemon runs. Never touches a link of that name
+//! that another program made; that is reported. Addresses and routes are the routes component's, rules the nat
+//! component's. The configuration is the truth: what `wg set` changes is changed back by the next pass, except for a
+//! peer's endpoint, which is the peer's own.
 //!
 //! A [`backend`] carries the packets: our own data plane (the crate `bastiond-tunnel`) or the kernel's.
 

@@ -36,7 +36,8 @@ pub(super) struct Peer {
     pub(super) persistent_keepalive: u16,
 }
 
-/// Endpoints as they are configured. A peer may have roamed since, so an endpoint is only set when its configuration changes.
+/// Endpoints as they are configured. A peer may have roamed since, so an endpoint is only set when its configuration
+/// changes.
 pub(super) type ConfiguredEndpoints = BTreeMap<PublicKey, SocketAddr>;
 
 impl Interface {
@@ -59,8 +60,8 @@ impl Interface {
         Self { private_key, listen_port: config.listen_port, fwmark: config.fwmark, peers }
     }
 
-    /// The same, with these endpoints for the peers that have one there: where a peer was last is a better guess than where it
-    /// was once configured to be.
+    /// The same, with these endpoints for the peers that have one there: where a peer was last is a better guess than
+    /// where it was once configured to be.
     pub(super) fn with_endpoints(&self, endpoints: &BTreeMap<PublicKey, SocketAddr>) -> Self {
         let mut interface = self.clone();
         for (key, peer) in &mut interface.peers {

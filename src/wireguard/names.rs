@@ -165,7 +165,8 @@ mod tests {
         SocketAddr::from(([192, 0, 2, number], 51820))
     }
 
-    /// A resolver that gives the answers of a list in turn, and then the last one for ever; an empty answer is a failure.
+    /// A resolver that gives the answers of a list in turn, and then the last one for ever; an empty answer is a
+    /// failure.
     fn names(answers: &[&[u8]]) -> Names {
         let answers: Vec<Vec<u8>> = answers.iter().map(|answer| answer.to_vec()).collect();
         let turn = Arc::new(Mutex::new(0));

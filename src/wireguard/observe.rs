@@ -19,7 +19,8 @@ pub struct Observed {
     pub(super) running: Option<RunningState>,
     /// All links of this network namespace.
     pub(super) links: Vec<Link>,
-    /// Whether the kernel has WireGuard. Only asked when a data plane has to be chosen, since the question loads the module.
+    /// Whether the kernel has WireGuard. Only asked when a data plane has to be chosen, since the question loads the
+    /// module.
     pub(super) kernel_has_wireguard: bool,
     /// The interface that a former daemon left to the kernel, if it is wanted.
     pub(super) left_in_kernel: Option<Snapshot>,

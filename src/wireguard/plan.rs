@@ -22,7 +22,8 @@ use bastiond_tunnel::model::{Snapshot, Update};
 /// The steps of a pass, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The interface of this daemon that another program deleted: its threads end, and its sockets are kept for the next one.
+    /// The interface of this daemon that another program deleted: its threads end, and its sockets are kept for the
+    /// next one.
     pub(super) reap: Option<InterfaceName>,
     /// Whether the inherited descriptors are of no use, and are closed.
     pub(super) release_inherited: bool,
@@ -286,7 +287,8 @@ fn foreign(link: &Link) -> Problem {
     let kind = link.kind.as_ref().map_or_else(String::new, |kind| format!(" (a {kind} one)"));
     Problem::new(
         format!("there is an interface {} already{kind}, which is not bastiond's", link.name),
-        "stop the program that made it (wg-quick down, systemctl disable wg-quick@), or choose another wireguard.interface",
+        "stop the program that made it (wg-quick down, systemctl disable wg-quick@), or choose another \
+         wireguard.interface",
     )
 }
 

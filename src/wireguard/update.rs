@@ -1,6 +1,7 @@
 //! The change of an interface: what is wanted and what is there in, an update out. Pure.
 //!
-//! Only what differs is changed: the sessions of other peers live on, and an endpoint that roamed stays where the peer is.
+//! Only what differs is changed: the sessions of other peers live on, and an endpoint that roamed stays where the peer
+//! is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -11,8 +12,8 @@ use super::model::{ConfiguredEndpoints, Interface, Peer};
 use bastiond_tunnel::key::{LENGTH, PresharedKey, PublicKey};
 use bastiond_tunnel::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Update};
 
-/// The change that makes the interface as desired; `None` if it is so already. `configured` are the endpoints that were configured
-/// when the interface was changed last.
+/// The change that makes the interface as desired; `None` if it is so already. `configured` are the endpoints that were
+/// configured when the interface was changed last.
 pub(super) fn update(desired: &Interface, observed: &Snapshot, configured: &ConfiguredEndpoints) -> Option<Update> {
     let there: BTreeMap<PublicKey, &PeerSnapshot> = observed.peers.iter().map(|peer| (peer.public_key, peer)).collect();
     let removed = there.keys().filter(|key| !desired.peers.contains_key(key));

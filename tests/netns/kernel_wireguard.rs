@@ -1,5 +1,5 @@
-//! The kernel's own WireGuard, on whatever kernel this is: with one, it is configured and `wg` shows the same; without, that is
-//! said clearly. Which of the two it has to be is asked of iproute2.
+//! The kernel's own WireGuard, on whatever kernel this is: with one, it is configured and `wg` shows the same; without,
+//! that is said clearly. Which of the two it has to be is asked of iproute2.
 
 use std::future::Future;
 
@@ -117,7 +117,8 @@ fn takes_a_configuration(namespace: &Namespace) -> Result {
     let configuration = |second: &str| {
         format!(
             "[Interface]\nListenPort = 51820\nFwMark = 0xca6c\nPrivateKey = {OURS}\n\n\
-             [Peer]\nPublicKey = {FIRST}\nAllowedIPs = 10.192.122.3/32, 10.192.124.0/24\nEndpoint = 192.95.5.67:1234\n\n\
+             [Peer]\nPublicKey = {FIRST}\nAllowedIPs = 10.192.122.3/32, 10.192.124.0/24\n\
+             Endpoint = 192.95.5.67:1234\n\n\
              [Peer]\nPublicKey = {SECOND}\nPresharedKey = {SHARED}\nAllowedIPs = {second}\n\
              Endpoint = [2607:5300:60:6b0::c05f:543]:2468\nPersistentKeepalive = 25\n\n\
              [Peer]\nPublicKey = {THIRD}\nAllowedIPs = 10.10.10.230/32, 2001:db8::/32\nEndpoint = 192.0.2.1:18981\n",

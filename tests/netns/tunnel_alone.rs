@@ -108,8 +108,8 @@ impl Drop for Place {
     }
 }
 
-/// Debian's wg-quick, made to believe that the kernel has no WireGuard, where it does: its copy finds an `ip` beside it that
-/// refuses to make such an interface.
+/// Debian's wg-quick, made to believe that the kernel has no WireGuard, where it does: its copy finds an `ip` beside it
+/// that refuses to make such an interface.
 fn wg_quick_without_kernel(place: &Place) -> Result<String> {
     let script = std::fs::read_to_string("/usr/bin/wg-quick")?;
     place.write("ip", "#!/bin/sh\ncase \"$*\" in *'type wireguard') exit 2;; esac\nexec /bin/ip \"$@\"\n")?;
@@ -125,7 +125,8 @@ fn wg_quick() -> Result {
         let (ours, theirs) = (KEYS[number].0, KEYS[1 - number].1);
         let configuration = format!(
             "[Interface]\nPrivateKey = {ours}\nListenPort = 51820\nAddress = 10.9.0.{}/24, fd09::{0}/64\n\
-             [Peer]\nPublicKey = {theirs}\nAllowedIPs = 10.9.0.{}/32, fd09::{1}/128, 10.10.0.0/16\nEndpoint = 192.0.2.{1}:51820\n",
+             [Peer]\nPublicKey = {theirs}\nAllowedIPs = 10.9.0.{}/32, fd09::{1}/128, 10.10.0.0/16\n\
+         Endpoint = 192.0.2.{1}:51820\n",
             number + 1,
             2 - number,
         );

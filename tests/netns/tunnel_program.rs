@@ -1,4 +1,5 @@
-//! The program `bastiond-tunnel`. It is of another package of the workspace, which `cargo test -p bastiond` does not build.
+//! The program `bastiond-tunnel`. It is of another package of the workspace, which `cargo test -p bastiond` does not
+//! build.
 
 use std::fs;
 use std::io;

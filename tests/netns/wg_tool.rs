@@ -1,5 +1,5 @@
-//! Debian's wg(8) at our control socket: what it says arrives, and it understands what it is told. The interface behind the
-//! socket is a fake that remembers; the isolation's `/run` is its own.
+//! Debian's wg(8) at our control socket: what it says arrives, and it understands what it is told. The interface behind
+//! the socket is a fake that remembers; the isolation's `/run` is its own.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -52,7 +52,8 @@ impl Interface for Fake {
     }
 }
 
-/// An interface with a control socket where wg looks for it. Its name is the trial's own, since trials run side by side.
+/// An interface with a control socket where wg looks for it. Its name is the trial's own, since trials run side by
+/// side.
 struct Tunnel {
     name: &'static str,
     fake: Arc<Fake>,

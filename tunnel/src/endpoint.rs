@@ -1,4 +1,4 @@
-//! Where a peer is reached: an address, or a name that is yet to be resolved.
+//! A peer's endpoint: an address, or a name that has to be resolved.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::syntax::decimal;
 
-/// A peer's endpoint as it is written. Its port is never 0.
+/// A peer's endpoint as it is configured. Its port is never 0.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointName {
     /// An address: `192.0.2.7:51820`, `[2001:db8::7]:51820`, `[fe80::7%2]:51820`.
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_names_are_told_apart_and_printed_as_they_were() {
+    fn addresses_and_names_are_distinguished_and_printed_as_written() {
         for text in ["192.95.5.67:1234", "[2607:5300:60:6b0::c05f:543]:2468", "[fe80::1%2]:51820"] {
             let endpoint = text.parse::<EndpointName>().unwrap();
             assert_eq!(endpoint, EndpointName::Address(text.parse().unwrap()));
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_is_no_endpoint() {
+    fn other_texts_are_no_endpoints() {
         let (long_label, long_name) = (format!("{}.org:1", "a".repeat(64)), format!("{}org:1", "abc.".repeat(63)));
         for text in [
             "",

@@ -1,7 +1,8 @@
 //! Descriptors that the service manager handed over at the start (`sd_listen_fds(3)`), as owned ones.
 //!
-//! `sd-notify` reads the same variables, but gives numbers, and marks them in a way that hides which descriptors came by exec(2).
-//! `listenfd` and others give a number to everybody who asks. Here each descriptor has one owner (`sys.rs`).
+//! `sd-notify` reads the same variables, but gives numbers, and marks them in a way that hides which descriptors came
+//! by exec(2). `listenfd` and others give a number to everybody who asks. Here each descriptor has one owner
+//! (`sys.rs`).
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -11,8 +12,8 @@ use crate::sys;
 /// The first descriptor of those that are handed over (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
 
-/// Takes all descriptors of `LISTEN_FDS`, with their names. Only the first call of a process gets them: one that is taken
-/// already, or that is not open, is left out and logged.
+/// Takes all descriptors of `LISTEN_FDS`, with their names. Only the first call of a process gets them: one that is
+/// taken already, or that is not open, is left out and logged.
 pub fn listen_fds() -> io::Result<Vec<(String, OwnedFd)>> {
     let listed = listed(std::process::id(), |name| std::env::var(name).ok())?;
     let take = |(number, name): (RawFd, String)| match sys::take_inherited(number) {

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_nft_or_the_file_system_would_read_otherwise_is_no_interface_name() {
+    fn a_name_with_a_special_meaning_in_nft_or_the_file_system_is_no_interface_name() {
         for bad in ["", "eth*", "a/b", "..", ".", "eth 0", "sixteen-letters-", "eth0\"", "eth0\n", "ëth"] {
             assert!(bad.parse::<InterfaceName>().is_err(), "{bad:?}");
         }

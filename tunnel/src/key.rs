@@ -36,8 +36,7 @@ pub struct PrivateKey([u8; LENGTH]);
 pub struct PresharedKey(pub [u8; LENGTH]);
 
 impl PrivateKey {
-    /// A scalar as it stands in a file or a message, clamped as Curve25519 wants it (RFC 7748 §5), which is what the kernel
-    /// stores and shows too.
+    /// A scalar from a file or a message, clamped for Curve25519 (RFC 7748 §5), as the kernel stores and shows it.
     pub fn from_bytes(mut bytes: [u8; LENGTH]) -> Self {
         bytes[0] &= 0b1111_1000;
         bytes[31] = (bytes[31] & 0b0111_1111) | 0b0100_0000;
@@ -56,7 +55,7 @@ impl PrivateKey {
         Self::from_bytes(bytes)
     }
 
-    /// The half that others may know.
+    /// The public half.
     pub fn public(&self) -> PublicKey {
         PublicKey(x25519::PublicKey::from(&self.secret()).to_bytes())
     }
@@ -66,7 +65,7 @@ impl PrivateKey {
         x25519::StaticSecret::from(self.0)
     }
 
-    /// The bytes, for the one who asks over the control socket or writes the key's file.
+    /// The bytes, for the control socket and the kernel.
     pub fn bytes(&self) -> &[u8; LENGTH] {
         &self.0
     }
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_shows_in_no_debug_output() {
+    fn debug_output_shows_no_secret() {
         assert_eq!(format!("{:?}", ALICE.parse::<PrivateKey>().unwrap()), "[redacted]");
         assert_eq!(format!("{:?}", PresharedKey([7; LENGTH])), "[redacted]");
     }
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn two_generated_keys_differ_and_survive_their_own_text() {
+    fn two_generated_keys_differ_and_read_back_as_written() {
         let (one, other) = (PrivateKey::generate(), PrivateKey::generate());
         assert_ne!(one, other);
         assert_eq!(one.to_base64().parse::<PrivateKey>().unwrap(), one);

@@ -1,9 +1,9 @@
 //! A WireGuard interface in userspace.
 //!
-//! [`device`] carries packets between a TUN interface and UDP sockets, around boringtun's protocol core; [`uapi`] is the control
-//! socket that wg(8) uses; [`model`] holds the nouns of both: an [`Update`](model::Update) goes in, a
-//! [`Snapshot`](model::Snapshot) comes out. [`file`] reads the configuration files of wg(8) and wg-quick(8). [`standalone`] is the
-//! program `bastiond-tunnel`, which does what `wireguard-go` does.
+//! [`device`] carries packets between a TUN interface and UDP sockets, around boringtun's protocol core; [`uapi`] is
+//! the control socket that wg(8) uses; [`model`] holds the nouns of both: an [`Update`](model::Update) goes in, a
+//! [`Snapshot`](model::Snapshot) comes out. [`file`] reads the configuration files of wg(8) and wg-quick(8).
+//! [`standalone`] is the program `bastiond-tunnel`, which does what `wireguard-go` does.
 //!
 //! This crate knows nothing of the daemon that uses it.
 

@@ -10,8 +10,8 @@ use bastiond_tunnel::standalone::{self, Environment};
 use clap::Parser;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Session keys live in memory of the protocol core and of ring, which do not wipe it. Whatever is freed is wiped; nothing is
-/// freed while packets pass.
+/// Session keys live in memory of the protocol core and of ring, which do not wipe it. Whatever is freed is wiped;
+/// nothing is freed while packets pass.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    match Environment::of_process().and_then(|environment| standalone::run(&arguments, environment)) {
+    match Environment::from_process().and_then(|environment| standalone::run(&arguments, environment)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bastiond-tunnel: {}", chain(&error));

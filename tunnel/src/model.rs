@@ -1,5 +1,5 @@
-//! What a WireGuard interface is told and what it tells: the nouns that the control socket, the configuration and the
-//! kernel's own back end share.
+//! Changes and snapshots of a WireGuard interface, in the terms that the control socket, the configuration and the
+//! kernel's WireGuard share.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -11,13 +11,13 @@ use crate::key::{PresharedKey, PrivateKey, PublicKey};
 /// A change of an interface: UAPI's `set=1`, netlink's `WG_CMD_SET_DEVICE`. What is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Update {
-    /// A new private key; `Some(None)` takes the key away, and the interface answers nobody.
+    /// A new private key; `Some(None)` removes the key, and the interface answers no peer.
     pub private_key: Option<Option<PrivateKey>>,
     /// A new UDP port; 0 lets the kernel choose.
     pub listen_port: Option<u16>,
     /// The mark of outgoing UDP packets (`SO_MARK`); 0 is none.
     pub fwmark: Option<u32>,
-    /// Whether the peers that are not named here go away.
+    /// Whether the peers that are not named here are removed.
     pub replace_peers: bool,
     /// Changes of single peers, carried out in this order.
     pub peers: Vec<PeerUpdate>,
@@ -26,21 +26,21 @@ pub struct Update {
 /// A change of one peer, made if it is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerUpdate {
-    /// Who.
+    /// Its public key.
     pub public_key: PublicKey,
-    /// Take the peer away.
+    /// Remove the peer.
     pub remove: bool,
     /// Change the peer only if it is there.
     pub update_only: bool,
-    /// A new preshared key; all zeroes take it away.
+    /// A new preshared key; all zeroes remove it.
     pub preshared_key: Option<PresharedKey>,
     /// A new endpoint.
     pub endpoint: Option<SocketAddr>,
     /// Seconds between persistent keepalives; 0 is off.
     pub persistent_keepalive: Option<u16>,
-    /// Whether the allowed-ips that are not named here go away.
+    /// Whether the allowed-ips that are not named here are removed.
     pub replace_allowed_ips: bool,
-    /// Allowed-ips to add or remove, in this order. An added one is taken from the peer that had it.
+    /// Allowed-ips to add or remove, in this order. An added one is removed from the peer that had it.
     pub allowed_ips: Vec<AllowedIp>,
 }
 
@@ -49,7 +49,7 @@ pub struct PeerUpdate {
 pub struct AllowedIp {
     /// The prefix, without host bits.
     pub net: IpNet,
-    /// Take it away from this peer instead of adding it (UAPI's leading `-`).
+    /// Remove it from this peer instead of adding it (UAPI's leading `-`).
     pub remove: bool,
 }
 
@@ -85,11 +85,11 @@ pub struct Snapshot {
 /// One peer as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerSnapshot {
-    /// Who.
+    /// Its public key.
     pub public_key: PublicKey,
     /// The preshared key, if there is one.
     pub preshared_key: Option<PresharedKey>,
-    /// Where it was configured to be or last spoke from.
+    /// Its configured endpoint, or the sender of its newest message.
     pub endpoint: Option<SocketAddr>,
     /// Seconds between persistent keepalives; 0 is off.
     pub persistent_keepalive: u16,

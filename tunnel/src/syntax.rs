@@ -1,4 +1,4 @@
-//! Words that WireGuard's file and its control socket spell alike.
+//! Values that WireGuard's file and its control socket write alike.
 //!
 //! Stricter than `str::parse`, which takes a `+` before a number, and as strict as wg(8), which wants a digit first.
 
@@ -32,8 +32,8 @@ pub(crate) fn prefix(text: &str) -> Option<IpNet> {
     interface_address(text).map(|net| net.trunc())
 }
 
-/// A value in a message: quoted, on one line. Nothing that is long enough to be a key, or most of one, is repeated.
-pub(crate) fn shown(value: &str) -> String {
+/// A value for a message: quoted, on one line. A text that is long enough to be a key, or most of one, is not repeated.
+pub(crate) fn quoted(value: &str) -> String {
     // 20 characters of base64 are 120 bits; no number, address or port has as many in a row.
     let is_secretive =
         value.split(|c: char| !c.is_ascii_alphanumeric() && c != '+' && c != '/').any(|run| run.len() > 20);
@@ -59,9 +59,9 @@ mod tests {
             ("= yAnz5TF+lXXJte14tji3z", "the value"),
             ("5ecbe75ecbe75ecbe75ecbe7", "the value"),
         ] {
-            assert_eq!(shown(value), expected);
+            assert_eq!(quoted(value), expected);
         }
-        assert_eq!(shown(&"é ".repeat(50)), format!("`{}…`", "é ".repeat(40)));
+        assert_eq!(quoted(&"é ".repeat(50)), format!("`{}…`", "é ".repeat(40)));
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! The system calls that no safe crate makes for us, and nothing else: the one module of the project that may be unsafe.
+//! The system calls that no safe crate makes for us: the only module of the project with unsafe code.
 //!
 //! - The ioctls of a TUN interface.
 //! - `recvmmsg`: nix's keeps the former call's control lengths in headers that are used again, so that a message which
-//!   carries more than the last loses its segment size. `sendmsg`: nix's allocates for each. quinn-udp does both well, but
-//!   switches segmentation and source addresses off for a whole socket at the first `EINVAL`, which one peer's vanished
-//!   route would cause for all.
-//! - Descriptors that the service manager or a parent process handed over.
+//!   carries more than the last loses its segment size. `sendmsg`: nix's allocates for each. quinn-udp does both well,
+//!   but switches segmentation and source addresses off for a whole socket at the first `EINVAL`, which one peer's
+//!   vanished route would cause for all.
+//! - Descriptors that this process got by exec(2).
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 
 // linux/if_tun.h.
 const TUN_IOCTLS: u8 = b'T';
-// Written back to by the kernel, whatever its number says (drivers/net/tun.c, __tun_chr_ioctl).
+// The kernel writes the argument back, although the request's number does not show it (drivers/net/tun.c,
+// __tun_chr_ioctl).
 nix::ioctl_readwrite_bad!(tunsetiff, nix::request_code_write!(TUN_IOCTLS, 202, size_of::<c_int>()), ifreq);
 nix::ioctl_write_int_bad!(tunsetoffload, nix::request_code_write!(TUN_IOCTLS, 208, size_of::<libc::c_uint>()));
 nix::ioctl_read_bad!(tungetiff, nix::request_code_read!(TUN_IOCTLS, 210, size_of::<libc::c_uint>()), ifreq);
@@ -49,7 +50,8 @@ pub(crate) fn attach_tun(tun: BorrowedFd<'_>, name: &str, flags: c_int) -> io::R
     let mut request = named(name)?;
     request.ifr_ifru.ifru_flags =
         libc::c_short::try_from(flags).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // SAFETY: the descriptor is open for the call, and the kernel reads and writes one `ifreq`, which is what is pointed to.
+    // SAFETY: the descriptor is open for the call, and the kernel reads and writes one `ifreq`, which is what is
+    // pointed to.
     unsafe { tunsetiff(tun.as_raw_fd(), &raw mut request) }?;
     Ok(name_of(&request))
 }
@@ -66,7 +68,7 @@ pub(crate) fn tun_identity(tun: BorrowedFd<'_>) -> io::Result<(String, c_int)> {
     Ok((name_of(&request), c_int::from(u16::from_ne_bytes(flags.to_ne_bytes()))))
 }
 
-/// Says which large packets the interface's reader takes (`TUNSETOFFLOAD`).
+/// Sets which large packets the interface's reader accepts (`TUNSETOFFLOAD`).
 pub(crate) fn set_tun_offload(tun: BorrowedFd<'_>, offload: c_int) -> io::Result<()> {
     // SAFETY: the argument is a number; nothing is pointed to.
     unsafe { tunsetoffload(tun.as_raw_fd(), offload) }?;
@@ -93,8 +95,8 @@ pub(crate) fn set_interface_mtu(socket: BorrowedFd<'_>, name: &str, mtu: usize) 
 
 /// Takes over a descriptor that this process got by exec(2), by its number; it is closed at the next exec.
 ///
-/// Each one can be taken once, and one that this process opened itself cannot be taken: those have `FD_CLOEXEC`, which the
-/// standard library and all of our own calls set at once, and a descriptor that came by exec(2) cannot have it.
+/// Each one can be taken once, and one that this process opened itself cannot be taken: those have `FD_CLOEXEC`, which
+/// the standard library and all of our own calls set at once, and a descriptor that came by exec(2) cannot have it.
 pub(crate) fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
     static CHECK_AND_MARK: Mutex<()> = Mutex::new(());
     let _guard = CHECK_AND_MARK.lock();
@@ -113,11 +115,13 @@ pub(crate) fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
     if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open. It came by exec(2), and by the flag above it is taken here for the first time, so it has no other owner.
+    // SAFETY: it is open. It came by exec(2), and by the flag above it is taken here for the first time, so it has no
+    // other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Bytes of control messages that a datagram may bring: packet info of IPv6 (40), traffic class (24), segment size (24).
+/// Bytes of control messages that a datagram may bring: packet info of IPv6 (40), traffic class (24), segment size
+/// (24).
 const CONTROL: usize = 128;
 
 /// Control messages, aligned as the kernel wants them (`cmsg(3)`).
@@ -132,13 +136,13 @@ pub(crate) struct Arrived<'a> {
     pub(crate) len: usize,
     /// Whether there was more than the buffer holds.
     pub(crate) truncated: bool,
-    /// From where; `None` for a family that is not IP.
+    /// The sender; `None` for a family that is not IP.
     pub(crate) from: Option<SocketAddr>,
     /// The control messages.
     pub(crate) control: &'a [u8],
 }
 
-/// Space for the headers of one `recvmmsg`, used again and again.
+/// Space for the headers of one `recvmmsg`, which is reused.
 pub(crate) struct Headers {
     names: Vec<libc::sockaddr_storage>,
     controls: Vec<Control>,
@@ -157,7 +161,7 @@ impl Headers {
         }
     }
 
-    /// What the last call brought, in order.
+    /// What the last call received, in order.
     pub(crate) fn arrived(&self) -> impl Iterator<Item = Arrived<'_>> {
         self.lens.iter().zip(&self.names).zip(&self.controls).map(|((&(len, control, flags), name), controls)| {
             Arrived {
@@ -173,7 +177,7 @@ impl Headers {
 /// The most messages of one `recvmmsg`.
 pub(crate) const MAX_MESSAGES: usize = 16;
 
-/// Receives what is there, a message a buffer, without waiting (`recvmmsg` with `MSG_DONTWAIT`).
+/// Receives what waits, one message per buffer, without blocking (`recvmmsg` with `MSG_DONTWAIT`).
 pub(crate) fn receive_messages<'a>(
     socket: BorrowedFd<'_>,
     buffers: impl Iterator<Item = &'a mut [u8]>,
@@ -196,8 +200,8 @@ pub(crate) fn receive_messages<'a>(
         header.msg_controllen = CONTROL;
         count += 1;
     }
-    // SAFETY: the first `count` messages point to a name, an iovec, a buffer and control room each, with their true lengths;
-    // all of them outlive the call, and nothing else refers to them while it runs.
+    // SAFETY: the first `count` messages point to a name, an iovec, a buffer and control room each, with their true
+    // lengths; all of them outlive the call, and nothing else refers to them while it runs.
     let received = unsafe {
         libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, libc::MSG_DONTWAIT, std::ptr::null_mut())
     };
@@ -219,7 +223,8 @@ fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     let storage: *const libc::sockaddr_storage = name;
     match c_int::from(name.ss_family) {
         libc::AF_INET => {
-            // SAFETY: the storage is larger than a `sockaddr_in` and aligned for each address; the family says that it is one.
+            // SAFETY: the storage is larger than a `sockaddr_in` and aligned for each address; the family says that it
+            // is one.
             let name = unsafe { &*storage.cast::<libc::sockaddr_in>() };
             let address = Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr));
             Some(SocketAddrV4::new(address, u16::from_be(name.sin_port)).into())
@@ -234,7 +239,7 @@ fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
-/// Sends one message with its control messages, waiting until the kernel takes it (`sendmsg`).
+/// Sends one message with its control messages, and blocks until the kernel takes it (`sendmsg`).
 pub(crate) fn send_message(socket: BorrowedFd<'_>, to: &SocketAddr, bytes: &[u8], control: &[u8]) -> io::Result<()> {
     // SAFETY: all three are plain old data; all zero is a valid value of them.
     let (mut v4, mut v6, mut header): (libc::sockaddr_in, libc::sockaddr_in6, libc::msghdr) = unsafe { zeroed() };

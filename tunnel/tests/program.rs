@@ -1,4 +1,5 @@
-//! What `bastiond-tunnel` says of itself. Tests with interfaces and packets are among those of bastiond (`tests/netns`).
+//! What `bastiond-tunnel` says of itself. Tests with interfaces and packets are among those of bastiond
+//! (`tests/netns`).
 
 use std::process::{Command, Output};
 

@@ -1,8 +1,8 @@
 //! The messages to and from the kernel's WireGuard, without a socket: an [`Update`] becomes messages, messages become a
 //! [`Snapshot`].
 //!
-//! The names are those of the kernel's `include/uapi/linux/wireguard.h`. A message is limited, a configuration is not: a large change
-//! becomes several messages, and several messages of an answer become one snapshot.
+//! The names are those of the kernel's `include/uapi/linux/wireguard.h`. A message is limited, a configuration is not:
+//! a large change becomes several messages, and several messages of an answer become one snapshot.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -117,12 +117,12 @@ pub fn encode<F: GenlFamily + Emitable>(payload: &F, family: u16, flags: u16, se
     bytes
 }
 
-/// The `WG_CMD_SET_DEVICE` messages that carry out a change, in the order in which they are to be sent. None is longer than
-/// `limit` bytes, unless a single allowed-ip of a peer makes it so; there is always one.
+/// The `WG_CMD_SET_DEVICE` messages that carry out a change, in the order in which they are to be sent. None is longer
+/// than `limit` bytes, unless a single allowed-ip of a peer makes it so; there is always one.
 ///
-/// Only the first one has the interface's own settings and `WGDEVICE_F_REPLACE_PEERS`, which would take the peers of the
-/// messages before it away again. A peer whose allowed-ips do not fit goes on in the next message, where it must not lose
-/// those that it just got, and must not come back if somebody removed it in between.
+/// Only the first one has the interface's own settings and `WGDEVICE_F_REPLACE_PEERS`, which would take the peers of
+/// the messages before it away again. A peer whose allowed-ips do not fit goes on in the next message, where it must
+/// not lose those that it just got, and must not come back if somebody removed it in between.
 pub fn changes(interface: &InterfaceName, update: &Update, limit: usize) -> Vec<Message> {
     let mut messages = Messages::start(interface, update, limit);
     for peer in &update.peers {

@@ -1,10 +1,10 @@
 //! The WireGuard of the kernel, where it has one.
 //!
-//! It has the same nouns as the data plane in userspace (`bastiond_tunnel::model`), and a change means the same, but nothing of ours
-//! runs: the kernel has the interface and its peers, and keeps them when the daemon ends. Links are made and removed by rtnetlink
-//! ([`link`](super::link)), everything else goes through the WireGuard family of generic netlink ([`message`], [`socket`]);
-//! [`translate`] rewrites what the kernel would understand differently. Addresses, routes and whether the interface is up are
-//! not this module's.
+//! It has the same nouns as the data plane in userspace (`bastiond_tunnel::model`), and a change means the same, but
+//! nothing of ours runs: the kernel has the interface and its peers, and keeps them when the daemon ends. Links are
+//! made and removed by rtnetlink ([`link`](super::link)), everything else goes through the WireGuard family of generic
+//! netlink ([`message`], [`socket`]); [`translate`] rewrites what the kernel would understand differently. Addresses,
+//! routes and whether the interface is up are not this module's.
 
 use nix::errno::Errno;
 
@@ -78,8 +78,8 @@ impl Error {
                  wireguard.backend = \"userspace\""
             }
             Self::OtherKind { .. } => {
-                "another program made it, or our own data plane before: remove it (ip link del), or choose another name \
-                 in wireguard.interface"
+                "another program made it, or our own data plane before: remove it (ip link del), or choose another \
+                 name in wireguard.interface"
             }
             Self::Absent { .. } => "another program removed it; the daemon makes it again by itself",
             Self::Link(error) => error.advice(),
@@ -105,8 +105,8 @@ impl Error {
     }
 }
 
-/// Chooses by the configuration and by whether the kernel has WireGuard. `auto` takes the kernel's where there is one, since
-/// then fewer parts have to run; `kernel` on a kernel without it is an error, not a silent change of data planes.
+/// Chooses by the configuration and by whether the kernel has WireGuard. `auto` takes the kernel's where there is one,
+/// since then fewer parts have to run; `kernel` on a kernel without it is an error, not a silent change of data planes.
 pub fn choose(wanted: BackendChoice, is_available: bool) -> Result<BackendKind, Error> {
     match (wanted, is_available) {
         (BackendChoice::Userspace, _) | (BackendChoice::Auto, false) => Ok(BackendKind::Userspace),
@@ -151,9 +151,9 @@ pub async fn remove(interface: &InterfaceName) -> Result<bool, Error> {
     match links.find(interface).await? {
         None => Ok(false),
         Some(found) if found.is_wireguard() => {
-            // A link that goes with its peers waits a whole RCU grace period for each (`netif_napi_del`, without the lock that
-            // makes `synchronize_net` hurry): three minutes for 10 000. Without peers it goes at once. If they cannot be
-            // removed, the link still can.
+            // A link that goes with its peers waits a whole RCU grace period for each (`netif_napi_del`, without the
+            // lock that makes `synchronize_net` hurry): three minutes for 10 000. Without peers it goes at once. If
+            // they cannot be removed, the link still can.
             let emptied = set(interface, Update { replace_peers: true, ..Update::default() }).await;
             if let Err(error) = emptied {
                 tracing::debug!(%interface, error = %crate::error::chain(&error), "the link is removed with its peers");
@@ -169,8 +169,8 @@ fn other_kind(interface: &InterfaceName, found: &link::Link) -> Error {
     Error::OtherKind { interface: interface.clone(), kind }
 }
 
-/// Carries out a change, with the meaning of [`Device::set`](bastiond_tunnel::device::Device::set). The mark and the port come first: if the port
-/// cannot be bound, no peer has changed. A port is bound when the interface goes up.
+/// Carries out a change, with the meaning of [`Device::set`](bastiond_tunnel::device::Device::set). The mark and the
+/// port come first: if the port cannot be bound, no peer has changed. A port is bound when the interface goes up.
 pub async fn set(interface: &InterfaceName, update: Update) -> Result<(), Error> {
     let mut connection = open().await?;
     let removal = Removal::from_release(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
@@ -202,7 +202,8 @@ fn read_error(interface: &InterfaceName, source: socket::Error) -> Error {
     absent(interface, &source).unwrap_or_else(|| Error::Read { interface: interface.clone(), source })
 }
 
-/// `Absent` if there is no link of the name, or one of another kind (`lookup_interface` in drivers/net/wireguard/netlink.c).
+/// `Absent` if there is no link of the name, or one of another kind (`lookup_interface` in
+/// drivers/net/wireguard/netlink.c).
 fn absent(interface: &InterfaceName, error: &socket::Error) -> Option<Error> {
     let is_absent = matches!(error.errno(), Some(Errno::ENODEV | Errno::EOPNOTSUPP));
     is_absent.then(|| Error::Absent { interface: interface.clone() })

@@ -1,7 +1,8 @@
 //! A connection to the kernel's WireGuard over generic netlink.
 //!
-//! The `genetlink` crate is not used: it hands messages with keys through queues and buffers that are not overwritten, and brings
-//! older versions of `netlink-proto` and `netlink-sys` than `rtnetlink` does. A request and its answers need neither.
+//! The `genetlink` crate is not used: it hands messages with keys through queues and buffers that are not overwritten,
+//! and brings older versions of `netlink-proto` and `netlink-sys` than `rtnetlink` does. A request and its answers need
+//! neither.
 
 use std::fmt::Debug;
 use std::io;
@@ -74,8 +75,8 @@ enum Ending {
 }
 
 impl Connection {
-    /// Finds the family, for which the kernel loads the module if it has one (`ctrl_getfamily` in net/netlink/genetlink.c);
-    /// `None` if this kernel has no WireGuard.
+    /// Finds the family, for which the kernel loads the module if it has one (`ctrl_getfamily` in
+    /// net/netlink/genetlink.c); `None` if this kernel has no WireGuard.
     pub(super) async fn open() -> Result<Option<Self>, Error> {
         let mut socket = TokioSocket::new(NETLINK_GENERIC).map_err(Error::Socket)?;
         let to_kernel = SocketAddr::new(0, 0);
@@ -171,8 +172,8 @@ impl Connection {
     }
 }
 
-/// The number of a family in this kernel, from the answer to `CTRL_CMD_GETFAMILY`. Nothing else of the answer is read, so that
-/// nothing else can make it unreadable.
+/// The number of a family in this kernel, from the answer to `CTRL_CMD_GETFAMILY`. Nothing else of the answer is read,
+/// so that nothing else can make it unreadable.
 #[derive(Debug)]
 struct FamilyId(Option<u16>);
 

@@ -1,8 +1,8 @@
 //! Rewrites a change so that it means the same to the kernel as to our own data plane.
 //!
-//! Two parts of a change do not. `WGDEVICE_F_REPLACE_PEERS` removes every peer first, and with it the sessions of those that stay;
-//! here a peer that stays keeps its session. And kernels before `WGALLOWEDIP_F_REMOVE_ME` cannot remove a single allowed-ip: the
-//! peer's list is replaced by the rest of it.
+//! Two parts of a change do not. `WGDEVICE_F_REPLACE_PEERS` removes every peer first, and with it the sessions of those
+//! that stay; here a peer that stays keeps its session. And kernels before `WGALLOWEDIP_F_REMOVE_ME` cannot remove a
+//! single allowed-ip: the peer's list is replaced by the rest of it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -21,8 +21,9 @@ pub enum Removal {
 }
 
 impl Removal {
-    /// What the kernel of this release does (`uname -r`). The flag came with Linux 6.16 (commit ba3d7b93dbe3); kernels before
-    /// refuse it as an unknown attribute, in the middle of a change. A release that cannot be read counts as an old one.
+    /// What the kernel of this release does (`uname -r`). The flag came with Linux 6.16 (commit ba3d7b93dbe3); kernels
+    /// before refuse it as an unknown attribute, in the middle of a change. A release that cannot be read counts as an
+    /// old one.
     pub fn from_release(release: &str) -> Self {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
         match (numbers.next().flatten(), numbers.next().flatten()) {
@@ -124,8 +125,8 @@ impl Owners {
         }
     }
 
-    /// Applies a peer's change to this table, and adds the steps for the kernel. If the kernel can do it, the allowed-ips that
-    /// the peer keeps are never missing in between.
+    /// Applies a peer's change to this table, and adds the steps for the kernel. If the kernel can do it, the
+    /// allowed-ips that the peer keeps are never missing in between.
     fn translate(&mut self, mut peer: PeerUpdate, removal: Removal, steps: &mut Vec<PeerUpdate>) {
         let key = peer.public_key;
         peer.allowed_ips.iter_mut().for_each(|allowed_ip| allowed_ip.net = allowed_ip.net.trunc());

@@ -182,7 +182,11 @@ fn any_interface() -> impl Strategy<Value = Interface> {
 
 proptest! {
     #[test]
-    fn one_update_makes_the_interface_as_desired_and_names_no_peer_that_is_right(before in any_interface(), after in any_interface(), roamed in btree_set(1..6_u8, 0..3)) {
+    fn one_update_makes_the_interface_as_desired_and_names_no_peer_that_is_right(
+        before in any_interface(),
+        after in any_interface(),
+        roamed in btree_set(1..6_u8, 0..3),
+    ) {
         let mut world = World::empty();
         world.apply(update(&before, &world.snapshot(), &ConfiguredEndpoints::new()).unwrap());
         let endpoints = |interface: &Interface| -> ConfiguredEndpoints {

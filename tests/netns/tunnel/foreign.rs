@@ -1,4 +1,5 @@
-//! Ours and other people's implementations: handshakes and traffic, whoever begins, over both families, and preshared keys.
+//! Ours and other people's implementations: handshakes and traffic, whoever begins, over both families, and preshared
+//! keys.
 
 use bastiond_tunnel::key::PrivateKey;
 use libtest_mimic::Trial;

@@ -91,7 +91,8 @@ fn rubbish() -> Result {
     ensure_eq((after.endpoint, after.latest_handshake), (before.endpoint, before.latest_handshake))
 }
 
-/// Where the flood comes from: a part of the prefix that is for such tests (RFC 2544), as many addresses as there may be.
+/// Where the flood comes from: a part of the prefix that is for such tests (RFC 2544), as many addresses as there may
+/// be.
 const SOURCES: u32 = 0xc613_0000;
 const ADDRESSES: u32 = 1000;
 /// Initiations that differ. Each is a calculation for whoever answers it, and one for us to make it.
@@ -186,7 +187,8 @@ fn flood() -> Result {
     for newcomer in &newcomers {
         us.meets(newcomer, Reach::Unknown)?;
         newcomer.meets(&us, Reach::At(Family::V4))?;
-        // A packet to begin with. Whether it comes through is left to chance: now and then nobody is asked for a cookie.
+        // A packet to begin with. Whether it comes through is left to chance: now and then nobody is asked for a
+        // cookie.
         newcomer.is_cut_off_from(&us)?;
     }
     for newcomer in &newcomers {

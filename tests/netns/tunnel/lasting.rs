@@ -1,7 +1,7 @@
 //! Sessions that last: renewed after two minutes, and over after three.
 //!
-//! The protocol's times (<https://www.wireguard.com/papers/wireguard.pdf>, section 6.1) are real here, once; the unit tests of
-//! the data plane turn a clock by hand.
+//! The protocol's times (<https://www.wireguard.com/papers/wireguard.pdf>, section 6.1) are real here, once; the unit
+//! tests of the data plane turn a clock by hand.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! An interface with more than one queue, as machines with four cores and more have it. Ours is given two whatever the machine:
-//! each has threads and sockets of its own, and everything that holds with one queue has to hold with two.
+//! An interface with more than one queue, as machines with four cores and more have it. Ours is given two whatever the
+//! machine: each has threads and sockets of its own, and everything that holds with one queue has to hold with two.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -37,7 +37,7 @@ fn with_queues(directory: &TempDir) -> Result<Program> {
          import fcntl, os, struct, sys\n\
          queues = [os.open('/dev/net/tun', os.O_RDWR) for _ in range({QUEUES})]\n\
          for queue in queues:\n    \
-             fcntl.ioctl(queue, 0x400454ca, struct.pack('16sH22x', sys.argv[-1].encode(), 0x0001 | 0x0100 | 0x1000 | 0x4000))\n    \
+             fcntl.ioctl(queue, 0x400454ca, struct.pack('16sH22x', sys.argv[-1].encode(), 0x5101))\n    \
              os.set_inheritable(queue, True)\n\
          os.environ['WG_TUN_FD'] = ','.join(map(str, queues))\n\
          os.execv('{program}', ['{program}'] + sys.argv[1:])\n",

@@ -51,7 +51,8 @@ fn we_move() -> Result {
     join(&us, &peer)?;
     let elsewhere = Ipv4Addr::new(198, 18, 0, 77);
     us.host.renumber(us.host.v4(), elsewhere)?;
-    // The first packet may still leave from the address that is gone: the kernel refuses it, and chooses the next one's.
+    // The first packet may still leave from the address that is gone: the kernel refuses it, and chooses the next
+    // one's.
     ensure(us.reaches(&peer)? || us.reaches(&peer)?, "nothing passes after we have moved")?;
     ensure_eq(peer.peer(&us)?.endpoint, Some((elsewhere, PORT).into()))?;
     ensure(peer.reaches(&us)?, "nothing passes from the peer after we have moved")

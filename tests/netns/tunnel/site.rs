@@ -132,7 +132,8 @@ pub(super) fn join(from: &Site<'_>, to: &Site<'_>) -> Result {
     ensure(from.reaches(to)?, "nothing passes")
 }
 
-/// Sends everything from one site to another: ping, datagrams, and a transfer whose content is checked, over both families.
+/// Sends everything from one site to another: ping, datagrams, and a transfer whose content is checked, over both
+/// families.
 pub(super) fn exchange(from: &Site<'_>, to: &Site<'_>) -> Result {
     for (source, target) in [(IpAddr::from(from.v4()), IpAddr::from(to.v4())), (from.v6().into(), to.v6().into())] {
         ensure(from.pings(target)?, format!("{target} does not answer a ping"))?;

@@ -1,15 +1,15 @@
 //! Cryptokey routing: which peer a prefix belongs to.
 //!
-//! One table over all peers, and the longest prefix decides, in both directions: where a packet goes, and whether a peer may
-//! speak from an address. A prefix has one owner; adding it to another peer takes it from the first, as the kernel does
-//! (drivers/net/wireguard/allowedips.c).
+//! One table over all peers, and the longest prefix decides, in both directions: where a packet goes, and whether a
+//! peer may send from an address. A prefix has one owner; adding it to another peer removes it from the first, as the
+//! kernel does (drivers/net/wireguard/allowedips.c).
 
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
-/// A peer's place in the table of peers.
+/// A peer's index in the table of peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
@@ -21,7 +21,7 @@ pub struct AllowedIps {
 }
 
 impl AllowedIps {
-    /// Gives a prefix to a peer; the one that had it, if any.
+    /// Adds a prefix to a peer; the former owner, if any.
     pub fn insert(&mut self, net: IpNet, owner: Slot) -> Option<Slot> {
         match net {
             IpNet::V4(net) => self.v4.insert(net.trunc(), owner),
@@ -29,7 +29,7 @@ impl AllowedIps {
         }
     }
 
-    /// Takes a prefix away, if this peer has it.
+    /// Removes a prefix, if this peer has it.
     pub fn remove(&mut self, net: IpNet, owner: Slot) {
         match net {
             IpNet::V4(net) if self.v4.get(&net) == Some(&owner) => drop(self.v4.remove(&net)),
@@ -38,7 +38,7 @@ impl AllowedIps {
         }
     }
 
-    /// The owner of the longest prefix that holds an address.
+    /// The owner of the longest prefix that contains an address.
     #[inline]
     pub fn owner(&self, address: IpAddr) -> Option<Slot> {
         match address {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_has_one_owner_and_only_that_one_can_lose_it() {
+    fn a_prefix_has_one_owner_and_is_removed_from_that_one_only() {
         let mut table = AllowedIps::default();
         assert_eq!(table.insert(net("10.0.0.0/24"), Slot(1)), None);
         assert_eq!(table.insert(net("10.0.0.0/24"), Slot(2)), Some(Slot(1)));
@@ -109,7 +109,8 @@ mod tests {
             }
             for host in 0_u32..80 {
                 let address = Ipv4Addr::from(0x0a00_0000 | host);
-                let longest = list.iter().filter(|(net, _)| net.contains(&address)).max_by_key(|(net, _)| net.prefix_len());
+                let owners = list.iter().filter(|(net, _)| net.contains(&address));
+                let longest = owners.max_by_key(|(net, _)| net.prefix_len());
                 prop_assert_eq!(table.owner(address.into()), longest.map(|(_, owner)| *owner));
             }
         }

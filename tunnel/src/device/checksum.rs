@@ -1,13 +1,13 @@
 //! The Internet checksum (RFC 1071) at the speed of memory.
 //!
-//! Our own, because it is most of what segmenting and coalescing cost: `internet-checksum` 0.2 and `ip4sum` 0.1 add one word
-//! after the other into one accumulator, and the crates of packet types bring a parser each along with theirs. Here the
-//! compiler makes vector code of it without `unsafe` or a special target.
+//! It is our own, because it is most of the cost of segmenting and coalescing: `internet-checksum` 0.2 and `ip4sum` 0.1
+//! add one word after the other into one accumulator, and the crates of packet types bring a parser each. The compiler
+//! makes vector code of this one, without `unsafe` and without a special target.
 //!
-//! Sums are of 16-bit words in the machine's own byte order: RFC 1071 section 2 (B) shows that the order does not matter as
-//! long as everybody keeps to one, so only [`word`] and [`fold`]'s result ever meet it.
+//! Sums are of 16-bit words in the machine's own byte order: RFC 1071 section 2 (B) shows that the order does not
+//! matter as long as it is the same everywhere, so only [`word`] and the result of [`fold`] depend on it.
 
-/// Bytes that the main loop takes at once: four vectors of 128 bits, enough to hide the latency of an addition.
+/// Bytes per turn of the main loop: four vectors of 128 bits, enough to hide the latency of an addition.
 const STRIDE: usize = 64;
 
 /// Adds `bytes` to a sum. Of several pieces only the last may have an odd length.
@@ -84,7 +84,7 @@ pub const fn finish_nonzero(sum: u64) -> [u8; 2] {
     }
 }
 
-/// Whether a sum over something that contains its own checksum says that it is intact.
+/// Whether the sum over data with its own checksum shows that it is intact.
 #[inline]
 pub const fn is_valid(sum: u64) -> bool {
     matches!(fold(sum), [0xff, 0xff])
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_gives_what_a_new_sum_gives() {
+    fn an_incremental_update_equals_a_new_sum() {
         // RFC 1624 section 4: the case that RFC 1141's equation gets wrong.
         assert_eq!(update(0xdd2f_u16.to_be_bytes(), 0x5555, 0x3285), [0x00, 0x00]);
         for old in [0, 1, 0x00ff, 0x1234, 0x8000, 0xfffe, 0xffff_u16] {

@@ -1,4 +1,4 @@
-//! The time, passed in to whatever waits or expires.
+//! The time, as an argument of everything that waits or expires.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub struct Now {
     /// Since the device started; never goes back.
     pub elapsed: Duration,
-    /// What an operator's watch says.
+    /// Wall-clock time.
     pub wall: SystemTime,
 }
 

@@ -1,9 +1,11 @@
-//! Joins consecutive packets of a flow into one write to the TUN interface: generic receive offload, as the kernel does it
-//! for a network card (`net/core/gro.c`). The kernel then routes, filters and delivers 64 KiB at the price of one packet.
+//! Joins consecutive packets of a flow into one write to the TUN interface: generic receive offload, as the kernel does
+//! it for a network card (`net/core/gro.c`). The kernel then routes, filters and delivers 64 KiB at the price of one
+//! packet.
 //!
-//! What is joined can be cut again into the very packets that came, except for IPv4 identifications of packets that must not
-//! be fragmented, which mean nothing (RFC 6864 section 4.1). Packets of one flow stay in order. Payloads are not copied: a
-//! group is the first packet and, for the others, where their payloads are.
+//! A joined packet can be cut into exactly the packets that were received, except for IPv4 identifications of packets
+//! that must not be fragmented, which have no meaning (RFC 6864 section 4.1). Packets of one flow stay in order.
+//! Payloads are not copied, which is why this is our own code and not that of `tun-rs`: a group is the first packet and
+//! the ranges of the others' payloads.
 
 mod candidate;
 
@@ -13,7 +15,7 @@ use std::ops::Range;
 use self::candidate::{Candidate, Class, classify};
 use super::packet::VnetHeader;
 
-/// What a TUN interface takes in one write (`TUNSETOFFLOAD`).
+/// What a TUN interface accepts in one write (`TUNSETOFFLOAD`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offloads {
     /// TCP segments over IPv4 and IPv6 in one (`TUN_F_TSO4`, `TUN_F_TSO6`).
@@ -22,18 +24,18 @@ pub struct Offloads {
     pub udp: bool,
 }
 
-/// Most packets in a group: what every kernel cuts again of UDP (`UDP_MAX_SEGMENTS` was 64 before Linux 6.9).
+/// The most packets of a group: what every kernel can cut again of UDP (`UDP_MAX_SEGMENTS` was 64 before Linux 6.9).
 const SEGMENTS_MAX: usize = 64;
-/// Longest result, by the length field of IPv4.
+/// The longest result, in bytes, by the length field of IPv4.
 const LENGTH_MAX: usize = 65535;
-/// Groups that may still grow. A group beyond that ends the oldest one.
+/// The most groups that may still grow. One more ends the oldest.
 const OPEN_MAX: usize = 16;
 
 /// The header of the TUN interface, the first packet, and the payloads of the others.
 const SLICES_MAX: usize = 1 + SEGMENTS_MAX;
 
-/// Collects packets and gives them back as few writes. One is used again and again; it allocates only until it has seen its
-/// largest batch.
+/// Collects packets and writes them with few writes. It is reused, and allocates only until it has seen its largest
+/// batch.
 #[derive(Debug)]
 pub struct Coalescer {
     offloads: Offloads,
@@ -48,13 +50,13 @@ pub struct Coalescer {
 #[derive(Debug)]
 struct Group {
     first: Range<usize>,
-    /// What the first packet's headers say; `None` if nothing may join it.
+    /// The first packet's headers; `None` if no packet may join it.
     candidate: Option<Candidate>,
     count: usize,
-    /// Bytes of the whole.
+    /// Its length in bytes.
     len: usize,
-    /// Whether the first packet's checksums were found right. They are looked at when a second packet comes: what stays
-    /// alone is none of our business.
+    /// Whether the first packet's checksums are right. They are checked when a second packet joins: a single packet
+    /// keeps its own.
     is_intact: bool,
     /// Whether all packets carry the same IPv4 identification, instead of counting.
     has_fixed_id: bool,
@@ -79,11 +81,11 @@ struct Open {
     group: usize,
 }
 
-/// What became of a packet that might have joined a group.
+/// Whether a packet joins a group.
 enum Join {
     /// It has joined.
     Joined {
-        /// No other may join behind it.
+        /// Whether no other may join after it.
         is_last: bool,
     },
     /// It does not continue the group.
@@ -93,7 +95,7 @@ enum Join {
 }
 
 impl Coalescer {
-    /// For an interface that takes this.
+    /// For an interface with these offloads.
     pub const fn new(offloads: Offloads) -> Self {
         Self { offloads, groups: Vec::new(), payloads: Vec::new(), open: Vec::new() }
     }
@@ -103,8 +105,8 @@ impl Coalescer {
         self.groups.is_empty()
     }
 
-    /// Takes the next packet, an IP packet without padding at `packet` in `arena`. Nothing else may be there until the next
-    /// [`Coalescer::flush`], which wants the same arena.
+    /// Adds the next packet, an IP packet without padding at `packet` in `arena`. These bytes must not change until the
+    /// next [`Coalescer::flush`], which gets the same arena.
     pub fn add(&mut self, arena: &[u8], packet: Range<usize>) {
         match classify(&arena[packet.clone()], self.offloads) {
             Class::Candidate(candidate) => self.add_candidate(arena, packet, candidate),
@@ -189,12 +191,12 @@ impl Coalescer {
         Join::Joined { is_last }
     }
 
-    /// Writes everything, in the order in which the first packets came, and is empty then. Each call of `write` is one write
-    /// to the interface: the header that `IFF_VNET_HDR` wants ([`VnetHeader`]) comes first, at most 64 pieces follow. The
-    /// headers of groups are rewritten in `arena`.
+    /// Writes everything, in the order in which the first packets were added, and is empty afterwards. Each call of
+    /// `write` is one write to the interface: the header for `IFF_VNET_HDR` ([`VnetHeader`]) comes first, at most 64
+    /// pieces follow. The headers of groups are rewritten in `arena`.
     ///
-    /// The first error ends it, and what had not been written is lost; so `write` keeps an error to itself that concerns one
-    /// packet only.
+    /// The first error ends it, and packets that are not written yet are lost; so `write` must not return an error that
+    /// concerns one packet only.
     pub fn flush<E>(
         &mut self,
         arena: &mut [u8],

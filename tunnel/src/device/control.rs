@@ -1,4 +1,5 @@
-//! Control messages of UDP sockets (`cmsg(3)`), written and read as bytes: segment size, type of service, our own address.
+//! Control messages of UDP sockets (`cmsg(3)`), written and read as bytes: segment size, type of service, our own
+//! address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,8 +22,8 @@ impl Outgoing {
     /// Segment size, traffic class and IPv6 packet info, each with its header.
     const ROOM: usize = 3 * (HEADER + ALIGN) + 24;
 
-    /// Control messages for datagrams to this family: how they are segmented (if there is more than one), marked, and which of
-    /// our addresses they leave from.
+    /// Control messages for datagrams to this family: how they are segmented (if there is more than one), marked, and
+    /// which of our addresses they leave from.
     pub(super) fn new(v4: bool, segment: Option<u16>, tos: u8, local: Option<IpAddr>) -> Self {
         let mut messages = Self { bytes: [0; Self::ROOM], len: 0 };
         if let Some(segment) = segment {
@@ -97,11 +98,12 @@ impl Incoming {
         let int = || value.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
         match (level, kind) {
             (libc::SOL_UDP, libc::UDP_GRO) => self.segment = int().and_then(|size| usize::try_from(size).ok()),
-            // A byte from the kernel, an int from some versions of it (ip(7)); its low byte is the first here and there.
+            // A byte from the kernel, an int from some versions of it (ip(7)); its low byte is the first here and
+            // there.
             (libc::IPPROTO_IP, libc::IP_TOS) => self.tos = value.first().copied().unwrap_or(0),
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => self.tos = int().map_or(0, |class| class.to_le_bytes()[0]),
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                // The second address: the header's destination, which is what the peer spoke to.
+                // The second address: the header's destination, to which the peer sent.
                 let address = value.get(8..12).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
                 self.local = address.map(|octets| Ipv4Addr::from(octets).into());
             }
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sent_along_reads_back() {
+    fn control_messages_read_back_as_written() {
         let v4 = Outgoing::new(true, Some(1452), 2, Some("198.51.100.2".parse().unwrap()));
         // The kernel puts the address that a received packet was sent to behind the one that a sent packet leaves from.
         let mut bytes = v4.as_bytes().to_vec();

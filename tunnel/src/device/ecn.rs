@@ -1,5 +1,5 @@
-//! Explicit congestion notification across the tunnel (RFC 6040): a mark that a router on the way sets on the outer packet
-//! reaches the inner one. The DSCP never crosses: it would tell the outside about the traffic.
+//! Explicit congestion notification across the tunnel (RFC 6040): a mark that a router on the way sets on the outer
+//! packet reaches the inner one. The DSCP is never copied: it would reveal the kind of traffic to the outside.
 
 use super::checksum::update;
 use super::packet::{Version, traffic_class, u16_at, version};
@@ -10,12 +10,12 @@ const ECT_1: u8 = 0b01;
 const ECT_0: u8 = 0b10;
 const CE: u8 = 0b11;
 
-/// What becomes of a packet that left the tunnel.
+/// Whether a packet from the tunnel is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on, perhaps with a new mark.
+    /// It is delivered, perhaps with a new mark.
     Accept,
-    /// It met congestion and cannot be told so: dropping it is the only signal its sender understands.
+    /// It met congestion and cannot carry the mark: dropping it is the only signal that its sender understands.
     Drop,
 }
 
@@ -25,11 +25,11 @@ pub const fn encapsulate(inner: u8) -> u8 {
     inner & MASK
 }
 
-/// Combines the marks of a decrypted packet and of the `outer` traffic class it came with: RFC 6040, figure 4. What is no
-/// IP packet is accepted as it is.
+/// Combines the marks of a decrypted packet and of its `outer` traffic class: RFC 6040, figure 4. Bytes that are no IP
+/// packet are accepted unchanged.
 ///
-/// The kernel's WireGuard lets a packet pass that is to be dropped here, because it does not look at the verdict of
-/// `INET_ECN_decapsulate`; the RFC says MUST.
+/// The kernel's WireGuard delivers a packet that is dropped here, because it ignores the result of
+/// `INET_ECN_decapsulate`; the RFC requires the drop.
 #[inline]
 pub fn decapsulate(packet: &mut [u8], outer: u8) -> Verdict {
     let inner = traffic_class(packet) & MASK;
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ip_packet_is_left_alone() {
+    fn bytes_that_are_no_ip_packet_stay_unchanged() {
         for packet in [&mut [][..], &mut [0x45, 0x02], &mut [0x60, 0x20]] {
             let before = packet.to_vec();
             assert_eq!(decapsulate(packet, ECT_1), Verdict::Accept);

@@ -1,9 +1,9 @@
-//! ICMP errors to the inside: a packet that cannot go through the tunnel is answered, not lost in silence.
+//! ICMP errors to the inside: a packet that cannot go through the tunnel is answered, not dropped silently.
 //!
 //! The kernel's WireGuard answers with host unreachable and address unreachable (`wg_xmit` in
-//! `drivers/net/wireguard/device.c`); packets that are too big its IP layer answers before they come to it. The source is
-//! the caller's choice: there, routing picks an address of the server, as the host that could not forward is to be named
-//! (RFC 1812 section 4.3.2.4).
+//! `drivers/net/wireguard/device.c`); packets that are too big its IP layer answers before they come to it. The source
+//! is the caller's choice: there, routing picks an address of the server, as the host that could not forward is to be
+//! named (RFC 1812 section 4.3.2.4).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -39,10 +39,10 @@ impl Message {
     }
 }
 
-/// Answers a packet that is larger than the tunnel's MTU, for path MTU discovery (RFC 1191, RFC 8201). `None` if it may be
-/// fragmented instead or must not be answered.
+/// Answers a packet that is larger than the tunnel's MTU, for path MTU discovery (RFC 1191, RFC 8201). `None` if it may
+/// be fragmented instead or must not be answered.
 ///
-/// An IPv6 sender is never told less than 1280, the smallest MTU that it would believe.
+/// The error to an IPv6 sender never has an MTU below 1280, which it would ignore.
 pub fn too_big(packet: &[u8], mtu: usize, source: IpAddr) -> Option<Message> {
     match source {
         IpAddr::V4(_) => {
@@ -94,8 +94,9 @@ fn error(packet: &[u8], from: IpAddr, kind: (u8, u8), parameter: u32) -> Option<
     Some(message)
 }
 
-/// RFC 1122 section 3.2.2 and RFC 4443 section 2.4 (e): no error about an error, about a part of a datagram, to many, or from
-/// nobody in particular. (A multicast packet that is too big may be answered over IPv6; no more than may.)
+/// RFC 1122 section 3.2.2 and RFC 4443 section 2.4 (e): no error about an error, a later fragment, a packet to many
+/// hosts, or one without a unicast source. (A multicast packet that is too big may be answered over IPv6, but need not
+/// be.)
 fn may_be_answered(packet: &[u8], source: IpAddr, destination: IpAddr) -> bool {
     let is_one = match source {
         // From 224.0.0.0 on there are only groups, reserved addresses and broadcast.
@@ -123,7 +124,7 @@ fn may_be_answered(packet: &[u8], source: IpAddr, destination: IpAddr) -> bool {
     }
 }
 
-/// Writes an IPv4 header that says no options, no fragmentation and `length` bytes behind it.
+/// Writes an IPv4 header without options, without fragmentation, for `length` bytes behind it.
 fn write_ipv4(bytes: &mut [u8], from: Ipv4Addr, to: Ipv4Addr, length: usize) {
     let total = u16::try_from(IPV4_HEADER_LEN + length).expect("at most 576");
     let header = &mut bytes[..IPV4_HEADER_LEN];
@@ -136,7 +137,7 @@ fn write_ipv4(bytes: &mut [u8], from: Ipv4Addr, to: Ipv4Addr, length: usize) {
     header[10..12].copy_from_slice(&checksum);
 }
 
-/// Writes an IPv6 header with `length` bytes behind it.
+/// Writes an IPv6 header for `length` bytes behind it.
 fn write_ipv6(bytes: &mut [u8], from: Ipv6Addr, to: Ipv6Addr, length: usize) {
     let payload = u16::try_from(length).expect("at most 1280");
     let header = &mut bytes[..IPV6_HEADER_LEN];
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn no_peer_is_an_unreachable_host() {
+    fn a_packet_without_a_peer_is_answered_host_unreachable() {
         for (flow, kind) in [(Flow::v4(1), (3, 1)), (Flow::v6(1), (1, 3))] {
             let packet = Sample::udp(flow).bytes();
             let message = unreachable(&packet, server(&packet)).unwrap();
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_is_as_long_as_allowed_and_without_what_is_no_part_of_the_packet() {
+    fn a_quoted_packet_has_the_allowed_length_and_no_bytes_behind_it() {
         for (flow, quoted) in [(Flow::v4(1), 548), (Flow::v6(1), 1232)] {
             let packet = Sample::udp(flow).with_payload(1400).bytes();
             let message = unreachable(&packet, server(&packet)).unwrap();
@@ -213,13 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_fragmented_is_not_too_big() {
+    fn a_packet_that_may_be_fragmented_is_not_too_big() {
         let packet = Sample { df: false, ..Sample::udp(Flow::v4(1)) }.bytes();
         assert_eq!(too_big(&packet, 1420, server(&packet)), None);
     }
 
     #[test]
-    fn nobody_is_told_about_these() {
+    fn these_packets_are_not_answered() {
         let v4 = Sample::udp(Flow::v4(1)).bytes();
         let v6 = Sample::udp(Flow::v6(1)).bytes();
         let with = |packet: &[u8], at: usize, bytes: &[u8]| {
@@ -231,12 +232,12 @@ mod tests {
             ("later fragment", with(&v4, 6, &[0x40, 9])),
             ("multicast", with(&v4, 16, &[239, 1, 2, 3])),
             ("broadcast", with(&v4, 16, &[255; 4])),
-            ("from nobody", with(&v4, 12, &[0; 4])),
+            ("from the unspecified address", with(&v4, 12, &[0; 4])),
             ("from this host", with(&v4, 12, &[127, 0, 0, 1])),
             ("from a group", with(&v4, 12, &[224, 0, 0, 1])),
             ("from all", with(&v4, 12, &[255; 4])),
             ("multicast", with(&v6, 24, &[0xff])),
-            ("from nobody", with(&v6, 8, &[0; 16])),
+            ("from the unspecified address", with(&v6, 8, &[0; 16])),
             ("from a group", with(&v6, 8, &[0xff])),
             ("later fragment", with(&with(&v6, 6, &[44]), 40, &[17, 0, 0, 8])),
             ("no header", with(&v6, 6, &[0, 64, 0xfd])[..41].to_vec()),

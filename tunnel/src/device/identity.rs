@@ -1,4 +1,4 @@
-//! Who the interface is: its private key, and what follows from it.
+//! The interface's keys, and what is derived from them.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use crate::key::{PrivateKey, PublicKey};
 
 /// The private key in the forms that the protocol core takes.
 pub struct Identity {
-    /// As it was configured.
+    /// The configured key.
     pub private_key: PrivateKey,
     /// The scalar.
     pub secret: x25519::StaticSecret,
     /// Its public half.
     pub public: x25519::PublicKey,
-    /// Checks a handshake message's first MAC and never asks for a cookie. Every peer's protocol core shares it: whether the
-    /// interface is under load is decided once, before.
+    /// Checks a handshake message's first MAC and never demands a cookie. Every peer's protocol core shares it: whether
+    /// the interface is under load is decided before.
     pub relaxed: Arc<RateLimiter>,
-    /// Asks for a cookie whenever a handshake message has none.
+    /// Demands a cookie of every handshake message that has none.
     pub strict: RateLimiter,
     cookie_salt: hmac::Key,
 }
 
 impl Identity {
-    /// What follows from a private key.
+    /// Derives the rest from a private key.
     ///
     /// # Panics
     /// If the kernel gives no random numbers, which Linux does not do once it has booted.
-    pub fn of(private_key: PrivateKey) -> Self {
+    pub fn new(private_key: PrivateKey) -> Self {
         let secret = private_key.secret();
         let public = x25519::PublicKey::from(&secret);
         Self {
@@ -45,14 +45,14 @@ impl Identity {
         }
     }
 
-    /// The public key as everyone else names it.
+    /// The interface's public key.
     pub fn public_key(&self) -> PublicKey {
         PublicKey(self.public.to_bytes())
     }
 
-    /// What a cookie is bound to. The protocol core binds it to an address only, so that everyone behind one NAT could use
-    /// one cookie; the kernel binds it to address and port (`drivers/net/wireguard/cookie.c`, `make_cookie`). Both are folded
-    /// into one pretended address here.
+    /// The address to which the protocol core binds a cookie. It takes an address only, so that all hosts behind one
+    /// NAT could use one cookie; the kernel binds it to address and port (`drivers/net/wireguard/cookie.c`,
+    /// `make_cookie`). So this is an artificial address, derived from both.
     pub fn cookie_address(&self, from: &SocketAddr) -> IpAddr {
         let mut bytes = [0; 18];
         match from.ip() {
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_cookie_is_bound_to_address_and_port() {
-        let identity = Identity::of(PrivateKey::generate());
+        let identity = Identity::new(PrivateKey::generate());
         let bound = |from: &str| identity.cookie_address(&from.parse().unwrap());
         assert_eq!(bound("203.0.113.9:1000"), bound("203.0.113.9:1000"));
         assert_ne!(bound("203.0.113.9:1000"), bound("203.0.113.9:1001"));

@@ -1,5 +1,5 @@
-//! From the outside to the inside: datagrams are received in runs, opened straight into one arena, joined to large packets
-//! again, and written to the TUN interface.
+//! From the outside to the inside: datagrams are received in runs, opened straight into one buffer, joined to large
+//! packets, and written to the TUN interface.
 
 use std::io;
 use std::sync::Arc;
@@ -16,19 +16,20 @@ use super::peer::{Opened, Peer, State};
 use super::run::Runs;
 use super::shared::{Counters, HandshakeMessage, Shared};
 use super::table::Table;
-use super::transport::{Batch, Endpoint, RECEIVE_BUFFER, Receive, Received, Send, Tun};
+use super::transport::{Batch, Endpoint, RECEIVE_BUFFER, Received, Tun, UdpReceive, UdpSend};
 
-/// Opened packets that are gathered before they are written. Twice a receive buffer: what was just opened is still in the
-/// cache when it is written.
+/// The size of the buffer for opened packets, in bytes. Twice a receive buffer: an opened packet is still in the cache
+/// when it is written.
 const ARENA: usize = 2 * RECEIVE_BUFFER;
-/// Batches that are received before a caller without other work looks around.
+/// Batches that are received before a caller without other work checks for changes.
 pub const BUDGET: usize = 16;
-/// After a batch of so few buffers there was nothing more, and asking again is a system call for nothing.
-const SHORT: usize = 1;
-/// So many messages are opened before a thread that waits for the same peer, in the other direction, gets its turn.
-const TURN: usize = 8;
+/// After a batch of so few buffers nothing more waits, and another receive would be a wasted system call.
+const SMALL_BATCH: usize = 1;
+/// So many messages are opened before the lock is released to a thread that waits for the same peer in the other
+/// direction.
+const PACKETS_PER_LOCK: usize = 8;
 
-/// One thread's way from the outside to the inside.
+/// One thread's work from the outside to the inside.
 #[derive(Debug)]
 pub struct Inbound {
     shared: Arc<Shared>,
@@ -49,7 +50,7 @@ struct OpenedPackets {
 }
 
 impl Inbound {
-    /// A way that has carried nothing yet, to an interface that takes large packets as said.
+    /// For an interface that takes these large packets.
     pub fn new(shared: Arc<Shared>, offloads: Offloads) -> Self {
         Self {
             shared,
@@ -64,14 +65,14 @@ impl Inbound {
         }
     }
 
-    /// Carries what is there, at most `budget` batches.
+    /// Carries what waits, at most `budget` batches.
     ///
     /// # Errors
-    /// What the socket says, but for `WouldBlock`.
+    /// Those of the socket, except `WouldBlock`.
     pub fn pump(
         &mut self,
-        from: &mut impl Receive,
-        net: &impl Send,
+        from: &mut impl UdpReceive,
+        net: &impl UdpSend,
         tun: &impl Tun,
         now: Now,
         budget: usize,
@@ -80,24 +81,24 @@ impl Inbound {
             match from.receive(&mut self.batch) {
                 Ok(()) => {
                     self.carry(net, tun, now);
-                    if self.batch.received().count() <= SHORT {
-                        return Ok(Pumped::Dry);
+                    if self.batch.received().count() <= SMALL_BATCH {
+                        return Ok(Pumped::Empty);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Pumped::Dry),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Pumped::Empty),
                 Err(error) => return Err(error),
             }
         }
         Ok(Pumped::More)
     }
 
-    fn carry(&mut self, net: &impl Send, tun: &impl Tun, now: Now) {
+    fn carry(&mut self, net: &impl UdpSend, tun: &impl Tun, now: Now) {
         let Self { shared, batch, opened, runs, waiting } = self;
         let mut received = batch.received().peekable();
         while received.peek().is_some() {
             {
                 let table = shared.table.read();
-                // What fits; then the locks are let go and it is written.
+                // What fits; then the locks are released and it is written.
                 while let Some((bytes, from)) = received.next_if(|(bytes, _)| opened.used + bytes.len() <= ARENA) {
                     open_all(shared, &table, bytes, from, opened, runs, waiting, now);
                     if !runs.has_room() {
@@ -119,7 +120,8 @@ impl OpenedPackets {
     fn write(&mut self, shared: &Shared, tun: &impl Tun) {
         let Ok(()) = self.coalescer.flush(&mut self.arena, |slices| {
             if let Err(error) = tun.write(slices) {
-                // The interface is down, or has no memory: the packet is lost, as on any link. What is fatal, reading tells.
+                // The interface is down, or has no memory: the packet is lost, as on any link. Fatal errors show when
+                // reading.
                 tracing::trace!(%error, "a packet was not taken by the TUN interface");
                 Counters::count(&shared.counters.write_failed);
             }
@@ -130,7 +132,7 @@ impl OpenedPackets {
 }
 
 /// Opens one receive buffer's datagrams.
-#[expect(clippy::too_many_arguments, reason = "the innards of a loop: each is a local of it")]
+#[expect(clippy::too_many_arguments, reason = "the body of a loop: each is a local of it")]
 fn open_all(
     shared: &Shared,
     table: &Table,
@@ -147,7 +149,7 @@ fn open_all(
         match message::kind(datagram) {
             Some(Kind::Data) => {}
             Some(_) => {
-                pass_on(shared, from, datagram);
+                queue_handshake(shared, from, datagram);
                 continue;
             }
             None => {
@@ -160,12 +162,12 @@ fn open_all(
             continue;
         };
         if !current.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, peer)) {
-            // The former peer's lock goes before the next one's is taken: two at once could wait for each other.
+            // The former peer's lock is released before the next one's is taken: two at once could deadlock.
             drop(current.take());
             current = Some((peer, peer.lock()));
         }
         let Some((_, state)) = &mut current else { continue };
-        if turn == TURN {
+        if turn == PACKETS_PER_LOCK {
             MutexGuard::bump(state);
             turn = 0;
         }
@@ -177,16 +179,16 @@ fn open_all(
     }
 }
 
-/// A handshake message goes to the thread that answers them.
-fn pass_on(shared: &Shared, from: &Received, datagram: &[u8]) {
+/// Passes a handshake message to the protocol thread.
+fn queue_handshake(shared: &Shared, from: &Received, datagram: &[u8]) {
     let mut bytes = [0; INITIATION_LEN];
     if let Some(place) = bytes.get_mut(..datagram.len()) {
         place.copy_from_slice(datagram);
-        shared.call(HandshakeMessage { from: from.endpoint, len: datagram.len(), bytes });
+        shared.queue_handshake(HandshakeMessage { from: from.endpoint, len: datagram.len(), bytes });
     }
 }
 
-/// Opens one data message into the arena and judges what it held.
+/// Opens one data message into the buffer and checks its content.
 #[expect(clippy::too_many_arguments, reason = "the innermost step of a loop: each is a local of it")]
 #[inline]
 fn open(
@@ -210,27 +212,27 @@ fn open(
         }
     };
     let packet = &mut place[..len];
-    let may_speak = packet::source(packet).is_some_and(|source| table.may_speak_from(peer, source));
-    if !may_speak || ecn::decapsulate(packet, from.tos) == ecn::Verdict::Drop {
-        Counters::count(if may_speak { &shared.counters.rejected } else { &shared.counters.spoofed });
+    let is_allowed = packet::source(packet).is_some_and(|source| table.may_use_source(peer, source));
+    if !is_allowed || ecn::decapsulate(packet, from.tos) == ecn::Verdict::Drop {
+        Counters::count(if is_allowed { &shared.counters.rejected } else { &shared.counters.spoofed });
         return;
     }
     opened.used = start + len;
     opened.coalescer.add(&opened.arena, start..start + len);
 }
 
-/// What waited for a session goes now: this message confirmed it.
+/// Sends what waited for the session that this message confirmed.
 #[cold]
 fn flush_staged(peer: &Arc<Peer>, state: &mut State, runs: &mut Runs, waiting: &mut Vec<Arc<Peer>>, now: Now) {
     let Some(endpoint) = state.endpoint() else { return };
-    staged(peer, state, &endpoint, runs, now);
+    add_staged(peer, state, &endpoint, runs, now);
     if state.has_staged() && !waiting.iter().any(|other| Arc::ptr_eq(other, peer)) {
         waiting.push(Arc::clone(peer));
     }
 }
 
 /// Adds the packets of a peer that waited for a session to the runs, as many as there is room for.
-pub fn staged(peer: &Peer, state: &mut State, endpoint: &Endpoint, runs: &mut Runs, now: Now) {
+pub fn add_staged(peer: &Peer, state: &mut State, endpoint: &Endpoint, runs: &mut Runs, now: Now) {
     let mut message = vec![0; super::transport::MAX_RUN];
     while runs.has_room() {
         let Some(len) = state.next_staged(&mut message, now) else { break };

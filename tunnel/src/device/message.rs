@@ -1,4 +1,5 @@
-//! WireGuard's messages as far as they are read outside of the protocol core (whitepaper §5.4): kinds, lengths, indices.
+//! WireGuard's messages as far as they are read outside of the protocol core (whitepaper §5.4): kinds, lengths,
+//! indices.
 
 use super::allowed_ips::Slot;
 
@@ -44,19 +45,19 @@ fn word(datagram: &[u8], at: usize) -> u32 {
     datagram.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
-/// The index of whom the message is for. Data messages and cookie replies have it here.
+/// The receiver's index in a data message or a cookie reply.
 #[inline]
 pub fn receiver(datagram: &[u8]) -> u32 {
     word(datagram, 4)
 }
 
-/// The index of whom a handshake response is for.
+/// The receiver's index in a handshake response.
 #[inline]
 pub fn response_receiver(datagram: &[u8]) -> u32 {
     word(datagram, 8)
 }
 
-/// The index that the sender of a handshake message wants to be spoken to by.
+/// The sender's index in a handshake message, which answers have to carry.
 #[inline]
 pub fn sender(datagram: &[u8]) -> u32 {
     word(datagram, 4)
@@ -72,13 +73,13 @@ pub fn counter(datagram: &[u8]) -> u64 {
 pub const MAX_PEERS: u32 = 1 << 23;
 const INDEX_MASK: u32 = (1 << 24) - 1;
 
-/// The protocol core's index of a peer. It is scrambled, as an index is seen by everyone on the way and a plain one would
-/// tell how many peers there are.
+/// The protocol core's index of a peer. It is scrambled, since observers on the path see it and a plain one would
+/// reveal the number of peers.
 pub fn index_of(slot: Slot, odd: bool, scramble: u32) -> u32 {
     (((slot.0 << 1) | u32::from(odd)) ^ (scramble << 1)) & INDEX_MASK
 }
 
-/// The peer that a message's receiver index names. The protocol core keeps its session's number in the lowest byte.
+/// The peer of a message's receiver index. The protocol core keeps the session's number in the lowest byte.
 #[inline]
 pub fn slot_of(receiver: u32, scramble: u32) -> Slot {
     Slot((((receiver >> 8) ^ (scramble << 1)) & INDEX_MASK) >> 1)
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_leads_back_to_its_peer() {
+    fn an_index_identifies_its_peer() {
         for slot in [0, 1, 77, MAX_PEERS - 1] {
             for odd in [false, true] {
                 for scramble in [0, 1, 0x55_5555, u32::MAX] {

@@ -7,9 +7,10 @@
 //!                          protocol: handshakes, cookies, timers
 //! ```
 //!
-//! One thread takes a packet from end to end: nothing is handed from thread to thread, so the order within a flow is kept and no
-//! queue grows. Each queue has one for both directions, and another one that takes over the way out while there is much to do. The kernel keeps a flow on one TUN queue and a peer on one socket.
-//! [`transport`] is the seam to the world, [`memory`] a world for tests.
+//! One thread carries a packet from end to end: no packet passes from thread to thread, so the order within a flow is
+//! kept and no queue grows. Each queue has one thread for both directions, and a second one that takes over the
+//! direction to the outside under load. The kernel keeps a flow on one TUN queue and a peer on one socket.
+//! [`transport`] is the interface to the outside world, [`simulation`] implements it for tests.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -34,7 +35,6 @@ pub mod ecn;
 pub mod icmp;
 pub mod identity;
 pub mod inbound;
-pub mod memory;
 pub mod message;
 pub mod outbound;
 pub mod packet;
@@ -44,6 +44,7 @@ mod rate;
 pub mod run;
 pub mod segment;
 pub mod shared;
+pub mod simulation;
 pub mod table;
 mod threads;
 pub mod transport;
@@ -60,7 +61,7 @@ compile_error!("virtual-clock is for unit tests: with it the protocol's timers n
 
 use crate::model::{Snapshot, Update};
 use shared::{Counters, MAX_QUEUED_HANDSHAKES, Shared};
-use threads::Works;
+use threads::ThreadContext;
 use tun::{TunFeatures, TunInterface};
 use udp::{UdpFeatures, UdpPair};
 
@@ -73,16 +74,16 @@ pub enum Error {
     /// A thread cannot be started.
     #[error("cannot start the threads of {interface}")]
     Thread {
-        /// Of which interface.
+        /// The interface.
         interface: String,
-        /// What the kernel said.
+        /// The kernel's reason.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl Error {
-    /// The error number that says it best to a program.
+    /// The closest error number.
     pub fn errno(&self) -> Errno {
         match self {
             Self::Socket(error) => error.errno(),
@@ -110,57 +111,57 @@ pub fn queues_for(cores: usize) -> usize {
 
 /// A running WireGuard interface. It ends when it is dropped.
 pub struct Device {
-    works: Arc<Works>,
+    context: Arc<ThreadContext>,
     tun_features: TunFeatures,
     fwmark: AtomicU32,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Device {
-    /// Starts an interface on these queues and sockets (a pair a queue; bound to any port if there are none).
+    /// Starts an interface on these queues and sockets (one pair per queue; bound to any port if there are none).
     ///
     /// # Panics
     /// If the kernel gives no random numbers, which Linux does not do once it has booted.
     pub fn start(tun: TunInterface, sockets: Vec<Arc<UdpPair>>) -> Result<Self, Error> {
         let queues = tun.queues.len();
         let sockets = if sockets.len() == queues { sockets } else { UdpPair::bind(0, 0, queues)? };
-        let (calls, called) = mpsc::sync_channel(MAX_QUEUED_HANDSHAKES);
+        let (events, received_events) = mpsc::sync_channel(MAX_QUEUED_HANDSHAKES);
         let mut random = [0; 4];
         ring::rand::SystemRandom::new().fill(&mut random).expect("the kernel gives random numbers");
-        let shared = Arc::new(Shared::new(u32::from_ne_bytes(random), 1420, calls));
+        let shared = Arc::new(Shared::new(u32::from_ne_bytes(random), 1420, events));
         let thread_error = |source| Error::Thread { interface: tun.name.clone(), source };
-        let works = Works::new(tun.name.clone(), shared, tun.queues, tun.features.offloads(), sockets.into());
-        let works = Arc::new(works.map_err(thread_error)?);
-        let mut device = Self { works, tun_features: tun.features, fwmark: AtomicU32::new(0), threads: Vec::new() };
-        let mut spawn = |name: String, body: Box<dyn FnOnce(&Works) + std::marker::Send>| {
-            let works = Arc::clone(&device.works);
-            let thread = std::thread::Builder::new().name(name).spawn(move || body(&works)).map_err(thread_error)?;
+        let context = ThreadContext::new(tun.name.clone(), shared, tun.queues, tun.features.offloads(), sockets.into());
+        let context = Arc::new(context.map_err(thread_error)?);
+        let mut device = Self { context, tun_features: tun.features, fwmark: AtomicU32::new(0), threads: Vec::new() };
+        let mut spawn = |name: String, body: Box<dyn FnOnce(&ThreadContext) + Send>| {
+            let context = Arc::clone(&device.context);
+            let thread = std::thread::Builder::new().name(name).spawn(move || body(&context)).map_err(thread_error)?;
             device.threads.push(thread);
             Ok::<(), Error>(())
         };
         for queue in 0..queues {
             // The kernel shows 15 bytes of a thread's name.
-            spawn(format!("wg-help-{queue}"), Box::new(move |works| threads::helper(works, queue)))?;
-            spawn(format!("wg-carry-{queue}"), Box::new(move |works| threads::carrier(works, queue)))?;
+            spawn(format!("wg-help-{queue}"), Box::new(move |context| threads::helper_thread(context, queue)))?;
+            spawn(format!("wg-carry-{queue}"), Box::new(move |context| threads::packet_thread(context, queue)))?;
         }
-        spawn("wg-protocol".to_owned(), Box::new(move |works| threads::protocol(works, &called)))?;
+        spawn("wg-protocol".to_owned(), Box::new(move |context| threads::protocol_thread(context, &received_events)))?;
         Ok(device)
     }
 
-    /// Carries out a change. The port comes first: if it cannot be bound, nothing has changed.
+    /// Carries out a change. The port is bound first: if that fails, nothing has changed.
     pub fn set(&self, update: Update) -> Result<(), Error> {
         let fwmark = update.fwmark.unwrap_or_else(|| self.fwmark.load(Ordering::Relaxed));
-        let sockets = Arc::clone(&self.works.sockets.read());
+        let sockets = Arc::clone(&self.context.sockets.read());
         let port = sockets.first().map_or(0, |pair| pair.port());
         if let Some(wanted) = update.listen_port.filter(|wanted| *wanted != port) {
-            let bound = UdpPair::bind(wanted, fwmark, self.works.queues.len())?;
-            *self.works.sockets.write() = bound.into();
-            self.works.wake();
+            let bound = UdpPair::bind(wanted, fwmark, self.context.queues.len())?;
+            *self.context.sockets.write() = bound.into();
+            self.context.wake();
         } else if update.fwmark.is_some() {
             sockets.iter().try_for_each(|pair| pair.set_fwmark(fwmark))?;
         }
         self.fwmark.store(fwmark, Ordering::Relaxed);
-        let shared = &self.works.shared;
+        let shared = &self.context.shared;
         let mut kept = HashSet::new();
         {
             let mut table = shared.table.write();
@@ -173,12 +174,12 @@ impl Device {
         }
         for mut peer in update.peers {
             if kept.remove(&peer.public_key) {
-                // Its session and its endpoint live on, but nothing that was configured.
+                // Its session and its endpoint stay, but nothing that was configured.
                 peer.replace_allowed_ips = true;
                 peer.preshared_key.get_or_insert(PresharedKey([0; key::LENGTH]));
                 peer.persistent_keepalive.get_or_insert(0);
             }
-            // One at a time: those who carry packets wait for one change, not for ten thousand.
+            // One at a time: the packet threads wait for one change, not for 10 000.
             let timed = shared.table.write().change(peer);
             if let Some(timed) = timed {
                 shared.start_timers(&timed);
@@ -190,65 +191,65 @@ impl Device {
 
     /// The interface as it is.
     pub fn snapshot(&self) -> Snapshot {
-        let listen_port = self.works.sockets.read().first().map_or(0, |pair| pair.port());
+        let listen_port = self.context.sockets.read().first().map_or(0, |pair| pair.port());
         let fwmark = self.fwmark.load(Ordering::Relaxed);
-        Snapshot { listen_port, fwmark, ..self.works.shared.table.read().snapshot() }
+        Snapshot { listen_port, fwmark, ..self.context.shared.table.read().snapshot() }
     }
 
     /// Starts a handshake with a peer that has an endpoint, whether there is a session or not.
     pub fn initiate(&self, peer: PublicKey) {
-        self.works.shared.initiate(peer);
+        self.context.shared.initiate(peer);
     }
 
-    /// Where a peer is now.
+    /// A peer's endpoint.
     pub fn endpoint(&self, peer: &PublicKey) -> Option<SocketAddr> {
-        let table = self.works.shared.table.read();
+        let table = self.context.shared.table.read();
         let endpoint = table.by_key(peer)?.lock().endpoint();
         endpoint.map(|endpoint| endpoint.address)
     }
 
     /// What the kernel does for the interface.
     pub fn features(&self) -> Features {
-        let sockets = self.works.sockets.read();
+        let sockets = self.context.sockets.read();
         let udp = sockets.first().map_or_else(UdpFeatures::default, |pair| pair.features());
-        Features { tun: self.tun_features, udp, queues: self.works.queues.len() }
+        Features { tun: self.tun_features, udp, queues: self.context.queues.len() }
     }
 
-    /// What was thrown away, by reason.
+    /// Dropped packets, by reason.
     pub fn counters(&self) -> &Counters {
-        &self.works.shared.counters
+        &self.context.shared.counters
     }
 
     /// The interface's name.
     pub fn name(&self) -> &str {
-        &self.works.name
+        &self.context.name
     }
 
-    /// Whether the interface was deleted, or a thread died: the device does nothing more, and wants to be made anew.
+    /// Whether the interface was deleted, or a thread ended: the device does nothing more, and has to be made again.
     pub fn is_gone(&self) -> bool {
-        self.works.is_gone()
+        self.context.is_gone()
     }
 
-    /// Waits for that, at most this long; whether it has come.
+    /// Waits for that at most this long; whether it has happened.
     pub fn wait_gone(&self, at_most: Duration) -> bool {
-        self.works.wait_gone(at_most)
+        self.context.wait_gone(at_most)
     }
 
-    /// The descriptors of the TUN interface, to be kept by somebody over a restart.
+    /// The descriptors of the TUN interface, which can be stored over a restart.
     pub fn tun_descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.works.queues.iter().map(AsFd::as_fd)
+        self.context.queues.iter().map(AsFd::as_fd)
     }
 
-    /// The pairs of sockets, a pair a queue, to be kept by somebody over a restart.
+    /// The pairs of sockets, one per queue, which can be stored over a restart.
     pub fn sockets(&self) -> Arc<[Arc<UdpPair>]> {
-        Arc::clone(&self.works.sockets.read())
+        Arc::clone(&self.context.sockets.read())
     }
 }
 
 impl crate::uapi::Interface for Device {
     fn set(&self, update: Update) -> Result<(), Errno> {
         Device::set(self, update).map_err(|error| {
-            tracing::warn!(interface = self.works.name, error = %crate::error::chain(&error), "a change was refused");
+            tracing::warn!(interface = self.context.name, error = %crate::error::chain(&error), "a change was refused");
             error.errno()
         })
     }
@@ -260,10 +261,10 @@ impl crate::uapi::Interface for Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        self.works.stop();
+        self.context.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!(interface = self.works.name, "a thread of the tunnel died");
+                tracing::error!(interface = self.context.name, "a thread of the tunnel panicked");
             }
         }
     }
@@ -272,7 +273,7 @@ impl Drop for Device {
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Device")
-            .field("name", &self.works.name)
+            .field("name", &self.context.name)
             .field("features", &self.features())
             .finish_non_exhaustive()
     }

@@ -16,66 +16,67 @@ use super::peer::{Peer, Sealed};
 use super::run::{Runs, Target};
 use super::segment::{self, Segments};
 use super::shared::{Counters, Shared};
-use super::transport::{MAX_RUN, Send, Tun};
+use super::transport::{MAX_RUN, Tun, UdpSend};
 use super::{ecn, icmp};
 
 /// Space behind a packet for its padding.
 const SPARE: usize = 64;
-/// The largest IP packet with its header, and room behind it.
+/// The largest IP packet with its header, and space behind it, in bytes.
 const BUFFER: usize = VNET_HEADER_LEN + 65_535 + SPARE;
-/// The largest packet that a datagram holds with its padding, bytes.
-const LARGEST: usize = (MAX_RUN - DATA_OVERHEAD) / 16 * 16;
-/// Packets that are read before a caller without other work looks around.
+/// The largest packet that fits into a datagram with its padding, in bytes.
+const MAX_INNER_PACKET: usize = (MAX_RUN - DATA_OVERHEAD) / 16 * 16;
+/// Packets that are read before a caller without other work checks for changes.
 pub const BUDGET: usize = 256;
-/// So many segments are sealed before a thread that waits for the same peer, in the other direction, gets its turn.
-const TURN: usize = 8;
+/// So many segments are sealed before the lock is released to a thread that waits for the same peer in the other
+/// direction.
+const PACKETS_PER_LOCK: usize = 8;
 /// ICMP errors to the inside, in [`ICMP_WINDOW`] (the kernel's `icmp_ratelimit` is of the same order).
 const ICMP_BURST: u32 = 50;
 const ICMP_WINDOW: Duration = Duration::from_millis(100);
 
-/// Whether there may be more.
+/// Whether more may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pumped {
-    /// There was nothing more.
-    Dry,
-    /// There may be more; this was enough for one turn.
+    /// Nothing waits any more.
+    Empty,
+    /// More may wait; the budget is used up.
     More,
 }
 
-/// One thread's way from the inside to the outside.
+/// One thread's work from the inside to the outside.
 #[derive(Debug)]
 pub struct Outbound {
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
     runs: Runs,
-    /// Where the last packet went, while the table is what it was.
+    /// The peer of the last packet's destination, valid while the table is unchanged.
     last: Option<(u64, IpAddr, Arc<Peer>)>,
-    errors: Errors,
+    icmp_limiter: IcmpLimiter,
 }
 
 impl Outbound {
-    /// A way that has carried nothing yet.
+    /// Has carried nothing yet.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
             buffer: vec![0; BUFFER].into_boxed_slice(),
             runs: Runs::new(),
             last: None,
-            errors: Errors { since: Duration::ZERO, left: ICMP_BURST },
+            icmp_limiter: IcmpLimiter { since: Duration::ZERO, left: ICMP_BURST },
         }
     }
 
-    /// Carries what is there, at most `budget` packets.
+    /// Carries what waits, at most `budget` packets.
     ///
     /// # Errors
-    /// What the TUN interface says, but for `WouldBlock`.
-    pub fn pump(&mut self, tun: &impl Tun, net: &impl Send, now: Now, budget: usize) -> io::Result<Pumped> {
+    /// Those of the TUN interface, except `WouldBlock`.
+    pub fn pump(&mut self, tun: &impl Tun, net: &impl UdpSend, now: Now, budget: usize) -> io::Result<Pumped> {
         for _ in 0..budget {
             match tun.read(&mut self.buffer[..BUFFER - SPARE]) {
                 Ok(len) => self.carry(len, tun, net, now),
                 Err(error) => {
                     self.runs.send(&self.shared, net, false);
-                    return if error.kind() == io::ErrorKind::WouldBlock { Ok(Pumped::Dry) } else { Err(error) };
+                    return if error.kind() == io::ErrorKind::WouldBlock { Ok(Pumped::Empty) } else { Err(error) };
                 }
             }
         }
@@ -83,8 +84,8 @@ impl Outbound {
         Ok(Pumped::More)
     }
 
-    fn carry(&mut self, len: usize, tun: &impl Tun, net: &impl Send, now: Now) {
-        let Self { shared, buffer, runs, last, errors } = self;
+    fn carry(&mut self, len: usize, tun: &impl Tun, net: &impl UdpSend, now: Now) {
+        let Self { shared, buffer, runs, last, icmp_limiter } = self;
         let (header, packet) = buffer.split_at_mut(VNET_HEADER_LEN);
         let len = len.saturating_sub(VNET_HEADER_LEN);
         let Some((header, destination)) = VnetHeader::parse(header).zip(packet::destination(&packet[..len])) else {
@@ -101,27 +102,27 @@ impl Outbound {
         });
         let Some((target, limit, peer)) = aimed else {
             Counters::count(&shared.counters.unroutable);
-            errors.tell(icmp::unreachable(&packet[..len], destination), tun, now);
+            icmp_limiter.send(icmp::unreachable(&packet[..len], destination), tun, now);
             return;
         };
         let mtu = shared.mtu.load(Ordering::Relaxed);
         let mut split = segment::split(header, packet, len, mtu);
-        // Whoever speaks IPv6 sends packets of 1280 bytes whatever it is told (RFC 8200 section 5): they are fragmented outside.
+        // An IPv6 host may send packets of 1280 bytes in any case (RFC 8200 section 5): they are fragmented outside.
         let least = if destination.is_ipv6() { icmp::IPV6_MIN_MTU } else { 0 };
-        let limit = limit.map_or(LARGEST, |limit| limit.clamp(least, LARGEST));
+        let limit = limit.map_or(MAX_INNER_PACKET, |limit| limit.clamp(least, MAX_INNER_PACKET));
         if let Ok(segments) = &split {
             let longest = segments.segment_len();
             if longest > limit {
                 if let Some(error) = icmp::too_big(&packet[..len], limit, destination) {
                     Counters::count(&shared.counters.too_big);
-                    errors.tell(Some(error), tun, now);
+                    icmp_limiter.send(Some(error), tun, now);
                     return;
                 }
-                if longest > LARGEST {
+                if longest > MAX_INNER_PACKET {
                     Counters::count(&shared.counters.too_big);
                     return;
                 }
-                // It may be fragmented: outside, then, by the kernel.
+                // It may be fragmented: the kernel does that outside.
                 split = segment::split(header.finished(), packet, len, mtu);
             }
         }
@@ -136,7 +137,7 @@ impl Outbound {
     }
 }
 
-/// The peer of an address. The last answer is kept while the table is what it was, so that a flow asks it once.
+/// The peer of an address. The last result is kept while the table is unchanged, so that a flow needs one look-up.
 fn route<'a>(
     shared: &Shared,
     last: &'a mut Option<(u64, IpAddr, Arc<Peer>)>,
@@ -149,14 +150,14 @@ fn route<'a>(
     last.as_ref().map(|(_, _, peer)| peer)
 }
 
-/// Seals all segments of one packet. Locks are let go before anything is sent.
+/// Seals all segments of one packet. Locks are released before anything is sent.
 fn seal(
     shared: &Shared,
     peer: &Arc<Peer>,
     target: &Target,
     mut segments: Segments<'_>,
     runs: &mut Runs,
-    net: &impl Send,
+    net: &impl UdpSend,
     now: Now,
 ) {
     let mut segment = segments.next_segment();
@@ -178,17 +179,17 @@ fn seal(
         }
         let mut turn = 0;
         while let Some(packet) = segment.take() {
-            if turn == TURN {
+            if turn == PACKETS_PER_LOCK {
                 MutexGuard::bump(&mut state);
                 turn = 0;
                 if !state.is_awake() {
-                    // Whoever had its turn has ended the sessions: once more from the start.
+                    // The other thread has ended the sessions: start again.
                     segment = Some(packet);
                     break;
                 }
             }
             turn += 1;
-            let Some(place) = runs.place(target, packet.len() + DATA_OVERHEAD) else {
+            let Some(place) = runs.reserve(target, packet.len() + DATA_OVERHEAD) else {
                 segment = Some(packet);
                 break;
             };
@@ -211,15 +212,15 @@ fn seal(
     }
 }
 
-/// ICMP errors to the inside, not too many.
+/// Sends ICMP errors to the inside, up to a rate limit.
 #[derive(Debug)]
-struct Errors {
+struct IcmpLimiter {
     since: Duration,
     left: u32,
 }
 
-impl Errors {
-    fn tell(&mut self, message: Option<icmp::Message>, tun: &impl Tun, now: Now) {
+impl IcmpLimiter {
+    fn send(&mut self, message: Option<icmp::Message>, tun: &impl Tun, now: Now) {
         let Some(message) = message else { return };
         if now.elapsed >= self.since + ICMP_WINDOW {
             *self = Self { since: now.elapsed, left: ICMP_BURST };
@@ -228,7 +229,7 @@ impl Errors {
             self.left -= 1;
             let header = VnetHeader::default().to_bytes();
             if let Err(error) = tun.write(&[IoSlice::new(&header), IoSlice::new(message.as_slice())]) {
-                tracing::debug!(%error, "an ICMP error could not be told to the inside");
+                tracing::debug!(%error, "an ICMP error could not be sent to the inside");
             }
         }
     }

@@ -1,10 +1,10 @@
-//! What the data plane reads of a packet: the header that a TUN interface puts before it, and the fields of IPv4 and IPv6
-//! that decide its way. All of it reads within bounds, whatever the bytes are.
+//! What the data plane reads of a packet: the header that a TUN interface puts before it, and the fields of IPv4 and
+//! IPv6 that it needs for routing. Every read is within bounds, whatever the bytes are.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The length of a [`VnetHeader`]: what a TUN interface with `IFF_VNET_HDR` puts before each packet unless `TUNSETVNETHDRSZ`
-/// says otherwise.
+/// The length of a [`VnetHeader`]: what a TUN interface with `IFF_VNET_HDR` puts before each packet unless
+/// `TUNSETVNETHDRSZ` changes it.
 pub const VNET_HEADER_LEN: usize = 10;
 
 /// The checksum is still to be finished: `csum_start` and `csum_offset` say where (`linux/virtio_net.h`).
@@ -34,22 +34,21 @@ pub const TCP_HEADER_LEN: usize = 20;
 /// A UDP header.
 pub const UDP_HEADER_LEN: usize = 8;
 
-/// `struct virtio_net_hdr`, in the machine's byte order as Linux' TUN has it unless `TUNSETVNETLE` says otherwise. The
-/// default is a packet as it is.
+/// `struct virtio_net_hdr`, in the machine's byte order, which is that of Linux' TUN unless `TUNSETVNETLE` changes it.
+/// The default is a packet as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct VnetHeader {
     /// [`VIRTIO_NET_HDR_F_NEEDS_CSUM`].
     pub flags: u8,
     /// One of [`GSO_NONE`], [`GSO_TCPV4`], [`GSO_TCPV6`] and [`GSO_UDP_L4`], perhaps with [`GSO_ECN`].
     pub gso_type: u8,
-    /// A hint how many bytes of headers there are. What Linux gives is the length of the first buffer, so it is believed
-    /// nowhere.
+    /// A hint for the length of the headers, in bytes. Linux gives the length of the first buffer, so it is not used.
     pub hdr_len: u16,
     /// Bytes of payload in each segment but the last.
     pub gso_size: u16,
     /// Where the bytes under the checksum begin.
     pub csum_start: u16,
-    /// Where the checksum stands, counted from `csum_start`.
+    /// The offset of the checksum, counted from `csum_start`.
     pub csum_offset: u16,
 }
 
@@ -75,7 +74,7 @@ impl VnetHeader {
         if self.gso_type == GSO_NONE { Self { flags: self.flags & !VIRTIO_NET_HDR_F_NEEDS_CSUM, ..self } } else { self }
     }
 
-    /// The header as it stands before a packet.
+    /// The header's bytes.
     #[inline]
     pub fn to_bytes(&self) -> [u8; VNET_HEADER_LEN] {
         let mut bytes = [self.flags, self.gso_type, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -118,7 +117,7 @@ pub enum Version {
     V6,
 }
 
-/// Where a packet comes from; `None` if it is no IP packet.
+/// A packet's source address; `None` if it is no IP packet.
 #[inline]
 pub fn source(packet: &[u8]) -> Option<IpAddr> {
     match version(packet)? {
@@ -127,7 +126,7 @@ pub fn source(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Where a packet goes to; `None` if it is no IP packet.
+/// A packet's destination address; `None` if it is no IP packet.
 #[inline]
 pub fn destination(packet: &[u8]) -> Option<IpAddr> {
     match version(packet)? {
@@ -146,8 +145,8 @@ fn ipv6(packet: &[u8], at: usize) -> Option<IpAddr> {
     Some(Ipv6Addr::from(*packet.get(at..)?.first_chunk::<16>()?).into())
 }
 
-/// How long the packet says that it is, headers included; `None` if it is no IP packet or says less than its own header.
-/// It may say more than there is.
+/// The packet's length by its own header, in bytes; `None` if it is no IP packet or shorter than its header. It may be
+/// more than there is.
 #[inline]
 pub fn total_len(packet: &[u8]) -> Option<usize> {
     match version(packet)? {
@@ -156,7 +155,7 @@ pub fn total_len(packet: &[u8]) -> Option<usize> {
             let total = usize::from(u16_at(packet, 2));
             (header >= IPV4_HEADER_LEN && total >= header).then_some(total)
         }
-        // A jumbogram (RFC 2675) says 0 here; no MTU of a tunnel lets one through.
+        // A jumbogram (RFC 2675) has 0 here; no MTU of a tunnel is large enough for one.
         Version::V6 => Some(IPV6_HEADER_LEN + usize::from(u16_at(packet, 4))),
     }
 }
@@ -186,7 +185,7 @@ pub struct Transport {
     pub offset: usize,
     /// `Some` if the packet is a fragment: its offset in bytes.
     pub fragment: Option<usize>,
-    /// Whether a routing header says that the destination in the IP header is not the last one.
+    /// Whether a routing header follows, so that the destination in the IP header is not the last one.
     pub routed: bool,
 }
 
@@ -195,8 +194,8 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// Finds the transport header behind IPv4's options or IPv6's extension headers (RFC 8200 section 4); `None` if it is no IP
-/// packet or its headers lead out of it.
+/// Finds the transport header behind IPv4's options or IPv6's extension headers (RFC 8200 section 4); `None` if it is
+/// no IP packet or its headers lead out of it.
 pub fn transport(packet: &[u8]) -> Option<Transport> {
     match version(packet)? {
         Version::V4 => {
@@ -246,7 +245,7 @@ mod tests {
     use crate::device::sample::{Flow, Sample};
 
     #[test]
-    fn a_vnet_header_comes_back_as_it_was() {
+    fn a_vnet_header_reads_back_as_written() {
         let header = VnetHeader { flags: 1, gso_type: 4, hdr_len: 74, gso_size: 1380, csum_start: 40, csum_offset: 16 };
         let mut bytes = header.to_bytes().to_vec();
         bytes.extend([0x60, 0]);
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ip_packet_has_nothing_to_read() {
+    fn bytes_that_are_no_ip_packet_have_no_fields() {
         let v4 = Sample::tcp(Flow::v4(1)).bytes();
         let v6 = Sample::tcp(Flow::v6(1)).bytes();
         let mut version_5 = v4.clone();

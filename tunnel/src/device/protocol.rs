@@ -1,5 +1,5 @@
-//! Handshakes and timers: everything that is not a packet, in a thread of its own, so that a flood of initiations costs those
-//! who carry packets a look at each and no more.
+//! Handshakes and timers, in a thread of their own, so that a flood of initiations costs the packet threads one check
+//! per message and no more.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
@@ -11,35 +11,35 @@ use boringtun::noise::{Packet, Tunn, TunnResult};
 
 use super::clock::Now;
 use super::identity::Identity;
-use super::inbound::staged;
+use super::inbound::add_staged;
 use super::message::{self, INITIATION_LEN, Kind};
 use super::peer::Peer;
-use super::rate::Sources;
+use super::rate::SourceLimiter;
 use super::run::Runs;
 use super::shared::{Counters, HandshakeMessage, MAX_QUEUED_HANDSHAKES, Shared};
-use super::transport::{Endpoint, MAX_RUN, Send};
+use super::transport::{Endpoint, MAX_RUN, UdpSend};
 use crate::key::PublicKey;
 
 /// With so many handshake messages waiting, the interface is under load (kernel: an eighth of the queue, receive.c).
-const UNDER_LOAD: usize = MAX_QUEUED_HANDSHAKES / 8;
-/// It stays so for this long after the queue was last so full (kernel: one second).
-const LOAD_LASTS: Duration = Duration::from_secs(1);
+const UNDER_LOAD_QUEUE: usize = MAX_QUEUED_HANDSHAKES / 8;
+/// It stays under load for this long after the queue was last so full (kernel: one second).
+const UNDER_LOAD_DURATION: Duration = Duration::from_secs(1);
 /// How often timers run while a handshake is under way; the core retries after five seconds.
-const HURRY: Duration = Duration::from_millis(250);
-/// How often they run otherwise: the shortest of the protocol's times are seconds.
-const LEISURE: Duration = Duration::from_secs(1);
+const FAST_TICK: Duration = Duration::from_millis(250);
+/// How often timers run otherwise: the shortest times of the protocol are seconds.
+const SLOW_TICK: Duration = Duration::from_secs(1);
 
 /// The thread's state.
 #[derive(Debug)]
 pub struct Protocol {
     shared: Arc<Shared>,
-    sources: Sources,
-    loaded_until: Duration,
+    source_limiter: SourceLimiter,
+    under_load_until: Duration,
     next_tick: Option<Duration>,
     runs: Runs,
     out: Box<[u8]>,
-    /// Who answered to which address last: an initiation from there most likely is the same peer's.
-    hints: Hints,
+    /// The peer that initiated last from an address: the next initiation from there is most likely from the same peer.
+    hints: PeerHints,
 }
 
 impl Protocol {
@@ -47,48 +47,48 @@ impl Protocol {
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            sources: Sources::new(),
-            loaded_until: Duration::ZERO,
+            source_limiter: SourceLimiter::new(),
+            under_load_until: Duration::ZERO,
             next_tick: None,
             runs: Runs::new(),
             out: vec![0; MAX_RUN].into_boxed_slice(),
-            hints: Hints::default(),
+            hints: PeerHints::default(),
         }
     }
 
-    /// When [`Protocol::tick`] wants to run next; `None` while no peer has anything to wait for.
+    /// When [`Protocol::tick`] has to run next; `None` while no timer runs.
     pub fn next_tick(&self) -> Option<Duration> {
         self.next_tick
     }
 
-    /// A peer's timers were started.
-    pub fn look(&mut self, now: Now) {
-        let soon = now.elapsed + HURRY;
+    /// Schedules a tick soon: a peer's timers were started.
+    pub fn tick_soon(&mut self, now: Now) {
+        let soon = now.elapsed + FAST_TICK;
         self.next_tick = Some(self.next_tick.map_or(soon, |next| next.min(soon)));
     }
 
-    /// Runs all timers, and sends what they want sent.
-    pub fn tick(&mut self, net: &impl Send, now: Now) {
-        self.sources.forget_old(now.elapsed);
-        let mut peers = self.shared.ticking();
-        let mut hurry = false;
+    /// Runs all timers, and sends their messages.
+    pub fn tick(&mut self, net: &impl UdpSend, now: Now) {
+        self.source_limiter.forget_old(now.elapsed);
+        let mut peers = self.shared.take_ticking();
+        let mut retry_soon = false;
         peers.retain(|peer| {
             let keeps = self.tick_peer(peer, net, now);
-            hurry |= keeps == Keeps::Hurrying;
-            keeps != Keeps::Nothing
+            retry_soon |= keeps == NextTick::Fast;
+            keeps != NextTick::None
         });
         self.runs.send(&self.shared, net, false);
-        self.next_tick = (!peers.is_empty()).then(|| now.elapsed + if hurry { HURRY } else { LEISURE });
-        self.shared.keep_ticking(peers);
+        self.next_tick = (!peers.is_empty()).then(|| now.elapsed + if retry_soon { FAST_TICK } else { SLOW_TICK });
+        self.shared.return_ticking(peers);
     }
 
-    fn tick_peer(&mut self, peer: &Arc<Peer>, net: &impl Send, now: Now) -> Keeps {
+    fn tick_peer(&mut self, peer: &Arc<Peer>, net: &impl UdpSend, now: Now) -> NextTick {
         if !self.runs.has_room() {
             self.runs.send(&self.shared, net, false);
         }
         let mut state = peer.lock();
         if !state.is_awake() && state.keepalive() > 0 && state.endpoint().is_some() {
-            // It fell asleep, but its keepalive wants it awake.
+            // It has no protocol core, but its keepalive needs one.
             drop(state);
             let table = self.shared.table.read();
             state = peer.lock();
@@ -104,15 +104,15 @@ impl Protocol {
             let limit = net.path_mtu(&endpoint).map(|mtu| inner_limit(&endpoint, mtu));
             peer.lock().set_inner_limit(limit);
         }
-        match (ticked.idle, ticked.hurry) {
-            (true, _) => Keeps::Nothing,
-            (false, true) => Keeps::Hurrying,
-            (false, false) => Keeps::Ticking,
+        match (ticked.idle, ticked.retry_soon) {
+            (true, _) => NextTick::None,
+            (false, true) => NextTick::Fast,
+            (false, false) => NextTick::Slow,
         }
     }
 
     /// Starts a handshake with a peer, if it has an endpoint.
-    pub fn initiate(&mut self, key: &PublicKey, net: &impl Send, now: Now) {
+    pub fn initiate(&mut self, key: &PublicKey, net: &impl UdpSend, now: Now) {
         let table = self.shared.table.read();
         let Some(peer) = table.by_key(key) else { return };
         let mut state = peer.lock();
@@ -124,17 +124,17 @@ impl Protocol {
         drop(state);
         drop(table);
         self.runs.send(&self.shared, net, false);
-        self.look(now);
+        self.tick_soon(now);
     }
 
-    /// Takes one handshake message, behind which `waiting` more wait.
-    pub fn receive(&mut self, message: &HandshakeMessage, waiting: usize, net: &impl Send, now: Now) {
-        if self.next_tick.is_none() && self.shared.is_ticking() {
-            // The queue was too full to tell.
-            self.look(now);
+    /// Handles one handshake message, behind which `waiting` more wait.
+    pub fn receive(&mut self, message: &HandshakeMessage, waiting: usize, net: &impl UdpSend, now: Now) {
+        if self.next_tick.is_none() && self.shared.has_ticking() {
+            // The queue was too full for the wake-up.
+            self.tick_soon(now);
         }
-        if waiting >= UNDER_LOAD {
-            self.loaded_until = now.elapsed + LOAD_LASTS;
+        if waiting >= UNDER_LOAD_QUEUE {
+            self.under_load_until = now.elapsed + UNDER_LOAD_DURATION;
         }
         let Some(identity) = self.shared.table.read().identity().cloned() else { return };
         let Some(bytes) = message.bytes.get(..message.len) else { return };
@@ -155,15 +155,15 @@ impl Protocol {
         self.runs.send(&self.shared, net, false);
     }
 
-    /// Whether a handshake message is worth a calculation: its first MAC is right, and, under load, its sender has shown that
-    /// it receives what is sent to its address, and has not asked too often.
+    /// Whether a handshake message is processed: its first MAC is right, and, under load, its sender has proven by a
+    /// cookie that it receives at its address, and is within its rate limit.
     fn admit(&mut self, identity: &Identity, bytes: &[u8], from: &Endpoint, now: Now) -> bool {
-        let loaded = now.elapsed < self.loaded_until;
+        let loaded = now.elapsed < self.under_load_until;
         let limiter = if loaded { &identity.strict } else { identity.relaxed.as_ref() };
         let mut cookie = [0; INITIATION_LEN];
         match limiter.verify_packet(Some(identity.cookie_address(&from.address)), bytes, &mut cookie) {
             Ok(_) => {
-                let admitted = !loaded || self.sources.admit(from.address.ip(), now.elapsed);
+                let admitted = !loaded || self.source_limiter.admit(from.address.ip(), now.elapsed);
                 if !admitted {
                     Counters::count(&self.shared.counters.handshakes_dropped);
                 }
@@ -203,7 +203,7 @@ impl Protocol {
         self.shared.wake(&table, peer, &mut state);
         let Ok(len) = state.answer(bytes, &mut self.out, now) else {
             if !was_awake {
-                // It was not this peer: everyone who knows its public key can name it.
+                // It was not from this peer: everyone who knows a public key can name it.
                 state.sleep();
             }
             return None;
@@ -211,22 +211,22 @@ impl Protocol {
         drop(state);
         self.runs.add_handshake(from, Some(peer.slot), &self.out[..len]);
         drop(table);
-        self.look(now);
+        self.tick_soon(now);
         Some(())
     }
 
-    fn response(&mut self, bytes: &[u8], from: &Endpoint, net: &impl Send, now: Now) -> Option<()> {
+    fn response(&mut self, bytes: &[u8], from: &Endpoint, net: &impl UdpSend, now: Now) -> Option<()> {
         let peer = self.shared.table.read().by_index(message::response_receiver(bytes)).cloned()?;
         let mut state = peer.lock();
         let len = state.accept(from, bytes, &mut self.out, now).ok()?;
         self.runs.add(from, peer.slot, &self.out[..len]);
-        staged(&peer, &mut state, from, &mut self.runs, now);
+        add_staged(&peer, &mut state, from, &mut self.runs, now);
         while state.has_staged() {
-            // They are more than are sent at once.
+            // There are more than are sent at once.
             drop(state);
             self.runs.send(&self.shared, net, false);
             state = peer.lock();
-            staged(&peer, &mut state, from, &mut self.runs, now);
+            add_staged(&peer, &mut state, from, &mut self.runs, now);
         }
         Some(())
     }
@@ -237,46 +237,48 @@ impl Protocol {
     }
 }
 
-/// A small memory of who initiated from where: it saves one of five Curve25519 operations of an answer. One entry a hash, the
-/// newest wins; a wrong hint costs a calculation and nothing else, as the protocol core checks the peer's key.
+/// A small table of which peer initiated from which address: it saves one of five Curve25519 operations of an answer.
+/// One entry per hash, the newest wins; a wrong hint only costs a calculation, since the protocol core checks the
+/// peer's key.
 #[derive(Debug, Default)]
-struct Hints {
-    places: Vec<Option<(SocketAddr, Weak<Peer>)>>,
+struct PeerHints {
+    entries: Vec<Option<(SocketAddr, Weak<Peer>)>>,
 }
 
-impl Hints {
-    const PLACES: usize = 4096;
+impl PeerHints {
+    const ENTRIES: usize = 4096;
 
-    fn place(from: &Endpoint) -> usize {
+    fn index(from: &Endpoint) -> usize {
         let mut hasher = DefaultHasher::new();
         from.address.hash(&mut hasher);
-        usize::try_from(hasher.finish() % Self::PLACES as u64).unwrap_or(0)
+        usize::try_from(hasher.finish() % Self::ENTRIES as u64).unwrap_or(0)
     }
 
     fn get(&self, from: &Endpoint) -> Option<Arc<Peer>> {
-        let (address, peer) = self.places.get(Self::place(from))?.as_ref()?;
+        let (address, peer) = self.entries.get(Self::index(from))?.as_ref()?;
         if *address == from.address { peer.upgrade() } else { None }
     }
 
     fn set(&mut self, from: &Endpoint, peer: &Arc<Peer>) {
-        if self.places.is_empty() {
-            self.places.resize(Self::PLACES, None);
+        if self.entries.is_empty() {
+            self.entries.resize(Self::ENTRIES, None);
         }
-        if let Some(place) = self.places.get_mut(Self::place(from)) {
+        if let Some(place) = self.entries.get_mut(Self::index(from)) {
             *place = Some((from.address, Arc::downgrade(peer)));
         }
     }
 }
 
-/// What a peer's tick left to do.
+/// When a peer has to tick next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keeps {
-    Nothing,
-    Ticking,
-    Hurrying,
+enum NextTick {
+    None,
+    Slow,
+    Fast,
 }
 
-/// The largest inner packet whose message gets to an endpoint whole, in bytes. Rounded down to what padding makes of it.
+/// The largest inner packet, in bytes, whose message reaches an endpoint without fragmentation. Rounded down to the
+/// padding multiple.
 fn inner_limit(endpoint: &Endpoint, path_mtu: usize) -> usize {
     const UDP: usize = 8;
     let ip = if endpoint.address.is_ipv4() { 20 } else { 40 };

@@ -8,31 +8,33 @@ use std::time::Duration;
 const PER_SECOND: u32 = 20;
 /// Handshakes at once (kernel: `PACKETS_BURSTABLE`).
 const BURST: u32 = 5;
-/// Sources that are remembered. Beyond, nobody new is admitted until the old ones are forgotten, which takes a second.
+/// The most sources in the table. If it is full, no new source is admitted until old ones are removed, which takes a
+/// second.
 const SOURCES: usize = 8192;
-/// The old ones are looked for this often at most when there is no room (kernel: `wg_ratelimiter_gc_entries`, each second).
+/// The shortest time between two searches for old sources (kernel: `wg_ratelimiter_gc_entries`, each second).
 const FORGET_INTERVAL: Duration = Duration::from_secs(1);
 const COST: Duration = Duration::from_nanos(1_000_000_000 / PER_SECOND as u64);
 
-/// Who asked lately, by address or, in IPv6, by network of 64 bits: whoever has one has them all.
+/// Limits handshakes by source: an IPv4 address, or an IPv6 network of 64 bits, since a host has all addresses of its
+/// network.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(super) struct SourceLimiter {
     /// For each, when its bucket will be full again (the generic cell rate algorithm).
     full_at: HashMap<IpAddr, Duration>,
     forgotten_at: Duration,
 }
 
-impl Sources {
-    /// Nobody has asked yet.
+impl SourceLimiter {
+    /// Without any source.
     pub(super) fn new() -> Self {
         Self::default()
     }
 
-    /// Whether one more of this source is let in; it is counted if so.
+    /// Whether one more handshake of this source is admitted; it is counted if so.
     pub(super) fn admit(&mut self, address: IpAddr, now: Duration) -> bool {
         let source = source(address);
         if self.full_at.len() >= SOURCES && !self.full_at.contains_key(&source) {
-            // Not more than once a second: it looks at all of them.
+            // At most once a second, since it reads the whole table.
             if now < self.forgotten_at + FORGET_INTERVAL {
                 return false;
             }
@@ -50,7 +52,7 @@ impl Sources {
         admitted
     }
 
-    /// Forgets those whose bucket is full.
+    /// Removes sources whose bucket is full.
     pub(super) fn forget_old(&mut self, now: Duration) {
         self.forgotten_at = now;
         self.full_at.retain(|_, full_at| *full_at > now);
@@ -68,13 +70,13 @@ fn source(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn admitted(sources: &mut Sources, address: &str, times: usize, now: Duration) -> usize {
+    fn admitted(sources: &mut SourceLimiter, address: &str, times: usize, now: Duration) -> usize {
         (0..times).filter(|_| sources.admit(address.parse().unwrap(), now)).count()
     }
 
     #[test]
-    fn a_source_has_five_at_once_and_twenty_a_second() {
-        let mut sources = Sources::new();
+    fn a_source_gets_five_at_once_and_twenty_a_second() {
+        let mut sources = SourceLimiter::new();
         let start = Duration::from_secs(9);
         assert_eq!(admitted(&mut sources, "203.0.113.9", 100, start), 5);
         assert_eq!(admitted(&mut sources, "203.0.113.10", 100, start), 5);
@@ -86,7 +88,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_ipv6_network_are_one_source() {
-        let mut sources = Sources::new();
+        let mut sources = SourceLimiter::new();
         let total: usize =
             (0..50).map(|host| admitted(&mut sources, &format!("2001:db8::{host:x}"), 1, Duration::ZERO)).sum();
         assert_eq!(total, 5);
@@ -94,8 +96,8 @@ mod tests {
     }
 
     #[test]
-    fn no_flood_of_addresses_takes_more_memory_than_there_is_for_it() {
-        let mut sources = Sources::new();
+    fn a_flood_of_addresses_does_not_exceed_the_size_of_the_table() {
+        let mut sources = SourceLimiter::new();
         for host in 0..20_000_u32 {
             sources.admit(IpAddr::V4((0x0b00_0000 + host).into()), Duration::ZERO);
         }
@@ -106,8 +108,8 @@ mod tests {
     }
 
     #[test]
-    fn the_old_ones_are_forgotten_even_if_nobody_asks_for_it() {
-        let mut sources = Sources::new();
+    fn a_full_table_makes_space_by_removing_old_sources() {
+        let mut sources = SourceLimiter::new();
         for host in 0..20_000_u32 {
             sources.admit(IpAddr::V4((0x0b00_0000 + host).into()), Duration::ZERO);
         }

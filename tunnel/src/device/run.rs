@@ -1,22 +1,22 @@
-//! Sealed datagrams on their way out, gathered so that one system call sends many.
+//! Sealed datagrams that wait to be sent, gathered so that one system call sends many.
 
 use super::allowed_ips::Slot;
 use super::message::{self, HANDSHAKE_TOS, INITIATION_LEN, Kind};
 use super::shared::{Counters, Shared};
-use super::transport::{Endpoint, MAX_RUN, MAX_SEGMENTS, Run, Send, Sent};
+use super::transport::{Endpoint, MAX_RUN, MAX_SEGMENTS, Run, Sent, UdpSend};
 
-/// Runs that may wait for being sent. More than one, because locks are let go before anything is sent and one packet from
-/// the inside may fill several.
+/// The most runs that wait to be sent. More than one, because locks are released before anything is sent and one packet
+/// from the inside may fill several.
 const RUNS: usize = 8;
 
-/// Whom datagrams are for.
+/// The destination of datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
-    /// Where to.
+    /// The peer's endpoint.
     pub endpoint: Endpoint,
     /// The outer type of service or traffic class.
     pub tos: u8,
-    /// The peer; none for a cookie, which goes to somebody yet unknown.
+    /// The peer; `None` for a cookie, whose receiver is not known yet.
     pub peer: Option<Slot>,
 }
 
@@ -27,7 +27,7 @@ struct Gathered {
     len: usize,
     segment: usize,
     count: usize,
-    /// A shorter datagram came: nothing may follow it.
+    /// Whether the last datagram is shorter: nothing may follow it.
     closed: bool,
     target: Target,
 }
@@ -53,7 +53,7 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// No runs; their memory comes with their first use.
+    /// No runs; their memory is allocated at their first use.
     pub fn new() -> Self {
         Self { runs: Vec::with_capacity(RUNS), used: 0 }
     }
@@ -64,15 +64,15 @@ impl Runs {
         self.used < RUNS
     }
 
-    /// Whether nothing waits.
+    /// Whether no datagram waits.
     pub fn is_empty(&self) -> bool {
         self.used == 0
     }
 
-    /// A place for a datagram of `len` bytes (1 to [`MAX_RUN`]); [`Runs::commit`] takes it in. `None` when there is no room.
-    /// The place is as long as a handshake initiation at least, as the protocol core may write one instead.
+    /// Reserves space for a datagram of `len` bytes (1 to [`MAX_RUN`]); [`Runs::commit`] adds it. `None` if there is no
+    /// space. The space is at least as long as a handshake initiation, since the protocol core may write one instead.
     #[inline]
-    pub fn place(&mut self, target: &Target, len: usize) -> Option<&mut [u8]> {
+    pub fn reserve(&mut self, target: &Target, len: usize) -> Option<&mut [u8]> {
         let joins = self.last().is_some_and(|run| run.takes(target, len));
         if !joins {
             self.open(target, len)?;
@@ -100,7 +100,7 @@ impl Runs {
         Some(())
     }
 
-    /// Adds a message that the timers made: a keepalive, or a handshake message.
+    /// Adds a message of the timers: a keepalive, or a handshake message.
     pub fn add(&mut self, endpoint: &Endpoint, peer: Slot, message: &[u8]) {
         if message::kind(message) != Some(Kind::Data) {
             return self.add_handshake(endpoint, Some(peer), message);
@@ -109,19 +109,19 @@ impl Runs {
         self.copy(&target, message);
     }
 
-    /// Adds a handshake message, which goes alone and with a mark of its own. Dropped when there is no room: it is retried.
+    /// Adds a handshake message, which has a DSCP of its own. Dropped if there is no space: the protocol retries it.
     pub fn add_handshake(&mut self, endpoint: &Endpoint, peer: Option<Slot>, message: &[u8]) {
         self.copy(&Target { endpoint: *endpoint, tos: HANDSHAKE_TOS, peer }, message);
     }
 
     fn copy(&mut self, target: &Target, message: &[u8]) {
-        if let Some(place) = self.place(target, message.len()) {
+        if let Some(place) = self.reserve(target, message.len()) {
             place[..message.len()].copy_from_slice(message);
             self.commit(message.len());
         }
     }
 
-    /// Takes in the datagram that was written to the place given last.
+    /// Adds the datagram that was written to the space reserved last.
     #[inline]
     pub fn commit(&mut self, len: usize) {
         if let Some(run) = self.used.checked_sub(1).and_then(|last| self.runs.get_mut(last)) {
@@ -131,14 +131,14 @@ impl Runs {
         }
     }
 
-    /// Gives back the place given last: nothing was written to it.
+    /// Releases the space reserved last: nothing was written to it.
     pub fn abandon(&mut self) {
         if self.last().is_some_and(|run| run.len == 0) {
             self.used -= 1;
         }
     }
 
-    /// Hands out all runs but the last, if it can still grow and `keep_last` says so.
+    /// Passes all runs to `send`, except the last one if it can still grow and `keep_last` is set.
     pub fn drain(&mut self, keep_last: bool, mut send: impl FnMut(&Run<'_>, Option<Slot>)) {
         let kept = usize::from(keep_last && self.last().is_some_and(|run| run.grows(run.segment)));
         for run in self.runs.iter().take(self.used - kept).filter(|run| run.len > 0) {
@@ -151,25 +151,25 @@ impl Runs {
         self.used = kept;
     }
 
-    /// Sends all runs but the last, if it can still grow and `keep_last` says so.
-    pub fn send(&mut self, shared: &Shared, net: &impl Send, keep_last: bool) {
+    /// Sends all runs, except the last one if it can still grow and `keep_last` is set.
+    pub fn send(&mut self, shared: &Shared, net: &impl UdpSend, keep_last: bool) {
         self.drain(keep_last, |run, peer| {
             let sent = net.send(run);
             if !matches!(sent, Ok(Sent::Whole)) {
-                told(shared, sent, peer);
+                record_result(shared, sent, peer);
             }
         });
     }
 }
 
-/// What the kernel said about a run becomes what is known about its peer.
+/// Updates a peer by the result of sending a run to it.
 #[cold]
-fn told(shared: &Shared, sent: std::io::Result<Sent>, peer: Option<Slot>) {
+fn record_result(shared: &Shared, sent: std::io::Result<Sent>, peer: Option<Slot>) {
     let table = shared.table.read();
-    let peer = peer.and_then(|slot| table.at(slot));
+    let peer = peer.and_then(|slot| table.by_slot(slot));
     match (sent, peer) {
-        (Ok(Sent::FromElsewhere), Some(peer)) => peer.lock().forget_local_address(),
-        (Ok(Sent::Fragmented), Some(peer)) => peer.lock().doubt_path(),
+        (Ok(Sent::FromOtherAddress), Some(peer)) => peer.lock().clear_local_address(),
+        (Ok(Sent::Fragmented), Some(peer)) => peer.lock().request_path_lookup(),
         (Ok(_), _) => {}
         (Err(error), _) => {
             tracing::debug!(%error, "a datagram was not sent");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn add(runs: &mut Runs, port: u16, len: usize) {
-        runs.place(&target(port), len).expect("there is room")[..len].fill(0);
+        runs.reserve(&target(port), len).expect("there is room")[..len].fill(0);
         runs.commit(len);
     }
 
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_run_may_wait_for_more_but_a_full_or_closed_one_does_not() {
+    fn the_last_run_may_wait_for_more_unless_it_is_full_or_closed() {
         let mut runs = Runs::new();
         add(&mut runs, 1, 1452);
         add(&mut runs, 2, 1452);
@@ -240,16 +240,16 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_so_many_runs_and_a_place_given_back_takes_none() {
+    fn there_is_space_for_eight_runs_and_an_abandoned_reservation_takes_none() {
         let mut runs = Runs::new();
         for port in 0..8 {
             assert!(runs.has_room());
             add(&mut runs, port, 96);
         }
         assert!(!runs.has_room());
-        assert!(runs.place(&target(9), 96).is_none());
+        assert!(runs.reserve(&target(9), 96).is_none());
         drained(&mut runs, false);
-        assert!(runs.place(&target(9), 96).is_some());
+        assert!(runs.reserve(&target(9), 96).is_some());
         runs.abandon();
         assert_eq!(drained(&mut runs, false), []);
     }

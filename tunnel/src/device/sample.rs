@@ -1,5 +1,5 @@
-//! Packets for tests, and a second, slow opinion on them: the checksum word by word, and segmentation by writing every
-//! segment anew from its fields.
+//! Packets for tests, and a second, slow implementation to compare with: the checksum word by word, and segmentation by
+//! writing every segment from its fields.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -192,7 +192,7 @@ impl Sample {
         (header, [ip, transport, self.payload.clone()].concat())
     }
 
-    /// The fields of a packet without IPv6 extension headers. Lengths and checksums are not looked at.
+    /// The fields of a packet without IPv6 extension headers. Lengths and checksums are not checked.
     pub(super) fn parse(packet: &[u8]) -> Self {
         let word = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
         let double_word = |at: usize| (u32::from(word(at)) << 16) | u32::from(word(at + 2));
@@ -221,7 +221,7 @@ impl Sample {
     }
 }
 
-/// Bytes that tell where they come from.
+/// Bytes that show their origin.
 pub(super) fn counting(len: usize, from: usize) -> Vec<u8> {
     (from..from + len).map(|index| index.wrapping_mul(0x9e37_79b9).to_le_bytes()[2]).collect()
 }

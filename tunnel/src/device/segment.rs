@@ -1,11 +1,12 @@
-//! Cuts what one read from the TUN interface gave into the packets that go through the tunnel.
+//! Cuts one read from the TUN interface into the packets that go through the tunnel.
 //!
 //! The kernel hands over up to 64 KiB of one flow as one packet and leaves segmentation and checksums to us
-//! (`TUNSETOFFLOAD`). The rules are those of its own `net/ipv4/af_inet.c` (`inet_gso_segment`), `net/ipv4/tcp_offload.c`
-//! (`tcp_gso_segment`) and `net/ipv4/udp_offload.c` (`__udp_gso_segment`).
+//! (`TUNSETOFFLOAD`). The rules are those of its own `net/ipv4/af_inet.c` (`inet_gso_segment`),
+//! `net/ipv4/tcp_offload.c` (`tcp_gso_segment`) and `net/ipv4/udp_offload.c` (`__udp_gso_segment`).
 //!
-//! No payload is copied. A segment's headers are written over the end of the payload before it, which has been consumed by
-//! then; that is why segments are lent one by one.
+//! No payload is copied, which is why this is our own code: `tun-rs` copies each segment into a buffer. A segment's
+//! headers are written over the end of the payload before it, which has been consumed by then, so segments are borrowed
+//! one by one.
 
 use super::checksum::{double_word, finish, finish_nonzero, pseudo_header, sum, word};
 use super::packet::{
@@ -29,7 +30,7 @@ const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
-/// What a read from the TUN interface gave cannot be cut into packets. It is dropped: there is nobody to tell.
+/// Why a read from the TUN interface cannot be cut into packets. It is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The caller's buffer ends too soon behind the packet.
@@ -61,13 +62,13 @@ pub enum Malformed {
     Checksum {
         /// Where the bytes under the checksum begin.
         start: u16,
-        /// Where the checksum stands behind it.
+        /// The offset of the checksum behind it.
         offset: u16,
     },
 }
 
-/// How many zeroes follow a packet of `len` bytes inside a message: up to a multiple of 16, but not past the MTU, so that
-/// padding fragments nothing (the kernel's `calculate_skb_padding`). At most 15. An `mtu` of 0 is none.
+/// How many zeroes follow a packet of `len` bytes inside a message: up to a multiple of 16, but not past the MTU, so
+/// that padding fragments nothing (the kernel's `calculate_skb_padding`). At most 15. An `mtu` of 0 is none.
 #[inline]
 pub const fn padding(len: usize, mtu: usize) -> usize {
     // A packet larger than the MTU is padded as its last part would be, as the kernel does it.
@@ -76,7 +77,8 @@ pub const fn padding(len: usize, mtu: usize) -> usize {
     if mtu > 0 && padded > mtu { mtu - last } else { padded - last }
 }
 
-/// Cuts `packet[..packet_len]`, which followed `header` in one read, into packets padded for an interface of this `mtu`.
+/// Cuts `packet[..packet_len]`, which followed `header` in one read, into packets padded for an interface of this
+/// `mtu`.
 ///
 /// `packet` has at least [`SPARE`] bytes more than `packet_len`.
 #[inline]
@@ -91,14 +93,14 @@ pub fn split(header: VnetHeader, packet: &mut [u8], packet_len: usize, mtu: usiz
     }
     let template = match header.gso_type {
         GSO_NONE => {
-            // What stands behind the IP packet no receiver would look at.
+            // No receiver would read what follows the IP packet.
             if header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM != 0 {
                 finish_checksum(header, &mut bytes[..len])?;
             }
             None
         }
         _ if len < packet_len => return Err(Malformed::Length),
-        _ => Some(Template::of(header, bytes)?),
+        _ => Some(Template::parse(header, bytes)?),
     };
     let (headers, gso_size) = template.as_ref().map_or((0, len), |template| (template.len, template.gso_size));
     Ok(Segments {
@@ -114,8 +116,8 @@ pub fn split(header: VnetHeader, packet: &mut [u8], packet_len: usize, mtu: usiz
     })
 }
 
-/// Finishes the checksum of a packet that is whole (`skb_checksum_help` in `net/core/dev.c`): the field holds the sum of
-/// the pseudo-header. A zero becomes 0xffff for every protocol, as there: for all but UDP the two mean the same.
+/// Finishes the checksum of a packet that is whole (`skb_checksum_help` in `net/core/dev.c`): the field holds the sum
+/// of the pseudo-header. A zero becomes 0xffff for every protocol, as there: for all but UDP the two mean the same.
 fn finish_checksum(header: VnetHeader, packet: &mut [u8]) -> Result<(), Malformed> {
     let outside = Malformed::Checksum { start: header.csum_start, offset: header.csum_offset };
     let minimum = match version(packet) {
@@ -162,7 +164,7 @@ enum Protocol {
 }
 
 impl Template {
-    fn of(header: VnetHeader, packet: &[u8]) -> Result<Self, Malformed> {
+    fn parse(header: VnetHeader, packet: &[u8]) -> Result<Self, Malformed> {
         let version = version(packet).ok_or(Malformed::NotIp)?;
         let (protocol, checksum_offset) = match (header.gso_type & !GSO_ECN, version) {
             (GSO_TCPV4, Version::V4) | (GSO_TCPV6, Version::V6) => (TCP, 16),
@@ -181,7 +183,7 @@ impl Template {
         if header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM != 0 && place != (offset, checksum_offset) {
             return Err(Malformed::Checksum { start: header.csum_start, offset: header.csum_offset });
         }
-        // Checksums are made anew, whatever the field holds; for that the last destination must be the header's.
+        // Checksums are computed again, whatever the field holds; for that the last destination must be the header's.
         let transport_len = transport_len(protocol, &packet[offset..])?;
         let len = offset + transport_len;
         if routed || len > HEADERS_MAX {
@@ -250,7 +252,7 @@ impl Template {
         match self.protocol {
             Protocol::Tcp { seq, flags } => {
                 let seq = seq.wrapping_add(consumed as u32);
-                // RFC 3168 section 6.1.2: CWR is said once. FIN and PSH are about the last byte.
+                // RFC 3168 section 6.1.2: CWR is set once. FIN and PSH apply to the last byte.
                 let flags = flags & !(if consumed == 0 { 0 } else { CWR }) & !(if is_last { 0 } else { FIN | PSH });
                 transport[4..8].copy_from_slice(&seq.to_be_bytes());
                 transport[TCP_FLAGS] = flags;
@@ -280,7 +282,7 @@ fn transport_len(protocol: u8, bytes: &[u8]) -> Result<usize, Malformed> {
     if len < TCP_HEADER_LEN || len > bytes.len() { Err(Malformed::Headers) } else { Ok(len) }
 }
 
-/// The packets of one read, lent one after the other.
+/// The packets of one read, borrowed one after the other.
 #[derive(Debug)]
 pub struct Segments<'a> {
     packet: &'a mut [u8],
@@ -290,16 +292,16 @@ pub struct Segments<'a> {
     payload: usize,
     gso_size: usize,
     mtu: usize,
-    /// Bytes of payload that have been lent.
+    /// Bytes of payload that have been consumed.
     consumed: usize,
     /// The length of the last segment without padding.
     unpadded: usize,
-    /// What stands where the last segment was padded.
+    /// The bytes that the last segment's padding replaced.
     displaced: Option<[u8; SPARE]>,
 }
 
 impl Segments<'_> {
-    /// The next packet, complete and with its padding behind it. It may be changed; the next call does not look at it.
+    /// The next packet, complete and followed by its padding. It may be changed; the next call does not read it.
     #[inline]
     pub fn next_segment(&mut self) -> Option<&mut [u8]> {
         let start = self.consumed;
@@ -328,7 +330,7 @@ impl Segments<'_> {
         Some(&mut self.packet[start..end + padding])
     }
 
-    /// The length of the packet that [`Segments::next_segment`] lent last, without its padding.
+    /// The length of the packet that [`Segments::next_segment`] gave last, without its padding.
     #[inline]
     pub const fn unpadded_len(&self) -> usize {
         self.unpadded

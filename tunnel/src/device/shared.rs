@@ -1,4 +1,5 @@
-//! What the threads of one interface share: its peers, who of them has timers running, and what was thrown away.
+//! What the threads of one interface share: its peers, the list of those whose timers run, and the counters of dropped
+//! packets.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,37 +14,38 @@ use super::table::Table;
 use super::transport::Endpoint;
 use crate::key::PublicKey;
 
-/// Handshake messages that may wait (kernel: `MAX_QUEUED_INCOMING_HANDSHAKES`, 4096; here each peer answers slower).
+/// The most handshake messages that may wait (kernel: `MAX_QUEUED_INCOMING_HANDSHAKES`, 4096; here one thread answers
+/// them).
 pub const MAX_QUEUED_HANDSHAKES: usize = 1024;
 
-/// Handshakes that are started before those that came are answered.
+/// The most handshakes that are started before received messages are answered.
 const INITIATIONS_AT_ONCE: usize = 64;
 
 /// A handshake message on its way from the thread that received it to the one that answers.
 #[derive(Debug, Clone, Copy)]
 pub struct HandshakeMessage {
-    /// From where.
+    /// Its sender.
     pub from: Endpoint,
-    /// How much of `bytes` it is.
+    /// Its length in `bytes`.
     pub len: usize,
     /// The message.
     pub bytes: [u8; INITIATION_LEN],
 }
 
-/// What the protocol's thread is woken for.
+/// What wakes the protocol thread.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly all are handshake messages, and a box each would be an allocation each"
 )]
-pub enum Call {
-    /// A handshake message came.
+pub enum ProtocolEvent {
+    /// A handshake message was received.
     Handshake(HandshakeMessage),
-    /// A peer's timers start, a handshake shall be started, or the thread shall look whether it is to end.
-    Look,
+    /// A peer's timers start, a handshake was requested, or the thread has to end.
+    Wake,
 }
 
-/// Packets that were thrown away, by reason.
+/// Dropped packets, by reason.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// From the inside: no IP packet, or an offload that contradicts itself.
@@ -52,11 +54,11 @@ pub struct Counters {
     pub unroutable: AtomicU64,
     /// From the inside: larger than the path to the peer.
     pub too_big: AtomicU64,
-    /// From the outside: no message of WireGuard's, or for nobody here.
+    /// From the outside: not a WireGuard message, or for no peer of this interface.
     pub malformed_outside: AtomicU64,
     /// From the outside: not authentic, replayed, or of a session that is over.
     pub rejected: AtomicU64,
-    /// From the outside: authentic, but from an address that is not the peer's.
+    /// From the outside: authentic, but the inner source address is not among the peer's allowed-ips.
     pub spoofed: AtomicU64,
     /// Handshake messages that came faster than they could be answered.
     pub handshakes_dropped: AtomicU64,
@@ -79,33 +81,34 @@ impl Counters {
 /// The state that all threads of an interface work on.
 #[derive(Debug)]
 pub struct Shared {
-    /// The peers. Read for each batch of packets, written by configuration only; never held over a system call.
+    /// The peers. Locked for reading per batch of packets, for writing by configuration only; never during a system
+    /// call.
     pub table: RwLock<Table>,
-    /// Counts changes of the table: what was looked up under the same number still holds.
+    /// Counts changes of the table: a look-up is still valid while this number is the same.
     pub generation: AtomicU64,
-    /// What was thrown away.
+    /// Dropped packets.
     pub counters: Counters,
-    /// The TUN interface's MTU: padding does not go past it.
+    /// The TUN interface's MTU, in bytes: padding does not exceed it.
     pub mtu: AtomicUsize,
     /// Peers whose timers run.
     ticking: Mutex<Vec<Arc<Peer>>>,
-    /// Peers with whom a handshake shall be started.
-    asked: Mutex<HashSet<PublicKey>>,
-    calls: SyncSender<Call>,
+    /// Peers with which a handshake was requested.
+    requested: Mutex<HashSet<PublicKey>>,
+    events: SyncSender<ProtocolEvent>,
     queued: AtomicUsize,
 }
 
 impl Shared {
-    /// An interface without peers, whose protocol thread listens at the other end of `calls`.
-    pub fn new(scramble: u32, mtu: usize, calls: SyncSender<Call>) -> Self {
+    /// An interface without peers, whose protocol thread receives the `events`.
+    pub fn new(scramble: u32, mtu: usize, events: SyncSender<ProtocolEvent>) -> Self {
         Self {
             table: RwLock::new(Table::new(scramble)),
             generation: AtomicU64::new(0),
             counters: Counters::default(),
             mtu: AtomicUsize::new(mtu),
             ticking: Mutex::default(),
-            asked: Mutex::default(),
-            calls,
+            requested: Mutex::default(),
+            events,
             queued: AtomicUsize::new(0),
         }
     }
@@ -126,66 +129,67 @@ impl Shared {
     fn start_state_timers(&self, peer: &Arc<Peer>, state: &mut State) {
         if !std::mem::replace(&mut state.ticking, true) {
             self.ticking.lock().push(Arc::clone(peer));
-            self.look();
+            self.wake_protocol();
         }
     }
 
-    /// Has a handshake with a peer started.
+    /// Requests a handshake with a peer.
     pub fn initiate(&self, peer: PublicKey) {
-        // Not through the queue: whoever asks would wait for a place in it for as long as a flood lasts.
-        self.asked.lock().insert(peer);
-        self.look();
+        // Not through the queue: during a flood it has no free place.
+        self.requested.lock().insert(peer);
+        self.wake_protocol();
     }
 
-    /// Peers with whom a handshake shall be started now. Some of many at once: their answers come meanwhile.
-    pub fn asked(&self) -> Vec<PublicKey> {
-        let mut asked = self.asked.lock();
-        let some: Vec<PublicKey> = asked.iter().take(INITIATIONS_AT_ONCE).copied().collect();
+    /// Takes peers with which a handshake was requested: some of many at once, so that their answers are handled in
+    /// between.
+    pub fn take_requested_handshakes(&self) -> Vec<PublicKey> {
+        let mut requested = self.requested.lock();
+        let some: Vec<PublicKey> = requested.iter().take(INITIATIONS_AT_ONCE).copied().collect();
         for key in &some {
-            asked.remove(key);
+            requested.remove(key);
         }
-        if !asked.is_empty() {
-            self.look();
+        if !requested.is_empty() {
+            self.wake_protocol();
         }
         some
     }
 
-    /// Hands a handshake message on. Under a flood it is dropped: the threads that carry packets do not wait.
-    pub fn call(&self, message: HandshakeMessage) {
+    /// Queues a handshake message. During a flood it is dropped: the packet threads do not wait.
+    pub fn queue_handshake(&self, message: HandshakeMessage) {
         self.queued.fetch_add(1, Ordering::Relaxed);
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.calls.try_send(Call::Handshake(message))
+            self.events.try_send(ProtocolEvent::Handshake(message))
         {
             self.queued.fetch_sub(1, Ordering::Relaxed);
             Counters::count(&self.counters.handshakes_dropped);
         }
     }
 
-    /// Wakes the protocol's thread.
-    pub fn look(&self) {
-        // Full: it is awake, and looks when it has nothing to wait for.
-        let _ = self.calls.try_send(Call::Look);
+    /// Wakes the protocol thread.
+    pub fn wake_protocol(&self) {
+        // Full: the thread is awake, and checks before it waits.
+        let _ = self.events.try_send(ProtocolEvent::Wake);
     }
 
-    /// A handshake message was taken from the queue; how many wait behind it.
-    pub fn taken(&self) -> usize {
+    /// Notes that a handshake message was taken from the queue; how many wait behind it.
+    pub fn take_queued(&self) -> usize {
         self.queued.fetch_sub(1, Ordering::Relaxed).saturating_sub(1)
     }
 
-    /// The peers whose timers run. They are given back with [`Shared::keep_ticking`].
-    pub fn ticking(&self) -> Vec<Arc<Peer>> {
+    /// Takes the peers whose timers run. [`Shared::return_ticking`] returns them.
+    pub fn take_ticking(&self) -> Vec<Arc<Peer>> {
         std::mem::take(&mut *self.ticking.lock())
     }
 
-    /// Whether anyone's timers run.
-    pub fn is_ticking(&self) -> bool {
+    /// Whether timers of any peer run.
+    pub fn has_ticking(&self) -> bool {
         !self.ticking.lock().is_empty()
     }
 
-    /// Gives back those whose timers go on.
-    pub fn keep_ticking(&self, mut peers: Vec<Arc<Peer>>) {
+    /// Returns the peers whose timers go on.
+    pub fn return_ticking(&self, mut peers: Vec<Arc<Peer>>) {
         let mut ticking = self.ticking.lock();
-        // Usually nobody came in between, and the list goes back as it is.
+        // Usually no peer was added in between, and the list is returned as it is.
         peers.append(&mut ticking);
         *ticking = peers;
     }

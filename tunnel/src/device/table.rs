@@ -14,17 +14,18 @@ use super::transport::Endpoint;
 use crate::key::{PrivateKey, PublicKey};
 use crate::model::{PeerSnapshot, PeerUpdate, Snapshot};
 
-/// Everything that decides where a packet goes and from whom it may come.
+/// What decides where a packet goes and which peer it may come from.
 #[derive(Debug, Default)]
 pub struct Table {
     identity: Option<Arc<Identity>>,
     slots: Vec<Option<Entry>>,
-    /// Slots of removed peers, the longest unused first: a late message for a former peer shall not meet the next one.
+    /// Slots of removed peers, the longest unused first, so that a late message for a former peer does not reach the
+    /// next one.
     free: VecDeque<Slot>,
     by_key: HashMap<PublicKey, Slot>,
     allowed_ips: AllowedIps,
     scramble: u32,
-    made: u64,
+    created: u64,
 }
 
 #[derive(Debug)]
@@ -40,33 +41,33 @@ impl Table {
         Self { scramble, ..Self::default() }
     }
 
-    /// Who the interface is; `None` before it has a key.
+    /// The interface's keys; `None` before it has any.
     #[inline]
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
     }
 
-    /// Where a packet for this address goes.
+    /// The peer for packets to this address.
     #[inline]
     pub fn route(&self, destination: IpAddr) -> Option<&Arc<Peer>> {
-        self.at(self.allowed_ips.owner(destination)?)
+        self.by_slot(self.allowed_ips.owner(destination)?)
     }
 
-    /// Whether a peer may speak from this address.
+    /// Whether a peer may send packets from this address.
     #[inline]
-    pub fn may_speak_from(&self, peer: &Peer, source: IpAddr) -> bool {
+    pub fn may_use_source(&self, peer: &Peer, source: IpAddr) -> bool {
         self.allowed_ips.owner(source) == Some(peer.slot)
     }
 
-    /// The peer that a message's receiver index names.
+    /// The peer of a message's receiver index.
     #[inline]
     pub fn by_index(&self, receiver: u32) -> Option<&Arc<Peer>> {
-        self.at(message::slot_of(receiver, self.scramble))
+        self.by_slot(message::slot_of(receiver, self.scramble))
     }
 
     /// The peer of a public key.
     pub fn by_key(&self, key: &PublicKey) -> Option<&Arc<Peer>> {
-        self.at(*self.by_key.get(key)?)
+        self.by_slot(*self.by_key.get(key)?)
     }
 
     /// All peers, in no order.
@@ -76,25 +77,26 @@ impl Table {
 
     /// The peer of a slot.
     #[inline]
-    pub fn at(&self, slot: Slot) -> Option<&Arc<Peer>> {
+    pub fn by_slot(&self, slot: Slot) -> Option<&Arc<Peer>> {
         Some(&self.slots.get(slot.0 as usize)?.as_ref()?.peer)
     }
 
-    /// Changes the private key. Every session ends, as its peers know us by the former one; a peer that is ourselves goes.
+    /// Changes the private key. Every session ends, since its peer knows the former key; a peer with our own public key
+    /// is removed.
     pub fn set_private_key(&mut self, key: Option<PrivateKey>) {
         if self.identity.as_ref().map(|identity| &identity.private_key) == key.as_ref() {
             return;
         }
-        self.identity = key.map(|key| Arc::new(Identity::of(key)));
+        self.identity = key.map(|key| Arc::new(Identity::new(key)));
         if let Some(ourselves) = self.identity.as_ref().map(|identity| identity.public_key()) {
             self.remove(&ourselves);
         }
         for peer in self.peers() {
-            peer.lock().forget_sessions();
+            peer.lock().end_sessions();
         }
     }
 
-    /// Takes all peers away but these; those of them that there are.
+    /// Removes all peers except these; those of these that exist.
     pub fn retain(&mut self, wanted: &HashSet<PublicKey>) -> HashSet<PublicKey> {
         let (kept, dropped): (Vec<_>, Vec<_>) = self.by_key.keys().copied().partition(|key| wanted.contains(key));
         for key in dropped {
@@ -103,7 +105,7 @@ impl Table {
         kept.into_iter().collect()
     }
 
-    /// Carries out one peer's change. The peer, if its timers have a reason to run now: a keepalive and an endpoint.
+    /// Carries out one peer's change. The peer, if its timers have to run now: it has a keepalive and an endpoint.
     pub fn change(&mut self, update: PeerUpdate) -> Option<Arc<Peer>> {
         if update.remove {
             self.remove(&update.public_key);
@@ -111,7 +113,8 @@ impl Table {
         }
         let ourselves = self.identity.as_ref().map(|identity| identity.public_key());
         if ourselves == Some(update.public_key) {
-            // As the kernel does (drivers/net/wireguard/netlink.c, set_peer): a configuration shared by all ends may name it.
+            // As the kernel does (drivers/net/wireguard/netlink.c, set_peer): a configuration shared by all ends may
+            // name it.
             return None;
         }
         let slot = match self.by_key.get(&update.public_key) {
@@ -126,9 +129,9 @@ impl Table {
         }
         for allowed_ip in update.allowed_ips {
             if allowed_ip.remove {
-                self.take_allowed_ip(slot, allowed_ip.net.trunc());
+                self.remove_allowed_ip(slot, allowed_ip.net.trunc());
             } else {
-                self.give_allowed_ip(slot, allowed_ip.net.trunc());
+                self.add_allowed_ip(slot, allowed_ip.net.trunc());
             }
         }
         let identity = self.identity.clone();
@@ -146,14 +149,15 @@ impl Table {
         (state.keepalive() > 0 && state.endpoint().is_some()).then(|| Arc::clone(peer))
     }
 
-    /// `None` when there is no room for another peer.
+    /// `None` if the interface has its maximum of peers.
     fn add(&mut self, key: PublicKey) -> Option<Slot> {
         let slot = match self.free.pop_front() {
             Some(slot) => slot,
             None => Slot(u32::try_from(self.slots.len()).ok().filter(|&next| next < message::MAX_PEERS)?),
         };
-        self.made += 1;
-        let entry = Entry { peer: Arc::new(Peer::new(key, slot, self.made, self.scramble)), allowed_ips: Vec::new() };
+        self.created += 1;
+        let entry =
+            Entry { peer: Arc::new(Peer::new(key, slot, self.created, self.scramble)), allowed_ips: Vec::new() };
         match self.slots.get_mut(slot.0 as usize) {
             Some(place) => *place = Some(entry),
             None => self.slots.push(Some(entry)),
@@ -176,7 +180,7 @@ impl Table {
         self.slots.get_mut(slot.0 as usize)?.as_mut()
     }
 
-    fn give_allowed_ip(&mut self, slot: Slot, net: IpNet) {
+    fn add_allowed_ip(&mut self, slot: Slot, net: IpNet) {
         let former = self.allowed_ips.insert(net, slot);
         if former == Some(slot) {
             return;
@@ -191,20 +195,20 @@ impl Table {
         }
     }
 
-    fn take_allowed_ip(&mut self, slot: Slot, net: IpNet) {
+    fn remove_allowed_ip(&mut self, slot: Slot, net: IpNet) {
         self.allowed_ips.remove(net, slot);
         if let Some(entry) = self.entry(slot) {
             entry.allowed_ips.retain(|other| *other != net);
         }
     }
 
-    /// The interface as it is, without what the sockets know.
+    /// The interface as it is, without the port and the mark of its sockets.
     pub fn snapshot(&self) -> Snapshot {
         let mut entries: Vec<&Entry> = self.slots.iter().flatten().collect();
         entries.sort_unstable_by_key(|entry| entry.peer.order);
         let peers = entries.into_iter().map(|entry| {
             let state = entry.peer.lock();
-            let (last_handshake, rx_bytes, tx_bytes) = state.account();
+            let (last_handshake, rx_bytes, tx_bytes) = state.statistics();
             PeerSnapshot {
                 public_key: entry.peer.key,
                 preshared_key: state.preshared_key().cloned(),

@@ -1,8 +1,8 @@
-//! The kernel's TUN interface: the way to the inside.
+//! The kernel's TUN interface, towards the inside.
 //!
-//! Packets pass with a virtio-net header where the kernel can do it, so that one read gives, and one write takes, up to 64 KiB
-//! of a flow. `tun-rs` opens such interfaces too; its reader copies each segment into a buffer of its own, which is what this
-//! data plane exists to avoid, and without it two ioctls are all that is left.
+//! Packets pass with a virtio-net header where the kernel can do it, so that one read gives, and one write takes, up to
+//! 64 KiB of a flow. `tun-rs` opens such interfaces too; its reader copies each segment into a buffer of its own, which
+//! is what this data plane exists to avoid, and without it two ioctls are all that is left.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
@@ -36,7 +36,7 @@ pub enum Error {
     Attach {
         /// Its name.
         name: String,
-        /// What the kernel said.
+        /// The kernel's reason.
         #[source]
         source: io::Error,
     },
@@ -116,10 +116,10 @@ impl TunInterface {
         for _ in 1..queues {
             files.push(Self::open_queue(&name, true, vnet_header)?.1);
         }
-        Ok(Self::of(name, vnet_header, files))
+        Ok(Self::with_queues(name, vnet_header, files))
     }
 
-    /// Takes over the queues of an interface that another process, or this one's former self, made.
+    /// Takes over the queues of an interface that another process made.
     pub fn adopt(name: &str, queues: Vec<OwnedFd>) -> Result<Self, Error> {
         let mut vnet_header = true;
         for queue in &queues {
@@ -135,7 +135,7 @@ impl TunInterface {
             vnet_header &= flags & libc::IFF_VNET_HDR != 0;
             set_nonblocking(queue.as_fd()).map_err(|source| Error::Attach { name: name.to_owned(), source })?;
         }
-        Ok(Self::of(name.to_owned(), vnet_header, queues.into_iter().map(File::from).collect()))
+        Ok(Self::with_queues(name.to_owned(), vnet_header, queues.into_iter().map(File::from).collect()))
     }
 
     /// Whether the descriptor is a queue of the TUN interface of this name.
@@ -170,8 +170,8 @@ impl TunInterface {
         Ok((name, file))
     }
 
-    /// Asks for each offload, and does without those that the kernel refuses.
-    fn of(name: String, vnet_header: bool, files: Vec<File>) -> Self {
+    /// Enables each offload that the kernel supports.
+    fn with_queues(name: String, vnet_header: bool, files: Vec<File>) -> Self {
         let all = |offload| files.iter().all(|file| sys::set_tun_offload(file.as_fd(), offload).is_ok());
         let (tso, uso) = if !vnet_header {
             (false, false)

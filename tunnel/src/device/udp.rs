@@ -1,4 +1,4 @@
-//! The kernel's UDP sockets: the way to the outside. One of each address family; one such pair a queue.
+//! The kernel's UDP sockets, towards the outside: one of each address family, one such pair per queue.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -10,7 +10,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage,
 use nix::{getsockopt_impl, libc, sockopt_impl};
 
 use super::control::{Incoming, Outgoing};
-use super::transport::{Batch, Endpoint, RECEIVE_BATCH, Receive, Received, Run, Send, Sent};
+use super::transport::{Batch, Endpoint, RECEIVE_BATCH, Received, Run, Sent, UdpReceive, UdpSend};
 use crate::sys::{self, Headers};
 
 /// Bytes of datagrams that may wait in the kernel for either direction: a tenth of a second at a few Gbit/s.
@@ -26,7 +26,7 @@ pub enum Error {
     Bind {
         /// The port; 0 is any.
         port: u16,
-        /// What the kernel said.
+        /// The kernel's reason.
         #[source]
         source: io::Error,
     },
@@ -36,16 +36,16 @@ pub enum Error {
     /// A socket option was refused.
     #[error("cannot set {option} on the UDP socket")]
     Option {
-        /// Which.
+        /// Its name.
         option: &'static str,
-        /// What the kernel said.
+        /// The kernel's reason.
         #[source]
         source: io::Error,
     },
 }
 
 impl Error {
-    /// The error number that says it best to a program.
+    /// The closest error number.
     pub fn errno(&self) -> nix::errno::Errno {
         match self {
             Self::Bind { source, .. } | Self::Option { source, .. } => {
@@ -95,8 +95,8 @@ impl UdpPair {
     }
 
     fn bind_once(port: u16, fwmark: u32, pairs: usize) -> Result<Vec<Arc<Self>>, Error> {
-        // The first is bound alone, so that a port that somebody else has is refused even if it could be shared; the others
-        // join it.
+        // The first is bound alone, so that a port that another program has is refused even if it could be shared; the
+        // others share it.
         let mut bound = vec![Self::open(port, fwmark, false)?];
         let port = bound[0].port;
         if pairs > 1 {
@@ -112,10 +112,10 @@ impl UdpPair {
         let v4 = open_socket(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), fwmark, shared)?;
         let port = v4.as_ref().and_then(|socket| socket.local_addr().ok()).map_or(port, |address| address.port());
         let v6 = open_socket(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), fwmark, shared)?;
-        Self::of(v4, v6)
+        Self::from_sockets(v4, v6)
     }
 
-    /// Takes over sockets that this process's former self bound.
+    /// Takes over sockets that a former process bound.
     pub fn adopt(sockets: Vec<OwnedFd>) -> Result<Self, Error> {
         let (mut v4, mut v6) = (None, None);
         for socket in sockets.into_iter().map(UdpSocket::from) {
@@ -125,10 +125,10 @@ impl UdpPair {
                 Err(source) => return Err(Error::Bind { port: 0, source }),
             }
         }
-        Self::of(v4, v6)
+        Self::from_sockets(v4, v6)
     }
 
-    fn of(v4: Option<UdpSocket>, v6: Option<UdpSocket>) -> Result<Self, Error> {
+    fn from_sockets(v4: Option<UdpSocket>, v6: Option<UdpSocket>) -> Result<Self, Error> {
         let sockets: Vec<&UdpSocket> = v4.iter().chain(&v6).collect();
         let port = match sockets.first() {
             Some(first) => first.local_addr().map_err(|source| Error::Bind { port: 0, source })?.port(),
@@ -171,7 +171,7 @@ impl UdpPair {
     }
 }
 
-/// `None` where the kernel does not have this family.
+/// `None` if the kernel does not have this family.
 fn open_socket(address: SocketAddr, fwmark: u32, shared: bool) -> Result<Option<UdpSocket>, Error> {
     let bind = |source| Error::Bind { port: address.port(), source };
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
@@ -204,7 +204,7 @@ fn open_socket(address: SocketAddr, fwmark: u32, shared: bool) -> Result<Option<
     }
 }
 
-/// As large as asked with `CAP_NET_ADMIN`, as large as the sysctls allow without. Nothing depends on it but bursts.
+/// As large as requested with `CAP_NET_ADMIN`, as large as the sysctls allow without. Only bursts depend on it.
 fn enlarge_buffers(socket: &OwnedFd) {
     if socket::setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_err() {
         let _ = socket::setsockopt(socket, sockopt::RcvBuf, &SOCKET_BUFFER);
@@ -214,7 +214,7 @@ fn enlarge_buffers(socket: &OwnedFd) {
     }
 }
 
-/// Lets others of this user bind the socket's port.
+/// Lets other sockets of this user bind the same port.
 fn share(socket: &impl AsFd) -> Result<(), Error> {
     socket::setsockopt(socket, sockopt::ReusePort, &true)
         .map_err(|error| Error::Option { option: "SO_REUSEPORT", source: error.into() })
@@ -225,7 +225,7 @@ fn set_mark(socket: &impl AsFd, fwmark: u32) -> Result<(), Error> {
         .map_err(|error| Error::Option { option: "SO_MARK", source: error.into() })
 }
 
-impl Send for UdpPair {
+impl UdpSend for UdpPair {
     fn send(&self, run: &Run<'_>) -> io::Result<Sent> {
         let socket = self.socket_for(&run.endpoint.address)?.as_fd();
         let many = run.bytes.len() > run.segment;
@@ -236,7 +236,7 @@ impl Send for UdpPair {
             };
             // ip(7): the source address is not, or no more, one of ours.
             if run.endpoint.local.is_some() && send_whole(socket, run, None).is_ok() {
-                return Ok(Sent::FromElsewhere);
+                return Ok(Sent::FromOtherAddress);
             }
             if !many {
                 return Err(refused);
@@ -260,7 +260,7 @@ impl Send for UdpPair {
                 socket::setsockopt(&probe, sockopt::Mark, &mark).ok()?;
             }
         }
-        // Nothing is sent: connecting asks for the route.
+        // Nothing is sent: connecting looks up the route.
         socket::connect(probe.as_raw_fd(), &SockaddrStorage::from(endpoint.address)).ok()?;
         let mtu = if endpoint.address.is_ipv4() {
             socket::getsockopt(&probe, sockopt::IpMtu).ok()?
@@ -286,7 +286,7 @@ fn send_whole(socket: BorrowedFd<'_>, run: &Run<'_>, local: Option<IpAddr>) -> i
     sys::send_message(socket, &run.endpoint.address, run.bytes, control.as_bytes())
 }
 
-/// One by one: slower, and the kernel fragments what the path does not take.
+/// Sends one by one: slower, and the kernel fragments what the path does not take.
 fn send_singly(socket: BorrowedFd<'_>, run: &Run<'_>) -> io::Result<()> {
     let control = Outgoing::new(run.endpoint.address.is_ipv4(), None, run.tos, run.endpoint.local);
     run.bytes
@@ -307,14 +307,14 @@ impl<'a> UdpReceiver<'a> {
     }
 }
 
-impl Receive for UdpReceiver<'_> {
+impl UdpReceive for UdpReceiver<'_> {
     fn receive(&mut self, batch: &mut Batch) -> io::Result<()> {
         let (buffers, received) = batch.refill();
         sys::receive_messages(self.socket.as_fd(), buffers, &mut self.headers)?;
         received.extend(self.headers.arrived().map(|arrived| {
             let incoming = Incoming::parse(arrived.control);
             let address = arrived.from.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-            // What was cut off cannot be authentic.
+            // A truncated message cannot be authentic.
             let len = if arrived.truncated || arrived.from.is_none() { 0 } else { arrived.len };
             Received {
                 endpoint: Endpoint { address, local: incoming.local },

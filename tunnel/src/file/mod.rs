@@ -1,7 +1,8 @@
-//! Configuration files of wg(8) and wg-quick(8), so that a tunnel that exists already can be taken over as it stands.
+//! Configuration files of wg(8) and wg-quick(8), so that an existing tunnel can be taken over without changes.
 //!
-//! Reading is all that happens here. Hooks (`PostUp` and the like) are never run, resolvers never changed and the file never
-//! written: these keys are listed in [`File::ignored`], for whoever takes the file over to tell its operator.
+//! Files are only read. Hooks (`PostUp` and the like) are never run, resolvers never changed and the file never
+//! written: these keys are listed in [`File::ignored`], so that the operator can be informed. The parser is our own,
+//! since the crates for these files know only some of the keys, or accept what wg(8) refuses.
 
 mod parse;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use crate::key::{PresharedKey, PrivateKey, PublicKey};
 /// A larger file is no configuration but a mistake: 10 000 peers with every key take about 3 MB.
 pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// What a file says.
+/// The content of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct File {
     /// `PrivateKey`; `None` if there is none, or one of zeroes.
@@ -36,7 +37,7 @@ pub struct File {
     pub table: Table,
     /// The peers in their order. No two have the same key, and no two the same allowed-ip.
     pub peers: Vec<FilePeer>,
-    /// What the file says and nobody here does, in its order.
+    /// Keys that are not acted on, in the file's order.
     pub ignored: Vec<Ignored>,
 }
 
@@ -46,7 +47,7 @@ pub enum Table {
     /// Into the main table, with special care for default routes.
     #[default]
     Auto,
-    /// Nowhere.
+    /// No routes are added.
     Off,
     /// Into this table; never 0.
     Number(u32),
@@ -55,20 +56,20 @@ pub enum Table {
 /// One peer of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePeer {
-    /// Who.
+    /// Its public key.
     pub public_key: PublicKey,
     /// The secret shared with it; `None` if there is none, or one of zeroes.
     pub preshared_key: Option<PresharedKey>,
     /// Its prefixes without host bits, each once, in the file's order.
     pub allowed_ips: Vec<IpNet>,
-    /// Where it is.
+    /// Its endpoint.
     pub endpoint: Option<EndpointName>,
     /// Seconds between persistent keepalives; 0 is off.
     pub persistent_keepalive: Option<u16>,
 }
 
 impl FilePeer {
-    /// A peer of which nothing but the key is known.
+    /// A peer with nothing but its key.
     pub fn new(public_key: PublicKey) -> Self {
         Self { public_key, preshared_key: None, allowed_ips: vec![], endpoint: None, persistent_keepalive: None }
     }

@@ -10,15 +10,15 @@ use ipnet::IpNet;
 use super::{File, FilePeer, Ignored, MAX_BYTES, Problem, Table};
 use crate::endpoint::EndpointName;
 use crate::key::{InvalidKey, PresharedKey, PrivateKey, PublicKey};
-use crate::syntax::{decimal, interface_address, mark, shown};
+use crate::syntax::{decimal, interface_address, mark, quoted};
 
-/// Whoever reads so many needs no more to see that this is the wrong file.
+/// After so many problems it is clear that this is the wrong file.
 const MAX_PROBLEMS: usize = 100;
 
 /// From the least that every link carries (RFC 791 §3.2) to the largest packet there is.
 const MTUS: std::ops::RangeInclusive<u32> = 68..=65535;
 
-/// Below this a suggestion would be a guess.
+/// A key less similar than this is not suggested (Jaro-Winkler, 0 to 1).
 const RESEMBLANCE: f64 = 0.85;
 
 /// The keys of `[Interface]` as wg(8) and wg-quick(8) spell them.
@@ -43,8 +43,8 @@ const PEER_KEYS: [&str; 5] = ["PublicKey", "PresharedKey", "AllowedIPs", "Endpoi
 /// Routing tables that have a name everywhere (`RT_TABLE_*` in linux/rtnetlink.h).
 const TABLE_NAMES: [(&str, u32); 3] = [("default", 253), ("main", 254), ("local", 255)];
 
-/// Reads a configuration file. Sections and keys may be in capitals or not, as wg(8) and wg-quick(8) have it. It is stricter
-/// than they are where a file says two things at once: there, the last one would win silently.
+/// Reads a configuration file. Sections and keys may be in capitals or not, as wg(8) and wg-quick(8) have it. It is
+/// stricter than they are where a file sets one thing twice: there, the last value would win silently.
 pub fn parse(bytes: &[u8]) -> Result<File, Vec<Problem>> {
     if bytes.len() > MAX_BYTES {
         let reason = format!("more than {MAX_BYTES} bytes are no configuration");
@@ -73,7 +73,7 @@ enum Section {
     None,
     Interface,
     Peer,
-    /// It was reported; what it holds is passed over.
+    /// It was reported; its content is skipped.
     Unknown,
 }
 
@@ -83,25 +83,25 @@ struct Draft {
     line: usize,
     public_key: Option<PublicKey>,
     preshared_key: Option<PresharedKey>,
-    /// With their order: one is taken away as fast as it is added, however many there are.
+    /// By their order: one is removed as fast as it is added, however many there are.
     allowed_ips: BTreeMap<usize, IpNet>,
     endpoint: Option<EndpointName>,
     persistent_keepalive: Option<u16>,
 }
 
-/// What was read so far.
+/// The state of the parser.
 #[derive(Default)]
 struct Reading {
     line: usize,
     section: Section,
-    /// Where `[Interface]` was.
+    /// The line of `[Interface]`.
     interface: Option<usize>,
-    /// Where this section's keys were that may be there once.
+    /// The lines of this section's keys that may occur once.
     once: HashMap<&'static str, usize>,
     peer: Option<Draft>,
-    /// Where a peer's key was.
+    /// The line of each peer's key.
     public_keys: HashMap<PublicKey, usize>,
-    /// Where the section of an allowed-ip's peer was, and its place in the order of all.
+    /// The line of the section of an allowed-ip's peer, and the allowed-ip's number in the order of all.
     owners: HashMap<IpNet, (usize, usize)>,
     /// How many allowed-ips there were.
     allowed_ips: usize,
@@ -144,7 +144,7 @@ impl Reading {
             self.peer = Some(Draft { line: self.line, ..Draft::default() });
             Section::Peer
         } else {
-            self.report(format!("{} is no section; there are [Interface] and [Peer]", shown(section)));
+            self.report(format!("{} is no section; there are [Interface] and [Peer]", quoted(section)));
             Section::Unknown
         };
     }
@@ -176,10 +176,10 @@ impl Reading {
         match (here, elsewhere) {
             (Some(key), _) if section == Section::Interface => self.take_interface_pair(key, value),
             (Some(key), _) => self.take_peer_pair(key, value),
-            (None, Some(elsewhere)) => self.report(format!("{} belongs to {elsewhere}", shown(key))),
+            (None, Some(elsewhere)) => self.report(format!("{} belongs to {elsewhere}", quoted(key))),
             (None, None) => {
                 let advice = similar(section, key).map_or(String::new(), |known| format!("; did you mean {known}?"));
-                self.report(format!("{} is no key{advice}", shown(key)));
+                self.report(format!("{} is no key{advice}", quoted(key)));
             }
         }
     }
@@ -247,7 +247,7 @@ impl Reading {
     fn plain<T>(&mut self, key: &str, value: &str, expected: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let read = read(value);
         if read.is_none() {
-            self.report(format!("{key}: {} is not {expected}", shown(value)));
+            self.report(format!("{key}: {} is not {expected}", quoted(value)));
         }
         read
     }
@@ -276,7 +276,7 @@ impl Reading {
         for text in value.split(|c: char| c == ',' || c.is_whitespace()).filter(|text| !text.is_empty()) {
             match or_single(interface_address)(text) {
                 Some(address) => self.file.addresses.push(address),
-                None => self.report(format!("Address: {} is no address, as in 10.0.0.1/24", shown(text))),
+                None => self.report(format!("Address: {} is no address, as in 10.0.0.1/24", quoted(text))),
             }
         }
     }
@@ -294,7 +294,7 @@ impl Reading {
                 None => (text.strip_prefix('+').unwrap_or(text), false),
             };
             let Some(net) = or_single(interface_address)(text).map(|net| net.trunc()) else {
-                self.report(format!("AllowedIPs: {} is no prefix, as in 10.0.0.0/24", shown(text)));
+                self.report(format!("AllowedIPs: {} is no prefix, as in 10.0.0.0/24", quoted(text)));
                 continue;
             };
             match self.owners.entry(net) {

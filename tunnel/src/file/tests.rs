@@ -37,7 +37,7 @@ fn nets(texts: &[&str]) -> Vec<IpNet> {
 }
 
 #[test]
-fn the_example_of_wg_loads_as_it_stands() {
+fn the_example_of_wg_loads_unchanged() {
     let text = include_bytes!("../../../tests/data/wireguard/wg-example.conf");
     let peer = |key: &str, endpoint: &str, allowed_ips: &[&str]| FilePeer {
         endpoint: Some(endpoint.parse().unwrap()),
@@ -58,7 +58,7 @@ fn the_example_of_wg_loads_as_it_stands() {
 }
 
 #[test]
-fn every_key_of_both_programs_is_known() {
+fn every_key_of_wg_and_wg_quick_is_known() {
     let text = format!(
         "\u{feff}# A laptop\r\n[interface]\r\nprivatekey={OURS} # secret\r\nLISTENPORT = 0\r\nFwMark = 0xca6c\r\n\
          Address = 10.200.100.8/24, fd00::8\r\nAddress = 10.200.101.8 10.200.102.8/32\r\nMTU = 1420\r\nTable = 1234\r\n\
@@ -95,7 +95,7 @@ fn every_key_of_both_programs_is_known() {
 }
 
 #[test]
-fn an_empty_file_says_nothing() {
+fn an_empty_file_sets_nothing() {
     for text in ["", "\n\n", "# only a comment", "[Interface]\n"] {
         assert_eq!(parsed(text), Ok(File::default()), "{text}");
     }
@@ -124,7 +124,7 @@ fn a_table_may_have_a_name() {
 }
 
 #[test]
-fn allowed_ips_are_added_and_taken_away_in_their_order() {
+fn allowed_ips_are_added_and_removed_in_their_order() {
     for (lines, expected) in [
         ("AllowedIPs =", &[][..]),
         ("AllowedIPs = 10.0.0.1", &["10.0.0.1/32"]),
@@ -146,16 +146,19 @@ fn an_address_of_version_6_needs_no_brackets() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once() {
+fn all_problems_of_a_file_are_reported_at_once() {
     let text = format!(
         "ListenPort = 1\n[Interface]\nPrivateKey = short\nListenPort = 65536\nlistenport = 1\nFwMark = blue\n\
-         Address = 10.0.0.1/33, 10.0.0.2/24, nowhere\nMTU = 67\nTable = 0\nAdress = 10.0.0.1\nPublicKey = {FIRST}\ntext\n\
+         Address = 10.0.0.1/33, 10.0.0.2/24, nowhere\nMTU = 67\nTable = 0\n\
+         Adress = 10.0.0.1\nPublicKey = {FIRST}\ntext\n\
          [Interface]\nMTU = 1420\n[Colour]\nshade = 1\n[Peer]\nAllowedIPs = 10.0.0.0/8\n\
-         [Peer]\nPublicKey = {FIRST}\nPresharedKey = {OURS}A\nAllowedIPs = 10.0.0.0/8, 10.0.0, ,-x\nEndpoint = 192.0.2.1\n\
+         [Peer]\nPublicKey = {FIRST}\nPresharedKey = {OURS}A\nAllowedIPs = 10.0.0.0/8, 10.0.0, ,-x\n\
+         Endpoint = 192.0.2.1\n\
          PersistentKeepalive = 65536\nMTU = 1\nPublicKey = {SECOND}\n\
          [Peer]\nPublicKey = {FIRST}\nColour = 7\n[Peer]\nPublicKey = no\n"
     );
-    let no_key = "not a WireGuard key: 32 bytes are written as 44 characters of base64 that end in `=`, as `wg genkey` prints them";
+    let no_key = "not a WireGuard key: 32 bytes are written as 44 characters of base64 that end in `=`, as `wg \
+         genkey` prints them";
     let expected = [
         "line 1: a section, [Interface] or [Peer], has to come first",
         &format!("line 3: PrivateKey: {no_key}"),
@@ -208,14 +211,14 @@ fn a_secret_is_never_repeated() {
 }
 
 #[test]
-fn text_that_is_no_text_is_told_but_not_in_a_comment() {
+fn invalid_utf_8_is_reported_except_in_a_comment() {
     let problem = Problem { line: 2, reason: "not UTF-8 text".to_owned() };
     assert_eq!(parse(b"[Interface]\nMTU = \xff\n# caf\xe9\n"), Err(vec![problem]));
     assert_eq!(parse(b"[Interface] # caf\xe9\n"), Ok(File::default()));
 }
 
 #[test]
-fn a_file_of_another_kind_is_left_off_soon() {
+fn reading_a_file_of_another_kind_stops_soon() {
     let problems = parse("nonsense\n".repeat(100_000).as_bytes()).unwrap_err();
     assert_eq!((problems.len(), problems.iter().map(|problem| problem.line).max()), (101, Some(100)));
     let problems = parse(&vec![b'\n'; MAX_BYTES + 1]).unwrap_err();

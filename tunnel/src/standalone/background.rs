@@ -1,4 +1,4 @@
-//! The way to the background, and the word from there.
+//! Starts the program again in the background, and waits for its report.
 
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
@@ -16,14 +16,14 @@ use super::environment::{CONTROL, READY, TUN, wants_logs};
 use crate::device::tun::TunInterface;
 use crate::error::chain;
 
-/// How long the process behind may take to say that it runs. It has little more to do than to start threads.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// What it says then.
+/// How long the background process may take to report that it runs. It has little more to do than to start threads.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Its report when it runs; everything else is an error message.
 const RUNS: &str = "runs\n";
-/// The longest complaint that is read, in bytes.
-const MAX_COMPLAINT: u64 = 4096;
+/// The longest report that is read, in bytes.
+const MAX_REPORT: u64 = 4096;
 
-/// Starts this program again behind, and returns when it runs there.
+/// Starts this program again in the background, and returns when it runs there.
 pub(super) fn start(tun: &TunInterface, listener: &UnixListener) -> Result<(), Error> {
     let failed = |source| Error::Background { source };
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
@@ -40,7 +40,7 @@ pub(super) fn start(tun: &TunInterface, listener: &UnixListener) -> Result<(), E
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    // As wireguard-go has it: whoever sets a log level wants to read logs. Else nobody is to wait for our output's end.
+    // As in wireguard-go: a log level asks for logs. Otherwise a shell that reads our output would wait for its end.
     let stderr = if wants_logs() { Stdio::inherit() } else { Stdio::null() };
     command
         .args(arguments)
@@ -53,33 +53,32 @@ pub(super) fn start(tun: &TunInterface, listener: &UnixListener) -> Result<(), E
         .stderr(stderr);
     let mut child = command.spawn().map_err(failed)?;
     drop(theirs);
-    ours.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    let mut word = String::new();
-    let heard = ours.take(MAX_COMPLAINT).read_to_string(&mut word);
-    let reason = match heard {
-        Ok(_) if word == RUNS => return Ok(()),
-        Ok(0) => "it ended without a word".to_owned(),
-        Ok(_) => word,
-        Err(error) => format!("nothing was heard of it: {error}"),
+    ours.set_read_timeout(Some(READY_TIMEOUT)).map_err(failed)?;
+    let mut report = String::new();
+    let read = ours.take(MAX_REPORT).read_to_string(&mut report);
+    let reason = match read {
+        Ok(_) if report == RUNS => return Ok(()),
+        Ok(0) => "it ended without a message".to_owned(),
+        Ok(_) => report,
+        Err(error) => format!("it did not report: {error}"),
     };
     // Err either way: it has ended already.
     let _ = child.kill();
     let _ = child.wait();
-    Err(Error::Behind { reason })
+    Err(Error::BackgroundFailed { reason })
 }
 
-/// Lets a descriptor pass to the next program. Only one is started, and at once.
+/// Keeps a descriptor open for the next program. Only one is started, and at once.
 fn keep_open(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
     Ok(())
 }
 
-/// Where the process behind says that it runs, or why it does not. In front, nobody is told.
+/// Where the background process reports that it runs, or why it does not. In the foreground there is no report.
 pub(super) struct Ready(Option<UnixStream>);
 
 impl Ready {
-    /// With a socket, this is the process behind: it leaves the session of whoever started it, whose terminal's end would be
-    /// its own.
+    /// With a socket, this is the background process: it starts a session of its own, so that it outlives the terminal.
     pub(super) fn new(socket: Option<UnixStream>) -> Result<Self, Error> {
         if socket.is_some() {
             nix::unistd::setsid().map_err(|source| Error::Background { source: source.into() })?;
@@ -87,25 +86,25 @@ impl Ready {
         Ok(Self(socket))
     }
 
-    pub(super) fn is_behind(&self) -> bool {
+    pub(super) fn is_background(&self) -> bool {
         self.0.is_some()
     }
 
-    /// It runs.
-    pub(super) fn tell(&self) {
-        self.say(RUNS);
+    /// Reports that it runs.
+    pub(super) fn report_running(&self) {
+        self.send(RUNS);
     }
 
-    /// It does not.
+    /// Reports why it does not run.
     pub(super) fn failed(&self, error: &Error) {
-        self.say(&chain(error));
+        self.send(&chain(error));
     }
 
-    fn say(&self, word: &str) {
+    fn send(&self, report: &str) {
         let Some(mut socket) = self.0.as_ref() else { return };
-        let said = socket.write_all(word.as_bytes()).and_then(|()| socket.shutdown(Shutdown::Both));
-        if let Err(error) = said {
-            tracing::debug!(%error, "nobody waits for a word from behind");
+        let sent = socket.write_all(report.as_bytes()).and_then(|()| socket.shutdown(Shutdown::Both));
+        if let Err(error) = sent {
+            tracing::debug!(%error, "the foreground process does not read the report");
         }
     }
 }

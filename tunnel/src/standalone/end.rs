@@ -1,4 +1,5 @@
-//! What ends a tunnel (<https://www.wireguard.com/xplatform/>): a signal, the interface's end, the control socket's end.
+//! What ends a tunnel (<https://www.wireguard.com/xplatform/>): a signal, the interface's end, the control socket's
+//! end.
 
 use std::fmt;
 use std::os::fd::AsFd as _;
@@ -17,7 +18,7 @@ use super::Error;
 use crate::device::Device;
 use crate::uapi::Watch;
 
-/// Everything that can end the tunnel, in one place to wait at.
+/// Everything that can end the tunnel.
 pub(super) struct End {
     signals: SignalFd,
     socket: Option<Watch>,
@@ -33,7 +34,7 @@ pub(super) enum Reason {
 }
 
 impl End {
-    /// Begins to watch. Signals are kept back from here on, in this thread and those that it starts: no thread may be running.
+    /// Begins to watch. Blocks the signals in this thread and those that it starts, so no other thread may run yet.
     pub(super) fn watch(listener: &UnixListener) -> Result<Self, Error> {
         let failed = |what| move |source: Errno| Error::Watch { what, source: source.into() };
         let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
@@ -42,7 +43,7 @@ impl End {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
             signals: signals.map_err(failed("signals"))?,
-            socket: Watch::of(listener).map_err(failed("control socket"))?,
+            socket: Watch::new(listener).map_err(failed("control socket"))?,
             gone: Arc::new(EventFd::from_value_and_flags(0, flags).map_err(failed("interface"))?),
         })
     }
@@ -50,7 +51,7 @@ impl End {
     /// Sleeps until something ends the tunnel.
     pub(super) fn wait(&self, device: &Arc<Device>) -> Result<Reason, Error> {
         let failed = |what| move |source: Errno| Error::Watch { what, source: source.into() };
-        self.look_after(device)?;
+        self.watch_device(device)?;
         loop {
             let mut places = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
             places.push(PollFd::new(self.gone.as_fd(), PollFlags::POLLIN));
@@ -71,13 +72,13 @@ impl End {
         }
     }
 
-    /// Has a thread wait for the device, which has no descriptor to poll. It ends with the device or with the process, which
-    /// has nothing else to do.
-    fn look_after(&self, device: &Arc<Device>) -> Result<(), Error> {
+    /// Starts a thread that waits for the device, which has no descriptor to poll. It ends with the device or with the
+    /// process.
+    fn watch_device(&self, device: &Arc<Device>) -> Result<(), Error> {
         let (device, gone) = (Arc::clone(device), Arc::clone(&self.gone));
         let waiting = thread::Builder::new().name("wg-end".to_owned()).spawn(move || {
             while !device.wait_gone(Duration::from_secs(3600)) {}
-            // Err: the counter is full, so it rings already.
+            // Err: the counter is full, so the descriptor is readable already.
             let _ = gone.write(1);
         });
         waiting.map(drop).map_err(|source| Error::Watch { what: "interface", source })

@@ -17,34 +17,34 @@ const LOG_LEVEL: &str = "LOG_LEVEL";
 pub(super) const TUN: &str = "WG_TUN_FD";
 /// The control socket.
 pub(super) const CONTROL: &str = "WG_UAPI_FD";
-/// A socket to say on that it runs, or why it does not. Whoever has it runs behind.
+/// A socket on which the background process reports that it runs, or why it does not. Only that process has it.
 pub(super) const READY: &str = "BASTIOND_TUNNEL_READY_FD";
 
-/// What the process was told by its environment.
+/// The settings of the process's environment.
 #[derive(Debug)]
 pub struct Environment {
     /// Whether it stays in the foreground.
     pub(super) foreground: bool,
     /// The least severe level that is logged; `None`: nothing is.
     pub(super) log_level: Option<Level>,
-    /// What was handed over.
+    /// The inherited descriptors.
     pub(super) descriptors: Descriptors,
 }
 
-/// Descriptors that another process left open for this one.
+/// Descriptors that the parent process handed over.
 #[derive(Debug, Default)]
 pub struct Descriptors {
-    /// The queues of the interface; empty: it is to be made.
+    /// The queues of the interface; empty: it has to be made.
     pub(super) tun: Vec<OwnedFd>,
     /// The control socket, if there is one.
     pub(super) control: Option<UnixListener>,
-    /// Where to say that it runs.
+    /// Where to report that it runs.
     pub(super) ready: Option<UnixStream>,
 }
 
 /// The variables, before any descriptor is touched.
 #[derive(Debug, PartialEq, Eq)]
-struct Words {
+struct Variables {
     foreground: bool,
     log_level: Option<Level>,
     tun: Vec<RawFd>,
@@ -54,8 +54,8 @@ struct Words {
 
 impl Environment {
     /// Reads the process's environment and takes over what it names: once, before anything else is opened.
-    pub fn of_process() -> Result<Self, Error> {
-        let words = Words::read(|name| std::env::var(name).ok())?;
+    pub fn from_process() -> Result<Self, Error> {
+        let words = Variables::read(|name| std::env::var(name).ok())?;
         let take = |variable| {
             move |number| sys::take_inherited(number).map_err(|source| Error::Descriptor { variable, source })
         };
@@ -68,13 +68,13 @@ impl Environment {
     }
 }
 
-impl Words {
+impl Variables {
     fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let said = |name| variable(name).filter(|value| !value.is_empty());
+        let set = |name| variable(name).filter(|value| !value.is_empty());
         let numbers = |variable: &'static str| -> Result<Vec<RawFd>, Error> {
-            let Some(value) = said(variable) else { return Ok(Vec::new()) };
+            let Some(value) = set(variable) else { return Ok(Vec::new()) };
             let numbers: Option<Vec<RawFd>> = value.split(',').map(decimal).collect();
-            // Standard input and outputs are nobody's to hand over; twice the same one would be closed twice.
+            // Standard input and outputs are never handed over, and none is named twice.
             let is_list = |numbers: &Vec<RawFd>| {
                 numbers.iter().enumerate().all(|(at, number)| *number > 2 && !numbers[..at].contains(number))
             };
@@ -85,24 +85,24 @@ impl Words {
             [] => Ok(None),
             [number] => Ok(Some(*number)),
             _ => {
-                let value = said(variable).unwrap_or_default();
+                let value = set(variable).unwrap_or_default();
                 Err(Error::Variable { variable, value, expected: "the number of one open descriptor" })
             }
         };
-        let log_level = match said(LOG_LEVEL).as_deref() {
+        let log_level = match set(LOG_LEVEL).as_deref() {
             Some("silent") => None,
             Some("error") => Some(Level::ERROR),
             Some("info") => Some(Level::INFO),
             Some("verbose" | "debug") => Some(Level::DEBUG),
-            // As wireguard-go does with what it does not know.
+            // As wireguard-go does with an unknown level.
             _ => Some(Level::WARN),
         };
-        let foreground = said(FOREGROUND).as_deref() == Some("1");
+        let foreground = set(FOREGROUND).as_deref() == Some("1");
         Ok(Self { foreground, log_level, tun: numbers(TUN)?, control: number(CONTROL)?, ready: number(READY)? })
     }
 }
 
-/// Whether somebody wants to see logs.
+/// Whether the environment asks for logs.
 pub(super) fn wants_logs() -> bool {
     std::env::var_os(LOG_LEVEL).is_some_and(|level| !level.is_empty() && level != "silent")
 }
@@ -111,23 +111,23 @@ pub(super) fn wants_logs() -> bool {
 mod tests {
     use super::*;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Words, String> {
+    fn read(variables: &[(&str, &str)]) -> Result<Variables, String> {
         let find =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        Words::read(find).map_err(|error| error.to_string())
+        Variables::read(find).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn an_empty_environment_asks_for_nothing() {
+    fn an_empty_environment_sets_nothing() {
         let nothing =
-            Words { foreground: false, log_level: Some(Level::WARN), tun: vec![], control: None, ready: None };
+            Variables { foreground: false, log_level: Some(Level::WARN), tun: vec![], control: None, ready: None };
         assert_eq!(read(&[]), Ok(nothing));
     }
 
     #[test]
     fn the_names_of_wireguard_go_are_known() {
         let variables = [(FOREGROUND, "1"), (LOG_LEVEL, "verbose"), (TUN, "3,5"), (CONTROL, "4"), (READY, "6")];
-        let words = Words {
+        let words = Variables {
             foreground: true,
             log_level: Some(Level::DEBUG),
             tun: vec![3, 5],
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_descriptor_is_told() {
+    fn a_variable_that_is_no_descriptor_is_reported() {
         let list = "the number of an open descriptor above 2, or several with commas between";
         for (variable, value, expected) in [
             (TUN, "x", list),
@@ -153,8 +153,8 @@ mod tests {
             (CONTROL, "3,4", "the number of one open descriptor"),
             (READY, "99999999999", list),
         ] {
-            let told = format!("{variable} is `{value}`, which is not {expected}");
-            assert_eq!(read(&[(variable, value)]), Err(told));
+            let message = format!("{variable} is `{value}`, which is not {expected}");
+            assert_eq!(read(&[(variable, value)]), Err(message));
         }
     }
 }

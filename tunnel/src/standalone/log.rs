@@ -21,8 +21,8 @@ pub(super) fn start(level: Level) {
     let _ = Registry::default().with(LevelFilter::from_level(level)).with(layer).try_init();
 }
 
-/// Compares standard error with the stream that systemd names as `device:inode` (systemd.exec(5), `$JOURNAL_STREAM`): a child
-/// inherits the variable, but its standard error may be redirected.
+/// Compares standard error with the stream that systemd names as `device:inode` (systemd.exec(5), `$JOURNAL_STREAM`): a
+/// child inherits the variable, but its standard error may be redirected.
 fn stderr_is_the_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };

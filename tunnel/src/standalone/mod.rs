@@ -1,12 +1,12 @@
-//! The data plane by itself: what `wireguard-go wg0` does, with its command line and its environment, so that wg-quick(8) and
-//! whoever wants to compare can run ours in its place.
+//! The data plane as a program: it does what `wireguard-go wg0` does, with its command line and its environment, so
+//! that wg-quick(8) can run it in its place.
 //!
 //! ```text
-//! in front     opens the interface and its control socket, so that whoever started it hears what is wrong
-//! └─ behind    the same program again, with these descriptors: it carries packets, and says when it does
+//! foreground      opens the interface and its control socket, and reports what is wrong
+//! └─ background   the same program again, with these descriptors: it carries packets, and reports when it does
 //! ```
 //!
-//! It is started again, not forked: a process that goes on in a copy of its memory has only one of its threads.
+//! It is started again, not forked: a forked process has only one of its threads.
 
 mod background;
 mod end;
@@ -29,29 +29,29 @@ use crate::uapi;
 use background::Ready;
 use end::End;
 
-/// What a tunnel's packets may have, in bytes, until wg-quick(8) or `ip link` says otherwise: a path of 1500 bytes, less IPv6,
-/// UDP and WireGuard's own (80). wireguard-go begins with the same.
+/// The MTU, in bytes, until wg-quick(8) or `ip link` changes it: a path of 1500 bytes, less the headers of IPv6, UDP
+/// and WireGuard (80). wireguard-go starts with the same.
 const MTU: usize = 1420;
 
 /// Why there is no tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A variable of the environment makes no sense.
+    /// A variable of the environment has a wrong value.
     #[error("{variable} is `{value}`, which is not {expected}")]
     Variable {
         /// Its name.
         variable: &'static str,
-        /// What it is.
+        /// Its value.
         value: String,
-        /// What it should be.
+        /// What it has to be.
         expected: &'static str,
     },
-    /// A descriptor that the environment names is not open.
+    /// A descriptor that the environment names is not open, or not handed over.
     #[error("{variable} names a descriptor that is not open")]
     Descriptor {
         /// The variable's name.
         variable: &'static str,
-        /// What the kernel said.
+        /// The kernel's reason.
         source: io::Error,
     },
     /// There is no TUN interface.
@@ -63,24 +63,24 @@ pub enum Error {
     /// The data plane does not start.
     #[error(transparent)]
     Device(#[from] device::Error),
-    /// What would end the tunnel cannot be watched.
+    /// An event that ends the tunnel cannot be watched.
     #[error("cannot watch the {what}")]
     Watch {
-        /// What.
+        /// `signals`, `control socket` or `interface`.
         what: &'static str,
-        /// Why not.
+        /// The kernel's reason.
         source: io::Error,
     },
     /// It cannot be started again in the background.
     #[error("cannot go to the background")]
     Background {
-        /// Why not.
+        /// The kernel's reason.
         source: io::Error,
     },
     /// It was started in the background, and ended there.
     #[error("in the background: {reason}")]
-    Behind {
-        /// What it said last.
+    BackgroundFailed {
+        /// Its report.
         reason: String,
     },
 }
@@ -94,7 +94,7 @@ pub fn run(arguments: &BastiondTunnel, environment: Environment) -> Result<(), E
     }
     let ready = Ready::new(ready)?;
     let started = open(arguments, tun, control).and_then(|(tun, listener)| {
-        if foreground || arguments.foreground || ready.is_behind() {
+        if foreground || arguments.foreground || ready.is_background() {
             serve(tun, listener, &ready)
         } else {
             background::start(&tun, &listener).inspect_err(|_| uapi::discard(&listener))
@@ -103,7 +103,7 @@ pub fn run(arguments: &BastiondTunnel, environment: Environment) -> Result<(), E
     started.inspect_err(|error| ready.failed(error))
 }
 
-/// The interface first: its name belongs to one process, so that nobody else can be at its socket.
+/// Opens the interface first: one process has its name, so that no other one uses its socket.
 fn open(
     arguments: &BastiondTunnel,
     tun: Vec<OwnedFd>,
@@ -133,7 +133,7 @@ fn serve(tun: TunInterface, listener: UnixListener, ready: &Ready) -> Result<(),
     let (end, device) = started.inspect_err(|_| uapi::discard(&listener))?;
     let device = Arc::new(device);
     let server = uapi::Server::from_listener(listener, Arc::<Device>::clone(&device))?;
-    ready.tell();
+    ready.report_running();
     tracing::info!(features = ?device.features(), "{} runs", device.name());
     let reason = end.wait(&device)?;
     tracing::info!("{} ends: {reason}", device.name());

@@ -1,4 +1,4 @@
-//! What clients are told.
+//! The answers to clients.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::key::LENGTH;
 use crate::model::{PeerSnapshot, Snapshot};
 
-/// What is gathered before it is sent. A few system calls for 10 000 peers, little memory.
+/// Bytes that are gathered before they are sent: few system calls for 10 000 peers, little memory.
 const CHUNK: usize = 16 * 1024;
 /// No line is longer: the longest are keys, 64 digits and `preshared_key=`.
 const LONGEST_LINE: usize = 128;
@@ -20,7 +20,7 @@ const LONGEST_LINE: usize = 128;
 /// # Panics
 /// Never: memory takes all that is written, and the protocol is ASCII.
 pub fn format_get(snapshot: &Snapshot) -> Zeroizing<String> {
-    // Measured first: a text that grows would leave its secrets in the memory that it moved away from.
+    // The length is measured first: a text that grows leaves copies of its secrets in memory.
     let mut length = Length(0);
     let mut text = Zeroizing::new(Vec::new());
     let written = write_get(snapshot, &mut length).and_then(|()| {
@@ -31,8 +31,8 @@ pub fn format_get(snapshot: &Snapshot) -> Zeroizing<String> {
     Zeroizing::new(String::from_utf8(std::mem::take(&mut *text)).expect("the protocol is ASCII"))
 }
 
-/// Writes the answer to `get=1` piece by piece, in the order that wg(8) reads: the interface's keys before the first peer,
-/// a peer's after its `public_key`.
+/// Writes the answer to `get=1` piece by piece, in the order that wg(8) reads: the interface's keys before the first
+/// peer, a peer's after its `public_key`.
 pub fn write_get(snapshot: &Snapshot, to: impl Write) -> io::Result<()> {
     let Snapshot { private_key, listen_port, fwmark, peers } = snapshot;
     let mut answer = Answer { chunk: Zeroizing::new(String::with_capacity(CHUNK)), to };
@@ -72,13 +72,13 @@ fn write_peer(peer: &PeerSnapshot, answer: &mut Answer<impl Write>) -> io::Resul
     peer.allowed_ips.iter().try_for_each(|net| answer.line(format_args!("allowed_ip={net}")))
 }
 
-/// The answer to `set=1`, and to a request that was refused. wg(8) negates the number that it reads, and wireguard-go sends
-/// it negative, so that `wg set` prints `Invalid argument` for `errno=-22`.
+/// The answer to `set=1`, and to a request that was refused. wg(8) negates the number that it reads, and wireguard-go
+/// sends it negative, so that `wg set` prints `Invalid argument` for `errno=-22`.
 pub fn format_errno(result: Result<(), Errno>) -> String {
     format!("errno={}\n\n", result.map_or_else(|errno| -(errno as i32), |()| 0))
 }
 
-/// Lines on their way.
+/// Lines that wait to be sent.
 struct Answer<W: Write> {
     chunk: Zeroizing<String>,
     to: W,

@@ -1,5 +1,5 @@
-//! Lines of bounded length from a stream, in a buffer that never moves and is overwritten at the end: it holds private keys.
-//! `std::io::BufRead` offers neither.
+//! Lines of bounded length from a stream, in a buffer that never moves and is overwritten at the end: it holds private
+//! keys. `std::io::BufRead` offers neither.
 
 use std::io::{self, Read};
 
@@ -12,23 +12,23 @@ pub(super) const MAX_LINE: usize = 4096;
 pub(super) enum Line<'a> {
     /// Without its end.
     Text(&'a [u8]),
-    /// It was longer than [`MAX_LINE`], and is passed over.
+    /// It was longer than [`MAX_LINE`], and is skipped.
     TooLong,
 }
 
 pub(super) struct Lines<R> {
     stream: R,
     buffer: Zeroizing<Vec<u8>>,
-    /// What was read and not yet given out: `buffer[start..end]`.
+    /// What was read and not returned yet: `buffer[start..end]`.
     start: usize,
     end: usize,
-    /// Bytes given out since [`Lines::start_over`].
+    /// Bytes returned since [`Lines::start_over`].
     given: u64,
 }
 
 impl<R: Read> Lines<R> {
     pub(super) fn new(stream: R) -> Self {
-        // Several lines a read.
+        // Several lines per read.
         Self { stream, buffer: Zeroizing::new(vec![0; 4 * (MAX_LINE + 1)]), start: 0, end: 0, given: 0 }
     }
 
@@ -37,12 +37,12 @@ impl<R: Read> Lines<R> {
         self.given
     }
 
-    /// Begins to count anew.
+    /// Starts to count from 0.
     pub(super) fn start_over(&mut self) {
         self.given = 0;
     }
 
-    /// The next line, or `None` at the end of the stream. An unfinished last line is not given out.
+    /// The next line, or `None` at the end of the stream. An unfinished last line is not returned.
     pub(super) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         let mut too_long = false;
         // Bytes that are known to hold no end of a line.
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_the_same_however_they_arrive() {
+    fn lines_do_not_depend_on_how_they_arrive() {
         let longest = vec![b'x'; MAX_LINE];
         let text = [b"get=1\n\n", &*longest, b"\nrest\nunfinished"].concat();
         let expected = vec![Some(b"get=1".to_vec()), Some(vec![]), Some(longest), Some(b"rest".to_vec())];
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_passed_over_and_the_next_one_is_whole() {
+    fn a_line_that_is_too_long_is_skipped_and_the_next_one_is_complete() {
         for length in [MAX_LINE + 1, 4 * MAX_LINE, 4 * MAX_LINE + 4, 100_000] {
             let text = [b"a\n", &*vec![b'x'; length], b"\nb\n"].concat();
             for piece in [100, 4096, usize::MAX] {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_out_is_counted_until_it_starts_over() {
+    fn returned_bytes_are_counted_until_it_starts_over() {
         let text = [b"four\n", &*vec![b'x'; 10_000], b"\nfour\n"].concat();
         let mut lines = Lines::new(&*text);
         while lines.next().unwrap().is_some() {}

@@ -1,11 +1,11 @@
-//! The control socket of a WireGuard interface: the cross-platform configuration protocol that wg(8), wg-quick(8) and others
-//! speak to a userspace implementation (<https://www.wireguard.com/xplatform/>).
+//! The control socket of a WireGuard interface: the cross-platform configuration protocol that wg(8), wg-quick(8) and
+//! others use with a userspace implementation (<https://www.wireguard.com/xplatform/>).
 //!
-//! It owns the socket and the words on it, and decides nothing: a request that makes sense is one [`Update`] for the
-//! [`Interface`], whole or not at all. Reading and writing the words is pure ([`request`], [`answer`]).
+//! It owns the socket and the protocol, and makes no decisions: a valid request becomes one [`Update`] for the
+//! [`Interface`], completely or not at all. Parsing and formatting are pure ([`request`], [`answer`]).
 //!
-//! The socket's mode, 0600, is all the access control there is: root and the socket's owner may speak, and whoever may
-//! speak may read the private key. That is the protocol's own rule.
+//! The socket's mode, 0600, is the only access control: root and the socket's owner may connect, and every client may
+//! read the private key. That is the protocol's own rule.
 
 pub mod answer;
 mod lines;
@@ -23,11 +23,11 @@ pub use socket::{DIRECTORY, Error, Watch, bind, discard};
 
 use crate::model::{Snapshot, Update};
 
-/// What the socket speaks for.
+/// The interface behind the socket.
 pub trait Interface: Send + Sync {
-    /// Carries out a change; callers come from several threads. An error is told to the client by its number, and what was
-    /// done until then stays, as in the kernel. A peer with the interface's own public key is passed over, as the kernel
-    /// does it: wg(8) users share one file of peers among all of them.
+    /// Carries out a change; several threads call it. The client gets the number of an error, and what was changed
+    /// before it stays, as in the kernel. A peer with the interface's own public key is skipped, as the kernel does:
+    /// users of wg(8) share one file of peers among all of them.
     fn set(&self, update: Update) -> Result<(), Errno>;
 
     /// The interface as it is now.

@@ -1,4 +1,4 @@
-//! What clients ask: lines in, a [`Request`] out.
+//! The requests of clients: lines in, a [`Request`] out.
 
 use std::net::{SocketAddr, SocketAddrV6};
 
@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::key::{LENGTH, PresharedKey, PrivateKey, PublicKey};
 use crate::model::{AllowedIp, PeerUpdate, Update};
-use crate::syntax::{decimal, mark, prefix, shown};
+use crate::syntax::{decimal, mark, prefix, quoted};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Request {
     Set(Update),
 }
 
-/// Why a request was refused. Never holds a key, nor a text that may be one.
+/// Why a request was refused. It never contains a key, or a text that may be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct Refused {
@@ -46,20 +46,20 @@ pub enum Reason {
     /// The client went away before the empty line that ends a request.
     #[error("the request ends without an empty line")]
     Unfinished,
-    /// A key that nobody knows, or that does not belong there.
-    #[error("{key} is no key of {}", if *.of_peer { "a peer" } else { "an interface, and no peer was named yet" })]
+    /// A key that is unknown, or in the wrong place.
+    #[error("{key} is no key of {}", if *.in_peer { "a peer" } else { "an interface, and no peer was named yet" })]
     UnknownKey {
-        /// The key, fit to be shown.
+        /// The key, quoted.
         key: String,
         /// Whether a peer was being described.
-        of_peer: bool,
+        in_peer: bool,
     },
     /// A value that its key cannot have.
     #[error("{key}: {value} is not {expected}")]
     Value {
         /// The key.
         key: &'static str,
-        /// The value, fit to be shown.
+        /// The value, quoted.
         value: String,
         /// What would be right.
         expected: &'static str,
@@ -67,7 +67,7 @@ pub enum Reason {
 }
 
 impl Refused {
-    /// What the client is told, the numbers being those of wireguard-go: wg(8) prints the system's words for it.
+    /// The error number for the client, the same as wireguard-go's: wg(8) prints the system's text for it.
     pub fn errno(&self) -> Errno {
         match self.reason {
             Reason::NoPair | Reason::TooLong | Reason::Unfinished => Errno::EPROTO,
@@ -79,15 +79,15 @@ impl Refused {
 }
 
 /// Finds the number of an interface by its name: wg(8) writes the scope of a link-local endpoint by name.
-pub type ScopeOf = fn(&str) -> Option<u32>;
+pub type ScopeLookup = fn(&str) -> Option<u32>;
 
-/// Takes the lines of a conversation, one after the other, and gives a request whenever an empty line ends one.
+/// Takes the lines of a connection, one after the other, and returns a request whenever an empty line ends one.
 ///
 /// After a mistake it reads on to that empty line, so that the answer comes when the client expects it, and the next
 /// request is read from its beginning.
 #[derive(Debug)]
 pub struct Parser {
-    scope_of: ScopeOf,
+    scope_of: ScopeLookup,
     line: usize,
     state: State,
 }
@@ -102,7 +102,7 @@ enum State {
 
 impl Parser {
     /// A parser before the first request.
-    pub fn new(scope_of: ScopeOf) -> Self {
+    pub fn new(scope_of: ScopeLookup) -> Self {
         Self { scope_of, line: 0, state: State::Between }
     }
 
@@ -145,7 +145,7 @@ impl Parser {
         None
     }
 
-    /// Stands for a line that was too long to be kept.
+    /// Takes a line that was too long to be kept.
     pub fn too_long(&mut self) {
         self.line += 1;
         if !matches!(self.state, State::Refused(_)) {
@@ -153,7 +153,7 @@ impl Parser {
         }
     }
 
-    /// Stands for the end of the conversation, and gives what is to be said of the request in between.
+    /// Takes the end of the connection; the error if a request was incomplete.
     pub fn end(&mut self) -> Option<Refused> {
         let unfinished = self.is_inside().then_some(Refused { line: self.line, reason: Reason::Unfinished });
         *self = Self::new(self.scope_of);
@@ -174,7 +174,7 @@ pub fn parse_set<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Update,
     Ok(update)
 }
 
-fn take_pair(update: &mut Update, line: &[u8], scope_of: ScopeOf) -> Result<(), Reason> {
+fn take_pair(update: &mut Update, line: &[u8], scope_of: ScopeLookup) -> Result<(), Reason> {
     let line = std::str::from_utf8(line).map_err(|_| Reason::NoPair)?;
     let (key, value) = line.split_once('=').ok_or(Reason::NoPair)?;
     match update.peers.last_mut() {
@@ -198,12 +198,12 @@ fn take_interface_pair(update: &mut Update, key: &str, value: &str) -> Result<()
         "listen_port" => update.listen_port = Some(plain("listen_port", value, "a port", decimal)?),
         "fwmark" => update.fwmark = Some(plain("fwmark", value, "a number of 32 bits", mark)?),
         "replace_peers" => update.replace_peers = flag("replace_peers", value)?,
-        _ => return Err(Reason::UnknownKey { key: shown(key), of_peer: false }),
+        _ => return Err(Reason::UnknownKey { key: quoted(key), in_peer: false }),
     }
     Ok(())
 }
 
-fn take_peer_pair(peer: &mut PeerUpdate, key: &str, value: &str, scope_of: ScopeOf) -> Result<(), Reason> {
+fn take_peer_pair(peer: &mut PeerUpdate, key: &str, value: &str, scope_of: ScopeLookup) -> Result<(), Reason> {
     match key {
         "remove" => peer.remove = flag("remove", value)?,
         "update_only" => peer.update_only = flag("update_only", value)?,
@@ -220,11 +220,11 @@ fn take_peer_pair(peer: &mut PeerUpdate, key: &str, value: &str, scope_of: Scope
         "allowed_ip" => {
             peer.allowed_ips.push(plain("allowed_ip", value, "a prefix, as in 192.0.2.0/24", allowed_ip)?);
         }
-        // The only version there is; it says nothing that could be kept.
+        // There is only one version.
         "protocol_version" => {
             plain("protocol_version", value, "version 1", |text| (text == "1").then_some(()))?;
         }
-        _ => return Err(Reason::UnknownKey { key: shown(key), of_peer: true }),
+        _ => return Err(Reason::UnknownKey { key: quoted(key), in_peer: true }),
     }
     Ok(())
 }
@@ -246,15 +246,15 @@ fn plain<T>(
     expected: &'static str,
     read: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, Reason> {
-    read(value).ok_or_else(|| Reason::Value { key, value: shown(value), expected })
+    read(value).ok_or_else(|| Reason::Value { key, value: quoted(value), expected })
 }
 
-/// There is no way to say no.
+/// `false` cannot be written.
 fn flag(key: &'static str, value: &str) -> Result<bool, Reason> {
     plain(key, value, "`true`", |text| (text == "true").then_some(true))
 }
 
-fn endpoint(text: &str, scope_of: ScopeOf) -> Option<SocketAddr> {
+fn endpoint(text: &str, scope_of: ScopeLookup) -> Option<SocketAddr> {
     let named_scope = || {
         let (host, port) = text.strip_prefix('[')?.split_once("]:")?;
         let (address, scope) = host.split_once('%')?;

@@ -1,5 +1,5 @@
-//! The threads that serve the socket: one accepts, each client has one of its own, and all of them sleep unless spoken to.
-//! Threads and not tasks, because the data plane has no runtime, and [`Interface::set`] may take its time.
+//! The threads that serve the socket: one accepts, each client has one of its own, and all of them sleep until there is
+//! a request. They are threads and not tasks, because the data plane has no runtime, and [`Interface::set`] may block.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -23,12 +23,12 @@ use super::socket::{self, Error, SocketFile};
 use super::{Interface, Refused};
 use crate::interface::InterfaceName;
 
-/// What clients may take.
+/// Limits for clients.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Clients served at once; further ones wait in the socket's queue.
     pub(super) clients: usize,
-    /// How long a client may neither send nor take anything.
+    /// How long a client may neither send nor receive anything.
     pub(super) idle: Duration,
     /// The longest request, in bytes: 10 000 peers with ten allowed-ips each take 6 MB.
     pub(super) request: u64,
@@ -36,23 +36,23 @@ pub(super) struct Limits {
 
 pub(super) const LIMITS: Limits = Limits { clients: 16, idle: Duration::from_secs(30), request: 64 * 1024 * 1024 };
 
-/// How long accepting rests when the system is short of something, such as descriptors.
-const REST: Duration = Duration::from_secs(1);
+/// How long the accepting thread waits when the system lacks a resource, such as descriptors.
+const BACK_OFF: Duration = Duration::from_secs(1);
 
 /// Serves a control socket until it is dropped; then the socket's file is removed, if it is still ours.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
     file: Option<SocketFile>,
-    /// Gives the listener back. `None` once the server has stopped.
+    /// Returns the listener. `None` once the server has stopped.
     thread: Option<JoinHandle<UnixListener>>,
 }
 
-/// What the accepting thread, its clients' threads and the owner know of each other.
+/// What the accepting thread, the clients' threads and the owner share.
 #[derive(Debug)]
 struct Shared {
-    /// Rings when something below has changed that the accepting thread waits for.
-    bell: EventFd,
+    /// Wakes the accepting thread after a change of `state`.
+    wakeup: EventFd,
     state: Mutex<State>,
 }
 
@@ -68,7 +68,7 @@ impl Server {
         Self::from_listener(socket::bind(directory, name)?, interface)
     }
 
-    /// Serves a socket that somebody else has opened.
+    /// Serves a socket that listens already.
     pub fn from_listener(listener: UnixListener, interface: Arc<dyn Interface>) -> Result<Self, Error> {
         Self::start(listener, interface, LIMITS).map_err(|source| Error::Serve { source })
     }
@@ -76,9 +76,9 @@ impl Server {
     pub(super) fn start(listener: UnixListener, interface: Arc<dyn Interface>, limits: Limits) -> io::Result<Self> {
         // A client may go away between poll and accept, which would then wait for the next one.
         listener.set_nonblocking(true)?;
-        let file = SocketFile::of(&listener);
-        let bell = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let shared = Arc::new(Shared { bell, state: Mutex::default() });
+        let file = SocketFile::of_listener(&listener);
+        let wakeup = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let shared = Arc::new(Shared { wakeup, state: Mutex::default() });
         let theirs = Arc::clone(&shared);
         let accepting = thread::Builder::new().name("uapi".to_owned());
         let thread = accepting.spawn(move || {
@@ -104,15 +104,15 @@ impl Server {
                 let _ = client.shutdown(Shutdown::Both);
             }
         }
-        self.shared.ring();
-        // Err: it panicked, which its own thread has told.
+        self.shared.wake();
+        // Err: it panicked, and its own thread has printed that.
         self.thread.take()?.join().ok()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The file goes first: nobody is to find a socket that nobody listens on.
+        // The file is removed first, so that no client finds a socket without a listener.
         if let Some(file) = self.file.take() {
             file.remove();
         }
@@ -121,20 +121,20 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn ring(&self) {
-        // Err: the counter is full, so it rings already.
-        let _ = self.bell.write(1);
+    fn wake(&self) {
+        // Err: the counter is full, so the thread wakes already.
+        let _ = self.wakeup.write(1);
     }
 }
 
-/// A client's place among those that are served; it is free again when this is dropped.
-struct Place<'a> {
+/// One of the clients that are served; it is free again when this is dropped.
+struct ClientSlot<'a> {
     shared: &'a Shared,
     number: u64,
     stream: Arc<UnixStream>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> ClientSlot<'a> {
     /// `None` if the server is about to stop.
     fn take(shared: &'a Shared, number: u64, stream: UnixStream) -> Option<Self> {
         let stream = Arc::new(stream);
@@ -147,27 +147,27 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for ClientSlot<'_> {
     fn drop(&mut self) {
         self.shared.state.lock().clients.remove(&self.number);
-        self.shared.ring();
+        self.shared.wake();
     }
 }
 
 fn accept(listener: &UnixListener, interface: &dyn Interface, shared: &Shared, limits: Limits) {
     thread::scope(|scope| {
-        let mut rests = false;
+        let mut backs_off = false;
         for number in 0.. {
-            let has_room = {
+            let accepts_clients = {
                 let state = shared.state.lock();
                 if state.stopping {
                     return;
                 }
                 state.clients.len() < limits.clients
             };
-            wait(listener, shared, has_room, rests);
-            rests = false;
-            if !has_room {
+            wait(listener, shared, accepts_clients, backs_off);
+            backs_off = false;
+            if !accepts_clients {
                 continue;
             }
             let stream = match listener.accept() {
@@ -177,12 +177,12 @@ fn accept(listener: &UnixListener, interface: &dyn Interface, shared: &Shared, l
                         [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted, io::ErrorKind::ConnectionAborted];
                     if !passing.contains(&error.kind()) {
                         tracing::warn!(%error, "the control socket cannot accept");
-                        rests = true;
+                        backs_off = true;
                     }
                     continue;
                 }
             };
-            let Some(place) = Place::take(shared, number, stream) else { return };
+            let Some(place) = ClientSlot::take(shared, number, stream) else { return };
             let client = thread::Builder::new().name("uapi-client".to_owned());
             let started = client.spawn_scoped(scope, move || {
                 if let Err(error) = serve(&place.stream, interface, limits) {
@@ -191,25 +191,26 @@ fn accept(listener: &UnixListener, interface: &dyn Interface, shared: &Shared, l
             });
             if let Err(error) = started {
                 tracing::warn!(%error, "the control socket cannot serve a client");
-                rests = true;
+                backs_off = true;
             }
         }
     });
 }
 
-/// Sleeps until the bell rings, or somebody knocks and there is room. Resting, nobody is heard for a while but the bell.
-fn wait(listener: &UnixListener, shared: &Shared, has_room: bool, rests: bool) {
-    let bell = PollFd::new(shared.bell.as_fd(), PollFlags::POLLIN);
-    let door = PollFd::new(listener.as_fd(), PollFlags::POLLIN);
-    let woken = match (rests, has_room) {
-        (true, _) => poll(&mut [bell], PollTimeout::try_from(REST).expect("a second fits")),
-        (false, true) => poll(&mut [bell, door], PollTimeout::NONE),
-        (false, false) => poll(&mut [bell], PollTimeout::NONE),
+/// Sleeps until the state changes, or a client connects and one more may be served. With `backs_off`, no client is
+/// accepted for a while.
+fn wait(listener: &UnixListener, shared: &Shared, accepts_clients: bool, backs_off: bool) {
+    let wakeup = PollFd::new(shared.wakeup.as_fd(), PollFlags::POLLIN);
+    let connection = PollFd::new(listener.as_fd(), PollFlags::POLLIN);
+    let woken = match (backs_off, accepts_clients) {
+        (true, _) => poll(&mut [wakeup], PollTimeout::try_from(BACK_OFF).expect("a second fits")),
+        (false, true) => poll(&mut [wakeup, connection], PollTimeout::NONE),
+        (false, false) => poll(&mut [wakeup], PollTimeout::NONE),
     };
-    // EINTR needs nothing: the caller looks at everything anew.
+    // EINTR needs nothing: the caller checks everything again.
     debug_assert!(matches!(woken, Ok(_) | Err(Errno::EINTR)), "{woken:?}");
-    // Err: it did not ring.
-    let _ = shared.bell.read();
+    // Err: nothing woke it.
+    let _ = shared.wakeup.read();
 }
 
 /// Answers one client's requests until it goes.

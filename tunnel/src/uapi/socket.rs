@@ -14,13 +14,14 @@ use nix::sys::stat::{Mode, fchmod};
 
 use crate::interface::InterfaceName;
 
-/// Where wg(8) looks for the sockets of userspace implementations.
+/// The directory in which wg(8) finds the sockets of userspace implementations.
 pub const DIRECTORY: &str = "/var/run/wireguard";
 
-/// How a socket's name ends until it listens. wg(8) removes a socket that refuses it, which ours would do between bind and
-/// listen, so it gets its right name, another link, when it listens. The address that the kernel tells stays the first one.
+/// How a socket's name ends until it listens. wg(8) removes a socket that refuses a connection, which ours would do
+/// between bind and listen, so it gets its final name, a second link, when it listens. The kernel reports the first
+/// name as its address.
 const UNFINISHED: &str = ".new";
-/// How often a name is tried that somebody else has, or takes meanwhile.
+/// How often a name is tried that another process has, or takes meanwhile.
 const ATTEMPTS: usize = 3;
 
 /// Why an interface has no control socket.
@@ -29,35 +30,35 @@ pub enum Error {
     /// The directory is missing and cannot be made.
     #[error("cannot make the directory {}", path.display())]
     Directory {
-        /// Which one.
+        /// The directory.
         path: PathBuf,
-        /// Why not.
+        /// The kernel's reason.
         source: io::Error,
     },
     /// Another process listens there.
     #[error("the interface is in use by another process: it answers on {}", path.display())]
     InUse {
-        /// Where.
+        /// The socket's path.
         path: PathBuf,
     },
     /// Something else has the socket's name, and is not ours to remove.
     #[error("{} is in the way: it is no socket", path.display())]
     NoSocket {
-        /// Where.
+        /// The socket's path.
         path: PathBuf,
     },
     /// The socket cannot be made.
     #[error("cannot listen on {}", path.display())]
     Listen {
-        /// Where.
+        /// The socket's path.
         path: PathBuf,
-        /// Why not.
+        /// The kernel's reason.
         source: Errno,
     },
     /// The thread that serves it cannot be started.
     #[error("cannot serve the control socket")]
     Serve {
-        /// Why not.
+        /// The kernel's reason.
         source: io::Error,
     },
 }
@@ -74,17 +75,17 @@ pub fn bind(directory: &Path, interface: &InterfaceName) -> Result<UnixListener,
         let listener = match listener(&unfinished) {
             Ok(listener) => listener,
             Err(Errno::EADDRINUSE) => {
-                make_way(&unfinished)?;
+                remove_stale(&unfinished)?;
                 continue;
             }
             Err(source) => return Err(failed(source)),
         };
         let named = std::fs::hard_link(&unfinished, &path);
-        // Err: somebody else was faster, and it is gone.
+        // Err: another process was faster, and it is gone.
         let _ = std::fs::remove_file(&unfinished);
         match named {
             Ok(()) => return Ok(listener.into()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => make_way(&path)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => remove_stale(&path)?,
             Err(error) => return Err(failed(error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw))),
         }
     }
@@ -92,7 +93,7 @@ pub fn bind(directory: &Path, interface: &InterfaceName) -> Result<UnixListener,
 }
 
 /// Removes the socket of a process that is gone; everything else stays.
-fn make_way(path: &Path) -> Result<(), Error> {
+fn remove_stale(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Listen { path: path.to_owned(), source };
     if std::fs::symlink_metadata(path).is_ok_and(|status| !status.file_type().is_socket()) {
         return Err(Error::NoSocket { path: path.to_owned() });
@@ -100,12 +101,12 @@ fn make_way(path: &Path) -> Result<(), Error> {
     match connected(path) {
         Err(Errno::ECONNREFUSED) => {
             tracing::debug!(path = %path.display(), "the socket of a process that is gone is replaced");
-            // Err: somebody else was faster, or the next attempt to listen tells.
+            // Err: another process was faster, or the next attempt to listen fails.
             let _ = std::fs::remove_file(path);
             Ok(())
         }
         Err(Errno::ENOENT) => Ok(()),
-        // EAGAIN: somebody listens, and has no time.
+        // EAGAIN: another process listens, and its queue is full.
         Ok(()) | Err(Errno::EAGAIN) => Err(Error::InUse { path: path.to_owned() }),
         Err(source) => Err(failed(source)),
     }
@@ -139,7 +140,7 @@ pub(super) struct SocketFile {
 
 impl SocketFile {
     /// The file that the listener's address leads to, if there is one.
-    pub(super) fn of(listener: &UnixListener) -> Option<Self> {
+    pub(super) fn of_listener(listener: &UnixListener) -> Option<Self> {
         let address = listener.local_addr().ok()?;
         let path = address.as_pathname()?;
         let name = path.file_name()?.to_str()?;
@@ -163,13 +164,13 @@ impl SocketFile {
 
 /// Removes the file of a socket that is not going to be served.
 pub fn discard(listener: &UnixListener) {
-    if let Some(file) = SocketFile::of(listener) {
+    if let Some(file) = SocketFile::of_listener(listener) {
         file.remove();
     }
 }
 
-/// Sees when a socket's file goes: removing it is one of the ways to end a userspace implementation
-/// (<https://www.wireguard.com/xplatform/>). Readable when there may be something to see.
+/// Watches a socket's file: removing it is one of the ways to end a userspace implementation
+/// (<https://www.wireguard.com/xplatform/>). Readable when the file may have changed.
 #[derive(Debug)]
 pub struct Watch {
     inotify: Inotify,
@@ -177,9 +178,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Of the listener's file. `None` if it has none.
-    pub fn of(listener: &UnixListener) -> nix::Result<Option<Self>> {
-        let Some(file) = SocketFile::of(listener) else { return Ok(None) };
+    /// Watches the listener's file. `None` if it has none.
+    pub fn new(listener: &UnixListener) -> nix::Result<Option<Self>> {
+        let Some(file) = SocketFile::of_listener(listener) else { return Ok(None) };
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         // A removed file that is still open has one link less, which is an attribute (inotify(7)).
         let events = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
@@ -189,7 +190,7 @@ impl Watch {
 
     /// Whether the file has gone, or is another one by now.
     pub fn is_gone(&self) -> bool {
-        // Err: there is nothing more to read. What the events say, the file itself says better.
+        // Err: there is nothing more to read. The file itself is checked, not the events.
         while self.inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
         !self.file.is_there()
     }

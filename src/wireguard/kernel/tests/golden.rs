@@ -1,4 +1,5 @@
-//! Messages byte for byte, written down from include/uapi/linux/wireguard.h and netlink(7), not by the crate that makes them.
+//! Messages byte for byte, written down from include/uapi/linux/wireguard.h and netlink(7), not by the crate that makes
+//! them.
 
 use std::time::{Duration, SystemTime};
 

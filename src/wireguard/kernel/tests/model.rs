@@ -1,5 +1,5 @@
-//! The kernel's side, as drivers/net/wireguard/netlink.c does it: what each attribute of each message changes, and what is
-//! told when it is asked.
+//! The kernel's side, as drivers/net/wireguard/netlink.c does it: what each attribute of each message changes, and what
+//! is told when it is asked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

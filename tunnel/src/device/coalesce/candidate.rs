@@ -1,5 +1,5 @@
-//! Which packets may be joined: the rules of `include/net/gro.h` (`gro_receive_network_flush`), `net/ipv4/tcp_offload.c`
-//! (`tcp_gro_receive`) and `net/ipv4/udp_offload.c` (`udp_gro_receive_segment`) of Linux 6.18.
+//! Which packets may be joined: the rules of `include/net/gro.h` (`gro_receive_network_flush`),
+//! `net/ipv4/tcp_offload.c` (`tcp_gro_receive`) and `net/ipv4/udp_offload.c` (`udp_gro_receive_segment`) of Linux 6.18.
 
 use super::Offloads;
 use crate::device::checksum::{finish, fold, is_valid, pseudo_header, sum, word};
@@ -15,17 +15,17 @@ const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 const URG: u8 = 0x20;
 const CWR: u8 = 0x80;
-/// Where TCP's flags stand.
+/// The offset of TCP's flags.
 const TCP_FLAGS: usize = 13;
 /// What may differ between segments of a group: FIN and PSH, in the word of data offset, flags and window.
 const TCP_WORD_MASK: u32 = !0x0009_0000;
 
-/// Where a packet belongs.
+/// How a packet may be joined.
 #[derive(Debug)]
 pub(super) enum Class {
     /// It may begin or continue a group.
     Candidate(Candidate),
-    /// It stays alone, and nothing of its flow may join what came before it.
+    /// It stays alone, and later packets of its flow do not join earlier ones.
     OfFlow(u64),
     /// The same for all flows between its hosts: a fragment or a packet with options may belong to any of them.
     BetweenHosts(u64),
@@ -76,8 +76,8 @@ pub(super) fn classify(packet: &[u8], offloads: Offloads) -> Class {
     let flow = (hosts.rotate_left(29) ^ ports).wrapping_mul(MULTIPLIER);
     let is_tcp = protocol == TCP;
     let (length, end_flags) = if is_tcp {
-        // Without ACK, or with what a receiver must see for itself, a segment is no part of a stream in full flight. CWR
-        // counts packets where accurate ECN is spoken (RFC 9768), so it must not be stretched over several.
+        // Without ACK, or with what a receiver must see for itself, a segment is no part of a stream in full flight.
+        // CWR counts packets with accurate ECN (RFC 9768), so it must not be stretched over several.
         if segment[TCP_FLAGS] & (ACK | SYN | RST | URG | CWR) != ACK {
             return Class::OfFlow(flow);
         }
@@ -99,7 +99,7 @@ pub(super) fn classify(packet: &[u8], offloads: Offloads) -> Class {
 /// An odd number whose bits are those of the golden ratio.
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Good enough to tell a few flows apart. Two flows with one hash end each other's groups, no more.
+/// Good enough to distinguish a few flows. Two flows with one hash only end each other's groups.
 #[inline]
 fn hash(addresses: &[u8]) -> u64 {
     addresses.chunks_exact(8).fold(0, |hash, bytes| {
@@ -108,7 +108,7 @@ fn hash(addresses: &[u8]) -> u64 {
     })
 }
 
-/// Where source and destination stand. The transport header follows, as there are no options.
+/// The range of source and destination. The transport header follows, since there are no options.
 #[inline]
 const fn addresses(version: Version) -> std::ops::Range<usize> {
     match version {
@@ -132,8 +132,8 @@ impl Candidate {
         self.end_flags != 0
     }
 
-    /// Whether `packet` follows a group that begins with `first` and holds `payload` bytes: the same flow and headers, the
-    /// next byte of the stream. Lengths, identification and checksums are apart from this.
+    /// Whether `packet` follows a group that begins with `first` and holds `payload` bytes: the same flow and headers,
+    /// the next byte of the stream. Lengths, identification and checksums are apart from this.
     #[inline]
     pub(super) fn is_continued(&self, first: &[u8], next: &Self, packet: &[u8], payload: usize) -> bool {
         if (self.version, self.is_tcp, self.headers) != (next.version, next.is_tcp, next.headers) {
@@ -195,8 +195,8 @@ impl Candidate {
         if self.is_tcp { TCP } else { UDP }
     }
 
-    /// Makes the headers of the first packet those of the whole of `len` bytes, and says how to cut it. The checksum is left
-    /// to be finished, as for `CHECKSUM_PARTIAL` in the kernel.
+    /// Rewrites the headers of the first packet for the joined packet of `len` bytes; how to cut it again. The checksum
+    /// has to be finished, as for `CHECKSUM_PARTIAL` in the kernel.
     #[expect(clippy::cast_possible_truncation, reason = "a group has at most 65535 bytes")]
     pub(super) fn join_headers(&self, packet: &mut [u8], len: usize, end_flags: u8) -> VnetHeader {
         let (ip, segment) = packet.split_at_mut(self.transport());

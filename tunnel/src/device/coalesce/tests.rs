@@ -67,7 +67,7 @@ fn consecutive_packets_become_one() {
 }
 
 #[test]
-fn a_packet_alone_is_written_as_it_came() {
+fn a_single_packet_is_written_unchanged() {
     for first in firsts() {
         let mut packet = first.bytes();
         *packet.last_mut().unwrap() ^= 1;
@@ -76,7 +76,7 @@ fn a_packet_alone_is_written_as_it_came() {
 }
 
 #[test]
-fn what_the_interface_does_not_take_is_not_joined() {
+fn packets_without_a_matching_offload_are_not_joined() {
     for (first, offloads) in firsts().iter().zip([(false, true), (false, true), (true, false), (true, false)]) {
         let packets = [first.bytes(), after(first).bytes()];
         let alone = packets.clone().map(|packet| (VnetHeader::default(), packet));
@@ -136,7 +136,7 @@ fn a_second_packet_joins_only_if_nothing_else_differs() {
 }
 
 #[test]
-fn syn_rst_urg_and_cwr_neither_begin_nor_continue_a_group() {
+fn syn_rst_urg_and_cwr_never_join_a_group() {
     for flag in [SYN, RST, URG, CWR] {
         let plain = Sample::tcp(Flow::v4(1));
         let flagged = Sample { flags: ACK | flag, ..plain.clone() };
@@ -146,7 +146,7 @@ fn syn_rst_urg_and_cwr_neither_begin_nor_continue_a_group() {
 }
 
 #[test]
-fn push_and_fin_end_a_group_and_stay_on_it() {
+fn push_and_fin_end_a_group_and_are_kept() {
     for flags in [PSH, FIN, PSH | FIN] {
         let first = Sample::tcp(Flow::v6(1));
         let second = Sample { flags: ACK | flags, ..after(&first) };
@@ -169,7 +169,7 @@ fn a_shorter_packet_ends_a_group() {
 }
 
 #[test]
-fn identifications_count_or_stand_still_if_they_mean_nothing() {
+fn identifications_count_or_stay_equal_where_they_have_no_meaning() {
     let group = |df, ids: [u16; 3]| {
         let first = Sample { df, id: ids[0], ..Sample::tcp(Flow::v4(1)) };
         let second = Sample { id: ids[1], ..after(&first) };
@@ -251,7 +251,7 @@ fn several_flows_are_joined_side_by_side() {
 }
 
 #[test]
-fn the_oldest_group_makes_room_for_a_seventeenth_flow() {
+fn the_oldest_group_ends_for_a_seventeenth_flow() {
     let flows: Vec<_> = (0..17).map(|flow| Sample::tcp(Flow::v4(flow))).collect();
     let mut packets: Vec<_> = flows.iter().map(Sample::bytes).collect();
     packets.extend([after(&flows[16]).bytes(), after(&flows[0]).bytes(), after(&flows[2]).bytes()]);
@@ -264,7 +264,7 @@ fn the_oldest_group_makes_room_for_a_seventeenth_flow() {
 }
 
 #[test]
-fn nothing_joins_what_came_before_a_packet_of_its_flow_that_stays_alone() {
+fn packets_do_not_join_across_a_single_packet_of_their_flow() {
     let first = Sample::tcp(Flow::v4(1));
     let second = after(&first);
     let acknowledgement = Sample { payload: Vec::new(), ..second.clone() };
@@ -297,7 +297,7 @@ fn a_group_ends_at_64_packets_and_at_64_kib() {
 }
 
 #[test]
-fn the_first_error_ends_a_flush_and_nothing_is_left() {
+fn the_first_error_ends_a_flush_and_empties_the_coalescer() {
     let arena = &mut [Sample::tcp(Flow::v4(1)).bytes(), Sample::tcp(Flow::v4(2)).bytes()].concat();
     let mut coalescer = Coalescer::new(ALL);
     let half = arena.len() / 2;

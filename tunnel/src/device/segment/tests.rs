@@ -26,7 +26,7 @@ fn samples() -> [Sample; 4] {
 }
 
 #[test]
-fn a_packet_without_offload_stays_as_it_is() {
+fn a_packet_without_offload_stays_unchanged() {
     for sample in samples() {
         let packet = sample.bytes();
         assert_eq!(cut(VnetHeader::default(), &packet, 1420), Ok(vec![packet]));
@@ -34,7 +34,7 @@ fn a_packet_without_offload_stays_as_it_is() {
 }
 
 #[test]
-fn what_stands_behind_the_ip_packet_is_cut_off() {
+fn bytes_behind_the_ip_packet_are_cut_off() {
     let packet = Sample::udp(Flow::v4(1)).bytes();
     let longer = [packet.clone(), vec![1, 2, 3]].concat();
     assert_eq!(cut(VnetHeader::default(), &longer, 1420), Ok(vec![packet]));
@@ -50,7 +50,7 @@ fn an_unfinished_checksum_is_finished() {
 }
 
 #[test]
-fn an_unfinished_udp_checksum_never_becomes_none() {
+fn a_finished_udp_checksum_is_never_zero() {
     let sample = Sample::udp(Flow::v4(1)).with_payload(2).with_zero_checksum();
     for gso_type in [GSO_NONE, GSO_UDP_L4] {
         let (header, packet) = sample.offloaded(2);
@@ -61,7 +61,7 @@ fn an_unfinished_udp_checksum_never_becomes_none() {
 }
 
 #[test]
-fn tcp_flags_stand_where_they_belong() {
+fn tcp_flags_are_set_on_the_right_segments() {
     let flags = ACK | FIN | PSH | CWR | ECE;
     for flow in [Flow::v4(1), Flow::v6(1)] {
         let sample = Sample { flags, ..Sample::tcp(flow) }.with_payload(2500);
@@ -82,7 +82,7 @@ fn identifications_and_sequence_numbers_wrap() {
 }
 
 #[test]
-fn checksums_are_made_even_if_the_kernel_left_none_to_finish() {
+fn checksums_are_computed_even_if_the_kernel_left_none_to_finish() {
     for sample in samples() {
         let sample = sample.with_payload(2500);
         let (header, packet) = sample.offloaded(1200);
@@ -150,7 +150,7 @@ fn padding_is_that_of_the_kernel() {
 }
 
 #[test]
-fn what_cannot_be_cut_is_an_error() {
+fn a_packet_that_cannot_be_cut_is_an_error() {
     let (tcp, packet) = Sample::tcp(Flow::v4(1)).with_payload(300).offloaded(100);
     let (udp, datagram) = Sample::udp(Flow::v6(1)).with_payload(300).offloaded(100);
     let checksum = |start, offset| Malformed::Checksum { start, offset };

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use boringtun::noise::errors::WireGuardError;
 
-use super::super::memory::{Datagram, Node};
 use super::super::message::{self, Kind};
 use super::super::packet::{GSO_NONE, VnetHeader};
 use super::super::sample::{Flow, Sample};
 use super::super::shared::{HandshakeMessage, MAX_QUEUED_HANDSHAKES};
+use super::super::simulation::{Datagram, Node};
 use super::super::transport::Endpoint;
 use super::world::{World, node, packet, peer, psk};
 use crate::model::PeerUpdate;
@@ -38,7 +38,7 @@ fn uneven() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn sessions_that_end_while_a_large_packet_is_sealed_cost_that_packet_and_no_thread() {
+fn sessions_that_end_while_a_large_packet_is_sealed_lose_only_that_packet() {
     let mut world = world_with_flows();
     assert!(world.crosses("before"));
     let bob = Arc::clone(world.alice.shared.table.read().by_key(&world.bob.public_key).unwrap());
@@ -48,14 +48,14 @@ fn sessions_that_end_while_a_large_packet_is_sealed_cost_that_packet_and_no_thre
     let survived = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                bob.lock().forget_sessions();
+                bob.lock().end_sessions();
                 std::thread::sleep(Duration::from_micros(50));
             }
         });
         let survived = catch_unwind(AssertUnwindSafe(|| {
             for _ in 0..300 {
                 put(&world.alice, header, &large);
-                world.alice.turn(now);
+                world.alice.run_once(now);
             }
         }));
         over.store(true, Ordering::Relaxed);
@@ -65,7 +65,7 @@ fn sessions_that_end_while_a_large_packet_is_sealed_cost_that_packet_and_no_thre
 }
 
 #[test]
-fn a_packet_that_no_datagram_holds_is_thrown_away() {
+fn a_packet_larger_than_any_datagram_is_dropped() {
     let mut world = World::new();
     assert!(world.crosses("before"));
     world.alice.shared.mtu.store(65_535, Ordering::Relaxed);
@@ -117,7 +117,7 @@ fn a_packet_that_is_fragmented_outside_has_the_right_checksum() {
 }
 
 #[test]
-fn uneven_packets_that_waited_for_a_handshake_cross_all_whoever_started_it() {
+fn waiting_packets_of_different_lengths_all_arrive_whichever_side_starts_the_handshake() {
     let mut world = World::new();
     let packets = uneven();
     for packet in &packets {
@@ -129,7 +129,7 @@ fn uneven_packets_that_waited_for_a_handshake_cross_all_whoever_started_it() {
     let mut world = World::new();
     assert!(world.crosses("so that each knows where the other is"));
     let bob = world.bob.public_key;
-    world.alice.shared.table.read().by_key(&bob).unwrap().lock().forget_sessions();
+    world.alice.shared.table.read().by_key(&bob).unwrap().lock().end_sessions();
     for packet in &packets {
         world.alice.inside.put(packet);
     }
@@ -165,7 +165,7 @@ fn a_counter_beyond_the_last_message_of_a_session_is_refused_before_it_is_opened
 }
 
 #[test]
-fn a_preshared_key_that_is_changed_twice_leaves_the_session_that_stands() {
+fn a_preshared_key_that_changes_twice_keeps_the_present_session() {
     let mut world = World::new();
     assert!(world.crosses("before"));
     let bob = world.bob.public_key;
@@ -177,11 +177,11 @@ fn a_preshared_key_that_is_changed_twice_leaves_the_session_that_stands() {
 }
 
 #[test]
-fn whoever_asks_for_a_handshake_does_not_wait_for_a_flood_to_end() {
+fn a_requested_handshake_does_not_wait_for_the_end_of_a_flood() {
     let mut world = World::new();
     for _ in 0..MAX_QUEUED_HANDSHAKES {
         let from = Endpoint::from(SocketAddr::from(([192, 0, 2, 66], 666)));
-        world.alice.shared.call(HandshakeMessage { from, len: 1, bytes: [0; message::INITIATION_LEN] });
+        world.alice.shared.queue_handshake(HandshakeMessage { from, len: 1, bytes: [0; message::INITIATION_LEN] });
     }
     let (shared, bob) = (Arc::clone(&world.alice.shared), world.bob.public_key);
     let (done, asked) = channel();
@@ -195,12 +195,12 @@ fn whoever_asks_for_a_handshake_does_not_wait_for_a_flood_to_end() {
 }
 
 #[test]
-fn an_initiation_that_is_not_answered_wakes_nobody() {
+fn an_initiation_without_an_answer_makes_no_protocol_core() {
     let mut world = World::new();
     let carol = node("203.0.113.1:1000");
     let (alice, bob) = (world.alice.public_key, world.bob.public_key);
     assert!(world.crosses("Alice is known at this address"));
-    world.bob.shared.table.read().by_key(&alice).unwrap().lock().forget_sessions();
+    world.bob.shared.table.read().by_key(&alice).unwrap().lock().end_sessions();
     // Carol has it now; Bob tries whether she is Alice.
     world.bob.change(peer(carol.public_key, None, &["10.0.0.3/32"]));
     carol.change(peer(bob, Some("203.0.113.2:2000".parse().unwrap()), &["10.0.0.2/32"]));

@@ -2,15 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
-use super::super::memory::Datagram;
 use super::super::message::{self, Kind};
 use super::super::sample::{Flow, Sample};
+use super::super::simulation::Datagram;
 use super::world::{World, node, packet, peer, psk};
 use crate::key::PrivateKey;
 use crate::model::PeerUpdate;
 
 #[test]
-fn the_first_packet_starts_a_handshake_and_crosses_after_it() {
+fn the_first_packet_starts_a_handshake_and_is_delivered_after_it() {
     let mut world = World::new();
     assert!(world.crosses("first"));
     assert_eq!(world.kinds_overheard()[..2], [Kind::Initiation, Kind::Response]);
@@ -21,7 +21,7 @@ fn the_first_packet_starts_a_handshake_and_crosses_after_it() {
 }
 
 #[test]
-fn packets_that_waited_for_the_handshake_cross_in_order() {
+fn packets_that_waited_for_the_handshake_arrive_in_order() {
     let mut world = World::new();
     let packets: Vec<_> = (0..50).map(|number| packet("10.0.0.1", "10.0.0.2", &format!("number {number}"))).collect();
     for packet in &packets {
@@ -32,7 +32,7 @@ fn packets_that_waited_for_the_handshake_cross_in_order() {
 }
 
 #[test]
-fn nobody_on_the_way_reads_a_packet_and_its_padding_tells_sixteen_bytes_only() {
+fn packets_are_unreadable_on_the_path_and_their_length_is_padded_to_sixteen_bytes() {
     let mut world = World::new();
     assert!(world.crosses("a marker that nobody shall see"));
     let marker = b"nobody shall see";
@@ -51,38 +51,38 @@ fn a_repeated_datagram_is_delivered_once_and_a_late_one_still_is() {
     for packet in &packets {
         world.alice.inside.put(packet);
     }
-    world.alice.turn(world.now());
-    let mut sent = world.alice.sent();
+    world.alice.run_once(world.now());
+    let mut sent = world.alice.take_sent();
     sent.reverse();
     let twice = sent.iter().chain(&sent).cloned();
-    world.bob.brought(twice);
-    world.bob.turn(world.now());
+    world.bob.deliver(twice);
+    world.bob.run_once(world.now());
     assert_eq!(world.bob.inside.take(), [&packets[2], &packets[1], &packets[0]].map(Clone::clone));
     assert_eq!(world.bob.shared.counters.rejected.load(Ordering::Relaxed), 3);
 }
 
-/// The kernel's window is 8192 (drivers/net/wireguard/messages.h, `COUNTER_WINDOW_SIZE`), the core's 1024: a packet that was
-/// overtaken by more is lost here and not there. It cannot be changed from outside.
+/// The kernel's window is 8192 (drivers/net/wireguard/messages.h, `COUNTER_WINDOW_SIZE`), the core's 1024: a packet
+/// that was overtaken by more is lost here and not there. It cannot be changed from outside.
 #[test]
-fn a_packet_overtaken_by_more_than_a_thousand_is_refused() {
+fn a_packet_that_more_than_a_thousand_others_overtook_is_rejected() {
     let mut world = World::new();
     assert!(world.crosses("before"));
     for number in 0..1500 {
         world.alice.inside.put(&packet("10.0.0.1", "10.0.0.2", &format!("number {number}")));
     }
     for _ in 0..10 {
-        world.alice.turn(world.now());
+        world.alice.run_once(world.now());
     }
-    let sent = world.alice.sent();
+    let sent = world.alice.take_sent();
     assert_eq!(sent.len(), 1500);
     let overtaken = |by: usize| sent[1499 - by].clone();
-    world.bob.brought([sent[1499].clone(), overtaken(1000), overtaken(1100)]);
-    world.bob.turn(world.now());
+    world.bob.deliver([sent[1499].clone(), overtaken(1000), overtaken(1100)]);
+    world.bob.run_once(world.now());
     assert_eq!(world.bob.inside.take().len(), 2);
 }
 
 #[test]
-fn an_authentic_packet_moves_the_endpoint_and_nothing_else_does() {
+fn only_an_authentic_packet_changes_the_endpoint() {
     let mut world = World::new();
     assert!(world.crosses("from the first place"));
     let alice = world.alice.public_key;
@@ -102,29 +102,29 @@ fn an_authentic_packet_moves_the_endpoint_and_nothing_else_does() {
         datagram.bytes[last] ^= 1;
         datagram
     });
-    world.bob.brought(forged.chain(replayed.clone()));
+    world.bob.deliver(forged.chain(replayed.clone()));
     world.settle();
     assert_eq!(world.bob.peer(&alice).unwrap().endpoint, Some("198.51.100.7:3000".parse().unwrap()));
     assert!(world.crosses("still there"));
 }
 
 #[test]
-fn a_replayed_initiation_does_not_move_a_peer_even_after_its_session_was_forgotten() {
+fn a_replayed_initiation_does_not_change_an_endpoint_even_without_a_session() {
     let mut world = World::new();
     assert!(world.crosses("hello"));
     let alice = world.alice.public_key;
     let initiation = world.overheard[0].clone();
     // As after a restart: the newest timestamp is forgotten.
-    world.bob.shared.table.read().by_key(&alice).unwrap().lock().forget_sessions();
+    world.bob.shared.table.read().by_key(&alice).unwrap().lock().end_sessions();
     world.elapsed += std::time::Duration::from_secs(1);
-    world.bob.brought([Datagram { from: "192.0.2.66:666".parse().unwrap(), ..initiation }]);
-    world.bob.turn(world.now());
-    assert_eq!(world.bob.sent().len(), 1, "the core answers: it cannot know better");
+    world.bob.deliver([Datagram { from: "192.0.2.66:666".parse().unwrap(), ..initiation }]);
+    world.bob.run_once(world.now());
+    assert_eq!(world.bob.take_sent().len(), 1, "the core answers: it cannot know better");
     assert_eq!(world.bob.peer(&alice).unwrap().endpoint, Some("203.0.113.1:1000".parse().unwrap()));
 }
 
 #[test]
-fn a_peer_cannot_speak_from_an_address_of_another() {
+fn a_peer_cannot_send_from_the_address_of_another_peer() {
     let mut world = World::new();
     let admin = PrivateKey::generate().public();
     world.bob.change(peer(world.alice.public_key, None, &["10.0.0.0/8"]));
@@ -146,13 +146,13 @@ fn a_preshared_key_has_to_be_the_same_at_both_ends() {
     assert!(!world.crosses("with a key that Bob does not have"));
     world.bob.change(PeerUpdate { preshared_key: Some(psk(1)), ..PeerUpdate::new(alice) });
     // A new handshake: the old one's initiation was answered with the other key.
-    world.alice.shared.table.read().by_key(&bob).unwrap().lock().forget_sessions();
+    world.alice.shared.table.read().by_key(&bob).unwrap().lock().end_sessions();
     world.elapsed += std::time::Duration::from_secs(1);
     assert!(world.crosses("with the same key"));
 }
 
 #[test]
-fn a_new_preshared_key_leaves_the_session_that_stands() {
+fn a_new_preshared_key_keeps_the_present_session() {
     let mut world = World::new();
     assert!(world.crosses("before"));
     let (alice, bob) = (world.alice.public_key, world.bob.public_key);
@@ -171,7 +171,7 @@ fn a_new_preshared_key_leaves_the_session_that_stands() {
 }
 
 #[test]
-fn a_removed_peer_is_not_heard_and_not_spoken_to() {
+fn nothing_is_received_from_or_sent_to_a_removed_peer() {
     let mut world = World::new();
     assert!(world.crosses("before"));
     let alice = world.alice.public_key;
@@ -183,7 +183,7 @@ fn a_removed_peer_is_not_heard_and_not_spoken_to() {
 }
 
 #[test]
-fn another_peers_change_costs_a_session_nothing() {
+fn the_change_of_another_peer_does_not_affect_a_session() {
     let mut world = World::new();
     assert!(world.crosses("before"));
     let other = PrivateKey::generate().public();
@@ -203,20 +203,20 @@ fn a_new_private_key_ends_every_session() {
 }
 
 #[test]
-fn under_a_flood_a_peer_that_answers_for_its_address_still_gets_in() {
+fn during_a_flood_a_peer_with_a_cookie_is_still_admitted() {
     let mut world = World::new();
     // Initiations of somebody unknown, with a right first MAC: each would cost a calculation.
     let mut stranger = node("192.0.2.66:666");
     stranger.change(peer(world.bob.public_key, Some("203.0.113.2:2000".parse().unwrap()), &["10.0.0.2/32"]));
     stranger.inside.put(&packet("10.0.0.66", "10.0.0.2", "let me in"));
-    stranger.turn(world.now());
-    let initiation = stranger.sent().remove(0);
+    stranger.run_once(world.now());
+    let initiation = stranger.take_sent().remove(0);
     let flood = (0..900_u16).map(|port| Datagram { from: ([192, 0, 2, 66], port + 1).into(), ..initiation.clone() });
-    world.bob.brought(flood);
+    world.bob.deliver(flood);
     for _ in 0..4 {
-        world.bob.turn(world.now());
+        world.bob.run_once(world.now());
     }
-    let answers = world.bob.sent();
+    let answers = world.bob.take_sent();
     let cookies = answers.iter().filter(|answer| message::kind(&answer.bytes) == Some(Kind::CookieReply)).count();
     assert!(cookies > 500, "{cookies} cookies");
     assert!(answers.iter().all(|answer| message::kind(&answer.bytes) == Some(Kind::CookieReply)));
@@ -230,7 +230,7 @@ fn under_a_flood_a_peer_that_answers_for_its_address_still_gets_in() {
     let mut out = [0; 148];
     let again = retry_now(&mut table.by_key(&bob).unwrap().lock(), &mut out);
     drop(table);
-    world.bob.brought([Datagram {
+    world.bob.deliver([Datagram {
         from: "203.0.113.1:1000".parse().unwrap(),
         to: "203.0.113.2:2000".parse().unwrap(),
         tos: 0,
@@ -247,7 +247,7 @@ fn retry_now(state: &mut super::super::peer::State, out: &mut [u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_packet_that_the_path_does_not_take_is_answered_from_the_inside() {
+fn a_packet_larger_than_the_path_mtu_is_answered_with_an_icmp_error() {
     let mut world = World::new();
     *world.alice.socket.path_mtu.lock() = Some(1300);
     assert!(world.crosses("small"));
@@ -289,7 +289,7 @@ fn a_packet_of_ipv6s_smallest_mtu_is_sent_over_every_path() {
 }
 
 #[test]
-fn a_packet_for_nobody_is_answered_from_the_inside() {
+fn a_packet_without_a_peer_is_answered_with_an_icmp_error() {
     let mut world = World::new();
     world.alice.inside.put(&packet("10.0.0.1", "10.0.0.77", "is there anybody?"));
     world.settle();

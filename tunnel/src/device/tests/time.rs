@@ -1,12 +1,12 @@
-//! What two devices do as time passes: the protocol's timers, its own and ours, on a clock that the test turns. The figures
-//! are the whitepaper's (§6), in seconds: Rekey-After-Time 120, Reject-After-Time 180, Rekey-Attempt-Time 90, Rekey-Timeout 5,
-//! Keepalive-Timeout 10.
+//! What two devices do as time passes: the protocol's timers, its own and ours, on a clock that the test turns. The
+//! figures are the whitepaper's (§6), in seconds: Rekey-After-Time 120, Reject-After-Time 180, Rekey-Attempt-Time 90,
+//! Rekey-Timeout 5, Keepalive-Timeout 10.
 
 use std::time::Duration;
 
-use super::super::memory::Datagram;
 use super::super::message::{self, Kind};
 use super::super::shared::{HandshakeMessage, MAX_QUEUED_HANDSHAKES};
+use super::super::simulation::Datagram;
 use super::super::transport::Endpoint;
 use super::world::{World, packet, psk};
 use crate::model::PeerUpdate;
@@ -53,11 +53,11 @@ fn a_session_carries_nothing_after_180_seconds() {
     let mut world = World::new();
     assert!(world.crosses("first"));
     world.alice.inside.put(&packet("10.0.0.1", "10.0.0.2", "kept back"));
-    world.alice.turn(world.now());
-    let late = world.alice.sent();
+    world.alice.run_once(world.now());
+    let late = world.alice.take_sent();
     world.pass(181 * SECOND);
     world.bob.inside.take();
-    world.bob.brought(late);
+    world.bob.deliver(late);
     world.settle();
     assert_eq!(world.bob.inside.take(), Vec::<Vec<u8>>::new());
     // And whoever has something to say starts anew.
@@ -65,7 +65,7 @@ fn a_session_carries_nothing_after_180_seconds() {
 }
 
 #[test]
-fn keys_are_forgotten_after_three_times_their_life() {
+fn keys_are_wiped_after_three_times_their_lifetime() {
     let mut world = World::new();
     assert!(world.crosses("first"));
     let (alice, bob) = (world.alice.public_key, world.bob.public_key);
@@ -93,7 +93,7 @@ fn a_lost_initiation_is_repeated_after_five_seconds_and_given_up_after_ninety() 
 }
 
 #[test]
-fn a_handshake_gets_through_a_wire_that_loses_two_of_three() {
+fn a_handshake_succeeds_on_a_path_that_loses_two_of_three_datagrams() {
     let mut world = World::new();
     let lost = packet("10.0.0.1", "10.0.0.2", "in spite of all");
     world.alice.inside.put(&lost);
@@ -111,7 +111,7 @@ fn a_handshake_gets_through_a_wire_that_loses_two_of_three() {
 }
 
 #[test]
-fn a_persistent_keepalive_is_sent_at_once_and_whenever_nothing_else_was() {
+fn a_persistent_keepalive_is_sent_at_once_and_after_each_silent_interval() {
     let mut world = World::new();
     let bob = world.bob.public_key;
     world.alice.change(PeerUpdate { persistent_keepalive: Some(25), ..PeerUpdate::new(bob) });
@@ -124,7 +124,7 @@ fn a_persistent_keepalive_is_sent_at_once_and_whenever_nothing_else_was() {
 }
 
 #[test]
-fn a_persistent_keepalive_outlives_a_peer_that_was_away_for_long() {
+fn a_persistent_keepalive_continues_after_a_long_absence_of_the_peer() {
     let mut world = World::new();
     let bob = world.bob.public_key;
     world.alice.change(PeerUpdate { persistent_keepalive: Some(25), ..PeerUpdate::new(bob) });
@@ -135,7 +135,7 @@ fn a_persistent_keepalive_outlives_a_peer_that_was_away_for_long() {
 }
 
 #[test]
-fn who_only_listens_says_after_ten_seconds_that_it_is_alive() {
+fn a_peer_that_only_receives_sends_a_keepalive_after_ten_seconds() {
     let mut world = World::new();
     assert!(world.crosses("first"));
     let start = world.elapsed;
@@ -148,11 +148,11 @@ fn who_only_listens_says_after_ten_seconds_that_it_is_alive() {
     assert_eq!(answered, [(10, 2000)]);
 }
 
-/// The kernel starts a handshake when a packet stays unanswered for fifteen seconds (timers.c, `wg_timers_data_sent`); the core
-/// also when a packet is sent after fifteen seconds in which nothing came, answered or not. It costs one handshake, and the
-/// session that stands carries on.
+/// The kernel starts a handshake when a packet stays unanswered for fifteen seconds (timers.c, `wg_timers_data_sent`);
+/// the core also when a packet is sent after fifteen seconds in which nothing came, answered or not. It costs one
+/// handshake, and the session that stands carries on.
 #[test]
-fn the_first_packet_after_a_silence_renews_the_session_sooner_than_the_kernel_would() {
+fn the_first_packet_after_a_silence_renews_the_session_earlier_than_in_the_kernel() {
     let mut world = World::new();
     assert!(world.crosses("first"));
     world.pass(60 * SECOND);
@@ -164,7 +164,7 @@ fn the_first_packet_after_a_silence_renews_the_session_sooner_than_the_kernel_wo
 }
 
 #[test]
-fn a_peer_that_is_silent_is_asked_for_a_new_handshake_after_fifteen_seconds() {
+fn a_silent_peer_gets_a_new_initiation_after_fifteen_seconds() {
     let mut world = World::new();
     assert!(world.crosses("first"));
     let start = world.elapsed;
@@ -181,12 +181,12 @@ fn a_peer_that_is_silent_is_asked_for_a_new_handshake_after_fifteen_seconds() {
 }
 
 #[test]
-fn after_a_restart_the_device_itself_brings_the_session_back() {
+fn after_a_restart_the_device_itself_renews_the_session() {
     let mut world = World::new();
     assert!(world.crosses("first"));
     let alice = world.alice.public_key;
     // Bob comes back with nothing but his configuration and where Alice was.
-    world.bob.shared.table.read().by_key(&alice).unwrap().lock().forget_sessions();
+    world.bob.shared.table.read().by_key(&alice).unwrap().lock().end_sessions();
     world.bob.inside.put(&packet("10.0.0.2", "10.0.0.1", "the download goes on"));
     world.bob.shared.initiate(alice);
     world.settle();
@@ -211,10 +211,11 @@ fn the_session_of_a_former_preshared_key_is_renewed_with_the_new_one() {
 }
 
 #[test]
-fn a_cookie_that_was_asked_for_lets_the_next_initiation_in() {
+fn an_initiation_with_a_demanded_cookie_is_admitted() {
     let mut world = World::new();
     let bob = world.bob.public_key;
-    // Bob is under load for a second; Alice's retry, five seconds later, would not even need the cookie, which she carries.
+    // Bob is under load for a second; Alice's retry, five seconds later, would not even need the cookie, which she
+    // carries.
     let filler = Datagram {
         from: "192.0.2.66:666".parse().unwrap(),
         to: "203.0.113.2:2000".parse().unwrap(),
@@ -225,8 +226,8 @@ fn a_cookie_that_was_asked_for_lets_the_next_initiation_in() {
             forged
         },
     };
-    world.bob.brought(std::iter::repeat_n(filler, 250));
-    world.bob.turn(world.now());
+    world.bob.deliver(std::iter::repeat_n(filler, 250));
+    world.bob.run_once(world.now());
     assert!(!world.crosses("too early"));
     assert_eq!(world.kinds_overheard(), [Kind::Initiation, Kind::CookieReply]);
     world.pass(6 * SECOND);
@@ -237,7 +238,7 @@ fn a_cookie_that_was_asked_for_lets_the_next_initiation_in() {
 }
 
 #[test]
-fn a_session_of_an_earlier_answer_stands_as_well_as_one_of_the_last() {
+fn the_session_of_an_earlier_response_works_like_that_of_the_last() {
     let mut world = World::new();
     world.alice.inside.put(&packet("10.0.0.1", "10.0.0.2", "hello"));
     // Bob answers twice, and the second answer is lost; the first is only late.
@@ -245,14 +246,14 @@ fn a_session_of_an_earlier_answer_stands_as_well_as_one_of_the_last() {
     let answers = world.overheard.iter().filter(|datagram| message::kind(&datagram.bytes) == Some(Kind::Response));
     assert_eq!(answers.clone().count(), 2);
     let first = answers.clone().next().cloned();
-    world.alice.brought(first);
+    world.alice.deliver(first);
     world.settle();
     assert_eq!(world.bob.inside.take(), [packet("10.0.0.1", "10.0.0.2", "hello")]);
     assert!(world.bob.peer(&world.alice.public_key).unwrap().last_handshake.is_some());
 }
 
 #[test]
-fn a_lost_initiation_is_repeated_even_if_a_flood_kept_the_timers_from_being_told() {
+fn a_lost_initiation_is_repeated_even_if_a_flood_filled_the_queue() {
     let mut world = World::new();
     let forged = HandshakeMessage {
         from: Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 66], 666))),
@@ -264,7 +265,7 @@ fn a_lost_initiation_is_repeated_even_if_a_flood_kept_the_timers_from_being_told
         },
     };
     for _ in 0..MAX_QUEUED_HANDSHAKES {
-        world.alice.shared.call(forged);
+        world.alice.shared.queue_handshake(forged);
     }
     world.alice.inside.put(&packet("10.0.0.1", "10.0.0.2", "in spite of it"));
     world.settle_with(|_| false);

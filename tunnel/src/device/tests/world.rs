@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::super::clock::Now;
 use super::super::coalesce::Offloads;
-use super::super::memory::{Datagram, Node};
 use super::super::message::{self, Kind};
+use super::super::simulation::{Datagram, Node};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::model::{AllowedIp, PeerUpdate};
 
@@ -47,19 +47,19 @@ impl World {
     pub(super) fn settle_with(&mut self, mut keep: impl FnMut(&Datagram) -> bool) {
         for _ in 0..1000 {
             let now = self.now();
-            self.alice.turn(now);
-            self.bob.turn(now);
-            let mut moved: Vec<Datagram> = self.alice.sent();
-            moved.extend(self.bob.sent());
+            self.alice.run_once(now);
+            self.bob.run_once(now);
+            let mut moved: Vec<Datagram> = self.alice.take_sent();
+            moved.extend(self.bob.take_sent());
             if moved.is_empty() {
                 return;
             }
             self.overheard.extend(moved.iter().cloned());
             for datagram in moved.into_iter().filter(|datagram| keep(datagram)) {
                 if datagram.to == *self.alice.socket.address.lock() {
-                    self.alice.brought([datagram]);
+                    self.alice.deliver([datagram]);
                 } else if datagram.to == *self.bob.socket.address.lock() {
-                    self.bob.brought([datagram]);
+                    self.bob.deliver([datagram]);
                 }
             }
         }

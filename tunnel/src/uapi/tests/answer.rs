@@ -41,7 +41,7 @@ fn crowd(count: u32) -> Snapshot {
 }
 
 #[test]
-fn an_interface_is_told_in_the_order_that_wg_reads() {
+fn an_interface_is_printed_in_the_order_that_wg_reads() {
     let snapshot = Snapshot {
         private_key: Some(PrivateKey::from_bytes([0x48; LENGTH])),
         listen_port: 51820,
@@ -65,7 +65,8 @@ fn an_interface_is_told_in_the_order_that_wg_reads() {
          public_key={}\npreshared_key={}\nprotocol_version=1\nendpoint=[fe80::1%2]:51820\n\
          last_handshake_time_sec=1700000000\nlast_handshake_time_nsec=5\ntx_bytes=18446744073709551615\nrx_bytes=7\n\
          persistent_keepalive_interval=25\nallowed_ip=10.0.0.0/8\nallowed_ip=2001:db8::/32\n\
-         public_key={}\nprotocol_version=1\nlast_handshake_time_sec=0\nlast_handshake_time_nsec=0\ntx_bytes=0\nrx_bytes=0\n\
+         public_key={}\nprotocol_version=1\nlast_handshake_time_sec=0\nlast_handshake_time_nsec=0\n\
+             tx_bytes=0\nrx_bytes=0\n\
          persistent_keepalive_interval=0\nerrno=0\n\n",
         "48".repeat(32),
         "2a".repeat(32),
@@ -76,12 +77,12 @@ fn an_interface_is_told_in_the_order_that_wg_reads() {
 }
 
 #[test]
-fn an_interface_without_anything_is_told_as_such() {
+fn an_interface_without_settings_is_printed_as_such() {
     assert_eq!(*format_get(&Snapshot::default()), "errno=0\n\n");
 }
 
 #[test]
-fn ten_thousand_peers_are_told_in_few_bounded_pieces() {
+fn ten_thousand_peers_are_printed_in_few_bounded_pieces() {
     /// Counts the pieces.
     struct Pieces(usize, Vec<u8>);
 
@@ -109,7 +110,7 @@ fn ten_thousand_peers_are_told_in_few_bounded_pieces() {
 }
 
 #[test]
-fn an_error_is_told_by_its_negative_number() {
+fn an_error_is_answered_with_its_negative_number() {
     assert_eq!(format_errno(Ok(())), "errno=0\n\n");
     assert_eq!(format_errno(Err(Errno::EINVAL)), "errno=-22\n\n");
     assert_eq!(format_errno(Err(Errno::EADDRINUSE)), "errno=-98\n\n");

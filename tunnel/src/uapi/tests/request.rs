@@ -32,7 +32,7 @@ fn set(lines: &str) -> Result<Update, String> {
 }
 
 #[test]
-fn every_key_of_the_protocol_is_understood() {
+fn every_key_of_the_protocol_is_parsed() {
     let update = set(&format!(
         "private_key={}\nlisten_port=12912\nfwmark=0xca6c\nreplace_peers=true\n\
          public_key={}\nupdate_only=true\npreshared_key={}\nendpoint=[2001:db8::33]:51820\n\
@@ -69,7 +69,7 @@ fn every_key_of_the_protocol_is_understood() {
 }
 
 #[test]
-fn a_private_key_of_zeroes_takes_the_key_away() {
+fn a_private_key_of_zeroes_removes_the_key() {
     let update = set(&format!("private_key={}\n", "0".repeat(64)));
     assert_eq!(update, Ok(Update { private_key: Some(None), ..Update::default() }));
 }
@@ -97,7 +97,7 @@ fn the_scope_of_an_endpoint_may_be_a_number_or_a_name() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_with_its_line_and_reason() {
+fn an_invalid_line_is_refused_with_its_number_and_reason() {
     let peer = format!("public_key={}\n", "2a".repeat(32));
     let cases = [
         ("listen_port\n", "line 1: not a line of the form `key=value`"),
@@ -120,7 +120,8 @@ fn what_cannot_be_meant_is_refused_with_its_line_and_reason() {
         ("P\npreshared_key=zz\n", "line 2: preshared_key: the value is not a key of 64 hexadecimal digits"),
         (
             "P\nendpoint=example.org:51820\n",
-            "line 2: endpoint: `example.org:51820` is not an address and a port, as in 192.0.2.1:51820 or [2001:db8::1]:51820",
+            "line 2: endpoint: `example.org:51820` is not an address and a port, as in 192.0.2.1:51820 or \
+             [2001:db8::1]:51820",
         ),
         (
             "P\npersistent_keepalive_interval=65536\n",
@@ -137,7 +138,7 @@ fn what_cannot_be_meant_is_refused_with_its_line_and_reason() {
 }
 
 #[test]
-fn the_client_is_told_the_numbers_that_others_tell() {
+fn clients_get_the_error_numbers_of_wireguard_go() {
     let cases: [(&[u8], Errno); 9] = [
         (b"set=2\n\n", Errno::EINVAL),
         (b"hello\n\n", Errno::EINVAL),
@@ -156,7 +157,7 @@ fn the_client_is_told_the_numbers_that_others_tell() {
 }
 
 #[test]
-fn a_refused_request_is_read_to_its_end_and_the_next_one_is_understood() {
+fn a_refused_request_is_read_to_its_end_and_the_next_one_is_served() {
     let answers = conversation(b"set=1\nlisten_port=x\nget=1\nset=1\n\nget=1\n\n\n\nset=1\nlisten_port=5\n\n");
     let refused = (Errno::EINVAL, "line 2: listen_port: `x` is not a port".to_owned());
     let update = Update { listen_port: Some(5), ..Update::default() };

@@ -100,7 +100,7 @@ fn one_connection_carries_several_requests() {
 }
 
 #[test]
-fn a_client_waits_for_an_answer_before_it_asks_on() {
+fn a_client_may_wait_for_an_answer_before_its_next_request() {
     let served = Served::start();
     let client = served.connect();
     let mut answers = BufReader::new(&client);
@@ -138,7 +138,7 @@ fn ten_thousand_peers_are_set_at_once() {
 }
 
 #[test]
-fn what_is_too_long_is_refused_and_its_answer_arrives() {
+fn a_request_that_is_too_long_is_refused_and_answered() {
     let served = Served::within(Limits { request: 100_000, ..LIMITS });
     let long_line = [b"set=1\nlisten_port=", &*vec![b'0'; 50_000], b"\n\nget=1\n\n"].concat();
     let told = format_get(&served.fake.snapshot());
@@ -153,7 +153,7 @@ fn what_is_too_long_is_refused_and_its_answer_arrives() {
 }
 
 #[test]
-fn a_slow_client_holds_nobody_up_and_is_let_go() {
+fn a_slow_client_delays_no_other_client_and_is_disconnected() {
     let served = Served::within(Limits { idle: Duration::from_millis(300), ..LIMITS });
     let slow = served.connect();
     { &slow }.write_all(b"set=1\nlisten").unwrap();
@@ -166,7 +166,7 @@ fn a_slow_client_holds_nobody_up_and_is_let_go() {
 }
 
 #[test]
-fn clients_beyond_the_limit_wait_until_one_goes() {
+fn clients_beyond_the_limit_wait_until_another_disconnects() {
     let served = Served::within(Limits { clients: 2, ..LIMITS });
     let told = format_get(&served.fake.snapshot());
     let answered = |client: &UnixStream| {
@@ -218,7 +218,7 @@ fn a_stop_leaves_a_socket_that_is_no_longer_ours() {
 }
 
 #[test]
-fn a_socket_is_handed_over_without_a_client_being_turned_away() {
+fn a_socket_is_handed_over_without_rejecting_a_client() {
     let mut served = Served::start();
     let listener = served.server.take().unwrap().hand_over().unwrap();
     let waiting = served.connect();
@@ -248,7 +248,7 @@ fn the_socket_of_a_dead_process_is_replaced() {
 }
 
 #[test]
-fn wg_never_takes_a_socket_that_is_being_made_for_a_dead_one() {
+fn wg_never_removes_a_socket_that_is_being_made() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("wg0.sock");
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -279,7 +279,7 @@ fn wg_never_takes_a_socket_that_is_being_made_for_a_dead_one() {
 }
 
 #[test]
-fn a_socket_in_use_is_left_alone_and_told() {
+fn a_socket_in_use_stays_and_is_reported() {
     let served = Served::start();
     let path = served.directory.path().join("wg0.sock");
     let error = bind(served.directory.path(), &wg0()).unwrap_err();
@@ -291,7 +291,7 @@ fn a_socket_in_use_is_left_alone_and_told() {
 }
 
 #[test]
-fn a_busy_listener_is_in_use_too() {
+fn a_listener_with_a_full_queue_counts_as_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(directory.path().join("wg0.sock")).unwrap();
     nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
@@ -301,7 +301,7 @@ fn a_busy_listener_is_in_use_too() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_left_alone_and_told() {
+fn a_file_that_is_no_socket_stays_and_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("wg0.sock");
     std::fs::write(&path, "precious").unwrap();
@@ -311,7 +311,7 @@ fn a_file_that_is_no_socket_is_left_alone_and_told() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_made_is_told() {
+fn a_directory_that_cannot_be_made_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file/wireguard");
     std::fs::write(directory.path().join("file"), "").unwrap();

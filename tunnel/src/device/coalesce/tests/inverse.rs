@@ -120,7 +120,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_joined_is_cut_to_what_it_was(batches in proptest::collection::vec(steps(), 1..3)) {
+    fn a_joined_packet_is_cut_into_the_original_packets(batches in proptest::collection::vec(steps(), 1..3)) {
         let mut coalescer = Coalescer::new(ALL);
         for steps in batches {
             let packets = arrivals(&steps);
@@ -132,7 +132,8 @@ proptest! {
             for flow in flows() {
                 prop_assert_eq!(of_flow(&slowly, flow.flow), of_flow(&packets, flow.flow));
             }
-            let firsts: Vec<_> = written.iter().map(|(header, bytes)| split_naively(*header, bytes).remove(0)).collect();
+            let first = |(header, bytes): &(_, Vec<u8>)| split_naively(*header, bytes).remove(0);
+            let firsts: Vec<_> = written.iter().map(first).collect();
             let mut arrived = packets.iter();
             for first in firsts {
                 prop_assert!(arrived.any(|packet| *packet == first), "a group before an older one");
@@ -142,7 +143,7 @@ proptest! {
 }
 
 #[test]
-fn the_arrivals_above_do_join() {
+fn the_generated_packets_do_join() {
     let step = |flow| Step { flow, size: 1000, action: 0, noise: 0 };
     let steps: Vec<_> = (0..80).map(|index| step(index % 4)).collect();
     assert_eq!(write(&mut Coalescer::new(ALL), &arrivals(&steps)).len(), 4);

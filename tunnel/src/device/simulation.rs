@@ -1,5 +1,5 @@
-//! A pretended world: a wire that keeps what is sent until somebody carries it on, and an inside that is two queues. Whole
-//! devices run on it in one thread, with an eavesdropper between them who may lose, repeat, delay and forge.
+//! A simulated world: a network that keeps what is sent until a test delivers it, and an inside that is two queues.
+//! Whole devices run in it in one thread, and the test between them may lose, repeat, delay and forge datagrams.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -16,40 +16,40 @@ use super::inbound::{self, Inbound};
 use super::outbound::{self, Outbound};
 use super::packet::VNET_HEADER_LEN;
 use super::protocol::Protocol;
-use super::shared::{Call, MAX_QUEUED_HANDSHAKES, Shared};
-use super::transport::{Batch, Endpoint, RECEIVE_BATCH, Receive, Received, Run, Send, Sent, Tun};
+use super::shared::{MAX_QUEUED_HANDSHAKES, ProtocolEvent, Shared};
+use super::transport::{Batch, Endpoint, RECEIVE_BATCH, Received, Run, Sent, Tun, UdpReceive, UdpSend};
 use crate::key::{PrivateKey, PublicKey};
 use crate::model::{PeerSnapshot, PeerUpdate};
 
-/// One datagram on its way.
+/// One datagram in flight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
-    /// Who sent it, as the receiver sees it.
+    /// The sender's address, as the receiver sees it.
     pub from: SocketAddr,
-    /// Whom it is for.
+    /// The receiver's address.
     pub to: SocketAddr,
     /// The outer type of service.
     pub tos: u8,
-    /// What it holds.
+    /// Its payload.
     pub bytes: Vec<u8>,
 }
 
-/// One end's socket: what it sent and nobody has carried on, and what was brought to it.
+/// One device's socket: what it sent and was not delivered yet, and what was delivered to it.
 #[derive(Debug)]
 pub struct Socket {
     /// Its own address.
     pub address: Mutex<SocketAddr>,
-    /// What it has sent.
+    /// What it has sent and was not taken yet.
     pub sent: Mutex<VecDeque<Datagram>>,
-    /// What is there to be received.
+    /// What waits to be received.
     pub arrived: Mutex<VecDeque<Datagram>>,
-    /// What a path to anywhere takes whole, bytes.
+    /// The path MTU to every address, in bytes; `None`: unknown.
     pub path_mtu: Mutex<Option<usize>>,
 }
 
 impl Socket {
-    /// A socket that nothing has passed yet.
-    pub fn at(address: SocketAddr) -> Self {
+    /// A socket with empty queues.
+    pub fn new(address: SocketAddr) -> Self {
         Self {
             address: Mutex::new(address),
             sent: Mutex::default(),
@@ -59,7 +59,7 @@ impl Socket {
     }
 }
 
-impl Send for Socket {
+impl UdpSend for Socket {
     fn send(&self, run: &Run<'_>) -> io::Result<Sent> {
         let from = *self.address.lock();
         let datagrams = run.bytes.chunks(run.segment.max(1)).map(|bytes| Datagram {
@@ -77,7 +77,7 @@ impl Send for Socket {
     }
 }
 
-impl Receive for &Socket {
+impl UdpReceive for &Socket {
     fn receive(&mut self, batch: &mut Batch) -> io::Result<()> {
         let mut arrived = self.arrived.lock();
         if arrived.is_empty() {
@@ -95,24 +95,24 @@ impl Receive for &Socket {
     }
 }
 
-/// One end's inside.
+/// One device's inside.
 #[derive(Debug, Default)]
 pub struct Inside {
-    /// Packets for the device, with or without an offload's header in front.
+    /// Packets for the device, each behind its virtio-net header.
     pub outgoing: Mutex<VecDeque<Vec<u8>>>,
     /// Packets from the device, without their header.
     pub delivered: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Inside {
-    /// Gives the device a plain packet.
+    /// Queues a plain packet for the device.
     pub fn put(&self, packet: &[u8]) {
         let mut bytes = vec![0; VNET_HEADER_LEN];
         bytes.extend_from_slice(packet);
         self.outgoing.lock().push_back(bytes);
     }
 
-    /// Takes what the device has delivered.
+    /// Takes the packets that the device has delivered.
     pub fn take(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.delivered.lock())
     }
@@ -133,10 +133,10 @@ impl Tun for Inside {
     }
 }
 
-/// A whole device without threads: it does what there is to do when it is told to.
+/// A whole device without threads, which runs when [`Node::run_once`] is called.
 #[derive(Debug)]
 pub struct Node {
-    /// Who it is.
+    /// Its public key.
     pub public_key: PublicKey,
     /// What its threads would share.
     pub shared: Arc<Shared>,
@@ -144,7 +144,7 @@ pub struct Node {
     pub inside: Inside,
     /// Its outside.
     pub socket: Socket,
-    calls: Receiver<Call>,
+    events: Receiver<ProtocolEvent>,
     outbound: Outbound,
     inbound: Inbound,
     protocol: Protocol,
@@ -153,16 +153,16 @@ pub struct Node {
 impl Node {
     /// A device without peers.
     pub fn new(key: PrivateKey, address: SocketAddr, offloads: Offloads) -> Self {
-        let (sender, calls) = sync_channel(MAX_QUEUED_HANDSHAKES);
-        // Any number scrambles; the same in each run, so that a failure comes again.
+        let (sender, events) = sync_channel(MAX_QUEUED_HANDSHAKES);
+        // The same number in each run, so that a failure can be reproduced.
         let shared = Arc::new(Shared::new(0x1234_5678, 1420, sender));
         let public_key = key.public();
         shared.table.write().set_private_key(Some(key));
         Self {
             public_key,
             inside: Inside::default(),
-            socket: Socket::at(address),
-            calls,
+            socket: Socket::new(address),
+            events,
             outbound: Outbound::new(Arc::clone(&shared)),
             inbound: Inbound::new(Arc::clone(&shared), offloads),
             protocol: Protocol::new(Arc::clone(&shared)),
@@ -190,26 +190,26 @@ impl Node {
         self.shared.table.read().by_key(key).is_some_and(|peer| peer.lock().is_awake())
     }
 
-    /// Does everything that there is to do now.
+    /// Carries and answers everything that waits.
     ///
     /// # Panics
-    /// Never: the pretended world gives no errors.
-    pub fn turn(&mut self, now: Now) {
+    /// Never: the simulated world gives no errors.
+    pub fn run_once(&mut self, now: Now) {
         self.outbound
             .pump(&self.inside, &self.socket, now, outbound::BUDGET)
-            .expect("the pretended inside gives no errors");
+            .expect("the simulated inside gives no errors");
         self.inbound
             .pump(&mut &self.socket, &self.socket, &self.inside, now, inbound::BUDGET)
-            .expect("nor does the outside");
-        while let Ok(call) = self.calls.try_recv() {
+            .expect("the simulated outside gives no errors");
+        while let Ok(call) = self.events.try_recv() {
             match call {
-                Call::Handshake(message) => {
-                    let waiting = self.shared.taken();
+                ProtocolEvent::Handshake(message) => {
+                    let waiting = self.shared.take_queued();
                     self.protocol.receive(&message, waiting, &self.socket, now);
                 }
-                Call::Look => self.protocol.look(now),
+                ProtocolEvent::Wake => self.protocol.tick_soon(now),
             }
-            for key in self.shared.asked() {
+            for key in self.shared.take_requested_handshakes() {
                 self.protocol.initiate(&key, &self.socket, now);
             }
         }
@@ -218,13 +218,13 @@ impl Node {
         }
     }
 
-    /// Takes what the device has sent and nobody has carried on.
-    pub fn sent(&self) -> Vec<Datagram> {
+    /// Takes the datagrams that the device has sent.
+    pub fn take_sent(&self) -> Vec<Datagram> {
         self.socket.sent.lock().drain(..).collect()
     }
 
-    /// Brings it datagrams.
-    pub fn brought(&self, datagrams: impl IntoIterator<Item = Datagram>) {
+    /// Delivers datagrams to the device.
+    pub fn deliver(&self, datagrams: impl IntoIterator<Item = Datagram>) {
         self.socket.arrived.lock().extend(datagrams);
     }
 }
