@@ -7,9 +7,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use bastiond_tunnel::device::clock::Now;
-use bastiond_tunnel::device::coalesce::Offloads;
-use bastiond_tunnel::device::simulation::{Datagram, Node};
+use bastiond_tunnel::internals::clock::Now;
+use bastiond_tunnel::internals::coalesce::Offloads;
+use bastiond_tunnel::internals::simulation::{Datagram, Node};
 use bastiond_tunnel::model::{AllowedIp, PeerUpdate};
 use bastiond_tunnel::key::PrivateKey;
 use libfuzzer_sys::fuzz_target;

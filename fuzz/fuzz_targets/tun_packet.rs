@@ -4,10 +4,10 @@
 
 use std::io::IoSlice;
 
-use bastiond_tunnel::device::coalesce::{Coalescer, Offloads};
-use bastiond_tunnel::device::packet::{GSO_NONE, TCP, UDP, VNET_HEADER_LEN, VnetHeader, ecn, total_len, transport};
-use bastiond_tunnel::device::segment::{Malformed, SPARE, padding, split};
-use bastiond_tunnel::device::{ecn as marks, icmp};
+use bastiond_tunnel::internals::coalesce::{Coalescer, Offloads};
+use bastiond_tunnel::internals::packet::{GSO_NONE, TCP, UDP, VNET_HEADER_LEN, VnetHeader, ecn, total_len, transport};
+use bastiond_tunnel::internals::segment::{Malformed, SPARE, padding, split};
+use bastiond_tunnel::internals::{ecn as marks, icmp};
 use libfuzzer_sys::fuzz_target;
 
 const MTU: usize = 1420;

@@ -5,9 +5,9 @@
 use std::time::{Duration, SystemTime};
 
 use bastiond_tunnel::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Update};
-use bastiond_tunnel::uapi::answer::format_get;
-use bastiond_tunnel::uapi::parse_set;
-use bastiond_tunnel::uapi::request::{Parser, Request};
+use bastiond_tunnel::internals::format_get;
+use bastiond_tunnel::internals::parse_set;
+use bastiond_tunnel::internals::{Parser, Request};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

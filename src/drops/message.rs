@@ -10,7 +10,7 @@ use netlink_packet_core::{NetlinkBuffer, ParseableParametrized};
 use netlink_packet_netfilter::nflog::{PacketNla, ULogMessage};
 use nix::libc;
 
-use bastiond_tunnel::device::packet;
+use bastiond_tunnel::packet;
 
 /// Of `struct nfgenmsg`, which comes before the attributes, in bytes (`linux/netfilter/nfnetlink.h`).
 const NFGENMSG: usize = 4;

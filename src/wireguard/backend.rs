@@ -9,14 +9,14 @@ use super::kernel;
 use super::link;
 use crate::config::BackendChoice;
 use crate::net::InterfaceName;
-use bastiond_tunnel::device::{self, Device, tun, udp};
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::model::{Snapshot, Update};
+use bastiond_tunnel::{Device, DeviceError, tun, udp};
 
 /// Which data plane carries the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendKind {
-    /// Our own, [`device`](bastiond_tunnel::device).
+    /// Our own, [`Device`].
     Userspace,
     /// The kernel's.
     Kernel,
@@ -94,7 +94,7 @@ pub enum Error {
     Socket(#[from] udp::Error),
     /// The data plane does not run, or refuses a change.
     #[error(transparent)]
-    Device(#[from] device::Error),
+    Device(#[from] DeviceError),
     /// The kernel's data plane refuses.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
@@ -115,7 +115,7 @@ impl Error {
         };
         match self {
             Self::Tun(error) => error.advice(),
-            Self::Socket(error) | Self::Device(device::Error::Socket(error)) if in_use(error) => {
+            Self::Socket(error) | Self::Device(DeviceError::Socket(error)) if in_use(error) => {
                 "another program has this port (ss -ulnp): stop it, or choose another wireguard.listen_port"
             }
             Self::Mtu { .. } | Self::Socket(_) | Self::Device(_) => {

@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::net::InterfaceName;
-use bastiond_tunnel::device::Device;
-use bastiond_tunnel::device::tun::TunInterface;
-use bastiond_tunnel::device::udp::UdpPair;
+use bastiond_tunnel::Device;
+use bastiond_tunnel::tun::TunInterface;
+use bastiond_tunnel::udp::UdpPair;
 
 /// Descriptors with their names, as the service manager stores them.
 pub(crate) type NamedFds = Vec<(String, OwnedFd)>;

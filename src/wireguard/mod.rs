@@ -5,7 +5,7 @@
 //! component's. The configuration is the truth: what `wg set` changes is changed back by the next pass, except for a
 //! peer's endpoint, which is the peer's own.
 //!
-//! A [`backend`] carries the packets: our own data plane (the crate `bastiond-tunnel`) or the kernel's.
+//! A `backend` carries the packets: our own data plane (the crate `bastiond-tunnel`) or the kernel's.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -37,8 +37,8 @@ use crate::component::{self, Component, Steps};
 use crate::inputs::Inputs;
 use crate::outcome::{ComponentName, Outcome};
 use active_peers::active_peers;
-use bastiond_tunnel::device::udp::UdpPair;
 use bastiond_tunnel::key::PublicKey;
+use bastiond_tunnel::udp::UdpPair;
 use fd_store::{FdStore, Handover, NamedFds};
 use names::Names;
 use observe::Observed;

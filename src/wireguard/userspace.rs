@@ -10,12 +10,12 @@ use super::fd_store::InheritedFds;
 use super::kernel;
 use crate::error::chain;
 use crate::outcome::Problem;
-use bastiond_tunnel::device::tun::TunInterface;
-use bastiond_tunnel::device::udp::UdpPair;
-use bastiond_tunnel::device::{Device, queues_for};
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::model::{Snapshot, Update};
+use bastiond_tunnel::tun::TunInterface;
 use bastiond_tunnel::uapi;
+use bastiond_tunnel::udp::UdpPair;
+use bastiond_tunnel::{Device, queues_for};
 
 /// A device in threads of this process, and the socket that wg(8) uses.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 use super::super::backend::{Backend, BackendKind, Error};
 use super::super::link::Links;
 use crate::net::InterfaceName;
-use bastiond_tunnel::device::Device;
+use bastiond_tunnel::Device;
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::model::{Snapshot, Update};
 

@@ -2,7 +2,7 @@
 //!
 //! It has the same nouns as the data plane in userspace (`bastiond_tunnel::model`), and a change means the same, but
 //! nothing of ours runs: the kernel has the interface and its peers, and keeps them when the daemon ends. Links are
-//! made and removed by rtnetlink ([`link`](super::link)), everything else goes through the WireGuard family of generic
+//! made and removed by rtnetlink (`link.rs`), everything else goes through the WireGuard family of generic
 //! netlink ([`message`], [`socket`]); [`translate`] rewrites what the kernel would understand differently. Addresses,
 //! routes and whether the interface is up are not this module's.
 
@@ -169,7 +169,7 @@ fn other_kind(interface: &InterfaceName, found: &link::Link) -> Error {
     Error::OtherKind { interface: interface.clone(), kind }
 }
 
-/// Carries out a change, with the meaning of [`Device::set`](bastiond_tunnel::device::Device::set). The mark and the
+/// Carries out a change, with the meaning of [`Device::set`](bastiond_tunnel::Device::set). The mark and the
 /// port come first: if the port cannot be bound, no peer has changed. A port is bound when the interface goes up.
 pub async fn set(interface: &InterfaceName, update: Update) -> Result<(), Error> {
     let mut connection = open().await?;

@@ -12,7 +12,7 @@ use crate::inputs::{SeenReturnRoutes, tunnel};
 use crate::site::{PublicLink, Site};
 use crate::wireguard::active_peers::{ActivePeers, ActivePeersFile};
 use crate::wireguard::backend::Backend;
-use bastiond_tunnel::device::Device;
+use bastiond_tunnel::Device;
 use bastiond_tunnel::key::PrivateKey;
 use bastiond_tunnel::model::PeerSnapshot;
 

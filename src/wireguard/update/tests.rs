@@ -3,7 +3,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use bastiond_tunnel::device::table::Table;
+use bastiond_tunnel::internals::table::Table;
 use bastiond_tunnel::key::PrivateKey;
 
 fn key(number: u8) -> PublicKey {

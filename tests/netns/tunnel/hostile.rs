@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bastiond_tunnel::device::message::{self, Kind};
+use bastiond_tunnel::internals::message::{self, Kind};
 use bastiond_tunnel::key::PrivateKey;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;

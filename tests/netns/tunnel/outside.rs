@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bastiond_tunnel::device::message::{self, Kind};
+use bastiond_tunnel::internals::message::{self, Kind};
 use libtest_mimic::Trial;
 use nix::sys::socket::{setsockopt, sockopt};
 use sandbox::star::{Family, Star};

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use bastiond_tunnel::device::message::{self, Kind};
+use bastiond_tunnel::internals::message::{self, Kind};
 use libtest_mimic::Trial;
 use sandbox::star::{Family, Host, Star};
 use sandbox::traffic::{Direction, Sniffer};

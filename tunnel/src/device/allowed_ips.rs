@@ -15,14 +15,14 @@ pub struct Slot(pub u32);
 
 /// Prefixes and their owners.
 #[derive(Debug, Default)]
-pub struct AllowedIps {
+pub(crate) struct AllowedIps {
     v4: PrefixMap<Ipv4Net, Slot>,
     v6: PrefixMap<Ipv6Net, Slot>,
 }
 
 impl AllowedIps {
     /// Adds a prefix to a peer; the former owner, if any.
-    pub fn insert(&mut self, net: IpNet, owner: Slot) -> Option<Slot> {
+    pub(crate) fn insert(&mut self, net: IpNet, owner: Slot) -> Option<Slot> {
         match net {
             IpNet::V4(net) => self.v4.insert(net.trunc(), owner),
             IpNet::V6(net) => self.v6.insert(net.trunc(), owner),
@@ -30,7 +30,7 @@ impl AllowedIps {
     }
 
     /// Removes a prefix, if this peer has it.
-    pub fn remove(&mut self, net: IpNet, owner: Slot) {
+    pub(crate) fn remove(&mut self, net: IpNet, owner: Slot) {
         match net {
             IpNet::V4(net) if self.v4.get(&net) == Some(&owner) => drop(self.v4.remove(&net)),
             IpNet::V6(net) if self.v6.get(&net) == Some(&owner) => drop(self.v6.remove(&net)),
@@ -40,7 +40,7 @@ impl AllowedIps {
 
     /// The owner of the longest prefix that contains an address.
     #[inline]
-    pub fn owner(&self, address: IpAddr) -> Option<Slot> {
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<Slot> {
         match address {
             IpAddr::V4(address) => self.v4.get_lpm(&Ipv4Net::from(address)).map(|(_, slot)| *slot),
             IpAddr::V6(address) => self.v6.get_lpm(&Ipv6Net::from(address)).map(|(_, slot)| *slot),

@@ -14,7 +14,7 @@ const STRIDE: usize = 64;
 ///
 /// A sum of at most a few packets of 64 KiB stays far from overflow; [`fold`] ends it.
 #[inline]
-pub fn sum(bytes: &[u8], initial: u64) -> u64 {
+pub(crate) fn sum(bytes: &[u8], initial: u64) -> u64 {
     let mut strides = bytes.chunks_exact(STRIDE);
     // Additions of 64-bit lanes lose carries. The upper halves are summed apart as well, so that the sum of the lower
     // halves can be told from the rest: three instructions for each vector, where widening would take four.
@@ -46,20 +46,20 @@ pub fn sum(bytes: &[u8], initial: u64) -> u64 {
 
 /// What a 16-bit number of a header adds to a sum.
 #[inline]
-pub const fn word(number: u16) -> u64 {
+pub(crate) const fn word(number: u16) -> u64 {
     number.to_be() as u64
 }
 
 /// What a 32-bit number of a header, at an even offset, adds to a sum.
 #[inline]
-pub const fn double_word(number: u32) -> u64 {
+pub(crate) const fn double_word(number: u32) -> u64 {
     number.to_be() as u64
 }
 
 /// The 16 bits of a sum as they stand in a header, not complemented: what `CHECKSUM_PARTIAL` wants of a pseudo-header.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "the upper bits were folded into the lower ones")]
-pub const fn fold(sum: u64) -> [u8; 2] {
+pub(crate) const fn fold(sum: u64) -> [u8; 2] {
     let sum = (sum >> 32) + (sum & 0xffff_ffff);
     let sum = (sum >> 32) + (sum & 0xffff_ffff);
     let sum = (sum >> 16) + (sum & 0xffff);
@@ -70,14 +70,14 @@ pub const fn fold(sum: u64) -> [u8; 2] {
 
 /// The checksum of a sum: what a header carries.
 #[inline]
-pub const fn finish(sum: u64) -> [u8; 2] {
+pub(crate) const fn finish(sum: u64) -> [u8; 2] {
     let [a, b] = fold(sum);
     [!a, !b]
 }
 
 /// The checksum of a sum for UDP, where zero means that there is none (RFC 768).
 #[inline]
-pub const fn finish_nonzero(sum: u64) -> [u8; 2] {
+pub(crate) const fn finish_nonzero(sum: u64) -> [u8; 2] {
     match finish(sum) {
         [0, 0] => [0xff, 0xff],
         checksum => checksum,
@@ -86,13 +86,13 @@ pub const fn finish_nonzero(sum: u64) -> [u8; 2] {
 
 /// Whether the sum over data with its own checksum shows that it is intact.
 #[inline]
-pub const fn is_valid(sum: u64) -> bool {
+pub(crate) const fn is_valid(sum: u64) -> bool {
     matches!(fold(sum), [0xff, 0xff])
 }
 
 /// The checksum after one 16-bit word under it has changed (RFC 1624, equation 3).
 #[inline]
-pub const fn update(checksum: [u8; 2], old: u16, new: u16) -> [u8; 2] {
+pub(crate) const fn update(checksum: [u8; 2], old: u16, new: u16) -> [u8; 2] {
     let [a, b] = checksum;
     finish(u16::from_ne_bytes([!a, !b]) as u64 + word(!old) + word(new))
 }
@@ -100,7 +100,7 @@ pub const fn update(checksum: [u8; 2], old: u16, new: u16) -> [u8; 2] {
 /// The sum of TCP's and UDP's pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1). `addresses` are source and
 /// destination as they stand in the IP header, `length` is of the transport header and its payload.
 #[inline]
-pub fn pseudo_header(addresses: &[u8], protocol: u8, length: u32) -> u64 {
+pub(crate) fn pseudo_header(addresses: &[u8], protocol: u8, length: u32) -> u64 {
     sum(addresses, word(u16::from(protocol)) + double_word(length))
 }
 

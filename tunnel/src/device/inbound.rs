@@ -22,7 +22,7 @@ use super::transport::{Batch, Endpoint, RECEIVE_BUFFER, Received, Tun, UdpReceiv
 /// when it is written.
 const ARENA: usize = 2 * RECEIVE_BUFFER;
 /// Batches that are received before a caller without other work checks for changes.
-pub const BUDGET: usize = 16;
+pub(crate) const BUDGET: usize = 16;
 /// After a batch of so few buffers nothing more waits, and another receive would be a wasted system call.
 const SMALL_BATCH: usize = 1;
 /// So many messages are opened before the lock is released to a thread that waits for the same peer in the other
@@ -31,7 +31,7 @@ const PACKETS_PER_LOCK: usize = 8;
 
 /// One thread's work from the outside to the inside.
 #[derive(Debug)]
-pub struct Inbound {
+pub(crate) struct Inbound {
     shared: Arc<Shared>,
     batch: Batch,
     opened: OpenedPackets,
@@ -51,7 +51,7 @@ struct OpenedPackets {
 
 impl Inbound {
     /// For an interface that takes these large packets.
-    pub fn new(shared: Arc<Shared>, offloads: Offloads) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, offloads: Offloads) -> Self {
         Self {
             shared,
             batch: Batch::new(),
@@ -69,7 +69,7 @@ impl Inbound {
     ///
     /// # Errors
     /// Those of the socket, except `WouldBlock`.
-    pub fn pump(
+    pub(crate) fn pump(
         &mut self,
         from: &mut impl UdpReceive,
         net: &impl UdpSend,
@@ -232,7 +232,7 @@ fn flush_staged(peer: &Arc<Peer>, state: &mut State, runs: &mut Runs, waiting: &
 }
 
 /// Adds the packets of a peer that waited for a session to the runs, as many as there is room for.
-pub fn add_staged(peer: &Peer, state: &mut State, endpoint: &Endpoint, runs: &mut Runs, now: Now) {
+pub(crate) fn add_staged(peer: &Peer, state: &mut State, endpoint: &Endpoint, runs: &mut Runs, now: Now) {
     let mut message = vec![0; super::transport::MAX_RUN];
     while runs.has_room() {
         let Some(len) = state.next_staged(&mut message, now) else { break };

@@ -13,7 +13,6 @@
 //! [`transport`] is the interface to the outside world, [`simulation`] implements it for tests.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,28 +25,28 @@ use ring::rand::SecureRandom;
 
 use crate::key::{self, PresharedKey, PublicKey};
 
-pub mod allowed_ips;
-pub mod checksum;
+pub(crate) mod allowed_ips;
+pub(crate) mod checksum;
 pub mod clock;
 pub mod coalesce;
 mod control;
 pub mod ecn;
 pub mod icmp;
-pub mod identity;
-pub mod inbound;
+pub(crate) mod identity;
+pub(crate) mod inbound;
 pub mod message;
-pub mod outbound;
+pub(crate) mod outbound;
 pub mod packet;
-pub mod peer;
-pub mod protocol;
+pub(crate) mod peer;
+pub(crate) mod protocol;
 mod rate;
-pub mod run;
+pub(crate) mod run;
 pub mod segment;
-pub mod shared;
+pub(crate) mod shared;
 pub mod simulation;
 pub mod table;
 mod threads;
-pub mod transport;
+pub(crate) mod transport;
 pub mod tun;
 pub mod udp;
 
@@ -60,7 +59,7 @@ mod tests;
 compile_error!("virtual-clock is for unit tests: with it the protocol's timers never run");
 
 use crate::model::{Snapshot, Update};
-use shared::{Counters, MAX_QUEUED_HANDSHAKES, Shared};
+use shared::{MAX_QUEUED_HANDSHAKES, Shared};
 use threads::ThreadContext;
 use tun::{TunFeatures, TunInterface};
 use udp::{UdpFeatures, UdpPair};
@@ -201,23 +200,11 @@ impl Device {
         self.context.shared.initiate(peer);
     }
 
-    /// A peer's endpoint.
-    pub fn endpoint(&self, peer: &PublicKey) -> Option<SocketAddr> {
-        let table = self.context.shared.table.read();
-        let endpoint = table.by_key(peer)?.lock().endpoint();
-        endpoint.map(|endpoint| endpoint.address)
-    }
-
     /// What the kernel does for the interface.
     pub fn features(&self) -> Features {
         let sockets = self.context.sockets.read();
         let udp = sockets.first().map_or_else(UdpFeatures::default, |pair| pair.features());
         Features { tun: self.tun_features, udp, queues: self.context.queues.len() }
-    }
-
-    /// Dropped packets, by reason.
-    pub fn counters(&self) -> &Counters {
-        &self.context.shared.counters
     }
 
     /// The interface's name.

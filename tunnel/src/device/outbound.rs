@@ -26,7 +26,7 @@ const BUFFER: usize = VNET_HEADER_LEN + 65_535 + SPARE;
 /// The largest packet that fits into a datagram with its padding, in bytes.
 const MAX_INNER_PACKET: usize = (MAX_RUN - DATA_OVERHEAD) / 16 * 16;
 /// Packets that are read before a caller without other work checks for changes.
-pub const BUDGET: usize = 256;
+pub(crate) const BUDGET: usize = 256;
 /// So many segments are sealed before the lock is released to a thread that waits for the same peer in the other
 /// direction.
 const PACKETS_PER_LOCK: usize = 8;
@@ -36,7 +36,7 @@ const ICMP_WINDOW: Duration = Duration::from_millis(100);
 
 /// Whether more may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pumped {
+pub(crate) enum Pumped {
     /// Nothing waits any more.
     Empty,
     /// More may wait; the budget is used up.
@@ -45,7 +45,7 @@ pub enum Pumped {
 
 /// One thread's work from the inside to the outside.
 #[derive(Debug)]
-pub struct Outbound {
+pub(crate) struct Outbound {
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
     runs: Runs,
@@ -56,7 +56,7 @@ pub struct Outbound {
 
 impl Outbound {
     /// Has carried nothing yet.
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
             buffer: vec![0; BUFFER].into_boxed_slice(),
@@ -70,7 +70,7 @@ impl Outbound {
     ///
     /// # Errors
     /// Those of the TUN interface, except `WouldBlock`.
-    pub fn pump(&mut self, tun: &impl Tun, net: &impl UdpSend, now: Now, budget: usize) -> io::Result<Pumped> {
+    pub(crate) fn pump(&mut self, tun: &impl Tun, net: &impl UdpSend, now: Now, budget: usize) -> io::Result<Pumped> {
         for _ in 0..budget {
             match tun.read(&mut self.buffer[..BUFFER - SPARE]) {
                 Ok(len) => self.carry(len, tun, net, now),

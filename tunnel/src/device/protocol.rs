@@ -31,7 +31,7 @@ const SLOW_TICK: Duration = Duration::from_secs(1);
 
 /// The thread's state.
 #[derive(Debug)]
-pub struct Protocol {
+pub(crate) struct Protocol {
     shared: Arc<Shared>,
     source_limiter: SourceLimiter,
     under_load_until: Duration,
@@ -44,7 +44,7 @@ pub struct Protocol {
 
 impl Protocol {
     /// A protocol without peers.
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
             source_limiter: SourceLimiter::new(),
@@ -57,18 +57,18 @@ impl Protocol {
     }
 
     /// When [`Protocol::tick`] has to run next; `None` while no timer runs.
-    pub fn next_tick(&self) -> Option<Duration> {
+    pub(crate) fn next_tick(&self) -> Option<Duration> {
         self.next_tick
     }
 
     /// Schedules a tick soon: a peer's timers were started.
-    pub fn tick_soon(&mut self, now: Now) {
+    pub(crate) fn tick_soon(&mut self, now: Now) {
         let soon = now.elapsed + FAST_TICK;
         self.next_tick = Some(self.next_tick.map_or(soon, |next| next.min(soon)));
     }
 
     /// Runs all timers, and sends their messages.
-    pub fn tick(&mut self, net: &impl UdpSend, now: Now) {
+    pub(crate) fn tick(&mut self, net: &impl UdpSend, now: Now) {
         self.source_limiter.forget_old(now.elapsed);
         let mut peers = self.shared.take_ticking();
         let mut retry_soon = false;
@@ -112,7 +112,7 @@ impl Protocol {
     }
 
     /// Starts a handshake with a peer, if it has an endpoint.
-    pub fn initiate(&mut self, key: &PublicKey, net: &impl UdpSend, now: Now) {
+    pub(crate) fn initiate(&mut self, key: &PublicKey, net: &impl UdpSend, now: Now) {
         let table = self.shared.table.read();
         let Some(peer) = table.by_key(key) else { return };
         let mut state = peer.lock();
@@ -128,7 +128,7 @@ impl Protocol {
     }
 
     /// Handles one handshake message, behind which `waiting` more wait.
-    pub fn receive(&mut self, message: &HandshakeMessage, waiting: usize, net: &impl UdpSend, now: Now) {
+    pub(crate) fn receive(&mut self, message: &HandshakeMessage, waiting: usize, net: &impl UdpSend, now: Now) {
         if self.next_tick.is_none() && self.shared.has_ticking() {
             // The queue was too full for the wake-up.
             self.tick_soon(now);

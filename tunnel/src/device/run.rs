@@ -11,7 +11,7 @@ const RUNS: usize = 8;
 
 /// The destination of datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// The peer's endpoint.
     pub endpoint: Endpoint,
     /// The outer type of service or traffic class.
@@ -46,7 +46,7 @@ impl Gathered {
 
 /// Runs in the order in which they are to be sent.
 #[derive(Debug)]
-pub struct Runs {
+pub(crate) struct Runs {
     /// The first `used` are in use; memory of the others is kept.
     runs: Vec<Gathered>,
     used: usize,
@@ -54,25 +54,20 @@ pub struct Runs {
 
 impl Runs {
     /// No runs; their memory is allocated at their first use.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { runs: Vec::with_capacity(RUNS), used: 0 }
     }
 
     /// Whether a datagram of any size can still be added.
     #[inline]
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.used < RUNS
-    }
-
-    /// Whether no datagram waits.
-    pub fn is_empty(&self) -> bool {
-        self.used == 0
     }
 
     /// Reserves space for a datagram of `len` bytes (1 to [`MAX_RUN`]); [`Runs::commit`] adds it. `None` if there is no
     /// space. The space is at least as long as a handshake initiation, since the protocol core may write one instead.
     #[inline]
-    pub fn reserve(&mut self, target: &Target, len: usize) -> Option<&mut [u8]> {
+    pub(crate) fn reserve(&mut self, target: &Target, len: usize) -> Option<&mut [u8]> {
         let joins = self.last().is_some_and(|run| run.takes(target, len));
         if !joins {
             self.open(target, len)?;
@@ -101,7 +96,7 @@ impl Runs {
     }
 
     /// Adds a message of the timers: a keepalive, or a handshake message.
-    pub fn add(&mut self, endpoint: &Endpoint, peer: Slot, message: &[u8]) {
+    pub(crate) fn add(&mut self, endpoint: &Endpoint, peer: Slot, message: &[u8]) {
         if message::kind(message) != Some(Kind::Data) {
             return self.add_handshake(endpoint, Some(peer), message);
         }
@@ -110,7 +105,7 @@ impl Runs {
     }
 
     /// Adds a handshake message, which has a DSCP of its own. Dropped if there is no space: the protocol retries it.
-    pub fn add_handshake(&mut self, endpoint: &Endpoint, peer: Option<Slot>, message: &[u8]) {
+    pub(crate) fn add_handshake(&mut self, endpoint: &Endpoint, peer: Option<Slot>, message: &[u8]) {
         self.copy(&Target { endpoint: *endpoint, tos: HANDSHAKE_TOS, peer }, message);
     }
 
@@ -123,7 +118,7 @@ impl Runs {
 
     /// Adds the datagram that was written to the space reserved last.
     #[inline]
-    pub fn commit(&mut self, len: usize) {
+    pub(crate) fn commit(&mut self, len: usize) {
         if let Some(run) = self.used.checked_sub(1).and_then(|last| self.runs.get_mut(last)) {
             run.len += len;
             run.count += 1;
@@ -132,14 +127,14 @@ impl Runs {
     }
 
     /// Releases the space reserved last: nothing was written to it.
-    pub fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         if self.last().is_some_and(|run| run.len == 0) {
             self.used -= 1;
         }
     }
 
     /// Passes all runs to `send`, except the last one if it can still grow and `keep_last` is set.
-    pub fn drain(&mut self, keep_last: bool, mut send: impl FnMut(&Run<'_>, Option<Slot>)) {
+    pub(crate) fn drain(&mut self, keep_last: bool, mut send: impl FnMut(&Run<'_>, Option<Slot>)) {
         let kept = usize::from(keep_last && self.last().is_some_and(|run| run.grows(run.segment)));
         for run in self.runs.iter().take(self.used - kept).filter(|run| run.len > 0) {
             let Target { endpoint, tos, peer } = run.target;
@@ -152,7 +147,7 @@ impl Runs {
     }
 
     /// Sends all runs, except the last one if it can still grow and `keep_last` is set.
-    pub fn send(&mut self, shared: &Shared, net: &impl UdpSend, keep_last: bool) {
+    pub(crate) fn send(&mut self, shared: &Shared, net: &impl UdpSend, keep_last: bool) {
         self.drain(keep_last, |run, peer| {
             let sent = net.send(run);
             if !matches!(sent, Ok(Sent::Whole)) {
@@ -212,7 +207,7 @@ mod tests {
         }
         add(&mut runs, 2, 1452);
         assert_eq!(drained(&mut runs, false), [(1, 3004, 1452), (1, 1452, 1452), (2, 1452, 1452)]);
-        assert!(runs.is_empty());
+        assert_eq!(drained(&mut runs, false), []);
     }
 
     #[test]

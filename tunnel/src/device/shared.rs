@@ -16,7 +16,7 @@ use crate::key::PublicKey;
 
 /// The most handshake messages that may wait (kernel: `MAX_QUEUED_INCOMING_HANDSHAKES`, 4096; here one thread answers
 /// them).
-pub const MAX_QUEUED_HANDSHAKES: usize = 1024;
+pub(crate) const MAX_QUEUED_HANDSHAKES: usize = 1024;
 
 /// The most handshakes that are started before received messages are answered.
 const INITIATIONS_AT_ONCE: usize = 64;

@@ -7,13 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 
 /// The most datagrams of one [`Run`]: what the kernel cuts one send into (`UDP_MAX_SEGMENTS`, linux/udp.h, before Linux
 /// 6.9).
-pub const MAX_SEGMENTS: usize = 64;
+pub(crate) const MAX_SEGMENTS: usize = 64;
 /// The most bytes of one [`Run`]: an IPv4 packet less its header and UDP's.
-pub const MAX_RUN: usize = 65_507;
+pub(crate) const MAX_RUN: usize = 65_507;
 /// One receive buffer: the largest run that the kernel joins (`UDP_GRO`).
-pub const RECEIVE_BUFFER: usize = 65_536;
+pub(crate) const RECEIVE_BUFFER: usize = 65_536;
 /// The most receive buffers that one system call fills.
-pub const RECEIVE_BATCH: usize = 16;
+pub(crate) const RECEIVE_BATCH: usize = 16;
 
 /// A peer's address, and our address to which it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,7 +32,7 @@ impl From<SocketAddr> for Endpoint {
 
 /// Datagrams of one size (the last may be shorter) for one peer, to be sent in one system call.
 #[derive(Debug, Clone, Copy)]
-pub struct Run<'a> {
+pub(crate) struct Run<'a> {
     /// The receiver.
     pub endpoint: Endpoint,
     /// The outer type of service or traffic class: ECN, and DSCP for handshakes.
@@ -45,7 +45,7 @@ pub struct Run<'a> {
 
 /// How a run was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
+pub(crate) enum Sent {
     /// As it was.
     Whole,
     /// From another address, since the one to which the peer sent is gone.
@@ -56,7 +56,7 @@ pub enum Sent {
 
 /// One receive buffer's contents: datagrams of one size (the last may be shorter) from one sender.
 #[derive(Debug, Clone, Copy)]
-pub struct Received {
+pub(crate) struct Received {
     /// The sender, and our address to which it sent.
     pub endpoint: Endpoint,
     /// Bytes in the buffer.
@@ -69,14 +69,14 @@ pub struct Received {
 
 /// Buffers for one receiving system call, and what they contain.
 #[derive(Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     buffers: Box<[u8]>,
     received: Vec<Received>,
 }
 
 impl Batch {
     /// Buffers that use memory only once they are filled.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             buffers: vec![0; RECEIVE_BUFFER * RECEIVE_BATCH].into_boxed_slice(),
             received: Vec::with_capacity(RECEIVE_BATCH),
@@ -85,13 +85,13 @@ impl Batch {
 
     /// The buffers, and the list for what each is filled with, in order. The list is empty, and takes up to
     /// [`RECEIVE_BATCH`] entries.
-    pub fn refill(&mut self) -> (std::slice::ChunksExactMut<'_, u8>, &mut Vec<Received>) {
+    pub(crate) fn refill(&mut self) -> (std::slice::ChunksExactMut<'_, u8>, &mut Vec<Received>) {
         self.received.clear();
         (self.buffers.chunks_exact_mut(RECEIVE_BUFFER), &mut self.received)
     }
 
     /// What the last call received.
-    pub fn received(&self) -> impl Iterator<Item = (&[u8], &Received)> {
+    pub(crate) fn received(&self) -> impl Iterator<Item = (&[u8], &Received)> {
         self.buffers
             .chunks_exact(RECEIVE_BUFFER)
             .zip(&self.received)
@@ -107,7 +107,7 @@ impl Default for Batch {
 
 /// The inside: complete IP packets, each behind a virtio-net header ([`super::packet::VnetHeader`]; zeroes without an
 /// offload).
-pub trait Tun {
+pub(crate) trait Tun {
     /// Reads one packet, header first; the number of bytes. `WouldBlock` if there is none.
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes one packet; the first slice is the header.
@@ -115,7 +115,7 @@ pub trait Tun {
 }
 
 /// The sending side of the outside.
-pub trait UdpSend {
+pub(crate) trait UdpSend {
     /// Sends a run. May wait for the kernel to take it.
     fn send(&self, run: &Run<'_>) -> io::Result<Sent>;
     /// The largest IP packet, in bytes, that reaches this endpoint without fragmentation, if it is known.
@@ -123,7 +123,7 @@ pub trait UdpSend {
 }
 
 /// The receiving side of the outside.
-pub trait UdpReceive {
+pub(crate) trait UdpReceive {
     /// Fills the batch with what waits; `WouldBlock` if nothing does.
     fn receive(&mut self, batch: &mut Batch) -> io::Result<()>;
 }

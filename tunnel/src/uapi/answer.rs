@@ -33,7 +33,7 @@ pub fn format_get(snapshot: &Snapshot) -> Zeroizing<String> {
 
 /// Writes the answer to `get=1` piece by piece, in the order that wg(8) reads: the interface's keys before the first
 /// peer, a peer's after its `public_key`.
-pub fn write_get(snapshot: &Snapshot, to: impl Write) -> io::Result<()> {
+pub(crate) fn write_get(snapshot: &Snapshot, to: impl Write) -> io::Result<()> {
     let Snapshot { private_key, listen_port, fwmark, peers } = snapshot;
     let mut answer = Answer { chunk: Zeroizing::new(String::with_capacity(CHUNK)), to };
     if let Some(private_key) = private_key {
@@ -74,7 +74,7 @@ fn write_peer(peer: &PeerSnapshot, answer: &mut Answer<impl Write>) -> io::Resul
 
 /// The answer to `set=1`, and to a request that was refused. wg(8) negates the number that it reads, and wireguard-go
 /// sends it negative, so that `wg set` prints `Invalid argument` for `errno=-22`.
-pub fn format_errno(result: Result<(), Errno>) -> String {
+pub(crate) fn format_errno(result: Result<(), Errno>) -> String {
     format!("errno={}\n\n", result.map_or_else(|errno| -(errno as i32), |()| 0))
 }
 

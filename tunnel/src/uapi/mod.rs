@@ -2,14 +2,14 @@
 //! others use with a userspace implementation (<https://www.wireguard.com/xplatform/>).
 //!
 //! It owns the socket and the protocol, and makes no decisions: a valid request becomes one [`Update`] for the
-//! [`Interface`], completely or not at all. Parsing and formatting are pure ([`request`], [`answer`]).
+//! [`Interface`], completely or not at all. Parsing and formatting are pure (`request`, `answer`).
 //!
 //! The socket's mode, 0600, is the only access control: root and the socket's owner may connect, and every client may
 //! read the private key. That is the protocol's own rule.
 
-pub mod answer;
+pub(crate) mod answer;
 mod lines;
-pub mod request;
+pub(crate) mod request;
 mod server;
 mod socket;
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Refused {
 }
 
 /// Finds the number of an interface by its name: wg(8) writes the scope of a link-local endpoint by name.
-pub type ScopeLookup = fn(&str) -> Option<u32>;
+pub(crate) type ScopeLookup = fn(&str) -> Option<u32>;
 
 /// Takes the lines of a connection, one after the other, and returns a request whenever an empty line ends one.
 ///

@@ -10,7 +10,7 @@ use proptest::sample::select;
 use super::super::translate::{Removal, needs_snapshot, translate};
 use super::model::{Kernel, without_statistics};
 use super::{configured, peer};
-use bastiond_tunnel::device::table::Table;
+use bastiond_tunnel::internals::table::Table;
 use bastiond_tunnel::key::{self, PresharedKey, PrivateKey, PublicKey};
 use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 

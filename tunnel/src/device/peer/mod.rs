@@ -17,8 +17,7 @@ use crate::key::{PresharedKey, PublicKey};
 mod session;
 mod timers;
 
-pub use session::{Opened, Sealed};
-pub use timers::Ticked;
+pub(crate) use session::{Opened, Sealed};
 
 /// How often the path MTU to a peer is looked up while something is sent to it. A look-up takes three system calls.
 const PATH_INTERVAL: Duration = Duration::from_secs(2);
