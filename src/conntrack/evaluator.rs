@@ -147,8 +147,8 @@ impl<'p> PolicyEvaluator<'p> {
         is_access_port && self.location(first.destination) == Location::Bastion
     }
 
-    /// The host, and the port if the protocol has ports, to which a forward or a static address redirects a flow with this
-    /// first packet.
+    /// The host, and the port if the protocol has ports, to which a forward or a static address redirects a flow with
+    /// this first packet.
     pub fn redirect_target(&self, flow: &Flow) -> Option<(Ipv4Addr, Option<u16>)> {
         let first = &flow.original;
         if flow.has_zone() || self.location(first.source) == Location::Bastion {

@@ -1,14 +1,14 @@
 //! Live flows: those that lose their permission end, and the status shows how many there are.
 //!
-//! The nftables rules decide about the first packet of a flow; the first rule lets all packets of known flows pass. So the
-//! flows of a forward, an access list's line or a peer would go on after it is removed from the configuration. This
+//! The nftables rules decide about the first packet of a flow; the first rule lets all packets of known flows pass. So
+//! the flows of a forward, an access list's line or a peer would go on after it is removed from the configuration. This
 //! component remembers what was allowed. When something else is allowed, it lists the kernel's flows and deletes those
 //! that were allowed and no longer are, so that the rules decide about their next packets.
 //!
 //! It never ends a flow that the former policy did not allow, SSH to the bastion, or the tunnel's own packets.
 //!
-//! What it remembers is the policy that the live flows follow, which the kernel cannot tell: an entry of its table does not
-//! say which rule let it in.
+//! What it remembers is the policy that the live flows follow, which the kernel cannot tell: an entry of its table does
+//! not say which rule let it in.
 
 mod apply;
 mod evaluator;
@@ -149,8 +149,8 @@ impl Component for Conntrack {
 
     /// Lists the flows only if another policy is to be followed, and keeps none of them: a hundred thousand take 0.1 s.
     ///
-    /// To be called when the rules stand and removed peers are gone: a flow that ends earlier would begin again by the old
-    /// rules.
+    /// To be called when the rules stand and removed peers are gone: a flow that ends earlier would begin again by the
+    /// old rules.
     async fn observe(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Error> {
         let policy = Policy::new(inputs.config, inputs.site, inputs.tunnel, self.followed.as_ref());
         let losing = match policy.as_ref().filter(|policy| self.followed.as_ref() != Some(*policy)) {

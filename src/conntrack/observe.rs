@@ -8,11 +8,11 @@ use super::model::Flow;
 use super::socket::{ConntrackSocket, Error};
 use super::wire::{self, Request};
 
-/// Calls `visit` for every IPv4 flow of the calling thread's network namespace, keeps none of them, and returns how many
-/// there were.
+/// Calls `visit` for every IPv4 flow of the calling thread's network namespace, keeps none of them, and returns how
+/// many there were.
 ///
-/// Blocks: a hundred thousand flows take a third of a second without optimisation. It may miss a flow that is created or
-/// deleted meanwhile, and may visit one twice.
+/// Blocks: a hundred thousand flows take a third of a second without optimisation. It may miss a flow that is created
+/// or deleted meanwhile, and may visit one twice.
 pub fn for_each_flow(mut visit: impl FnMut(&Flow) -> Result<(), Error>) -> Result<u64, Error> {
     let mut visited = 0;
     ConntrackSocket::open()?.list(Request::ListFlows, |body| {

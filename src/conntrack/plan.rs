@@ -114,8 +114,8 @@ impl component::Plan for Plan {
 
 /// Why a flow that began under the old policy ends under the new one; `None` if it goes on.
 ///
-/// Only a permission of the old policy can be withdrawn: a flow that it does not cover belongs to another program. SSH to
-/// the bastion and the tunnel's own packets never end, so that no change locks the operator out.
+/// Only a permission of the old policy can be withdrawn: a flow that it does not cover belongs to another program. SSH
+/// to the bastion and the tunnel's own packets never end, so that no change locks the operator out.
 pub fn end_reason(old: &PolicyEvaluator<'_>, new: &PolicyEvaluator<'_>, flow: &Flow) -> Option<EndReason> {
     if old.is_operator_access(flow) || new.is_operator_access(flow) {
         return None;

@@ -1,5 +1,5 @@
-//! What may pass, as far as it decides about live flows: the configuration on this server, without the settings that say
-//! only how flows are translated or limited. It is kept in `flows.json`, so that a daemon that starts with another
+//! What may pass, as far as it decides about live flows: the configuration on this server, without the settings that
+//! say only how flows are translated or limited. It is kept in `flows.json`, so that a daemon that starts with another
 //! configuration knows what was allowed before. The names in that file are those of version 0.1.0.
 
 use std::collections::BTreeSet;
@@ -106,7 +106,8 @@ pub(super) struct TunnelPolicy {
 }
 
 impl Policy {
-    /// The policy on this server; `None` while its public link has no address, because then it is not known what is allowed.
+    /// The policy on this server; `None` while its public link has no address, because then it is not known what is
+    /// allowed.
     ///
     /// No flow may end because DHCP or the metadata service is slow. So an address that the public link had under the
     /// policy `before` still counts, and while the site has problems, so do the networks that are missing in it.

@@ -1,8 +1,8 @@
 //! How many of the source ports towards single destinations are in use.
 //!
 //! Source NAT distinguishes the flows of all private hosts to one destination by the port of the egress address alone,
-//! and there are 64 512 of them. When they run out, connections to that destination fail while all others work, which is
-//! hard to see from a private host.
+//! and there are 64 512 of them. When they run out, connections to that destination fail while all others work, which
+//! is hard to see from a private host.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,8 +19,8 @@ use crate::outcome::Problem;
 /// 1024 to 65535, for source ports from 1024 on (`nf_nat_l4proto_unique_tuple` in `net/netfilter/nf_nat_core.c`).
 /// Measured: of 80 000 flows to one destination exactly that many pass, with and without random ports.
 pub(super) const POOL_SIZE: u32 = 64_512;
-/// From here on a pool is a problem, in per cent. The kernel gives up after 248 tries to find a free port, so that connections
-/// begin to fail at some 87 %.
+/// From here on a pool is a problem, in per cent. The kernel gives up after 248 tries to find a free port, so that
+/// connections begin to fail at some 87 %.
 pub(super) const ALARM: u32 = 80;
 /// How many of the busiest pools are reported.
 const REPORTED: usize = 10;
@@ -88,8 +88,8 @@ impl PortCounter {
         if !flow.status.has(Status::SRC_NAT) {
             return;
         }
-        // The reply tuple has to be unique: its destination is the egress address, and its source is where the flow goes
-        // after a forward has changed its destination.
+        // The reply tuple has to be unique: its destination is the egress address, and its source is where the flow
+        // goes after a forward has changed its destination.
         let Some(port) = flow.reply.source_port() else { return };
         let pool = PortPool {
             egress_address: flow.reply.destination,

@@ -1,7 +1,7 @@
 //! Requests to the kernel's connection tracking table over netlink, on a thread that may block.
 //!
-//! Own code on `netlink-sys` sockets: the crates for asynchronous netlink (`netlink-proto` and what builds on it) collect
-//! an answer as a list of parsed messages, and a table with a million flows is to be read without keeping them.
+//! Own code on `netlink-sys` sockets: the crates for asynchronous netlink (`netlink-proto` and what builds on it)
+//! collect an answer as a list of parsed messages, and a table with a million flows is to be read without keeping them.
 
 use std::io;
 use std::time::Duration;
@@ -104,8 +104,8 @@ impl ConntrackSocket {
         Ok(if code < 0 { Err(Errno::from_raw(code.saturating_neg())) } else { Ok(()) })
     }
 
-    /// Sends a request and receives the answer up to its end. Returns the code that the answer ends with: 0, or a negative
-    /// errno.
+    /// Sends a request and receives the answer up to its end. Returns the code that the answer ends with: 0, or a
+    /// negative errno.
     fn send_request(
         &mut self,
         request: Request,

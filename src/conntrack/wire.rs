@@ -2,8 +2,8 @@
 //!
 //! Own code, although the crate `netlink-packet-netfilter` exists: its 0.4 does not decode half of what is needed here
 //! (ICMP types and identifiers, the entry's number, zones, the counters of each processor), and makes some fifteen
-//! allocations for each entry of a table that may have a million. The attributes are walked by `netlink-packet-core`, on
-//! which that crate builds too.
+//! allocations for each entry of a table that may have a million. The attributes are walked by `netlink-packet-core`,
+//! on which that crate builds too.
 
 use std::net::Ipv4Addr;
 

@@ -1,8 +1,8 @@
 //! The table's named counters, read from the kernel without `nft`.
 //!
 //! `nft list counters` is no option: nft 1.0.6 then fetches the sets of all tables with their elements, ours of ten
-//! thousand forwards, and other programs' that it may crash on. This is one question, and an answer of as many bytes as there
-//! are counters.
+//! thousand forwards, and other programs' that it may crash on. This is one question, and an answer of as many bytes as
+//! there are counters.
 
 use std::collections::BTreeMap;
 use std::io;

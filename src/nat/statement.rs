@@ -93,8 +93,8 @@ fn limit_statement(rate: u32, per: &'static str, burst: u32, over: bool) -> Stat
     Statement::Limit(Limit { rate, rate_unit: None, per: Some(per.into()), burst, burst_unit: None, inv })
 }
 
-/// `update @SET { KEY STATEMENT }`: makes an element for the key, with a limit or counter of its own. The rule goes on if
-/// that matches.
+/// `update @SET { KEY STATEMENT }`: makes an element for the key, with a limit or counter of its own. The rule goes on
+/// if that matches.
 pub(super) fn update_with(set: &str, key: &Value, statement: &RuleStatement) -> RuleStatement {
     RuleStatement::Json(json!({"set": {"op": "update", "elem": key, "set": format!("@{set}"), "stmt": [statement]}}))
 }

@@ -104,9 +104,13 @@ proptest! {
         let (old, new) = (PolicyEvaluator::new(&old), PolicyEvaluator::new(&new));
         let allowed = |permission: Permission| !matches!(permission, Permission::Blocked(_) | Permission::Unknown);
         match end_reason(&old, &new, &flow) {
-            Some(EndReason::Bypass) => prop_assert!(!flow.is_redirected() && new.redirect_target(&flow).is_some() && old.redirect_target(&flow).is_none()),
+            Some(EndReason::Bypass) => {
+                let is_new = new.redirect_target(&flow).is_some() && old.redirect_target(&flow).is_none();
+                prop_assert!(!flow.is_redirected() && is_new);
+            }
             Some(_) => {
-                let differs = old.permission(&flow) != new.permission(&flow) || old.peer_of(&flow) != new.peer_of(&flow);
+                let other_peer = old.peer_of(&flow) != new.peer_of(&flow);
+                let differs = old.permission(&flow) != new.permission(&flow) || other_peer;
                 prop_assert!(allowed(old.permission(&flow)) && differs);
             }
             None => {

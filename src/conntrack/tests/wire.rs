@@ -62,7 +62,8 @@ proptest! {
     fn a_flow_is_identified_by_its_original_tuple_number_and_zone_alone(one in any_flow(), other in any_flow()) {
         let same = Flow { original: one.original, id: one.id, zone: one.zone, ..other };
         prop_assert_eq!(identify_flow(&same), identify_flow(&one));
-        prop_assert_eq!(identify_flow(&one) == identify_flow(&other), (one.original, one.id, one.zone) == (other.original, other.id, other.zone));
+        let is_same = (one.original, one.id, one.zone) == (other.original, other.id, other.zone);
+        prop_assert_eq!(identify_flow(&one) == identify_flow(&other), is_same);
     }
 
     #[test]
@@ -75,7 +76,9 @@ proptest! {
 
     #[test]
     fn a_damaged_message_decodes_to_an_error_or_another_flow(
-        flow in any_flow(), damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4), length in any::<prop::sample::Index>(),
+        flow in any_flow(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        length in any::<prop::sample::Index>(),
     ) {
         let mut body = encode_flow(&flow);
         for (at, byte) in damage {

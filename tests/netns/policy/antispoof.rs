@@ -37,7 +37,8 @@ const CARRIERS: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 9);
 /// A datagram's port by which the tests know it.
 const MARK: u16 = 5353;
 
-/// Counts marked datagrams just before and just after our chain `early`, which is at -300; connection tracking is at -200.
+/// Counts marked datagrams just before and just after our chain `early`, which is at -300; connection tracking is at
+/// -200.
 const EYES: &str = "table inet eyes {
     counter before {}
     counter after {}

@@ -55,8 +55,9 @@ fn is_closed(host: &Namespace, ssh: u16) -> Result {
     ensure(shut && has(&format!("elements = {{ {ssh} }}")), table)
 }
 
-/// The chains of a listing, which packets do not change, in an order of their own: nft lists them in that of their making, and a
-/// fast path that comes or goes makes some anew. The fast path itself needs its links, and comes with the daemon.
+/// The chains of a listing, which packets do not change, in an order of their own: nft lists them in that of their
+/// making, and a fast path that comes or goes makes some anew. The fast path itself needs its links, and comes with the
+/// daemon.
 fn rules(listing: &str) -> BTreeSet<String> {
     let chains = listing.find("\tchain ").map_or("", |at| &listing[at..]);
     let stays = |line: &&str| !line.ends_with("flow add @fastpath");

@@ -12,7 +12,8 @@ const NETWORKS: [&str; 4] = ["10.0", "10.2", "10.3", "10.9"];
 /// The site's public addresses that are not its first.
 const FLOATING: [&str; 3] = ["203.0.113.50", "203.0.113.51", "203.0.113.52"];
 
-/// A valid configuration, as text and as read. Some drafts contradict themselves, as operators do; they are thrown away.
+/// A valid configuration, as text and as read. Some drafts contradict themselves, as operators do; they are thrown
+/// away.
 pub(super) fn configuration(rng: &mut Rng) -> Result<(String, Config)> {
     let mut problems = Vec::new();
     for _ in 0..50 {

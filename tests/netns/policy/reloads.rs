@@ -90,8 +90,8 @@ fn some_site(rng: &mut Rng) -> Result<Site> {
     Ok(site)
 }
 
-/// The table's objects by kind and name, without what differs from namespace to namespace: handles, the order in which sets
-/// were made, and what packets and we put into meters. The rules of a chain keep their order.
+/// The table's objects by kind and name, without what differs from namespace to namespace: handles, the order in which
+/// sets were made, and what packets and we put into meters. The rules of a chain keep their order.
 fn objects(host: &Namespace) -> Result<BTreeMap<String, Vec<String>>> {
     let mut document: Value = serde_json::from_str(&listed(host, &["-j"])?)?;
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();

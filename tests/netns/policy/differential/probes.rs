@@ -18,6 +18,9 @@ const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
+/// Ports about which the rules say something without a word in the configuration, and some others.
+const WELL_KNOWN_PORTS: [u16; 5] = [22, 25, 53, 443, 51820];
+
 /// What probes are made of.
 pub(super) struct Material {
     /// Per link: sources that the link may have.
@@ -108,7 +111,7 @@ impl Material {
         destinations.extend(nets(&["11.0.0.0/8", "12.0.0.0/14", "93.184.0.0/16", "10.9.0.0/16", "10.100.0.0/24"]));
         destinations.extend(nets(&["172.16.0.0/12", "169.254.169.254/32", "100.64.0.0/10", "198.18.0.0/15"]));
 
-        let mut ports = vec![22, 25, 53, 443, 51820];
+        let mut ports = WELL_KNOWN_PORTS.to_vec();
         let forwards = config.nat.forwards.iter();
         let forward_ports = forwards.flat_map(|forward| [Some(forward.ports), forward.to_port.map(Ports::single)]);
         let services = config.firewall.services.iter().flat_map(|service| service.ports.iter().copied());
@@ -133,7 +136,11 @@ impl Material {
             return None;
         }
         let protocol = *rng.choice([TCP, TCP, TCP, UDP, UDP, UDP, ICMP].as_slice())?;
-        let port = if rng.u8(0..4) == 0 { rng.u16(1..3000) } else { *rng.choice(&self.ports)? };
+        let port = match rng.u8(0..4) {
+            0 => rng.u16(1..3000),
+            1 => *rng.choice(&WELL_KNOWN_PORTS)?,
+            _ => *rng.choice(&self.ports)?,
+        };
         let layer4 = if protocol == ICMP {
             Layer4::Icmp { id: number, kind: 8, code: 0 }
         } else {

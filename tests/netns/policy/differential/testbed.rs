@@ -1,5 +1,5 @@
-//! A bastion's namespace whose links end in packet sockets: any packet can arrive on a link, and each one that leaves is
-//! seen.
+//! A bastion's namespace whose links end in packet sockets: any packet can arrive on a link, and each one that leaves
+//! is seen.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -205,8 +205,8 @@ impl Testbed {
         Ok(())
     }
 
-    /// The link by which each packet leaves the bastion, by the packet's number, until no more come. It waits longer for
-    /// the first ones, if any are expected.
+    /// The link by which each packet leaves the bastion, by the packet's number, until no more come. It waits longer
+    /// for the first ones, if any are expected.
     fn collect(&self, expected: usize) -> Result<HashMap<u32, &'static str>> {
         let mut left = HashMap::new();
         let mut buffer = vec![0; 2048];
