@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::cloud_task::{self, Urgency};
+use super::descriptors::store_descriptors;
 use super::signals::{self, Signals};
+use super::waits::{SETTLE, changed, reached, tick};
 use super::{Daemon, requests};
 use crate::control;
 use crate::events::KernelEvents;
 use crate::reconcile::Gateway;
 use crate::report::Trigger;
 use crate::site::PrivateLink;
-use crate::systemd::{Notifier, watchdog_pause};
+use crate::systemd::watchdog_pause;
 use crate::wireguard;
 
-/// Between a kernel event and the pass it starts: programs change several things at once.
-pub(super) const SETTLE: Duration = Duration::from_millis(50);
 /// Between two passes that kernel events start. Well below the 2 s within which a repair is promised.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest time without a pass: the kernel reports no event for a few settings (`send_redirects`).
@@ -179,42 +179,7 @@ impl Daemon {
     }
 }
 
-/// Has the service manager keep the tunnel's descriptors for the next daemon.
-pub(super) fn store_descriptors(gateway: &mut Gateway, notifier: &Notifier) {
-    let Some(handover) = gateway.handover() else { return };
-    for name in &handover.forget {
-        notifier.forget(name);
-    }
-    for (name, descriptors) in handover.keep {
-        notifier.keep(&name, descriptors);
-    }
-}
-
 /// The part of the site that decides about cloud routes.
 fn private_links(gateway: &Gateway) -> Vec<PrivateLink> {
     gateway.site().private.clone()
-}
-
-async fn reached(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for a new value; for ever, once no sender is left.
-async fn changed<T>(receiver: &mut watch::Receiver<T>) {
-    if receiver.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Waits for the next tick; for ever, without a watchdog.
-pub(super) async fn tick(watchdog: &mut Option<tokio::time::Interval>) {
-    match watchdog {
-        Some(watchdog) => {
-            watchdog.tick().await;
-        }
-        None => std::future::pending().await,
-    }
 }

@@ -2,12 +2,14 @@
 
 mod boot;
 mod cloud_task;
+mod descriptors;
 mod event_loop;
 mod instance_lock;
 mod readiness;
 mod reload;
 mod requests;
 mod signals;
+mod waits;
 
 use std::path::PathBuf;
 

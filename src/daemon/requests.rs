@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Daemon;
-use super::event_loop::{SETTLE, store_descriptors, tick};
+use super::descriptors::store_descriptors;
+use super::waits::{SETTLE, tick};
 use crate::component::{Error as _, Steps, preview};
 use crate::config::{self, Config};
 use crate::control::{Request, Response};

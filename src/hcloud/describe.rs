@@ -13,15 +13,6 @@ use crate::inputs::WantedReturnRoutes;
 use crate::outcome::{Outcome, Problem, State};
 use crate::site::{PrivateLink, Site};
 
-/// `network 1234 (private)`
-pub(super) fn network_name(table: &NetworkTable) -> String {
-    if table.name.is_empty() {
-        format!("network {}", table.id)
-    } else {
-        format!("network {} ({})", table.id, table.name)
-    }
-}
-
 fn waiting(detail: String, problem: Problem) -> Outcome {
     Outcome { problems: vec![problem], ..Outcome::unchanged(State::Waiting, detail) }
 }
@@ -66,7 +57,7 @@ pub(super) fn no_address(link: &PrivateLink) -> Outcome {
 }
 
 pub(super) fn no_subnet(table: &NetworkTable) -> Outcome {
-    let what = format!("{} has no subnet, so no server can be reached in it", network_name(table));
+    let what = format!("{} has no subnet, so no server can be reached in it", table.label());
     waiting(what.clone(), Problem::new(what, "add one: hcloud network add-subnet"))
 }
 
@@ -98,7 +89,7 @@ impl NetworkOutcome<'_> {
         outcome.state = State::Failed;
         outcome.problems.extend(errors.iter().map(|error| Problem::new(chain(error), error.advice())));
         if errors.is_empty() {
-            let what = format!("{} does not show the routes that were just changed", network_name(self.table));
+            let what = format!("{} does not show the routes that were just changed", self.table.label());
             outcome.problems.push(Problem::new(what, "the daemon tries again by itself"));
         }
         outcome
@@ -134,11 +125,11 @@ impl NetworkOutcome<'_> {
             here.push(more);
         }
         let routes = if here.is_empty() { "no route leads here".to_owned() } else { here.join(", ") };
-        format!("{}: {routes}", network_name(self.table))
+        format!("{}: {routes}", self.table.label())
     }
 
     fn conflict(&self, conflict: &Conflict) -> Problem {
-        let (name, wanted) = (network_name(self.table), conflict.wanted);
+        let (name, wanted) = (self.table.label(), conflict.wanted);
         let key =
             if self.desired.return_routes.contains(&wanted) { "the tunnel's network" } else { "hcloud.destinations" };
         match conflict.by {
@@ -170,7 +161,7 @@ fn unroutable(range: Ipv4Net, why: Unroutable) -> Problem {
 
 /// What of the plan a fresh look finds done, a line each.
 pub(super) fn changes(plan: &RoutePlan, table: &NetworkTable) -> Vec<String> {
-    let name = network_name(table);
+    let name = table.label();
     let gone = plan.withdraw.iter().filter(|&route| !table.routes.contains(route));
     let there = plan.claim.iter().filter(|&route| table.routes.contains(route));
     let gone = gone.map(|route| format!("route {route} of {name} deleted"));

@@ -40,6 +40,17 @@ pub struct NetworkTable {
     pub routes: BTreeSet<CloudRoute>,
 }
 
+impl NetworkTable {
+    /// What people call it: `network 1234 (private)`.
+    pub(super) fn label(&self) -> String {
+        if self.name.is_empty() {
+            format!("network {}", self.id)
+        } else {
+            format!("network {} ({})", self.id, self.name)
+        }
+    }
+}
+
 /// Why a range of the tunnel can have no route, known before the API is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unroutable {

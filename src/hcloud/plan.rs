@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use super::describe::network_name;
 use super::model::{CloudRoute, Desired, NetworkTable};
 use crate::component;
 use crate::net::overlap;
@@ -121,7 +120,7 @@ pub(super) fn plan_link(
     if observed.subnets.is_empty() && !routes.claim.is_empty() {
         return LinkPlan::NoSubnet;
     }
-    LinkPlan::Routes { network: network_name(observed), desired, routes }
+    LinkPlan::Routes { network: observed.label(), desired, routes }
 }
 
 /// Compares wanted with observed routes. A wanted destination that already leads to another address of this server stays as it

@@ -4,8 +4,7 @@ use std::cmp::Reverse;
 
 use comfy_table::CellAlignment::{Left, Right};
 
-use super::show::format_span;
-use super::table::{Column, format_table};
+use super::table::{Column, format_span, format_table};
 use crate::nat::{Ban, FirewallReport, Sources};
 
 /// Names of drop counters begin with this.

@@ -116,16 +116,6 @@ pub(super) fn format_steps(steps: &[String], problems: &[Problem]) -> String {
     text
 }
 
-/// Seconds in the unit that people would use: `50 s`, `19 min`, `7 h`, `3 days`.
-pub(super) fn format_span(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{arguments}");

@@ -26,3 +26,13 @@ pub(super) fn format_table<const COLUMNS: usize>(columns: [Column; COLUMNS], row
 fn pad(Column(title, alignment, width): &Column) -> String {
     if *alignment == CellAlignment::Right { format!("{title:>width$}") } else { format!("{title:<width$}") }
 }
+
+/// Seconds in the unit that people would use: `50 s`, `19 min`, `7 h`, `3 days`.
+pub(super) fn format_span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

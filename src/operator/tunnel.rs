@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytesize::ByteSize;
 use comfy_table::CellAlignment::{Left, Right};
 
-use super::show::format_span;
-use super::table::{Column, format_table};
+use super::table::{Column, format_span, format_table};
 use crate::wireguard::status::{PeerReport, TunnelReport};
 
 /// More peers than this are counted: `--json` has them all.

@@ -19,7 +19,7 @@ use crate::inputs::Inputs;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
 use model::{Desired, Observed, desired};
 use observe::{Error, Netlink};
-use plan::{Plan, plan_changes};
+use plan::{Plan, Tense, plan_changes};
 
 /// What helps when netlink fails.
 const ADVICE: &str = "the daemon needs a route netlink socket and CAP_NET_ADMIN; it tries again by itself";
@@ -27,6 +27,16 @@ const ADVICE: &str = "the daemon needs a route netlink socket and CAP_NET_ADMIN;
 impl component::Error for Error {
     fn advice(&self) -> String {
         ADVICE.to_owned()
+    }
+}
+
+impl component::Plan for Plan {
+    fn steps(&self) -> Vec<String> {
+        self.in_order().map(|step| self.describe(step, Tense::Future).to_string()).collect()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        describe::conflicts(self).into_iter().chain(describe::unknown_addresses(self)).collect()
     }
 }
 

@@ -5,10 +5,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use super::describe;
 use super::model::{Desired, Observed, Route};
-use crate::component;
-use crate::outcome::Problem;
 
 /// What is to be done, and what it is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,16 +18,6 @@ pub struct Plan {
     pub interface_names: BTreeMap<u32, String>,
     /// The index of the tunnel's interface, once it exists.
     pub tunnel_index: Option<u32>,
-}
-
-impl component::Plan for Plan {
-    fn steps(&self) -> Vec<String> {
-        self.in_order().map(|step| self.describe(step, Tense::Future).to_string()).collect()
-    }
-
-    fn problems(&self) -> Vec<Problem> {
-        describe::conflicts(self).into_iter().chain(describe::unknown_addresses(self)).collect()
-    }
 }
 
 impl Plan {

@@ -6,7 +6,7 @@ use super::observe::{self, Observed};
 use super::plan::{self, Plan};
 use super::saved_values::{self, UnknownOrigin};
 use super::settings::Settings;
-use super::{SysctlPaths, model};
+use super::{SysctlPaths, desired};
 use crate::component::{Component, Steps};
 use crate::inputs::Inputs;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
@@ -41,7 +41,7 @@ impl Component for Forwarding {
 
     async fn observe(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Self::Error> {
         let machine = observe::machine(&self.settings.paths.root);
-        Ok(self.settings.observe(inputs, model::forwarding(inputs, machine)))
+        Ok(self.settings.observe(inputs, desired::forwarding(inputs, machine)))
     }
 
     fn plan(&self, _inputs: &Inputs<'_>, observed: &Observed) -> Plan {

@@ -5,6 +5,7 @@
 //! last of all. What a setting was before is saved for `bastionctl down`.
 
 mod apply;
+mod desired;
 mod flow_table;
 mod forwarding;
 mod model;
@@ -59,7 +60,7 @@ impl Component for Sysctl {
 
     async fn observe(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Self::Error> {
         let machine = observe::machine(&self.0.paths.root);
-        Ok(self.0.observe(inputs, model::hardening(inputs, machine)))
+        Ok(self.0.observe(inputs, desired::hardening(inputs, machine)))
     }
 
     fn plan(&self, _inputs: &Inputs<'_>, observed: &Observed) -> Plan {

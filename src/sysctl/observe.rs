@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use super::model::{Machine, Need, STRICT_SOURCES, Setting};
-use super::settings::Subject;
+use super::model::{Machine, Need, STRICT_SOURCES, Setting, Subject};
 
 /// A setting that exists and cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! What both components of this module do with their settings.
 
-use super::model::{Need, Setting};
+use super::model::{Need, Setting, Subject};
 use super::observe::{self, Observed};
 use super::plan::Plan;
 use super::{SysctlPaths, apply, saved_values};
@@ -8,10 +8,6 @@ use crate::error::chain;
 use crate::inputs::Inputs;
 use crate::net::InterfaceName;
 use crate::outcome::{Outcome, Problem, State};
-use crate::site::Site;
-
-/// What the settings are wanted for. While it stays the same, a setting that differs was changed by somebody else.
-pub(super) type Subject = (Site, Option<InterfaceName>);
 
 /// Settings of the kernel, and what is remembered of them between passes.
 #[derive(Debug)]

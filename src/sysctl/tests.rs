@@ -59,7 +59,7 @@ fn fresh() -> (tempfile::TempDir, SysctlPaths) {
 fn values(paths: &SysctlPaths) -> BTreeMap<String, String> {
     let (config, site) = (config(), site());
     let (inputs, machine) = (inputs(&config, &site), observe::machine(&paths.root));
-    let everything = [model::hardening(&inputs, machine), model::forwarding(&inputs, machine)].concat();
+    let everything = [desired::hardening(&inputs, machine), desired::forwarding(&inputs, machine)].concat();
     Settings::new(paths.clone()).observe(&inputs, everything).values
 }
 
