@@ -1,11 +1,11 @@
 //! The table as values: what the configuration wants, before it becomes commands for nft.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use nftables::types::{NfChainPolicy, NfChainType, NfHook};
 
 use super::element::Element;
+pub(super) use super::statement::Name;
 use super::statement::RuleStatement;
 use crate::net::InterfaceName;
 
@@ -15,9 +15,6 @@ pub(super) const TABLE: &str = "bastiond";
 pub(super) const TRIAL_TABLE: &str = "bastiond_trial";
 /// The name of the flowtable, where there is one.
 pub(super) const FLOWTABLE: &str = "fastpath";
-
-/// The name of an object in the table.
-pub(super) type Name = Cow<'static, str>;
 
 /// A rule: its statements from left to right.
 pub(super) type Rule = Vec<RuleStatement>;

@@ -21,8 +21,10 @@ use nftables::stmt::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::model::Name;
 use crate::net::InterfaceName;
+
+/// The name of an object in the table.
+pub(super) type Name = Cow<'static, str>;
 
 /// A statement of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

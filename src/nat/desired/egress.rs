@@ -8,15 +8,15 @@ use nftables::types::{NfChainPolicy, NfHook};
 use super::super::element::ranges;
 use super::super::model::{Chain, Meter, Name, Rule, Set, fields};
 use super::super::statement::{
-    accept, address, and, anonymous_set, any_of, counter, ct_status, eq, field, flags, flows_over, goto, interface,
-    limit_over, ne, number, oifname, prefix, reset, set, text, update_with,
+    accept, address, anonymous_set, any_of, counter, ct_status, eq, field, flows_over, goto, interface, limit_over, ne,
+    number, oifname, prefix, reset, set, text, update_with,
 };
 use super::access_list::AccessList;
 use super::drops::{DropReason, drop_as};
 use super::early::unroutable;
 use super::feature::{Feature, ForwardPath, Section, Slot};
 use super::postrouting::egress_nat;
-use super::{FILTER, Scope, filter};
+use super::{FILTER, Scope, answer_unknown_flows, filter};
 use crate::config::{Config, EgressLists};
 use crate::hetzner::{METADATA_NETWORK, PUBLIC_GATEWAY};
 use crate::site::{PrivateLink, PublicLink, Site};
@@ -139,13 +139,6 @@ fn output_chain(public: Option<&PublicLink>) -> Chain {
     };
     let base = filter(NfHook::Output, FILTER, NfChainPolicy::Accept);
     Chain::base("output", base, public.map(rule).into_iter().collect())
-}
-
-/// For a TCP packet that neither belongs to a flow nor opens one: the flow was forgotten here, by a reboot or a
-/// time-out.
-pub(super) fn answer_unknown_flows() -> Rule {
-    let flags = and(field("tcp", "flags"), flags(["fin", "syn", "rst", "ack"]));
-    vec![ne(flags, text("syn")), goto("unknown_flow")]
 }
 
 /// The sender gets a reset, so that applications fail at once instead of waiting for minutes (AWS's and Azure's

@@ -6,9 +6,8 @@ use nftables::types::{NfChainPolicy, NfHook};
 use super::super::model::{Chain, Rule};
 use super::super::statement::{accept, anonymous_set, eq, field, iifname, limit_over, nfproto, number, prefix, text};
 use super::drops::{DropReason, drop_as};
-use super::egress::answer_unknown_flows;
 use super::feature::{Feature, Slot};
-use super::{FILTER, Scope, comes_from_inside, filter, known_flows};
+use super::{FILTER, Scope, answer_unknown_flows, comes_from_inside, filter, known_flows};
 
 /// The protocols of pings.
 const PINGS: [&str; 2] = ["icmp", "icmpv6"];

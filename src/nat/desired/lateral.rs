@@ -2,12 +2,11 @@
 
 use super::super::model::Chain;
 use super::super::statement::{accept, counter};
-use super::Scope;
 use super::access_list::AccessList;
 use super::drops::{DropReason, drop_as};
-use super::egress::answer_unknown_flows;
 use super::feature::{Feature, ForwardPath, Section};
 use super::published::{accept_translated, publishes};
+use super::{Scope, answer_unknown_flows};
 
 /// First packets of flows from one private network to another.
 const TENANT_FLOWS: &str = "tenant_flows";

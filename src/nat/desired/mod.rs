@@ -23,8 +23,8 @@ use nftables::types::{NfChainPolicy, NfChainType, NfHook};
 use super::element::ranges;
 use super::model::{BaseChain, Rule, Ruleset, Set, fields};
 use super::statement::{
-    RuleStatement, Value, accept, and, anonymous_set, any_of, ct_state, eq, field, iifname, interface, l4proto,
-    limit_over, text, update_with,
+    RuleStatement, Value, accept, and, anonymous_set, any_of, ct_state, eq, field, flags, goto, iifname, interface,
+    l4proto, limit_over, ne, text, update_with,
 };
 use crate::config::Config;
 use crate::inputs::Tunnel;
@@ -151,4 +151,11 @@ fn filter(hook: NfHook, priority: i32, policy: NfChainPolicy) -> BaseChain {
 
 fn nat(hook: NfHook, priority: i32) -> BaseChain {
     BaseChain { kind: NfChainType::NAT, hook, priority, policy: NfChainPolicy::Accept }
+}
+
+/// For a TCP packet that neither belongs to a flow nor opens one: the flow was forgotten here, by a reboot or a
+/// time-out.
+fn answer_unknown_flows() -> Rule {
+    let flags = and(field("tcp", "flags"), flags(["fin", "syn", "rst", "ack"]));
+    vec![ne(flags, text("syn")), goto("unknown_flow")]
 }

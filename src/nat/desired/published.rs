@@ -17,9 +17,8 @@ use super::super::statement::{
 };
 use super::access_list::AccessList;
 use super::drops::{DropReason, drop_as};
-use super::egress::answer_unknown_flows;
 use super::feature::{Feature, ForwardPath, Section, Slot};
-use super::{Scope, comes_from_inside, drop_excess_syns, nat};
+use super::{Scope, answer_unknown_flows, comes_from_inside, drop_excess_syns, nat};
 use crate::config::{Acl, Config, Forward, Ports, StaticNat};
 use crate::inputs::is_reserved;
 use crate::site::{PublicLink, Site};
