@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::element::Element;
-use super::model::{BaseChain, FLOWTABLE, Name, Rule, SetKind};
+use super::model::{BaseChain, FLOWTABLE, Name, Rule, Set, SetKind};
 use crate::net::InterfaceName;
 
 /// One command.
@@ -207,4 +207,9 @@ fn flowtable_object<'a>(table: &'a str, devices: &'a [InterfaceName]) -> FlowTab
 
 fn to_value(object: &impl Serialize) -> Value {
     serde_json::to_value(object).expect("the nftables crate's types have string keys only, which JSON can hold")
+}
+
+/// nft has maps apart from sets.
+pub(super) fn kind_of(set: &Set) -> ObjectKind {
+    if set.kind == SetKind::Map { ObjectKind::Map } else { ObjectKind::Set }
 }

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::command::{ObjectKind, chain_object};
+use super::command::{ObjectKind, chain_object, kind_of};
 use super::declarations;
 use super::model::{FLOWTABLE, Ruleset, SetKind, TABLE};
 use super::observe::Listing;
-use super::plan::kind_of;
 use crate::net::InterfaceName;
 
 /// What has changed between two listings, in words that an operator can act on. At least one line.

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, ObjectKind, chain_object, set_object};
+use super::command::{Command, ObjectKind, chain_object, kind_of, set_object};
 use super::declarations::{self, Declaration};
 use super::drift;
 use super::element::Element;
-use super::model::{Chain, Meter, Ruleset, Set, SetKind, TABLE};
+use super::model::{Chain, Meter, Ruleset, Set, TABLE};
 use super::observe::Listing;
 use crate::component;
 use crate::outcome::Problem;
@@ -226,11 +226,6 @@ fn change_elements(set: &Set, before: Option<&Set>, commands: &mut Vec<Command>)
             commands.extend(add_all_elements(set));
         }
     }
-}
-
-/// nft has maps apart from sets.
-pub(super) fn kind_of(set: &Set) -> ObjectKind {
-    if set.kind == SetKind::Map { ObjectKind::Map } else { ObjectKind::Set }
 }
 
 /// Adds all elements of a set; `None` if it has none.
