@@ -6,10 +6,12 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::active_peers::{ActivePeers, ActivePeersFile, active_peers};
-use super::backend::{self, Backend, BackendKind, Start};
+use super::backend::{self, Backend, Start};
 use super::fd_store::InheritedFds;
-use super::kernel::{self, KernelInterface};
+use super::kernel;
+use super::kernel_backend::KernelInterface;
 use super::link::Links;
+use super::model::BackendKind;
 use super::model::{ConfiguredEndpoints, host};
 use super::observe::{Observed, RunningState, wanted};
 use super::plan::{InterfacePlan, Plan, SetUp};

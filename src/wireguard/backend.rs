@@ -7,20 +7,12 @@ use futures::future::BoxFuture;
 
 use super::kernel;
 use super::link;
+use super::model::BackendKind;
 use crate::config::BackendChoice;
 use crate::net::InterfaceName;
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::model::{Snapshot, Update};
 use bastiond_tunnel::{Device, DeviceError, tun, udp};
-
-/// Which data plane carries the packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BackendKind {
-    /// Our own, [`Device`].
-    Userspace,
-    /// The kernel's.
-    Kernel,
-}
 
 /// An interface that carries packets.
 pub(super) trait Backend: fmt::Debug + Send + Sync {

@@ -20,6 +20,7 @@ mod backend;
 pub(crate) mod fd_store;
 mod handshake_watch;
 pub mod kernel;
+mod kernel_backend;
 mod keyfile;
 mod link;
 mod model;
@@ -31,7 +32,7 @@ pub mod status;
 mod update;
 mod userspace;
 
-pub use backend::BackendKind;
+pub use model::BackendKind;
 
 use crate::component::{self, Component, Steps};
 use crate::inputs::Inputs;

@@ -10,6 +10,15 @@ use crate::config;
 use bastiond_tunnel::endpoint::EndpointName;
 use bastiond_tunnel::key::{PresharedKey, PrivateKey, PublicKey};
 
+/// Which data plane carries the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendKind {
+    /// Our own, [`Device`].
+    Userspace,
+    /// The kernel's.
+    Kernel,
+}
+
 /// What an interface is wanted to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Interface {

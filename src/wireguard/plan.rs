@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::backend::{self, BackendKind, Start};
+use super::backend::{self, Start};
 use super::link::Link;
+use super::model::BackendKind;
 use super::model::{ConfiguredEndpoints, Interface};
 use super::observe::{Key, Observed, RunningState, wanted};
 use super::running::Running;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt as _};
 
-use super::backend::{Backend, BackendKind, Error, Start};
+use super::backend::{Backend, Error, Start};
 use super::fd_store::InheritedFds;
 use super::kernel;
+use super::model::BackendKind;
 use crate::error::chain;
 use crate::outcome::Problem;
 use bastiond_tunnel::key::PublicKey;

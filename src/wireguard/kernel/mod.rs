@@ -8,20 +8,18 @@
 
 use nix::errno::Errno;
 
-use super::backend::BackendKind;
 use super::link::{self, Links};
+use super::model::BackendKind;
 use crate::config::BackendChoice;
 use crate::net::InterfaceName;
 use bastiond_tunnel::model::{Snapshot, Update};
 
-mod interface;
 pub mod message;
 pub mod socket;
 #[cfg(test)]
 mod tests;
 pub mod translate;
 
-pub(super) use interface::KernelInterface;
 use socket::Connection;
 use translate::Removal;
 

@@ -2,8 +2,10 @@
 
 use futures::future::{BoxFuture, FutureExt as _};
 
-use super::super::backend::{Backend, BackendKind, Error};
-use super::super::link::Links;
+use super::backend::{Backend, Error};
+use super::kernel;
+use super::link::Links;
+use super::model::BackendKind;
 use crate::net::InterfaceName;
 use bastiond_tunnel::Device;
 use bastiond_tunnel::key::PublicKey;
@@ -11,16 +13,16 @@ use bastiond_tunnel::model::{Snapshot, Update};
 
 /// An interface of the kernel. It goes on when the daemon ends.
 #[derive(Debug)]
-pub(in crate::wireguard) struct KernelInterface(InterfaceName);
+pub(super) struct KernelInterface(InterfaceName);
 
 impl KernelInterface {
     /// Makes the interface and marks it as ours, or goes on with the one that a former daemon left.
-    pub(in crate::wireguard) async fn start(interface: InterfaceName, is_left: bool) -> Result<Self, Error> {
+    pub(super) async fn start(interface: InterfaceName, is_left: bool) -> Result<Self, Error> {
         if !is_left {
-            super::make(&interface).await?;
+            kernel::make(&interface).await?;
             let links = Links::open()?;
             let made = links.find(&interface).await?;
-            let index = made.ok_or_else(|| super::Error::Absent { interface: interface.clone() })?.index;
+            let index = made.ok_or_else(|| kernel::Error::Absent { interface: interface.clone() })?.index;
             links.mark(&interface, index).await?;
         }
         Ok(Self(interface))
@@ -33,11 +35,11 @@ impl Backend for KernelInterface {
     }
 
     fn set(&self, update: Update) -> BoxFuture<'_, Result<(), Error>> {
-        async move { Ok(super::set(&self.0, update).await?) }.boxed()
+        async move { Ok(kernel::set(&self.0, update).await?) }.boxed()
     }
 
     fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, Error>> {
-        async move { Ok(super::snapshot(&self.0).await?) }.boxed()
+        async move { Ok(kernel::snapshot(&self.0).await?) }.boxed()
     }
 
     /// The kernel's sessions outlive the daemon.
@@ -63,7 +65,7 @@ impl Backend for KernelInterface {
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>> {
         async move {
-            super::remove(&self.0).await?;
+            kernel::remove(&self.0).await?;
             Ok(())
         }
         .boxed()
