@@ -13,7 +13,7 @@ use crate::inputs::Inputs;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
 
 /// What was done or would be done, a line each, and what is wrong.
-pub type Steps = (Vec<String>, Vec<Problem>);
+pub(crate) type Steps = (Vec<String>, Vec<Problem>);
 
 /// A part of the world that is kept as configured.
 pub trait Component: Send {
@@ -80,7 +80,7 @@ impl Error for std::convert::Infallible {
 }
 
 /// A component without its types, so that a pass can be a list.
-pub trait Reconcile: Send {
+pub(crate) trait Reconcile: Send {
     /// Its name in the status.
     fn name(&self) -> ComponentName;
     /// One pass: observe, plan, apply.

@@ -30,7 +30,7 @@ const REOPEN: Duration = Duration::from_secs(5);
 
 /// How often each kind of thing changed since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// Links, addresses, routes, settings.
     pub network: u64,
     /// Our table.
@@ -46,14 +46,14 @@ enum Error {
 
 /// Listens until dropped.
 #[derive(Debug)]
-pub struct KernelEvents {
+pub(crate) struct KernelEvents {
     changes: watch::Receiver<Changes>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl KernelEvents {
     /// Starts to listen. What happens from now on is not missed.
-    pub fn listen() -> Self {
+    pub(crate) fn listen() -> Self {
         let (sender, changes) = watch::channel(Changes::default());
         let count_network = {
             let sender = sender.clone();
@@ -75,7 +75,7 @@ impl KernelEvents {
     }
 
     /// Changes wake this receiver.
-    pub fn changes(&self) -> watch::Receiver<Changes> {
+    pub(crate) fn changes(&self) -> watch::Receiver<Changes> {
         self.changes.clone()
     }
 }

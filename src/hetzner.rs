@@ -5,15 +5,15 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 /// The most routes that one Hetzner Network holds (Hetzner documentation, "Networks", limits).
-pub const MAX_ROUTES: usize = 100;
+pub(crate) const MAX_ROUTES: usize = 100;
 
 /// Hetzner's public gateway: the API refuses routes that contain it.
-pub const PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
+pub(crate) const PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
 
 /// Hetzner's metadata service: it holds the server's user-data.
-pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+pub(crate) const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The link-local network (RFC 3927) that it is in: nothing of it is ever forwarded.
-pub const METADATA_NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
+pub(crate) const METADATA_NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 
 /// What no one on the internet has: "this network", private (RFC 1918), carriers' NAT (RFC 6598), loopback, link-local, IETF
 /// protocol assignments, benchmarks (RFC 2544), multicast and reserved (RFC 6890 and its registry). The three documentation

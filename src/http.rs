@@ -18,12 +18,12 @@ pub enum Error {
 
 /// A client without proxy and redirects: one would send the token, or our trust, elsewhere. It trusts the system's
 /// certificate authorities, and cannot be made where there are none.
-pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+pub(crate) fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
     builder(timeout).build()
 }
 
 /// The same for plain HTTP on the link: it trusts no authority at all, so it needs none.
-pub fn plain_client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+pub(crate) fn plain_client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
     builder(timeout).tls_certs_only([]).build()
 }
 
@@ -39,7 +39,7 @@ fn builder(timeout: Duration) -> reqwest::ClientBuilder {
 }
 
 /// The body, or an error as soon as it is larger than `limit` bytes.
-pub async fn read_limited(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, Error> {
+pub(crate) async fn read_limited(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > limit {

@@ -1,36 +1,118 @@
-//! NAT gateway, firewall and way in for private Hetzner Cloud networks.
+//! NAT gateway, firewall and VPN entry for private Hetzner Cloud networks.
 //!
-//! A level-triggered reconciler. [`config`] says what is wanted, [`site`] what this server is; each room ([`sysctl`], [`nat`],
-//! [`hcloud`]) turns both into what its part of the world shall be, looks at what it is, and carries out the difference.
-//! [`reconcile`] is one pass over the rooms, [`daemon`] the loop around it: a start, a reload, a kernel event, a stranger's
-//! change and a timer all lead to the same pass. [`report`] is the one account of it, which [`control`], [`systemd`] and
-//! [`operator`] tell.
+//! A level-triggered reconciler. `config` says what is wanted, `site` what this server is. Each component (`nat`, `wireguard`,
+//! `hcloud` …) observes its part of the world, plans what differs from what is wanted, and applies the plan. `reconcile` is one
+//! pass over the components, `daemon` the loop around it: a start, a reload, a kernel event and a timer all start the same
+//! pass. `report` is the account of it, which the control socket, systemd and `bastionctl` show. `docs/architecture.md` draws
+//! the layers.
+//!
+//! The programs use what is exported here; everything else is private, so that the compiler finds dead code.
 #![forbid(unsafe_code)]
 
 mod backoff;
 pub mod cli;
-pub mod component;
-pub mod config;
-pub mod conntrack;
-pub mod control;
-pub mod daemon;
-pub mod drops;
-pub mod error;
-pub mod events;
+mod component;
+mod config;
+mod conntrack;
+mod control;
+mod daemon;
+mod drops;
+mod error;
+mod events;
 pub mod exit;
-pub mod hcloud;
-pub mod hetzner;
-pub mod http;
-pub mod inputs;
-pub mod nat;
-pub mod net;
-pub mod operator;
-pub mod outcome;
-pub mod reconcile;
-pub mod report;
-pub mod routes;
-pub mod site;
-pub mod state;
-pub mod sysctl;
-pub mod systemd;
-pub mod wireguard;
+mod hcloud;
+mod hetzner;
+mod http;
+mod inputs;
+mod nat;
+mod net;
+mod operator;
+mod outcome;
+mod reconcile;
+mod report;
+mod routes;
+mod site;
+mod state;
+mod sysctl;
+mod systemd;
+mod wireguard;
+
+pub use component::Error as ComponentError;
+pub use config::{Environment, load as load_configuration};
+pub use daemon::{run as run_daemon, run_boot};
+pub use error::chain;
+pub use operator::run as run_operator;
+pub use site::record_ssh_ports;
+pub use systemd::{inherited_descriptors, start_logging};
+
+/// What tests, benchmarks and fuzz targets use besides the programs' interface. It may change at any time.
+#[doc(hidden)]
+pub mod internals {
+    #![allow(missing_docs, reason = "each item is documented where it is defined")]
+
+    pub mod component {
+        pub use crate::component::{Component, Error, preview, reconcile};
+    }
+    pub mod config {
+        pub use crate::config::{
+            Acl, BackendChoice, Config, Environment, Fastpath, Forward, Ports, Secret, Service, Transports, parse,
+        };
+    }
+    pub mod conntrack {
+        pub use crate::conntrack::{
+            BlockReason, Conntrack, EndReason, Error, Flow, FlowDeleter, Layer4, Permission, Policy, PolicyEvaluator,
+            Status, Tuple, for_each_flow, observe_counters,
+        };
+    }
+    pub mod control {
+        pub use crate::control::parse_request;
+    }
+    pub mod drops {
+        pub use crate::drops::{Dropped, read};
+    }
+    pub mod hcloud {
+        pub use crate::hcloud::Hcloud;
+        pub mod api {
+            pub use crate::hcloud::api::{parse_error_body, parse_network};
+        }
+    }
+    pub mod hetzner {
+        pub use crate::hetzner::unroutable;
+    }
+    pub mod inputs {
+        pub use crate::inputs::{Inputs, JOURNAL_GROUP, SeenReturnRoutes, Tunnel, tunnel};
+    }
+    pub mod nat {
+        pub use crate::nat::{
+            FirewallReport, ForwardPath, LoadedRules, Nat, Packets, Sources, concerns_our_table, forward_paths,
+            load_boot_rules,
+        };
+    }
+    pub mod net {
+        pub use crate::net::{InterfaceName, NetworkId, v4};
+    }
+    pub mod outcome {
+        pub use crate::outcome::{ComponentName, Outcome, Problem, State};
+    }
+    pub mod report {
+        pub use crate::report::{ComponentReport, Health, Report};
+    }
+    pub mod routes {
+        pub use crate::routes::Routes;
+    }
+    pub mod site {
+        pub use crate::site::{PrivateLink, PublicLink, Site};
+        pub mod metadata {
+            pub use crate::site::metadata::parse_private_networks;
+        }
+    }
+    pub mod wireguard {
+        pub use crate::wireguard::BackendKind;
+        pub mod kernel {
+            pub use crate::wireguard::kernel::{Error, Made, choose, is_available, make, remove, set, snapshot};
+        }
+        pub mod status {
+            pub use crate::wireguard::status::PeerReport;
+        }
+    }
+}

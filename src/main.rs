@@ -6,10 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use bastiond::cli::{Bastiond, Subcommand};
-use bastiond::component::Error as _;
-use bastiond::config::{self, Environment};
-use bastiond::error::chain;
-use bastiond::{daemon, exit, site, systemd};
+use bastiond::{ComponentError as _, Environment, chain, exit};
 use clap::Parser;
 use tokio::runtime::Runtime;
 use zeroizing_alloc::ZeroAlloc;
@@ -30,17 +27,17 @@ fn main() -> ExitCode {
         Some(Subcommand::SshPorts) => return ssh_ports(&environment),
         None => {}
     }
-    let config = match config::load(&arguments.config, &environment) {
+    let config = match bastiond::load_configuration(&arguments.config, &environment) {
         Ok(config) => config,
         Err(error) => return exit::wrong_configuration(&error),
     };
-    let log_level = systemd::start_logging(config.log.level);
-    let kept = systemd::inherited_descriptors();
+    let log_level = bastiond::start_logging(config.log.level);
+    let inherited = bastiond::inherited_descriptors();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return exit::failure(&error),
     };
-    let ended = runtime.block_on(daemon::run(arguments.config, environment, config, log_level, kept));
+    let ended = runtime.block_on(bastiond::run_daemon(arguments.config, environment, config, log_level, inherited));
     // A name that does not resolve must not keep the daemon from ending.
     runtime.shutdown_background();
     match ended {
@@ -57,13 +54,14 @@ fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Before the network is up. A wrong configuration must not leave the gate open, so it is told, and the gate shut.
+/// Loads rules before the network is up. A wrong configuration is reported, and must not leave the gateway open: then rules that
+/// forward nothing are loaded.
 fn boot(path: &Path, environment: &Environment) -> ExitCode {
-    let config = config::load(path, environment);
-    systemd::start_logging(config.as_ref().map_or(tracing::Level::INFO, |config| config.log.level));
+    let config = bastiond::load_configuration(path, environment);
+    bastiond::start_logging(config.as_ref().map_or(tracing::Level::INFO, |config| config.log.level));
     let wrong = config.as_ref().err().map(exit::wrong_configuration);
     let booted = match runtime() {
-        Ok(runtime) => runtime.block_on(daemon::run_boot(config.ok(), environment)),
+        Ok(runtime) => runtime.block_on(bastiond::run_boot(config.ok(), environment)),
         Err(error) => return exit::failure(&error),
     };
     match booted {
@@ -75,9 +73,9 @@ fn boot(path: &Path, environment: &Environment) -> ExitCode {
     }
 }
 
-/// For a daemon that is not root.
+/// Records the ports of sshd for a daemon that is not root.
 fn ssh_ports(environment: &Environment) -> ExitCode {
-    match site::record_ssh_ports(&environment.runtime_directory()) {
+    match bastiond::record_ssh_ports(&environment.runtime_directory()) {
         Ok(ports) => {
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
             println!("sshd's ports: {}", ports.join(", "));

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-pub use bastiond_tunnel::interface::{InterfaceName, InvalidInterfaceName};
+pub use bastiond_tunnel::interface::InterfaceName;
+pub(crate) use bastiond_tunnel::interface::InvalidInterfaceName;
 
 /// A 48-bit Ethernet address. Hetzner's metadata identifies private interfaces by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -78,19 +79,19 @@ impl fmt::Display for NetworkId {
 }
 
 /// Whether the whole range is inside one of the private ranges of RFC 1918.
-pub fn is_private(range: Ipv4Net) -> bool {
+pub(crate) fn is_private(range: Ipv4Net) -> bool {
     let blocks =
         [(Ipv4Addr::new(10, 0, 0, 0), 8), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
     blocks.into_iter().any(|(address, prefix)| Ipv4Net::new_assert(address, prefix).contains(&range))
 }
 
 /// Whether two ranges share an address.
-pub fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
+pub(crate) fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
 }
 
 /// The ranges, sorted, without those that are inside another one.
-pub fn without_nested(ranges: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
+pub(crate) fn without_nested(ranges: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
     let mut ranges: Vec<IpNet> = ranges.into_iter().collect();
     // Wider ranges first: then only the last kept range can contain the next one.
     ranges.sort_by_key(|range| (range.network(), range.prefix_len()));
@@ -109,7 +110,7 @@ pub fn v4(ranges: impl IntoIterator<Item = IpNet>) -> Vec<Ipv4Net> {
 }
 
 /// The IPv6 ranges among these.
-pub fn v6(ranges: impl IntoIterator<Item = IpNet>) -> Vec<Ipv6Net> {
+pub(crate) fn v6(ranges: impl IntoIterator<Item = IpNet>) -> Vec<Ipv6Net> {
     ranges.into_iter().filter_map(|range| if let IpNet::V6(range) = range { Some(range) } else { None }).collect()
 }
 

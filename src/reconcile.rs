@@ -72,7 +72,7 @@ const BEFORE_CLOUD: [ComponentName; 3] = [ComponentName::Nat, ComponentName::Sys
 
 /// The components of the pass, and the account of the whole gateway.
 #[derive(Debug)]
-pub struct Gateway {
+pub(crate) struct Gateway {
     sysctl: Sysctl,
     nat: Nat,
     wireguard: Wireguard,
@@ -89,7 +89,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway that has not observed anything yet.
-    pub fn new(environment: &Environment) -> Self {
+    pub(crate) fn new(environment: &Environment) -> Self {
         let (runtime, state) = (environment.runtime_directory(), environment.state_directory());
         let sysctl_paths = SysctlPaths::of_kernel(&state);
         Self {
@@ -107,32 +107,37 @@ impl Gateway {
     }
 
     /// Takes over the descriptors that the service manager kept of a former daemon's tunnel.
-    pub fn take_over(&mut self, inherited: NamedFds) {
+    pub(crate) fn take_over(&mut self, inherited: NamedFds) {
         self.wireguard.take_over(inherited);
     }
 
     /// What the service manager is to keep for the next daemon, if that has changed.
-    pub fn handover(&mut self) -> Option<Handover> {
+    pub(crate) fn handover(&mut self) -> Option<Handover> {
         self.wireguard.handover()
     }
 
     /// The account so far.
-    pub fn report(&self) -> &Report {
+    pub(crate) fn report(&self) -> &Report {
         &self.report
     }
 
     /// The server as the newest pass observed it.
-    pub fn site(&self) -> &Site {
+    pub(crate) fn site(&self) -> &Site {
         &self.site
     }
 
     /// Records why a reload was refused, or, with an empty list, that none is.
-    pub fn refuse_configuration(&mut self, problems: Vec<String>) {
+    pub(crate) fn refuse_configuration(&mut self, problems: Vec<String>) {
         self.report.refuse_configuration(problems);
     }
 
     /// One pass; how soon a component wants the next one, if any does.
-    pub async fn pass(&mut self, config: &Config, metadata: &MetadataView, trigger: Trigger) -> Option<Duration> {
+    pub(crate) async fn pass(
+        &mut self,
+        config: &Config,
+        metadata: &MetadataView,
+        trigger: Trigger,
+    ) -> Option<Duration> {
         self.report.passes += 1;
         self.report.trigger = trigger;
         tracing::debug!(pass = self.report.passes, %trigger, "pass");
@@ -191,24 +196,24 @@ impl Gateway {
     }
 
     /// Updates the parts of the report that change by themselves.
-    pub async fn refresh(&mut self) {
+    pub(crate) async fn refresh(&mut self) {
         self.report.tunnel = self.wireguard.report().await;
         self.conntrack.update_report(Instant::now()).await;
         self.report.flows = self.conntrack.report().cloned();
     }
 
     /// Waits until something happens in the tunnel between passes. Cancel-safe.
-    pub async fn tunnel_event(&mut self) -> wireguard::Event {
+    pub(crate) async fn tunnel_event(&mut self) -> wireguard::Event {
         self.wireguard.event().await
     }
 
     /// Checks the tunnel's peers between passes.
-    pub async fn check_peers(&mut self) {
+    pub(crate) async fn check_peers(&mut self) {
         self.wireguard.check_peers(Instant::now()).await;
     }
 
     /// Loads closed rules if none stand, for the time until the site is known. An error here is reported by the first pass.
-    pub async fn close_if_open(&mut self, config: &Config) {
+    pub(crate) async fn close_if_open(&mut self, config: &Config) {
         let observed = site::observe(config, &MetadataView::default(), &Site::default(), &self.runtime_directory).await;
         let Ok(site) = observed else { return };
         let closed = Site { public: None, private: Vec::new(), ..site };
@@ -218,12 +223,12 @@ impl Gateway {
     }
 
     /// Records an outcome of the cloud's component.
-    pub fn record_cloud(&mut self, outcome: Outcome) {
+    pub(crate) fn record_cloud(&mut self, outcome: Outcome) {
         self.record(ComponentName::Hcloud, outcome);
     }
 
     /// Takes over what the cloud's networks send here now; whether that differs from before.
-    pub fn learn_return_routes(&mut self, seen: SeenReturnRoutes) -> bool {
+    pub(crate) fn learn_return_routes(&mut self, seen: SeenReturnRoutes) -> bool {
         if self.seen_return_routes == seen {
             return false;
         }
@@ -236,7 +241,7 @@ impl Gateway {
     }
 
     /// Why the cloud's networks must not send traffic here now; `None` if they may.
-    pub fn holds_back_cloud(&self) -> Option<Outcome> {
+    pub(crate) fn holds_back_cloud(&self) -> Option<Outcome> {
         let not_ok = BEFORE_CLOUD.into_iter().find(|&component| self.report.state(component) != Some(State::Ok));
         let reason = match (not_ok, &self.site.public) {
             (Some(component), _) => format!("waits for {component}"),
@@ -249,7 +254,7 @@ impl Gateway {
     }
 
     /// What the next pass would do.
-    pub async fn preview(&mut self, config: &Config, metadata: &MetadataView) -> (Site, Steps) {
+    pub(crate) async fn preview(&mut self, config: &Config, metadata: &MetadataView) -> (Site, Steps) {
         let site = match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
             Ok(site) => site,
             Err(error) => {
@@ -287,7 +292,7 @@ impl Gateway {
 
     /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, forwarding is switched off, and only
     /// then are the rules removed. `hcloud` is the cloud's component, which the daemon owns.
-    pub async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut dyn Reconcile) -> Steps {
+    pub(crate) async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut dyn Reconcile) -> Steps {
         let tunnel = tunnel(config, site, &self.seen_return_routes);
         let inputs = Inputs { config, site, tunnel: tunnel.as_ref(), now: Instant::now() };
         let (mut done, mut problems) = hcloud.down(&inputs).await;

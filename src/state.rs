@@ -28,13 +28,13 @@ pub enum Error {
 }
 
 /// The file's content; `None` when it is missing, unreadable or not what was written: then nothing is remembered.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let bytes = std::fs::read(path).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 
 /// Replaces the file by renaming a finished one over it; readable by its owner only.
-pub fn write_json<T: Serialize>(path: &Path, content: &T) -> Result<(), Error> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, content: &T) -> Result<(), Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     let bytes = serde_json::to_vec(content).map_err(|error| failed(error.into()))?;
     let unfinished = path.with_extension("new");
@@ -49,7 +49,7 @@ pub fn write_json<T: Serialize>(path: &Path, content: &T) -> Result<(), Error> {
 }
 
 /// Removes the file if it is there.
-pub fn remove(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Remove { path: path.to_owned(), source }),
         _ => Ok(()),

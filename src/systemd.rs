@@ -24,7 +24,7 @@ const STOPPING_TIMEOUT: Duration = Duration::from_millis(500);
 /// A thread of its own sends: the socket blocks while systemd does not read it, and a service manager that hangs must
 /// not delay a repair.
 #[derive(Debug)]
-pub struct Notifier {
+pub(crate) struct Notifier {
     status: String,
     messages: Option<SyncSender<Message>>,
     all_sent: Receiver<()>,
@@ -44,7 +44,7 @@ enum Message {
 
 impl Notifier {
     /// Starts the thread.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (messages, waiting) = mpsc::sync_channel::<Message>(MAX_WAITING);
         let (end, all_sent) = mpsc::channel();
         std::thread::spawn(move || {
@@ -57,17 +57,17 @@ impl Notifier {
     }
 
     /// Reports that the first pass, or a reload, is done.
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.queue(Message::Ready);
     }
 
     /// Reports that a new configuration is being read.
-    pub fn reloading(&self) {
+    pub(crate) fn reloading(&self) {
         self.queue(Message::Reloading);
     }
 
     /// Reports that the daemon ends; returns when the last message is sent, or after a timeout.
-    pub fn stopping(mut self) {
+    pub(crate) fn stopping(mut self) {
         self.queue(Message::Stopping);
         self.messages = None;
         // Err either way: the thread has ended, or does not in time.
@@ -75,12 +75,12 @@ impl Notifier {
     }
 
     /// Feeds the watchdog: the loop runs.
-    pub fn alive(&self) {
+    pub(crate) fn alive(&self) {
         self.queue(Message::Watchdog);
     }
 
     /// Sets the line for `systemctl status`; the same line twice is sent once.
-    pub fn status(&mut self, line: &str) {
+    pub(crate) fn status(&mut self, line: &str) {
         if self.status != line {
             line.clone_into(&mut self.status);
             self.queue(Message::Status(line.to_owned()));
@@ -90,14 +90,14 @@ impl Notifier {
     /// Has the service manager keep these descriptors under a name, over restarts and crashes
     /// (`FileDescriptorStoreMax=` of the unit says how many it takes). The next daemon gets them by
     /// [`inherited_descriptors`].
-    pub fn keep(&self, name: &str, descriptors: Vec<OwnedFd>) {
+    pub(crate) fn keep(&self, name: &str, descriptors: Vec<OwnedFd>) {
         if !descriptors.is_empty() {
             self.queue(Message::Keep(name.to_owned(), descriptors));
         }
     }
 
     /// Has it close the descriptors that it stores under a name.
-    pub fn forget(&self, name: &str) {
+    pub(crate) fn forget(&self, name: &str) {
         self.queue(Message::Forget(name.to_owned()));
     }
 
@@ -142,7 +142,7 @@ pub fn inherited_descriptors() -> Vec<(String, OwnedFd)> {
 }
 
 /// How often the watchdog is fed: half of the unit's limit, so that one late tick does no harm.
-pub fn watchdog_pause() -> Option<Duration> {
+pub(crate) fn watchdog_pause() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
 

@@ -8,13 +8,13 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use bastiond::component::{Component as _, preview, reconcile};
-use bastiond::config::{self, Config, Environment, Secret};
-use bastiond::hcloud::Hcloud;
-use bastiond::inputs::Inputs;
-use bastiond::net::NetworkId;
-use bastiond::outcome::{Outcome, Problem, State};
-use bastiond::site::{PrivateLink, Site};
+use bastiond::internals::component::{Component as _, preview, reconcile};
+use bastiond::internals::config::{self, Config, Environment, Secret};
+use bastiond::internals::hcloud::Hcloud;
+use bastiond::internals::inputs::Inputs;
+use bastiond::internals::net::NetworkId;
+use bastiond::internals::outcome::{Outcome, Problem, State};
+use bastiond::internals::site::{PrivateLink, Site};
 use sandbox::cloud::{self, Busy, Cloud, Fault, Injection, Matching, ReadOnlyAnswer, Settings, Times, Visible};
 
 const BASTION: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);

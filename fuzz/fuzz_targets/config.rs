@@ -1,7 +1,7 @@
 //! Any text is a configuration, or is told what is wrong with it on clean single lines.
 #![no_main]
 
-use bastiond::config::{Environment, parse};
+use bastiond::internals::config::{Environment, parse};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -2,7 +2,7 @@
 //! read can be.
 #![no_main]
 
-use bastiond::site::metadata::parse_private_networks;
+use bastiond::internals::site::metadata::parse_private_networks;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| match parse_private_networks(text) {

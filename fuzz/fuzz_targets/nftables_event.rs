@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let concerns = bastiond::nat::concerns_our_table(bytes);
+    let concerns = bastiond::internals::nat::concerns_our_table(bytes);
     if bytes.len() < 16 {
         assert!(concerns, "too short to be a message");
     }

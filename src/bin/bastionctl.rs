@@ -4,12 +4,12 @@
 use std::process::ExitCode;
 
 use bastiond::cli::Bastionctl;
-use bastiond::{exit, operator};
+use bastiond::exit;
 use clap::Parser;
 
 fn main() -> ExitCode {
     match Bastionctl::try_parse() {
-        Ok(arguments) => operator::run(&arguments),
+        Ok(arguments) => bastiond::run_operator(&arguments),
         Err(error) => exit::arguments(&error),
     }
 }

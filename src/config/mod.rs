@@ -17,23 +17,28 @@ mod wireguard;
 
 use std::path::Path;
 
-pub use diagnostic::Diagnostic;
+pub(crate) use diagnostic::Diagnostic;
 pub use environment::Environment;
-pub use error::Error;
-pub use files::ReadError;
-pub use model::{Config, Hcloud, Log, PrivateLink, Site, TokenSource};
-pub use policy::{
-    Acl, Egress, EgressLists, Fastpath, Firewall, Forward, LogDrops, Nat, NetworkPolicy, Ports, Protocol, Service,
-    StaticNat, Transport, Transports,
-};
+pub(crate) use error::Error;
+#[cfg(test)]
+pub(crate) use files::ReadError;
+pub use model::Config;
+#[cfg(test)]
+pub(crate) use model::Log;
+pub(crate) use model::{Hcloud, PrivateLink, Site, TokenSource};
+pub use policy::{Acl, Fastpath, Forward, Ports, Service, Transports};
+#[cfg(test)]
+pub(crate) use policy::{Egress, Nat, NetworkPolicy};
+pub(crate) use policy::{EgressLists, Firewall, LogDrops, Protocol, StaticNat, Transport};
 pub use secret::Secret;
-pub use wireguard::{BackendChoice, Peer, Snat, Wireguard};
+pub use wireguard::BackendChoice;
+pub(crate) use wireguard::{Peer, Snat, Wireguard};
 
 use check::CheckContext;
 use files::{Files, NoFiles};
 
 /// The path at which the package installs the file.
-pub const DEFAULT_PATH: &str = "/etc/bastiond/config.toml";
+pub(crate) const DEFAULT_PATH: &str = "/etc/bastiond/config.toml";
 
 /// Reads and checks the file at `path` and the files that belong to it.
 pub fn load(path: &Path, environment: &Environment) -> Result<Config, Error> {

@@ -32,12 +32,16 @@ use tokio::time::Instant;
 pub use apply::FlowDeleter;
 pub use evaluator::PolicyEvaluator;
 pub use model::{BlockReason, Flow, Layer4, Permission, Status, Tuple};
-pub use observe::{ConntrackUsage, FlowCounters, for_each_flow, observe_counters};
-pub use plan::{EndReason, Plan, end_reason};
+pub(crate) use observe::{ConntrackUsage, FlowCounters};
+pub use observe::{for_each_flow, observe_counters};
+pub use plan::EndReason;
+pub(crate) use plan::{Plan, end_reason};
 pub use policy::Policy;
-pub use port_use::{PortPool, PortReport, PortUse};
+#[cfg(test)]
+pub(crate) use port_use::PortPool;
+pub(crate) use port_use::{PortReport, PortUse};
 pub use socket::Error;
-pub use status::FlowsReport;
+pub(crate) use status::FlowsReport;
 
 use crate::component::{Component, Error as _, Steps};
 use crate::error::chain;

@@ -116,7 +116,7 @@ impl component::Plan for Plan {
 ///
 /// Only a permission of the old policy can be withdrawn: a flow that it does not cover belongs to another program. SSH
 /// to the bastion and the tunnel's own packets never end, so that no change locks the operator out.
-pub fn end_reason(old: &PolicyEvaluator<'_>, new: &PolicyEvaluator<'_>, flow: &Flow) -> Option<EndReason> {
+pub(crate) fn end_reason(old: &PolicyEvaluator<'_>, new: &PolicyEvaluator<'_>, flow: &Flow) -> Option<EndReason> {
     if old.is_operator_access(flow) || new.is_operator_access(flow) {
         return None;
     }

@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Why the daemon could not be asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Nobody is there.
     #[error("no bastiond answers on {}", path.display())]
     NotRunning {
@@ -45,7 +45,7 @@ pub enum Error {
 }
 
 /// Asks once.
-pub fn call(path: &Path, request: Request) -> Result<Response, Error> {
+pub(crate) fn call(path: &Path, request: Request) -> Result<Response, Error> {
     let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
         // Only these two mean that nobody is there: a plan or `down` without the daemon must not run beside it.
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {

@@ -3,12 +3,13 @@
 //! One request and one response a connection, each a line of JSON. The socket's mode is all the access control there is
 //! (root and the daemon's own group), so it decides nothing: it hands requests to the loop.
 
-pub mod client;
+pub(crate) mod client;
 mod protocol;
 mod server;
 
-pub use protocol::{MAX_LINE, Request, Response, parse_request};
-pub use server::{Call, Error, Server};
+pub use protocol::parse_request;
+pub(crate) use protocol::{Request, Response};
+pub(crate) use server::{Call, Error, Server};
 
 /// The socket's name in the runtime directory.
-pub const SOCKET: &str = "control.sock";
+pub(crate) const SOCKET: &str = "control.sock";

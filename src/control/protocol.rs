@@ -8,7 +8,7 @@ use crate::outcome::Problem;
 use crate::report::Report;
 
 /// Longest response that a client accepts, in bytes: ten thousand peers take 3 MB.
-pub const MAX_LINE: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_LINE: usize = 64 * 1024 * 1024;
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub enum Request {
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "kebab-case")]
-pub enum Response {
+pub(crate) enum Response {
     /// To `Status` and `Reconcile`.
     Report {
         /// The account.

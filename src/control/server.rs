@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 static PLACES: Semaphore = Semaphore::const_new(16);
 
 /// A request, and where its answer goes.
-pub type Call = (Request, oneshot::Sender<Response>);
+pub(crate) type Call = (Request, oneshot::Sender<Response>);
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -37,14 +37,14 @@ pub enum Error {
 
 /// Listens until dropped, and then removes the socket.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     path: PathBuf,
     task: JoinHandle<()>,
 }
 
 impl Server {
     /// Listens on `path`. A socket that a killed daemon left there is replaced: whoever calls holds the daemon's lock.
-    pub fn listen(path: &Path) -> Result<(Self, mpsc::Receiver<Call>), Error> {
+    pub(crate) fn listen(path: &Path) -> Result<(Self, mpsc::Receiver<Call>), Error> {
         let open = || {
             crate::state::remove(path).map_err(io::Error::other)?;
             let listener = UnixListener::bind(path)?;

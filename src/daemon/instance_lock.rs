@@ -10,14 +10,14 @@ use crate::config::Environment;
 
 /// Proof that no other daemon works with this runtime directory.
 #[derive(Debug)]
-pub struct InstanceLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] Flock<File>);
+pub(crate) struct InstanceLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] Flock<File>);
 
 impl InstanceLock {
     /// Makes the runtime and state directories where they are missing, and takes the lock.
     ///
     /// # Errors
     /// A directory cannot be made, or another daemon holds the lock.
-    pub fn acquire(environment: &Environment) -> Result<Self, Error> {
+    pub(crate) fn acquire(environment: &Environment) -> Result<Self, Error> {
         for path in [environment.runtime_directory(), environment.state_directory()] {
             let made = DirBuilder::new().recursive(true).mode(0o750).create(&path);
             made.map_err(|source| Error::Directory { path, source })?;

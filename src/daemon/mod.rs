@@ -29,8 +29,8 @@ use readiness::Readiness;
 use signals::Signals;
 
 pub use boot::run_boot;
-pub use instance_lock::InstanceLock;
-pub use requests::with_cloud_preview;
+pub(crate) use instance_lock::InstanceLock;
+pub(crate) use requests::with_cloud_preview;
 
 /// Why the daemon ended before it was asked to.
 #[derive(Debug, thiserror::Error)]

@@ -88,7 +88,7 @@ impl Daemon {
 }
 
 /// Adds what the cloud's component would do to a preview of the pass.
-pub async fn with_cloud_preview(steps: Steps, config: &Config, site: &Site) -> Steps {
+pub(crate) async fn with_cloud_preview(steps: Steps, config: &Config, site: &Site) -> Steps {
     let (mut steps, mut problems) = steps;
     let inputs = Inputs { config, site, tunnel: None, now: Instant::now() };
     match preview(&mut Hcloud::default(), &inputs).await {

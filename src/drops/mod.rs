@@ -57,14 +57,14 @@ impl Error {
 
 /// Logs dropped packets while the configuration wants the daemon to.
 #[derive(Debug, Default)]
-pub struct DropLog {
+pub(crate) struct DropLog {
     task: Option<JoinHandle<()>>,
 }
 
 impl DropLog {
     /// Starts or stops listening as the configuration wants. A failure is logged and nothing else: the gateway works
     /// without this.
-    pub async fn follow(&mut self, log_drops: LogDrops) {
+    pub(crate) async fn follow(&mut self, log_drops: LogDrops) {
         let listens = self.task.as_ref().is_some_and(|task| !task.is_finished());
         match log_drops {
             LogDrops::Journal if listens => {}

@@ -3,7 +3,7 @@
 //! Ours: the destinations that the configuration names, and the tunnel's ranges, in the networks this server is attached to.
 //! Every other route stays, and so does one of ours that names another server, unless `hcloud.take_over` says otherwise.
 
-pub mod api;
+pub(crate) mod api;
 mod apply;
 mod connection;
 mod describe;

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 pub use drop_log::JOURNAL_GROUP;
 pub(crate) use drop_log::nflog_group;
 pub(crate) use forwards::is_reserved;
-pub use return_routes::{WantedReturnRoutes, wanted_return_routes};
-pub use tunnel::{SeenReturnRoutes, Tunnel, interface_taken, tunnel};
+pub(crate) use return_routes::{WantedReturnRoutes, wanted_return_routes};
+pub(crate) use tunnel::interface_taken;
+pub use tunnel::{SeenReturnRoutes, Tunnel, tunnel};
 
 use crate::config::Config;
 use crate::site::Site;

@@ -11,7 +11,7 @@ use crate::site::Site;
 
 /// The tunnel's ranges that each private network is to send to this server, so that its hosts can answer peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WantedReturnRoutes {
+pub(crate) struct WantedReturnRoutes {
     /// The ranges, those of the tunnel's own networks first.
     pub ranges: Vec<Ipv4Net>,
     /// Whether peers are masqueraded where a range cannot be had (`wireguard.snat = "auto"`).
@@ -19,7 +19,7 @@ pub struct WantedReturnRoutes {
 }
 
 /// The ranges that need a route; none where there is no tunnel, or where all its peers are masqueraded (`snat = true`).
-pub fn wanted_return_routes(config: &Config, site: &Site) -> WantedReturnRoutes {
+pub(crate) fn wanted_return_routes(config: &Config, site: &Site) -> WantedReturnRoutes {
     let snat = config.wireguard.as_ref().map_or(Snat::Always, |wanted| wanted.snat);
     let tunnel = tunnel(config, site, &SeenReturnRoutes::new()).filter(|_| snat != Snat::Always);
     let own = |range: &Ipv4Net, tunnel: &Tunnel| tunnel.networks.iter().any(|own| IpNet::V4(*range).contains(own));

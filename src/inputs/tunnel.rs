@@ -101,7 +101,7 @@ fn masqueraded(
 }
 
 /// Why the tunnel cannot have its interface: the name is that of a link towards the internet or a private network.
-pub fn interface_taken(wanted: &Wireguard, site: &Site) -> Option<Problem> {
+pub(crate) fn interface_taken(wanted: &Wireguard, site: &Site) -> Option<Problem> {
     let name = &wanted.interface;
     let is_public = site.public.as_ref().is_some_and(|link| link.interface == *name);
     let is_private = site.private.iter().any(|link| link.interface == *name);

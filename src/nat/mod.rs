@@ -29,13 +29,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use boot_rules::{LoadedRules, load_boot_rules};
-pub use counters::Count;
+#[cfg(test)]
+pub(crate) use counters::Count;
 pub use foreign::{ForwardPath, Packets, forward_paths};
-pub use netlink::{concerns_our_table, table_exists};
-pub use nft::Error;
-pub use plan::Plan;
-pub use sources::{firewall_report, unban};
-pub use status::{Ban, Bans, FirewallReport, Source, Sources};
+pub use netlink::concerns_our_table;
+pub(crate) use netlink::table_exists;
+pub(crate) use nft::Error;
+pub(crate) use plan::Plan;
+pub(crate) use sources::{firewall_report, unban};
+pub(crate) use status::Ban;
+#[cfg(test)]
+pub(crate) use status::{Bans, Source};
+pub use status::{FirewallReport, Sources};
 
 use crate::component::{Component, Error as _, Steps};
 use crate::config::{Config, Fastpath};

@@ -34,7 +34,7 @@ pub fn concerns_our_table(datagram: &[u8]) -> bool {
 }
 
 /// Whether our table is in the kernel.
-pub fn table_exists() -> io::Result<bool> {
+pub(crate) fn table_exists() -> io::Result<bool> {
     let answer = ask(libc::NFT_MSG_GETTABLE, &attribute(NFTA_TABLE_NAME, &table_name()))?;
     let message = messages(&answer).next().flatten().ok_or_else(unreadable)?;
     match check_error(&message) {

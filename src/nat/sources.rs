@@ -22,7 +22,7 @@ const PREFIX_OF_ONE: u8 = 64;
 
 /// What the rules have counted, and whose packets they dropped; `None` if there is no table, or the counters cannot be
 /// read.
-pub async fn firewall_report() -> Option<FirewallReport> {
+pub(crate) async fn firewall_report() -> Option<FirewallReport> {
     let counters = match read_counters() {
         Ok(counters) if counters.is_empty() => return None,
         Ok(counters) => counters,
@@ -51,7 +51,7 @@ pub async fn firewall_report() -> Option<FirewallReport> {
 
 /// Lets a source log in again. Returns whether it was banned. Its attempts are forgotten, too: otherwise the next one
 /// would bring the ban back.
-pub async fn unban(address: IpAddr) -> Result<bool, Error> {
+pub(crate) async fn unban(address: IpAddr) -> Result<bool, Error> {
     let (ending, source) = match address {
         IpAddr::V4(_) => ("4", address),
         IpAddr::V6(v6) => ("6", Ipv6Net::new_assert(v6, PREFIX_OF_ONE).trunc().addr().into()),

@@ -1,6 +1,6 @@
 //! The addresses of the tunnel's interface, and the kernel's routes into it.
 //!
-//! Ours are the routes of the main table that carry our own protocol number ([`PROTOCOL`]), wherever they lead, and the
+//! Ours are the routes of the main table that carry our own protocol number ([`model::PROTOCOL`]), wherever they lead, and the
 //! addresses of the tunnel's interface that carry the same number (kernels since 5.18 keep it). Every other route and address
 //! stays: a conflicting route and an unknown address on the tunnel's interface are reported. The wireguard component makes the
 //! interface, sets it up and sets its MTU.
@@ -10,8 +10,6 @@ mod describe;
 mod model;
 mod observe;
 mod plan;
-
-pub use model::PROTOCOL;
 
 use crate::component::{self, Component, Steps};
 use crate::error::chain;

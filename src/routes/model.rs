@@ -9,7 +9,7 @@ use crate::net::InterfaceName;
 
 /// The number that marks our routes and addresses (`rtm_protocol`, `IFA_PROTO`). Numbers above 4 (`RTPROT_STATIC`) are free for
 /// programs that make routes; iproute2's `etc/iproute2/rt_protos` does not assign 98. `ip route show proto 98` lists our routes.
-pub const PROTOCOL: u8 = 98;
+pub(crate) const PROTOCOL: u8 = 98;
 
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::model::{Address, Link, Route};
+use super::model::{Address, Link, PROTOCOL, Route};
 use super::plan::{Changes, Conflict};
 use super::*;
 

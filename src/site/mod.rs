@@ -4,17 +4,17 @@
 //! Ethernet addresses in Hetzner's metadata. It never guesses interface names, because the same server type has `ens10`
 //! on one generation of machines and `enp7s0` on the next. The configuration overrides discovery.
 
-pub mod metadata;
+pub(crate) mod metadata;
 mod model;
 mod observe;
 mod recorded_ports;
 mod resolve;
 mod sshd;
 
-pub use metadata::MetadataView;
+pub(crate) use metadata::MetadataView;
 pub use model::{PrivateLink, PublicLink, Site};
-pub use observe::Error;
-pub use recorded_ports::{Error as SshPortsError, record as record_ssh_ports};
+pub(crate) use observe::Error;
+pub use recorded_ports::record as record_ssh_ports;
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ use resolve::resolve;
 
 /// Observes the kernel and combines the result with the last answer of the metadata service. `previous` is the previous
 /// result; `runtime_directory` holds the recorded ports of sshd that only root can find out.
-pub async fn observe(
+pub(crate) async fn observe(
     config: &Config,
     metadata: &MetadataView,
     previous: &Site,

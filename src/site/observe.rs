@@ -50,7 +50,7 @@ pub(super) struct DefaultRoute {
 
 /// Why the kernel's state cannot be listed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// There is no netlink socket.
     #[error("cannot open a route netlink socket")]
     Open(#[source] std::io::Error),

@@ -16,19 +16,19 @@ pub(super) type RulesStand = fn() -> io::Result<bool>;
 
 /// Switches forwarding on once the rules stand. Without rules, a router would pass everything.
 #[derive(Debug)]
-pub struct Forwarding {
+pub(crate) struct Forwarding {
     settings: Settings,
     rules_stand: RulesStand,
 }
 
 impl Forwarding {
     /// A component that has not observed anything yet.
-    pub fn new(paths: SysctlPaths, rules_stand: RulesStand) -> Self {
+    pub(crate) fn new(paths: SysctlPaths, rules_stand: RulesStand) -> Self {
         Self { settings: Settings::new(paths), rules_stand }
     }
 
     /// Whether this host forwards, whoever switched it on.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         saved_values::is_forwarding(&self.settings.paths)
     }
 }

@@ -16,7 +16,7 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
-pub use forwarding::Forwarding;
+pub(crate) use forwarding::Forwarding;
 
 use crate::component::{Component, Steps};
 use crate::inputs::Inputs;
@@ -27,7 +27,7 @@ use settings::Settings;
 
 /// Where the settings are, and where their former values are saved.
 #[derive(Debug, Clone)]
-pub struct SysctlPaths {
+pub(crate) struct SysctlPaths {
     /// `/proc/sys`.
     pub root: PathBuf,
     /// The file of the former values, as JSON.
@@ -36,18 +36,18 @@ pub struct SysctlPaths {
 
 impl SysctlPaths {
     /// The kernel's own settings; their former values are saved in `state_directory`.
-    pub fn of_kernel(state_directory: &Path) -> Self {
+    pub(crate) fn of_kernel(state_directory: &Path) -> Self {
         Self { root: PathBuf::from("/proc/sys"), saved_values: state_directory.join("sysctl.json") }
     }
 }
 
 /// The settings that make links safe: no redirects, no source routes, no strict source check.
 #[derive(Debug)]
-pub struct Sysctl(Settings);
+pub(crate) struct Sysctl(Settings);
 
 impl Sysctl {
     /// A component that has not observed anything yet.
-    pub fn new(paths: SysctlPaths) -> Self {
+    pub(crate) fn new(paths: SysctlPaths) -> Self {
         Self(Settings::new(paths))
     }
 }

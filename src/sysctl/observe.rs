@@ -16,7 +16,7 @@ pub(super) struct Error {
 
 /// The settings as they are wanted, and as they are.
 #[derive(Debug)]
-pub struct Observed {
+pub(crate) struct Observed {
     pub(super) desired: Vec<Setting>,
     /// What the settings are wanted for.
     pub(super) subject: Subject,

@@ -9,7 +9,7 @@ use crate::component;
 
 /// What is to be written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The settings, with larger values that are there already in the place of smaller ones.
     pub(super) desired: Vec<Setting>,
     /// Those that differ, in the same order.

@@ -67,7 +67,7 @@ pub(super) fn choose(wanted: BackendChoice, kernel_has_wireguard: bool) -> Resul
 
 /// Why no data plane carries packets, or a change is refused.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// There is no TUN interface.
     #[error(transparent)]
     Tun(#[from] tun::Error),
@@ -100,7 +100,7 @@ pub enum Error {
 
 impl Error {
     /// What the operator can do.
-    pub fn advice(&self) -> &'static str {
+    pub(crate) fn advice(&self) -> &'static str {
         let in_use = |error: &udp::Error| match error {
             udp::Error::Bind { source, .. } => source.kind() == std::io::ErrorKind::AddrInUse,
             udp::Error::NoFamily | udp::Error::Option { .. } => false,

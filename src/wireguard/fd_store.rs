@@ -90,7 +90,7 @@ impl InheritedFds {
 
 /// What the service manager's store has to change.
 #[derive(Debug, Default)]
-pub struct Handover {
+pub(crate) struct Handover {
     /// Names of descriptors to close, before anything is stored.
     pub forget: Vec<String>,
     /// Descriptors to store.

@@ -11,7 +11,7 @@ use bastiond_tunnel::key::{InvalidKey, PrivateKey};
 
 /// Why there is no private key.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The file cannot be read.
     #[error("cannot read the private key {}", path.display())]
     Read {
@@ -40,7 +40,7 @@ pub enum Error {
 
 impl Error {
     /// What the operator can do.
-    pub fn advice(&self) -> &'static str {
+    pub(crate) fn advice(&self) -> &'static str {
         match self {
             Self::Read { .. } => {
                 "the daemon has to be allowed to read it, as user bastiond: in /var/lib/bastiond it is the owner, mode \

@@ -19,7 +19,7 @@ mod apply;
 mod backend;
 pub(crate) mod fd_store;
 mod handshake_watch;
-pub mod kernel;
+pub(crate) mod kernel;
 mod kernel_backend;
 mod keyfile;
 mod link;
@@ -28,7 +28,7 @@ mod names;
 mod observe;
 mod plan;
 mod running;
-pub mod status;
+pub(crate) mod status;
 mod update;
 mod userspace;
 
@@ -52,7 +52,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why the tunnel is not as configured.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No private key can be made.
     #[error(transparent)]
     Key(#[from] keyfile::Error),
@@ -69,7 +69,7 @@ impl component::Error for Error {
 
 impl Error {
     /// What the operator can do.
-    pub fn advice(&self) -> &'static str {
+    pub(crate) fn advice(&self) -> &'static str {
         match self {
             Self::Key(error) => error.advice(),
             Self::Backend(error) => error.advice(),
@@ -79,7 +79,7 @@ impl Error {
 
 /// What happens to the tunnel between passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// The address of an endpoint's name changed, or the name does not resolve: a pass is due.
     EndpointChanged,
     /// The peers are to be checked.
@@ -88,7 +88,7 @@ pub enum Event {
 
 /// The component.
 #[derive(Debug)]
-pub struct Wireguard {
+pub(crate) struct Wireguard {
     runtime_directory: PathBuf,
     running: Option<Running>,
     names: Names,
@@ -141,7 +141,7 @@ impl Component for Wireguard {
 
 impl Wireguard {
     /// A component without an interface. The endpoints that a former daemon knew are in `runtime_directory`.
-    pub fn load(runtime_directory: &Path) -> Self {
+    pub(crate) fn load(runtime_directory: &Path) -> Self {
         Self {
             runtime_directory: runtime_directory.to_owned(),
             running: None,
@@ -154,12 +154,12 @@ impl Wireguard {
     }
 
     /// Takes the descriptors that the service manager stored for a former daemon.
-    pub fn take_over(&mut self, inherited: NamedFds) {
+    pub(crate) fn take_over(&mut self, inherited: NamedFds) {
         self.inherited = inherited;
     }
 
     /// What the service manager's store has to change, if anything.
-    pub fn handover(&mut self) -> Option<Handover> {
+    pub(crate) fn handover(&mut self) -> Option<Handover> {
         let device = self.running.as_ref().and_then(|running| Some((&running.interface, running.backend.device()?)));
         let change = self.fd_store.update(device);
         let unused = std::mem::take(&mut self.unused_names);
@@ -173,12 +173,12 @@ impl Wireguard {
     }
 
     /// Whether an interface of ours runs.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
     /// Waits until something happens between passes; for ever without an interface. Cancel-safe.
-    pub async fn event(&mut self) -> Event {
+    pub(crate) async fn event(&mut self) -> Event {
         let Some(running) = &self.running else { return std::future::pending().await };
         tokio::select! {
             () = self.names.changed() => Event::EndpointChanged,
@@ -187,7 +187,7 @@ impl Wireguard {
     }
 
     /// Writes down which peers are active, and resolves names again whose peers do not answer.
-    pub async fn check_peers(&mut self, now: Instant) {
+    pub(crate) async fn check_peers(&mut self, now: Instant) {
         let Some(running) = &mut self.running else { return };
         running.next_check = now + CHECK_INTERVAL;
         let snapshot = match running.backend.snapshot().await {
@@ -212,7 +212,7 @@ impl Wireguard {
     }
 
     /// The tunnel's part of the status.
-    pub async fn report(&self) -> Option<TunnelReport> {
+    pub(crate) async fn report(&self) -> Option<TunnelReport> {
         let running = self.running.as_ref()?;
         let snapshot = running.backend.snapshot().await.ok()?;
         let label = |key: &PublicKey| running.labels.get(key).cloned();

@@ -14,7 +14,7 @@ use bastiond_tunnel::model::Snapshot;
 
 /// The tunnel as it is.
 #[derive(Debug)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// The interface of this daemon, if one runs.
     pub(super) running: Option<RunningState>,
     /// All links of this network namespace.

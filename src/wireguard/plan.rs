@@ -22,7 +22,7 @@ use bastiond_tunnel::model::{Snapshot, Update};
 
 /// The steps of a pass, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The interface of this daemon that another program deleted: its threads end, and its sockets are kept for the
     /// next one.
     pub(super) reap: Option<InterfaceName>,

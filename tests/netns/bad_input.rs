@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use bastiond::outcome::{ComponentName, State};
+use bastiond::internals::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
 use sandbox::daemon::Installation;
 use sandbox::world::{Metadata, PublicAddress, Settings, World, addresses as at};

@@ -1,8 +1,8 @@
 //! Other firewalls on the bastion: the daemon reports what they drop, with commands that help, and changes nothing of
 //! theirs.
 
-use bastiond::outcome::{ComponentName, Problem, State};
-use bastiond::report::{ComponentReport, Health, Report};
+use bastiond::internals::outcome::{ComponentName, Problem, State};
+use bastiond::internals::report::{ComponentReport, Health, Report};
 use libtest_mimic::Trial;
 use sandbox::daemon::Installation;
 use sandbox::traffic::{self, Reflector};

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use bastiond::nat::Nat;
-use bastiond::outcome::ComponentName;
+use bastiond::internals::nat::Nat;
+use bastiond::internals::outcome::ComponentName;
 use bastiond_tunnel::key::PublicKey;
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;

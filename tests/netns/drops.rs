@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bastiond::drops::{self, Dropped};
-use bastiond::inputs::JOURNAL_GROUP;
+use bastiond::internals::drops::{self, Dropped};
+use bastiond::internals::inputs::JOURNAL_GROUP;
 use libtest_mimic::Trial;
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nflog::{ConfigCmd, ConfigMode, ConfigNla, Timeout, config_request};

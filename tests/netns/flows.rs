@@ -3,15 +3,15 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use bastiond::component;
-use bastiond::config::{Config, Environment, Forward, Ports, Service, Transports, parse};
-use bastiond::conntrack::{
+use bastiond::internals::component;
+use bastiond::internals::config::{Config, Environment, Forward, Ports, Service, Transports, parse};
+use bastiond::internals::conntrack::{
     Conntrack, EndReason, Error, Flow, FlowDeleter, Layer4, Status, Tuple, for_each_flow, observe_counters,
 };
-use bastiond::inputs::Inputs;
-use bastiond::nat::Nat;
-use bastiond::outcome::ComponentName;
-use bastiond::site::{PrivateLink, PublicLink, Site};
+use bastiond::internals::inputs::Inputs;
+use bastiond::internals::nat::Nat;
+use bastiond::internals::outcome::ComponentName;
+use bastiond::internals::site::{PrivateLink, PublicLink, Site};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::daemon::Installation;
@@ -344,7 +344,8 @@ fn forward_goes() -> Result {
         alive.exchange(SOON)?;
     }
     // The same for a line of a deny list.
-    config.egress.lists.deny = vec![bastiond::config::Acl { to: vec![at::SERVER.into()], ..Default::default() }];
+    config.egress.lists.deny =
+        vec![bastiond::internals::config::Acl { to: vec![at::SERVER.into()], ..Default::default() }];
     ensure_eq(components.follow(&config)?, vec![format!("live flows ended: 1 {}", EndReason::Egress)])?;
     ensure(egress.exchange(NEVER).is_err(), "a denied destination is reached")?;
     for alive in [&mut kept, &mut ssh] {

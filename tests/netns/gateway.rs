@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bastiond::outcome::{ComponentName, State};
-use bastiond::report::Report;
+use bastiond::internals::outcome::{ComponentName, State};
+use bastiond::internals::report::Report;
 use libtest_mimic::Trial;
 use sandbox::daemon::{Daemon, Installation};
 use sandbox::world::World;
@@ -66,7 +66,7 @@ pub(crate) fn report(installation: &Installation<'_>) -> Result<Report> {
 pub(crate) fn component(
     installation: &Installation<'_>,
     component: ComponentName,
-) -> Result<bastiond::report::ComponentReport> {
+) -> Result<bastiond::internals::report::ComponentReport> {
     let report = report(installation)?;
     report.components.get(&component).cloned().ok_or_else(|| format!("no component {component} in {report:?}").into())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bastiond::outcome::{ComponentName, State};
+use bastiond::internals::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
 use sandbox::traffic::{Flood, HeldConnection, Reflector};
 use sandbox::world::{Settings, World, addresses as at};

@@ -3,10 +3,10 @@
 
 use std::future::Future;
 
-use bastiond::config::BackendChoice;
-use bastiond::net::InterfaceName;
-use bastiond::wireguard::BackendKind;
-use bastiond::wireguard::kernel::{self, Error, Made};
+use bastiond::internals::config::BackendChoice;
+use bastiond::internals::net::InterfaceName;
+use bastiond::internals::wireguard::BackendKind;
+use bastiond::internals::wireguard::kernel::{self, Error, Made};
 use bastiond_tunnel::key::PresharedKey;
 use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 use libtest_mimic::Trial;

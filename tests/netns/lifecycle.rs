@@ -3,8 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use bastiond::outcome::ComponentName;
-use bastiond::report::Health;
+use bastiond::internals::outcome::ComponentName;
+use bastiond::internals::report::Health;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::cloud::{Fault, Injection, Matching, Times};

@@ -2,12 +2,12 @@
 
 use std::future::Future;
 
-use bastiond::component::reconcile;
-use bastiond::config::{self, Environment};
-use bastiond::inputs::{Inputs, Tunnel};
-use bastiond::outcome::{Outcome, State};
-use bastiond::routes::Routes;
-use bastiond::site::Site;
+use bastiond::internals::component::reconcile;
+use bastiond::internals::config::{self, Environment};
+use bastiond::internals::inputs::{Inputs, Tunnel};
+use bastiond::internals::outcome::{Outcome, State};
+use bastiond::internals::routes::Routes;
+use bastiond::internals::site::Site;
 use ipnet::IpNet;
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;

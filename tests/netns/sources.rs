@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use bastiond::nat::{FirewallReport, Sources};
+use bastiond::internals::nat::{FirewallReport, Sources};
 use libtest_mimic::Trial;
 use sandbox::daemon::Installation;
 use sandbox::traffic::{self, Ping, Reflector};

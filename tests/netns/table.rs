@@ -3,12 +3,12 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use bastiond::component;
-use bastiond::config::{Config, Environment, Fastpath, parse};
-use bastiond::inputs::{Inputs, SeenReturnRoutes, tunnel};
-use bastiond::nat::{LoadedRules, Nat, load_boot_rules};
-use bastiond::outcome::Outcome;
-use bastiond::site::{PrivateLink, PublicLink, Site};
+use bastiond::internals::component;
+use bastiond::internals::config::{Config, Environment, Fastpath, parse};
+use bastiond::internals::inputs::{Inputs, SeenReturnRoutes, tunnel};
+use bastiond::internals::nat::{LoadedRules, Nat, load_boot_rules};
+use bastiond::internals::outcome::Outcome;
+use bastiond::internals::site::{PrivateLink, PublicLink, Site};
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
 use serde_json::Value;

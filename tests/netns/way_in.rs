@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use bastiond::wireguard::status::PeerReport;
+use bastiond::internals::wireguard::status::PeerReport;
 use bastiond_tunnel::key::{PrivateKey, PublicKey};
 use libtest_mimic::Trial;
 use sandbox::daemon::{Daemon, Installation};

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use bastiond::report::{Health, Report};
+use bastiond::internals::report::{Health, Report};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use sandbox::namespace::Namespace;
 use sandbox::traffic::flush_conntrack;

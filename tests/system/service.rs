@@ -240,7 +240,7 @@ fn no_token() -> Result {
     std::fs::remove_file(bastion.machine.path(TOKEN))?;
     bastion.machine.boot()?;
     wait_for("the status says what is missing", PATIENCE, || {
-        let told = |report: bastiond::report::Report| {
+        let told = |report: bastiond::internals::report::Report| {
             let mut problems = report.components.into_values().flat_map(|component| component.problems);
             problems.any(|problem| problem.what.starts_with("there is no API token"))
         };

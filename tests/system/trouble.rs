@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bastiond::report::Health;
+use bastiond::internals::report::Health;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::traffic::HeldConnection;

@@ -9,6 +9,7 @@ mod client;
 mod error;
 mod schema;
 
-pub use client::{Api, RateLimit};
-pub use error::{Code, Error};
-pub use schema::{Action, ActionStatus, Network, Route, parse_error_body, parse_network};
+pub(crate) use client::{Api, RateLimit};
+pub(crate) use error::{Code, Error};
+pub(crate) use schema::Route;
+pub use schema::{parse_error_body, parse_network};

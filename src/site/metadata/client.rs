@@ -16,7 +16,7 @@ const SHORTEST_PREFIX: u8 = 8;
 
 /// The answer of the metadata service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Metadata {
+pub(crate) struct Metadata {
     /// This server's number.
     pub server_id: Option<ServerId>,
     /// The networks that it is attached to, in the service's order. The interfaces may have another order.
@@ -44,7 +44,7 @@ pub struct PrivateNetwork {
 
 /// What is known about the metadata at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MetadataView {
+pub(crate) struct MetadataView {
     /// The last answer.
     pub latest: Option<Metadata>,
     /// Why the last query failed; `None` if it succeeded.

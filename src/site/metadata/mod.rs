@@ -6,5 +6,8 @@
 mod client;
 mod watcher;
 
-pub use client::{Error, Metadata, MetadataView, PrivateNetwork, parse_private_networks};
-pub use watcher::Watcher;
+#[cfg(test)]
+pub(crate) use client::Metadata;
+pub use client::parse_private_networks;
+pub(crate) use client::{MetadataView, PrivateNetwork};
+pub(crate) use watcher::Watcher;

@@ -31,7 +31,7 @@ const MISSING_NETWORK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Polls the service until it is dropped.
 #[derive(Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     view: watch::Receiver<MetadataView>,
     poll_request: Arc<Notify>,
     task: tokio::task::JoinHandle<()>,
@@ -40,7 +40,7 @@ pub struct Watcher {
 impl Watcher {
     /// Starts to poll `endpoint`. Begins with the answer that an earlier daemon saved in `runtime_directory`. Without
     /// an endpoint nothing is polled, and the view is settled at once.
-    pub fn start(endpoint: Option<String>, runtime_directory: &Path) -> Self {
+    pub(crate) fn start(endpoint: Option<String>, runtime_directory: &Path) -> Self {
         let saved = runtime_directory.join("metadata.json");
         let poll_request = Arc::new(Notify::new());
         let latest: Option<Metadata> = endpoint.as_ref().and_then(|_| state::read_json(&saved));
@@ -51,14 +51,14 @@ impl Watcher {
     }
 
     /// What is known now. Later changes wake the receiver.
-    pub fn view(&self) -> watch::Receiver<MetadataView> {
+    pub(crate) fn view(&self) -> watch::Receiver<MetadataView> {
         let mut view = self.view.clone();
         view.mark_unchanged();
         view
     }
 
     /// Starts a query soon, because a link has appeared or disappeared.
-    pub fn poll_soon(&self) {
+    pub(crate) fn poll_soon(&self) {
         self.poll_request.notify_one();
     }
 }

@@ -24,23 +24,23 @@ use bastiond_tunnel::model::{AllowedIp, PeerSnapshot, PeerUpdate, Snapshot, Upda
 
 /// The longest message to the kernel, in bytes, with its headers: what libmnl calls the ideal size, which wg(8) uses.
 /// The hard limit is near 64 KiB, as all peers are one attribute and its length a 16-bit number.
-pub const LIMIT: usize = 8192;
+pub(crate) const LIMIT: usize = 8192;
 
 /// `struct nlmsghdr` and `struct genlmsghdr`.
 const HEADERS: usize = 16 + 4;
 
 /// One message of the WireGuard family. Its secrets are overwritten when it is dropped, and do not show in `Debug`.
-pub struct Message(WireguardMessage);
+pub(crate) struct Message(WireguardMessage);
 
 impl Message {
     /// `WG_CMD_GET_DEVICE`: the request for everything about an interface.
-    pub fn get_device(interface: &InterfaceName) -> Self {
+    pub(crate) fn get_device(interface: &InterfaceName) -> Self {
         let attributes = vec![WireguardAttribute::IfName(interface.as_str().to_owned())];
         Self(WireguardMessage { cmd: WireguardCmd::GetDevice, attributes })
     }
 
     /// The attributes, including secrets.
-    pub fn attributes(&self) -> &[WireguardAttribute] {
+    pub(crate) fn attributes(&self) -> &[WireguardAttribute] {
         &self.0.attributes
     }
 }
@@ -103,7 +103,12 @@ impl fmt::Debug for Message {
 ///
 /// # Panics
 /// If it is longer than 4 GiB.
-pub fn encode<F: GenlFamily + Emitable>(payload: &F, family: u16, flags: u16, sequence: u32) -> Zeroizing<Vec<u8>> {
+pub(crate) fn encode<F: GenlFamily + Emitable>(
+    payload: &F,
+    family: u16,
+    flags: u16,
+    sequence: u32,
+) -> Zeroizing<Vec<u8>> {
     let mut bytes = Zeroizing::new(vec![0; HEADERS + payload.buffer_len()]);
     let mut header = NetlinkHeader::default();
     header.length = u32::try_from(bytes.len()).expect("a message is a few kilobytes");
@@ -123,7 +128,7 @@ pub fn encode<F: GenlFamily + Emitable>(payload: &F, family: u16, flags: u16, se
 /// Only the first one has the interface's own settings and `WGDEVICE_F_REPLACE_PEERS`, which would take the peers of
 /// the messages before it away again. A peer whose allowed-ips do not fit goes on in the next message, where it must
 /// not lose those that it just got, and must not come back if somebody removed it in between.
-pub fn changes(interface: &InterfaceName, update: &Update, limit: usize) -> Vec<Message> {
+pub(crate) fn changes(interface: &InterfaceName, update: &Update, limit: usize) -> Vec<Message> {
     let mut messages = Messages::start(interface, update, limit);
     for peer in &update.peers {
         let mut rest = messages.push(first_part(peer), &peer.allowed_ips);
@@ -257,11 +262,11 @@ fn allowed_ip(allowed_ip: &AllowedIp) -> WireguardAllowedIp {
 
 /// The kernel's answer to [`Message::get_device`], joined from its messages.
 #[derive(Debug, Default)]
-pub struct Dump(Snapshot);
+pub(crate) struct Dump(Snapshot);
 
 impl Dump {
     /// Adds the next message.
-    pub fn add(&mut self, message: &Message) -> Result<(), DecodeError> {
+    pub(crate) fn add(&mut self, message: &Message) -> Result<(), DecodeError> {
         for attribute in message.attributes() {
             match attribute {
                 WireguardAttribute::PrivateKey(key) => self.0.private_key = Some(PrivateKey::from_bytes(*key)),
@@ -307,7 +312,7 @@ impl Dump {
     }
 
     /// The interface as the messages describe it.
-    pub fn finish(mut self) -> Snapshot {
+    pub(crate) fn finish(mut self) -> Snapshot {
         // The kernel lists them in the order in which they came.
         self.0.peers.iter_mut().for_each(|peer| peer.allowed_ips.sort_unstable());
         self.0

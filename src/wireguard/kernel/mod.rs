@@ -14,11 +14,11 @@ use crate::config::BackendChoice;
 use crate::net::InterfaceName;
 use bastiond_tunnel::model::{Snapshot, Update};
 
-pub mod message;
-pub mod socket;
+pub(crate) mod message;
+pub(crate) mod socket;
 #[cfg(test)]
 mod tests;
-pub mod translate;
+pub(crate) mod translate;
 
 use socket::Connection;
 use translate::Removal;

@@ -13,7 +13,7 @@ use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 
 /// How a kernel removes a single allowed-ip from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removal {
+pub(crate) enum Removal {
     /// By `WGALLOWEDIP_F_REMOVE_ME`.
     Flag,
     /// It cannot: the peer's list is replaced, and for that moment the peer's other packets are lost too.
@@ -24,7 +24,7 @@ impl Removal {
     /// What the kernel of this release does (`uname -r`). The flag came with Linux 6.16 (commit ba3d7b93dbe3); kernels
     /// before refuse it as an unknown attribute, in the middle of a change. A release that cannot be read counts as an
     /// old one.
-    pub fn from_release(release: &str) -> Self {
+    pub(crate) fn from_release(release: &str) -> Self {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
         match (numbers.next().flatten(), numbers.next().flatten()) {
             (Some(major), Some(minor)) if (major, minor) >= (6, 16) => Self::Flag,
@@ -34,14 +34,14 @@ impl Removal {
 }
 
 /// Whether a change can be translated only with a snapshot of the interface.
-pub fn needs_snapshot(update: &Update, removal: Removal) -> bool {
+pub(crate) fn needs_snapshot(update: &Update, removal: Removal) -> bool {
     let removes = || update.peers.iter().flat_map(|peer| &peer.allowed_ips).any(|allowed_ip| allowed_ip.remove);
     // If no peer is named, none stays.
     (update.replace_peers && !update.peers.is_empty()) || (removal == Removal::ByReplacing && removes())
 }
 
 /// The change that makes of the observed interface what `update` would make of it in our own data plane.
-pub fn translate(mut update: Update, observed: &Snapshot, removal: Removal) -> Update {
+pub(crate) fn translate(mut update: Update, observed: &Snapshot, removal: Removal) -> Update {
     let private_key = update.private_key.as_ref().map_or(observed.private_key.as_ref(), Option::as_ref);
     let ourselves = private_key.map(key::PrivateKey::public);
     let mut owners = Owners::observed(observed);

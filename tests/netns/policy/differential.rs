@@ -21,13 +21,13 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use bastiond::config::{Config, Fastpath};
-use bastiond::conntrack::{BlockReason, Flow, Permission, Policy, PolicyEvaluator};
-use bastiond::hetzner::unroutable;
-use bastiond::inputs::{SeenReturnRoutes, Tunnel, tunnel};
-use bastiond::nat::{ForwardPath, Nat, Packets, forward_paths};
-use bastiond::outcome::State;
-use bastiond::site::Site;
+use bastiond::internals::config::{Config, Fastpath};
+use bastiond::internals::conntrack::{BlockReason, Flow, Permission, Policy, PolicyEvaluator};
+use bastiond::internals::hetzner::unroutable;
+use bastiond::internals::inputs::{SeenReturnRoutes, Tunnel, tunnel};
+use bastiond::internals::nat::{ForwardPath, Nat, Packets, forward_paths};
+use bastiond::internals::outcome::State;
+use bastiond::internals::site::Site;
 use fastrand::Rng;
 use libtest_mimic::Trial;
 

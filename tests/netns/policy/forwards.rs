@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use bastiond::outcome::ComponentName;
+use bastiond::internals::outcome::ComponentName;
 use libtest_mimic::Trial;
 use sandbox::traffic::Reflector;
 use sandbox::world::{Laptop, Settings, World, addresses as at};

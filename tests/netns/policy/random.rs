@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use bastiond::config::{Config, Environment, parse};
+use bastiond::internals::config::{Config, Environment, parse};
 use fastrand::Rng;
 
 use crate::gateway::Result;

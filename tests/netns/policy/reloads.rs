@@ -6,9 +6,9 @@ use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bastiond::nat::Nat;
-use bastiond::outcome::{ComponentName, State};
-use bastiond::site::Site;
+use bastiond::internals::nat::Nat;
+use bastiond::internals::outcome::{ComponentName, State};
+use bastiond::internals::site::Site;
 use fastrand::Rng;
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bastiond::outcome::ComponentName;
+use bastiond::internals::outcome::ComponentName;
 use bastiond_tunnel::key::{PrivateKey, PublicKey};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use bastiond::outcome::{ComponentName, State};
+use bastiond::internals::outcome::{ComponentName, State};
 use bastiond_tunnel::key::PublicKey;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;

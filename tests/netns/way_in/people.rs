@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use bastiond::outcome::{ComponentName, State};
+use bastiond::internals::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::cloud::{Fault, Injection, Matching, Times};

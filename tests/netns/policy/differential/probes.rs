@@ -2,12 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use bastiond::config::{Acl, Config, Ports};
-use bastiond::conntrack::{Layer4, Tuple};
-use bastiond::hetzner::unroutable;
-use bastiond::inputs::Tunnel;
-use bastiond::net::v4;
-use bastiond::site::Site;
+use bastiond::internals::config::{Acl, Config, Ports};
+use bastiond::internals::conntrack::{Layer4, Tuple};
+use bastiond::internals::hetzner::unroutable;
+use bastiond::internals::inputs::Tunnel;
+use bastiond::internals::net::v4;
+use bastiond::internals::site::Site;
 use fastrand::Rng;
 use ipnet::Ipv4Net;
 

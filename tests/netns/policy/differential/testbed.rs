@@ -9,9 +9,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bastiond::conntrack::{Error, Flow, Layer4, Tuple, for_each_flow};
-use bastiond::inputs::Tunnel;
-use bastiond::site::Site;
+use bastiond::internals::conntrack::{Error, Flow, Layer4, Tuple, for_each_flow};
+use bastiond::internals::inputs::Tunnel;
+use bastiond::internals::site::Site;
 use etherparse::{
     Icmpv4Type, NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice, ether_type, ip_number,
 };
@@ -335,7 +335,14 @@ pub(super) fn untranslated(tuple: &Tuple) -> Flow {
         Layer4::None => Layer4::None,
     };
     let reply = Tuple { source: tuple.destination, destination: tuple.source, layer4, ..*tuple };
-    Flow { original: *tuple, reply, status: bastiond::conntrack::Status::CONFIRMED, mark: 0, id: None, zone: 0 }
+    Flow {
+        original: *tuple,
+        reply,
+        status: bastiond::internals::conntrack::Status::CONFIRMED,
+        mark: 0,
+        id: None,
+        zone: 0,
+    }
 }
 
 /// The same flow, redirected to a host and port.
@@ -345,6 +352,6 @@ pub(super) fn redirected(tuple: &Tuple, host: Ipv4Addr, port: Option<u16>) -> Fl
     if let (Layer4::Ports { source, .. }, Some(port)) = (&mut flow.reply.layer4, port) {
         *source = port;
     }
-    flow.status = flow.status | bastiond::conntrack::Status::DST_NAT;
+    flow.status = flow.status | bastiond::internals::conntrack::Status::DST_NAT;
     flow
 }
