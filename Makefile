@@ -1,51 +1,55 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-system demo sandbox bench fuzz deb audit release-check fmt
+.PHONY: help check test test-system test-long demo sandbox bench fuzz deb audit release-check fmt
 
-help: ## this list
+help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-check: ## format and lints: what CI runs before the tests
+check: ## check the format and the lints; CI runs this before the tests
 	@bash -c '. scripts/setup test && \
 		cargo fmt --all --check && \
 		cargo clippy --workspace --lib --bins --tests --benches --examples --test system --locked -- -D warnings && \
 		cargo clippy -p bastiond-tunnel --lib --tests --features virtual-clock --locked -- -D warnings && \
 		RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet && \
-		scripts/check-shell && scripts/check-units'
+		scripts/check-shell && scripts/check-units && scripts/check-docs'
 
-test: ## everything that can be proven here; installs what is missing
+test: ## run all tests that need no root; installs what is missing
 	@scripts/test
 
-test-system: ## the package on a booted Debian 12 (needs root): first boot, restart and upgrade under load, reboot, removal; then in virtual machines with Debian's kernels
+test-system: ## test the package on a booted Debian 12 (needs root): first boot, restart and upgrade under load, reboot, removal
 	@scripts/test-system
-	@scripts/test-vm
 
-demo: ## the whole story in under 20 s; installs what is missing
+test-long: ## tests that take long: Debian's kernels in virtual machines (needs root), each fuzz target for SECONDS_EACH (300) seconds, reproducible packages
+	@scripts/test-vm
+	@SECONDS_EACH=$${SECONDS_EACH:-300} scripts/fuzz
+	@scripts/check-deb
+
+demo: ## show what bastiond does, in under 20 s; installs what is missing
 	@scripts/demo
 
-sandbox: ## the demo's world, left open with a shell
-	@bash -c '. scripts/setup demo && cargo build --profile quick --quiet --locked -p bastiond -p sandbox --bins && \
+sandbox: ## start the demo's network and a shell in it
+	@bash -c '. scripts/setup demo && build_quick && \
 		target/quick/sandbox shell --bastiond target/quick/bastiond'
 
-bench: ## side by side with the alternatives; CASE=gateway, CASE=daemon or CASE=tunnel runs one part
+bench: ## compare with the alternatives; CASE=gateway, CASE=daemon or CASE=tunnel runs one part
 	@bash -c '. scripts/setup bench && scripts/install-bench-peers "$(CASE)" && cargo build --release --quiet --locked -p bastiond -p bastiond-tunnel -p sandbox --bins && \
 		cargo bench --quiet --bench bench -- $(CASE)'
 
-fuzz: ## every parser that faces the network or the user, a minute each; installs cargo-fuzz if it is missing
+fuzz: ## fuzz every parser of outside input, a minute each; installs cargo-fuzz if it is missing
 	@scripts/fuzz
 
-deb: ## the Debian package, target/deb/bastiond_*.deb; ARCH=arm64 cross-builds
+deb: ## build the Debian package, target/deb/bastiond_*.deb; ARCH=arm64 cross-builds
 	@scripts/deb $(ARCH)
 
-audit: ## licences and known weaknesses of the dependencies; builds cargo-deny and cargo-audit once
+audit: ## check the licences and known vulnerabilities of the dependencies; builds cargo-deny and cargo-audit once
 	@scripts/audit
 
-release-check: ## what a release has to pass beside CI: oldest compiler, both packages, equal bytes, audit
+release-check: ## check a release beyond CI: oldest compiler, both packages, reproducibility, audit
 	@scripts/check-rust-version
 	@scripts/check-deb
 	@scripts/deb arm64
 	@scripts/audit
 
-fmt: ## formats the code
+fmt: ## format the code
 	@cargo fmt --all

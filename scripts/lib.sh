@@ -1,6 +1,9 @@
 # Shared functions of the scripts. This file is sourced, not run.
 # shellcheck shell=bash
 
+# Where the scripts keep what they build once: tools, test clients, Debian systems. CI sets it to a directory that outlives the checkout.
+cache="${BASTIOND_CACHE:-$PWD/target}"
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
@@ -37,10 +40,9 @@ need() {
     fi
 }
 
-# Adds a program from crates.io to PATH, with exactly this version. It is built once in target/tools, not in ~/.cargo/bin. Call this
-# in the project's top directory.
+# Adds a program from crates.io to PATH, with exactly this version. It is built once, in the cache and not in ~/.cargo/bin.
 tool() {
-    local name="$1" version="$2" tools="$PWD/target/tools"
+    local name="$1" version="$2" tools="$cache/tools"
     if [ "$("$tools/bin/$name" --version 2>/dev/null | awk '{ print $NF }')" != "$version" ]; then
         echo "building $name $version"
         cargo install --quiet --locked --root "$tools" --target-dir "$tools/build" --version "$version" "$name"
@@ -96,12 +98,18 @@ build_debian() {
     return "$status"
 }
 
+# Builds the programs with the demo's profile. The demo and the system tests select the same packages, because cargo would build
+# the dependencies of another selection again, with other features. Arguments: further options of cargo build.
+build_quick() {
+    cargo build --profile quick --quiet --locked -p bastiond -p bastiond-tunnel -p sandbox --bins "$@"
+}
+
 # Sets `package` to the package to test: BASTIOND_SYSTEM_PACKAGE, or one built from this tree with the demo's profile, which takes
 # minutes less than the release profile.
 package_to_test() {
     package="${BASTIOND_SYSTEM_PACKAGE:-}"
     if [ -z "$package" ]; then
-        cargo build --profile quick --quiet --locked -p bastiond -p bastiond-tunnel --bins
+        build_quick -p manual
         scripts/deb --binaries target/quick
         # The directory may contain packages of earlier versions too.
         local built

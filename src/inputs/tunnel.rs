@@ -42,7 +42,7 @@ pub struct Tunnel {
 pub type SeenReturnRoutes = BTreeMap<InterfaceName, Vec<Ipv4Net>>;
 
 /// The tunnel that the configuration wants. `None` where it wants none, or where its interface name is that of another link of
-/// this server (see [`interface_taken`]): rules for the tunnel would then apply to that link.
+/// this server (see `interface_taken`): rules for the tunnel would then apply to that link.
 pub fn tunnel(config: &Config, site: &Site, seen_return_routes: &SeenReturnRoutes) -> Option<Tunnel> {
     let wanted = config.wireguard.as_ref().filter(|wanted| interface_taken(wanted, site).is_none())?;
     let public_mtu = site.public.as_ref().map_or(USUAL_PUBLIC_MTU, |link| link.mtu);

@@ -36,7 +36,7 @@ pub(super) fn format_firewall(firewall: &FirewallReport) -> String {
             Column("LAST", Right, 10),
             Column("WHY, IN THE LAST HOUR", Left, 0),
         ];
-        text.push_str(&format_table(columns, rows));
+        text.push_str(&format_table(&columns, rows));
     }
     let banned = &firewall.banned;
     let mut rows: Vec<[String; 2]> = banned.longest.iter().map(ban_row).collect();
@@ -44,7 +44,7 @@ pub(super) fn format_firewall(firewall: &FirewallReport) -> String {
         rows.push([format!("{} more", banned.more), String::new()]);
     }
     if !rows.is_empty() {
-        text.push_str(&format_table([Column("BANNED FROM SSH", Left, 25), Column("FOR ANOTHER", Left, 0)], rows));
+        text.push_str(&format_table(&[Column("BANNED FROM SSH", Left, 25), Column("FOR ANOTHER", Left, 0)], rows));
     }
     text
 }

@@ -8,11 +8,11 @@ use crate::conntrack::{ConntrackUsage, FlowCounters, FlowsReport, PortUse};
 /// How full the flow table is, what failed, and the destinations to which most ports are in use.
 pub(super) fn format_flows(flows: &FlowsReport) -> String {
     let ConntrackUsage { entries, max } = flows.usage;
-    let mut text = format!("\nFLOWS {entries} / {max} ({} %)", percent(entries, max));
-    if let Some(FlowCounters { insert_failed, dropped, early_dropped }) = flows.counters {
-        text.push_str(&format!(", {insert_failed} failed, {dropped} dropped, {early_dropped} evicted"));
-    }
-    text.push('\n');
+    let counters = flows.counters.map_or_else(String::new, |counters| {
+        let FlowCounters { insert_failed, dropped, early_dropped } = counters;
+        format!(", {insert_failed} failed, {dropped} dropped, {early_dropped} evicted")
+    });
+    let mut text = format!("\nFLOWS {entries} / {max} ({} %){counters}\n", percent(entries, max));
     let Some(ports) = &flows.ports else { return text };
     let mut rows: Vec<[String; 3]> = ports.busiest.iter().map(port_row).collect();
     if ports.others > 0 {
@@ -24,7 +24,7 @@ pub(super) fn format_flows(flows: &FlowsReport) -> String {
             Column("", Right, 5),
             Column("FROM ONE ADDRESS TO ONE DESTINATION", Left, 0),
         ];
-        text.push_str(&format_table(columns, rows));
+        text.push_str(&format_table(&columns, rows));
     }
     text
 }

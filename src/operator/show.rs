@@ -86,7 +86,7 @@ fn format_components(report: &Report) -> String {
         let detail = wrap(&component.detail).join("\n");
         [name.to_string(), component.state.to_string(), changes, repairs, failures, detail]
     });
-    format_table(columns, rows.collect())
+    format_table(&columns, rows.collect())
 }
 
 fn listed(

@@ -6,14 +6,14 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 pub(super) struct Column(pub(super) &'static str, pub(super) CellAlignment, pub(super) usize);
 
 /// A table with these columns; a cell may have several lines.
-pub(super) fn format_table<const COLUMNS: usize>(columns: [Column; COLUMNS], rows: Vec<[String; COLUMNS]>) -> String {
+pub(super) fn format_table<const COLUMNS: usize>(columns: &[Column; COLUMNS], rows: Vec<[String; COLUMNS]>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(pad));
     for row in rows {
         table.add_row(row);
     }
-    for (column, Column(_, alignment, _)) in table.column_iter_mut().zip(&columns) {
+    for (column, Column(_, alignment, _)) in table.column_iter_mut().zip(columns) {
         column.set_padding((0, 2));
         column.set_cell_alignment(*alignment);
     }

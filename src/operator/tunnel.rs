@@ -18,10 +18,9 @@ const NAME_LENGTH: usize = 24;
 /// The interface, and its peers: the one with the newest handshake comes first.
 pub(super) fn format_tunnel(tunnel: &TunnelReport, now: SystemTime) -> String {
     let TunnelReport { interface, listen_port, mtu, data_plane, peers, .. } = tunnel;
-    let mut text = format!("\nTUNNEL {interface}: UDP {listen_port}, MTU {mtu}; {}\n", data_plane.join("; "));
-    if let Some(public_key) = tunnel.public_key {
-        text.push_str(&format!("public key {public_key}\n"));
-    }
+    let public_key = tunnel.public_key.map_or_else(String::new, |key| format!("public key {key}\n"));
+    let data_plane = data_plane.join("; ");
+    let mut text = format!("\nTUNNEL {interface}: UDP {listen_port}, MTU {mtu}; {data_plane}\n{public_key}");
     let mut peers: Vec<&PeerReport> = peers.iter().collect();
     peers.sort_by_key(|peer| std::cmp::Reverse(peer.last_handshake_unix));
     let mut rows: Vec<[String; 6]> = peers.iter().take(SHOWN_PEERS).map(|peer| peer_row(peer, now)).collect();
@@ -39,7 +38,7 @@ pub(super) fn format_tunnel(tunnel: &TunnelReport, now: SystemTime) -> String {
             Column("ENDPOINT", Left, 22),
             Column("ALLOWED IPS", Left, 0),
         ];
-        text.push_str(&format_table(columns, rows));
+        text.push_str(&format_table(&columns, rows));
     }
     text
 }

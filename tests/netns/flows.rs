@@ -54,9 +54,9 @@ fn listed(host: &Namespace) -> Result<Vec<Flow>> {
 fn delete(host: &Namespace, flow: &Flow) -> Result<bool> {
     Ok(host.run(|| {
         let mut deleter = FlowDeleter::open()?;
-        let deleted = deleter.delete(flow)?;
+        let existed = deleter.delete(flow)?;
         deleter.finish()?;
-        Ok::<bool, Error>(deleted)
+        Ok::<bool, Error>(existed)
     })?)
 }
 
@@ -169,17 +169,17 @@ fn many() -> Result {
     ensure(took < Duration::from_secs(5), format!("it took {took:?}"))?;
     let all = listed(&host)?;
     let began = Instant::now();
-    let deleted = host.run(|| -> std::result::Result<usize, Error> {
+    let count = host.run(|| -> std::result::Result<usize, Error> {
         let mut deleter = FlowDeleter::open()?;
-        let mut deleted = 0;
+        let mut count = 0;
         for flow in &all {
-            deleted += usize::from(deleter.delete(flow)?);
+            count += usize::from(deleter.delete(flow)?);
         }
         deleter.finish()?;
-        Ok(deleted)
+        Ok(count)
     })?;
-    println!("{deleted} were deleted in {:?}", began.elapsed());
-    ensure_eq((deleted >= all.len() * 9 / 10, listed(&host)?.len()), (true, 0))
+    println!("{count} were deleted in {:?}", began.elapsed());
+    ensure_eq((count >= all.len() * 9 / 10, listed(&host)?.len()), (true, 0))
 }
 
 /// A tunnel with Ada on the laptop and Bob on the internet host, each with a connection to the private host.
