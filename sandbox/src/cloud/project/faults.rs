@@ -56,7 +56,7 @@ impl Matching {
 pub enum Times {
     /// The next so many matching requests.
     Next(u32),
-    /// Until [`Cloud::clear_faults`](super::Cloud::clear_faults).
+    /// Until `Cloud::clear_faults` is called.
     UntilCleared,
 }
 
@@ -87,7 +87,7 @@ pub enum Fault {
         /// How long the connection stays open.
         hold: Duration,
     },
-    /// The connection is reset (TCP RST) without an answer. Needs [`Cloud::serve`](super::Cloud::serve); a router
+    /// The connection is reset (TCP RST) without an answer. Needs `Cloud::serve`; a router
     /// served otherwise answers 502 with an empty body.
     Reset {
         /// Whether the request takes effect nevertheless.
