@@ -1,4 +1,5 @@
-//! The hcloud component against the fake Hetzner Cloud over a real socket: how the API fails, and what the component does then.
+//! The hcloud component against the fake Hetzner Cloud over a real socket: failures of the API, and how the component
+//! reacts to each.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,7 +19,7 @@ use bastiond::internals::site::{PrivateLink, Site};
 use sandbox::cloud::{self, Busy, Cloud, Fault, Injection, Matching, ReadOnlyAnswer, Settings, Times, Visible};
 
 const BASTION: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
-const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+const OTHER_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
 
 /// A project with one network, and the component that keeps its routes.
 struct Bench {
@@ -45,7 +46,7 @@ impl Bench {
         let server = cloud.create_server("bastion", Some(Ipv4Addr::new(198, 51, 100, 2)));
         cloud.attach(server, network, BASTION, "86:00:00:00:00:02");
         let other = cloud.create_server("other", None);
-        cloud.attach(other, network, STRANGER, "86:00:00:00:00:07");
+        cloud.attach(other, network, OTHER_SERVER, "86:00:00:00:00:07");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}/v1", listener.local_addr().unwrap());
         let serving = cloud.clone();
@@ -136,7 +137,7 @@ fn default_route_here() -> Vec<(String, Ipv4Addr)> {
 }
 
 #[tokio::test]
-async fn the_default_route_is_claimed_waited_for_and_seen() {
+async fn the_default_route_is_added_and_an_idle_pass_makes_one_call() {
     let mut bench = Bench::new();
     let (outcome, pause) = bench.pass().await;
     let network = bench.network.0;
@@ -152,11 +153,11 @@ async fn the_default_route_is_claimed_waited_for_and_seen() {
     bench.cloud.forget_requests();
     let (again, _) = bench.pass().await;
     assert_eq!((again.state, again.changes.len()), (State::Ok, 0));
-    assert_eq!(bench.cloud.requests().len(), 1, "an idle look is one call");
+    assert_eq!(bench.cloud.requests().len(), 1, "an idle pass makes one call");
 }
 
 #[tokio::test]
-async fn a_route_that_somebody_took_away_is_repaired_and_counted_as_such() {
+async fn a_deleted_route_is_added_again_and_counted_as_a_repair() {
     let mut bench = Bench::new();
     bench.pass().await;
     bench.cloud.remove_route(bench.network, "0.0.0.0/0".parse().unwrap());
@@ -166,17 +167,17 @@ async fn a_route_that_somebody_took_away_is_repaired_and_counted_as_such() {
 }
 
 #[tokio::test]
-async fn a_route_that_names_a_stranger_is_left_unless_told_otherwise() {
+async fn a_default_route_to_another_server_is_replaced_only_with_take_over() {
     let mut bench = Bench::new();
     bench.pass().await;
-    bench.cloud.put_route(bench.network, "0.0.0.0/0".parse().unwrap(), STRANGER);
+    bench.cloud.put_route(bench.network, "0.0.0.0/0".parse().unwrap(), OTHER_SERVER);
     let (outcome, _) = bench.pass().await;
     assert_eq!(outcome.state, State::Waiting);
     assert_eq!(
         outcome.problems[0].what,
         format!("network {} (private) sends 0.0.0.0/0 to 10.0.0.7, which is not this server", bench.network.0)
     );
-    assert_eq!(bench.routes(), [("0.0.0.0/0".to_owned(), STRANGER)]);
+    assert_eq!(bench.routes(), [("0.0.0.0/0".to_owned(), OTHER_SERVER)]);
     bench.options = "take_over = true".to_owned();
     let (outcome, _) = bench.pass().await;
     assert_eq!((outcome.state, outcome.repaired, outcome.changes.len()), (State::Ok, true, 2));
@@ -184,28 +185,28 @@ async fn a_route_that_names_a_stranger_is_left_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn strangers_routes_survive_everything() {
+async fn routes_of_others_survive_take_over_and_down() {
     let mut bench = Bench::new();
     bench.options = "take_over = true".to_owned();
-    let strangers = [("10.244.0.0/24", STRANGER), ("10.8.0.0/24", BASTION)];
-    for (destination, gateway) in strangers {
+    let others = [("10.244.0.0/24", OTHER_SERVER), ("10.8.0.0/24", BASTION)];
+    for (destination, gateway) in others {
         bench.cloud.put_route(bench.network, destination.parse().unwrap(), gateway);
     }
     bench.pass().await;
     let site = bench.site();
     let (changes, problems) = bench.down(&site).await;
     assert_eq!((changes.len(), problems), (1, vec![]));
-    let left: Vec<_> = strangers.map(|(destination, gateway)| (destination.to_owned(), gateway)).to_vec();
+    let left: Vec<_> = others.map(|(destination, gateway)| (destination.to_owned(), gateway)).to_vec();
     let mut routes = bench.routes();
     routes.sort_by_key(|(_, gateway)| *gateway == BASTION);
     assert_eq!(routes, left);
 }
 
 #[tokio::test]
-async fn every_trouble_that_passes_is_told_and_overcome() {
+async fn a_transient_failure_is_overcome_within_three_passes() {
     let hold = Duration::from_millis(100);
     let api = |status, code: &str| Fault::Api { status, code: code.to_owned(), message: "retry".to_owned() };
-    let troubles = [
+    let faults = [
         ("409", api(409, "conflict")),
         ("423", api(423, "locked")),
         ("429", Fault::RateLimited),
@@ -221,7 +222,7 @@ async fn every_trouble_that_passes_is_told_and_overcome() {
         ("action failed", Fault::ActionFailed),
         ("maintenance", Fault::Maintenance),
     ];
-    for (name, fault) in &troubles {
+    for (name, fault) in &faults {
         for matching in [Matching::post("add_route"), Matching::get("/networks"), Matching::get("/actions")] {
             let mut bench = Bench::new();
             bench.inject(matching.clone(), fault.clone(), Times::Next(1));
@@ -233,7 +234,7 @@ async fn every_trouble_that_passes_is_told_and_overcome() {
 }
 
 #[tokio::test]
-async fn a_trouble_that_stays_is_told_in_the_apis_words_and_the_looks_grow_rarer() {
+async fn a_lasting_failure_is_reported_with_the_apis_message_and_retried_less_often() {
     let mut bench = Bench::new();
     let fault = Fault::Api { status: 503, code: "unavailable".to_owned(), message: "back soon".to_owned() };
     bench.inject(Matching::any(), fault, Times::UntilCleared);
@@ -252,7 +253,7 @@ async fn a_trouble_that_stays_is_told_in_the_apis_words_and_the_looks_grow_rarer
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_never_sent_again_blindly() {
+async fn a_change_whose_answer_was_lost_is_not_sent_twice() {
     let mut bench = Bench::new();
     bench.inject(Matching::post("add_route"), Fault::Reset { applied: true }, Times::Next(1));
     bench.passes_until_ok().await;
@@ -261,11 +262,11 @@ async fn a_lost_answer_is_never_sent_again_blindly() {
 }
 
 #[tokio::test]
-async fn the_network_lock_of_either_kind_is_waited_out() {
+async fn a_change_is_retried_while_the_network_is_locked() {
     for busy in [Busy::Conflict409, Busy::Locked423] {
         let settings = Settings { action_duration: Duration::from_millis(600), busy, ..Settings::default() };
         let mut bench = Bench::with(settings);
-        let client = strangers_change(&bench, "10.9.0.0/24", STRANGER);
+        let client = foreign_change(&bench, "10.9.0.0/24", OTHER_SERVER);
         tokio::task::spawn_blocking(client).await.unwrap();
         let (outcome, pause) = bench.pass().await;
         assert_eq!(outcome.state, State::Failed, "{busy:?}");
@@ -275,8 +276,8 @@ async fn the_network_lock_of_either_kind_is_waited_out() {
     }
 }
 
-/// Somebody else's change, by a bare socket so that it shares nothing with our client.
-fn strangers_change(bench: &Bench, destination: &str, gateway: Ipv4Addr) -> impl FnOnce() + Send + 'static {
+/// Another client's change, sent over a plain socket, so that it shares no code with ours.
+fn foreign_change(bench: &Bench, destination: &str, gateway: Ipv4Addr) -> impl FnOnce() + Send + 'static {
     use std::io::{Read as _, Write as _};
     let address = bench.endpoint.trim_start_matches("http://").trim_end_matches("/v1").to_owned();
     let body = format!("{{\"destination\":\"{destination}\",\"gateway\":\"{gateway}\"}}");
@@ -297,7 +298,7 @@ fn strangers_change(bench: &Bench, destination: &str, gateway: Ipv4Addr) -> impl
 }
 
 #[tokio::test]
-async fn a_route_that_shows_before_it_is_there_is_waited_for() {
+async fn a_pass_waits_for_the_action_even_if_the_route_is_listed_earlier() {
     let settings =
         Settings { visible: Visible::OnAccept, action_duration: Duration::from_millis(300), ..Settings::default() };
     let mut bench = Bench::with(settings);
@@ -307,7 +308,7 @@ async fn a_route_that_shows_before_it_is_there_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_wrong_token_is_told_and_a_right_one_is_taken_up_without_a_restart() {
+async fn a_wrong_token_is_reported_and_a_corrected_one_is_used_without_a_restart() {
     let mut bench = Bench::new();
     let right = std::mem::replace(&mut bench.token, "wrong".to_owned());
     let (outcome, pause) = bench.pass().await;
@@ -316,8 +317,8 @@ async fn a_wrong_token_is_told_and_a_right_one_is_taken_up_without_a_restart() {
         outcome.problems[0].what.contains("the token you have provided is invalid (unauthorized, HTTP 401"),
         "{outcome:?}"
     );
-    assert!(!format!("{outcome:?}").contains("wrong"), "the token itself is not told");
-    assert_eq!(pause, Duration::from_secs(20), "at the pace of a poll: only a person can help");
+    assert!(!format!("{outcome:?}").contains("wrong"), "the report does not contain the token");
+    assert_eq!(pause, Duration::from_secs(20), "the regular poll interval: only a person can help");
     bench.token = right;
     assert_eq!(bench.passes_until_ok().await, 1);
 }
@@ -334,7 +335,7 @@ async fn a_read_only_token_is_reported_as_such() {
 }
 
 #[tokio::test]
-async fn without_a_token_the_operator_is_given_the_command() {
+async fn without_a_token_the_status_shows_the_command_to_run() {
     let mut bench = Bench::new();
     let environment = Environment { hcloud_endpoint: Some(bench.endpoint.clone()), ..Environment::default() };
     let config = config::parse("[hcloud]\ntoken_file = \"/nonexistent/token\"", &environment).unwrap();
@@ -364,7 +365,7 @@ async fn a_network_without_subnets_and_a_missing_network_are_reported() {
 }
 
 #[tokio::test]
-async fn the_network_can_be_named_by_the_variable() {
+async fn hcloud_network_selects_the_network_by_name_or_id() {
     for name in ["private", "number"] {
         let mut bench = Bench::new();
         let name = if name == "number" { bench.network.0.to_string() } else { name.to_owned() };
@@ -394,7 +395,7 @@ async fn a_preview_changes_nothing() {
 }
 
 #[tokio::test]
-async fn no_traffic_is_attracted_to_an_address_that_is_not_there() {
+async fn no_route_is_added_while_the_private_address_is_missing() {
     let mut bench = Bench::new();
     let (config, mut site) = (bench.config(), bench.site());
     site.private[0].address_present = false;
@@ -446,7 +447,7 @@ async fn the_same_error_has_the_same_text_each_time() {
     assert_eq!(bench.pass().await.0.problems, first);
 }
 
-/// A tunnel with this network, whose peers are masqueraded where no route can be had (`snat = "auto"`).
+/// A tunnel with this network, whose peers are masqueraded where no route is possible (`snat = "auto"`).
 fn tunnel(network: &str) -> String {
     tunnel_with_snat(network, "\"auto\"")
 }
@@ -466,7 +467,7 @@ fn tunnel_route_here() -> Vec<(String, Ipv4Addr)> {
 }
 
 #[tokio::test]
-async fn the_tunnel_gets_its_return_routes_and_gives_them_up_when_it_moves() {
+async fn the_tunnels_return_routes_follow_its_network() {
     let mut bench = Bench::new();
     bench.tunnel = tunnel("10.100.0.0/24");
     bench.passes_until_ok().await;
@@ -498,29 +499,29 @@ async fn a_missing_return_route_is_a_problem_only_where_peers_are_not_masquerade
         ),
         ("10.0.0.128/25", None, "10.0.0.128/25 via 10.0.0.2 overlaps the subnet 10.0.0.0/24"),
     ];
-    for (range, strangers, told) in cases {
+    for (range, other, message) in cases {
         let mut bench = Bench::new();
-        if let Some(destination) = strangers {
-            bench.cloud.put_route(bench.network, destination.parse().unwrap(), STRANGER);
+        if let Some(destination) = other {
+            bench.cloud.put_route(bench.network, destination.parse().unwrap(), OTHER_SERVER);
         }
         bench.tunnel = tunnel(range);
         bench.passes_until_ok().await;
         let (outcome, _) = bench.pass().await;
         assert_eq!((outcome.problems, return_routes_here(&bench)), (vec![], vec![]), "{range}");
         assert!(
-            outcome.detail.contains("peers are masqueraded") && outcome.detail.contains(told),
+            outcome.detail.contains("peers are masqueraded") && outcome.detail.contains(message),
             "{}",
             outcome.detail
         );
         bench.tunnel = tunnel_with_snat(range, "false");
         let (outcome, _) = bench.pass().await;
         assert_eq!((outcome.state, outcome.problems.len()), (State::Waiting, 1), "{range}");
-        assert!(outcome.problems[0].what.contains(told), "{}", outcome.problems[0]);
+        assert!(outcome.problems[0].what.contains(message), "{}", outcome.problems[0]);
     }
 }
 
 #[tokio::test]
-async fn known_return_routes_are_kept_while_the_api_is_silent_and_dropped_when_they_are_wrong() {
+async fn known_return_routes_are_kept_while_the_api_fails_and_dropped_when_they_are_wrong() {
     let mut bench = Bench::new();
     bench.tunnel = tunnel("10.100.0.0/24");
     bench.passes_until_ok().await;
@@ -529,7 +530,7 @@ async fn known_return_routes_are_kept_while_the_api_is_silent_and_dropped_when_t
     assert_eq!(return_routes_here(&bench), ["10.100.0.0/24"]);
     bench.cloud.clear_faults();
     bench.cloud.remove_route(bench.network, "10.100.0.0/24".parse().unwrap());
-    bench.cloud.put_route(bench.network, "10.100.0.0/24".parse().unwrap(), STRANGER);
+    bench.cloud.put_route(bench.network, "10.100.0.0/24".parse().unwrap(), OTHER_SERVER);
     assert_eq!(bench.pass().await.0.state, State::Ok);
     assert_eq!(return_routes_here(&bench), [""; 0]);
     bench.cloud.remove_route(bench.network, "10.100.0.0/24".parse().unwrap());

@@ -85,7 +85,7 @@ impl Group {
 
 fn in_the_log() -> Result {
     let world = World::start(Settings::default())?;
-    let (_station, daemon) = gateway(&world, "")?;
+    let (_installation, daemon) = gateway(&world, "")?;
     spoof(&world)?;
     wait_for("the drop is reported", SOON, || Ok(!told(&daemon).is_empty()))?;
     let lines = told(&daemon);
@@ -116,7 +116,7 @@ fn in_the_log() -> Result {
 
 fn flood() -> Result {
     let world = World::start(Settings::default())?;
-    let (_station, daemon) = gateway(&world, "")?;
+    let (_installation, daemon) = gateway(&world, "")?;
     world.internet().ip(&format!("addr add {}/32 dev lo", at::WEB))?;
     let (before, begin) = (counted(&world, "dropped_spoofed")?, Instant::now());
     let socket = world.internet().bind_udp((at::WEB, 40_000))?;
@@ -134,7 +134,7 @@ fn flood() -> Result {
 fn for_others() -> Result {
     let world = World::start(Settings::default())?;
     let group = Group::listen(world.bastion(), 7)?;
-    let (_station, daemon) = gateway(&world, "[firewall]\nlog_drops = 7")?;
+    let (_installation, daemon) = gateway(&world, "[firewall]\nlog_drops = 7")?;
     spoof(&world)?;
     let heard = group.hear(1, SOON);
     let told_there = heard.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -147,7 +147,7 @@ fn for_others() -> Result {
 fn nowhere() -> Result {
     let world = World::start(Settings::default())?;
     let groups = [7, JOURNAL_GROUP].map(|group| Group::listen(world.bastion(), group));
-    let (_station, daemon) = gateway(&world, "[firewall]\nlog_drops = false")?;
+    let (_installation, daemon) = gateway(&world, "[firewall]\nlog_drops = false")?;
     spoof(&world)?;
     ensure_eq(counted(&world, "dropped_spoofed")?, 1)?;
     for group in groups {

@@ -1,4 +1,4 @@
-//! What may pass the gateway, and under which address: each capability with real packets, and what it refuses.
+//! What passes the gateway, and with which addresses: real packets for each feature, and packets that it must drop.
 
 mod antispoof;
 mod boot;
@@ -44,7 +44,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// A installation and a daemon with these sections, whose every component stands.
+/// An installation and a running daemon with these sections; every component is ok.
 pub(crate) fn gateway<'w>(world: &'w World, sections: &str) -> Result<(Installation<'w>, Daemon)> {
     let installation = crate::gateway::installation(world)?;
     installation.write_config(&format!("{FAST}{sections}"))?;
@@ -52,11 +52,11 @@ pub(crate) fn gateway<'w>(world: &'w World, sections: &str) -> Result<(Installat
     Ok((installation, daemon))
 }
 
-/// Has the daemon take over these sections; when this returns, their rules stand.
+/// Reloads the daemon with these sections. Their rules are loaded when this returns.
 pub(crate) fn reload(installation: &Installation<'_>, daemon: &mut Daemon, sections: &str) -> Result {
     installation.write_config(&format!("{FAST}{sections}"))?;
     daemon.signal(Signal::SIGHUP)?;
-    ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "the reload does not end")?;
+    ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "the reload did not end")?;
     ensure_eq(report(installation)?.refused_configuration, Vec::new())
 }
 
@@ -67,7 +67,7 @@ fn assign(world: &World, address: Ipv4Addr) -> Result {
     Ok(())
 }
 
-/// Packets that a named counter of our table has counted.
+/// The packets that a named counter of our table has counted.
 pub(crate) fn counted(world: &World, counter: &str) -> Result<u64> {
     let listing: serde_json::Value = world.bastion().nft_json(&format!("list counter inet bastiond {counter}"))?;
     let objects = listing["nftables"].as_array().cloned().unwrap_or_default();
@@ -75,14 +75,14 @@ pub(crate) fn counted(world: &World, counter: &str) -> Result<u64> {
     packets.ok_or_else(|| format!("there is no counter {counter}").into())
 }
 
-/// What a set or map of our table holds, as nft words it.
+/// The listing of a set or map of our table.
 fn contents(world: &World, kind: &str, name: &str) -> Result<String> {
     let output = world.bastion().command("nft").args(["list", kind, "inet", "bastiond", name]).output()?;
     ensure(output.status.success(), text(&output.stderr))?;
     Ok(text(&output.stdout))
 }
 
-/// Under which address a TCP server sees a host.
+/// The address that a TCP server sees of a host.
 fn tcp(from: &Namespace, target: (Ipv4Addr, u16)) -> std::result::Result<IpAddr, ProbeFailure> {
     traffic::tcp_probe(from, target, SOON).map(|seen| seen.ip().to_canonical())
 }
@@ -92,30 +92,30 @@ fn udp(from: &Namespace, target: (Ipv4Addr, u16)) -> std::result::Result<IpAddr,
     traffic::udp_probe(from, target, SOON).map(|seen| seen.ip())
 }
 
-/// Who knocks where.
+/// A connection attempt or datagram that must get no answer.
 #[derive(Clone, Copy)]
-enum Knock<'w> {
+enum Attempt<'w> {
     Tcp(&'w Namespace, (Ipv4Addr, u16)),
     Udp(&'w Namespace, (Ipv4Addr, u16)),
 }
 
-impl Knock<'_> {
-    fn is_silence(&self) -> Result {
+impl Attempt<'_> {
+    fn gets_no_answer(&self) -> Result {
         let (from, met) = match *self {
             Self::Tcp(from, target) => (from, traffic::tcp_connects(from, target, NEVER)),
             Self::Udp(from, target) => (from, traffic::udp_probe(from, target, NEVER).map(drop)),
         };
         let (Self::Tcp(_, target) | Self::Udp(_, target)) = self;
         let by = if matches!(self, Self::Tcp(..)) { "TCP" } else { "UDP" };
-        let told = || format!("{} meets {met:?} at {by} {target:?}", from.name());
-        if met == Err(ProbeFailure::Timeout) { Ok(()) } else { Err(told().into()) }
+        let message = || format!("{} got {met:?} from {by} {target:?}", from.name());
+        if met == Err(ProbeFailure::Timeout) { Ok(()) } else { Err(message().into()) }
     }
 }
 
-/// Nobody answers any of them. They knock all at once, as each waits for a while.
-fn silent<const N: usize>(knocks: [Knock<'_>; N]) -> Result {
+/// None of them gets an answer. They run at once, because each waits for its timeout.
+fn silent<const N: usize>(attempts: [Attempt<'_>; N]) -> Result {
     std::thread::scope(|scope| {
-        let waiting = knocks.map(|knock| scope.spawn(move || knock.is_silence()));
+        let waiting = attempts.map(|attempt| scope.spawn(move || attempt.gets_no_answer()));
         waiting.into_iter().try_for_each(|one| one.join().expect("a probe does not panic"))
     })
 }

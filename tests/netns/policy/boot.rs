@@ -1,4 +1,4 @@
-//! `bastiond boot`: rules before there is a network, whatever was before.
+//! `bastiond boot`: it loads rules before there is a network.
 
 use std::collections::BTreeSet;
 use std::process::Output;
@@ -9,7 +9,7 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic::Reflector;
 use sandbox::world::{Settings, World, addresses as at};
 
-use super::Knock::Tcp;
+use super::Attempt::Tcp;
 use super::{gateway, silent, tcp};
 use crate::gateway::{
     NEVER, Result, SOON, Server, egress, ensure, ensure_eq, healthy, is_shut, open, programs, table, text, trial,
@@ -18,19 +18,19 @@ use crate::table::listed;
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("the_rules_that_were_good_last_stand_before_there_is_a_link", last_good),
-        trial("a_boot_without_rules_of_before_shuts_the_gate_and_leaves_ssh_open", closed),
-        trial("a_boot_with_a_wrong_configuration_says_so_and_shuts_the_gate", wrong),
-        trial("a_boot_that_no_daemon_follows_does_not_leave_ssh_to_the_tunnel", by_tunnel_only),
-        trial("a_boot_leaves_a_table_that_stands_alone", stood),
-        trial("rules_of_before_that_cannot_be_loaded_shut_the_gate", unreadable),
+        trial("boot_loads_the_last_good_rules_before_there_is_a_link", last_good),
+        trial("boot_without_saved_rules_drops_everything_but_ssh", closed),
+        trial("boot_with_a_wrong_configuration_reports_it_and_drops_everything_but_ssh", wrong),
+        trial("boot_with_a_wrong_configuration_opens_ssh_that_only_the_tunnel_reached", by_tunnel_only),
+        trial("boot_does_not_change_an_existing_table", stood),
+        trial("saved_rules_that_cannot_be_loaded_are_replaced_by_dropping_everything_but_ssh", unreadable),
     ]
 }
 
 const FORWARD: &str =
     "[[nat.forward]]\nport = 443\nto = \"10.0.0.4\"\nto_port = 8443\n[firewall]\nssh_ports = [2222]\n";
 
-/// What the unit does before the network is up.
+/// Runs `bastiond boot`, as the unit bastiond-boot does before the network is up.
 fn boot(place: &Namespace, installation: &Installation<'_>) -> Result<Output> {
     let program = programs().join("bastiond");
     let command = place.command(&program.to_string_lossy()).arg("--config").arg(installation.config_path()).arg("boot");
@@ -43,7 +43,7 @@ fn succeeds(place: &Namespace, installation: &Installation<'_>) -> Result {
     ensure(output.status.code() == Some(0), format!("{}{}", text(&output.stdout), text(&output.stderr)))
 }
 
-/// The table lets nothing through, and SSH in on this port.
+/// The table forwards nothing and accepts SSH on this port.
 fn is_closed(host: &Namespace, ssh: u16) -> Result {
     let table = listed(host, &["-s"])?;
     let has = |words: &str| table.contains(words);
@@ -55,13 +55,13 @@ fn is_closed(host: &Namespace, ssh: u16) -> Result {
     ensure(shut && has(&format!("elements = {{ {ssh} }}")), table)
 }
 
-/// The chains of a listing, which packets do not change, in an order of their own: nft lists them in that of their
-/// making, and a fast path that comes or goes makes some anew. The fast path itself needs its links, and comes with the
-/// daemon.
+/// The chains of a listing, sorted: nft lists them in the order of their creation, and some are created again when the
+/// fast path is switched on or off. The rules of the fast path are left out: the daemon adds them once the links exist.
 fn rules(listing: &str) -> BTreeSet<String> {
     let chains = listing.find("\tchain ").map_or("", |at| &listing[at..]);
-    let stays = |line: &&str| !line.ends_with("flow add @fastpath");
-    let chain = |text: &str| text.trim_end_matches(['}', '\n']).lines().filter(stays).collect::<Vec<_>>().join("\n");
+    let is_compared = |line: &&str| !line.ends_with("flow add @fastpath");
+    let chain =
+        |text: &str| text.trim_end_matches(['}', '\n']).lines().filter(is_compared).collect::<Vec<_>>().join("\n");
     chains.split("\n\n").map(chain).collect()
 }
 
@@ -72,17 +72,17 @@ fn last_good() -> Result {
     let (installation, daemon) = gateway(&world, FORWARD)?;
     let before = table(&world, "inet bastiond")?;
     drop(daemon);
-    // A machine that has just started: no link but the loopback, and none is configured.
+    // A server that has just started: it has no link but the loopback.
     let fresh = Namespace::create(&format!("{}-fresh", world.bastion().name()))?;
     succeeds(&fresh, &installation)?;
     ensure_eq(rules(&listed(&fresh, &["-s"])?), rules(&before))?;
-    // The same with packets, as soon as there are links.
+    // With links, packets pass as before.
     world.bastion().nft("delete table inet bastiond")?;
     succeeds(world.bastion(), &installation)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     ensure_eq(tcp(world.server(), (at::BASTION, 443)), Ok(at::SERVER.into()))?;
     silent([Tcp(world.server(), (at::WEB, 8443)), Tcp(world.server(), (at::BASTION, 22))])?;
-    // The daemon that comes then finds what it wants.
+    // The daemon that starts then has the same rules.
     let _daemon = healthy(&installation)?;
     ensure_eq(rules(&table(&world, "inet bastiond")?), rules(&before))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
@@ -92,7 +92,7 @@ fn closed() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
     let _listeners = [22, 2222, 8080].map(|port| Reflector::tcp(world.bastion(), (at::BASTION, port)));
-    // Everything that a router needs, but rules.
+    // A router without rules.
     world.bastion().sysctl("net.ipv4.ip_forward", "1")?;
     world.put_route("0.0.0.0/0".parse()?, at::BASTION_PRIVATE);
     world.bastion().nft("table ip other { chain out { type nat hook postrouting priority 100; masquerade; }; }")?;
@@ -101,7 +101,7 @@ fn closed() -> Result {
     installation.write_config(FORWARD)?;
     succeeds(world.bastion(), &installation)?;
     is_closed(world.bastion(), 2222)?;
-    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes through a closed gate")?;
+    ensure(is_shut(&egress(world.web(), &server, NEVER)?), "packets are forwarded without saved rules")?;
     ensure_eq(tcp(world.server(), (at::BASTION, 2222)), Ok(at::SERVER.into()))?;
     silent([22, 8080].map(|port| Tcp(world.server(), (at::BASTION, port))))
 }
@@ -114,7 +114,7 @@ fn wrong() -> Result {
     ensure_eq(output.status.code(), Some(78))?;
     ensure(text(&output.stderr).contains("firewall.ssh_form: unknown key"), text(&output.stderr))?;
     is_closed(&host, 22)?;
-    // So does a file that is missing.
+    // A missing file has the same effect.
     host.nft("delete table inet bastiond")?;
     std::fs::remove_file(installation.config_path())?;
     ensure_eq(boot(&host, &installation)?.status.code(), Some(78))?;
@@ -139,11 +139,11 @@ allowed_ips = ["10.100.0.2"]
     silent([Tcp(world.server(), (at::BASTION, 22))])?;
     let good = std::fs::read_to_string(installation.config_path())?;
     drop(daemon);
-    // As it was said, as long as a daemon will carry the tunnel.
+    // The saved rules hold, because a daemon with the tunnel will follow.
     world.bastion().nft("delete table inet bastiond")?;
     succeeds(world.bastion(), &installation)?;
     silent([Tcp(world.server(), (at::BASTION, 22))])?;
-    // Somebody has to get in to mend the file.
+    // With a wrong configuration no daemon follows, so SSH is open for the person who corrects the file.
     world.bastion().nft("delete table inet bastiond")?;
     std::fs::write(installation.config_path(), "[firewall]\nssh_form = []\n")?;
     ensure_eq(boot(world.bastion(), &installation)?.status.code(), Some(78))?;
@@ -156,7 +156,13 @@ allowed_ips = ["10.100.0.2"]
 fn stood() -> Result {
     let host = Namespace::create("boot-stood")?;
     let installation = Installation::new(&host, programs())?;
-    host.nft("table inet bastiond { counter mine { packets 7 bytes 9 }; chain forward { type filter hook forward priority 0; }; chain input { type filter hook input priority 0; }; }")?;
+    host.nft(
+        "table inet bastiond {
+            counter mine { packets 7 bytes 9 }
+            chain forward { type filter hook forward priority 0; }
+            chain input { type filter hook input priority 0; }
+        }",
+    )?;
     let handles = || listed(&host, &["-a"]);
     let before = handles()?;
     succeeds(&host, &installation)?;
@@ -175,7 +181,7 @@ fn unreadable() -> Result {
         good.replace("accept", "acept"),
         good.replace("\"format\":1", "\"format\":77"),
     ] {
-        ensure(bad != good, "the file is as good as before: this proves nothing")?;
+        ensure(bad != good, "the file is unchanged, so the test proves nothing")?;
         std::fs::write(&kept, bad)?;
         let fresh = Namespace::create(&format!("{}-fresh", world.bastion().name()))?;
         succeeds(&fresh, &installation)?;

@@ -1,4 +1,4 @@
-//! Flows that the bastion has forgotten: who holds one is told at once, and nobody outside learns anything.
+//! Flows without an entry in connection tracking: a private host gets a TCP reset at once, an internet host no answer.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -13,16 +13,16 @@ use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_forgotten_flow_from_inside_is_answered_by_a_reset_at_once", from_inside),
-        trial("a_forgotten_flow_to_a_public_address_of_ours_is_answered_by_a_reset_too", hairpin),
-        trial("a_forgotten_flow_from_outside_is_answered_by_nothing", from_outside),
+        trial("a_private_hosts_flow_without_an_entry_is_reset_at_once", from_inside),
+        trial("a_private_hosts_flow_to_a_removed_forward_is_reset_at_once", hairpin),
+        trial("an_internet_hosts_flow_without_an_entry_gets_no_answer", from_outside),
     ]
 }
 
 fn from_inside() -> Result {
     let world = World::start(Settings::default())?;
     let held_by = Reflector::tcp(world.server(), (at::SERVER, 9000))?;
-    let (_station, _daemon) = gateway(&world, "")?;
+    let (_installation, _daemon) = gateway(&world, "")?;
     let mut held = HeldConnection::open(world.web(), held_by.address(), SOON)?;
     held.exchange(SOON)?;
     flush_conntrack(world.bastion())?;
@@ -41,7 +41,7 @@ fn hairpin() -> Result {
     let (installation, mut daemon) = gateway(&world, forward)?;
     let mut held = HeldConnection::open(world.worker(), (at::BASTION, 443), SOON)?;
     held.exchange(SOON)?;
-    // The forward goes, and the flow with it.
+    // Without the forward the daemon ends the flow.
     reload(&installation, &mut daemon, "")?;
     let start = Instant::now();
     ensure_eq(held.exchange(SOON), Err(ProbeFailure::Disconnected))?;
@@ -51,7 +51,7 @@ fn hairpin() -> Result {
 fn from_outside() -> Result {
     let world = World::start(Settings::default())?;
     let listener = world.server().listen_tcp((at::SERVER, 9000))?;
-    let (_station, _daemon) = gateway(&world, "")?;
+    let (_installation, _daemon) = gateway(&world, "")?;
     let target = SocketAddr::from((at::SERVER, 9000));
     let mut inside = world.web().run(|| TcpStream::connect_timeout(&target, SOON))?;
     let (mut outside, peer) = listener.accept()?;
@@ -66,16 +66,16 @@ fn from_outside() -> Result {
     let met = outside.read(&mut [0; 16]);
     ensure(
         met.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock),
-        format!("the host outside met {met:?}"),
+        format!("the internet host got {met:?}"),
     )?;
     ensure_eq(answers.stop().len(), 0)?;
-    ensure(counted(&world, "dropped_input")? > before, "it is not counted")?;
-    // The host inside has heard nothing either, until it speaks.
+    ensure(counted(&world, "dropped_input")? > before, "the packet is not counted")?;
+    // The private host gets its reset when it sends.
     inside.set_read_timeout(Some(SOON))?;
     inside.write_all(b"hello")?;
     let met = inside.read(&mut [0; 16]);
     ensure(
         met.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
-        format!("the host inside met {met:?}"),
+        format!("the private host got {met:?}"),
     )
 }

@@ -7,8 +7,8 @@
 //! configurations are loaded into a network namespace, real packets arrive on its links, and what becomes of each one
 //! is compared with what the evaluator and the forward paths say of the flow.
 //!
-//! It can fail: without the rule that drops TCP port 25 in `src/nat/desired/egress.rs`, it names within 2 000 pairs flows
-//! that the rules forward and the policy blocks (`Blocked(Smtp)`). What it has found has a test of
+//! It can fail: without the rule that drops TCP port 25 in `src/nat/desired/egress.rs`, it finds within 2 000 pairs
+//! flows that the rules forward and the policy blocks (`Blocked(Smtp)`). Each difference that it has found has a test of
 //! its own in `src/conntrack/tests/permissions.rs`.
 //!
 //! By hand: `BASTIOND_DIFFERENTIAL_SEED=N` repeats the run that a failure names, from the configuration that failed on;
@@ -80,7 +80,7 @@ fn agree() -> Result {
 /// How many pairs there were of each kind.
 #[derive(Default)]
 struct Tally {
-    /// Both let it pass.
+    /// Both allow it.
     allowed: usize,
     /// Both refuse it.
     blocked: usize,
@@ -141,7 +141,7 @@ fn compare(testbed: &Testbed, nat: &mut Nat, seed: u64, tally: &mut Tally) -> Re
     let mut mismatches = Vec::new();
     for ((probe, source), fate) in probes.iter().zip(fates) {
         if case.verdict(probe, *source, &fate).is_err() {
-            // Once more by itself: a machine that is busy may have been late.
+            // Once more, alone: on a busy machine an answer may have been late.
             let again = testbed.send(&[*probe])?;
             if let Err(why) = case.verdict(probe, *source, &again[0]) {
                 mismatches.push(format!("{probe}\n  the rules: {}\n  the policy: {why}", again[0]));
@@ -226,7 +226,7 @@ impl Case<'_> {
         }
     }
 
-    /// The flow that the kernel would have of a packet that the rules dropped, if the rules follow the policy.
+    /// The flow that the kernel would have for a dropped packet if the rules had accepted it.
     fn expected_flow(&self, probe: &Probe) -> Flow {
         let plain = untranslated(&probe.tuple);
         match self.evaluator.redirect_target(&plain) {
@@ -235,8 +235,7 @@ impl Case<'_> {
         }
     }
 
-    /// Whether the forward paths, by which the component judges the chains of other programs, cover the flow and its
-    /// answers.
+    /// Whether the forward paths, which nat compares with the chains of other programs, cover the flow and its answers.
     fn has_path(&self, probe: &Probe, flow: &Flow, link: &str) -> bool {
         let covers = |path: &&ForwardPath| match &path.packets {
             Packets::New(sources) => sources.iter().any(|range| range.contains(&probe.tuple.source)),

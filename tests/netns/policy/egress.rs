@@ -1,4 +1,4 @@
-//! What private hosts may reach on the internet, and the addresses under which they are seen there.
+//! What private hosts can reach on the internet, and with which addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,27 +8,27 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, HeldConnection, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
-use super::Knock::Tcp;
+use super::Attempt::Tcp;
 use super::{assign, counted, gateway, pings, reload, silent, tcp, udp};
 use crate::gateway::{NEVER, Result, SOON, Server, ensure, ensure_eq, trial};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("each_source_has_one_address_of_a_pool_and_the_sources_are_spread_over_it", pool),
-        trial("a_network_with_addresses_of_its_own_uses_them_alone", own_addresses),
+        trial("each_source_uses_one_address_of_a_pool_and_the_sources_are_spread_over_it", pool),
+        trial("a_network_with_its_own_addresses_uses_only_these", own_addresses),
         trial("new_flows_avoid_a_drained_address_and_old_ones_keep_it", drained),
-        trial("with_a_list_of_what_is_allowed_nothing_else_passes", allowed),
-        trial("what_is_denied_is_dropped_and_counted_and_the_rest_passes", denied),
+        trial("with_an_allow_list_nothing_else_passes", allowed),
+        trial("denied_packets_are_dropped_and_counted_and_the_rest_passes", denied),
         trial("port_25_is_closed_unless_the_configuration_opens_it", smtp),
-        trial("a_network_may_have_lists_of_its_own", own_lists),
+        trial("a_network_can_have_its_own_lists", own_lists),
     ]
 }
 
-/// Floating IPs of the bastion's.
+/// Floating IPs of the bastion.
 const FLOATING: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 51, 100, 50), Ipv4Addr::new(198, 51, 100, 51)];
 const POOL: &str = "[nat]\negress_addresses = [\"198.51.100.2\", \"198.51.100.50\", \"198.51.100.51\"]\n";
-/// How many private hosts [`crowd`] makes of one.
-const CROWD: u8 = 32;
+/// The number of source addresses that [`add_sources`] gives to one host.
+const SOURCES: u8 = 32;
 
 fn world() -> Result<World> {
     let world = World::start(Settings::default())?;
@@ -38,20 +38,20 @@ fn world() -> Result<World> {
     Ok(world)
 }
 
-/// Gives web the addresses of many hosts, 10.0.0.128 and up.
-fn crowd(world: &World) -> Result<Vec<Ipv4Addr>> {
-    let addresses: Vec<_> = (0..CROWD).map(|host| Ipv4Addr::new(10, 0, 0, 128 + host)).collect();
+/// Gives web the addresses of many hosts, from 10.0.0.128 on.
+fn add_sources(world: &World) -> Result<Vec<Ipv4Addr>> {
+    let addresses: Vec<_> = (0..SOURCES).map(|host| Ipv4Addr::new(10, 0, 0, 128 + host)).collect();
     let lines: Vec<String> = addresses.iter().map(|address| format!("addr add {address}/32 dev eth0")).collect();
     world.web().ip(&lines.join("\n"))?;
     let gateway = world.gateway(world.private_network_id()).namespace();
     gateway.nft("delete table inet gateway")?;
-    let way = gateway.ip(&format!("route get {}", at::WEB))?;
-    let link = way.split_once(" dev ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default().to_owned();
+    let route = gateway.ip(&format!("route get {}", at::WEB))?;
+    let link = route.split_once(" dev ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default().to_owned();
     gateway.ip(&format!("route add 10.0.0.128/25 via {} dev {link} onlink", at::WEB))?;
     Ok(addresses)
 }
 
-/// Under which addresses the server sees each of the sources, over so many flows.
+/// The addresses that the server sees of each source, over `flows` flows.
 fn seen(
     world: &World,
     server: &Server,
@@ -72,20 +72,20 @@ fn seen(
 fn pool() -> Result {
     let world = world()?;
     let server = Server::start(&world)?;
-    let sources = crowd(&world)?;
-    let (_station, _daemon) = gateway(&world, POOL)?;
+    let sources = add_sources(&world)?;
+    let (_installation, _daemon) = gateway(&world, POOL)?;
     let seen = seen(&world, &server, &sources, 6)?;
-    let fickle: Vec<_> = seen.iter().filter(|(_, addresses)| addresses.len() != 1).collect();
-    ensure(fickle.is_empty(), format!("some sources have several addresses: {fickle:?}"))?;
+    let unstable: Vec<_> = seen.iter().filter(|(_, addresses)| addresses.len() != 1).collect();
+    ensure(unstable.is_empty(), format!("some sources have several addresses: {unstable:?}"))?;
     let mut shares: BTreeMap<IpAddr, usize> = BTreeMap::new();
     for address in seen.values().flatten() {
         *shares.entry(*address).or_default() += 1;
     }
     let expected: BTreeSet<IpAddr> = [at::BASTION, FLOATING[0], FLOATING[1]].map(IpAddr::from).into();
     ensure_eq(shares.keys().copied().collect::<BTreeSet<_>>(), expected)?;
-    // Of 32 sources, 10 or 11 each would be even.
-    ensure(shares.values().all(|&share| share >= 4), format!("{shares:?} is lopsided"))?;
-    // TCP, and another destination: the source decides, nothing else does.
+    // An even share of 32 sources is 10 or 11.
+    ensure(shares.values().all(|&share| share >= 4), format!("{shares:?} is uneven"))?;
+    // The same address for TCP and for another destination: only the source decides.
     let other = Reflector::tcp(world.server(), (at::SERVER, 9000))?;
     let by_web = tcp(world.web(), (at::SERVER, 9000))?;
     ensure_eq([tcp(world.web(), (at::SERVER, 8080)), udp(world.web(), (at::SERVER, 5353))], [Ok(by_web), Ok(by_web)])?;
@@ -118,9 +118,9 @@ fn drained() -> Result {
     let world = world()?;
     let server = Server::start(&world)?;
     let held_by = Reflector::tcp(world.server(), (at::SERVER, 9000))?;
-    let sources = crowd(&world)?;
+    let sources = add_sources(&world)?;
     let (installation, mut daemon) = gateway(&world, POOL)?;
-    // Web's own connection is under some address: that one is drained.
+    // The address of web's own connection is drained.
     let mut held = HeldConnection::open(world.web(), held_by.address(), SOON)?;
     let drained = held.seen().ip();
     let before = seen(&world, &server, &sources, 1)?;
@@ -132,8 +132,8 @@ fn drained() -> Result {
         let had = &before[source];
         ensure(had.contains(&drained) || had == addresses, format!("{source} had {had:?}, now {addresses:?}"))?;
     }
-    let heirs: BTreeSet<_> = after.iter().filter(|(source, _)| before[*source].contains(&drained)).collect();
-    ensure(!heirs.is_empty(), "nobody had the drained address: this proves nothing")?;
+    let moved: BTreeSet<_> = after.iter().filter(|(source, _)| before[*source].contains(&drained)).collect();
+    ensure(!moved.is_empty(), "no source had the drained address, so the test proves nothing")?;
     ensure(tcp(world.web(), (at::SERVER, 8080)).is_ok_and(|address| address != drained), "a new flow of web has it")?;
     held.exchange(SOON)?;
     reload(&installation, &mut daemon, POOL)?;
@@ -149,10 +149,10 @@ fn services(world: &World) -> Result<Vec<Reflector>> {
     Ok(tcp.chain(udp).collect::<std::result::Result<_, _>>()?)
 }
 
-/// What of [`services`] a host reaches, and whether its ping is answered.
-fn reach(from: &Namespace) -> Vec<&'static str> {
-    type Way = (&'static str, fn(&Namespace) -> bool);
-    let ways: [Way; 7] = [
+/// Which of [`services`] a host reaches, and whether its ping is answered.
+fn reachable(from: &Namespace) -> Vec<&'static str> {
+    type Probe = (&'static str, fn(&Namespace) -> bool);
+    let probes: [Probe; 7] = [
         ("smtp", |from| traffic::tcp_connects(from, (at::SERVER, 25), NEVER).is_ok()),
         ("http", |from| traffic::tcp_connects(from, (at::SERVER, 80), NEVER).is_ok()),
         ("https", |from| traffic::tcp_connects(from, (at::SERVER, 443), NEVER).is_ok()),
@@ -161,9 +161,9 @@ fn reach(from: &Namespace) -> Vec<&'static str> {
         ("ntp", |from| traffic::udp_probe(from, (at::SERVER, 123), NEVER).is_ok()),
         ("ping", |from| pings(from, at::SERVER, NEVER).is_ok_and(|answered| answered)),
     ];
-    // All at once, as each that is shut waits for a while.
+    // All at once, because each unanswered probe waits for its timeout.
     let reached = std::thread::scope(|scope| {
-        let probes = ways.map(|(name, probe)| scope.spawn(move || probe(from).then_some(name)));
+        let probes = probes.map(|(name, probe)| scope.spawn(move || probe(from).then_some(name)));
         probes.map(|probe| probe.join().expect("a probe does not panic"))
     });
     reached.into_iter().flatten().collect()
@@ -180,14 +180,14 @@ fn allowed() -> Result {
         ]";
     let (installation, mut daemon) = gateway(&world, sections)?;
     let before = counted(&world, "dropped_egress")?;
-    ensure_eq(reach(world.web()), vec!["https", "dns"])?;
+    ensure_eq(reachable(world.web()), vec!["https", "dns"])?;
     // 203.0.113.1 is the router of the internet, where the cloud's API answers.
     ensure_eq(traffic::tcp_connects(world.web(), (at::API, 80), SOON), Ok(()))?;
-    ensure(counted(&world, "dropped_egress")? >= before + 5, "what is not allowed is not counted")?;
+    ensure(counted(&world, "dropped_egress")? >= before + 5, "packets that are not allowed are not counted")?;
     reload(&installation, &mut daemon, "[egress]\nallow = []")?;
-    ensure_eq(reach(world.web()), vec![])?;
+    ensure_eq(reachable(world.web()), vec![])?;
     reload(&installation, &mut daemon, "[egress]\nallow = [{ protocol = \"icmp\" }]")?;
-    ensure_eq(reach(world.web()), vec!["ping"])
+    ensure_eq(reachable(world.web()), vec!["ping"])
 }
 
 fn denied() -> Result {
@@ -202,13 +202,13 @@ fn denied() -> Result {
             { to = [\"203.0.113.10\"], protocol = \"tcp\", ports = [442] },
         ]
         allow = [{ protocol = \"tcp\", ports = [\"1-65535\"] }, { protocol = \"udp\", ports = [\"1-65535\"] }]";
-    let (_station, _daemon) = gateway(&world, sections)?;
+    let (_installation, _daemon) = gateway(&world, sections)?;
     let before = counted(&world, "dropped_egress")?;
-    // A denial wins over an allowance.
-    ensure_eq(reach(world.web()), vec!["http", "https"])?;
+    // `deny` wins over `allow`.
+    ensure_eq(reachable(world.web()), vec!["http", "https"])?;
     silent([Tcp(world.web(), (at::API, 80))])?;
-    ensure(counted(&world, "dropped_egress")? >= before + 6, "what is denied is not counted")?;
-    // The bastion's own way is not the hosts'.
+    ensure(counted(&world, "dropped_egress")? >= before + 6, "denied packets are not counted")?;
+    // The lists do not apply to the bastion itself.
     ensure_eq(traffic::tcp_connects(world.bastion(), (at::API, 80), SOON), Ok(()))
 }
 
@@ -218,7 +218,7 @@ fn smtp() -> Result {
     let (installation, mut daemon) = gateway(&world, "")?;
     let before = counted(&world, "dropped_egress")?;
     silent([Tcp(world.web(), (at::SERVER, 25))])?;
-    ensure(counted(&world, "dropped_egress")? > before, "mail is dropped, but not counted")?;
+    ensure(counted(&world, "dropped_egress")? > before, "the dropped packet is not counted")?;
     ensure_eq(tcp(world.web(), (at::SERVER, 80)), Ok(at::BASTION.into()))?;
     reload(&installation, &mut daemon, "[egress]\nsmtp = true")?;
     ensure_eq(tcp(world.web(), (at::SERVER, 25)), Ok(at::BASTION.into()))
@@ -237,9 +237,9 @@ fn own_lists() -> Result {
         allow = [{}]
         deny = [{ protocol = \"udp\", ports = [53] }]";
     let (installation, mut daemon) = gateway(&world, sections)?;
-    ensure_eq(reach(world.web()), vec!["http"])?;
-    ensure_eq(reach(world.tenant()), vec!["smtp", "http", "https", "irc", "ntp", "ping"])?;
-    // What its block does not say is taken from [egress].
+    ensure_eq(reachable(world.web()), vec!["http"])?;
+    ensure_eq(reachable(world.tenant()), vec!["smtp", "http", "https", "irc", "ntp", "ping"])?;
+    // Keys that the network's block lacks are taken from [egress].
     let sections = "
         [egress]
         deny = [{ protocol = \"tcp\", ports = [443] }]
@@ -247,6 +247,6 @@ fn own_lists() -> Result {
         range = \"10.2.0.0/16\"
         smtp = true";
     reload(&installation, &mut daemon, sections)?;
-    ensure_eq(reach(world.web()), vec!["http", "irc", "dns", "ntp", "ping"])?;
-    ensure_eq(reach(world.tenant()), vec!["smtp", "http", "irc", "dns", "ntp", "ping"])
+    ensure_eq(reachable(world.web()), vec!["http", "irc", "dns", "ntp", "ping"])?;
+    ensure_eq(reachable(world.tenant()), vec!["smtp", "http", "irc", "dns", "ntp", "ping"])
 }

@@ -1,4 +1,4 @@
-//! Port forwards: who gets where, and who does not.
+//! Port forwards: which sources reach which hosts and ports.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,25 +7,25 @@ use libtest_mimic::Trial;
 use sandbox::traffic::Reflector;
 use sandbox::world::{Laptop, Settings, World, addresses as at};
 
-use super::Knock::{Tcp, Udp};
+use super::Attempt::{Tcp, Udp};
 use super::{assign, counted, gateway, reload, silent, tcp, udp};
 use crate::gateway::{Result, SOON, Server, component, egress, ensure, ensure_eq, open, trial, wait_for};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_forwarded_port_leads_to_its_host_and_no_other_port_does", single_ports),
-        trial("a_forwarded_range_keeps_its_ports_and_ends_where_it_ends", ranges),
-        trial("a_forward_holds_for_its_public_addresses_and_no_other", public_addresses),
-        trial("a_forward_for_some_sources_is_closed_to_all_others_and_counts_them", sources),
+        trial("a_forwarded_port_reaches_its_host_and_no_other_port_does", single_ports),
+        trial("a_forwarded_port_range_keeps_its_ports_and_nothing_beside_it_is_open", ranges),
+        trial("a_forward_is_open_only_at_its_public_addresses", public_addresses),
+        trial("a_forward_for_some_sources_drops_and_counts_all_others", sources),
         trial("private_hosts_reach_a_forward_by_its_public_address", hairpin),
-        trial("a_forward_to_a_host_of_no_network_is_told_by_its_key_and_the_rest_works", elsewhere),
-        trial("a_forward_that_a_reload_takes_away_is_closed_and_the_others_stay_open", removed),
+        trial("a_forward_to_a_host_in_no_network_is_reported_and_the_rest_works", elsewhere),
+        trial("a_reload_without_a_forward_closes_it_and_leaves_the_others_open", removed),
     ]
 }
 
-/// A floating IP of the bastion's.
+/// A floating IP of the bastion.
 const FLOATING: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 50);
-/// Its port for the service on web, which itself listens to 8443.
+/// The forwarded port of the service on web, which listens on 8443.
 const HTTPS: (Ipv4Addr, u16) = (at::BASTION, 443);
 
 const FORWARD_TO_WEB: &str = "[[nat.forward]]\nport = 443\nto = \"10.0.0.4\"\nto_port = 8443\n";
@@ -48,8 +48,8 @@ fn single_ports() -> Result {
          port = 7000
          to = \"10.2.0.4\""
     );
-    let (_station, _daemon) = gateway(&world, &sections)?;
-    // The service sees who asks, not the bastion.
+    let (_installation, _daemon) = gateway(&world, &sections)?;
+    // The service sees the client's address, not the bastion's.
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
     ensure_eq(tcp(world.laptop(), HTTPS), Ok(at::HOME.into()))?;
     ensure_eq(
@@ -60,7 +60,7 @@ fn single_ports() -> Result {
     ensure_eq(tcp(world.server(), (at::BASTION, 7000)), Ok(at::SERVER.into()))?;
     ensure_eq(udp(world.server(), (at::BASTION, 7000)), Ok(at::SERVER.into()))?;
     ensure(counted(&world, "published_flows")? >= 5, "flows to forwards are not counted")?;
-    // Neither the other protocol, nor the host's own port, nor the hosts themselves.
+    // The other protocol, the host's own port and the hosts' own addresses are closed.
     silent([
         Udp(world.server(), HTTPS),
         Tcp(world.server(), (at::BASTION, 53)),
@@ -77,7 +77,7 @@ fn ranges() -> Result {
     let reflectors = reflectors.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
     let _tcp = ports.map(|port| Reflector::tcp(world.web(), (at::WEB, port)));
     let sections = "[[nat.forward]]\nprotocol = \"both\"\nport = \"30000-30100\"\nto = \"10.0.0.4\"";
-    let (_station, _daemon) = gateway(&world, sections)?;
+    let (_installation, _daemon) = gateway(&world, sections)?;
     for port in [30_000, 30_050, 30_100] {
         ensure_eq(udp(world.server(), (at::BASTION, port)), Ok(at::SERVER.into()))?;
         ensure_eq(tcp(world.server(), (at::BASTION, port)), Ok(at::SERVER.into()))?;
@@ -113,11 +113,11 @@ fn public_addresses() -> Result {
         [[nat.forward]]
         port = 81
         to = \"10.0.1.5\"";
-    let (_station, _daemon) = gateway(&world, sections)?;
+    let (_installation, _daemon) = gateway(&world, sections)?;
     for (address, port) in [(at::BASTION, 80), (FLOATING, 80), (third, 80), (FLOATING, 8080)] {
         ensure_eq(tcp(world.server(), (address, port)), Ok(at::SERVER.into()))?;
     }
-    // Without a public address it is for all of them.
+    // A forward without `public` applies to all public addresses.
     for address in [at::BASTION, FLOATING, third] {
         ensure_eq(tcp(world.server(), (address, 81)), Ok(at::SERVER.into()))?;
     }
@@ -140,14 +140,14 @@ fn sources() -> Result {
         port = \"30000-30100\"
         to = \"10.0.0.4\"
         from = [\"203.0.113.10\"]";
-    let (_station, _daemon) = gateway(&world, sections)?;
+    let (_installation, _daemon) = gateway(&world, sections)?;
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
     ensure_eq(udp(world.server(), (at::BASTION, 30_050)), Ok(at::SERVER.into()))?;
     let before = counted(&world, "dropped_input")?;
     silent([Tcp(world.laptop(), HTTPS), Udp(world.laptop(), (at::BASTION, 30_050))])?;
-    // The hosts inside are no exception.
+    // `from` holds for private hosts too.
     silent([Tcp(world.worker(), HTTPS)])?;
-    ensure(counted(&world, "dropped_input")? >= before + 3, "those who must not are not counted")
+    ensure(counted(&world, "dropped_input")? >= before + 3, "the dropped packets are not counted")
 }
 
 fn hairpin() -> Result {
@@ -165,15 +165,15 @@ fn hairpin() -> Result {
          port = \"30000-30010\"
          to = \"10.0.1.5\""
     );
-    let (_station, _daemon) = gateway(&world, &sections)?;
-    // Its neighbour, the host itself, and the other tenant: each sees an answer, so the answers came back here.
+    let (_installation, _daemon) = gateway(&world, &sections)?;
+    // A neighbour of the host, the host itself and another tenant get answers, so these pass the bastion.
     for host in [world.web(), world.worker(), world.tenant()] {
         ensure_eq(tcp(host, (at::BASTION, 80)), Ok(at::BASTION_PRIVATE.into()))?;
         ensure_eq(udp(host, (at::BASTION, 30_000)), Ok(at::BASTION_PRIVATE.into()))?;
     }
     ensure_eq(tcp(world.web(), HTTPS), Ok(at::BASTION_PRIVATE.into()))?;
     ensure_eq(worker.seen().len(), 3)?;
-    // The way that a forward opens is that forward's alone.
+    // The forward opens nothing else.
     silent([Tcp(world.tenant(), (at::WORKER, 80)), Tcp(world.tenant(), (at::BASTION, 8443))])
 }
 
@@ -184,11 +184,9 @@ fn elsewhere() -> Result {
     let sections = format!("{FORWARD_TO_WEB}[[nat.forward]]\nname = \"lost\"\nport = 81\nto = \"10.7.0.4\"");
     let (installation, mut daemon) = gateway(&world, &sections)?;
     let problems = component(&installation, ComponentName::Nat)?.problems;
-    let told = "nat.forward[1].to: 10.7.0.4 is in no private network of this server";
-    ensure(
-        matches!(problems.as_slice(), [problem] if problem.what.starts_with(told) && problem.advice.contains("10.0.0.0/16")),
-        format!("{problems:?}"),
-    )?;
+    let [problem] = problems.as_slice() else { return Err(format!("{problems:?}").into()) };
+    let what = "nat.forward[1].to: 10.7.0.4 is in no private network of this server";
+    ensure(problem.what.starts_with(what) && problem.advice.contains("10.0.0.0/16"), format!("{problem:?}"))?;
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     silent([Tcp(world.server(), (at::BASTION, 81))])?;
@@ -206,12 +204,12 @@ fn removed() -> Result {
     reload(&installation, &mut daemon, FORWARD_TO_WEB)?;
     silent([Tcp(world.server(), (at::BASTION, 80))])?;
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
-    // The last one, and the first again.
+    // Remove the last forward, and add it again.
     reload(&installation, &mut daemon, "")?;
     silent([Tcp(world.server(), HTTPS)])?;
     reload(&installation, &mut daemon, FORWARD_TO_WEB)?;
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
-    // An address that comes later is served too.
+    // A public address that is added later is served too.
     assign(&world, FLOATING)?;
     wait_for("the new address is served", SOON, || {
         Ok(super::contents(&world, "map", "forwards")?.contains("198.51.100.50"))

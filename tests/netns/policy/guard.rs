@@ -1,4 +1,4 @@
-//! What keeps one private host from harming all: destinations that nobody has, and limits.
+//! Limits for private hosts: unroutable destinations, new flows a second, flows at once.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -13,18 +13,18 @@ use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial, wait_for};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("nothing_leaves_for_where_nobody_is_on_the_internet", unroutable),
-        trial("without_the_guard_it_leaves_but_never_to_link_local_addresses", unguarded),
-        trial("a_flow_whose_network_is_gone_does_not_leave_by_the_internet", astray),
-        trial("the_bastion_itself_calls_on_nobody_either", own),
-        trial("a_host_that_opens_too_many_flows_a_second_is_cut_and_another_is_not", new_flows),
-        trial("a_host_with_too_many_flows_at_once_opens_no_more_until_some_end", max_flows),
-        trial("a_flow_that_nobody_answers_is_one_flow_however_many_packets_it_has", one_way),
+        trial("packets_to_unroutable_ranges_do_not_leave", unroutable),
+        trial("without_the_guard_only_packets_to_link_local_addresses_are_kept_in", unguarded),
+        trial("a_flow_whose_route_is_gone_does_not_leave_by_the_public_link", astray),
+        trial("the_bastion_itself_sends_nothing_to_unroutable_ranges", own),
+        trial("a_host_that_opens_too_many_flows_a_second_is_limited_and_another_is_not", new_flows),
+        trial("a_host_at_its_flow_limit_opens_no_more_until_some_end", max_flows),
+        trial("an_unanswered_flow_counts_once_however_many_packets_it_has", one_way),
     ]
 }
 
-/// Private, carriers', benchmarks', reserved, and the bastion's own neighbours.
-const NOBODY: [Ipv4Addr; 9] = [
+/// Private (RFC 1918), carrier-grade NAT, benchmark, reserved and link-local addresses.
+const UNROUTABLE: [Ipv4Addr; 9] = [
     Ipv4Addr::new(10, 77, 0, 1),
     Ipv4Addr::new(172, 16, 5, 5),
     Ipv4Addr::new(172, 31, 1, 1),
@@ -36,30 +36,30 @@ const NOBODY: [Ipv4Addr; 9] = [
     LINK_LOCAL,
 ];
 const LINK_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 7);
-/// No router forwards it of its own accord.
+/// The kernel forwards no multicast unless a multicast router runs.
 const MULTICAST: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 9);
 
 /// One datagram to each of the destinations, and one TCP connection.
 fn scan(from: &Namespace) -> Result {
     let socket = from.bind_udp((Ipv4Addr::UNSPECIFIED, 0))?;
-    for destination in NOBODY.into_iter().chain([MULTICAST]) {
-        // Refused here is not sent, which is what the counts will say.
+    for destination in UNROUTABLE.into_iter().chain([MULTICAST]) {
+        // Err: the datagram is not sent, and the counts below show it.
         let _ = socket.send_to(b"anybody?", (destination, 9));
     }
-    let _ = traffic::tcp_connects(from, (NOBODY[0], 22), NEVER);
+    let _ = traffic::tcp_connects(from, (UNROUTABLE[0], 22), NEVER);
     Ok(())
 }
 
-/// What leaves by a link, or arrives by it, for [`NOBODY`] and [`MULTICAST`].
+/// Captures what leaves or arrives on a link for [`UNROUTABLE`] and [`MULTICAST`].
 fn watch(world: &World, link: &str, direction: Direction) -> Result<Sniffer> {
-    let strange = |packet: &traffic::Packet| {
+    let is_unroutable = |packet: &traffic::Packet| {
         let destination = packet.ip().map(|ip| ip.destination);
-        destination.is_some_and(|to| NOBODY.iter().chain(&[MULTICAST]).any(|address| to == *address))
+        destination.is_some_and(|to| UNROUTABLE.iter().chain(&[MULTICAST]).any(|address| to == *address))
     };
-    Ok(Sniffer::start(world.bastion(), link, move |packet| packet.direction == direction && strange(packet))?)
+    Ok(Sniffer::start(world.bastion(), link, move |packet| packet.direction == direction && is_unroutable(packet))?)
 }
 
-/// The destinations of what was caught, each once.
+/// The destinations of the captured packets, each once.
 fn destinations(sniffer: Sniffer) -> Vec<std::net::IpAddr> {
     let caught = sniffer.stop();
     let all: std::collections::BTreeSet<_> =
@@ -69,33 +69,39 @@ fn destinations(sniffer: Sniffer) -> Vec<std::net::IpAddr> {
 
 fn unroutable() -> Result {
     let world = World::start(Settings::default())?;
-    let (_station, _daemon) = gateway(&world, "")?;
+    let (_installation, _daemon) = gateway(&world, "")?;
     let (came, left) = (watch(&world, "eth1", Direction::In)?, watch(&world, "eth0", Direction::Out)?);
     let before = counted(&world, "dropped_unroutable")?;
     scan(world.web())?;
-    ensure(came.wait_for(NOBODY.len() + 1, SOON), "not all of the scan came to the bastion")?;
+    ensure(came.wait_for(UNROUTABLE.len() + 1, SOON), "not all packets of the scan arrived at the bastion")?;
     ensure_eq(destinations(left), Vec::new())?;
-    // The connection's SYN may have been sent twice.
+    // One more for the connection's SYN, which may have been sent twice.
     let dropped = counted(&world, "dropped_unroutable")? - before;
-    ensure(dropped > NOBODY.len() as u64, format!("{dropped} dropped of {} and more", NOBODY.len()))?;
-    ensure(contents(&world, "set", "scanning")?.contains("10.0.0.4"), "nobody knows who scans")
+    ensure(
+        dropped > UNROUTABLE.len() as u64,
+        format!("{dropped} packets were dropped, but more than {} were expected", UNROUTABLE.len()),
+    )?;
+    ensure(contents(&world, "set", "scanning")?.contains("10.0.0.4"), "the scanner is not recorded")
 }
 
 fn unguarded() -> Result {
     let world = World::start(Settings::default())?;
-    let (_station, _daemon) = gateway(&world, "[egress]\nguard = false")?;
+    let (_installation, _daemon) = gateway(&world, "[egress]\nguard = false")?;
     let (came, left) = (watch(&world, "eth1", Direction::In)?, watch(&world, "eth0", Direction::Out)?);
     scan(world.web())?;
-    ensure(came.wait_for(NOBODY.len() + 1, SOON), "not all of the scan came to the bastion")?;
+    ensure(came.wait_for(UNROUTABLE.len() + 1, SOON), "not all packets of the scan arrived at the bastion")?;
     let left = destinations(left);
-    ensure(left.contains(&NOBODY[0].into()) && left.contains(&NOBODY[3].into()), format!("only {left:?} left"))?;
+    ensure(
+        left.contains(&UNROUTABLE[0].into()) && left.contains(&UNROUTABLE[3].into()),
+        format!("only {left:?} left"),
+    )?;
     ensure(!left.contains(&LINK_LOCAL.into()) && !left.contains(&MULTICAST.into()), format!("{left:?} left"))
 }
 
 fn astray() -> Result {
     let world = World::start(Settings::default())?;
     let service = Reflector::tcp(world.tenant(), (at::TENANT, 5432))?;
-    let (_station, _daemon) =
+    let (_installation, _daemon) =
         gateway(&world, "[tenants]\nallow = [{ from = [\"10.0.0.0/16\"], to = [\"10.2.0.0/16\"] }]")?;
     let mut held = HeldConnection::open(world.web(), service.address(), SOON)?;
     held.exchange(SOON)?;
@@ -103,16 +109,16 @@ fn astray() -> Result {
         packet.direction == Direction::Out && packet.ip().is_some_and(|ip| ip.destination == at::TENANT)
     })?;
     let before = counted(&world, "dropped_forward")?;
-    // What is left is the default route.
+    // Now the default route applies.
     world.bastion().ip("route del 10.2.0.0/16")?;
     let lost = world.bastion().ip(&format!("route get {}", at::TENANT))?;
     ensure(lost.contains("dev eth0"), lost)?;
-    ensure(held.exchange(NEVER).is_err(), "the flow goes on without a route")?;
+    ensure(held.exchange(NEVER).is_err(), "the flow continues without its route")?;
     ensure_eq(left.stop().len(), 0)?;
     ensure(counted(&world, "dropped_forward")? > before, "nothing of the flow was dropped")
 }
 
-/// Whether the bastion itself may send a datagram there: what the rules drop is refused at once.
+/// Whether the bastion itself can send a datagram there: sending fails at once if the rules drop it.
 fn sends(world: &World, to: Ipv4Addr) -> Result<bool> {
     Ok(world.bastion().bind_udp((Ipv4Addr::UNSPECIFIED, 0))?.send_to(b"anybody?", (to, 9)).is_ok())
 }
@@ -121,19 +127,19 @@ fn own() -> Result {
     let world = World::start(Settings::default())?;
     let (installation, mut daemon) = gateway(&world, "")?;
     let before = counted(&world, "dropped_unroutable")?;
-    for nobody in [NOBODY[0], NOBODY[1], NOBODY[3], NOBODY[4], NOBODY[5]] {
-        ensure(!sends(&world, nobody)?, format!("the bastion sends to {nobody}"))?;
+    for address in [UNROUTABLE[0], UNROUTABLE[1], UNROUTABLE[3], UNROUTABLE[4], UNROUTABLE[5]] {
+        ensure(!sends(&world, address)?, format!("the bastion sends to {address}"))?;
     }
     ensure_eq(counted(&world, "dropped_unroutable")? - before, 5)?;
-    // The internet, private hosts, and what is on the link itself.
-    for somebody in [at::SERVER, at::WEB, at::TENANT, Ipv4Addr::new(172, 31, 1, 1), LINK_LOCAL, MULTICAST] {
-        ensure(sends(&world, somebody)?, format!("the bastion may not send to {somebody}"))?;
+    // The internet, private hosts, and addresses on the link itself.
+    for address in [at::SERVER, at::WEB, at::TENANT, Ipv4Addr::new(172, 31, 1, 1), LINK_LOCAL, MULTICAST] {
+        ensure(sends(&world, address)?, format!("the bastion cannot send to {address}"))?;
     }
     reload(&installation, &mut daemon, "[egress]\nguard = false")?;
-    ensure(sends(&world, NOBODY[0])?, "the guard is off, and the bastion may not send")
+    ensure(sends(&world, UNROUTABLE[0])?, "the guard is off, and the bastion still cannot send")
 }
 
-/// Opens so many UDP flows to `target`, one datagram each, as fast as it goes; the sockets keep their ports.
+/// Opens `count` UDP flows to `target` as fast as possible, with one datagram each. The sockets keep their ports.
 fn open_flows(from: &Namespace, target: SocketAddr, count: usize) -> Result<Vec<UdpSocket>> {
     (0..count)
         .map(|_| {
@@ -144,7 +150,7 @@ fn open_flows(from: &Namespace, target: SocketAddr, count: usize) -> Result<Vec<
         .collect()
 }
 
-/// How many flows a reflector has seen, once no more come.
+/// The number of datagrams that a reflector has seen, once no more arrive.
 fn settled(reflector: &Reflector) -> usize {
     let mut seen = reflector.seen().len();
     loop {
@@ -163,22 +169,22 @@ fn new_flows() -> Result {
     let greedy = Reflector::udp(world.server(), (at::SERVER, 5001))?;
     let modest = Reflector::udp(world.server(), (at::SERVER, 5002))?;
     let service = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
-    let (_station, _daemon) = gateway(&world, &format!("[egress]\nnew_flows_per_second = {RATE}"))?;
+    let (_installation, _daemon) = gateway(&world, &format!("[egress]\nnew_flows_per_second = {RATE}"))?;
     let start = Instant::now();
     let sockets = open_flows(world.web(), greedy.address(), 300)?;
     let other = open_flows(world.worker(), modest.address(), 30)?;
     let passed = settled(&greedy);
-    // Twice the rate at once, and the rate from then on.
+    // The burst is twice the rate.
     let most = 2 * RATE + start.elapsed().as_millis() as usize * RATE / 1000 + 1;
     ensure(
         (2 * RATE..=most).contains(&passed),
-        format!("{passed} of {} flows passed, at most {most} may", sockets.len()),
+        format!("{passed} of {} flows passed, but at most {most} should", sockets.len()),
     )?;
     ensure_eq(settled(&modest), other.len())?;
     ensure_eq(counted(&world, "dropped_new_flows")?, (sockets.len() - passed) as u64)?;
     let offenders = contents(&world, "set", "over_new_flows")?;
     ensure(offenders.contains("10.0.0.4") && !offenders.contains("10.0.1.5"), offenders)?;
-    // A flow that stands is none of the limit's business, and after a while there is component again.
+    // The limit does not apply to existing flows, and after a while new ones pass again.
     let first = &sockets[0];
     first.set_read_timeout(Some(SOON))?;
     for _ in 0..100 {
@@ -204,7 +210,7 @@ fn max_flows() -> Result {
     ensure_eq(settled(&modest), other.len())?;
     let offenders = contents(&world, "set", "over_flows")?;
     ensure(offenders.contains("10.0.0.4") && !offenders.contains("10.0.1.5"), offenders)?;
-    // Those that stand go on; a higher limit holds at once, and when flows end there is component again.
+    // Existing flows continue; a higher limit applies at once, and new flows pass when others have ended.
     sockets[0].send_to(b"more", greedy.address())?;
     ensure_eq(settled(&greedy), MOST + 1)?;
     reload(&installation, &mut daemon, "[egress]\nmax_flows = 1000")?;
@@ -217,10 +223,10 @@ fn max_flows() -> Result {
 fn one_way() -> Result {
     const PACKETS: usize = 200;
     let world = World::start(Settings::default())?;
-    // Such as a syslog server: it listens, and says nothing.
+    // A syslog server, for example, listens and sends nothing.
     let sink = Sniffer::start(world.server(), "eth0", |packet| packet.udp().is_some_and(|(_, to)| to == 514))?;
     let _silent = world.server().bind_udp((at::SERVER, 514))?;
-    let (_station, _daemon) = gateway(&world, "[egress]\nnew_flows_per_second = 5\nmax_flows = 5")?;
+    let (_installation, _daemon) = gateway(&world, "[egress]\nnew_flows_per_second = 5\nmax_flows = 5")?;
     let socket = world.web().bind_udp((Ipv4Addr::UNSPECIFIED, 0))?;
     for _ in 0..PACKETS {
         socket.send_to(b"<13>hello", (at::SERVER, 514))?;

@@ -1,4 +1,4 @@
-//! What the bastion itself answers, and how much of it.
+//! What the bastion itself accepts, and the limits on it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -8,33 +8,33 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, HeldConnection, Ping, Reflector};
 use sandbox::world::{Laptop, Settings, World, addresses as at};
 
-use super::Knock::{Tcp, Udp};
+use super::Attempt::{Tcp, Udp};
 use super::{contents, counted, gateway, reload, silent, tcp, udp};
 use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial, wait_for};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("who_tries_ssh_too_often_is_refused_and_nobody_else_is", brute_force),
-        trial("an_ssh_ban_ends_by_itself", ban_ends),
-        trial("whoever_fills_the_lists_of_ssh_attempts_lets_nobody_guess_without_limit", full_lists),
-        trial("a_whole_ipv6_network_is_one_source_of_ssh_attempts", ipv6_network),
-        trial("ssh_only_by_the_tunnel_is_closed_everywhere_else", only_by_tunnel),
-        trial("a_service_of_the_bastions_own_is_open_for_those_it_names", services),
-        trial("more_pings_than_allowed_are_not_answered", ping_limit),
-        trial("more_new_connections_than_allowed_of_one_source_are_dropped", syn_limit),
-        trial("who_is_on_the_blocklist_is_not_heard", blocklist),
+        trial("a_source_with_too_many_ssh_attempts_is_banned_and_no_other_source_is", brute_force),
+        trial("an_ssh_ban_expires", ban_ends),
+        trial("full_lists_of_ssh_attempts_do_not_lift_the_limit", full_lists),
+        trial("an_ipv6_64_network_counts_as_one_source_of_ssh_attempts", ipv6_network),
+        trial("ssh_only_by_tunnel_closes_ssh_everywhere_else", only_by_tunnel),
+        trial("a_service_of_the_bastion_is_open_to_the_sources_that_it_names", services),
+        trial("pings_over_the_limit_are_not_answered", ping_limit),
+        trial("new_connections_of_one_source_over_the_limit_are_dropped", syn_limit),
+        trial("packets_of_blocklisted_sources_are_dropped", blocklist),
     ]
 }
 
 const SSH: (Ipv4Addr, u16) = (at::BASTION, 22);
 
-/// A listener on the SSH port, and one on a forwarded port's host.
+/// A listener on the SSH port.
 fn ssh(world: &World) -> Result<Reflector> {
     Ok(Reflector::tcp(world.bastion(), (Ipv6Addr::UNSPECIFIED, 22))?)
 }
 
-/// Opens connections, one after the other, until one is not answered; how many were.
-fn until_refused(from: &Namespace, target: (Ipv4Addr, u16), most: usize) -> usize {
+/// Opens connections one after the other until one is not answered; returns how many were.
+fn count_answered(from: &Namespace, target: (Ipv4Addr, u16), most: usize) -> usize {
     (0..most).take_while(|_| traffic::tcp_connects(from, target, NEVER).is_ok()).count()
 }
 
@@ -43,15 +43,15 @@ fn brute_force() -> Result {
     let _ssh = ssh(&world)?;
     let (installation, mut daemon) = gateway(&world, "[firewall]\nssh_attempts = 5")?;
     let mut session = HeldConnection::open(world.server(), SSH, SOON)?;
-    // Twice as many at once; the session is one of them.
-    ensure_eq(until_refused(world.server(), SSH, 30), 9)?;
+    // The burst is twice the limit; the session is one of them.
+    ensure_eq(count_answered(world.server(), SSH, 30), 9)?;
     silent([Tcp(world.server(), SSH)])?;
-    ensure(counted(&world, "dropped_banned")? >= 2, "refused attempts are not counted")?;
-    ensure(contents(&world, "set", "banned4")?.contains("203.0.113.10"), "the ban is not written down")?;
+    ensure(counted(&world, "dropped_banned")? >= 2, "dropped attempts are not counted")?;
+    ensure(contents(&world, "set", "banned4")?.contains("203.0.113.10"), "the ban is not in the set")?;
     session.exchange(SOON)?;
     ensure_eq(tcp(world.laptop(), SSH), Ok(at::HOME.into()))?;
     ensure_eq(tcp(world.web(), SSH), Ok(at::WEB.into()))?;
-    // Neither other rules nor another limit end it.
+    // A reload with other rules and limits does not end the ban.
     reload(
         &installation,
         &mut daemon,
@@ -70,17 +70,17 @@ fn brute_force() -> Result {
 fn ban_ends() -> Result {
     let world = World::start(Settings::default())?;
     let _ssh = ssh(&world)?;
-    // A new attempt is earned each second, so that there is one when the ban ends.
-    let (_station, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 60\nssh_ban = \"2s\"")?;
-    let allowed = until_refused(world.server(), SSH, 200);
+    // One new attempt is allowed each second, so there is one when the ban ends.
+    let (_installation, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 60\nssh_ban = \"2s\"")?;
+    let allowed = count_answered(world.server(), SSH, 200);
     ensure((120..=130).contains(&allowed), format!("{allowed} attempts were allowed"))?;
     let start = Instant::now();
     ensure(contents(&world, "set", "banned4")?.contains("203.0.113.10"), "there is no ban")?;
     wait_for("the ban ends", Duration::from_secs(4), || Ok(traffic::tcp_connects(world.server(), SSH, NEVER).is_ok()))?;
-    ensure(start.elapsed() > Duration::from_secs(1), format!("it ended after {:?}", start.elapsed()))
+    ensure(start.elapsed() > Duration::from_secs(1), format!("the ban ended after {:?}", start.elapsed()))
 }
 
-/// Fills a list of sources with others, as an attacker with very many addresses does.
+/// Fills a set of sources, as an attacker with very many addresses could.
 fn fill(world: &World, set: &str) -> Result {
     let others = (0..65_535_u32).map(|n| format!("{} timeout 10m", Ipv4Addr::from(0x6000_0000 + n)));
     let others = others.collect::<Vec<_>>().join(",");
@@ -91,33 +91,36 @@ fn fill(world: &World, set: &str) -> Result {
 fn full_lists() -> Result {
     let world = World::start(Settings::default())?;
     let _ssh = ssh(&world)?;
-    let (_station, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 2")?;
-    // There is no place for the ban: too many tries are refused all the same.
+    let (_installation, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 2")?;
+    // The set of bans is full: attempts over the limit are dropped all the same.
     fill(&world, "banned4")?;
-    ensure_eq(until_refused(world.server(), SSH, 30), 4)?;
+    ensure_eq(count_answered(world.server(), SSH, 30), 4)?;
     silent([Tcp(world.server(), SSH)])?;
-    // There is no place for the tries: those without one share a limit.
+    // The sets of attempts are full: sources that are not in them share one limit.
     world.bastion().nft("flush set inet bastiond banned4")?;
     fill(&world, "ssh_tries4")?;
     fill(&world, "ssh_counted4")?;
-    ensure_eq(until_refused(world.server(), SSH, 30), 4)?;
-    ensure(!contents(&world, "set", "banned4")?.contains("203.0.113.10"), "it was banned without a place")?;
+    ensure_eq(count_answered(world.server(), SSH, 30), 4)?;
+    ensure(
+        !contents(&world, "set", "banned4")?.contains("203.0.113.10"),
+        "the source was banned although the sets were full",
+    )?;
     silent([Tcp(world.server(), SSH)])
 }
 
 fn ipv6_network() -> Result {
     let world = World::start(Settings::default())?;
     let _ssh = ssh(&world)?;
-    let (_station, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 2")?;
+    let (_installation, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 2")?;
     let target = (world.bastion_v6(), 22);
     let tries = |count| -> Vec<bool> {
         (0..count).map(|_| traffic::tcp_connects(world.server(), target, NEVER).is_ok()).collect()
     };
-    // Four at once.
+    // Two of four that are allowed at once.
     ensure_eq(tries(2), vec![true, true])?;
     let other: Ipv6Addr = "2001:db8:ffff::99".parse()?;
     world.server().ip(&format!("addr add {other}/64 dev eth0 nodad\naddr del {}/64 dev eth0", at::SERVER_V6))?;
-    // Its neighbours take their time to find it.
+    // Neighbour discovery takes a moment.
     let answered = || {
         Ok(!traffic::ping(world.server(), at::ROUTER_V6, Ping { timeout: NEVER, ..Ping::default() })?
             .replies
@@ -125,7 +128,7 @@ fn ipv6_network() -> Result {
     };
     wait_for("the new address is known", SOON, answered)?;
     ensure_eq(tries(3), vec![true, true, false])?;
-    ensure(contents(&world, "set", "banned6")?.contains("2001:db8:ffff::"), "the ban is not written down")
+    ensure(contents(&world, "set", "banned6")?.contains("2001:db8:ffff::"), "the ban is not in the set")
 }
 
 fn only_by_tunnel() -> Result {
@@ -179,7 +182,7 @@ fn ping_limit() -> Result {
     let (installation, mut daemon) = gateway(&world, "[firewall]\npings_per_second = 5")?;
     let flood = Ping { count: 30, interval: Duration::from_millis(2), timeout: NEVER, ..Ping::default() };
     let answered = traffic::ping(world.server(), at::BASTION, flood)?.replies.len();
-    // Ten at once, and five a second.
+    // A burst of ten, and five a second.
     ensure((10..=15).contains(&answered), format!("{answered} of 30 pings were answered"))?;
     ensure_eq(counted(&world, "dropped_pings")?, 30 - answered as u64)?;
     reload(&installation, &mut daemon, "[firewall]\npings_per_second = false")?;
@@ -202,19 +205,19 @@ fn syn_limit() -> Result {
     let (installation, mut daemon) = gateway(&world, sections)?;
     let (forward, service) = ((at::BASTION, 443), (at::BASTION, 9100));
     let mut held = HeldConnection::open(world.server(), forward, SOON)?;
-    // Twenty at once, for forwards and services together, and ten a second.
-    let passed = until_refused(world.server(), forward, 60);
+    // A burst of twenty for forwards and services together, and ten a second.
+    let passed = count_answered(world.server(), forward, 60);
     ensure((19..=25).contains(&passed), format!("{passed} of 60 connections passed at once"))?;
-    ensure(counted(&world, "dropped_syns")? >= 1, "what is dropped is not counted")?;
+    ensure(counted(&world, "dropped_syns")? >= 1, "dropped packets are not counted")?;
     ensure_eq(tcp(world.laptop(), forward), Ok(at::HOME.into()))?;
     ensure_eq(tcp(world.laptop(), service), Ok(at::HOME.into()))?;
     held.exchange(SOON)?;
-    wait_for("the source is let in again", SOON, || Ok(tcp(world.server(), forward).is_ok()))?;
-    let passed = until_refused(world.server(), service, 60);
+    wait_for("the source is accepted again", SOON, || Ok(tcp(world.server(), forward).is_ok()))?;
+    let passed = count_answered(world.server(), service, 60);
     ensure(passed < 25, format!("{passed} of 60 connections to the service passed at once"))?;
     let off = sections.replace("syns_per_second = 10", "syns_per_second = false");
     reload(&installation, &mut daemon, &off)?;
-    ensure_eq(until_refused(world.server(), forward, 60), 60)
+    ensure_eq(count_answered(world.server(), forward, 60), 60)
 }
 
 fn blocklist() -> Result {
@@ -226,14 +229,14 @@ fn blocklist() -> Result {
     let (installation, mut daemon) = gateway(&world, forward)?;
     let mut held = HeldConnection::open(world.server(), SSH, SOON)?;
     ensure_eq(tcp(world.server(), (at::BASTION, 443)), Ok(at::SERVER.into()))?;
-    // The fake cloud's API is of the same range, and blocked with it: the component of the cloud waits.
+    // The fake cloud's API is in the blocked range too, so hcloud is switched off.
     installation.write_config(&format!("{forward}{blocked}\n[hcloud]\nenabled = false"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "the reload does not end")?;
     silent([SSH, (at::BASTION, 443)].map(|target| Tcp(world.server(), target)))?;
     ensure(traffic::tcp_connects(world.server(), (world.bastion_v6(), 22), NEVER).is_err(), "SSH over IPv6")?;
-    ensure(held.exchange(NEVER).is_err(), "a session of a blocked source goes on")?;
-    ensure(counted(&world, "dropped_blocked")? >= 4, "what is dropped is not counted")?;
+    ensure(held.exchange(NEVER).is_err(), "a session of a blocked source continues")?;
+    ensure(counted(&world, "dropped_blocked")? >= 4, "dropped packets are not counted")?;
     ensure_eq(tcp(world.laptop(), SSH), Ok(at::HOME.into()))?;
     ensure_eq(tcp(world.laptop(), (at::BASTION, 443)), Ok(at::HOME.into()))?;
     Ok(())

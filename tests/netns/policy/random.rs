@@ -1,4 +1,4 @@
-//! Configurations as operators might write them, by the dozen.
+//! Random configurations of the kinds that operators write.
 
 use std::fmt::Write as _;
 
@@ -7,13 +7,12 @@ use fastrand::Rng;
 
 use crate::gateway::Result;
 
-/// The site's networks, and one that it has not.
+/// The site's networks, and one that it does not have.
 const NETWORKS: [&str; 4] = ["10.0", "10.2", "10.3", "10.9"];
 /// The site's public addresses that are not its first.
 const FLOATING: [&str; 3] = ["203.0.113.50", "203.0.113.51", "203.0.113.52"];
 
-/// A valid configuration, as text and as read. Some drafts contradict themselves, as operators do; they are thrown
-/// away.
+/// A valid configuration, as text and parsed. Drafts that contradict themselves are skipped.
 pub(super) fn configuration(rng: &mut Rng) -> Result<(String, Config)> {
     let mut problems = Vec::new();
     for _ in 0..50 {
@@ -23,12 +22,12 @@ pub(super) fn configuration(rng: &mut Rng) -> Result<(String, Config)> {
             Err(error) => problems.push(format!("{error:?}\n{text}")),
         }
     }
-    Err(format!("no draft is valid; the last one:\n{}", problems.pop().unwrap_or_default()).into())
+    Err(format!("no draft is valid; the last one was:\n{}", problems.pop().unwrap_or_default()).into())
 }
 
 fn draft(rng: &mut Rng) -> String {
     let mut text = String::new();
-    // Who has an address for himself: no two of them may.
+    // The addresses of static NAT, which nothing else may use.
     let (shared, own) = FLOATING.split_at(rng.usize(0..=FLOATING.len()));
     nat(rng, shared, &mut text);
     forwards(rng, shared, &mut text);
@@ -45,7 +44,7 @@ fn draft(rng: &mut Rng) -> String {
     text
 }
 
-/// A laptop, an office, and now and then another site.
+/// A tunnel with a laptop and a site with random networks.
 fn tunnel(rng: &mut Rng, text: &mut String) {
     let snat = ["true", "false", "\"auto\""];
     let _ = writeln!(text, "[wireguard]\naddresses = [\"10.100.0.1/24\", \"fd00:100::1/64\"]");
@@ -72,7 +71,7 @@ fn nat(rng: &mut Rng, shared: &[&str], text: &mut String) {
 }
 
 fn forwards(rng: &mut Rng, shared: &[&str], text: &mut String) {
-    // More than 64 of them are compared one by one with those of before.
+    // The plan compares sets of more than 64 elements one element at a time.
     let count = [0, 1, 3, 70, 120][rng.usize(0..5)];
     let skipped = rng.u16(0..40);
     for index in (0..count).filter(|index| index % 41 != skipped) {
@@ -121,7 +120,7 @@ fn lists(rng: &mut Rng, text: &mut String) {
         let _ = writeln!(text, "allow = {}", lines(rng, &["to"], 8));
     }
     if rng.bool() {
-        // Once more than a set is compared for.
+        // Sometimes more than the 64 elements up to which a set is replaced as a whole.
         let most = if rng.u8(0..4) == 0 { 90 } else { 8 };
         let _ = writeln!(text, "deny = {}", lines(rng, &["to"], most));
     }
@@ -181,7 +180,7 @@ fn firewall(rng: &mut Rng, text: &mut String) {
     }
 }
 
-/// An access list whose lines overlap as they like.
+/// An access list whose entries may overlap.
 fn lines(rng: &mut Rng, sides: &[&str], most: usize) -> String {
     let count = rng.usize(0..=most);
     let lines: Vec<String> = (0..count).map(|_| line(rng, sides)).collect();
@@ -191,7 +190,7 @@ fn lines(rng: &mut Rng, sides: &[&str], most: usize) -> String {
 fn line(rng: &mut Rng, sides: &[&str]) -> String {
     let mut keys = Vec::new();
     for side in sides {
-        // Between tenants both are needed.
+        // Entries between tenants need both.
         if sides.len() > 1 {
             keys.push(format!(
                 "{side} = [\"{}.0.0/16\", \"{}.1.{}\"]",
@@ -217,7 +216,7 @@ fn line(rng: &mut Rng, sides: &[&str]) -> String {
     format!("{{ {} }}", keys.join(", "))
 }
 
-/// Ranges of the internet, some within each other.
+/// Ranges of the internet, some of them nested.
 fn ranges(rng: &mut Rng) -> String {
     let ranges: Vec<String> = (0..rng.u8(1..4))
         .map(|_| {

@@ -1,4 +1,4 @@
-//! From any configuration to any other, in place: nothing is lost that packets or people put there.
+//! Reloads change the table in place: bans, counters, sets of sources and flow limits stay.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,16 +23,16 @@ use crate::table::{listed, reconcile, remove_handles, site};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("any_configuration_loads_and_reloads_into_any_other_in_place", any_into_any),
-        trial("a_reload_that_changes_one_forward_of_many_sends_that_one_alone", one_of_many),
-        trial("bans_scanners_counters_and_flows_survive_a_reload", memory_survives),
+        trial("a_reload_changes_any_configuration_into_any_other_in_place", any_into_any),
+        trial("a_reload_that_changes_one_forward_sends_only_that_one_to_the_kernel", one_of_many),
+        trial("bans_scanners_counters_and_flow_limits_survive_a_reload", memory_survives),
         trial("twenty_reloads_of_a_thousand_forwards_under_load_lose_no_packet", under_load),
     ]
 }
 
-/// One in place of another, as often as this.
+/// The number of random reloads.
 const RELOADS: usize = 25;
-/// Somebody who was banned before all that.
+/// A source that is banned before the first reload.
 const BANNED: &str = "192.0.2.99";
 
 fn any_into_any() -> Result {
@@ -40,8 +40,8 @@ fn any_into_any() -> Result {
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     let last = std::cell::Cell::new(String::new());
     any_into_any_of(seed, &last).map_err(|failed| {
-        let told = failed.message().unwrap_or_default().to_owned();
-        format!("BASTIOND_SEED={seed}: {told}\nwith\n{}", last.take()).into()
+        let message = failed.message().unwrap_or_default().to_owned();
+        format!("BASTIOND_SEED={seed}: {message}\nwith\n{}", last.take()).into()
     })
 }
 
@@ -55,7 +55,7 @@ fn any_into_any_of(seed: u64, last: &std::cell::Cell<String>) -> Result {
         last.set(text);
         let site = some_site(&mut rng)?;
         if rng.u8(0..5) == 0 {
-            // A daemon that was started anew.
+            // A restarted daemon.
             nat = Nat::load(memory.path(), memory.path());
         }
         let outcome = reconcile(&host, &mut nat, &config, &site);
@@ -64,10 +64,10 @@ fn any_into_any_of(seed: u64, last: &std::cell::Cell<String>) -> Result {
         if step == 0 {
             host.nft(&format!("add element inet bastiond banned4 {{ {BANNED} timeout 1h }}"))?;
         }
-        // Whoever makes the table anew loses the ban.
-        ensure(listed(&host, &[])?.contains(BANNED), format!("step {step}: the table was made anew"))?;
+        // Creating the table again would lose the ban.
+        ensure(listed(&host, &[])?.contains(BANNED), format!("step {step}: the table was created again"))?;
         let kept = reconcile(&host, &mut nat, &config, &site);
-        ensure(kept.changes.is_empty(), format!("step {step}: it is not kept: {:?}", kept.changes))?;
+        ensure(kept.changes.is_empty(), format!("step {step}: a second pass changes something: {:?}", kept.changes))?;
         let fresh = Namespace::create(&format!("reloads-{step}"))?;
         let elsewhere = tempfile::tempdir()?;
         let mut first = Nat::load(elsewhere.path(), elsewhere.path());
@@ -78,7 +78,7 @@ fn any_into_any_of(seed: u64, last: &std::cell::Cell<String>) -> Result {
     Ok(())
 }
 
-/// Everything, without some of its links, or with nothing.
+/// The site `everything`, sometimes without some of its links or addresses.
 fn some_site(rng: &mut Rng) -> Result<Site> {
     let mut site = site("everything")?;
     match rng.u8(0..6) {
@@ -90,15 +90,15 @@ fn some_site(rng: &mut Rng) -> Result<Site> {
     Ok(site)
 }
 
-/// The table's objects by kind and name, without what differs from namespace to namespace: handles, the order in which
-/// sets were made, and what packets and we put into meters. The rules of a chain keep their order.
+/// The table's objects by kind and name, without what differs between namespaces: handles, the order in which sets were
+/// created, and elements that packets or the test add. The rules of a chain keep their order.
 fn objects(host: &Namespace) -> Result<BTreeMap<String, Vec<String>>> {
     let mut document: Value = serde_json::from_str(&listed(host, &["-j"])?)?;
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for object in document["nftables"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         for (kind, object) in object {
             remove_handles(object);
-            settle(object);
+            sort_elements(object);
             if object["name"] == "banned4" {
                 object["elem"].take();
             }
@@ -109,35 +109,35 @@ fn objects(host: &Namespace) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(found)
 }
 
-/// Sorts the elements of sets, whose order nft does not promise.
-fn settle(value: &mut Value) {
+/// Sorts the elements of sets, because nft does not guarantee their order.
+fn sort_elements(value: &mut Value) {
     match value {
         Value::Object(map) => {
             for (key, inner) in map.iter_mut() {
-                settle(inner);
+                sort_elements(inner);
                 if let (Value::Array(elements), "elem" | "set") = (inner, key.as_str()) {
                     elements.sort_by_cached_key(Value::to_string);
                 }
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(settle),
+        Value::Array(values) => values.iter_mut().for_each(sort_elements),
         _ => {}
     }
 }
 
-/// The first object that differs, and how.
+/// Describes the first object that differs.
 fn difference(found: &BTreeMap<String, Vec<String>>, expected: &BTreeMap<String, Vec<String>>) -> Option<String> {
     let differs = |name: &&String| found.get(*name) != expected.get(*name);
     let name = found.keys().chain(expected.keys()).find(differs)?;
-    Some(format!("{name} is {:#?}, and loaded anew {:#?}", found.get(name), expected.get(name)))
+    Some(format!("{name} is {:#?}, but {:#?} in a new table", found.get(name), expected.get(name)))
 }
 
-/// Ends a program that would go on.
-struct Ended(Child);
+/// A program that is killed when this is dropped.
+struct KillOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Err, twice: it has ended by itself.
+        // Both fail if it has ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -146,18 +146,18 @@ impl Drop for Ended {
 fn one_of_many() -> Result {
     let world = World::start(Settings::default())?;
     let (installation, mut daemon) = gateway(&world, &many_forwards(10_000, 1000))?;
-    let heard = tempfile::NamedTempFile::new()?;
-    let monitor = world.bastion().command("nft").arg("monitor").stdout(heard.reopen()?).spawn()?;
-    let _monitor = Ended(monitor);
-    let all = || -> Result<String> { Ok(std::fs::read_to_string(heard.path())?) };
-    // It says nothing when it begins to listen.
+    let output = tempfile::NamedTempFile::new()?;
+    let monitor = world.bastion().command("nft").arg("monitor").stdout(output.reopen()?).spawn()?;
+    let _monitor = KillOnDrop(monitor);
+    let all = || -> Result<String> { Ok(std::fs::read_to_string(output.path())?) };
+    // It prints nothing when it begins to listen.
     wait_for("the monitor listens", SOON, || {
-        world.bastion().nft("add table ip heard\ndelete table ip heard")?;
-        Ok(all()?.contains("table ip heard"))
+        world.bastion().nft("add table ip marker\ndelete table ip marker")?;
+        Ok(all()?.contains("table ip marker"))
     })?;
-    // Port 10000 goes, 11000 comes.
+    // The reload removes port 10000 and adds port 11000.
     reload(&installation, &mut daemon, &many_forwards(10_001, 1000))?;
-    wait_for("the new forward is told", SOON, || Ok(all()?.contains("11000")))?;
+    wait_for("the new forward is printed", SOON, || Ok(all()?.contains("11000")))?;
     let all = all()?;
     let ours: Vec<&str> = all.lines().filter(|line| line.contains("inet bastiond")).collect();
     let element = |what: &str, port: u16| {
@@ -166,14 +166,14 @@ fn one_of_many() -> Result {
     ensure_eq(ours, vec![&*element("delete", 10_000), &*element("add", 11_000)])
 }
 
-/// A flow limit that is not about to change.
+/// A flow limit that no reload changes.
 const FEW_FLOWS: &str = "[egress]\nmax_flows = 20\n";
 
 fn memory_survives() -> Result {
     let world = World::start(Settings::default())?;
     let reflector = Reflector::udp(world.server(), (at::SERVER, 5001))?;
     let (installation, mut daemon) = gateway(&world, FEW_FLOWS)?;
-    // Somebody scans, somebody is banned, and somebody has all the flows that he may.
+    // One source scans, one is banned, and one is at its flow limit.
     let scanner = world.worker().bind_udp((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
     scanner.send_to(b"anybody?", "192.168.7.7:22")?;
     world.bastion().nft(&format!("add element inet bastiond banned4 {{ {BANNED} timeout 1h }}"))?;
@@ -183,9 +183,9 @@ fn memory_survives() -> Result {
     for flow in &flows {
         flow.send_to(b"hello", reflector.address())?;
     }
-    wait_for("all flows stand", SOON, || Ok(reflector.seen().len() == flows.len()))?;
-    let full = || traffic::udp_probe(world.web(), reflector.address(), NEVER).is_err();
-    ensure(full(), "a flow beyond the limit passes")?;
+    wait_for("all flows exist", SOON, || Ok(reflector.seen().len() == flows.len()))?;
+    let is_at_limit = || traffic::udp_probe(world.web(), reflector.address(), NEVER).is_err();
+    ensure(is_at_limit(), "a flow beyond the limit passes")?;
     wait_for("the scan is counted", SOON, || Ok(counted(&world, "dropped_unroutable")? == 1))?;
     let counters = ["egress_flows", "dropped_unroutable", "dropped_flows"];
     let before = counters.map(|counter| counted(&world, counter).unwrap_or_default());
@@ -196,17 +196,17 @@ fn memory_survives() -> Result {
         "",
     ] {
         reload(&installation, &mut daemon, &format!("{FEW_FLOWS}{sections}"))?;
-        ensure(contents(&world, "set", "banned4")?.contains(BANNED), "the ban is forgotten")?;
-        ensure(contents(&world, "set", "scanning")?.contains("10.0.1.5"), "the scanner is forgotten")?;
-        ensure(contents(&world, "set", "over_flows")?.contains("10.0.0.4"), "who has too many flows is forgotten")?;
+        ensure(contents(&world, "set", "banned4")?.contains(BANNED), "the ban is lost")?;
+        ensure(contents(&world, "set", "scanning")?.contains("10.0.1.5"), "the scanner is lost")?;
+        ensure(contents(&world, "set", "over_flows")?.contains("10.0.0.4"), "the source at its flow limit is lost")?;
         let now = counters.map(|counter| counted(&world, counter).unwrap_or_default());
         ensure(now.iter().zip(before).all(|(now, before)| *now >= before), format!("{before:?} became {now:?}"))?;
-        ensure(full(), "the flows are forgotten: one more passes")?;
+        ensure(is_at_limit(), "the flows are no longer counted: one more passes")?;
     }
     Ok(())
 }
 
-/// So many forwards to web, from `first` on.
+/// `count` forwards from port `first` on, and one to web.
 fn many_forwards(first: u16, count: u16) -> String {
     let mut text = "[[nat.forward]]\nprotocol = \"both\"\nport = 443\nto = \"10.0.0.4\"\nto_port = 8443\n".to_owned();
     for port in first..first + count {
@@ -226,7 +226,7 @@ fn under_load() -> Result {
     wait_for("the floods run", SOON, || Ok(floods.iter().all(|flood| flood.received() > 100)))?;
     let ended = AtomicBool::new(false);
     let slow = std::thread::scope(|scope| -> Result<Vec<Duration>> {
-        // A SYN that is lost is sent again after a second.
+        // A lost SYN is sent again after a second.
         let connections = scope.spawn(|| {
             let mut slow = Vec::new();
             while !ended.load(Ordering::Relaxed) {
@@ -240,7 +240,7 @@ fn under_load() -> Result {
             slow
         });
         let reloads = (0..20).try_for_each(|round: u16| {
-            // Some come, some go, and sometimes all of them.
+            // Some forwards are added, some removed, sometimes all of them.
             let sections = match round % 4 {
                 0 => many_forwards(10_000 + round, 1000),
                 1 => many_forwards(10_500, 700),

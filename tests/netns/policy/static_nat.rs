@@ -6,20 +6,20 @@ use libtest_mimic::Trial;
 use sandbox::traffic::{self, Reflector, Sniffer};
 use sandbox::world::{Laptop, Settings, World, addresses as at};
 
-use super::Knock::{Tcp, Udp};
+use super::Attempt::{Tcp, Udp};
 use super::{assign, counted, gateway, pings, reload, silent, tcp, udp};
 use crate::gateway::{NEVER, Result, SOON, Server, egress, ensure, ensure_eq, open, trial};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_host_with_a_static_address_goes_out_under_it_and_keeps_its_ports", outgoing),
-        trial("only_what_is_open_comes_in_to_a_static_address", incoming),
+        trial("a_host_with_a_static_address_uses_it_for_outgoing_flows_and_keeps_its_ports", outgoing),
+        trial("only_open_ports_of_a_static_address_are_reachable", incoming),
         trial("a_static_address_answers_pings_only_where_icmp_is_open", icmp),
-        trial("private_hosts_reach_a_static_address_as_the_internet_does", hairpin),
+        trial("private_hosts_reach_a_static_address_like_internet_hosts", hairpin),
     ]
 }
 
-/// Worker's own public address.
+/// The public address of the host worker.
 const STATIC: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 51);
 const HOST: &str = "[[nat.static]]\npublic = \"198.51.100.51\"\nprivate = \"10.0.1.5\"\n";
 
@@ -50,10 +50,10 @@ fn outgoing() -> Result {
 fn incoming() -> Result {
     let world = world()?;
     let ports = [80, 81, 7999, 8000, 8050, 8100, 8101];
-    let tcp_mirrors = ports.map(|port| Reflector::tcp(world.worker(), (at::WORKER, port)));
-    let _tcp = tcp_mirrors.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+    let tcp_reflectors = ports.map(|port| Reflector::tcp(world.worker(), (at::WORKER, port)));
+    let _tcp = tcp_reflectors.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
     let _udp = [53, 80].map(|port| Reflector::udp(world.worker(), (at::WORKER, port)));
-    // The bastion's own services, which are not the host's.
+    // The bastion's own SSH, which must not be reachable at the host's address.
     let _ssh = Reflector::tcp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 22))?;
     let open = "open = [
         { protocol = \"tcp\", ports = [80, \"8000-8100\"] },
@@ -68,9 +68,9 @@ fn incoming() -> Result {
     let before = counted(&world, "dropped_input")?;
     silent([81, 7999, 8101].map(|port| Tcp(world.server(), (STATIC, port))))?;
     silent([Udp(world.laptop(), (STATIC, 53)), Udp(world.server(), (STATIC, 80))])?;
-    ensure(counted(&world, "dropped_input")? >= before + 5, "what is not open is not counted")?;
-    silent([Tcp(world.server(), (STATIC, 22))]).map_err(|_| "the bastion's SSH answers under the host's address")?;
-    // The host has lost no service of the bastion's, and the bastion none of its own.
+    ensure(counted(&world, "dropped_input")? >= before + 5, "dropped packets are not counted")?;
+    silent([Tcp(world.server(), (STATIC, 22))]).map_err(|_| "the bastion's SSH answers at the host's address")?;
+    // The bastion's own address has the bastion's services, and not the host's.
     ensure_eq(tcp(world.server(), (at::BASTION, 22)), Ok(at::SERVER.into()))?;
     silent([Tcp(world.server(), (at::BASTION, 80))])?;
     reload(&installation, &mut daemon, HOST)?;
@@ -81,20 +81,20 @@ fn icmp() -> Result {
     let world = world()?;
     let (installation, mut daemon) =
         gateway(&world, &format!("{HOST}open = [{{ protocol = \"tcp\", ports = [80] }}]"))?;
-    ensure(!pings(world.server(), STATIC, NEVER)?, "a ping is answered, though only TCP is open")?;
-    ensure(pings(world.server(), at::BASTION, SOON)?, "the bastion itself answers no ping")?;
+    ensure(!pings(world.server(), STATIC, NEVER)?, "a ping is answered, although only TCP is open")?;
+    ensure(pings(world.server(), at::BASTION, SOON)?, "the bastion itself does not answer a ping")?;
     reload(&installation, &mut daemon, &format!("{HOST}open = [{{ protocol = \"icmp\" }}]"))?;
     let arrived = Sniffer::start(world.worker(), "eth0", |packet| {
         packet.ip().is_some_and(|ip| ip.protocol == 1 && ip.source == at::SERVER)
     })?;
-    ensure(pings(world.server(), STATIC, SOON)?, "no ping is answered, though ICMP is open")?;
+    ensure(pings(world.server(), STATIC, SOON)?, "the ping is not answered, although ICMP is open")?;
     ensure_eq(arrived.stop().len(), 1)
 }
 
 fn hairpin() -> Result {
     let world = world()?;
     let _worker = Reflector::tcp(world.worker(), (at::WORKER, 80))?;
-    let (_station, _daemon) = gateway(&world, &format!("{HOST}open = [{{ protocol = \"tcp\", ports = [80] }}]"))?;
+    let (_installation, _daemon) = gateway(&world, &format!("{HOST}open = [{{ protocol = \"tcp\", ports = [80] }}]"))?;
     for host in [world.web(), world.worker(), world.tenant()] {
         ensure_eq(tcp(host, (STATIC, 80)), Ok(at::BASTION_PRIVATE.into()))?;
     }

@@ -102,7 +102,7 @@ fn restart() -> Result {
     let flood = flood.stop();
     // On its own a client notices after 15 s.
     ensure(flood.longest_gap < Duration::from_secs(3), format!("a gap of {:?}", flood.longest_gap))?;
-    println!("heard again {took:?} after the kill; the longest gap was {:?}", flood.longest_gap);
+    println!("connected again {took:?} after the kill; the longest gap was {:?}", flood.longest_gap);
     Ok(())
 }
 
@@ -151,7 +151,9 @@ fn deleted() -> Result {
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
     world.bastion().ip("link del wi-deleted")?;
     wait_for("it exists again", SOON, || Ok(all_components_ok(&installation)? && peer(&installation, "ada").is_ok()))?;
-    wait_for("the laptop is called upon", SOON, || Ok(peer(&installation, "ada")?.last_handshake_unix.is_some()))?;
+    wait_for("a handshake with the laptop is initiated", SOON, || {
+        Ok(peer(&installation, "ada")?.last_handshake_unix.is_some())
+    })?;
     ensure_eq(seen(world.laptop(), &web), Ok(ADA.into()))?;
     ensure_eq(component(&installation, ComponentName::Wireguard)?.totals.repairs, 1)
 }
@@ -168,7 +170,7 @@ fn drift() -> Result {
     let output = world.bastion().command("wg").args(set.split(' ')).output()?;
     ensure(output.status.success(), text(&output.stderr))?;
     world.bastion().ip("link set wi-drift mtu 1300\naddr del 10.100.0.1/24 dev wi-drift")?;
-    wait_for("all is as it was", SOON, || {
+    wait_for("the tunnel is as configured", SOON, || {
         let tunnel = report(&installation)?.tunnel.ok_or("no tunnel")?;
         let addresses = world.bastion().ip("addr show dev wi-drift")?;
         let keys: Vec<PublicKey> = tunnel.peers.iter().map(|peer| peer.public_key).collect();

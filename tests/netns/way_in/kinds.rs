@@ -55,8 +55,8 @@ fn wg_file() -> Result {
     }
     // There is no DNS here, which is reported; everything else works.
     wait_for("the name is reported", Duration::from_secs(15), || {
-        let told = component(&installation, ComponentName::Wireguard)?;
-        Ok(told.state == State::Waiting && told.problems[0].what.starts_with("test.wireguard.com does not resolve"))
+        let report = component(&installation, ComponentName::Wireguard)?;
+        Ok(report.state == State::Waiting && report.problems[0].what.starts_with("test.wireguard.com does not resolve"))
     })?;
     let routes = world.bastion().ip("route show proto 98")?;
     for range in ["10.192.122.3", "10.192.124.0/24", "10.192.122.4", "192.168.0.0/16", "10.10.10.230"] {
@@ -151,19 +151,19 @@ fn foreign_interface() -> Result {
     installation.write_config(&tunnel("wi-foreign", ""))?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    let told = component(&installation, ComponentName::Wireguard)?;
-    ensure_eq(told.state, State::Failed)?;
+    let report = component(&installation, ComponentName::Wireguard)?;
+    ensure_eq(report.state, State::Failed)?;
     ensure_eq(
-        told.problems[0].what.as_str(),
+        report.problems[0].what.as_str(),
         "there is an interface wi-foreign already (a tun one), which is not bastiond's",
     )?;
     ensure_eq(component(&installation, ComponentName::Routes)?.state, State::HeldBack)?;
     let addresses = world.bastion().ip("addr show dev wi-foreign")?;
     ensure(addresses.contains("10.9.9.1/24") && !addresses.contains("10.100.0.1"), addresses)?;
-    // The rest of the gateway works, and the tunnel as soon as possible.
+    // The rest of the gateway works, and the tunnel is created once the name is free.
     ensure_eq(component(&installation, ComponentName::Hcloud)?.state, State::Ok)?;
     world.bastion().ip("link del wi-foreign")?;
-    wait_for("the tunnel is made", Duration::from_secs(4), || all_components_ok(&installation))?;
+    wait_for("the tunnel is created", Duration::from_secs(4), || all_components_ok(&installation))?;
     Ok(())
 }
 
@@ -174,12 +174,12 @@ fn port_in_use() -> Result {
     installation.write_config(&tunnel("wi-port", ""))?;
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    let told = component(&installation, ComponentName::Wireguard)?;
-    ensure_eq(told.state, State::Failed)?;
-    let problem = &told.problems[0];
+    let report = component(&installation, ComponentName::Wireguard)?;
+    ensure_eq(report.state, State::Failed)?;
+    let problem = &report.problems[0];
     ensure(problem.what.contains("cannot bind UDP port 51820"), problem.what.clone())?;
     ensure(problem.advice.contains("ss -ulnp"), problem.advice.clone())?;
     drop(other);
-    wait_for("the tunnel is made", Duration::from_secs(4), || all_components_ok(&installation))?;
+    wait_for("the tunnel is created", Duration::from_secs(4), || all_components_ok(&installation))?;
     Ok(())
 }

@@ -58,7 +58,7 @@ fn laptop_comes_in() -> Result {
 fn tunnel_gone() -> Result {
     let world = world()?;
     let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
-    let (_station, daemon, _ada) = with_laptop(&world, "wi-gone", "", "10.100.0.0/24,10.0.0.0/16")?;
+    let (_installation, daemon, _ada) = with_laptop(&world, "wi-gone", "", "10.100.0.0/24,10.0.0.0/16")?;
     let mut held = HeldConnection::open(world.laptop(), web.address(), SOON)?;
     held.exchange(SOON)?;
     // The private host answers while the daemon ends, and the tunnel with it.
@@ -74,8 +74,8 @@ fn tunnel_gone() -> Result {
     ensure(lost.contains("dev eth0"), lost)?;
     // The reflector is dropped and closes its connections.
     drop(web);
-    ensure(came.wait_for(1, SOON), "the private host has said nothing")?;
-    wait_for("what it said is dropped", SOON, || Ok(counted(&world, "dropped_forward")? > before))?;
+    ensure(came.wait_for(1, SOON), "the private host has sent nothing")?;
+    wait_for("its packets are dropped", SOON, || Ok(counted(&world, "dropped_forward")? > before))?;
     ensure_eq(left.stop().len(), 0)
 }
 
@@ -98,7 +98,10 @@ fn peers_limits() -> Result {
     ensure(traffic::tcp_connects(world.laptop(), (INSIDE, 8080), NEVER).is_err(), "port 8080 of the bastion")?;
     // A private host cannot open connections to a laptop.
     let _listening = Reflector::tcp(world.laptop(), (ADA, 80))?;
-    ensure(traffic::tcp_connects(world.web(), (ADA, 80), NEVER).is_err(), "a private host calls on a laptop")?;
+    ensure(
+        traffic::tcp_connects(world.web(), (ADA, 80), NEVER).is_err(),
+        "a private host opens a connection to a laptop",
+    )?;
     // Packets with a source outside of the allowed IPs are dropped.
     world.laptop().ip(&format!("addr add 10.100.0.77/32 dev {}", ada.interface))?;
     let from = std::net::SocketAddr::from((Ipv4Addr::new(10, 100, 0, 77), 40000));
@@ -110,7 +113,7 @@ fn peers_limits() -> Result {
 fn full_tunnel() -> Result {
     let world = world()?;
     let server = Server::start(&world)?;
-    let (_station, _daemon, _ada) =
+    let (_installation, _daemon, _ada) =
         with_laptop(&world, "wi-full", "full_tunnel = true\n", "10.100.0.0/24,203.0.113.0/24,169.254.0.0/16")?;
     wait_for("the internet is reached", SOON, || Ok(egress(world.laptop(), &server, SOON)? == open()))?;
     ensure(traffic::tcp_connects(world.laptop(), (at::METADATA, 80), NEVER).is_err(), "the metadata service answers")
@@ -124,13 +127,13 @@ fn masqueraded_meanwhile() -> Result {
     world.put_route(tunnel, at::WORKER);
     let (installation, daemon, _ada) = with_laptop(&world, "wi-snat", "", "10.100.0.0/24,10.0.0.0/16")?;
     wait_for_source("masqueraded", world.laptop(), &web, at::BASTION_PRIVATE)?;
-    let told = |room_of: ComponentName| -> Result<String> { Ok(component(&installation, room_of)?.detail) };
-    ensure(told(ComponentName::Nat)?.contains("10.100.0.0/24 masqueraded on eth1"), told(ComponentName::Nat)?)?;
-    ensure(told(ComponentName::Hcloud)?.contains("peers are masqueraded"), told(ComponentName::Hcloud)?)?;
+    let detail = |name: ComponentName| -> Result<String> { Ok(component(&installation, name)?.detail) };
+    ensure(detail(ComponentName::Nat)?.contains("10.100.0.0/24 masqueraded on eth1"), detail(ComponentName::Nat)?)?;
+    ensure(detail(ComponentName::Hcloud)?.contains("peers are masqueraded"), detail(ComponentName::Hcloud)?)?;
     // When it is deleted, the daemon claims the route, and new flows keep their source.
     world.remove_route(tunnel);
     wait_for_source("routed", world.laptop(), &web, ADA)?;
-    ensure(!told(ComponentName::Nat)?.contains("masqueraded"), told(ComponentName::Nat)?)?;
+    ensure(!detail(ComponentName::Nat)?.contains("masqueraded"), detail(ComponentName::Nat)?)?;
     // A silent API changes nothing, but a route to another gateway does.
     world.cloud().inject(Injection {
         matching: Matching::any(),
@@ -151,8 +154,8 @@ fn masqueraded_meanwhile() -> Result {
     let config = std::fs::read_to_string(installation.config_path())?;
     installation.write_config(&config.replace("addresses", "snat = true\naddresses"))?;
     daemon.signal(Signal::SIGHUP)?;
-    wait_for_source("masqueraded as told", world.laptop(), &web, at::BASTION_PRIVATE)?;
-    wait_for("the route is given up", SOON, || {
+    wait_for_source("masqueraded as configured", world.laptop(), &web, at::BASTION_PRIVATE)?;
+    wait_for("the return route is deleted", SOON, || {
         Ok(world.cloud().routes(world.private_network_id()).iter().all(|route| route.destination != tunnel))
     })?;
     Ok(())

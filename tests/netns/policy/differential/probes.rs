@@ -1,4 +1,4 @@
-//! Random packets that are likely to meet what a configuration is about.
+//! Random packets whose addresses and ports are likely to be those that a configuration names.
 
 use std::net::Ipv4Addr;
 
@@ -18,7 +18,7 @@ const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Ports about which the rules say something without a word in the configuration, and some others.
+/// Ports for which there are rules by default, and some others.
 const WELL_KNOWN_PORTS: [u16; 5] = [22, 25, 53, 443, 51820];
 
 /// What probes are made of.
@@ -27,7 +27,7 @@ pub(super) struct Material {
     sources: Vec<(&'static str, Vec<Ipv4Net>)>,
     destinations: Vec<Ipv4Net>,
     ports: Vec<u16>,
-    /// The bastion's own addresses: nobody else sends from them.
+    /// The bastion's own addresses: no other host sends from them.
     own: Vec<Ipv4Addr>,
     /// Sources that the internet does not have.
     not_from_outside: Vec<Ipv4Net>,
@@ -99,7 +99,7 @@ impl Material {
         own.extend(site.private.iter().map(|link| link.address));
         own.extend(tunnel.iter().flat_map(|tunnel| v4(tunnel.addresses.iter().copied())).map(|net| net.addr()));
         let mut destinations: Vec<Ipv4Net> = own.iter().copied().map(host).collect();
-        // Twice: much of the policy is about them.
+        // Twice, because much of the policy concerns them.
         destinations.extend(public.iter().copied().map(host));
         destinations.extend(config.nat.forwards.iter().flat_map(|forward| &forward.public).copied().map(host));
         destinations.extend(config.nat.statics.iter().flat_map(|entry| [entry.public, entry.private]).map(host));
@@ -153,7 +153,7 @@ impl Material {
     fn source(&self, rng: &mut Rng, link: &str, sources: &[Ipv4Net]) -> Option<(Ipv4Addr, Source)> {
         let is_own = |address: &Ipv4Addr| self.own.contains(address);
         if rng.u8(0..16) == 0 {
-            // Of another link.
+            // A source of another link.
             let (other, sources) = &self.sources[rng.usize(..self.sources.len())];
             let address = address(rng, sources)?;
             let is_wrong = *other != link && link != "wg0" && (link != "eth0" || self.is_not_from_outside(address));

@@ -33,9 +33,9 @@ pub(super) const LINKS: [&str; 5] = ["eth0", "eth1", "eth2", "ens10.7", "wg0"];
 const HARDWARE_ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// `PACKET_OUTGOING` (packet(7)).
 const OUTGOING: u8 = 4;
-/// How long no packet may arrive for all to have arrived.
+/// All packets have arrived when none has arrived for this long.
 const SILENCE: Duration = Duration::from_millis(40);
-/// Room for a batch, in bytes.
+/// Size of the socket's receive buffer, in bytes: it holds a batch.
 const BUFFER_SIZE: usize = 4 << 20;
 
 /// A packet that arrives at the bastion: on which link, and with which addresses and ports.
@@ -90,7 +90,7 @@ fn describe_tuple(tuple: &Tuple) -> String {
     }
 }
 
-/// The namespaces of the bastion and of all that is around it.
+/// The namespaces of the bastion and of the other ends of its links.
 pub(super) struct Testbed {
     pub(super) bastion: Namespace,
     _outside: Namespace,
@@ -116,7 +116,7 @@ impl Testbed {
             bastion.ip(&format!("link set {link} arp off up"))?;
             outside.ip(&format!("link set {link} arp off up"))?;
         }
-        // The bastion answers nothing: a reset of its own would end the flow that is to be looked at.
+        // The bastion must not answer: a TCP reset would end the flow that is compared.
         bastion
             .nft("table inet silence {\n chain output { type filter hook output priority -310; policy drop; }\n}")?;
         let (mut senders, mut links) = (HashMap::new(), HashMap::new());
@@ -151,7 +151,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// Sends the probes, all at once, and what answers those that were forwarded.
+    /// Sends all probes at once, then an answer to each one that was forwarded.
     pub(super) fn send(&self, probes: &[Probe]) -> Result<Vec<Fate>> {
         flush_conntrack(&self.bastion)?;
         self.drain();
@@ -205,8 +205,8 @@ impl Testbed {
         Ok(())
     }
 
-    /// The link by which each packet leaves the bastion, by the packet's number, until no more come. It waits longer
-    /// for the first ones, if any are expected.
+    /// The link on which each packet leaves the bastion, by the packet's number, until all `expected` ones have arrived
+    /// or none has for [`SILENCE`].
     fn collect(&self, expected: usize) -> HashMap<u32, &'static str> {
         let mut left = HashMap::new();
         let mut buffer = vec![0; 2048];
@@ -272,7 +272,7 @@ where
     Ok(bytes)
 }
 
-/// What all of etherparse's builders can do that end a packet.
+/// The last step of etherparse's builders, which is a method of each type.
 trait Write {
     fn write_packet(self, bytes: &mut Vec<u8>, payload: &[u8]) -> Result;
 }
@@ -308,7 +308,7 @@ fn packet_id(packet: &[u8]) -> Option<u32> {
 fn open_receiver() -> io::Result<OwnedFd> {
     let socket = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
     if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_SIZE).is_err() {
-        // Older kernels ask for root of the machine; the ordinary limit must do.
+        // Older kernels allow this only to the machine's root; the ordinary limit must suffice.
         setsockopt(&socket, sockopt::RcvBuf, &BUFFER_SIZE)?;
     }
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(5))?;
@@ -327,7 +327,7 @@ fn open_sender(link: &str) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The flow that the kernel would have of a probe that it does not translate.
+/// The flow that the kernel would have for a probe that it does not translate.
 pub(super) fn untranslated(tuple: &Tuple) -> Flow {
     let layer4 = match tuple.layer4 {
         Layer4::Ports { source, destination } => Layer4::Ports { source: destination, destination: source },
