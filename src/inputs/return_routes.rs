@@ -30,3 +30,16 @@ pub(crate) fn wanted_return_routes(config: &Config, site: &Site) -> WantedReturn
     });
     WantedReturnRoutes { ranges: ranges.unwrap_or_default(), else_masqueraded: snat == Snat::Auto }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_version_0_1_0_is_read() {
+        // `ways-back.json` in the runtime directory.
+        let seen: SeenReturnRoutes = serde_json::from_str(r#"{"eth1":["10.100.0.0/24","192.168.178.0/24"]}"#).unwrap();
+        let ranges = vec!["10.100.0.0/24".parse().unwrap(), "192.168.178.0/24".parse().unwrap()];
+        assert_eq!(seen, SeenReturnRoutes::from([("eth1".parse().unwrap(), ranges)]));
+    }
+}

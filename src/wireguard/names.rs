@@ -11,11 +11,12 @@ use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::backoff::Backoff;
 use crate::outcome::Problem;
 
-/// How long to wait before a name is resolved again that failed, or whose peer does not answer; doubled each time …
+/// Before a name is resolved again that failed, or whose peer does not answer.
+const RETRY: Backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
 const FIRST_RETRY: Duration = Duration::from_secs(15);
-/// … up to this.
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// A host's name and a port.
 pub(super) type Host = (String, u16);
@@ -30,17 +31,23 @@ pub(super) struct Names {
     resolver: Resolver,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     /// The newest successful answer.
     addresses: Vec<SocketAddr>,
     /// The index of the address in use.
     current: usize,
     is_running: bool,
-    /// Look-ups since the peer answered last.
-    attempts: u32,
+    /// Counts the look-ups since the peer answered last.
+    retry: Backoff,
     not_before: Option<Instant>,
     error: Option<String>,
+}
+
+impl Known {
+    fn new() -> Self {
+        Self { addresses: Vec::new(), current: 0, is_running: false, retry: RETRY, not_before: None, error: None }
+    }
 }
 
 impl Names {
@@ -59,7 +66,7 @@ impl Names {
     pub(super) fn request(&mut self, hosts: &BTreeSet<Host>, now: Instant) {
         self.known.retain(|host, _| hosts.contains(host));
         for host in hosts {
-            let known = self.known.entry(host.clone()).or_default();
+            let known = self.known.entry(host.clone()).or_insert_with(Known::new);
             if known.addresses.is_empty() {
                 self.look_up(host, now);
             }
@@ -80,7 +87,8 @@ impl Names {
     /// Notes that the peer behind the name answers.
     pub(super) fn note_answered(&mut self, host: &Host) {
         if let Some(known) = self.known.get_mut(host).filter(|known| !known.is_running && !known.addresses.is_empty()) {
-            (known.attempts, known.not_before) = (0, None);
+            known.retry.succeeded();
+            known.not_before = None;
         }
     }
 
@@ -91,9 +99,7 @@ impl Names {
             return;
         }
         known.is_running = true;
-        let pause = FIRST_RETRY.saturating_mul(1 << known.attempts.min(8)).min(LONGEST_RETRY);
-        known.attempts = known.attempts.saturating_add(1);
-        known.not_before = Some(now + pause);
+        known.not_before = Some(now + known.retry.failed());
         let (host, resolver) = (host.clone(), Arc::clone(&self.resolver));
         self.lookups.spawn(async move {
             let answer = resolver(host.clone()).await;
