@@ -1,8 +1,8 @@
 //! The one shape of a component, and the driver that runs it.
 //!
-//! A component keeps one part of the world as configured. Each pass observes that part afresh, plans without any I/O, and
-//! applies the plan. `bastionctl plan` is the same pass, stopped before [`Component::apply`]; `bastionctl down` calls
-//! [`Component::down`] of each component in the opposite order.
+//! A component keeps one part of the world as configured. Each pass observes that part afresh, plans without any I/O,
+//! and applies the plan. `bastionctl plan` is the same pass, stopped before [`Component::apply`]; `bastionctl down`
+//! calls [`Component::down`] of each component in the opposite order.
 
 use std::fmt::Debug;
 
@@ -126,7 +126,8 @@ pub async fn reconcile<C: Component>(component: &mut C, inputs: &Inputs<'_>) -> 
     }
 }
 
-/// What [`reconcile`] would do, and what is in its way; a problem if the component cannot observe its part of the world.
+/// What [`reconcile`] would do, and what is in its way; a problem if the component cannot observe its part of the
+/// world.
 pub async fn preview<C: Component>(component: &mut C, inputs: &Inputs<'_>) -> Result<Steps, Problem> {
     let observed = component.observe(inputs).await.map_err(|error| Problem::new(chain(&error), error.advice()))?;
     let plan = component.plan(inputs, &observed);

@@ -1,4 +1,5 @@
-//! The kernel's own word that something changed: links, addresses, routes and settings by route netlink, rules by nftables'.
+//! The kernel's own word that something changed: links, addresses, routes and settings by route netlink, rules by
+//! nftables'.
 //!
 //! An event says that it is time to look, never what to do, so nothing is read out of it but whether it may concern us.
 //! While nothing happens, nothing wakes up.

@@ -15,9 +15,9 @@ pub(crate) const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The link-local network (RFC 3927) that it is in: nothing of it is ever forwarded.
 pub(crate) const METADATA_NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 
-/// What no one on the internet has: "this network", private (RFC 1918), carriers' NAT (RFC 6598), loopback, link-local, IETF
-/// protocol assignments, benchmarks (RFC 2544), multicast and reserved (RFC 6890 and its registry). The three documentation
-/// ranges are not among them: nothing is scanned there, and labs build their internets of them.
+/// What no one on the internet has: "this network", private (RFC 1918), carriers' NAT (RFC 6598), loopback, link-local,
+/// IETF protocol assignments, benchmarks (RFC 2544), multicast and reserved (RFC 6890 and its registry). The three
+/// documentation ranges are not among them: nothing is scanned there, and labs build their internets of them.
 const UNROUTABLE: [Ipv4Net; 10] = [
     Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8),
     Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -31,9 +31,9 @@ const UNROUTABLE: [Ipv4Net; 10] = [
     Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3),
 ];
 
-/// What no one has on the internet that a link with these addresses leads to: behind another gateway, the ranges that its own
-/// addresses are in are the internet. Link-local never is: a link may have such an address beside its own, and the metadata
-/// service is there.
+/// What no one has on the internet that a link with these addresses leads to: behind another gateway, the ranges that
+/// its own addresses are in are the internet. Link-local never is: a link may have such an address beside its own, and
+/// the metadata service is there.
 pub fn unroutable<'a>(public: impl IntoIterator<Item = &'a Ipv4Addr>) -> Vec<Ipv4Net> {
     let mut ranges = UNROUTABLE.to_vec();
     for address in public {

@@ -1,10 +1,10 @@
 //! NAT gateway, firewall and VPN entry for private Hetzner Cloud networks.
 //!
-//! A level-triggered reconciler. `config` says what is wanted, `site` what this server is. Each component (`nat`, `wireguard`,
-//! `hcloud` …) observes its part of the world, plans what differs from what is wanted, and applies the plan. `reconcile` is one
-//! pass over the components, `daemon` the loop around it: a start, a reload, a kernel event and a timer all start the same
-//! pass. `report` is the account of it, which the control socket, systemd and `bastionctl` show. `docs/architecture.md` draws
-//! the layers.
+//! A level-triggered reconciler. `config` says what is wanted, `site` what this server is. Each component (`nat`,
+//! `wireguard`, `hcloud` …) observes its part of the world, plans what differs from what is wanted, and applies the
+//! plan. `reconcile` is one pass over the components, `daemon` the loop around it: a start, a reload, a kernel event
+//! and a timer all start the same pass. `report` is the account of it, which the control socket, systemd and
+//! `bastionctl` show. `docs/architecture.md` draws the layers.
 //!
 //! The programs use what is exported here; everything else is private, so that the compiler finds dead code.
 #![forbid(unsafe_code)]

@@ -109,7 +109,8 @@ pub struct Outcome {
     pub changes: Vec<String>,
     /// Whether the changes undid somebody else's: what is wanted stood before.
     pub repaired: bool,
-    /// What is wrong. A component may stand and still have problems, when the rest of the server keeps it from its purpose.
+    /// What is wrong. A component may stand and still have problems, when the rest of the server keeps it from its
+    /// purpose.
     pub problems: Vec<Problem>,
     /// What is unusual and may be intended. The gateway is healthy with it.
     pub hints: Vec<Problem>,

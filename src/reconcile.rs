@@ -1,9 +1,10 @@
 //! The pass: observe the site, then run each component; and the account of what came of it.
 //!
-//! [`PASS`] is the order, and what each component waits for. Rules stand before the first packet is forwarded, so forwarding is
-//! switched on last. These components take milliseconds. The cloud's component may take a minute when the API is unwell, so the
-//! daemon runs it in a task of its own ([`crate::daemon`]), and a rule that is deleted meanwhile is repaired all the same. Traffic
-//! is attracted last: that task starts only while [`Gateway::holds_back_cloud`] finds nothing that it has to wait for.
+//! [`PASS`] is the order, and what each component waits for. Rules stand before the first packet is forwarded, so
+//! forwarding is switched on last. These components take milliseconds. The cloud's component may take a minute when the
+//! API is unwell, so the daemon runs it in a task of its own ([`crate::daemon`]), and a rule that is deleted meanwhile
+//! is repaired all the same. Traffic is attracted last: that task starts only while [`Gateway::holds_back_cloud`] finds
+//! nothing that it has to wait for.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -79,8 +80,8 @@ pub(crate) struct Gateway {
     routes: Routes,
     conntrack: Conntrack,
     forwarding: Forwarding,
-    /// What the cloud's networks were last seen to send here, for the tunnel. It is kept in the runtime directory too: a daemon
-    /// that was killed and started again does not masquerade peers until it has asked the API.
+    /// What the cloud's networks were last seen to send here, for the tunnel. It is kept in the runtime directory too:
+    /// a daemon that was killed and started again does not masquerade peers until it has asked the API.
     seen_return_routes: SeenReturnRoutes,
     runtime_directory: PathBuf,
     report: Report,
@@ -212,7 +213,8 @@ impl Gateway {
         self.wireguard.check_peers(Instant::now()).await;
     }
 
-    /// Loads closed rules if none stand, for the time until the site is known. An error here is reported by the first pass.
+    /// Loads closed rules if none stand, for the time until the site is known. An error here is reported by the first
+    /// pass.
     pub(crate) async fn close_if_open(&mut self, config: &Config) {
         let observed = site::observe(config, &MetadataView::default(), &Site::default(), &self.runtime_directory).await;
         let Ok(site) = observed else { return };
@@ -290,8 +292,8 @@ impl Gateway {
         (site, (steps, problems))
     }
 
-    /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, forwarding is switched off, and only
-    /// then are the rules removed. `hcloud` is the cloud's component, which the daemon owns.
+    /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, forwarding is switched off,
+    /// and only then are the rules removed. `hcloud` is the cloud's component, which the daemon owns.
     pub(crate) async fn down(&mut self, config: &Config, site: &Site, hcloud: &mut dyn Reconcile) -> Steps {
         let tunnel = tunnel(config, site, &self.seen_return_routes);
         let inputs = Inputs { config, site, tunnel: tunnel.as_ref(), now: Instant::now() };

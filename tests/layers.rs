@@ -1,8 +1,8 @@
 //! The structure of the sources: which module may use which.
 //!
-//! `docs/architecture.md` lists the layers of the daemon in a block marked `layers`, from bottom to top. A module may use modules of
-//! lower lines only. And in no folder of the workspace do modules use each other in a circle. All paths count, not only those of
-//! `use` lines; so do paths inside macros.
+//! `docs/architecture.md` lists the layers of the daemon in a block marked `layers`, from bottom to top. A module may
+//! use modules of lower lines only. And in no folder of the workspace do modules use each other in a circle. All paths
+//! count, not only those of `use` lines; so do paths inside macros.
 
 #![expect(
     clippy::unwrap_used,

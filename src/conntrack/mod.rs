@@ -54,8 +54,8 @@ use port_use::PortCounter;
 /// The component: what it remembers, and the newest report.
 #[derive(Debug)]
 pub struct Conntrack {
-    /// The policy that the live flows follow; `None`: none is known. It is kept in the runtime directory too, so that a
-    /// daemon that starts with another configuration ends the flows which that no longer allows.
+    /// The policy that the live flows follow; `None`: none is known. It is kept in the runtime directory too, so that
+    /// a daemon that starts with another configuration ends the flows which that no longer allows.
     followed: Option<Policy>,
     /// The file of `followed`.
     path: PathBuf,

@@ -4,8 +4,9 @@ use crate::config::{self, Config, Environment};
 use crate::nat::{self, LoadedRules};
 use crate::site::{self, MetadataView, Site};
 
-/// Loads the rules that were good last; without any, rules that forward nothing. Those are made from `config`, or, where that is
-/// wrong, from an empty configuration: then no daemon starts either, so SSH is not restricted to its tunnel.
+/// Loads the rules that were good last; without any, rules that forward nothing. Those are made from `config`, or,
+/// where that is wrong, from an empty configuration: then no daemon starts either, so SSH is not restricted to its
+/// tunnel.
 ///
 /// # Errors
 /// `nft` cannot be run, or refuses even rules that forward nothing.

@@ -12,7 +12,8 @@ use crate::inputs::{Inputs, SeenReturnRoutes};
 use crate::outcome::Outcome;
 use crate::site::Site;
 
-/// Between two passes that the site's changes ask for: an address that comes and goes must not use up the project's API calls.
+/// Between two passes that the site's changes ask for: an address that comes and goes must not use up the project's API
+/// calls.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
 /// How long `end` waits for a running pass.
 const END_TIMEOUT: Duration = Duration::from_secs(20);

@@ -110,8 +110,9 @@ impl Daemon {
         self.notifier.stopping();
     }
 
-    /// Waits for the first answer of the metadata service, unless one is remembered. If that takes its time and no rules stand,
-    /// the gateway is closed meanwhile, but for the operator: a machine that just booted has no other filter.
+    /// Waits for the first answer of the metadata service, unless one is remembered. If that takes its time and no
+    /// rules stand, the gateway is closed meanwhile, but for the operator: a machine that just booted has no other
+    /// filter.
     pub(super) async fn await_metadata(&mut self) {
         let mut view = self.metadata.view();
         let is_quick = tokio::time::timeout(METADATA_GRACE, view.wait_for(|view| view.settled)).await.is_ok();

@@ -1,7 +1,7 @@
 //! When the daemon counts as started.
 //!
-//! `READY=1` is sent after the first pass of the cloud's component, so that `systemctl start` returns when traffic flows. But an
-//! API that does not answer must not keep the gateway from starting, so there is a deadline.
+//! `READY=1` is sent after the first pass of the cloud's component, so that `systemctl start` returns when traffic
+//! flows. But an API that does not answer must not keep the gateway from starting, so there is a deadline.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Requests of `bastionctl`.
 //!
-//! What takes its time is answered beside the loop: after a large attack nft needs a second to list all sources, and nothing may
-//! delay the repair of a rule.
+//! What takes its time is answered beside the loop: after a large attack nft needs a second to list all sources, and
+//! nothing may delay the repair of a rule.
 
 use std::net::IpAddr;
 use std::path::Path;

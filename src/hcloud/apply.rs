@@ -5,8 +5,8 @@ use super::observe::RouteTables;
 use super::plan::RoutePlan;
 use crate::net::NetworkId;
 
-/// Withdraws, then claims, and returns what failed. Changes of one network are made one after the other: the API locks the
-/// network while one runs.
+/// Withdraws, then claims, and returns what failed. Changes of one network are made one after the other: the API locks
+/// the network while one runs.
 ///
 /// Only reading the network again shows what really changed: a lost answer does not prove that nothing was done.
 pub(super) async fn apply(tables: &impl RouteTables, network: NetworkId, plan: &RoutePlan) -> Vec<Error> {

@@ -1,7 +1,8 @@
 //! The routes in the Hetzner Networks that lead the networks' traffic here.
 //!
-//! Ours: the destinations that the configuration names, and the tunnel's ranges, in the networks this server is attached to.
-//! Every other route stays, and so does one of ours that names another server, unless `hcloud.take_over` says otherwise.
+//! Ours: the destinations that the configuration names, and the tunnel's ranges, in the networks this server is
+//! attached to. Every other route stays, and so does one of ours that names another server, unless `hcloud.take_over`
+//! says otherwise.
 
 pub(crate) mod api;
 mod apply;

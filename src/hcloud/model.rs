@@ -80,8 +80,8 @@ impl Desired {
     }
 }
 
-/// The routes that one attached network is to have, all of them to this server. A range of the tunnel inside a destination of
-/// the configuration (other than `0.0.0.0/0`) needs no route of its own.
+/// The routes that one attached network is to have, all of them to this server. A range of the tunnel inside a
+/// destination of the configuration (other than `0.0.0.0/0`) needs no route of its own.
 pub(super) fn desired(
     config: &config::Hcloud,
     wanted_return_routes: &WantedReturnRoutes,

@@ -1,7 +1,8 @@
 //! Desired and observed routes in, steps out. Pure.
 //!
-//! Ours is a route whose destination the configuration names and whose gateway is an address of this server. A route for a
-//! destination that the configuration does not name is left alone, even if it points here: somebody else wrote it.
+//! Ours is a route whose destination the configuration names and whose gateway is an address of this server. A route
+//! for a destination that the configuration does not name is left alone, even if it points here: somebody else wrote
+//! it.
 
 use std::collections::BTreeSet;
 
@@ -101,8 +102,8 @@ impl RoutePlan {
     }
 }
 
-/// The plan for the network behind one link. `claimed_for_tunnel` are routes that this daemon keeps for the tunnel: those that
-/// the tunnel no longer wants are withdrawn.
+/// The plan for the network behind one link. `claimed_for_tunnel` are routes that this daemon keeps for the tunnel:
+/// those that the tunnel no longer wants are withdrawn.
 pub(super) fn plan_link(
     desired: Desired,
     claimed_for_tunnel: &BTreeSet<CloudRoute>,
@@ -123,8 +124,8 @@ pub(super) fn plan_link(
     LinkPlan::Routes { network: observed.label(), desired, routes }
 }
 
-/// Compares wanted with observed routes. A wanted destination that already leads to another address of this server stays as it
-/// is: packets come here.
+/// Compares wanted with observed routes. A wanted destination that already leads to another address of this server
+/// stays as it is: packets come here.
 pub(super) fn plan_routes(
     desired: &BTreeSet<CloudRoute>,
     observed: &NetworkTable,

@@ -5,14 +5,15 @@ use std::time::Duration;
 use super::api::RateLimit;
 use crate::backoff::Backoff;
 
-/// hcloud-go's back-off, which starts at 1 s, but not up to its 60 s: a route that is missing is an outage for everybody
-/// behind it.
+/// hcloud-go's back-off, which starts at 1 s, but not up to its 60 s: a route that is missing is an outage for
+/// everybody behind it.
 pub(super) const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// With fewer calls than this left of 3600 an hour, idle polls leave them to those who need them more.
 const SCARCE_CALLS: u64 = 100;
 /// How much slower an idle poll becomes then.
 const SCARCE_FACTOR: u32 = 4;
-/// Where only a person can help, the person wants to see the help work: no later than this, whatever the poll's interval.
+/// Where only a person can help, the person wants to see the help work: no later than this, whatever the poll's
+/// interval.
 const STUCK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How the last pass went.

@@ -9,8 +9,8 @@ use crate::net::{InterfaceName, v4, without_nested};
 use crate::outcome::Problem;
 use crate::site::Site;
 
-/// An IPv6 header, a UDP header and WireGuard's own, with the tag: 40 + 8 + 16 + 16 bytes (WireGuard's paper, section 5.4.6).
-/// Over IPv4 it is 20 less, but a peer may come by either.
+/// An IPv6 header, a UDP header and WireGuard's own, with the tag: 40 + 8 + 16 + 16 bytes (WireGuard's paper, section
+/// 5.4.6). Over IPv4 it is 20 less, but a peer may come by either.
 const OVERHEAD: u32 = 80;
 /// MTU of Hetzner's public links, used while this server's is not known, in bytes.
 const USUAL_PUBLIC_MTU: u32 = 1500;
@@ -38,11 +38,12 @@ pub struct Tunnel {
     pub problems: Vec<Problem>,
 }
 
-/// What the network behind each private link sends here, besides everything (`0.0.0.0/0`): hosts there can answer these ranges.
+/// What the network behind each private link sends here, besides everything (`0.0.0.0/0`): hosts there can answer these
+/// ranges.
 pub type SeenReturnRoutes = BTreeMap<InterfaceName, Vec<Ipv4Net>>;
 
-/// The tunnel that the configuration wants. `None` where it wants none, or where its interface name is that of another link of
-/// this server (see `interface_taken`): rules for the tunnel would then apply to that link.
+/// The tunnel that the configuration wants. `None` where it wants none, or where its interface name is that of another
+/// link of this server (see `interface_taken`): rules for the tunnel would then apply to that link.
 pub fn tunnel(config: &Config, site: &Site, seen_return_routes: &SeenReturnRoutes) -> Option<Tunnel> {
     let wanted = config.wireguard.as_ref().filter(|wanted| interface_taken(wanted, site).is_none())?;
     let public_mtu = site.public.as_ref().map_or(USUAL_PUBLIC_MTU, |link| link.mtu);
@@ -76,8 +77,8 @@ fn routed(networks: &[IpNet], remote_networks: &[IpNet]) -> Vec<Ipv4Net> {
     Ipv4Net::aggregate(&v4(networks.iter().chain(remote_networks).copied()))
 }
 
-/// Without a way back a private host's answer is lost, and Hetzner's gateway drops even the question, since its source is
-/// not this server's (Hetzner documentation, Networks FAQ, "packets with source IPs not related to the server").
+/// Without a way back a private host's answer is lost, and Hetzner's gateway drops even the question, since its source
+/// is not this server's (Hetzner documentation, Networks FAQ, "packets with source IPs not related to the server").
 fn masqueraded(
     snat: Snat,
     routed: &[Ipv4Net],
@@ -135,7 +136,8 @@ impl Tunnel {
         self.networks.iter().chain(&self.remote_networks).copied()
     }
 
-    /// The IPv4 ranges whose packets reach private hosts, none inside of another: what a private network needs a way back to.
+    /// The IPv4 ranges whose packets reach private hosts, none inside of another: what a private network needs a way
+    /// back to.
     pub fn routed(&self) -> Vec<Ipv4Net> {
         routed(&self.networks, &self.remote_networks)
     }

@@ -1,9 +1,9 @@
 //! The addresses of the tunnel's interface, and the kernel's routes into it.
 //!
-//! Ours are the routes of the main table that carry our own protocol number ([`model::PROTOCOL`]), wherever they lead, and the
-//! addresses of the tunnel's interface that carry the same number (kernels since 5.18 keep it). Every other route and address
-//! stays: a conflicting route and an unknown address on the tunnel's interface are reported. The wireguard component makes the
-//! interface, sets it up and sets its MTU.
+//! Ours are the routes of the main table that carry our own protocol number ([`model::PROTOCOL`]), wherever they lead,
+//! and the addresses of the tunnel's interface that carry the same number (kernels since 5.18 keep it). Every other
+//! route and address stays: a conflicting route and an unknown address on the tunnel's interface are reported. The
+//! wireguard component makes the interface, sets it up and sets its MTU.
 
 mod apply;
 mod describe;
@@ -38,8 +38,8 @@ impl component::Plan for Plan {
     }
 }
 
-/// What the component keeps between passes: what stood after the last one, and the index of the interface it stood on. If it
-/// differs later, somebody else changed it.
+/// What the component keeps between passes: what stood after the last one, and the index of the interface it stood on.
+/// If it differs later, somebody else changed it.
 #[derive(Debug, Default)]
 pub struct Routes {
     stood: Option<(Desired, u32)>,

@@ -101,8 +101,8 @@ impl Changes {
     }
 }
 
-/// Compares what is wanted with what is there. A route of somebody else into the tunnel stays: packets go where they are wanted.
-/// One that leads elsewhere stays too, whatever its metric, and is a conflict.
+/// Compares what is wanted with what is there. A route of somebody else into the tunnel stays: packets go where they
+/// are wanted. One that leads elsewhere stays too, whatever its metric, and is a conflict.
 pub(super) fn plan_changes(desired: Option<&Desired>, observed: &Observed) -> Changes {
     let mut changes = Changes::default();
     let nothing = BTreeSet::new();

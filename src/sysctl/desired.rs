@@ -27,8 +27,9 @@ pub(super) fn hardening(inputs: &Inputs<'_>, machine: Machine) -> Vec<Setting> {
     ];
     for interface in interfaces(inputs) {
         // Not strict: the way back may differ from the way in (tunnels, several networks), and the rules check sources
-        // themselves. Loose (2) refuses nothing where there is a default route, and its route look-up makes each packet some
-        // 3 % dearer. But the greater one of `all` and the interface counts, so 2 is the way out of a strict `all`.
+        // themselves. Loose (2) refuses nothing where there is a default route, and its route look-up makes each packet
+        // some 3 % dearer. But the greater one of `all` and the interface counts, so 2 is the way out of a
+        // strict `all`.
         let rp_filter = if machine.strict_sources { "2" } else { "0" };
         settings.push(must(format!("net/ipv4/conf/{interface}/rp_filter"), rp_filter));
         settings.push(must(format!("net/ipv4/conf/{interface}/send_redirects"), "0"));

@@ -2,8 +2,8 @@
 //! `Documentation/networking/nf_conntrack-sysctl.rst`, and RFC 5382 and RFC 4787 for what NATs owe TCP and UDP.
 //!
 //! The table belongs to the connection tracking module, which comes with the first rules that ask for a flow's state:
-//! before that none of these settings exists. The size belongs to the whole machine: in a container's network namespace it
-//! can only be read.
+//! before that none of these settings exists. The size belongs to the whole machine: in a container's network namespace
+//! it can only be read.
 
 use super::model::{Need, Setting};
 
@@ -24,8 +24,8 @@ const TIMEOUTS: [(&str, u32); 5] = [
     ("tcp_timeout_established", 7440),
     // The kernel's default: one side has closed, the other is silent.
     ("tcp_timeout_close_wait", 60),
-    // Both sides have closed. The kernel's default of 120 s would occupy a port of busy clients four times as long; it is the
-    // host in TIME_WAIT that has to recognise stray segments (RFC 9293 section 3.6.1).
+    // Both sides have closed. The kernel's default of 120 s would occupy a port of busy clients four times as long; it
+    // is the host in TIME_WAIT that has to recognise stray segments (RFC 9293 section 3.6.1).
     ("tcp_timeout_time_wait", 30),
     // The kernel's default, for questions without an answer. RFC 4787 REQ-5 wants two minutes, and allows less for
     // well-known ports, to which most such questions go (DNS, NTP).
@@ -34,8 +34,8 @@ const TIMEOUTS: [(&str, u32); 5] = [
     ("udp_timeout_stream", 180),
 ];
 
-/// The kernel's default: a packet from the middle of an unknown connection begins a flow. Without it such a packet is invalid: its
-/// sender would get no reset, and untranslated connections would not survive a reboot of the gateway.
+/// The kernel's default: a packet from the middle of an unknown connection begins a flow. Without it such a packet is
+/// invalid: its sender would get no reset, and untranslated connections would not survive a reboot of the gateway.
 const LOOSE: (&str, u32) = ("tcp_loose", 1);
 
 pub(super) fn desired(memory: Option<u64>) -> Vec<Setting> {
@@ -50,8 +50,8 @@ pub(super) fn desired(memory: Option<u64>) -> Vec<Setting> {
     sizes.chain(tuned.map(|(name, value)| setting(name, value.to_string(), Need::Tuned))).collect()
 }
 
-/// Entries for this many bytes of memory. The kernel reports less than a machine is sold with, so memory counts in full GiB,
-/// rounded up; with one or less the table stays small.
+/// Entries for this many bytes of memory. The kernel reports less than a machine is sold with, so memory counts in full
+/// GiB, rounded up; with one or less the table stays small.
 fn entries(memory: u64) -> u64 {
     let gib = memory.div_ceil(GIB);
     if gib <= 1 {

@@ -54,8 +54,9 @@ impl Component for Forwarding {
         Outcome { detail: format!("{on_off}; {}", outcome.detail), ..outcome }
     }
 
-    /// Rules that stand, though they cannot be observed or are incomplete, are no reason to stop. If they are gone, forwarding that
-    /// this daemon switched on is switched off; forwarding that somebody else switched on (Docker, the administrator) stays.
+    /// Rules that stand, though they cannot be observed or are incomplete, are no reason to stop. If they are gone,
+    /// forwarding that this daemon switched on is switched off; forwarding that somebody else switched on (Docker,
+    /// the administrator) stays.
     async fn hold_back(&mut self, _inputs: &Inputs<'_>, waits_for: ComponentName) -> Outcome {
         self.settings.forget();
         let mut outcome = Outcome::unchanged(State::HeldBack, format!("waits for {waits_for}"));

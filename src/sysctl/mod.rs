@@ -1,8 +1,8 @@
 //! The few kernel settings a gateway needs, and no other.
 //!
-//! Two components. [`Sysctl`] holds the settings that make links safe, and runs before the rules are loaded. [`Forwarding`] runs
-//! when the rules stand: it sizes the flow table, which the kernel has only once rules ask for flows, and switches forwarding on,
-//! last of all. What a setting was before is saved for `bastionctl down`.
+//! Two components. [`Sysctl`] holds the settings that make links safe, and runs before the rules are loaded.
+//! [`Forwarding`] runs when the rules stand: it sizes the flow table, which the kernel has only once rules ask for
+//! flows, and switches forwarding on, last of all. What a setting was before is saved for `bastionctl down`.
 
 mod apply;
 mod desired;

@@ -1,7 +1,7 @@
 //! What the settings were before this daemon changed them, for `bastionctl down`.
 //!
-//! Kept in the state directory, which a stop of the service does not clear, together with the id of the boot that they belong
-//! to: a reboot resets the settings, and then the saved values are void.
+//! Kept in the state directory, which a stop of the service does not clear, together with the id of the boot that they
+//! belong to: a reboot resets the settings, and then the saved values are void.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,11 +45,11 @@ impl SavedValues {
     }
 }
 
-/// Saves the current value of every wanted setting that is not saved yet, whether or not it has to be written: switching
-/// forwarding changes some settings by itself.
+/// Saves the current value of every wanted setting that is not saved yet, whether or not it has to be written:
+/// switching forwarding changes some settings by itself.
 ///
-/// `stood`: the settings are ours already. If nothing is saved of them all the same, the file was lost (somebody removed it, or it
-/// cannot be written), and the current values would be taken for the former ones.
+/// `stood`: the settings are ours already. If nothing is saved of them all the same, the file was lost (somebody
+/// removed it, or it cannot be written), and the current values would be taken for the former ones.
 pub(super) fn save(paths: &SysctlPaths, desired: &[Setting], observed: &BTreeMap<String, String>, stood: bool) {
     let mut saved = SavedValues::load(paths);
     let before = saved.settings.len();
@@ -91,8 +91,8 @@ pub(super) fn is_our_forwarding(paths: &SysctlPaths) -> bool {
     SavedValues::load(paths).switched_forwarding_on(UnknownOrigin::LeaveOn) && is_forwarding(paths)
 }
 
-/// Switches forwarding off if this daemon switched it on, and changes no other setting: before the rules are removed, or
-/// because they are gone and cannot be loaded.
+/// Switches forwarding off if this daemon switched it on, and changes no other setting: before the rules are removed,
+/// or because they are gone and cannot be loaded.
 pub(super) fn stop_forwarding(paths: &SysctlPaths, origin: UnknownOrigin) -> Steps {
     let saved = SavedValues::load(paths);
     if !saved.switched_forwarding_on(origin) || !is_forwarding(paths) {
@@ -115,8 +115,8 @@ pub(super) fn stop_forwarding(paths: &SysctlPaths, origin: UnknownOrigin) -> Ste
     (vec![format!("{IP_FORWARD}: 1 -> 0")], problems)
 }
 
-/// Restores every setting that still has the value this daemon gave it, and forgets all saved values. Values that somebody else
-/// has set since are kept; forwarding itself is left to [`stop_forwarding`].
+/// Restores every setting that still has the value this daemon gave it, and forgets all saved values. Values that
+/// somebody else has set since are kept; forwarding itself is left to [`stop_forwarding`].
 pub(super) fn restore(paths: &SysctlPaths) -> Steps {
     let (mut changes, mut problems) = (Vec::new(), Vec::new());
     let mut settings = SavedValues::load(paths).settings;

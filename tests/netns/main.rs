@@ -31,8 +31,8 @@ fn main() {
     let mut arguments = Arguments::from_args();
     let patient = tunnel::patient_trials();
     if arguments.test_threads.is_none() {
-        // A test uses less than half of a core, because it mostly waits. The patient ones wait for minutes, so each has a
-        // thread of its own.
+        // A test uses less than half of a core, because it mostly waits. The patient ones wait for minutes, so each has
+        // a thread of its own.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         arguments.test_threads = Some(2 * cores + patient.len());
     }

@@ -6,7 +6,8 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns};
 
-/// Runs `task` on a new thread in the namespace of `handle` and waits for it. A panic in `task` is passed to the caller.
+/// Runs `task` on a new thread in the namespace of `handle` and waits for it. A panic in `task` is passed to the
+/// caller.
 pub(super) fn run_in<T: Send>(handle: &File, task: impl FnOnce() -> T + Send) -> T {
     let inside = || {
         setns(handle, CloneFlags::CLONE_NEWNET)

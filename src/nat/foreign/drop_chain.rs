@@ -20,8 +20,8 @@ pub(super) struct DropChain {
     pub(super) chain: String,
     pub(super) hook: Hook,
     pub(super) owner: Owner,
-    /// The chains of its table, this one among them, that are yet to be read: rules like those that we would advise may
-    /// be there.
+    /// The chains of its table, this one among them, that are yet to be read: rules like those that we would advise
+    /// may be there.
     pub(super) unread: Vec<String>,
     /// The rules of these chains that accept something.
     pub(super) rules: Vec<Rule>,

@@ -10,8 +10,8 @@ pub struct Settings {
     pub token: String,
     /// The read-only token of the project.
     pub read_only_token: String,
-    /// How long an action runs. The default is 20 ms. With zero the answer is `success` at once, as in the real API for
-    /// some commands.
+    /// How long an action runs. The default is 20 ms. With zero the answer is `success` at once, as in the real API
+    /// for some commands.
     pub action_duration: Duration,
     /// When a change shows in GET.
     pub visible: Visible,
