@@ -24,8 +24,8 @@ impl Backoff {
         delay
     }
 
-    /// As [`Backoff::failed`], but spread between the first delay and that one: many clients must not come back at
-    /// once. `chance` is uniform in 0..1.
+    /// Like [`Backoff::failed`], but with a random delay between the first one and that, so that many clients do not
+    /// retry at once. `chance` is uniform in 0..1.
     pub(crate) fn failed_with_jitter(&mut self, chance: f64) -> Duration {
         let delay = self.failed();
         self.first + delay.saturating_sub(self.first).mul_f64(chance)

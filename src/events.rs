@@ -1,8 +1,8 @@
-//! The kernel's own word that something changed: links, addresses, routes and settings by route netlink, rules by
-//! nftables'.
+//! Change notifications of the kernel: links, addresses, routes and settings by route netlink, rules by nftables'
+//! group.
 //!
-//! An event says that it is time to look, never what to do, so nothing is read out of it but whether it may concern us.
-//! While nothing happens, nothing wakes up.
+//! An event only starts a pass, which observes everything again. So nothing is read from it but whether it may concern
+//! this daemon. Without events the tasks sleep.
 
 use std::io;
 use std::time::Duration;
@@ -10,42 +10,40 @@ use std::time::Duration;
 use futures::future::poll_fn;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
+use nix::libc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::error::chain;
 use crate::nat;
 
-/// Multicast groups of `linux/rtnetlink.h`: `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`,
-/// `RTNLGRP_IPV4_NETCONF`.
-/// The last one tells of `ip_forward` and `rp_filter`.
-const ROUTE_GROUPS: [u32; 4] = [1, 5, 7, 24];
-/// `NFNLGRP_NFTABLES` of `linux/netfilter/nfnetlink.h`.
-const NFTABLES_GROUP: u32 = 7;
-/// A rule set with thousands of elements comes in many datagrams; each fits into this (nft's own buffer is as large).
-const BUFFER: usize = 64 * 1024;
-/// Linux' number of "no buffer space available" (`asm-generic/errno.h`).
-const ENOBUFS: i32 = 105;
-/// Before a socket that failed is opened anew.
-const REOPEN: Duration = Duration::from_secs(5);
+/// Multicast groups of route netlink. The last one announces changes of `ip_forward` and `rp_filter`.
+const ROUTE_GROUPS: [u32; 4] =
+    [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV4_NETCONF];
+/// The multicast group of nftables.
+const NFTABLES_GROUPS: [u32; 1] = [libc::NFNLGRP_NFTABLES.cast_unsigned()];
+/// Size of the receive buffer, in bytes, like nft's own. A large rule set arrives in many datagrams, each smaller.
+const BUFFER_SIZE: usize = 64 * 1024;
+/// How long to wait before a failed socket is opened again.
+const REOPEN_DELAY: Duration = Duration::from_secs(5);
 
-/// How often each kind of thing changed since the start.
+/// The number of changes of each kind since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// Links, addresses, routes, settings.
+    /// Changes of links, addresses, routes and settings.
     pub network: u64,
-    /// Our table.
+    /// Changes of `table inet bastiond`.
     pub rules: u64,
 }
 
-/// Why the kernel cannot be listened to.
+/// Why kernel events cannot be received.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("cannot listen to {what} changes of the kernel")]
+    #[error("cannot subscribe to the kernel's {what} events")]
     Open { what: &'static str, source: io::Error },
 }
 
-/// Listens until dropped.
+/// Receives kernel events until it is dropped.
 #[derive(Debug)]
 pub(crate) struct KernelEvents {
     changes: watch::Receiver<Changes>,
@@ -53,7 +51,7 @@ pub(crate) struct KernelEvents {
 }
 
 impl KernelEvents {
-    /// Starts to listen. What happens from now on is not missed.
+    /// Subscribes. No change after this call is missed.
     pub(crate) fn listen() -> Self {
         let (sender, changes) = watch::channel(Changes::default());
         let count_network = {
@@ -66,8 +64,8 @@ impl KernelEvents {
             }
         };
         let network = Source { what: "network", protocol: NETLINK_ROUTE, groups: &ROUTE_GROUPS };
-        let rules = Source { what: "rule", protocol: NETLINK_NETFILTER, groups: &[NFTABLES_GROUP] };
-        // Opened here, not in the tasks: whoever looks at the world after this call misses nothing.
+        let rules = Source { what: "rule", protocol: NETLINK_NETFILTER, groups: &NFTABLES_GROUPS };
+        // Opened here, not in the tasks: a pass that observes the world after this call misses no later change.
         let tasks = [
             tokio::spawn(network.listen(network.open(), count_network)),
             tokio::spawn(rules.listen(rules.open(), count_rules)),
@@ -75,7 +73,7 @@ impl KernelEvents {
         Self { changes, tasks }
     }
 
-    /// Changes wake this receiver.
+    /// A receiver that is woken by each change.
     pub(crate) fn changes(&self) -> watch::Receiver<Changes> {
         self.changes.clone()
     }
@@ -105,25 +103,25 @@ impl Source {
         Ok(socket)
     }
 
-    /// Tells `changed` of every datagram, and of everything that was lost.
+    /// Calls `changed` with every datagram, and with an empty one when events were lost.
     async fn listen(self, mut socket: Result<TokioSocket, Error>, changed: impl Fn(&[u8])) {
-        let mut buffer = Vec::with_capacity(BUFFER);
-        let mut told = false;
+        let mut buffer = Vec::with_capacity(BUFFER_SIZE);
+        let mut is_reported = false;
         loop {
             match &mut socket {
                 Ok(open) => {
-                    told = false;
+                    is_reported = false;
                     let error = read(open, &mut buffer, &changed).await;
-                    tracing::warn!(component = "site", %error, "lost the kernel's {} events", self.what);
+                    tracing::warn!(component = "site", %error, "the socket of the kernel's {} events failed; it is opened again", self.what);
                     changed(&[]);
                 }
-                Err(error) if !told => {
-                    told = true;
-                    tracing::warn!(component = "site", error = %chain(error), "changes are found by the timer only");
+                Err(error) if !is_reported => {
+                    is_reported = true;
+                    tracing::warn!(component = "site", error = %chain(error), "changes are found by the regular pass only");
                 }
                 Err(_) => {}
             }
-            tokio::time::sleep(REOPEN).await;
+            tokio::time::sleep(REOPEN_DELAY).await;
             socket = self.open();
         }
     }
@@ -135,8 +133,8 @@ async fn read(socket: &mut TokioSocket, buffer: &mut Vec<u8>, changed: impl Fn(&
         buffer.clear();
         match poll_fn(|context| socket.poll_recv(context, buffer)).await {
             Ok(()) => changed(buffer),
-            // The kernel had more to say than the socket could hold: something changed.
-            Err(error) if error.raw_os_error() == Some(ENOBUFS) => changed(&[]),
+            // Events were lost because the receive buffer was full.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changed(&[]),
             Err(error) => return error,
         }
     }

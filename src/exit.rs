@@ -1,4 +1,4 @@
-//! Exit codes, and the words that go with them. A contract: units and scripts rely on the codes.
+//! Exit codes, and the messages that are printed with them. Units and scripts rely on the codes.
 
 use std::process::ExitCode;
 
@@ -8,14 +8,14 @@ use crate::error::chain;
 /// `EX_CONFIG` of sysexits.h: the unit does not restart on it.
 const WRONG_CONFIGURATION: u8 = 78;
 
-/// Help and version are no failure; wrong arguments are one like any other.
+/// Prints what clap says of the arguments. Help and version succeed, wrong arguments fail.
 pub fn arguments(error: &clap::Error) -> ExitCode {
-    // Err: nobody is left to read it.
+    // Err: the output is closed.
     let _ = error.print();
     if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// The configuration is wrong: every problem on a line of its own.
+/// Prints why the configuration is wrong, each problem on a line of its own.
 pub fn wrong_configuration(error: &config::Error) -> ExitCode {
     eprintln!("{}: {}", program(), chain(error));
     for problem in error.diagnostics() {
@@ -24,13 +24,13 @@ pub fn wrong_configuration(error: &config::Error) -> ExitCode {
     ExitCode::from(WRONG_CONFIGURATION)
 }
 
-/// Anything else.
+/// Prints any other error, on one line with its causes.
 pub fn failure(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     eprintln!("{}: {}", program(), chain(error));
     ExitCode::FAILURE
 }
 
-/// The name that the program was started by.
+/// The name that the program was started with.
 fn program() -> String {
     let name = std::env::args_os().next().map(std::path::PathBuf::from);
     let name = name.as_deref().and_then(std::path::Path::file_name).map(|name| name.to_string_lossy().into_owned());

@@ -7,17 +7,18 @@ use ipnet::Ipv4Net;
 /// The most routes that one Hetzner Network holds (Hetzner documentation, "Networks", limits).
 pub(crate) const MAX_ROUTES: usize = 100;
 
-/// Hetzner's public gateway: the API refuses routes that contain it.
+/// The gateway of Hetzner's public links. The API refuses routes that contain it.
 pub(crate) const PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
 
-/// Hetzner's metadata service: it holds the server's user-data.
+/// Hetzner's metadata service. It serves the server's user-data, so private hosts must not reach it through the
+/// gateway.
 pub(crate) const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-/// The link-local network (RFC 3927) that it is in: nothing of it is ever forwarded.
+/// The link-local network (RFC 3927) that contains the metadata service. It is never forwarded.
 pub(crate) const METADATA_NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 
-/// What no one on the internet has: "this network", private (RFC 1918), carriers' NAT (RFC 6598), loopback, link-local,
-/// IETF protocol assignments, benchmarks (RFC 2544), multicast and reserved (RFC 6890 and its registry). The three
-/// documentation ranges are not among them: nothing is scanned there, and labs build their internets of them.
+/// Ranges that are not routed on the internet: "this network", private (RFC 1918), carrier-grade NAT (RFC 6598),
+/// loopback, link-local, IETF protocol assignments, benchmarks (RFC 2544), multicast and reserved (RFC 6890 and its
+/// registry). The three documentation ranges are left out: test networks use them as their internet.
 const UNROUTABLE: [Ipv4Net; 10] = [
     Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8),
     Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -31,9 +32,9 @@ const UNROUTABLE: [Ipv4Net; 10] = [
     Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3),
 ];
 
-/// What no one has on the internet that a link with these addresses leads to: behind another gateway, the ranges that
-/// its own addresses are in are the internet. Link-local never is: a link may have such an address beside its own, and
-/// the metadata service is there.
+/// The ranges that are unroutable through a public link with these addresses. Behind another NAT gateway the link's own
+/// address is in one of the ranges, which is then left out, because the way to the internet leads through it. The
+/// link-local range always stays: a link may have a link-local address too, and the metadata service is in this range.
 pub fn unroutable<'a>(public: impl IntoIterator<Item = &'a Ipv4Addr>) -> Vec<Ipv4Net> {
     let mut ranges = UNROUTABLE.to_vec();
     for address in public {
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn behind_another_gateway_its_range_is_the_internet_and_link_local_never_is() {
+    fn the_range_of_a_public_address_is_routable_unless_it_is_link_local() {
         let without = |addresses: &[[u8; 4]]| {
             let kept = unroutable(&addresses.iter().copied().map(Ipv4Addr::from).collect::<Vec<_>>());
             UNROUTABLE.into_iter().filter(|range| !kept.contains(range)).collect::<Vec<_>>()

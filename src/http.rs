@@ -1,34 +1,34 @@
-//! What both HTTP clients (cloud API, metadata) share: how a client is built, and how much of an answer is read.
+//! What both HTTP clients (cloud API, metadata) share: how a client is built, and the limit on the size of an answer.
 
 use std::time::Duration;
 
-/// Why a request brought nothing.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The request or the reading of its answer failed.
+    /// The request could not be sent, or its answer could not be read.
     #[error(transparent)]
     Request(#[from] reqwest::Error),
-    /// The answer is larger than any honest one.
+    /// The answer is larger than any valid one.
     #[error("the answer is larger than {limit} bytes")]
     TooLarge {
-        /// How much would have been read.
+        /// The limit, in bytes.
         limit: usize,
     },
 }
 
-/// A client without proxy and redirects: one would send the token, or our trust, elsewhere. It trusts the system's
-/// certificate authorities, and cannot be made where there are none.
+/// A client without proxy and redirects, so that the token is sent to the configured server only. It trusts the
+/// system's certificate authorities; without any it cannot be created.
 pub(crate) fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
     builder(timeout).build()
 }
 
-/// The same for plain HTTP on the link: it trusts no authority at all, so it needs none.
+/// A client for plain HTTP. It needs no certificate authorities and trusts none.
 pub(crate) fn plain_client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
     builder(timeout).tls_certs_only([]).build()
 }
 
 fn builder(timeout: Duration) -> reqwest::ClientBuilder {
-    // Err: somebody installed a provider before, which is as good.
+    // Err: a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .timeout(timeout)

@@ -11,7 +11,7 @@ use clap::Parser;
 use tokio::runtime::Runtime;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Session keys live in memory of the protocol core and of ring, which do not wipe it. Whatever is freed is wiped;
+/// The protocol core and ring do not wipe the memory of session keys. This allocator wipes all memory that is freed;
 /// nothing is freed while packets pass.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
@@ -54,8 +54,8 @@ fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Loads rules before the network is up. A wrong configuration is reported, and must not leave the gateway open: then
-/// rules that forward nothing are loaded.
+/// Loads rules before the network is up. If the configuration is wrong, it is reported, and rules that forward nothing
+/// are loaded, so that the gateway is never open.
 fn boot(path: &Path, environment: &Environment) -> ExitCode {
     let config = bastiond::load_configuration(path, environment);
     bastiond::start_logging(config.as_ref().map_or(tracing::Level::INFO, |config| config.log.level));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::chain;
 
-/// How soon a component that failed is tried again, unless it says otherwise.
+/// How soon a failed component is retried, unless it says otherwise.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Something that keeps a component from its aim, and what the operator can do about it.
@@ -70,7 +70,7 @@ impl fmt::Display for ComponentName {
     }
 }
 
-/// How a component stands.
+/// The state of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -80,7 +80,7 @@ pub enum State {
     Waiting,
     /// The last attempt failed; the daemon tries again.
     Failed,
-    /// Another component has to stand first.
+    /// A component that this one depends on is not ok yet.
     HeldBack,
     /// The configuration switches it off.
     Off,
@@ -101,16 +101,15 @@ impl fmt::Display for State {
 /// The result of one pass of one component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// How the component stands now.
+    /// The component's state after the pass.
     pub state: State,
     /// One line for the status table.
     pub detail: String,
     /// What was changed, a line each.
     pub changes: Vec<String>,
-    /// Whether the changes undid somebody else's: what is wanted stood before.
+    /// Whether the changes undid another program's: the world was as wanted before.
     pub repaired: bool,
-    /// What is wrong. A component may stand and still have problems, when the rest of the server keeps it from its
-    /// purpose.
+    /// What is wrong. A component may be ok and still have problems, if the rest of the server defeats its purpose.
     pub problems: Vec<Problem>,
     /// What is unusual and may be intended. The gateway is healthy with it.
     pub hints: Vec<Problem>,

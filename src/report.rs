@@ -1,4 +1,4 @@
-//! What a pass found and did: the one account that status, journal and sd-notify all tell from.
+//! The result of the passes: the one report that the status, the journal and sd-notify show.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,36 +11,36 @@ use crate::net::ServerId;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::wireguard::status::TunnelReport;
 
-/// How often a room changed something since the daemon started.
+/// Counts of a component's passes since the daemon started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Passes that changed something.
     pub changes: u64,
-    /// Those of them that undid somebody else's change.
+    /// Passes that undid another program's change. They count in `changes` too.
     pub repairs: u64,
     /// Passes that failed.
     pub failures: u64,
 }
 
-/// A room's part of the report.
+/// A component's part of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentReport {
-    /// How it stands.
+    /// The state after the newest pass.
     pub state: State,
-    /// One line about it.
+    /// One line for the status table.
     pub detail: String,
-    /// What its newest changing pass changed.
+    /// The changes of the newest pass that changed something, a line each.
     pub last_changes: Vec<String>,
-    /// What is wrong now.
+    /// What is wrong now, with advice.
     pub problems: Vec<Problem>,
-    /// What may be meant so.
+    /// What is unusual but may be intended. The gateway is healthy with it.
     #[serde(default)]
     pub hints: Vec<Problem>,
     /// Counts since the daemon started.
     pub totals: Totals,
 }
 
-/// What started a pass. It says why now, never what to do.
+/// What started a pass. Every pass does the same, whatever started it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trigger {
@@ -48,17 +48,17 @@ pub enum Trigger {
     Start,
     /// A new configuration was loaded.
     Configuration,
-    /// The kernel said that links, addresses, routes, settings or rules changed.
+    /// The kernel announced a change of links, addresses, routes, settings or rules.
     Kernel,
-    /// The metadata service said something new.
+    /// The answer of the metadata service changed.
     Metadata,
-    /// The networks in the cloud send other packets here than before.
+    /// The routes of the cloud's networks to this server changed.
     Cloud,
-    /// The name of a peer's endpoint leads elsewhere than before, or does not resolve.
+    /// The name of a peer's endpoint resolves to another address, or does not resolve.
     Names,
-    /// It was time to look.
+    /// The regular interval, or a component's own timer.
     Timer,
-    /// Somebody asked for it.
+    /// An operator's request (`bastionctl reconcile`).
     Operator,
 }
 
@@ -77,15 +77,15 @@ impl fmt::Display for Trigger {
     }
 }
 
-/// The whole gateway in one word.
+/// The state of the whole gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// Everything that is wanted stands.
+    /// Every component is ok, and there is no problem.
     Healthy,
-    /// Something has to come from outside first.
+    /// A component waits for something outside, or there is a problem.
     Waiting,
-    /// Something failed.
+    /// A component failed, or the newest configuration was refused.
     Degraded,
 }
 
@@ -99,12 +99,12 @@ impl fmt::Display for Health {
     }
 }
 
-/// What the gateway is and how its rooms stand.
+/// The gateway and its components.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The daemon's version.
     pub version: String,
-    /// The whole in one word.
+    /// The state of the whole gateway.
     pub health: Health,
     /// Passes since the start.
     pub passes: u64,
@@ -112,19 +112,19 @@ pub struct Report {
     pub trigger: Trigger,
     /// When the newest pass ended, seconds since 1970-01-01 UTC.
     pub finished_unix: u64,
-    /// This server's number, where it is known.
+    /// This server's ID in the Hetzner Cloud, if known.
     pub server_id: Option<ServerId>,
-    /// The rooms, in the order of a pass.
+    /// The components, in the order of a pass.
     pub components: BTreeMap<ComponentName, ComponentReport>,
     /// Why the newest reload was refused; empty when the running configuration is the file's.
     pub refused_configuration: Vec<String>,
-    /// The tunnel, where there is one.
+    /// The tunnel, if there is one.
     #[serde(default)]
     pub tunnel: Option<TunnelReport>,
-    /// The kernel's flows, where it tracks any.
+    /// The kernel's connection tracking, if it tracks flows.
     #[serde(default)]
     pub flows: Option<FlowsReport>,
-    /// What the rules dropped, and of whom, where there is a table; read when somebody asks.
+    /// Counters of dropped packets and limited sources, if the table exists. They are read for each request.
     #[serde(default)]
     pub firewall: Option<FirewallReport>,
 }
@@ -147,9 +147,9 @@ impl Report {
         }
     }
 
-    /// Takes what one pass of one room came to into the account.
-    pub fn record(&mut self, room: ComponentName, outcome: Outcome) {
-        let before = self.components.remove(&room);
+    /// Adds the outcome of one pass of one component.
+    pub fn record(&mut self, name: ComponentName, outcome: Outcome) {
+        let before = self.components.remove(&name);
         let (mut totals, last_changes) = before.map(|report| (report.totals, report.last_changes)).unwrap_or_default();
         let changed = !outcome.changes.is_empty();
         totals.changes += u64::from(changed);
@@ -163,24 +163,24 @@ impl Report {
             hints: outcome.hints,
             totals,
         };
-        self.components.insert(room, report);
-        self.health = self.judge();
+        self.components.insert(name, report);
+        self.health = self.overall_health();
     }
 
-    /// Notes why a reload was refused, or, with nothing, that the running configuration is the file's.
+    /// Records why a reload was refused. No reasons mean that the file's configuration is running.
     pub fn refuse_configuration(&mut self, reasons: Vec<String>) {
         self.refused_configuration = reasons;
-        self.health = self.judge();
+        self.health = self.overall_health();
     }
 
-    /// How a room stands, once it had its first pass.
-    pub fn state(&self, room: ComponentName) -> Option<State> {
-        self.components.get(&room).map(|report| report.state)
+    /// The state of a component; `None` before its first pass.
+    pub fn state(&self, name: ComponentName) -> Option<State> {
+        self.components.get(&name).map(|report| report.state)
     }
 
-    fn judge(&self) -> Health {
-        let any = |state| self.components.values().any(|room| room.state == state);
-        let any_problem = self.components.values().any(|room| !room.problems.is_empty());
+    fn overall_health(&self) -> Health {
+        let any = |state| self.components.values().any(|component| component.state == state);
+        let any_problem = self.components.values().any(|component| !component.problems.is_empty());
         if any(State::Failed) || !self.refused_configuration.is_empty() {
             Health::Degraded
         } else if any(State::Waiting) || any(State::HeldBack) || any_problem {
@@ -196,13 +196,13 @@ impl Report {
         if !self.refused_configuration.is_empty() {
             parts.push("the last reload was refused, the old configuration is kept".to_owned());
         }
-        for (room, report) in &self.components {
+        for (name, report) in &self.components {
             match report.state {
                 State::Ok | State::Off if self.health == Health::Healthy => parts.push(report.detail.clone()),
                 State::Ok | State::Off if report.problems.is_empty() => {}
                 state => {
                     let detail = report.problems.first().map_or(&report.detail, |problem| &problem.what);
-                    parts.push(format!("{room} {state}: {detail}"));
+                    parts.push(format!("{name} {state}: {detail}"));
                 }
             }
         }
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repair_counts_as_a_change_and_a_first_set_up_not_as_a_repair() {
+    fn a_repair_counts_as_a_change_and_the_first_set_up_is_no_repair() {
         let mut report = Report::new();
         let changed = |repaired| Outcome {
             changes: vec!["table loaded".to_owned()],
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failure_makes_the_whole_degraded_and_its_end_healthy_again() {
+    fn the_gateway_is_degraded_while_a_component_fails() {
         let mut report = Report::new();
         report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "stands"));
         assert_eq!(report.health, Health::Healthy);
@@ -251,15 +251,16 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_stands_with_a_problem_keeps_the_whole_from_healthy_and_a_hint_does_not() {
-        let told = Problem::new("somebody else drops our packets", "let them pass");
+    fn a_problem_of_a_working_component_makes_the_gateway_wait_and_a_hint_does_not() {
+        let problem = Problem::new("another program drops our packets", "let them pass");
         let mut report = Report::new();
-        let hint = Outcome { hints: vec![told.clone()], ..Outcome::unchanged(State::Ok, "stands") };
+        let hint = Outcome { hints: vec![problem.clone()], ..Outcome::unchanged(State::Ok, "stands") };
         report.record(ComponentName::Nat, hint);
         assert_eq!(report.health, Health::Healthy);
-        report.record(ComponentName::Nat, Outcome { problems: vec![told], ..Outcome::unchanged(State::Ok, "stands") });
+        report
+            .record(ComponentName::Nat, Outcome { problems: vec![problem], ..Outcome::unchanged(State::Ok, "stands") });
         assert_eq!(report.health, Health::Waiting);
-        assert_eq!(report.status_line(), "waiting; nat ok: somebody else drops our packets");
-        assert_eq!(report.state(ComponentName::Nat), Some(State::Ok), "forwarding goes by this");
+        assert_eq!(report.status_line(), "waiting; nat ok: another program drops our packets");
+        assert_eq!(report.state(ComponentName::Nat), Some(State::Ok), "forwarding depends on the state only");
     }
 }

@@ -1,4 +1,4 @@
-//! Small JSON files in the runtime and state directories: written whole or not at all, and never trusted to be there.
+//! Small JSON files in the runtime and state directories. They are replaced atomically, and any of them may be missing.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -6,34 +6,22 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Why a file could not be kept.
+/// Why a file cannot be written or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not written.
     #[error("cannot write {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Not removed.
+    Write { path: PathBuf, source: io::Error },
     #[error("cannot remove {}", path.display())]
-    Remove {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    Remove { path: PathBuf, source: io::Error },
 }
 
-/// The file's content; `None` when it is missing, unreadable or not what was written: then nothing is remembered.
+/// The file's content; `None` if the file is missing, unreadable or no such JSON, which is treated like a missing file.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let bytes = std::fs::read(path).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Replaces the file by renaming a finished one over it; readable by its owner only.
+/// Replaces the file atomically, by renaming a finished one. Only the owner can read it.
 pub(crate) fn write_json<T: Serialize>(path: &Path, content: &T) -> Result<(), Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     let bytes = serde_json::to_vec(content).map_err(|error| failed(error.into()))?;

@@ -1,5 +1,5 @@
-//! The service manager and the journal: readiness, status, watchdog, structured logs. Without systemd nothing is sent,
-//! and logs go to standard error.
+//! The service manager and the journal: readiness, status, watchdog, stored descriptors, structured logs. Without
+//! systemd nothing is sent, and logs go to standard error.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;

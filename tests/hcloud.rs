@@ -422,7 +422,7 @@ async fn down_retries_while_the_api_is_busy_and_reports_what_it_could_not_do() {
     assert_eq!(problems[0].advice, "delete the routes to this server by hand: hcloud network remove-route");
     let without_network = Site::default();
     let (_, problems) = bench.down(&without_network).await;
-    assert_eq!(problems[0].what, "no private network yet, so the routes in the cloud were not looked for");
+    assert_eq!(problems[0].what, "no private network yet, so the routes in the cloud were not deleted");
 }
 
 #[tokio::test]

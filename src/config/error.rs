@@ -11,7 +11,6 @@ pub enum Error {
     /// The file cannot be read.
     #[error("cannot read the configuration {}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
         /// What the system says, or that the file is too large.
         source: ReadError,
@@ -19,7 +18,6 @@ pub enum Error {
     /// The file is wrong.
     #[error("the configuration {} has {} problem(s)", path.display(), diagnostics.len())]
     Invalid {
-        /// The file.
         path: PathBuf,
         /// All errors, sorted by key.
         diagnostics: Vec<Diagnostic>,

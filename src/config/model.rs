@@ -67,7 +67,6 @@ impl Site {
 /// `[[site.private]]`: one configured private link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrivateLink {
-    /// The interface.
     pub interface: InterfaceName,
     /// The network behind it. Packets from its hosts are forwarded and translated.
     pub network: Ipv4Net,

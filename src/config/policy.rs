@@ -287,7 +287,7 @@ pub struct Service {
     pub name: Option<String>,
     /// TCP, UDP or both.
     pub transports: Transports,
-    /// Its ports.
+    /// The ports that are open, each once.
     pub ports: Vec<Ports>,
     /// The sources that may connect; empty: everyone.
     pub from: Vec<IpNet>,

@@ -9,51 +9,37 @@ use serde_json::Value;
 
 use super::protocol::{MAX_LINE, Request, Response};
 
-/// A pass of the cloud's lane may wait a minute for an action.
+/// How long an answer may take: a pass of the cloud's component may wait a minute for an action of the API.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Why the daemon could not be asked.
+/// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Nobody is there.
+    /// No daemon listens on the socket.
     #[error("no bastiond answers on {}", path.display())]
-    NotRunning {
-        /// Where it was looked for.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It may be there, and cannot be asked.
+    NotRunning { path: PathBuf, source: io::Error },
+    /// The socket cannot be used. A daemon may be running.
     #[error("cannot ask bastiond on {} (root and the members of its group may)", path.display())]
-    Unreachable {
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It is there, and the talk broke off.
+    Unreachable { path: PathBuf, source: io::Error },
+    /// The connection broke off, or the answer took too long.
     #[error("bastiond did not answer on {}", path.display())]
-    Talk {
-        /// Where.
-        path: PathBuf,
-        /// What happened.
-        source: io::Error,
-    },
-    /// It answered something else.
+    NoAnswer { path: PathBuf, source: io::Error },
+    /// The answer is not one of this version's protocol.
     #[error("bastiond's answer cannot be read; are bastionctl and bastiond of the same version?")]
     Unreadable(#[source] serde_json::Error),
 }
 
-/// Asks once.
+/// Sends one request and waits for its answer.
 pub(crate) fn call(path: &Path, request: Request) -> Result<Response, Error> {
     let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
-        // Only these two mean that nobody is there: a plan or `down` without the daemon must not run beside it.
+        // Only these two prove that no daemon listens. `plan` and `down` then run without one, and must not run beside
+        // it.
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             Error::NotRunning { path: path.to_owned(), source }
         }
         _ => Error::Unreachable { path: path.to_owned(), source },
     })?;
-    let line = exchange(stream, request).map_err(|source| Error::Talk { path: path.to_owned(), source })?;
+    let line = exchange(stream, request).map_err(|source| Error::NoAnswer { path: path.to_owned(), source })?;
     parse_response(&line).map_err(Error::Unreadable)
 }
 

@@ -1,7 +1,7 @@
 //! The control socket: what `bastionctl` asks of the running daemon.
 //!
-//! One request and one response a connection, each a line of JSON. The socket's mode is all the access control there is
-//! (root and the daemon's own group), so it decides nothing: it hands requests to the loop.
+//! A connection carries one request and one response, each a line of JSON. The mode of the socket is the access
+//! control: root and members of the daemon's group may connect. Requests are passed to the event loop, which decides.
 
 pub(crate) mod client;
 mod protocol;

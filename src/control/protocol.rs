@@ -1,4 +1,4 @@
-//! The words of the control socket.
+//! The requests and responses of the control socket.
 
 use std::net::IpAddr;
 
@@ -10,44 +10,44 @@ use crate::report::Report;
 /// Longest response that a client accepts, in bytes: ten thousand peers take 3 MB.
 pub(crate) const MAX_LINE: usize = 64 * 1024 * 1024;
 
-/// What can be asked.
+/// A request of `bastionctl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// The account of the newest pass.
+    /// The report of the newest pass.
     Status {},
-    /// What a reload would change.
+    /// The steps that a reload would carry out.
     Plan {},
-    /// A pass now, of all rooms; answered when it is over.
+    /// Reconcile all components now. The answer comes when the pass has ended.
     Reconcile {},
-    /// Remove everything that is ours, and end.
+    /// Remove everything that the daemon made, and end.
     Down {},
-    /// Let a source log in again that tried too often.
+    /// Remove the ban of a source with too many SSH attempts.
     Unban {
-        /// Its address; of IPv6 any of its /64.
+        /// The source's address; for IPv6 any address of its /64 network.
         address: IpAddr,
     },
 }
 
-/// What is answered.
+/// An answer of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "kebab-case")]
 pub(crate) enum Response {
-    /// To `Status` and `Reconcile`.
+    /// The answer to `Status` and `Reconcile`.
     Report {
-        /// The account.
+        /// The report, with the newest counters.
         report: Box<Report>,
     },
-    /// To `Plan` (what would be done), `Down` and `Unban` (what was done).
+    /// The answer to `Plan` (what would be done), `Down` and `Unban` (what was done).
     Steps {
-        /// A line each.
+        /// The steps in their order, a line each.
         steps: Vec<String>,
-        /// What is wrong.
+        /// What is wrong, with advice.
         problems: Vec<Problem>,
     },
-    /// The request made no sense, or there was nothing to do.
+    /// The request was not valid, or there was nothing to do.
     Refused {
-        /// Why.
+        /// The reason, for the operator.
         reason: String,
     },
 }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_one_word_each_and_nothing_else() {
+    fn a_request_with_an_unknown_name_or_key_is_refused() {
         assert_eq!(parse_request(br#"{"request":"status"}"#).unwrap(), Request::Status {});
         assert_eq!(parse_request(b"{\"request\":\"down\"}\n").unwrap(), Request::Down {});
         let unban = parse_request(br#"{"request":"unban","address":"2001:db8::7"}"#).unwrap();

@@ -12,30 +12,25 @@ use tokio::task::JoinHandle;
 
 use super::protocol::{Request, Response, parse_request};
 
-/// A request is a word; whoever sends more, or nothing, is let go.
+/// Longest request, in bytes. Valid ones are far shorter.
 const MAX_REQUEST: u64 = 4096;
-/// For the request to arrive, and for the response to leave.
+/// How long the request may take to arrive, and the response to be sent.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Clients served at once; further ones wait in the socket's queue.
-static PLACES: Semaphore = Semaphore::const_new(16);
+/// Clients that are served at once. Further ones wait in the socket's queue.
+static CONNECTIONS: Semaphore = Semaphore::const_new(16);
 
-/// A request, and where its answer goes.
+/// A request, and the channel for its answer.
 pub(crate) type Call = (Request, oneshot::Sender<Response>);
 
-/// Why there is no control socket.
+/// Why the control socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No socket.
+    /// The socket cannot be created.
     #[error("cannot listen on {}", path.display())]
-    Listen {
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    Listen { path: PathBuf, source: io::Error },
 }
 
-/// Listens until dropped, and then removes the socket.
+/// Listens until it is dropped, and then removes the socket.
 #[derive(Debug)]
 pub(crate) struct Server {
     path: PathBuf,
@@ -43,7 +38,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens on `path`. A socket that a killed daemon left there is replaced: whoever calls holds the daemon's lock.
+    /// Listens on `path`. The caller holds the daemon's lock, so a socket that is there belongs to a killed daemon and
+    /// is replaced.
     pub(crate) fn listen(path: &Path) -> Result<(Self, mpsc::Receiver<Call>), Error> {
         let open = || {
             crate::state::remove(path).map_err(io::Error::other)?;
@@ -62,26 +58,26 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
         if let Err(error) = crate::state::remove(&self.path) {
-            tracing::debug!(%error, "the control socket stays behind");
+            tracing::debug!(%error, "cannot remove the control socket");
         }
     }
 }
 
 async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
     loop {
-        let place = PLACES.acquire().await;
+        let permit = CONNECTIONS.acquire().await;
         match listener.accept().await {
             Ok((stream, _)) => {
                 let calls = calls.clone();
                 tokio::spawn(async move {
-                    let _place = place;
+                    let _permit = permit;
                     if let Err(error) = serve(stream, calls).await {
-                        tracing::debug!(%error, "a control client went away");
+                        tracing::debug!(%error, "a client of the control socket disconnected");
                     }
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the control socket cannot accept");
+                tracing::warn!(%error, "the control socket cannot accept a connection");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
@@ -96,11 +92,11 @@ async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<()> 
     let response = match parse_request(&line) {
         Ok(request) => {
             let (sender, answer) = oneshot::channel();
-            let asked = calls.send((request, sender)).await.is_ok();
-            let gone = || Response::Refused { reason: "the daemon is about to end".to_owned() };
-            if asked { answer.await.unwrap_or_else(|_| gone()) } else { gone() }
+            let is_sent = calls.send((request, sender)).await.is_ok();
+            let stopping = || Response::Refused { reason: "the daemon is stopping".to_owned() };
+            if is_sent { answer.await.unwrap_or_else(|_| stopping()) } else { stopping() }
         }
-        Err(error) => Response::Refused { reason: format!("this is no request: {error}") },
+        Err(error) => Response::Refused { reason: format!("the request is not valid: {error}") },
     };
     let mut answer = serde_json::to_vec(&response)?;
     answer.push(b'\n');

@@ -29,7 +29,6 @@ pub(super) enum Event {
     Due,
     /// A pass ended.
     Done {
-        /// Its outcome.
         outcome: Outcome,
         /// Whether another one follows at once, because somebody asked for it meanwhile.
         again: bool,

@@ -1,14 +1,14 @@
-//! Carries a plan out: tries every step, keeps each error.
+//! Carries a plan out: tries every step and keeps each error.
 
 use super::api::Error;
 use super::observe::RouteTables;
 use super::plan::RoutePlan;
 use crate::net::NetworkId;
 
-/// Withdraws, then claims, and returns what failed. Changes of one network are made one after the other: the API locks
-/// the network while one runs.
+/// Deletes routes, then adds routes, and returns the errors. The changes run one after the other, because the API locks
+/// the network during each one.
 ///
-/// Only reading the network again shows what really changed: a lost answer does not prove that nothing was done.
+/// The caller reads the network again to see what has changed: a call without an answer may have had its effect.
 pub(super) async fn apply(tables: &impl RouteTables, network: NetworkId, plan: &RoutePlan) -> Vec<Error> {
     let mut errors = Vec::new();
     let mut still_held = Vec::new();

@@ -19,15 +19,15 @@ pub(super) struct Connection {
     by_name: BTreeMap<String, NetworkId>,
 }
 
-/// Who is to be asked about what.
+/// What a pass reads from the API.
 pub(super) enum Target<'a> {
-    /// Nobody; the outcome says why.
-    Nobody(Outcome),
+    /// Nothing; the outcome says why.
+    Nothing(Outcome),
     /// The API, about the networks behind these links.
     Networks {
         api: Arc<Api>,
         links: Vec<&'a PrivateLink>,
-        /// Whether the endpoint or the token changed: what is known of another project is void.
+        /// Whether the endpoint or the token changed. Then what is known may belong to another project.
         is_new_project: bool,
     },
 }
@@ -41,9 +41,9 @@ impl Connection {
         return_routes: &WantedReturnRoutes,
     ) -> Result<Target<'a>, Error> {
         if !config.enabled {
-            return Ok(Target::Nobody(Outcome::unchanged(State::Off, "hcloud.enabled = false")));
+            return Ok(Target::Nothing(Outcome::unchanged(State::Off, "hcloud.enabled = false")));
         }
-        // One name can only mean one network.
+        // The name in HCLOUD_NETWORK can only mean one network.
         let nameless = site.private.iter().filter(|link| link.network_id.is_none()).count();
         let named = config.network.is_some() && nameless == 1;
         let links: Vec<&PrivateLink> = site.private.iter().filter(|link| link.network_id.is_some() || named).collect();
@@ -51,13 +51,13 @@ impl Connection {
             return Err(Error::OneNameForMany { links: nameless });
         }
         if links.is_empty() {
-            return Ok(Target::Nobody(describe::no_network(site)));
+            return Ok(Target::Nothing(describe::no_network(site)));
         }
         let Some(token) = token::read(&config.token)? else {
-            return Ok(Target::Nobody(describe::no_token(config, return_routes, &links)));
+            return Ok(Target::Nothing(describe::no_token(config, return_routes, &links)));
         };
         match &self.api {
-            Some(api) if api.speaks_to(&config.endpoint, &token) => {
+            Some(api) if api.is_for(&config.endpoint, &token) => {
                 Ok(Target::Networks { api: Arc::clone(api), links, is_new_project: false })
             }
             _ => {
@@ -69,7 +69,7 @@ impl Connection {
         }
     }
 
-    /// The budget of calls, once an answer told it.
+    /// The project's rate limit; `None` before the first answer.
     pub(super) fn rate_limit(&self) -> Option<super::api::RateLimit> {
         self.api.as_ref().and_then(|api| api.rate_limit())
     }
@@ -96,7 +96,7 @@ impl Connection {
         Ok(network.id)
     }
 
-    /// Looks names up again: a network of that name may have been made again with another id.
+    /// Forgets the IDs of names: a network may have been deleted and created again with another ID.
     pub(super) fn forget_names(&mut self) {
         self.by_name.clear();
     }

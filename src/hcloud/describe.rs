@@ -1,4 +1,4 @@
-//! What the component found and did, in an operator's words.
+//! What the component found and did, as text for the operator.
 
 use ipnet::Ipv4Net;
 
@@ -25,7 +25,7 @@ pub(super) fn no_network(site: &Site) -> Outcome {
 }
 
 pub(super) fn no_token(config: &config::Hcloud, return_routes: &WantedReturnRoutes, links: &[&PrivateLink]) -> Outcome {
-    // Where peers are masqueraded meanwhile, nobody has to do anything for them.
+    // Masqueraded peers need no return routes.
     let needed = if return_routes.else_masqueraded { &WantedReturnRoutes::default() } else { return_routes };
     let by_hand = links
         .iter()
@@ -66,25 +66,25 @@ pub(super) fn failed_link(link: &PrivateLink, error: &Error) -> Outcome {
     Outcome { detail: format!("{network}: {}", chain(error)), ..Outcome::failed(error, error.advice_text()) }
 }
 
-/// How many routes a line of the status shows before it counts the rest.
+/// The most routes that a line of the status lists; it only counts the rest.
 const SHOWN_ROUTES: usize = 6;
 
-/// One network after a pass: what it holds, and what is wanted of it.
+/// One network after a pass: its routes, and the wanted ones.
 pub(super) struct NetworkOutcome<'a> {
     pub(super) table: &'a NetworkTable,
     pub(super) link: &'a PrivateLink,
     pub(super) desired: &'a Desired,
     pub(super) return_routes: &'a WantedReturnRoutes,
-    /// What a fresh look finds still to do, or in the way.
+    /// What remains to be done or is in the way, after the network was read again.
     pub(super) plan: &'a RoutePlan,
 }
 
 impl NetworkOutcome<'_> {
-    /// How the network stands; `errors` are those of what was tried.
+    /// The outcome for this network. `errors` are those of the changes that were tried.
     pub(super) fn outcome(&self, errors: &[api::Error]) -> Outcome {
         let mut outcome = self.without_errors();
         if self.plan.claim.is_empty() && self.plan.withdraw.is_empty() {
-            return outcome; // whatever was answered, the routes are right
+            return outcome; // The routes are right, whatever the API answered.
         }
         outcome.state = State::Failed;
         outcome.problems.extend(errors.iter().map(|error| Problem::new(chain(error), error.advice())));
@@ -104,7 +104,7 @@ impl NetworkOutcome<'_> {
         let mut problems: Vec<Problem> = named.map(|conflict| self.conflict(conflict)).collect();
         let mut detail = self.detail();
         if self.return_routes.else_masqueraded {
-            // What was asked for happens, one way or the other: no problem, but worth a word.
+            // Peers work either way, so this is no problem, but the status mentions it.
             for problem in of_tunnel {
                 detail.push_str("; peers are masqueraded: ");
                 detail.push_str(&problem.what);
@@ -159,7 +159,7 @@ fn unroutable(range: Ipv4Net, why: Unroutable) -> Problem {
     Problem::new(format!("{range} of the tunnel has no route back: {reason}"), advice)
 }
 
-/// What of the plan a fresh look finds done, a line each.
+/// The steps of the plan that are visible after the network was read again, a line each.
 pub(super) fn changes(plan: &RoutePlan, table: &NetworkTable) -> Vec<String> {
     let name = table.label();
     let gone = plan.withdraw.iter().filter(|&route| !table.routes.contains(route));
@@ -168,7 +168,7 @@ pub(super) fn changes(plan: &RoutePlan, table: &NetworkTable) -> Vec<String> {
     gone.chain(there.map(|route| format!("route {route} added to {name}"))).collect()
 }
 
-/// The networks together: the worst state, and everything else.
+/// The outcome of all networks: the worst state, and the changes and problems of all.
 pub(super) fn merged(outcomes: Vec<Outcome>) -> Outcome {
     let worst = |state| outcomes.iter().any(|outcome| outcome.state == state).then_some(state);
     let state = worst(State::Failed).or(worst(State::Waiting)).unwrap_or(State::Ok);

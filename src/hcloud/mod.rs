@@ -1,8 +1,8 @@
-//! The routes in the Hetzner Networks that lead the networks' traffic here.
+//! The routes of Hetzner Networks that send the networks' traffic to this server.
 //!
-//! Ours: the destinations that the configuration names, and the tunnel's ranges, in the networks this server is
-//! attached to. Every other route stays, and so does one of ours that names another server, unless `hcloud.take_over`
-//! says otherwise.
+//! The component owns the routes for the destinations of the configuration and for the tunnel's ranges, in the networks
+//! that this server is attached to. It changes no other route. A route for such a destination to another server is
+//! replaced only with `hcloud.take_over = true`.
 
 pub(crate) mod api;
 mod apply;
@@ -38,9 +38,9 @@ use crate::site::PrivateLink;
 
 /// How long `down` tries to withdraw routes from an API that is busy or fails.
 const DOWN_TIMEOUT: Duration = Duration::from_secs(45);
-/// Between two of these attempts.
+/// The delays between these attempts.
 const DOWN_RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8));
-/// What helps when `down` could not withdraw routes.
+/// The advice when `down` could not delete routes.
 const WITHDRAW_BY_HAND: &str = "delete the routes to this server by hand: hcloud network remove-route";
 
 /// Why the routes of a network cannot be observed or changed.
@@ -76,7 +76,7 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed soon, without anybody's help.
+    /// Whether the same call may succeed soon without a person's help.
     fn is_transient(&self) -> bool {
         matches!(self, Self::Api(error) if error.is_transient())
     }
@@ -92,11 +92,11 @@ impl component::Error for Error {
 #[derive(Debug)]
 pub struct Hcloud {
     connection: Connection,
-    /// Routes that stood as wanted after a pass: a route of these that is missing later was removed by somebody else.
+    /// Routes that existed as wanted after a pass. If one of them is missing later, another program deleted it.
     stood: BTreeMap<NetworkId, BTreeSet<CloudRoute>>,
-    /// Routes that we keep for the tunnel: those that it no longer wants are withdrawn.
+    /// Routes that the daemon added for the tunnel. Those that the tunnel no longer wants are deleted.
     claimed_for_tunnel: BTreeMap<NetworkId, BTreeSet<CloudRoute>>,
-    /// What each link's network was last seen to send here. It is kept while the API does not answer.
+    /// The ranges that each link's network sends to this server. They are kept while the API does not answer.
     seen_return_routes: SeenReturnRoutes,
     retry: Backoff,
 }
@@ -125,7 +125,7 @@ impl Component for Hcloud {
             .retain(|interface, _| config.enabled && site.private.iter().any(|link| link.interface == *interface));
         let return_routes = wanted_return_routes(inputs.config, site);
         let (api, links) = match self.connection.open(config, site, &return_routes)? {
-            Target::Nobody(outcome) => return Ok(Observed::NotAsked(outcome)),
+            Target::Nothing(outcome) => return Ok(Observed::NotAsked(outcome)),
             Target::Networks { api, links, is_new_project } => {
                 if is_new_project {
                     self.stood.clear();
@@ -186,15 +186,15 @@ impl Component for Hcloud {
         self.with_next_poll(inputs, Outcome::failed(error, error.advice_text()), is_transient)
     }
 
-    /// Withdraws the routes that are ours, and retries what is transient for up to [`DOWN_TIMEOUT`].
+    /// Deletes this server's routes. Transient errors are retried for up to [`DOWN_TIMEOUT`].
     async fn down(&mut self, inputs: &Inputs<'_>) -> Steps {
         let (config, site) = (&inputs.config.hcloud, inputs.site);
         let return_routes = wanted_return_routes(inputs.config, site);
         let (api, links) = match self.connection.open(config, site, &return_routes) {
             Ok(Target::Networks { api, links, .. }) => (api, links),
-            Ok(Target::Nobody(outcome)) if outcome.state == State::Off => return (Vec::new(), Vec::new()),
-            Ok(Target::Nobody(outcome)) => {
-                let what = format!("{}, so the routes in the cloud were not looked for", outcome.detail);
+            Ok(Target::Nothing(outcome)) if outcome.state == State::Off => return (Vec::new(), Vec::new()),
+            Ok(Target::Nothing(outcome)) => {
+                let what = format!("{}, so the routes in the cloud were not deleted", outcome.detail);
                 return (Vec::new(), vec![Problem::new(what, WITHDRAW_BY_HAND)]);
             }
             Err(error) => return (Vec::new(), vec![Problem::new(chain(&error), WITHDRAW_BY_HAND)]),
@@ -220,7 +220,7 @@ impl Component for Hcloud {
 }
 
 impl Hcloud {
-    /// What each link's network was last seen to send here, besides everything.
+    /// The ranges that each link's network sends to this server, besides `0.0.0.0/0`.
     pub fn seen_return_routes(&self) -> &SeenReturnRoutes {
         &self.seen_return_routes
     }
@@ -297,7 +297,7 @@ impl Hcloud {
         }
         let errors = apply(api, network, plan).await;
         let repaired = self.stood.get(&network) == Some(&wanted);
-        // What the network holds now is what counts, whatever the API answered.
+        // The network's routes count, whatever the API answered.
         let table = self.read_table(api, network, link).await?;
         let nothing = BTreeSet::new();
         let claimed = self.claimed_for_tunnel.get(&network).unwrap_or(&nothing);

@@ -30,18 +30,15 @@ impl fmt::Display for CloudRoute {
 /// A network as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkTable {
-    /// Its number.
     pub id: NetworkId,
-    /// Its name.
     pub name: String,
-    /// Ranges of its subnets; no route may overlap them.
+    /// The ranges of the subnets. No route may overlap them.
     pub subnets: Vec<Ipv4Net>,
-    /// Its routes.
     pub routes: BTreeSet<CloudRoute>,
 }
 
 impl NetworkTable {
-    /// What people call it: `network 1234 (private)`.
+    /// The network in messages: `network 1234 (private)`.
     pub(super) fn label(&self) -> String {
         if self.name.is_empty() {
             format!("network {}", self.id)
@@ -62,7 +59,7 @@ pub enum Unroutable {
     TooManyRoutes,
 }
 
-/// What is wanted of one attached network.
+/// The wanted routes of one attached network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
     /// Routes to this server for the destinations of the configuration.
@@ -80,8 +77,8 @@ impl Desired {
     }
 }
 
-/// The routes that one attached network is to have, all of them to this server. A range of the tunnel inside a
-/// destination of the configuration (other than `0.0.0.0/0`) needs no route of its own.
+/// The routes that one attached network needs, all of them to this server. A range of the tunnel inside a destination
+/// of the configuration (other than `0.0.0.0/0`) needs no route of its own.
 pub(super) fn desired(
     config: &config::Hcloud,
     wanted_return_routes: &WantedReturnRoutes,
@@ -106,7 +103,7 @@ pub(super) fn desired(
     desired
 }
 
-/// What a network sends to this server, besides everything: its hosts can answer peers with an address in these ranges.
+/// The ranges that a network sends to this server, besides `0.0.0.0/0`: its hosts can answer peers in these ranges.
 pub(super) fn destinations_here(table: &NetworkTable, link: &PrivateLink) -> Vec<Ipv4Net> {
     let here = table.routes.iter().filter(|route| link.holds(route.gateway) && route.destination.prefix_len() > 0);
     here.map(|route| route.destination).collect()

@@ -1,4 +1,4 @@
-//! The boundary to the cloud in our nouns, the API behind it, and what a pass reads through it.
+//! The interface to the cloud's route tables, its implementation with the API, and what a pass reads through it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::net::NetworkId;
 use crate::outcome::Outcome;
 use crate::site::PrivateLink;
 
-/// What the component needs of the cloud.
+/// The operations on the cloud that the component needs.
 pub(super) trait RouteTables {
     /// Reads a network.
     fn table(&self, network: NetworkId) -> impl Future<Output = Result<NetworkTable, Error>> + Send;
@@ -22,7 +22,7 @@ pub(super) trait RouteTables {
 impl RouteTables for Api {
     async fn table(&self, network: NetworkId) -> Result<NetworkTable, Error> {
         let network = self.network(network).await?;
-        // The API masks destinations; compare the canonical form all the same.
+        // The API removes host bits of destinations; this does not rely on it.
         let route = |route: Route| CloudRoute { destination: route.destination.trunc(), gateway: route.gateway };
         Ok(NetworkTable {
             id: network.id,
@@ -69,7 +69,7 @@ pub enum Observed {
 pub struct ObservedLink {
     /// The link.
     pub link: PrivateLink,
-    /// Its network.
+    /// The network behind the link.
     pub network: ObservedNetwork,
 }
 

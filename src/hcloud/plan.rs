@@ -1,8 +1,7 @@
-//! Desired and observed routes in, steps out. Pure.
+//! Compares wanted with observed routes. Pure.
 //!
-//! Ours is a route whose destination the configuration names and whose gateway is an address of this server. A route
-//! for a destination that the configuration does not name is left alone, even if it points here: somebody else wrote
-//! it.
+//! A route is ours if the configuration names its destination and its gateway is an address of this server. A route for
+//! another destination is never changed, even if it leads to this server, because another program added it.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +11,7 @@ use crate::net::overlap;
 use crate::outcome::Problem;
 use crate::site::PrivateLink;
 
-/// What is to be done in all attached networks.
+/// The changes in all attached networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// One entry for each observed link, in the same order.
@@ -31,7 +30,7 @@ impl component::Plan for Plan {
     }
 }
 
-/// What is to be done in the network behind one private link.
+/// The changes in the network behind one private link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkPlan {
     /// The link's address is missing, so no traffic may be attracted to it.
@@ -42,11 +41,11 @@ pub enum LinkPlan {
     Unknown,
     /// The network could be read.
     Routes {
-        /// The network's name, for people.
+        /// The network in messages.
         network: String,
-        /// What it is to have.
+        /// The wanted routes.
         desired: Desired,
-        /// How to get there.
+        /// The changes that lead to them.
         routes: RoutePlan,
     },
 }
@@ -59,7 +58,7 @@ impl LinkPlan {
     }
 }
 
-/// What is to be done with one network's routes.
+/// The changes of one network's routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoutePlan {
     /// Carried out first: Hetzner keeps one route per destination.
@@ -70,16 +69,16 @@ pub struct RoutePlan {
     pub conflicts: BTreeSet<Conflict>,
 }
 
-/// A wanted route that cannot be had.
+/// A wanted route that another one, or a subnet, prevents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
-    /// The route that we want.
+    /// The wanted route.
     pub wanted: CloudRoute,
-    /// What stands in the way.
+    /// What prevents it.
     pub by: Obstacle,
 }
 
-/// What stands in the way of a route.
+/// What prevents a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Obstacle {
     /// A route for the same destination to another server.
@@ -102,8 +101,8 @@ impl RoutePlan {
     }
 }
 
-/// The plan for the network behind one link. `claimed_for_tunnel` are routes that this daemon keeps for the tunnel:
-/// those that the tunnel no longer wants are withdrawn.
+/// The plan for the network behind one link. `claimed_for_tunnel` are the routes that this daemon added for the tunnel.
+/// Those that the tunnel no longer wants are deleted.
 pub(super) fn plan_link(
     desired: Desired,
     claimed_for_tunnel: &BTreeSet<CloudRoute>,
@@ -114,7 +113,7 @@ pub(super) fn plan_link(
     let wanted = desired.routes();
     let abandoned: BTreeSet<CloudRoute> =
         claimed_for_tunnel.difference(&wanted).filter(|route| observed.routes.contains(route)).copied().collect();
-    // They are deleted first, so they conflict with nothing.
+    // They are deleted first, so they prevent no other route.
     let without = NetworkTable { routes: &observed.routes - &abandoned, ..observed.clone() };
     let mut routes = plan_routes(&wanted, &without, link, take_over);
     routes.withdraw.extend(abandoned);
@@ -124,8 +123,8 @@ pub(super) fn plan_link(
     LinkPlan::Routes { network: observed.label(), desired, routes }
 }
 
-/// Compares wanted with observed routes. A wanted destination that already leads to another address of this server
-/// stays as it is: packets come here.
+/// Compares wanted with observed routes. A route for a wanted destination to another address of this server is right
+/// too.
 pub(super) fn plan_routes(
     desired: &BTreeSet<CloudRoute>,
     observed: &NetworkTable,
@@ -156,7 +155,7 @@ fn obstacle(wanted: CloudRoute, observed: &NetworkTable) -> Option<Obstacle> {
         return Some(Obstacle::Held(held));
     }
     if wanted.destination.prefix_len() == 0 {
-        return None; // the default route overlaps everything, and is allowed to
+        return None; // Only the default route may overlap others.
     }
     let subnet = observed.subnets.iter().find(|&&subnet| overlap(subnet, wanted.destination));
     if let Some(&subnet) = subnet {
@@ -167,7 +166,7 @@ fn obstacle(wanted: CloudRoute, observed: &NetworkTable) -> Option<Obstacle> {
     observed.routes.iter().find(overlapping).map(|&route| Obstacle::OverlappingRoute(route))
 }
 
-/// What `down` withdraws: routes for wanted destinations that lead to this server.
+/// What `down` deletes: routes for wanted destinations that lead to this server.
 pub(super) fn plan_withdrawal(
     desired: &BTreeSet<CloudRoute>,
     observed: &NetworkTable,

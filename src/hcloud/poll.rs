@@ -1,29 +1,28 @@
-//! When to ask the cloud again. Pure: chance is passed in.
+//! When the next pass of the cloud's component runs. Pure: chance is passed in.
 
 use std::time::Duration;
 
 use super::api::RateLimit;
 use crate::backoff::Backoff;
 
-/// hcloud-go's back-off, which starts at 1 s, but not up to its 60 s: a route that is missing is an outage for
-/// everybody behind it.
+/// Starts at 1 s, like hcloud-go's back-off, but ends at 30 s instead of 60 s: a missing route is an outage for all
+/// private hosts.
 pub(super) const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-/// With fewer calls than this left of 3600 an hour, idle polls leave them to those who need them more.
+/// With fewer calls than this left (of 3600 an hour), idle polls become rarer and leave the calls to other clients.
 const SCARCE_CALLS: u64 = 100;
-/// How much slower an idle poll becomes then.
+/// The factor of the poll interval then.
 const SCARCE_FACTOR: u32 = 4;
-/// Where only a person can help, the person wants to see the help work: no later than this, whatever the poll's
-/// interval.
+/// The longest poll interval after an error that a person has to correct, so that the correction takes effect soon.
 const STUCK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How the last pass went.
+/// The result of the last pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PollOutcome {
-    /// All is as wanted, or waits for somebody.
+    /// The routes are as wanted, or something outside has to come first.
     Settled,
-    /// Failed in a way that a person has to mend.
+    /// The pass failed, and a person has to correct something.
     Stuck,
-    /// Failed in a way that may pass.
+    /// The pass failed, and a retry may succeed.
     Transient,
 }
 

@@ -27,7 +27,7 @@ fn table(texts: &[&str]) -> NetworkTable {
     NetworkTable { id: NETWORK, name: "private".to_owned(), subnets, routes: routes(texts) }
 }
 
-/// The bastion at 10.0.0.2 with a further address 10.0.0.9.
+/// The bastion with the address 10.0.0.2 and the alias IP 10.0.0.9.
 fn link() -> PrivateLink {
     PrivateLink {
         interface: "eth1".parse().unwrap(),
@@ -48,23 +48,23 @@ fn planned(desired: &[&str], observed: &[&str], take_over: bool) -> RoutePlan {
 const DEFAULT: &str = "0.0.0.0/0 via 10.0.0.2";
 
 #[test]
-fn a_missing_route_is_claimed_and_a_standing_one_is_left() {
+fn a_missing_route_is_added_and_an_existing_one_stays() {
     assert_eq!(planned(&[DEFAULT], &[], false), RoutePlan { claim: routes(&[DEFAULT]), ..RoutePlan::default() });
     assert!(planned(&[DEFAULT], &[DEFAULT, "10.244.0.0/24 via 10.0.0.4"], false).is_settled());
 }
 
 #[test]
 fn another_servers_default_route_is_a_conflict_and_is_replaced_only_with_take_over() {
-    let strangers = "0.0.0.0/0 via 10.0.0.7";
-    let contest = Conflict { wanted: route(DEFAULT), by: Obstacle::Held(route(strangers)) };
-    let left_alone = RoutePlan { conflicts: [contest].into(), ..RoutePlan::default() };
-    assert_eq!(planned(&[DEFAULT], &[strangers], false), left_alone);
-    let taken = RoutePlan { withdraw: routes(&[strangers]), claim: routes(&[DEFAULT]), ..RoutePlan::default() };
-    assert_eq!(planned(&[DEFAULT], &[strangers], true), taken);
+    let held = "0.0.0.0/0 via 10.0.0.7";
+    let conflict = Conflict { wanted: route(DEFAULT), by: Obstacle::Held(route(held)) };
+    let left_alone = RoutePlan { conflicts: [conflict].into(), ..RoutePlan::default() };
+    assert_eq!(planned(&[DEFAULT], &[held], false), left_alone);
+    let taken = RoutePlan { withdraw: routes(&[held]), claim: routes(&[DEFAULT]), ..RoutePlan::default() };
+    assert_eq!(planned(&[DEFAULT], &[held], true), taken);
 }
 
 #[test]
-fn a_route_to_one_of_our_further_addresses_leads_here_too() {
+fn a_route_to_another_address_of_this_server_is_right_too() {
     assert!(planned(&[DEFAULT], &["0.0.0.0/0 via 10.0.0.9"], false).is_settled());
     assert!(planned(&[DEFAULT], &["0.0.0.0/0 via 10.0.0.9"], true).is_settled());
 }
@@ -125,7 +125,7 @@ fn ranges_that_are_always_masqueraded_need_no_return_route() {
     assert_eq!(ranges("\"auto\""), WantedReturnRoutes { ranges: range, else_masqueraded: true });
 }
 
-/// Network tables in memory. As Hetzner's they take one route for each destination.
+/// A network's routes in memory. Like Hetzner's networks it takes one route for each destination.
 struct Fake(Mutex<NetworkTable>);
 
 impl RouteTables for Fake {
@@ -155,7 +155,7 @@ fn carried_out(observed: &NetworkTable, plan: &RoutePlan) -> NetworkTable {
 }
 
 fn any_destination() -> impl Strategy<Value = Ipv4Net> {
-    // Few values, so that they meet: the default route, ranges inside of one another, and a subnet.
+    // Few values, so that they often overlap: the default route, nested ranges, and a subnet.
     prop::sample::select(vec![
         "0.0.0.0/0",
         "10.8.0.0/16",
@@ -176,7 +176,7 @@ fn any_table() -> impl Strategy<Value = NetworkTable> {
     })
 }
 
-fn mine() -> impl Strategy<Value = BTreeSet<CloudRoute>> {
+fn any_desired() -> impl Strategy<Value = BTreeSet<CloudRoute>> {
     prop::collection::btree_set(any_destination(), 0..3).prop_map(|destinations| {
         destinations.into_iter().map(|destination| CloudRoute { destination, gateway: link().address }).collect()
     })
@@ -184,8 +184,12 @@ fn mine() -> impl Strategy<Value = BTreeSet<CloudRoute>> {
 
 proptest! {
     #[test]
-    fn one_pass_does_all_that_can_be_done_and_spares_strangers(desired in mine(), observed in any_table(), take_over: bool) {
-        // Two of our own that overlap are refused by the configuration's check.
+    fn one_pass_makes_all_possible_changes_and_no_route_of_others_changes(
+        desired in any_desired(),
+        observed in any_table(),
+        take_over: bool,
+    ) {
+        // The configuration's check refuses overlapping destinations.
         let overlapping = |a: &CloudRoute, b: &CloudRoute| {
             a != b && a.destination.prefix_len() > 0 && b.destination.prefix_len() > 0
                 && crate::net::overlap(a.destination, b.destination)
@@ -194,14 +198,14 @@ proptest! {
         let first = plan_routes(&desired, &observed, &link(), take_over);
         let after = carried_out(&observed, &first);
         let second = plan_routes(&desired, &after, &link(), take_over);
-        prop_assert!(second.claim.is_empty() && second.withdraw.is_empty(), "a second pass changes nothing: {second:?}");
+        prop_assert!(second.is_empty(), "a second pass changes nothing: {second:?}");
         let wanted = |route: &&CloudRoute| desired.iter().any(|want| want.destination == route.destination);
         let not_ours = |table: &NetworkTable| -> BTreeSet<CloudRoute> {
             table.routes.iter().filter(|route| !wanted(route)).copied().collect()
         };
-        prop_assert_eq!(not_ours(&after), not_ours(&observed), "a destination that we do not name");
+        prop_assert_eq!(not_ours(&after), not_ours(&observed), "routes for other destinations stay");
         if !take_over {
-            prop_assert!(observed.routes.is_subset(&after.routes), "nothing was taken from anybody");
+            prop_assert!(observed.routes.is_subset(&after.routes), "every route stays without take_over");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The API token, read afresh for every pass.
+//! The API token. Every pass reads it again, so that a new token needs no restart.
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -7,29 +7,21 @@ use zeroize::Zeroizing;
 
 use crate::config::{Secret, TokenSource};
 
-/// Hetzner's tokens have 64 characters; what is much longer is some other file.
+/// The most bytes of a token. Hetzner's tokens have 64 characters; a longer file is not a token.
 const MAX_BYTES: u64 = 1024;
 
-/// Why there is a token and it cannot be used.
+/// Why the configured token cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file is there and cannot be read.
+    /// The file exists and cannot be read.
     #[error("cannot read the API token from {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The variable holds something else. What it holds is not shown.
+    Read { path: PathBuf, source: io::Error },
+    /// The variable does not contain a token. Its content is not shown.
     #[error("HCLOUD_TOKEN holds no API token (visible characters are expected)")]
     NotATokenVariable,
-    /// The file holds something else. What it holds is not shown.
+    /// The file does not contain a token. Its content is not shown.
     #[error("{} holds no API token (one line of visible characters is expected)", path.display())]
-    NotAToken {
-        /// The file.
-        path: PathBuf,
-    },
+    NotAToken { path: PathBuf },
 }
 
 impl Error {
@@ -37,8 +29,8 @@ impl Error {
     pub(super) fn advice(&self) -> &'static str {
         match self {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "`systemctl restart bastiond` hands /etc/bastiond/hcloud-token, which only root may read, to the daemon as a \
-                 credential; for another file, name that in LoadCredential= of the unit"
+                "`systemctl restart bastiond` passes /etc/bastiond/hcloud-token, which only root can read, to the daemon \
+                 as a credential; for another file, name that in LoadCredential= of the unit"
             }
             _ => "check hcloud.token_file or the systemd credential hcloud-token",
         }
@@ -64,7 +56,7 @@ pub(super) fn read(source: &TokenSource) -> Result<Option<Secret>, Error> {
     }
 }
 
-/// What a file says; `None` if there is no such file.
+/// The content of a file; `None` if there is no such file.
 fn text(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let file = match std::fs::File::open(path) {
@@ -96,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_file_that_exists_wins_over_the_variable() {
+    fn the_first_existing_file_is_preferred_over_the_variable() {
         let directory = tempfile::tempdir().unwrap();
         let [missing, first, second] = ["missing", "first", "second"].map(|name| directory.path().join(name));
         std::fs::write(&first, "one\n").unwrap();
@@ -111,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_comes_first_and_an_empty_one_is_none() {
+    fn a_credential_is_preferred_and_an_empty_one_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let [credential, file] = ["credential", "file"].map(|name| directory.path().join(name));
         let source =
@@ -128,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_only_root_may_read_is_told_with_the_way_to_hand_it_over() {
+    fn the_advice_for_an_unreadable_file_is_to_pass_it_as_a_credential() {
         let denied =
             |kind: io::ErrorKind| Error::Read { path: "/etc/bastiond/hcloud-token".into(), source: kind.into() };
         assert!(denied(io::ErrorKind::PermissionDenied).advice().contains("systemctl restart bastiond"));
@@ -136,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_holds_something_else_is_refused_without_showing_it() {
+    fn the_content_of_a_file_that_is_no_token_is_not_shown() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         for content in ["", "\n \n", "two words", "a\nb", &"x".repeat(2000)] {

@@ -1,4 +1,4 @@
-//! Port forwards that the bastion's own services limit.
+//! Port forwards that would take a port of the bastion's own services.
 
 use std::net::Ipv4Addr;
 

@@ -1,7 +1,7 @@
 //! What every component is given: the configuration, the site, and plain values that follow from both.
 //!
-//! Components do not know each other. What one of them needs to know of another's subject (the nat component of the
-//! tunnel's ranges, for example) is derived here, once, from what all of them are given.
+//! Components do not use each other. What one of them needs to know about the subject of another one (nat about the
+//! tunnel's ranges, for example) is derived here, once, from the configuration and the site.
 
 mod drop_log;
 mod forwards;

@@ -1,4 +1,4 @@
-//! The tunnel as the components around it need to know it: its interface, and which source addresses come out of it.
+//! What other components need to know about the tunnel: its interface, and the source addresses of its packets.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use crate::net::{InterfaceName, v4, without_nested};
 use crate::outcome::Problem;
 use crate::site::Site;
 
-/// An IPv6 header, a UDP header and WireGuard's own, with the tag: 40 + 8 + 16 + 16 bytes (WireGuard's paper, section
-/// 5.4.6). Over IPv4 it is 20 less, but a peer may come by either.
+/// Bytes that WireGuard adds to a packet: an IPv6 header (40), a UDP header (8), WireGuard's header (16) and its tag
+/// (16) (WireGuard's paper, section 5.4.6). Over IPv4 it is 20 bytes less, but a peer may use either.
 const OVERHEAD: u32 = 80;
-/// MTU of Hetzner's public links, used while this server's is not known, in bytes.
+/// MTU of Hetzner's public links in bytes, used while this server's is not known.
 const USUAL_PUBLIC_MTU: u32 = 1500;
-/// The packet size that every host must be able to receive (RFC 791 section 3.1), in bytes.
+/// The packet size in bytes that every host must be able to receive (RFC 791 section 3.1).
 const SMALLEST_MTU: u32 = 576;
 
 /// The tunnel on this server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tunnel {
-    /// Its interface.
+    /// The name of the tunnel's interface.
     pub interface: InterfaceName,
     /// Largest IP packet inside the tunnel, in bytes.
     pub mtu: u32,
@@ -38,12 +38,12 @@ pub struct Tunnel {
     pub problems: Vec<Problem>,
 }
 
-/// What the network behind each private link sends here, besides everything (`0.0.0.0/0`): hosts there can answer these
-/// ranges.
+/// For each private link, the ranges for which its cloud network has a route to this server, besides `0.0.0.0/0`: hosts
+/// there can answer sources in these ranges.
 pub type SeenReturnRoutes = BTreeMap<InterfaceName, Vec<Ipv4Net>>;
 
-/// The tunnel that the configuration wants. `None` where it wants none, or where its interface name is that of another
-/// link of this server (see `interface_taken`): rules for the tunnel would then apply to that link.
+/// The tunnel that the configuration wants. `None` if it wants none, or if the interface name is that of another link
+/// of this server (see `interface_taken`): rules for the tunnel would then apply to that link.
 pub fn tunnel(config: &Config, site: &Site, seen_return_routes: &SeenReturnRoutes) -> Option<Tunnel> {
     let wanted = config.wireguard.as_ref().filter(|wanted| interface_taken(wanted, site).is_none())?;
     let public_mtu = site.public.as_ref().map_or(USUAL_PUBLIC_MTU, |link| link.mtu);
@@ -54,10 +54,10 @@ pub fn tunnel(config: &Config, site: &Site, seen_return_routes: &SeenReturnRoute
             networks.push(network);
         }
     }
-    leave_private_networks_alone(&mut networks, "wireguard.addresses", site, &mut problems);
+    remove_ranges_over_private_networks(&mut networks, "wireguard.addresses", site, &mut problems);
     let mut remote_networks: Vec<IpNet> = wanted.remote_networks().collect();
-    leave_private_networks_alone(&mut remote_networks, "allowed_ips", site, &mut problems);
-    // What lies inside of a private network goes to the peer, as the narrower route; see `config::check`.
+    remove_ranges_over_private_networks(&mut remote_networks, "allowed_ips", site, &mut problems);
+    // A range inside a private network is allowed: its narrower route leads to the peer. See `config::check`.
     let remote_networks = without_nested(remote_networks);
     let masqueraded = masqueraded(wanted.snat, &routed(&networks, &remote_networks), site, seen_return_routes);
     Some(Tunnel {
@@ -77,8 +77,9 @@ fn routed(networks: &[IpNet], remote_networks: &[IpNet]) -> Vec<Ipv4Net> {
     Ipv4Net::aggregate(&v4(networks.iter().chain(remote_networks).copied()))
 }
 
-/// Without a way back a private host's answer is lost, and Hetzner's gateway drops even the question, since its source
-/// is not this server's (Hetzner documentation, Networks FAQ, "packets with source IPs not related to the server").
+/// The sources that are masqueraded on each private link. Without a return route the answers of private hosts would be
+/// lost, and Hetzner's gateway would drop the packets to them already, because their source is not this server's
+/// (Hetzner documentation, Networks FAQ, "packets with source IPs not related to the server").
 fn masqueraded(
     snat: Snat,
     routed: &[Ipv4Net],
@@ -87,8 +88,8 @@ fn masqueraded(
 ) -> BTreeMap<InterfaceName, Vec<Ipv4Net>> {
     let mut masqueraded = BTreeMap::new();
     for link in &site.private {
-        let led_here = seen_return_routes.get(&link.interface).map_or(&[][..], Vec::as_slice);
-        let has_return_route = |range: &Ipv4Net| led_here.iter().any(|way| way.contains(range));
+        let routed_here = seen_return_routes.get(&link.interface).map_or(&[][..], Vec::as_slice);
+        let has_return_route = |range: &Ipv4Net| routed_here.iter().any(|routed| routed.contains(range));
         let of_link: Vec<Ipv4Net> = match snat {
             Snat::Never => Vec::new(),
             Snat::Always => routed.to_vec(),
@@ -101,7 +102,7 @@ fn masqueraded(
     masqueraded
 }
 
-/// Why the tunnel cannot have its interface: the name is that of a link towards the internet or a private network.
+/// A problem if the tunnel's interface name is that of the public link or of a private link.
 pub(crate) fn interface_taken(wanted: &Wireguard, site: &Site) -> Option<Problem> {
     let name = &wanted.interface;
     let is_public = site.public.as_ref().is_some_and(|link| link.interface == *name);
@@ -115,29 +116,29 @@ pub(crate) fn interface_taken(wanted: &Wireguard, site: &Site) -> Option<Problem
     Some(Problem::new(what, "give the tunnel another name in wireguard.interface"))
 }
 
-/// Takes out what contains a whole private network: whoever speaks for that could speak for its hosts.
-fn leave_private_networks_alone(ranges: &mut Vec<IpNet>, key: &str, site: &Site, problems: &mut Vec<Problem>) {
+/// Removes ranges that contain a whole private network, because a peer with such a range could use its hosts'
+/// addresses.
+fn remove_ranges_over_private_networks(ranges: &mut Vec<IpNet>, key: &str, site: &Site, problems: &mut Vec<Problem>) {
     ranges.retain(|range| {
         let covered = site.private.iter().find(|link| range.contains(&IpNet::V4(link.network)));
         if let Some(link) = covered {
             let what = format!("{range} of {key} contains the private network {} on {}", link.network, link.interface);
-            problems.push(Problem::new(
-                what,
-                "nothing is routed to it through the tunnel and nothing is let in from it; write ranges without that network",
-            ));
+            let advice = "nothing is routed to it through the tunnel and nothing is let in from it; \
+                          write ranges without that network";
+            problems.push(Problem::new(what, advice));
         }
         covered.is_none()
     });
 }
 
 impl Tunnel {
-    /// Every range that packets out of the tunnel may come from.
+    /// Every range that packets from the tunnel may have a source in.
     pub fn sources(&self) -> impl Iterator<Item = IpNet> + '_ {
         self.networks.iter().chain(&self.remote_networks).copied()
     }
 
-    /// The IPv4 ranges whose packets reach private hosts, none inside of another: what a private network needs a way
-    /// back to.
+    /// The IPv4 ranges whose packets reach private hosts, none inside of another. A private network needs return routes
+    /// for them.
     pub fn routed(&self) -> Vec<Ipv4Net> {
         routed(&self.networks, &self.remote_networks)
     }
@@ -200,18 +201,18 @@ mod tests {
     }
 
     #[test]
-    fn nobody_speaks_for_a_whole_private_network() {
+    fn a_range_that_contains_a_private_network_is_left_out_and_reported() {
         let tunnel =
             wanted("addresses = [\"10.100.0.1/24\"]", "[\"10.100.0.2\", \"10.0.0.0/15\", \"10.0.9.0/24\", \"::/0\"]");
         let tunnel = tunnel.unwrap();
         assert_eq!(tunnel.networks, ["10.100.0.0/24".parse::<IpNet>().unwrap()]);
         assert_eq!(tunnel.remote_networks, ["10.0.9.0/24".parse::<IpNet>().unwrap()]);
-        let told: Vec<&str> = tunnel.problems.iter().map(|problem| problem.what.as_str()).collect();
-        assert_eq!(told, ["10.0.0.0/15 of allowed_ips contains the private network 10.0.0.0/16 on eth1"]);
+        let messages: Vec<&str> = tunnel.problems.iter().map(|problem| problem.what.as_str()).collect();
+        assert_eq!(messages, ["10.0.0.0/15 of allowed_ips contains the private network 10.0.0.0/16 on eth1"]);
     }
 
     #[test]
-    fn what_has_no_way_back_is_masqueraded_and_never_or_always_means_it() {
+    fn snat_auto_masquerades_only_ranges_without_a_return_route() {
         let ranges = |texts: &[&str]| -> Vec<Ipv4Net> { texts.iter().map(|text| text.parse().unwrap()).collect() };
         let masqueraded = |snat: &str, seen_return_routes: &[&str]| -> Vec<Ipv4Net> {
             let section = format!("addresses = [\"10.100.0.1/24\"]\nsnat = {snat}");

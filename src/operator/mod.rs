@@ -1,4 +1,5 @@
-//! What `bastionctl` does. It asks the running daemon; `plan` and `down` work without one too, by the same code.
+//! The commands of `bastionctl`. They ask the running daemon; `plan` and `down` also work without one, with the same
+//! code.
 
 mod firewall;
 mod flow_table;
@@ -20,7 +21,7 @@ use crate::control::{Request, Response, SOCKET};
 use crate::exit;
 use crate::report::Health;
 
-/// Carries the command out.
+/// Runs the command.
 pub fn run(arguments: &Bastionctl) -> ExitCode {
     let environment = Environment::from_process();
     let socket = arguments.socket.clone().unwrap_or_else(|| environment.runtime_directory().join(SOCKET));
@@ -44,7 +45,7 @@ fn ask(socket: &Path, request: Request) -> Result<Response, Error> {
     client::call(socket, request)
 }
 
-/// Asks the daemon, or does it here when none runs.
+/// Asks the daemon, or carries the request out in this process if no daemon runs.
 fn with_or_without_daemon(
     socket: &Path,
     request: Request,
@@ -77,12 +78,13 @@ fn check(path: &Path, environment: &Environment) -> ExitCode {
     }
 }
 
-/// Whether whoever is logged in by SSH could not log in again. `SSH_CONNECTION` is `client port server port` (ssh(1)).
+/// A warning if the configuration would refuse a new SSH login from the address that the caller is logged in from.
+/// `SSH_CONNECTION` is `client port server port` (ssh(1)).
 fn locks_caller_out(config: &Config, ssh_connection: Option<&str>) -> Option<String> {
     let client: IpAddr = ssh_connection?.split_whitespace().next()?.parse().ok()?;
     let firewall = &config.firewall;
     let holds_client = |range: &IpNet| range.contains(&client);
-    // Peers may log in whatever the rest of the section says.
+    // Peers may always log in, whatever the rest of the section says.
     if config.wireguard.iter().flat_map(Wireguard::networks).any(|range| holds_client(&range)) {
         return None;
     }
@@ -129,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_could_not_log_in_again_is_warned() {
+    fn a_caller_outside_of_ssh_from_is_warned() {
         let config = config::parse("[firewall]\nssh_from = [\"203.0.113.0/24\"]", &Environment::default()).unwrap();
         let warned = |connection| locks_caller_out(&config, connection).is_some();
         assert!(warned(Some("198.51.100.7 50000 198.51.100.2 22")));
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_by_the_tunnel_may_log_in_and_who_is_blocked_may_not() {
+    fn a_caller_in_the_tunnel_is_not_warned_and_one_on_the_blocklist_is() {
         let tunnel = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n[[wireguard.peer]]\n\
                       public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\nallowed_ips = [\"10.100.0.2\"]\n";
         let warning = |firewall: &str, client: &str| {

@@ -1,4 +1,4 @@
-//! `plan` and `down` without a daemon: one look at the world, by the daemon's own code.
+//! `plan` and `down` without a daemon: one pass of the daemon's code in this process.
 
 use std::io;
 
@@ -13,18 +13,18 @@ use crate::reconcile::Gateway;
 use crate::site::metadata::Watcher;
 use crate::site::{self, MetadataView, Site};
 
-/// Why it cannot be done here.
+/// Why the request cannot be carried out in this process.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// The runtime does not start.
-    #[error("cannot start the runtime")]
+    /// The async runtime cannot be started.
+    #[error("cannot start the async runtime")]
     Runtime(#[source] io::Error),
-    /// A daemon works here, though it does not answer.
+    /// A daemon is running, although it does not answer.
     #[error(transparent)]
     Daemon(#[from] daemon::Error),
 }
 
-/// Carries the request out here.
+/// Carries the request out.
 pub(super) fn run(request: Request, config: &Config, environment: &Environment) -> Result<Response, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
     let response = runtime.block_on(async {
@@ -36,7 +36,7 @@ pub(super) fn run(request: Request, config: &Config, environment: &Environment) 
             Ok(plan(config, environment, &metadata).await)
         }
     });
-    // A name that does not resolve must not keep the operator waiting.
+    // Do not wait for name resolution that is still running.
     runtime.shutdown_background();
     let (steps, problems) = response.map_err(Error::Daemon)?;
     Ok(Response::Steps { steps, problems })
@@ -48,7 +48,7 @@ async fn plan(config: &Config, environment: &Environment, metadata: &MetadataVie
 }
 
 async fn down(config: &Config, environment: &Environment, metadata: &MetadataView) -> Steps {
-    // What cannot be seen of the site cannot be withdrawn; the rest can.
+    // Without the site its cloud routes are not known and stay; everything else is removed.
     let site = site::observe(config, metadata, &Site::default(), &environment.runtime_directory())
         .await
         .unwrap_or_else(|error| Site {
@@ -61,7 +61,7 @@ async fn down(config: &Config, environment: &Environment, metadata: &MetadataVie
 async fn metadata(config: &Config, environment: &Environment) -> MetadataView {
     let watcher = Watcher::start(config.site.metadata_to_query(), &environment.runtime_directory());
     let mut view = watcher.view();
-    // The first question is answered or given up within its own time limit.
+    // The first request ends within its own timeout.
     let settled = view.wait_for(|view| view.settled).await;
     settled.map(|view| view.clone()).unwrap_or_default()
 }

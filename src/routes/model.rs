@@ -48,7 +48,7 @@ pub struct Observed {
 /// An interface, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// Its number.
+    /// The kernel's index of the interface.
     pub index: u32,
     /// Whether it is administratively up: a link that is down takes no routes.
     pub up: bool,

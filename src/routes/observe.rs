@@ -26,7 +26,6 @@ pub enum Error {
     List {
         /// `links`, `addresses` or `routes`.
         what: &'static str,
-        /// Why not.
         source: rtnetlink::Error,
     },
 }

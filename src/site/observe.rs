@@ -25,9 +25,8 @@ pub(super) struct Kernel {
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
-    /// Its index.
+    /// The kernel's index of the interface.
     pub index: u32,
-    /// Its name.
     pub name: InterfaceName,
     /// Its Ethernet address, if it has one.
     pub mac: Option<MacAddress>,

@@ -45,7 +45,7 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
 /// What a data plane needs to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Start {
-    /// Its interface.
+    /// The interface that it creates.
     pub interface: InterfaceName,
     /// Which data plane starts.
     pub kind: BackendKind,
@@ -74,9 +74,7 @@ pub(crate) enum Error {
     /// Its MTU cannot be set.
     #[error("cannot set the MTU of {interface} to {mtu}")]
     Mtu {
-        /// The interface.
         interface: InterfaceName,
-        /// In bytes.
         mtu: u32,
         /// The kernel's reason.
         source: std::io::Error,

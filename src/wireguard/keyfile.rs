@@ -15,7 +15,6 @@ pub(crate) enum Error {
     /// The file cannot be read.
     #[error("cannot read the private key {}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
         /// The reason.
         source: io::Error,
@@ -23,7 +22,6 @@ pub(crate) enum Error {
     /// Its content is not a private key.
     #[error("{} holds no private key", path.display())]
     Invalid {
-        /// The file.
         path: PathBuf,
         /// The reason.
         source: InvalidKey,
@@ -31,7 +29,6 @@ pub(crate) enum Error {
     /// There is no file, and none can be made.
     #[error("cannot make a private key in {}", path.display())]
     Make {
-        /// The file.
         path: PathBuf,
         /// The reason.
         source: io::Error,

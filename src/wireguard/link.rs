@@ -26,7 +26,6 @@ pub enum Error {
     /// A WireGuard interface cannot be made.
     #[error("cannot make the interface {interface}")]
     Make {
-        /// The interface.
         interface: InterfaceName,
         /// The kernel's reason.
         source: rtnetlink::Error,
@@ -34,7 +33,6 @@ pub enum Error {
     /// The mark was refused.
     #[error("cannot mark {interface} as ours")]
     Mark {
-        /// The interface.
         interface: InterfaceName,
         /// The kernel's reason.
         source: rtnetlink::Error,
@@ -42,9 +40,7 @@ pub enum Error {
     /// The interface cannot be set up.
     #[error("cannot set {interface} up with an MTU of {mtu}")]
     SetUp {
-        /// The interface.
         interface: InterfaceName,
-        /// In bytes.
         mtu: u32,
         /// The kernel's reason.
         source: rtnetlink::Error,
@@ -52,7 +48,6 @@ pub enum Error {
     /// It cannot be removed.
     #[error("cannot remove {interface}")]
     Remove {
-        /// The interface.
         interface: InterfaceName,
         /// The kernel's reason.
         source: rtnetlink::Error,
@@ -94,9 +89,8 @@ fn errno(error: &rtnetlink::Error) -> Option<Errno> {
 /// A link of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
-    /// Its name.
     pub name: String,
-    /// Its number.
+    /// The kernel's index of the interface.
     pub index: u32,
     /// Whether it is administratively up.
     pub up: bool,

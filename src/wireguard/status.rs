@@ -13,17 +13,17 @@ use bastiond_tunnel::model::{PeerSnapshot, Snapshot};
 /// An interface and its peers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelReport {
-    /// Its name.
+    /// The interface's name.
     pub interface: InterfaceName,
     /// Its public key, for the configuration of peers.
     pub public_key: Option<PublicKey>,
-    /// Its UDP port.
+    /// The UDP port that it listens on.
     pub listen_port: u16,
     /// Largest IP packet inside, in bytes.
     pub mtu: u32,
     /// Which data plane carries its packets, and what the kernel does for it.
     pub data_plane: Vec<String>,
-    /// Its peers.
+    /// The peers, in the order of their public keys.
     pub peers: Vec<PeerReport>,
 }
 
@@ -32,11 +32,11 @@ pub struct TunnelReport {
 pub struct PeerReport {
     /// Its label, if it has one.
     pub name: Option<String>,
-    /// Its public key.
+    /// The peer's public key, which identifies it.
     pub public_key: PublicKey,
     /// Its newest address, or the configured one.
     pub endpoint: Option<SocketAddr>,
-    /// Its prefixes.
+    /// The peer's allowed IPs: sources of its packets, and destinations that are sent to it.
     pub allowed_ips: Vec<IpNet>,
     /// When the newest handshake was completed, seconds since 1970-01-01 UTC.
     pub last_handshake_unix: Option<u64>,

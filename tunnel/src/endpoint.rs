@@ -39,8 +39,8 @@ impl FromStr for EndpointName {
     }
 }
 
-/// Labels of letters, digits and hyphens (RFC 1123 §2.1), and of underscores, which real names have too. What ends in a
-/// number is meant to be an address, and is a wrong one.
+/// Labels of letters, digits and hyphens (RFC 1123 §2.1), and of underscores, which real names have too. What ends in
+/// a number is meant to be an address, and is a wrong one.
 fn is_host_name(text: &str) -> bool {
     /// A name's length on the wire, less its root (RFC 1035 §2.3.4).
     const MAX_NAME: usize = 253;

@@ -26,7 +26,7 @@ pub struct Update {
 /// A change of one peer, made if it is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerUpdate {
-    /// Its public key.
+    /// The peer's public key, which identifies it.
     pub public_key: PublicKey,
     /// Remove the peer.
     pub remove: bool,
@@ -85,7 +85,7 @@ pub struct Snapshot {
 /// One peer as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerSnapshot {
-    /// Its public key.
+    /// The peer's public key, which identifies it.
     pub public_key: PublicKey,
     /// The preshared key, if there is one.
     pub preshared_key: Option<PresharedKey>,

@@ -1,8 +1,9 @@
 //! A fake Hetzner Cloud: the API and the servers' metadata service, with the behaviour of the real ones.
 //!
-//! A [`Cloud`] has one project. Tests create its resources ([`Cloud::create_network`], …), serve it ([`Cloud::serve`],
-//! [`Cloud::serve_metadata`]) on listeners in the network namespace of their choice, inject faults ([`Cloud::inject`]),
-//! and observe what the data plane has to do ([`Cloud::watch_networks`]). It never contacts the real API.
+//! A [`Cloud`] has one project. Tests create its resources ([`Cloud::create_network`], …), serve it
+//! ([`Cloud::serve`], [`Cloud::serve_metadata`]) on listeners in the network namespace of their choice, inject faults
+//! ([`Cloud::inject`]), and observe what the data plane has to do ([`Cloud::watch_networks`]). It never contacts the
+//! real API.
 //!
 //! ```no_run
 //! use sandbox::cloud::{Cloud, Fault, Injection, Matching, Settings, Times};

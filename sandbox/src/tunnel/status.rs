@@ -26,7 +26,7 @@ pub struct Peer {
     pub preshared: bool,
     /// Its UDP endpoint, if known.
     pub endpoint: Option<SocketAddr>,
-    /// Its allowed IPs.
+    /// The allowed IPs of the peer.
     pub allowed_ips: Vec<IpNet>,
     /// The time of the latest handshake in seconds since 1970; `None` before the first.
     pub latest_handshake: Option<u64>,

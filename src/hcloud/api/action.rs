@@ -9,15 +9,14 @@ use super::error::Error;
 use super::schema::{Action, ActionStatus};
 use crate::backoff::Backoff;
 
-/// A route takes about 0.7 s live: the first questions come quickly, the later ones spare the project's budget of
+/// Adding a route takes about 0.7 s, so the first polls come quickly. Later ones are rarer, to save the project's API
 /// calls.
 const POLL: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 /// Longer than any action on a network has been seen to take. The next pass observes the network again anyway.
 const ACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Api {
-    /// Waits until `action` has ended; an action that ended in an error is an error. Transient errors of the API
-    /// meanwhile are retried.
+    /// Waits until `action` has ended. An action that failed is an error. Transient errors of the API are retried.
     pub async fn wait_for(&self, mut action: Action) -> Result<(), Error> {
         let deadline = Instant::now() + ACTION_TIMEOUT;
         let mut poll = POLL;

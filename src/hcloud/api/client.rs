@@ -1,8 +1,8 @@
-//! One call at a time.
+//! The HTTP client of the API, with a method for each endpoint that the daemon uses.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
@@ -13,21 +13,22 @@ use crate::config::Secret;
 use crate::http;
 use crate::net::NetworkId;
 
-/// As long as Hetzner's own cloud controller waits for a call.
+/// How long a call may take: as in Hetzner's own cloud controller.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// A network with 100 routes, 50 subnets and 100 servers takes less than 20 KiB; a page of 50 such networks 1 MiB.
+/// Largest answer, in bytes. A network with 100 routes, 50 subnets and 100 servers takes less than 20 KiB, a page of 50
+/// such networks 1 MiB.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
-/// The project's budget of calls, as the last answer told it.
+/// The project's rate limit, from the headers of the last answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Calls that the bucket holds when full.
+    /// The most calls that the project can have left.
     pub limit: u64,
-    /// Calls left. It refills by one a second.
+    /// Calls left. One more is added each second.
     pub remaining: u64,
 }
 
-/// The API, with one token.
+/// A client of the API with one token.
 #[derive(Debug)]
 pub struct Api {
     http: reqwest::Client,
@@ -44,13 +45,13 @@ impl Api {
     }
 
     /// Whether calls go to `endpoint` with `token`.
-    pub fn speaks_to(&self, endpoint: &str, token: &Secret) -> bool {
+    pub fn is_for(&self, endpoint: &str, token: &Secret) -> bool {
         self.endpoint == endpoint && self.token == *token
     }
 
-    /// The budget of calls, once an answer told it.
+    /// The project's rate limit; `None` before the first answer.
     pub fn rate_limit(&self) -> Option<RateLimit> {
-        *self.rate_limit.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.rate_limit.lock()
     }
 
     /// `GET /networks/{id}`
@@ -104,22 +105,22 @@ impl Api {
         }
         let transport = |source| Error::Transport { call: call.clone(), source };
         let response = request.send().await.map_err(|error| transport(error.into()))?;
-        tracing::debug!(component = "hcloud", %call, status = response.status().as_u16(), "answered");
-        self.note_rate_limit(response.headers());
+        tracing::debug!(component = "hcloud", %call, status = response.status().as_u16(), "the API answered");
+        self.record_rate_limit(response.headers());
         let answer = Answer::read(response).await.map_err(transport)?;
         answer.parsed(call)
     }
 
-    fn note_rate_limit(&self, headers: &HeaderMap) {
+    fn record_rate_limit(&self, headers: &HeaderMap) {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         if let (Some(limit), Some(remaining)) = (number("ratelimit-limit"), number("ratelimit-remaining")) {
             let rate_limit = Some(RateLimit { limit, remaining });
-            *self.rate_limit.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = rate_limit;
+            *self.rate_limit.lock() = rate_limit;
         }
     }
 }
 
-/// A whole response.
+/// A complete response.
 struct Answer {
     status: reqwest::StatusCode,
     correlation_id: Option<String>,
@@ -139,13 +140,13 @@ impl Answer {
             return serde_json::from_slice(&self.body).map_err(|source| Error::Unreadable { call, source });
         }
         let status = self.status.as_u16();
-        // Not part of the error: it differs each time, and the same trouble must read the same.
-        tracing::info!(component = "hcloud", %call, status, correlation_id = self.correlation_id, "the API refused");
+        // Logged only: the ID differs each time, but the same error must have the same text.
+        tracing::info!(component = "hcloud", %call, status, correlation_id = self.correlation_id, "the API refused a call");
         Err(match parse_error_body(&self.body) {
             Some(error) => Error::Refused {
                 call,
                 status,
-                code: Code::of(&error.code),
+                code: Code::from_name(&error.code),
                 message: error.message.chars().take(300).collect(),
             },
             None => Error::Foreign { call, status },

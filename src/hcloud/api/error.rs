@@ -1,4 +1,4 @@
-//! What can go wrong with a call, and whether trying again may help.
+//! Why a call fails, and whether a retry may help.
 
 use std::fmt;
 
@@ -9,30 +9,30 @@ use crate::http;
 pub enum Code {
     /// The token is wrong.
     Unauthorized,
-    /// The token may not do that.
+    /// The token lacks the permission.
     Forbidden,
     /// The token may only read.
     TokenReadonly,
-    /// There is no such thing.
+    /// The resource does not exist.
     NotFound,
-    /// The request is understood and refused.
+    /// The request has a wrong value.
     InvalidInput,
     /// Another change of the resource is running.
     Conflict,
-    /// The same, as some endpoints say it.
+    /// The same as `Conflict`, from other endpoints.
     Locked,
-    /// Too many calls; the whole project shares them.
+    /// Too many calls. All clients of the project share the limit.
     RateLimitExceeded,
-    /// Hetzner works on it.
+    /// The API is under maintenance.
     Maintenance,
-    /// Any other.
+    /// Any other code.
     Other(String),
 }
 
 impl Code {
-    /// Reads the API's word.
-    pub fn of(word: &str) -> Self {
-        match word {
+    /// The code with this name in the API.
+    pub fn from_name(name: &str) -> Self {
+        match name {
             "unauthorized" => Self::Unauthorized,
             "forbidden" => Self::Forbidden,
             "token_readonly" => Self::TokenReadonly,
@@ -59,43 +59,42 @@ impl fmt::Display for Code {
             Self::Locked => "locked",
             Self::RateLimitExceeded => "rate_limit_exceeded",
             Self::Maintenance => "maintenance",
-            Self::Other(word) => word,
+            Self::Other(name) => name,
         })
     }
 }
 
-/// Why a call did not bring what it should.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No client can be made.
+    /// The HTTP client cannot be created.
     #[error("cannot set up the API client")]
     Setup(#[source] reqwest::Error),
-    /// No answer, or not a whole one. A change may have been made all the same.
-    #[error("{call} brought no answer")]
+    /// There was no complete answer. A change may have been made all the same.
+    #[error("{call} got no answer")]
     Transport {
         /// Method and path.
         call: String,
-        /// What happened.
         source: http::Error,
     },
-    /// The API said no.
+    /// The API refused the call.
     #[error("{call} was refused: {message} ({code}, HTTP {status})")]
     Refused {
         /// Method and path.
         call: String,
-        /// HTTP status.
+        /// The HTTP status.
         status: u16,
         /// The API's code.
         code: Code,
-        /// The API's words: for people only, they change.
+        /// The API's message. It is for people only, because its text may change.
         message: String,
     },
-    /// Something before the API said no: a proxy, a load balancer, a wrong endpoint.
+    /// Something before the API refused the call: a proxy, a load balancer, a wrong endpoint.
     #[error("{call} was answered with HTTP {status} and no error of the API")]
     Foreign {
         /// Method and path.
         call: String,
-        /// HTTP status.
+        /// The HTTP status.
         status: u16,
     },
     /// An answer that is not what the API documents.
@@ -103,39 +102,39 @@ pub enum Error {
     Unreadable {
         /// Method and path.
         call: String,
-        /// Where it departs.
+        /// The place and the kind of the difference.
         source: serde_json::Error,
     },
-    /// The change was accepted and then failed.
+    /// The API accepted the change, which failed later.
     #[error("{command} (action {action}) failed: {message} ({code})")]
     ActionFailed {
-        /// The action's number.
+        /// The action's ID.
         action: u64,
         /// `add_route`, `delete_route`.
         command: String,
         /// The action's own error code; often `action_failed`.
         code: String,
-        /// The API's words.
+        /// The API's message.
         message: String,
     },
-    /// The change was accepted and does not end.
+    /// The API accepted the change, which does not end.
     #[error("{command} (action {action}) did not end within {seconds} s")]
     ActionUnfinished {
-        /// The action's number.
+        /// The action's ID.
         action: u64,
         /// `add_route`, `delete_route`.
         command: String,
-        /// How long was waited.
+        /// How long the daemon waited, in seconds.
         seconds: u64,
     },
 }
 
 impl Error {
-    /// Whether the same call may succeed soon, without anybody's help.
+    /// Whether the same call may succeed soon without a person's help.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Setup(_) => false,
-            // A truncated answer, most likely; the same call is answered whole the next time.
+            // `Unreadable` is most likely a truncated answer.
             Self::Unreadable { .. }
             | Self::Transport { .. }
             | Self::ActionFailed { .. }
@@ -148,7 +147,7 @@ impl Error {
         }
     }
 
-    /// The API's code, if it gave one.
+    /// The API's error code, if there is one.
     pub fn code(&self) -> Option<&Code> {
         match self {
             Self::Refused { code, .. } => Some(code),
@@ -162,14 +161,16 @@ impl Error {
             return "install the certificate authorities: apt install ca-certificates";
         }
         match self.code() {
-            Some(Code::Unauthorized) => "check the token; it belongs to one project",
+            Some(Code::Unauthorized) => "check the token, and that it belongs to this project",
             Some(Code::Forbidden | Code::TokenReadonly) => {
                 "the token may only read: give one with read and write permission"
             }
             Some(Code::NotFound) => "check that the token belongs to the project of this network",
-            Some(Code::RateLimitExceeded) => "other clients of the project use up its calls; tried again by itself",
-            _ if self.is_transient() => "tried again by itself",
-            _ => "look at the message; tried again at the next poll",
+            Some(Code::RateLimitExceeded) => {
+                "other clients of the project use up its calls; the daemon tries again by itself"
+            }
+            _ if self.is_transient() => "the daemon tries again by itself",
+            _ => "see the message; the daemon tries again at the next poll",
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The HTTP boundary to the Hetzner Cloud API: a dozen endpoints of it, leniently read, strictly spoken.
+//! A thin HTTP client for the endpoints of the Hetzner Cloud API that the daemon uses.
 //!
-//! Our own and thin, because the published clients generate the whole API into the daemon, drop the rate-limit headers
-//! and refuse values they do not know. Nothing here tries again: the pass that called does, after it has looked anew,
-//! so that a change whose answer was lost is never sent twice blindly.
+//! It is our own because the published clients contain the whole API, drop the rate-limit headers and refuse values
+//! that they do not know. It never retries a change: the next pass does, after it has read the network again, so a
+//! change whose answer was lost is not sent twice.
 
 mod action;
 mod client;

@@ -1,4 +1,4 @@
-//! The API's objects, as far as we need them: unknown fields and values are let be, since the API grows.
+//! The API's objects, as far as the daemon needs them. Unknown fields and values are ignored, because the API grows.
 
 use std::net::Ipv4Addr;
 
@@ -28,15 +28,11 @@ pub(super) struct ActionEnvelope {
 /// A Hetzner Network.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Network {
-    /// Its number.
     pub id: NetworkId,
-    /// Its name.
     #[serde(default)]
     pub name: String,
-    /// Its subnets.
     #[serde(default)]
     pub subnets: Vec<Subnet>,
-    /// Its routes.
     #[serde(default)]
     pub routes: Vec<Route>,
 }
@@ -44,7 +40,7 @@ pub struct Network {
 /// A subnet of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Subnet {
-    /// Its range.
+    /// The subnet's range; `None` in a subnet without one.
     #[serde(default)]
     pub ip_range: Option<Ipv4Net>,
 }
@@ -52,28 +48,27 @@ pub struct Subnet {
 /// A route of a network, and the body that adds or deletes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// Packets for this range …
+    /// Packets to this range …
     pub destination: Ipv4Net,
     /// … go to the server that holds this address.
     pub gateway: Ipv4Addr,
 }
 
-/// Something that the API does after it has answered.
+/// A change that the API carries out after it has answered.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Action {
-    /// Its number.
     pub id: u64,
     /// What it does: `add_route`, `delete_route`.
     #[serde(default)]
     pub command: String,
-    /// How it stands.
+    /// Whether it runs, succeeded or failed.
     pub status: ActionStatus,
     /// Why it failed.
     #[serde(default)]
     pub error: Option<ActionFailure>,
 }
 
-/// How an action stands.
+/// The state of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ActionStatus {
@@ -81,18 +76,18 @@ pub enum ActionStatus {
     Success,
     /// Failed.
     Error,
-    /// Going on, or something that a later API calls otherwise.
+    /// Running, or a state that this version does not know.
     #[serde(other)]
     Running,
 }
 
-/// Why an action failed. An empty message is a failure too.
+/// Why an action failed. Both fields may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ActionFailure {
-    /// The API's code.
+    /// The API's error code.
     #[serde(default)]
     pub code: String,
-    /// The API's words.
+    /// The API's message, for people.
     #[serde(default)]
     pub message: String,
 }
@@ -105,10 +100,10 @@ struct ErrorEnvelope {
 /// `{"error": {"code": …, "message": …}}`
 #[derive(Debug, Deserialize)]
 pub struct ErrorBody {
-    /// The API's code.
+    /// The API's error code.
     #[serde(default)]
     pub code: String,
-    /// The API's words.
+    /// The API's message, for people.
     #[serde(default)]
     pub message: String,
 }

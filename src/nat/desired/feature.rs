@@ -11,7 +11,6 @@ pub(super) struct Feature {
     pub counters: Vec<&'static str>,
     pub sets: Vec<Set>,
     pub meters: Vec<Meter>,
-    /// Its own chains.
     pub chains: Vec<(Section, Chain)>,
     /// Its rules in the chains `forward`, `input` and `postrouting`.
     pub rules: Vec<(Slot, Rule)>,

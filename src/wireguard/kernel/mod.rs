@@ -38,7 +38,7 @@ pub enum Error {
     /// The name belongs to a link of another kind.
     #[error("{interface} is there, but no WireGuard interface of the kernel's: its kind is {kind}")]
     OtherKind {
-        /// The name.
+        /// The interface name.
         interface: InterfaceName,
         /// What `ip link add` calls it.
         kind: String,
@@ -46,13 +46,13 @@ pub enum Error {
     /// There is no WireGuard interface of this name.
     #[error("there is no WireGuard interface {interface} in the kernel")]
     Absent {
-        /// The name.
+        /// The name that was looked up.
         interface: InterfaceName,
     },
     /// A change failed. The parts of it before the failing one have been carried out.
     #[error("cannot change the WireGuard interface {interface}")]
     Change {
-        /// The interface.
+        /// The interface name.
         interface: InterfaceName,
         /// The kernel's reason.
         source: socket::Error,
@@ -60,7 +60,7 @@ pub enum Error {
     /// The interface cannot be read.
     #[error("cannot read the WireGuard interface {interface}")]
     Read {
-        /// The interface.
+        /// The interface name.
         interface: InterfaceName,
         /// The kernel's reason.
         source: socket::Error,

@@ -8,8 +8,8 @@
 //! is compared with what the evaluator and the forward paths say of the flow.
 //!
 //! It can fail: without the rule that drops TCP port 25 in `src/nat/desired/egress.rs`, it finds within 2 000 pairs
-//! flows that the rules forward and the policy blocks (`Blocked(Smtp)`). Each difference that it has found has a test of
-//! its own in `src/conntrack/tests/permissions.rs`.
+//! flows that the rules forward and the policy blocks (`Blocked(Smtp)`). Each difference that it has found has a test
+//! of its own in `src/conntrack/tests/permissions.rs`.
 //!
 //! By hand: `BASTIOND_DIFFERENTIAL_SEED=N` repeats the run that a failure names, from the configuration that failed on;
 //! `BASTIOND_DIFFERENTIAL_PAIRS=N` compares N pairs of configuration and flow.

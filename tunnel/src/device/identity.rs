@@ -16,7 +16,7 @@ pub struct Identity {
     pub private_key: PrivateKey,
     /// The scalar.
     pub secret: x25519::StaticSecret,
-    /// Its public half.
+    /// The public key that belongs to it.
     pub public: x25519::PublicKey,
     /// Checks a handshake message's first MAC and never demands a cookie. Every peer's protocol core shares it: whether
     /// the interface is under load is decided before.

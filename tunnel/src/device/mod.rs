@@ -73,7 +73,7 @@ pub enum Error {
     /// A thread cannot be started.
     #[error("cannot start the threads of {interface}")]
     Thread {
-        /// The interface.
+        /// The name of the interface.
         interface: String,
         /// The kernel's reason.
         #[source]

@@ -24,7 +24,7 @@ const INITIATIONS_AT_ONCE: usize = 64;
 /// A handshake message on its way from the thread that received it to the one that answers.
 #[derive(Debug, Clone, Copy)]
 pub struct HandshakeMessage {
-    /// Its sender.
+    /// The address that sent the message.
     pub from: Endpoint,
     /// Its length in `bytes`.
     pub len: usize,

@@ -30,14 +30,14 @@ pub struct Datagram {
     pub to: SocketAddr,
     /// The outer type of service.
     pub tos: u8,
-    /// Its payload.
+    /// The UDP payload: a WireGuard message.
     pub bytes: Vec<u8>,
 }
 
 /// One device's socket: what it sent and was not delivered yet, and what was delivered to it.
 #[derive(Debug)]
 pub struct Socket {
-    /// Its own address.
+    /// The address that the socket is bound to.
     pub address: Mutex<SocketAddr>,
     /// What it has sent and was not taken yet.
     pub sent: Mutex<VecDeque<Datagram>>,
@@ -136,13 +136,13 @@ impl Tun for Inside {
 /// A whole device without threads, which runs when [`Node::run_once`] is called.
 #[derive(Debug)]
 pub struct Node {
-    /// Its public key.
+    /// The device's public key.
     pub public_key: PublicKey,
     /// What its threads would share.
     pub shared: Arc<Shared>,
-    /// Its inside.
+    /// The simulated TUN interface.
     pub inside: Inside,
-    /// Its outside.
+    /// The simulated UDP socket.
     pub socket: Socket,
     events: Receiver<ProtocolEvent>,
     outbound: Outbound,

@@ -34,7 +34,7 @@ pub enum Error {
     /// The interface cannot be made.
     #[error("cannot make the TUN interface {name}")]
     Attach {
-        /// Its name.
+        /// The name that was requested.
         name: String,
         /// The kernel's reason.
         #[source]
@@ -92,7 +92,7 @@ pub struct TunQueue {
 /// A TUN interface.
 #[derive(Debug)]
 pub struct TunInterface {
-    /// Its name.
+    /// The name that the kernel gave to the interface.
     pub name: String,
     /// What the kernel does for it.
     pub features: TunFeatures,

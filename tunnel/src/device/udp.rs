@@ -36,7 +36,7 @@ pub enum Error {
     /// A socket option was refused.
     #[error("cannot set {option} on the UDP socket")]
     Option {
-        /// Its name.
+        /// The option's name in socket(7), ip(7) or udp(7).
         option: &'static str,
         /// The kernel's reason.
         #[source]

@@ -56,13 +56,13 @@ pub enum Table {
 /// One peer of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePeer {
-    /// Its public key.
+    /// The peer's public key, which identifies it.
     pub public_key: PublicKey,
     /// The secret shared with it; `None` if there is none, or one of zeroes.
     pub preshared_key: Option<PresharedKey>,
     /// Its prefixes without host bits, each once, in the file's order.
     pub allowed_ips: Vec<IpNet>,
-    /// Its endpoint.
+    /// The peer's address or name with a port, if the file has one.
     pub endpoint: Option<EndpointName>,
     /// Seconds between persistent keepalives; 0 is off.
     pub persistent_keepalive: Option<u16>,
@@ -78,7 +78,7 @@ impl FilePeer {
 /// A key that wg-quick would act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ignored {
-    /// Its line, from 1.
+    /// The number of its line in the file, from 1.
     pub line: usize,
     /// The key, as wg-quick(8) spells it.
     pub key: &'static str,
@@ -87,7 +87,7 @@ pub struct Ignored {
 /// One thing that is wrong with a file. Never repeats a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Its line, from 1.
+    /// The number of its line in the file, from 1.
     pub line: usize,
     /// What is wrong and what would be right.
     pub reason: String,

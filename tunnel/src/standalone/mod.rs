@@ -39,9 +39,9 @@ pub enum Error {
     /// A variable of the environment has a wrong value.
     #[error("{variable} is `{value}`, which is not {expected}")]
     Variable {
-        /// Its name.
+        /// The variable's name.
         variable: &'static str,
-        /// Its value.
+        /// The value that it has.
         value: String,
         /// What it has to be.
         expected: &'static str,
@@ -80,7 +80,7 @@ pub enum Error {
     /// It was started in the background, and ended there.
     #[error("in the background: {reason}")]
     BackgroundFailed {
-        /// Its report.
+        /// The error message of the background process.
         reason: String,
     },
 }

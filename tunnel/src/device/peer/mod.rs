@@ -24,7 +24,7 @@ const PATH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A peer of the interface.
 pub struct Peer {
-    /// Its public key.
+    /// The peer's public key, which identifies it.
     pub key: PublicKey,
     /// Its index in the table.
     pub slot: Slot,
