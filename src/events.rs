@@ -112,12 +112,14 @@ impl Source {
                 Ok(open) => {
                     is_reported = false;
                     let error = read(open, &mut buffer, &changed).await;
-                    tracing::warn!(component = "site", %error, "the socket of the kernel's {} events failed; it is opened again", self.what);
+                    let what = self.what;
+                    tracing::warn!(component = "site", %error, "the socket of the kernel's {what} events failed");
                     changed(&[]);
                 }
                 Err(error) if !is_reported => {
                     is_reported = true;
-                    tracing::warn!(component = "site", error = %chain(error), "changes are found by the regular pass only");
+                    let error = chain(error);
+                    tracing::warn!(component = "site", error, "changes are found by the regular pass only");
                 }
                 Err(_) => {}
             }

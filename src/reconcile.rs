@@ -237,7 +237,8 @@ impl Gateway {
         self.seen_return_routes = seen;
         let path = self.runtime_directory.join(RETURN_ROUTES_FILE);
         if let Err(error) = state::write_json(&path, &self.seen_return_routes) {
-            tracing::warn!(component = "hcloud", error = %chain(&error), "peers are masqueraded after the next restart");
+            let error = chain(&error);
+            tracing::warn!(component = "hcloud", error, "peers are masqueraded after the next restart");
         }
         true
     }

@@ -1,4 +1,4 @@
-//! Any text is a configuration, or is told what is wrong with it on clean single lines.
+//! Any text is a configuration, or is refused with errors on clean single lines.
 #![no_main]
 
 use bastiond::internals::config::{Environment, parse};

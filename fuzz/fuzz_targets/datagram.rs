@@ -1,5 +1,5 @@
-//! Whatever a stranger sends to the UDP port of a device that has a session with somebody: nothing of it is delivered
-//! unless it was said by the peer, the session goes on, and the peer stays where it is.
+//! Whatever an unknown host sends to the UDP port of a device that has a session with somebody: nothing of it is
+//! delivered unless it was said by the peer, the session goes on, and the peer stays where it is.
 //!
 //! The input is a list of datagrams: a byte that chooses a recorded message to start from (or none), two of length, two
 //! of offset, and what is written there.
@@ -57,7 +57,7 @@ fuzz_target!(|input: &[u8]| {
     }
     assert_eq!(std::mem::take(&mut *bob.inside.delivered.lock()), [ipv4(ALICE, BOB)]);
 
-    let stranger = "192.0.2.66:666".parse().expect("an address");
+    let unknown = "192.0.2.66:666".parse().expect("an address");
     let mut rest = input;
     while let Some((&[choice, len_low, len_high, at_low, at_high], tail)) = rest.split_first_chunk::<5>() {
         let len = usize::from(u16::from_le_bytes([len_low, len_high])).min(tail.len());
@@ -69,13 +69,13 @@ fuzz_target!(|input: &[u8]| {
         bytes.splice(at..(at + len).min(bytes.len()), written.iter().copied());
         now.elapsed += Duration::from_millis(100);
         let to = *bob.socket.address.lock();
-        bob.socket.arrived.lock().push_back(Datagram { from: stranger, to, tos: choice, bytes });
+        bob.socket.arrived.lock().push_back(Datagram { from: unknown, to, tos: choice, bytes });
         bob.run_once(now);
-        assert_eq!(*bob.inside.delivered.lock(), Vec::<Vec<u8>>::new(), "a stranger was heard");
+        assert_eq!(*bob.inside.delivered.lock(), Vec::<Vec<u8>>::new(), "a packet of an unknown host was delivered");
     }
 
     let snapshot = bob.shared.table.read().snapshot();
-    assert_eq!(snapshot.peers[0].endpoint, Some(*alice.socket.address.lock()), "a stranger has moved the peer");
+    assert_eq!(snapshot.peers[0].endpoint, Some(*alice.socket.address.lock()), "an unknown host has moved the peer");
     bob.socket.sent.lock().clear();
     alice.inside.put(&ipv4(ALICE, BOB));
     alice.run_once(now);

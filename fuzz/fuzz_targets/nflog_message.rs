@@ -1,4 +1,4 @@
-//! Whatever comes in by nflog: packets of strangers, told on one line each or left out.
+//! Any nflog message: its packets are described on one line each or left out.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Whatever comes in by a tunnel's control socket: it is a request or refused, and what was set can be told and set
+//! Any input on a tunnel's control socket: it is a request or refused, and what was set can be shown and set
 //! again.
 #![no_main]
 
@@ -47,7 +47,7 @@ fn can_be_told_and_set_again(update: Update) {
     let text = text.strip_suffix("errno=0\n\n").expect("the answer ends with its errno");
     let state = ["last_handshake_time_sec=", "last_handshake_time_nsec=", "rx_bytes=", "tx_bytes="];
     let settings = text.lines().filter(|line| !state.iter().any(|key| line.starts_with(key)));
-    let told = parse_set(settings).expect("what is told can be set");
+    let shown = parse_set(settings).expect("what is shown can be set");
 
     let added = |ip: &AllowedIp| AllowedIp { net: ip.net, remove: false };
     let peers = update.peers.iter().map(|peer| PeerUpdate {
@@ -64,5 +64,5 @@ fn can_be_told_and_set_again(update: Update) {
         replace_peers: false,
         peers: peers.collect(),
     };
-    assert_eq!(told, expected);
+    assert_eq!(shown, expected);
 }

@@ -1,4 +1,4 @@
-//! Any bytes are a configuration of wg(8) and wg-quick(8), or are told what is wrong with them on clean single lines.
+//! Any bytes are a configuration of wg(8) and wg-quick(8), or are refused with errors on clean single lines.
 #![no_main]
 
 use std::collections::HashSet;

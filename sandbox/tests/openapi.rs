@@ -103,7 +103,8 @@ impl Project {
         }
         Some(match template.rsplit('/').next()? {
             "networks" => json!({
-                "name": "spare", "ip_range": "10.2.0.0/16", "labels": { "env": "test" }, "expose_routes_to_vswitch": true,
+                "name": "spare", "ip_range": "10.2.0.0/16", "labels": { "env": "test" },
+                "expose_routes_to_vswitch": true,
                 "subnets": [
                     { "type": "cloud", "network_zone": "eu-central" },
                     { "type": "server", "network_zone": "eu-central", "ip_range": "10.2.9.0/24" },
@@ -363,7 +364,7 @@ async fn an_empty_project_is_listed_as_documented() {
 
 #[test]
 fn the_openapi_document_rejects_wrong_answers() {
-    let judge = |status: u16, body: Value| {
+    let violations = |status: u16, body: Value| {
         document().answer_problems("GET", "/networks/{id}/members", status, &body.to_string()).len()
     };
     let meta = json!({ "pagination": {
@@ -372,17 +373,17 @@ fn the_openapi_document_rejects_wrong_answers() {
     let member = json!({
         "type": "server", "id": 1, "ip": "10.0.0.2", "status": "ok", "alias_ips": ["10.0.0.3"], "subnet": "10.0.0.0/24",
     });
-    assert_eq!(judge(200, json!({ "members": [member], "meta": meta })), 0);
+    assert_eq!(violations(200, json!({ "members": [member], "meta": meta })), 0);
     let mut misspelt = member.clone();
     misspelt["status"] = json!("fine");
-    assert_eq!(judge(200, json!({ "members": [misspelt], "meta": meta })), 1);
+    assert_eq!(violations(200, json!({ "members": [misspelt], "meta": meta })), 1);
     let mut formless = member.clone();
     formless["alias_ips"] = json!(["10.0.0.300"]);
-    assert_eq!(judge(200, json!({ "members": [formless], "meta": meta })), 1);
-    assert_eq!(judge(200, json!({ "members": [member] })), 1);
-    assert_eq!(judge(201, json!({})), 1, "no such status");
-    assert_eq!(judge(404, json!({ "error": { "code": "not_found", "message": "", "details": null } })), 0);
-    assert_eq!(judge(404, json!({ "error": { "code": "not_found", "details": null } })), 1);
+    assert_eq!(violations(200, json!({ "members": [formless], "meta": meta })), 1);
+    assert_eq!(violations(200, json!({ "members": [member] })), 1);
+    assert_eq!(violations(201, json!({})), 1, "no such status");
+    assert_eq!(violations(404, json!({ "error": { "code": "not_found", "message": "", "details": null } })), 0);
+    assert_eq!(violations(404, json!({ "error": { "code": "not_found", "details": null } })), 1);
     let request = |body: &str| document().request_problems("POST", "/networks/{id}/actions/add_route", body).len();
     assert_eq!(request(r#"{"destination":"0.0.0.0/0","gateway":"10.0.0.2"}"#), 0);
     assert_eq!(request(r#"{"destination":"0.0.0.0/0"}"#), 1);

@@ -29,7 +29,7 @@ pub struct Policy {
     /// The UDP port that is open for a tunnel, be it of another program. Version 0.1.0 does not write it.
     #[serde(default)]
     pub(super) wireguard_port: Option<u16>,
-    /// Internet addresses that may reach nothing and be reached by nobody.
+    /// Internet addresses whose packets are dropped in both directions.
     pub(super) blocklist: Vec<Ipv4Net>,
     /// The private networks.
     pub(super) networks: Vec<Network>,

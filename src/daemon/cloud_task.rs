@@ -30,7 +30,7 @@ pub(super) enum Event {
     /// A pass ended.
     Done {
         outcome: Outcome,
-        /// Whether another one follows at once, because somebody asked for it meanwhile.
+        /// Whether another one follows at once, because it was requested meanwhile.
         again: bool,
         /// What the networks send here for the tunnel; `None` if the pass panicked.
         seen_return_routes: Option<SeenReturnRoutes>,

@@ -167,7 +167,7 @@ impl Daemon {
         }
     }
 
-    /// The pass of the cloud's component that somebody waited for is over.
+    /// The pass of the cloud's component that a client waits for has ended.
     fn answer_cloud_waiters(&mut self) {
         for waiter in self.cloud_waiters.drain(..) {
             requests::answer_report(self.gateway.report().clone(), waiter);

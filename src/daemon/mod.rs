@@ -60,7 +60,7 @@ pub enum Error {
         /// The kernel's error.
         source: std::io::Error,
     },
-    /// There is no control socket: without it nobody could ask for the status.
+    /// There is no control socket, so the status could not be read.
     #[error(transparent)]
     Control(#[from] control::Error),
 }

@@ -29,8 +29,8 @@ impl Error {
     pub(super) fn advice(&self) -> &'static str {
         match self {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "`systemctl restart bastiond` passes /etc/bastiond/hcloud-token, which only root can read, to the daemon \
-                 as a credential; for another file, name that in LoadCredential= of the unit"
+                "`systemctl restart bastiond` passes /etc/bastiond/hcloud-token, which only root can read, to the \
+                 daemon as a credential; for another file, name that in LoadCredential= of the unit"
             }
             _ => "check hcloud.token_file or the systemd credential hcloud-token",
         }

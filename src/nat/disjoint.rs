@@ -1,8 +1,9 @@
-//! Ranges of numbers, and sets of boxes without overlaps: what access lists become before they are a set's elements.
+//! Ranges of numbers, and sets of rectangles without overlaps. Access lists become such sets before they become
+//! elements of an nft set.
 //!
 //! The kernel refuses an element that overlaps an existing one, and whether it does depends on which came first (a
 //! general one, then a special one: refused; the other way round: accepted). An operator's list may have overlaps, so
-//! it is cut into boxes that have none and together contain exactly the same.
+//! it is cut into rectangles that have none and together contain exactly the same.
 
 use ipnet::Ipv4Net;
 
@@ -55,25 +56,26 @@ impl Range {
 /// A box of `N` dimensions: a range in each.
 pub(super) type HyperRect<const N: usize> = [Range; N];
 
-/// Boxes that do not overlap and together contain exactly what `boxes` contain, in ascending order.
+/// Rectangles that do not overlap and together contain exactly what `rectangles` contain, in ascending order.
 ///
-/// The first dimension is cut at every bound that occurs in it; the boxes that cover a slab are cut along the other
-/// dimensions; neighbours with the same rest are joined again. Lists of single hosts and networks keep their length.
-pub(super) fn disjoint<const N: usize>(boxes: &[HyperRect<N>]) -> Vec<HyperRect<N>> {
-    cut(&boxes.iter().collect::<Vec<_>>(), 0)
+/// The first dimension is cut at every bound that occurs in it; the rectangles that cover a slab are cut along the
+/// other dimensions; neighbours with the same rest are joined again. Lists of single hosts and networks keep their
+/// length.
+pub(super) fn disjoint<const N: usize>(rectangles: &[HyperRect<N>]) -> Vec<HyperRect<N>> {
+    cut(&rectangles.iter().collect::<Vec<_>>(), 0)
 }
 
-fn cut<const N: usize>(boxes: &[&HyperRect<N>], dimension: usize) -> Vec<HyperRect<N>> {
-    match boxes {
+fn cut<const N: usize>(rectangles: &[&HyperRect<N>], dimension: usize) -> Vec<HyperRect<N>> {
+    match rectangles {
         [] => return Vec::new(),
         [single] => return vec![**single],
         _ => {}
     }
-    let mut pieces: Vec<HyperRect<N>> = Vec::with_capacity(boxes.len());
+    let mut pieces: Vec<HyperRect<N>> = Vec::with_capacity(rectangles.len());
     // The last slab and where its pieces begin: the next slab joins them if it looks the same.
     let mut last_slab: Option<(Range, usize)> = None;
     for_each_slab(
-        boxes.to_vec(),
+        rectangles.to_vec(),
         |part| part[dimension],
         |slab, covering| {
             let rest = if dimension + 1 == N { vec![*covering[0]] } else { cut(covering, dimension + 1) };
@@ -168,20 +170,20 @@ mod tests {
         (0..8_u32, 0..4_u32).prop_map(|(first, more)| range(first, (first + more).min(8)))
     }
 
-    fn boxes_at(boxes: &[[Range; 3]], point: [u32; 3]) -> usize {
+    fn count_at(rectangles: &[[Range; 3]], point: [u32; 3]) -> usize {
         let inside =
             |part: &&[Range; 3]| part.iter().zip(point).all(|(range, at)| (range.first..=range.last).contains(&at));
-        boxes.iter().filter(inside).count()
+        rectangles.iter().filter(inside).count()
     }
 
     proptest! {
         #[test]
         fn each_point_is_in_exactly_one_box_if_it_was_in_any(
-            boxes in proptest::collection::vec([small(), small(), small()], 0..12)
+            rectangles in proptest::collection::vec([small(), small(), small()], 0..12)
         ) {
-            let apart = disjoint(&boxes);
+            let apart = disjoint(&rectangles);
             for point in (0..10).flat_map(|a| (0..10).flat_map(move |b| (0..10).map(move |c| [a, b, c]))) {
-                prop_assert_eq!(boxes_at(&apart, point), usize::from(boxes_at(&boxes, point) > 0));
+                prop_assert_eq!(count_at(&apart, point), usize::from(count_at(&rectangles, point) > 0));
             }
         }
 

@@ -40,7 +40,7 @@ impl Flowtable {
         Ok(release.map_or(Self::Faulty, |release| Self::for_release(&release)))
     }
 
-    /// Judges by the kernel's release, like `6.12.48+deb13-cloud-amd64`.
+    /// Decides by the kernel's release, like `6.12.48+deb13-cloud-amd64`.
     fn for_release(release: &str) -> Self {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
         match (numbers.next(), numbers.next()) {

@@ -83,7 +83,7 @@ fn to_interface(destination: IpNet, index: u32) -> RouteMessage {
     message
 }
 
-/// Names the route by everything that distinguishes it from somebody else's route to the same destination.
+/// Names the route by everything that distinguishes it from another program's route to the same destination.
 fn removal(route: Route) -> RouteMessage {
     let mut message = prefix(route.destination);
     message.header.protocol = RouteProtocol::Other(PROTOCOL);

@@ -7,12 +7,12 @@ use crate::outcome::Problem;
 /// How many ranges a line of the status names before it counts the rest.
 const SHOWN_RANGES: usize = 3;
 
-/// Wanted destinations that somebody else routes elsewhere.
+/// Wanted destinations that another program routes elsewhere.
 pub(super) fn conflicts(plan: &Plan) -> Vec<Problem> {
     let conflicts = plan.changes.conflicts.iter().map(|Conflict { destination, by }| {
         let leads = plan.interface_name(by.interface).map_or_else(|| "nowhere".to_owned(), |name| format!("to {name}"));
         Problem::new(
-            format!("{destination} is not routed into the tunnel: somebody else's route leads {leads}"),
+            format!("{destination} is not routed into the tunnel: another program's route leads {leads}"),
             format!(
                 "it is left alone; delete it (ip route del {destination}), or remove {destination} from allowed_ips"
             ),
@@ -21,7 +21,7 @@ pub(super) fn conflicts(plan: &Plan) -> Vec<Problem> {
     conflicts.collect()
 }
 
-/// Addresses that somebody else put on the tunnel's interface. They do no harm.
+/// Addresses that another program put on the tunnel's interface. They do no harm.
 pub(super) fn unknown_addresses(plan: &Plan) -> Vec<Problem> {
     let interface = plan.desired.as_ref().map_or_else(String::new, |desired| desired.interface.to_string());
     let unknown = plan.changes.unknown_addresses.iter().map(|address| {

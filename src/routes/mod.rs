@@ -39,7 +39,7 @@ impl component::Plan for Plan {
 }
 
 /// What the component keeps between passes: what stood after the last one, and the index of the interface it stood on.
-/// If it differs later, somebody else changed it.
+/// If it differs later, another program changed it.
 #[derive(Debug, Default)]
 pub struct Routes {
     stood: Option<(Desired, u32)>,

@@ -79,13 +79,13 @@ pub struct Changes {
     pub add_addresses: BTreeSet<IpNet>,
     /// Destinations that have no route into the tunnel yet.
     pub add_routes: BTreeSet<IpNet>,
-    /// Wanted destinations that somebody else routes elsewhere. Reported, never touched.
+    /// Wanted destinations that another program routes elsewhere. Reported, never touched.
     pub conflicts: BTreeSet<Conflict>,
-    /// Addresses that somebody else put on the tunnel's interface. Reported, never touched.
+    /// Addresses that another program put on the tunnel's interface. Reported, never touched.
     pub unknown_addresses: BTreeSet<IpNet>,
 }
 
-/// A destination that somebody else routes elsewhere.
+/// A destination that another program routes elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     /// The destination.
@@ -101,7 +101,7 @@ impl Changes {
     }
 }
 
-/// Compares what is wanted with what is there. A route of somebody else into the tunnel stays: packets go where they
+/// Compares what is wanted with what is there. Another program's route into the tunnel stays: packets go where they
 /// are wanted. One that leads elsewhere stays too, whatever its metric, and is a conflict.
 pub(super) fn plan_changes(desired: Option<&Desired>, observed: &Observed) -> Changes {
     let mut changes = Changes::default();

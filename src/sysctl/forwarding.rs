@@ -27,7 +27,7 @@ impl Forwarding {
         Self { settings: Settings::new(paths), rules_stand }
     }
 
-    /// Whether this host forwards, whoever switched it on.
+    /// Whether this host forwards, no matter which program switched it on.
     pub(crate) fn is_on(&self) -> bool {
         saved_values::is_forwarding(&self.settings.paths)
     }
@@ -55,7 +55,7 @@ impl Component for Forwarding {
     }
 
     /// Rules that stand, though they cannot be observed or are incomplete, are no reason to stop. If they are gone,
-    /// forwarding that this daemon switched on is switched off; forwarding that somebody else switched on (Docker,
+    /// forwarding that this daemon switched on is switched off; forwarding that others switched on (Docker,
     /// the administrator) stays.
     async fn hold_back(&mut self, _inputs: &Inputs<'_>, waits_for: ComponentName) -> Outcome {
         self.settings.forget();

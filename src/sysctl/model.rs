@@ -39,5 +39,5 @@ pub(super) const STRICT_SOURCES: &str = "net/ipv4/conf/all/rp_filter";
 /// The path of the switch that makes a host a router.
 pub(super) const IP_FORWARD: &str = "net/ipv4/ip_forward";
 
-/// What the settings are wanted for. While it stays the same, a setting that differs was changed by somebody else.
+/// What the settings are wanted for. While it stays the same, a setting that differs was changed by another program.
 pub(super) type Subject = (Site, Option<InterfaceName>);

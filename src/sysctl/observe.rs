@@ -23,7 +23,7 @@ pub(crate) struct Observed {
     /// Current values by path. A setting that does not exist (its interface was just removed, its kernel module is not
     /// loaded yet) has none.
     pub(super) values: BTreeMap<String, String>,
-    /// Settings that nobody may write here and that are not necessary: those of the whole machine, seen from a
+    /// Settings that are read-only here and not necessary: those of the whole machine, seen from a
     /// container.
     pub(super) read_only: BTreeSet<String>,
     pub(super) problems: Vec<Error>,

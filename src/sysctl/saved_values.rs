@@ -48,7 +48,7 @@ impl SavedValues {
 /// Saves the current value of every wanted setting that is not saved yet, whether or not it has to be written:
 /// switching forwarding changes some settings by itself.
 ///
-/// `stood`: the settings are ours already. If nothing is saved of them all the same, the file was lost (somebody
+/// `stood`: the settings are ours already. If nothing is saved of them all the same, the file was lost (another program
 /// removed it, or it cannot be written), and the current values would be taken for the former ones.
 pub(super) fn save(paths: &SysctlPaths, desired: &[Setting], observed: &BTreeMap<String, String>, stood: bool) {
     let mut saved = SavedValues::load(paths);
@@ -67,11 +67,12 @@ pub(super) fn save(paths: &SysctlPaths, desired: &[Setting], observed: &BTreeMap
     }
     if let Err(error) = state::write_json(&paths.saved_values, &saved) {
         // The gateway works; only `down` will leave these settings as they are.
-        tracing::warn!(component = "sysctl", error = %chain(&error), "`bastionctl down` will not restore kernel settings");
+        let error = chain(&error);
+        tracing::warn!(component = "sysctl", error, "`bastionctl down` will not restore kernel settings");
     }
 }
 
-/// Whether the host forwards, whoever switched it on.
+/// Whether the host forwards, and whether this daemon switched it on.
 pub(super) fn is_forwarding(paths: &SysctlPaths) -> bool {
     read_setting(&paths.root, IP_FORWARD).as_deref() == Some("1")
 }
@@ -79,7 +80,7 @@ pub(super) fn is_forwarding(paths: &SysctlPaths) -> bool {
 /// What to do with forwarding when no saved value says who switched it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UnknownOrigin {
-    /// It may be somebody else's.
+    /// Another program may have switched it on.
     LeaveOn,
     /// Our rules stand, so it is most likely ours; without them it would let everything through.
     SwitchOff,
@@ -116,7 +117,7 @@ pub(super) fn stop_forwarding(paths: &SysctlPaths, origin: UnknownOrigin) -> Ste
 }
 
 /// Restores every setting that still has the value this daemon gave it, and forgets all saved values. Values that
-/// somebody else has set since are kept; forwarding itself is left to [`stop_forwarding`].
+/// other programs have set since are kept; forwarding itself is left to [`stop_forwarding`].
 pub(super) fn restore(paths: &SysctlPaths) -> Steps {
     let (mut changes, mut problems) = (Vec::new(), Vec::new());
     let mut settings = SavedValues::load(paths).settings;

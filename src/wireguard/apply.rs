@@ -106,7 +106,7 @@ impl Wireguard {
         true
     }
 
-    /// Closes the inherited descriptors; the service manager is told to do the same.
+    /// Closes the inherited descriptors; the service manager closes its copies.
     fn release_inherited(&mut self) {
         self.unused_names.extend(self.inherited.drain(..).map(|(name, _)| name));
     }

@@ -102,7 +102,9 @@ fn spoiled_programs(prepare: &str) -> Result<tempfile::TempDir> {
 /// Hides nft from one daemon, in every directory where it may be.
 fn without_nft() -> Result<tempfile::TempDir> {
     spoiled_programs(
-        "for nft in $(command -v nft) /usr/sbin/nft /sbin/nft /usr/bin/nft; do if [ -f $nft ]; then mount --bind /dev/null $nft; fi; done",
+        "for nft in $(command -v nft) /usr/sbin/nft /sbin/nft /usr/bin/nft; do
+             if [ -f $nft ]; then mount --bind /dev/null $nft; fi
+         done",
     )
 }
 

@@ -94,15 +94,15 @@ fn troubles() -> Result {
     ];
     // A random order in each run. The messages contain the fault.
     fastrand::shuffle(&mut troubles);
-    for (fault, told) in troubles {
+    for (fault, message) in troubles {
         let flood = Flood::start(world.web(), server.udp.address(), 200)?;
         world.cloud().inject(Injection { matching: Matching::any(), fault: fault.clone(), times: Times::UntilCleared });
-        wait_for(&format!("{fault:?} is reported as {told}"), Duration::from_secs(4), || {
+        wait_for(&format!("{fault:?} is reported as {message}"), Duration::from_secs(4), || {
             let problems = component(&installation, ComponentName::Hcloud)?.problems;
-            Ok(problems.iter().any(|problem| problem.what.contains(told) || problem.advice.contains(told)))
+            Ok(problems.iter().any(|problem| problem.what.contains(message) || problem.advice.contains(message)))
         })?;
         world.bastion().nft("flush chain inet bastiond postrouting")?;
-        wait_for("the rules are mended meanwhile", REPAIR, || {
+        wait_for("the rules are repaired meanwhile", REPAIR, || {
             Ok(table(&world, "inet bastiond")?.contains("snat ip to"))
         })?;
         connection.exchange(SOON)?;

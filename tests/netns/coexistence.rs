@@ -18,9 +18,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_foreign_table_that_drops_is_reported_and_the_advice_opens_it", || {
             advised(
                 "nft",
-                &[
-                    "add table inet filter; add chain inet filter forward { type filter hook forward priority filter; policy drop; }",
-                ],
+                &["add table inet filter; \
+                     add chain inet filter forward { type filter hook forward priority filter; policy drop; }"],
                 "chain forward of table inet filter (probably /etc/nftables.conf)",
                 "inet filter",
             )
@@ -89,8 +88,8 @@ fn advised(program: &str, commands: &[&str], named: &str, shows: &str) -> Result
     };
     ensure(what.contains(named), what)?;
     ensure(what.contains("from eth1 to eth0") && what.contains("from eth2 to eth0"), what)?;
-    let told = text(&installation.ctl(&["status"])?.stdout);
-    ensure(told.contains(what) && told.contains(advice), told)?;
+    let output = text(&installation.ctl(&["status"])?.stdout);
+    ensure(output.contains(what) && output.contains(advice), output)?;
     ensure_eq(table(&world, shows)?, theirs)?;
     // The text after the commands is about later boots.
     let commands = advice.split(", and ").next().unwrap_or(advice);

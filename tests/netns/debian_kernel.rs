@@ -85,7 +85,7 @@ fn kernel_calls() -> Result {
     let shown = text(&installation.ctl(&["status"])?.stdout);
     ensure(shown.contains("MTU 1420; userspace"), shown)?;
     knows(&office, &world, "wi-dk-calls", bastion, &format!("endpoint {}:51820", at::BASTION))?;
-    ensure(!has_handshake(world.server(), "wi-dk-calls")?, "nobody has begun yet")?;
+    ensure(!has_handshake(world.server(), "wi-dk-calls")?, "no handshake has begun yet")?;
     wait_for("the office gets in", A_WHILE, || Ok(seen(world.server(), &web) == Ok(ADA.into())))?;
     ensure(has_handshake(world.server(), "wi-dk-calls")?, "the kernel tells of a handshake")?;
     wait_for("private hosts reach the office", A_WHILE, || {
@@ -122,8 +122,8 @@ fn fast_path() -> Result {
     let server = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
-    let told = component(&installation, ComponentName::Nat)?.detail;
-    ensure(told.ends_with("; fast path: flowtable"), told)?;
+    let detail = component(&installation, ComponentName::Nat)?.detail;
+    ensure(detail.ends_with("; fast path: flowtable"), detail)?;
     let mut held = HeldConnection::open(world.web(), server.address(), SOON)?;
     // Two packets in each direction establish the flow. Later packets take the fast path.
     for _ in 0..5 {

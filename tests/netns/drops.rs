@@ -44,7 +44,7 @@ fn spoof(world: &World) -> Result {
 }
 
 /// The lines about drops in the log.
-fn told(daemon: &Daemon) -> Vec<String> {
+fn reported_drops(daemon: &Daemon) -> Vec<String> {
     daemon.log().lines().filter(|line| line.contains("dropped_")).map(str::to_owned).collect()
 }
 
@@ -73,13 +73,13 @@ impl Group {
     }
 
     /// The packets received until there are `count` of them or the time is over.
-    fn hear(&self, count: usize, timeout: Duration) -> Vec<Dropped> {
-        let (end, mut heard) = (Instant::now() + timeout, Vec::new());
-        while heard.len() < count && Instant::now() < end {
+    fn receive(&self, count: usize, timeout: Duration) -> Vec<Dropped> {
+        let (end, mut received) = (Instant::now() + timeout, Vec::new());
+        while received.len() < count && Instant::now() < end {
             // An error means that nothing arrived for a while.
-            heard.extend(self.0.recv_from_full().map(|(datagram, _)| drops::read(&datagram)).unwrap_or_default());
+            received.extend(self.0.recv_from_full().map(|(datagram, _)| drops::read(&datagram)).unwrap_or_default());
         }
-        heard
+        received
     }
 }
 
@@ -87,8 +87,8 @@ fn in_the_log() -> Result {
     let world = World::start(Settings::default())?;
     let (_installation, daemon) = gateway(&world, "")?;
     spoof(&world)?;
-    wait_for("the drop is reported", SOON, || Ok(!told(&daemon).is_empty()))?;
-    let lines = told(&daemon);
+    wait_for("the drop is reported", SOON, || Ok(!reported_drops(&daemon).is_empty()))?;
+    let lines = reported_drops(&daemon);
     let [line] = &lines[..] else { return Err(format!("{lines:#?}").into()) };
     for part in [
         "INFO dropped_spoofed: udp 10.0.0.4:40000 -> 198.51.100.2:51820 by eth0 ",
@@ -108,8 +108,10 @@ fn in_the_log() -> Result {
     let nowhere = SocketAddr::from(([10, 99, 0, 1], 9));
     ensure(traffic::udp_probe(world.web(), nowhere, NEVER).is_err(), "a server answers there")?;
     let both = "dropped_unroutable: udp 10.0.0.4:";
-    wait_for("the forwarded packet is reported", SOON, || Ok(told(&daemon).iter().any(|line| line.contains(both))))?;
-    let lines = told(&daemon);
+    wait_for("the forwarded packet is reported", SOON, || {
+        Ok(reported_drops(&daemon).iter().any(|line| line.contains(both)))
+    })?;
+    let lines = reported_drops(&daemon);
     let forwarded = lines.iter().find(|line| line.contains(both)).ok_or("it is gone")?;
     ensure(forwarded.contains("-> 10.99.0.1:9 by eth1 out of eth0 ") && forwarded.contains("out=\"eth0\""), forwarded)
 }
@@ -127,7 +129,7 @@ fn flood() -> Result {
     std::thread::sleep(NEVER);
     // A burst of ten, and five more per second.
     let allowed = 10 + 5 * (begin.elapsed().as_secs() + 1);
-    let lines = told(&daemon).len();
+    let lines = reported_drops(&daemon).len();
     ensure(lines >= 10 && lines as u64 <= allowed, format!("{lines} lines"))
 }
 
@@ -136,10 +138,10 @@ fn for_others() -> Result {
     let group = Group::listen(world.bastion(), 7)?;
     let (_installation, daemon) = gateway(&world, "[firewall]\nlog_drops = 7")?;
     spoof(&world)?;
-    let heard = group.hear(1, SOON);
-    let told_there = heard.iter().map(ToString::to_string).collect::<Vec<_>>();
-    ensure_eq(told_there, vec!["dropped_spoofed: udp 10.0.0.4:40000 -> 198.51.100.2:51820".to_owned()])?;
-    ensure_eq(told(&daemon), vec![])?;
+    let received = group.receive(1, SOON);
+    let received_lines = received.iter().map(ToString::to_string).collect::<Vec<_>>();
+    ensure_eq(received_lines, vec!["dropped_spoofed: udp 10.0.0.4:40000 -> 198.51.100.2:51820".to_owned()])?;
+    ensure_eq(reported_drops(&daemon), vec![])?;
     // The default group is free.
     ensure(Group::listen(world.bastion(), JOURNAL_GROUP).is_ok(), "the daemon listens to its group")
 }
@@ -151,9 +153,9 @@ fn nowhere() -> Result {
     spoof(&world)?;
     ensure_eq(counted(&world, "dropped_spoofed")?, 1)?;
     for group in groups {
-        ensure_eq(group?.hear(1, NEVER), vec![])?;
+        ensure_eq(group?.receive(1, NEVER), vec![])?;
     }
-    ensure_eq(told(&daemon), vec![])
+    ensure_eq(reported_drops(&daemon), vec![])
 }
 
 fn reloads() -> Result {
@@ -165,7 +167,7 @@ fn reloads() -> Result {
         reload(&installation, &mut daemon, &format!("[firewall]\n{options}"))?;
         spoof(&world)?;
         lines += is_told;
-        wait_for(&format!("{options}: {lines} lines"), SOON, || Ok(told(&daemon).len() == lines))?;
+        wait_for(&format!("{options}: {lines} lines"), SOON, || Ok(reported_drops(&daemon).len() == lines))?;
     }
     Ok(())
 }
@@ -175,8 +177,8 @@ fn taken() -> Result {
     let other = Group::listen(world.bastion(), JOURNAL_GROUP)?;
     let (installation, daemon) = gateway(&world, "")?;
     spoof(&world)?;
-    ensure_eq(other.hear(1, SOON).len(), 1)?;
+    ensure_eq(other.receive(1, SOON).len(), 1)?;
     ensure(all_components_ok(&installation)?, "a component is not ok")?;
     let warnings = daemon.log().matches("dropped packets are not logged: cannot listen to nflog group 5178").count();
-    ensure_eq((warnings, told(&daemon)), (1, vec![]))
+    ensure_eq((warnings, reported_drops(&daemon)), (1, vec![]))
 }

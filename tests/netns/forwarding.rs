@@ -70,7 +70,8 @@ fn address_changes() -> Result {
     world.internet().ip(&format!("route add {new}/32 dev bastion scope link"))?;
     let gateway = at::PUBLIC_GATEWAY;
     world.bastion().ip(&format!(
-        "addr flush dev eth0\naddr add {new}/32 dev eth0\nroute add {gateway} dev eth0 scope link\nroute add default via {gateway} dev eth0"
+        "addr flush dev eth0\naddr add {new}/32 dev eth0\n\
+         route add {gateway} dev eth0 scope link\nroute add default via {gateway} dev eth0"
     ))?;
     wait_for("new flows have the new address", REPAIR, || {
         Ok(egress(world.web(), &server, SOON)?.tcp == Ok(new.into()))
@@ -178,7 +179,11 @@ fn download_without_icmp() -> Result {
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
     for place in world.namespaces() {
-        place.nft("table inet no_icmp { chain c { type filter hook prerouting priority raw - 10; meta l4proto { 1, 58 } drop; }; }")?;
+        place.nft(
+            "table inet no_icmp {
+                chain c { type filter hook prerouting priority raw - 10; meta l4proto { 1, 58 } drop; }
+            }",
+        )?;
     }
     let source = traffic::DownloadServer::start(world.server(), (at::SERVER, 8000))?;
     let inside = traffic::sniff_syns(world.web(), "eth0")?;
@@ -186,12 +191,12 @@ fn download_without_icmp() -> Result {
     let download = traffic::download(world.web(), source.address(), 5_000_000, Duration::from_secs(20))?;
     ensure_eq((download.bytes, download.intact), (5_000_000, true))?;
     // The MSS that each side receives: 1450 bytes minus 40 of headers.
-    let told = |sniffer: Sniffer| -> Vec<Option<u16>> {
+    let sizes = |sniffer: Sniffer| -> Vec<Option<u16>> {
         let packets = sniffer.stop();
         let incoming = packets.iter().filter(|packet| packet.direction == Direction::In);
         incoming.filter_map(|packet| packet.tcp().map(|tcp| tcp.mss)).collect()
     };
-    ensure_eq((told(inside), told(outside)), (vec![Some(1410)], vec![Some(1410)]))
+    ensure_eq((sizes(inside), sizes(outside)), (vec![Some(1410)], vec![Some(1410)]))
 }
 
 fn metadata_is_out_of_reach() -> Result {

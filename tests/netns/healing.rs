@@ -43,7 +43,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Runs an nft command, and checks that the table is restored and the repair is reported.
-fn breaks(command: &str, told: &str) -> Result {
+fn breaks(command: &str, expected: &str) -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
     let installation = installation(&world)?;
@@ -62,7 +62,7 @@ fn breaks(command: &str, told: &str) -> Result {
         Ok(component(&installation, ComponentName::Nat)?.totals.repairs == repairs + 1)
     })?;
     let changes = component(&installation, ComponentName::Nat)?.last_changes;
-    ensure(changes.iter().any(|change| change.contains(told)), format!("{changes:?} do not contain `{told}`"))?;
+    ensure(changes.iter().any(|change| change.contains(expected)), format!("{changes:?} do not contain `{expected}`"))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -83,15 +83,20 @@ fn forwarding_comes_back() -> Result {
 fn foreign_tables_are_unchanged() -> Result {
     let world = World::start(Settings::default())?;
     world.bastion().nft(
-        "table inet strangers {
+        "table inet foreign {
             set friends { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 }; }
             map ways { type inet_service : verdict; elements = { 80 : accept }; }
-            chain input { type filter hook input priority -10; policy accept; ip saddr @friends counter accept; tcp dport vmap @ways; }
+            chain input {
+                type filter hook input priority -10; policy accept;
+                ip saddr @friends counter accept; tcp dport vmap @ways;
+            }
         }
-        table ip bastiond { chain mine { type nat hook prerouting priority -100; policy accept; tcp dport 81 redirect to :82; }; }",
+        table ip bastiond {
+            chain mine { type nat hook prerouting priority -100; policy accept; tcp dport 81 redirect to :82; }
+        }",
     )?;
-    let strangers = || -> Result<_> { Ok((table(&world, "inet strangers")?, table(&world, "ip bastiond")?)) };
-    let before = strangers()?;
+    let foreign_tables = || -> Result<_> { Ok((table(&world, "inet foreign")?, table(&world, "ip bastiond")?)) };
+    let before = foreign_tables()?;
     ensure(before.0.contains("friends") && before.1.contains("redirect"), "the foreign tables were not created")?;
     let installation = installation(&world)?;
     let daemon = healthy(&installation)?;
@@ -103,7 +108,7 @@ fn foreign_tables_are_unchanged() -> Result {
     let down = installation.ctl(&["down"])?;
     ensure(down.status.success(), format!("{down:?}"))?;
     ensure_eq(table(&world, "inet bastiond")?, String::new())?;
-    ensure_eq(strangers()?, before)
+    ensure_eq(foreign_tables()?, before)
 }
 
 fn reload_under_load() -> Result {
@@ -118,7 +123,8 @@ fn reload_under_load() -> Result {
     for reload in 0..20 {
         // Rules, sets and settings change back and forth.
         let options = if reload % 2 == 0 {
-            "[nat]\nrandom_ports = false\n[firewall]\nssh_from = [\"203.0.113.10\", \"10.0.0.0/8\"]\nwireguard_port = 40000"
+            "[nat]\nrandom_ports = false\n\
+             [firewall]\nssh_from = [\"203.0.113.10\", \"10.0.0.0/8\"]\nwireguard_port = 40000"
         } else {
             ""
         };

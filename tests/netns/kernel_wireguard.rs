@@ -190,9 +190,9 @@ fn spares_strangers() -> Result {
     let made = inside(&namespace, kernel::make(&wg0))?.map(drop);
     let removed = inside(&namespace, kernel::remove(&wg0))?.map(drop);
     for outcome in [made, removed] {
-        let Err(error) = outcome else { return Err("a stranger's link was taken for ours".into()) };
+        let Err(error) = outcome else { return Err("a foreign link was taken for ours".into()) };
         let expected = "wg0 is there, but no WireGuard interface of the kernel's: its kind is veth";
         ensure_eq(error.to_string(), expected.to_owned())?;
     }
-    ensure(namespace.ip("link show wg0")?.contains("wg0"), "the stranger's link is gone")
+    ensure(namespace.ip("link show wg0")?.contains("wg0"), "the foreign link is gone")
 }

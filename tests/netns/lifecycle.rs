@@ -177,12 +177,12 @@ fn down(with_daemon: bool) -> Result {
         world.bastion().sysctl("net.ipv4.conf.all.accept_redirects", "0")?;
     }
     // An error means that the kernel's module is not loaded before the first rules.
-    let patience = || world.bastion().read_sysctl("net.netfilter.nf_conntrack_tcp_timeout_established").ok();
-    let (before, patience_before) = (read()?, patience());
+    let tcp_timeout = || world.bastion().read_sysctl("net.netfilter.nf_conntrack_tcp_timeout_established").ok();
+    let (before, timeout_before) = (read()?, tcp_timeout());
     let installation = installation(&world)?;
     let mut daemon = healthy(&installation)?;
     ensure(read()? != before, "no setting was changed")?;
-    ensure_eq(patience(), Some("7440".to_owned()))?;
+    ensure_eq(tcp_timeout(), Some("7440".to_owned()))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     if !with_daemon {
         drop(daemon);
@@ -201,7 +201,7 @@ fn down(with_daemon: bool) -> Result {
     ensure_eq(world.cloud().routes(world.second_network_id()).len(), 0)?;
     ensure_eq(table(&world, "inet bastiond")?, String::new())?;
     ensure_eq(read()?, before)?;
-    ensure(patience_before.is_none_or(|before| patience() == Some(before)), format!("{:?}", patience()))?;
+    ensure(timeout_before.is_none_or(|before| tcp_timeout() == Some(before)), format!("{:?}", tcp_timeout()))?;
     ensure(is_shut(&egress(world.web(), &server, NEVER)?), "something passes after down")
 }
 

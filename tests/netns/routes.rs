@@ -39,7 +39,8 @@ fn tunnel(addresses: &[&str], sites: &[&str]) -> Tunnel {
 /// A host with an unserved tunnel interface, and a foreign route and address on it.
 fn host(name: &str) -> Result<Namespace> {
     let host = Namespace::create(name)?;
-    host.ip("tuntap add wg0 mode tun\nlink set wg0 up\nlink add eth1 type veth peer name far\nlink set eth1 up\nlink set far up")?;
+    host.ip("tuntap add wg0 mode tun\nlink set wg0 up\n\
+         link add eth1 type veth peer name far\nlink set eth1 up\nlink set far up")?;
     Ok(host)
 }
 
@@ -82,8 +83,8 @@ fn addresses_and_routes() -> Result {
     ensure_eq((second.changes, second.repaired), (Vec::new(), false))?;
     // A foreign deletion is repaired and counted.
     host.ip("route del 192.168.178.0/24 dev wg0")?;
-    let mended = inside(&host, pass(&mut component, Some(&first)));
-    ensure_eq((mended.changes, mended.repaired), (vec!["route 192.168.178.0/24 to wg0 added".to_owned()], true))?;
+    let repaired = inside(&host, pass(&mut component, Some(&first)));
+    ensure_eq((repaired.changes, repaired.repaired), (vec!["route 192.168.178.0/24 to wg0 added".to_owned()], true))?;
     // With another configuration, a new component removes what is left of the first one.
     let next = tunnel(&["10.100.0.1/24", "10.101.0.1/24"], &["192.168.1.0/24"]);
     let outcome = inside(&host, pass(&mut Routes::default(), Some(&next)));
@@ -114,7 +115,7 @@ fn contested() -> Result {
     ensure_eq(outcome.state, State::Waiting)?;
     ensure_eq(
         outcome.problems[0].what.as_str(),
-        "192.168.178.0/24 is not routed into the tunnel: somebody else's route leads to eth1",
+        "192.168.178.0/24 is not routed into the tunnel: another program's route leads to eth1",
     )?;
     host.ip("route del 192.168.178.0/24 dev eth1 metric 50")?;
     let outcome = inside(&host, pass(&mut component, Some(&wanted)));

@@ -49,8 +49,8 @@ fn scanner() -> Result {
     ensure_eq(counts(&shown.scanning), vec![(at::WEB.to_string(), 30), (at::WORKER.to_string(), 1)])?;
     ensure(shown.scanning.busiest[0].seconds_ago.is_some_and(|seconds| seconds < 10), format!("{shown:?}"))?;
     ensure_eq(shown.counters["dropped_unroutable"].packets, 31)?;
-    let told = status(&installation)?;
-    ensure(told.contains("31 unroutable") && told.contains("10.0.0.4                 30 "), told)?;
+    let output = status(&installation)?;
+    ensure(output.contains("31 unroutable") && output.contains("10.0.0.4                 30 "), output)?;
     // The output of a requested pass contains it too.
     let reconciled = text(&installation.ctl(&["reconcile"])?.stdout);
     ensure(reconciled.contains("addresses that do not exist on the internet"), reconciled)
@@ -75,8 +75,8 @@ fn too_many() -> Result {
     let shown = firewall(&installation)?;
     ensure(counts(&shown.over_flows).contains(&(at::WEB.to_string(), 10)), format!("{shown:?}"))?;
     ensure_eq(counts(&shown.over_new_flows)[0].0.clone(), at::TENANT.to_string())?;
-    let told = status(&installation)?;
-    ensure(told.contains("opens too many flows a second") && told.contains("has too many flows"), told)
+    let output = status(&installation)?;
+    ensure(output.contains("opens too many flows a second") && output.contains("has too many flows"), output)
 }
 
 /// Connects until one attempt is refused.
@@ -94,8 +94,8 @@ fn lifted_ban() -> Result {
     let [ban] = &banned.longest[..] else { return Err(format!("{banned:?}").into()) };
     ensure_eq(ban.source.to_string(), format!("{}/32", at::SERVER))?;
     ensure(ban.seconds_left.is_some_and(|left| (590..=600).contains(&left)), format!("{ban:?}"))?;
-    let told = status(&installation)?;
-    ensure(told.contains("203.0.113.10               9 min"), told)?;
+    let output = status(&installation)?;
+    ensure(output.contains("203.0.113.10               9 min"), output)?;
     let unban = |source: &str| -> Result<(Option<i32>, String)> {
         let output = installation.ctl(&["unban", source])?;
         Ok((output.status.code(), text(&output.stdout) + &text(&output.stderr)))
@@ -107,8 +107,8 @@ fn lifted_ban() -> Result {
     ensure_eq(traffic::tcp_connects(world.server(), ssh.address(), SOON), Ok(()))?;
     ensure_eq(unban("203.0.113.10")?, (Some(1), "bastionctl: 203.0.113.10 is not banned\n".to_owned()))?;
     ensure_eq(unban("203.0.113.10/32")?.0, Some(1))?;
-    let (code, told) = unban("203.0.113.0/24")?;
-    ensure(code == Some(1) && told.contains("this is not an address"), told)
+    let (code, output) = unban("203.0.113.0/24")?;
+    ensure(code == Some(1) && output.contains("this is not an address"), output)
 }
 
 fn lifted_ban_of_ipv6() -> Result {
@@ -119,8 +119,8 @@ fn lifted_ban_of_ipv6() -> Result {
     let ping = Ping { timeout: SOON, ..Ping::default() };
     ensure(!traffic::ping(world.server(), world.bastion_v6(), ping)?.replies.is_empty(), "it is not there")?;
     get_banned(&world, target)?;
-    let told = status(&installation)?;
-    ensure(told.contains("2001:db8:ffff::/64 "), told)?;
+    let output = status(&installation)?;
+    ensure(output.contains("2001:db8:ffff::/64 "), output)?;
     let output = installation.ctl(&["unban", "2001:db8:ffff::99"])?;
     ensure_eq(text(&output.stdout), "2001:db8:ffff::99 is no longer banned\n".to_owned())?;
     ensure_eq(traffic::tcp_connects(world.server(), target, SOON), Ok(()))?;
@@ -137,6 +137,6 @@ fn full_set() -> Result {
     let scanning = firewall(&installation)?.scanning;
     ensure_eq((scanning.busiest.len(), scanning.more), (10, 64_990))?;
     ensure_eq(scanning.busiest[0].packets, 64_999)?;
-    let told = status(&installation)?;
-    ensure(told.contains("64990 more"), told)
+    let output = status(&installation)?;
+    ensure(output.contains("64990 more"), output)
 }

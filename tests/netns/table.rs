@@ -90,9 +90,9 @@ fn matches(file: &str, now: &str) -> Result {
     let golden = std::fs::read_to_string(&path)?;
     let differs = golden.lines().zip(now.lines()).position(|(golden, now)| golden != now);
     let line = differs.unwrap_or_else(|| golden.lines().count().min(now.lines().count()));
-    let told =
+    let message =
         || format!("{file}, line {}: {:?} is now {:?}", line + 1, golden.lines().nth(line), now.lines().nth(line));
-    ensure(golden == now, told())
+    ensure(golden == now, message())
 }
 
 /// Removes the handles from nft's JSON: they differ from run to run.

@@ -1,4 +1,4 @@
-//! Debian's wg(8) at our control socket: what it says arrives, and it understands what it is told. The interface behind
+//! Debian's wg(8) at our control socket: its changes arrive, and it understands our answers. The interface behind
 //! the socket is a fake that remembers; the isolation's `/run` is its own.
 
 use std::net::IpAddr;
@@ -33,7 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Tells one snapshot, remembers what it was told, and refuses the port 1.
+/// Answers with one snapshot, records the changes that it gets, and refuses the port 1.
 #[derive(Default)]
 struct Fake {
     snapshot: Snapshot,
@@ -97,7 +97,7 @@ fn peer(key: &str) -> Result<PeerSnapshot> {
     })
 }
 
-fn whole() -> Result<Snapshot> {
+fn every_field() -> Result<Snapshot> {
     Ok(Snapshot {
         private_key: Some(OURS.parse()?),
         listen_port: 51820,
@@ -123,7 +123,7 @@ fn added(net: &str) -> Result<AllowedIp> {
 }
 
 fn shows() -> Result {
-    let tunnel = Tunnel::start("wg-shows", whole()?)?;
+    let tunnel = Tunnel::start("wg-shows", every_field()?)?;
     let public = OURS.parse::<PrivateKey>()?.public();
     let dump = format!(
         "{OURS}\t{public}\t51820\t0xca6c\n\
@@ -139,7 +139,7 @@ fn shows() -> Result {
 }
 
 fn shows_configuration() -> Result {
-    let tunnel = Tunnel::start("wg-showconf", whole()?)?;
+    let tunnel = Tunnel::start("wg-showconf", every_field()?)?;
     let configuration = format!(
         "[Interface]\nListenPort = 51820\nFwMark = 0xca6c\nPrivateKey = {OURS}\n\n\
          [Peer]\nPublicKey = {SECOND}\nPresharedKey = {SHARED}\nAllowedIPs = 10.192.122.4/32, 2001:db8::/32\n\
@@ -202,7 +202,7 @@ fn replaces() -> Result {
 }
 
 fn synchronizes() -> Result {
-    let tunnel = Tunnel::start("wg-syncconf", whole()?)?;
+    let tunnel = Tunnel::start("wg-syncconf", every_field()?)?;
     let file = tempfile::NamedTempFile::new()?;
     // Whether a key that is missing here is taken away differs from version to version of wg, so both are here.
     let second = format!("[Peer]\nPublicKey={SECOND}\nPresharedKey={SHARED}\nPersistentKeepalive=off\n");
@@ -234,7 +234,7 @@ fn fails() -> Result {
 }
 
 fn crowd() -> Result {
-    let mut snapshot = whole()?;
+    let mut snapshot = every_field()?;
     for number in 0..10_000_u32 {
         let mut key = [7; 32];
         key[..4].copy_from_slice(&number.to_be_bytes());

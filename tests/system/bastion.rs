@@ -13,7 +13,7 @@ use sandbox::world::{Settings, World, addresses as at};
 
 use crate::machine::{Layers, Machine, required};
 use crate::shared::{Result, SOON, Server, egress, ensure, ensure_eq, open, text, wait_for};
-use crate::trial::PATIENCE;
+use crate::trial::TIMEOUT;
 
 /// The unit of the service.
 pub(crate) const UNIT: &str = "bastiond.service";
@@ -90,7 +90,7 @@ impl Bastion {
     /// Waits until the daemon reports that it is healthy.
     pub(crate) fn becomes_healthy(&self) -> Result<Duration> {
         let mut last = None;
-        let healthy = wait_for("bastiond is healthy", PATIENCE, || {
+        let healthy = wait_for("bastiond is healthy", TIMEOUT, || {
             last = self.report().ok();
             Ok(last.as_ref().is_some_and(|report| report.health == Health::Healthy))
         });
@@ -171,7 +171,7 @@ pub(crate) fn installed() -> Result<Layers> {
     let made = INSTALLED.get_or_init(|| {
         let package = required("BASTIOND_SYSTEM_PACKAGE");
         let made = package.and_then(|package| Layers::debian()?.changed("installed", |root| install(root, &package)));
-        made.map_err(|error| error.message().unwrap_or("no reason told").to_owned())
+        made.map_err(|error| error.message().unwrap_or("no reason given").to_owned())
     });
     Ok(made.clone()?)
 }

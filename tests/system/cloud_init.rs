@@ -11,7 +11,7 @@ use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::machine::{Layers, Machine};
 use crate::package::Package;
 use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut, open, text, wait_for};
-use crate::trial::{PATIENCE, print_measurement, trial};
+use crate::trial::{TIMEOUT, print_measurement, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -149,7 +149,7 @@ fn private_host(bastion: &Bastion) -> Result {
     host.boot()?;
     is_done(&host)?;
     let reaches = || {
-        wait_for("the private host reaches the internet", PATIENCE, || {
+        wait_for("the private host reaches the internet", TIMEOUT, || {
             // An error means that there is no route.
             Ok(egress(place, &bastion.internet, SOON).is_ok_and(|ways| ways == open()))
         })

@@ -10,7 +10,7 @@ use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::machine::Layers;
 use crate::package::Package;
 use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut, wait_for};
-use crate::trial::{PATIENCE, trial};
+use crate::trial::{TIMEOUT, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -65,7 +65,8 @@ fn installed() -> Result {
     )?;
     give_token(&bastion)?;
     bastion.serves()?;
-    let owners = bastion.machine.sh("stat --format='%n %U:%G %a' /etc/bastiond /etc/bastiond/config.toml /etc/bastiond/peers.d /var/lib/bastiond /run/bastiond")?;
+    let owners = bastion.machine.sh("stat --format='%n %U:%G %a' \
+         /etc/bastiond /etc/bastiond/config.toml /etc/bastiond/peers.d /var/lib/bastiond /run/bastiond")?;
     let wanted = [
         "/etc/bastiond root:bastiond 750",
         "/etc/bastiond/config.toml root:bastiond 640",
@@ -176,7 +177,7 @@ fn reloaded_nftables() -> Result {
     bastion.machine.run(&["systemctl", "stop", UNIT])?;
     // It returns when the tables are deleted, and then our unit starts.
     bastion.machine.run(&["systemctl", "reload", "nftables.service"])?;
-    wait_for("the rules work without a daemon", PATIENCE, || Ok(bastion.serves().is_ok()))?;
+    wait_for("the rules work without a daemon", TIMEOUT, || Ok(bastion.serves().is_ok()))?;
     ensure_eq(bastion.machine.property(UNIT, "ActiveState")?.as_str(), "inactive")
 }
 
@@ -202,8 +203,8 @@ fn removed() -> Result {
 /// Every file of the disk except temporary ones.
 fn files(bastion: &Bastion) -> Result<BTreeSet<String>> {
     let listed = bastion.machine.sh(
-        "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp -o -path /var/log -o -path /var/cache \
-         -o -path /var/lib/dpkg -o -path /var/lib/systemd/random-seed \\) -prune -o -print; \
+        "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp -o -path /var/log \
+         -o -path /var/cache -o -path /var/lib/dpkg -o -path /var/lib/systemd/random-seed \\) -prune -o -print; \
          find /var/lib/dpkg/info /run /var/tmp /tmp -name '*bastion*'",
     )?;
     Ok(listed.lines().map(str::to_owned).collect())
@@ -211,10 +212,10 @@ fn files(bastion: &Bastion) -> Result<BTreeSet<String>> {
 
 /// Settings, addresses and routes of the machine.
 fn network(bastion: &Bastion) -> Result<String> {
-    bastion.machine.sh(
-        "sysctl --all 2>/dev/null | grep -E '^net\\.ipv[46]\\.(ip_forward|conf\\..*(forwarding|redirects|rp_filter|arp_ignore|accept_ra) )|^net\\.netfilter\\.nf_conntrack_.*timeout'; \
-         ip -oneline link show | sed 's/^[0-9]*: //'; ip -4 address show; ip -4 route show table all; nft list ruleset",
-    )
+    bastion.machine.sh("sysctl --all 2>/dev/null | grep -E -e '^net\\.ipv[46]\\.ip_forward ' \
+         -e '^net\\.ipv[46]\\.conf\\..*(forwarding|redirects|rp_filter) ' \
+         -e '^net\\.ipv[46]\\.conf\\..*(arp_ignore|accept_ra) ' -e '^net\\.netfilter\\.nf_conntrack_.*timeout'; \
+         ip -oneline link show | sed 's/^[0-9]*: //'; ip -4 address show; ip -4 route show table all; nft list ruleset")
 }
 
 fn purged() -> Result {

@@ -13,7 +13,7 @@ use sandbox::world::addresses as at;
 use crate::bastion::{Bastion, UNIT};
 use crate::package::Package;
 use crate::shared::{Result, SOON, ensure, ensure_eq, wait_for};
-use crate::trial::{PATIENCE, print_measurement, trial};
+use crate::trial::{TIMEOUT, print_measurement, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -86,7 +86,7 @@ impl Load {
         })?;
         // The daemon saves every 5 s which peers are active. After a crash it does not initiate a handshake with newer
         // peers, which reconnect on their own after 15 s.
-        wait_for("the daemon has noted its peer", PATIENCE, || {
+        wait_for("the daemon has noted its peer", TIMEOUT, || {
             let noted = bastion.machine.try_run(&["grep", "-q", "203.0.113.10", "/run/bastiond/wireguard-wg0.json"])?;
             Ok(noted.status.success())
         })?;

@@ -149,7 +149,8 @@ impl Machine {
         let console = fs::File::options().create(true).append(true).open(self.console())?;
         let mut command = Command::new("bash");
         // systemd-nspawn creates the machine's control group beside itself, so it gets a parent group of its own first.
-        let script = "for group in $GROUPS_OF_IT; do echo $$ >\"$group/cgroup.procs\" || exit; done; unset GROUPS_OF_IT; exec \"$@\"";
+        let script = "for group in $GROUPS_OF_IT; do echo $$ >\"$group/cgroup.procs\" || exit; done\n\
+                      unset GROUPS_OF_IT; exec \"$@\"";
         let list: Vec<_> = groups.iter().map(|group| group.to_string_lossy()).collect();
         command.args(["-c", script, "bash", "setsid", "systemd-nspawn", "--quiet", "--boot"]);
         command.arg("--directory").arg(self.disk.root()).args(["--machine", &self.name]);
@@ -284,9 +285,8 @@ impl Machine {
             // An error means that it is off already.
             let _ = kill(init, Signal::SIGKILL);
         }
-        let patience =
-            wait_for("systemd-nspawn ends", Duration::from_secs(5), || Ok(power.nspawn.try_wait()?.is_some()));
-        if patience.is_err() {
+        let waited = wait_for("systemd-nspawn ends", Duration::from_secs(5), || Ok(power.nspawn.try_wait()?.is_some()));
+        if waited.is_err() {
             let _ = power.nspawn.kill();
             let _ = power.nspawn.wait();
         }

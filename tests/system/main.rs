@@ -35,7 +35,7 @@ fn main() {
     if !arguments.list {
         sandbox::isolation::require(trials.len());
         if let Err(error) = machine::can_boot() {
-            let reason = error.message().unwrap_or("no reason told");
+            let reason = error.message().unwrap_or("no reason given");
             eprintln!("\n*** FAILED: {} tests boot machines, and this one cannot host them: {reason}", trials.len());
             std::process::exit(1);
         }

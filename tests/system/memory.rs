@@ -33,7 +33,7 @@ impl Limit {
         let hierarchy = PathBuf::from("/sys/fs/cgroup/memory");
         ensure(
             hierarchy.join("memory.limit_in_bytes").exists(),
-            "no control group counts memory here: the kernel needs CONFIG_MEMCG, and a systemd that hands the controller on",
+            "no control group counts memory here: the kernel needs CONFIG_MEMCG, and systemd must delegate it",
         )?;
         let group = hierarchy.join(format!("{}-oom", required("BASTIOND_SYSTEM_GROUPS")?.display()));
         fs::create_dir_all(&group)?;

@@ -11,7 +11,7 @@ use sandbox::world::addresses as at;
 
 use crate::bastion::Bastion;
 use crate::shared::{Result, SOON, ensure, ensure_eq, wait_for};
-use crate::trial::{PATIENCE, print_measurement, trial};
+use crate::trial::{TIMEOUT, print_measurement, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -45,7 +45,7 @@ fn boots() -> Result {
     bastion.unplug()?;
     let fire = Fire::open(&bastion)?;
     bastion.machine.boot()?;
-    wait_for("an unprotected bastion forwards", PATIENCE, || Ok(!fire.target.seen().is_empty()))?;
+    wait_for("an unprotected bastion forwards", TIMEOUT, || Ok(!fire.target.seen().is_empty()))?;
     Ok(())
 }
 
@@ -150,7 +150,7 @@ fn hidden_port() -> Result {
     let mut bastion = Bastion::installed("")?;
     bastion.machine.write("/etc/ssh/sshd_config.d/port.conf", 0o600, "Port 2222\n")?;
     let reachable = |bastion: &Bastion| -> Result {
-        wait_for("sshd answers on its port", PATIENCE, || {
+        wait_for("sshd answers on its port", TIMEOUT, || {
             Ok(tcp_connects(bastion.world.server(), (at::BASTION, 2222), SOON).is_ok())
         })?;
         Ok(())

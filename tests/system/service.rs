@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::shared::{Result, SOON, ensure, ensure_eq, text, wait_for};
-use crate::trial::{PATIENCE, print_measurement, trial};
+use crate::trial::{TIMEOUT, print_measurement, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -132,7 +132,7 @@ fn journal() -> Result {
     // A foreign change, which is reported after its repair.
     bastion.machine.run(&["sysctl", "--quiet", "--write", "net.ipv4.ip_forward=0"])?;
     let mut found = None;
-    wait_for("the repair is reported", PATIENCE, || {
+    wait_for("the repair is reported", TIMEOUT, || {
         let lines = bastion.machine.run(&["journalctl", "--no-pager", "-b", "-u", "bastiond", "-o", "json"])?;
         let mut entries = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         // The kernel resets other settings together with this one.
@@ -159,7 +159,8 @@ fn private_configuration() -> Result {
     bastion.machine.write("/etc/bastiond/peers.d/ada.toml", 0o600, PEER)?;
     bastion.machine.boot()?;
     bastion.becomes_healthy()?;
-    let modes = bastion.machine.sh("stat --format='%U:%G %a' /etc/bastiond /etc/bastiond/config.toml /etc/bastiond/peers.d/ada.toml /etc/bastiond/hcloud-token")?;
+    let modes = bastion.machine.sh("stat --format='%U:%G %a' \
+         /etc/bastiond /etc/bastiond/config.toml /etc/bastiond/peers.d/ada.toml /etc/bastiond/hcloud-token")?;
     let wanted = ["root:bastiond 750", "root:bastiond 640", "root:bastiond 640", "root:root 600"];
     ensure_eq(modes.lines().collect::<Vec<_>>(), wanted.to_vec())?;
     // The same for a file that is added later.
@@ -169,7 +170,7 @@ fn private_configuration() -> Result {
         PEER.replace("xTIB", "xTIC").replace(".2/", ".3/"),
     )?;
     bastion.machine.run(&["systemctl", "reload", UNIT])?;
-    wait_for("the new peer exists", PATIENCE, || {
+    wait_for("the new peer exists", TIMEOUT, || {
         Ok(bastion.report()?.tunnel.is_some_and(|tunnel| tunnel.peers.len() == 2))
     })?;
     bastion.becomes_healthy().map(drop)
@@ -192,7 +193,7 @@ fn secrets() -> Result {
         )
     };
     let has_peers = |count: usize| {
-        wait_for("the peers are there", PATIENCE, || {
+        wait_for("the peers are there", TIMEOUT, || {
             Ok(bastion.report()?.tunnel.is_some_and(|tunnel| tunnel.peers.len() == count))
         })
     };
@@ -239,12 +240,12 @@ fn no_token() -> Result {
     let mut bastion = Bastion::installed("")?;
     std::fs::remove_file(bastion.machine.path(TOKEN))?;
     bastion.machine.boot()?;
-    wait_for("the status says what is missing", PATIENCE, || {
-        let told = |report: bastiond::internals::report::Report| {
+    wait_for("the status says what is missing", TIMEOUT, || {
+        let says_so = |report: bastiond::internals::report::Report| {
             let mut problems = report.components.into_values().flat_map(|component| component.problems);
             problems.any(|problem| problem.what.starts_with("there is no API token"))
         };
-        Ok(bastion.report().is_ok_and(told))
+        Ok(bastion.report().is_ok_and(says_so))
     })?;
     ensure_eq((bastion.machine.property(UNIT, "ActiveState")?.as_str(), bastion.restarts()?), ("active", 0))?;
     // A new token needs a restart, because the credential is a copy by systemd.

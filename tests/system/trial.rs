@@ -7,15 +7,15 @@ use libtest_mimic::Trial;
 use crate::shared::Result;
 
 /// The time limit of a change of the service.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A test named as a sentence.
 pub(crate) fn trial(name: &'static str, test: fn() -> Result) -> Trial {
-    let told = move || {
+    let run = move || {
         // The failure is printed at once, before later tests can hang.
         test().inspect_err(|error| eprintln!("\n{name}: {}", error.message().unwrap_or_default()))
     };
-    Trial::test(name, told)
+    Trial::test(name, run)
 }
 
 /// Prints a value that a test has measured.

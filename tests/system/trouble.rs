@@ -13,7 +13,7 @@ use crate::bastion::{Bastion, CONFIG, UNIT};
 use crate::load::Load;
 use crate::memory::Limit;
 use crate::shared::{Result, SOON, ensure, ensure_eq, wait_for};
-use crate::trial::{PATIENCE, print_measurement, trial};
+use crate::trial::{TIMEOUT, print_measurement, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -50,14 +50,14 @@ fn watchdog() -> Result {
     let load = Load::start(&bastion)?;
     let (pid, tunnel) = (bastion.main_pid()?, Load::kept(&bastion)?);
     signal(&bastion, Signal::SIGSTOP)?;
-    let took = bastion.is_replaced(pid, PATIENCE)?;
+    let took = bastion.is_replaced(pid, TIMEOUT)?;
     print_measurement("a stopped process is replaced after", format!("{took:?}"));
     let journal = bastion.machine.journal(UNIT)?;
     ensure(journal.contains("Watchdog timeout"), journal)?;
     bastion.becomes_healthy()?;
     ensure_eq(Load::kept(&bastion)?, tunnel)?;
     let report = load.stop()?;
-    print_measurement("with the watchdog's patience of 2 s", &report);
+    print_measurement("with a watchdog limit of 2 s", &report);
     ensure_eq((bastion.restarts()?, report.lost), (1, 0))
 }
 
@@ -66,7 +66,7 @@ fn killed() -> Result {
     let load = Load::start(&bastion)?;
     let (pid, tunnel) = (bastion.main_pid()?, Load::kept(&bastion)?);
     signal(&bastion, Signal::SIGKILL)?;
-    let took = bastion.is_replaced(pid, PATIENCE)?;
+    let took = bastion.is_replaced(pid, TIMEOUT)?;
     bastion.becomes_healthy()?;
     ensure_eq(Load::kept(&bastion)?, tunnel)?;
     let report = load.stop()?;
@@ -82,7 +82,7 @@ fn killed_often() -> Result {
     for _ in 0..8 {
         let pid = bastion.main_pid()?;
         signal(&bastion, Signal::SIGKILL)?;
-        bastion.is_replaced(pid, PATIENCE)?;
+        bastion.is_replaced(pid, TIMEOUT)?;
     }
     bastion.becomes_healthy()?;
     ensure_eq(bastion.restarts()?, 8)?;
@@ -99,7 +99,7 @@ fn out_of_memory() -> Result {
     bastion.configure(&format!("{}{}", crate::load::TUNNEL, forwards.collect::<String>()))?;
     // It may end before it reports the end of the reload.
     bastion.machine.try_run(&["systemctl", "kill", "--kill-who=main", "--signal=HUP", UNIT])?;
-    let took = bastion.is_replaced(pid, PATIENCE)?;
+    let took = bastion.is_replaced(pid, TIMEOUT)?;
     ensure(limit.has_killed(&bastion)?, "the kernel killed no process for memory, so the test proves nothing")?;
     bastion.configure(crate::load::TUNNEL)?;
     bastion.machine.run(&["systemctl", "reload", UNIT])?;
@@ -117,19 +117,20 @@ fn full_disk() -> Result {
     bastion.machine.boot()?;
     bastion.becomes_healthy()?;
     // Less than a block is left.
-    bastion.machine.sh("dd if=/dev/zero of=/var/fill bs=64k 2>/dev/null || true; dd if=/dev/zero of=/var/fill2 bs=1 count=8192 2>/dev/null || true")?;
+    bastion.machine.sh("dd if=/dev/zero of=/var/fill bs=64k 2>/dev/null || true
+         dd if=/dev/zero of=/var/fill2 bs=1 count=8192 2>/dev/null || true")?;
     let full = bastion.machine.try_run(&["sh", "-c", "echo no >/var/lib/more"])?;
     ensure(!full.status.success(), "the disk is not full: this proves nothing")?;
     // New rules, which the daemon saves for the next boot in /var/lib/bastiond.
     bastion.machine.run(&["nft", "delete", "table", "inet", "bastiond"])?;
-    wait_for("the table is back", PATIENCE, || {
+    wait_for("the table is back", TIMEOUT, || {
         Ok(bastion.machine.try_run(&["nft", "list", "table", "inet", "bastiond"])?.status.success())
     })?;
     bastion.becomes_healthy()?;
     bastion.serves()?;
     let pid = bastion.main_pid()?;
     bastion.machine.run(&["systemctl", "restart", UNIT])?;
-    bastion.is_replaced(pid, PATIENCE)?;
+    bastion.is_replaced(pid, TIMEOUT)?;
     bastion.becomes_healthy()?;
     bastion.serves()?;
     // The cause is a field beside the message.
@@ -144,7 +145,7 @@ fn read_only_etc() -> Result {
     ensure(!refused.status.success(), "/etc can be written: this proves nothing")?;
     let pid = bastion.main_pid()?;
     bastion.machine.run(&["systemctl", "restart", UNIT])?;
-    bastion.is_replaced(pid, PATIENCE)?;
+    bastion.is_replaced(pid, TIMEOUT)?;
     bastion.becomes_healthy()?;
     bastion.machine.run(&["systemctl", "reload", UNIT])?;
     ensure_eq(bastion.report()?.health, Health::Healthy)?;

@@ -166,6 +166,6 @@ async fn a_cloud_that_is_no_longer_served_closes_its_connections() {
     let closed = tokio::io::AsyncReadExt::read(&mut stream, &mut buffer);
     let closed = tokio::time::timeout(Duration::from_secs(5), closed).await.expect("the connection ends");
     assert_eq!(closed.expect("in good order"), 0);
-    let refused = tokio::net::TcpStream::connect(address).await.expect_err("nobody listens");
+    let refused = tokio::net::TcpStream::connect(address).await.expect_err("nothing listens");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }

@@ -42,7 +42,8 @@ async fn a_list_has_pages_and_each_page_names_the_previous_and_the_next() {
         let body = served.get(&format!("/networks?page={page}&per_page=3")).await.json();
         assert_eq!(names(&body).join(" "), expected, "{page}");
         let pagination = json!({
-            "page": page, "per_page": 3, "previous_page": previous, "next_page": next, "last_page": 3, "total_entries": 7,
+            "page": page, "per_page": 3, "previous_page": previous, "next_page": next,
+            "last_page": 3, "total_entries": 7,
         });
         assert_eq!(body["meta"]["pagination"], pagination);
     }

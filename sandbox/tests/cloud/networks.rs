@@ -16,7 +16,8 @@ async fn a_network_is_shown_with_all_its_fields() {
         "name": "private",
         "ip_range": "10.0.0.0/16",
         "subnets": [{
-            "type": "cloud", "ip_range": "10.0.0.0/24", "network_zone": "eu-central", "gateway": "10.0.0.1", "vswitch_id": null,
+            "type": "cloud", "ip_range": "10.0.0.0/24", "network_zone": "eu-central", "gateway": "10.0.0.1",
+            "vswitch_id": null,
         }],
         "routes": [{ "destination": "0.0.0.0/0", "gateway": "10.0.0.2" }],
         "servers": [world.bastion, world.host],
@@ -133,8 +134,14 @@ async fn a_network_is_created_with_its_subnets_and_routes() {
     let got = world.served.post("/networks", wanted.clone()).await;
     let network = &got.json()["network"];
     let subnets = json!([
-        { "type": "cloud", "ip_range": "10.2.0.0/24", "network_zone": "eu-central", "gateway": "10.2.0.1", "vswitch_id": null },
-        { "type": "vswitch", "ip_range": "10.2.8.0/24", "network_zone": "eu-central", "gateway": "10.2.8.1", "vswitch_id": 1000 },
+        {
+            "type": "cloud", "ip_range": "10.2.0.0/24", "network_zone": "eu-central", "gateway": "10.2.0.1",
+            "vswitch_id": null,
+        },
+        {
+            "type": "vswitch", "ip_range": "10.2.8.0/24", "network_zone": "eu-central", "gateway": "10.2.8.1",
+            "vswitch_id": 1000,
+        },
     ]);
     assert_eq!((got.status, &network["subnets"]), (201, &subnets));
     assert_eq!((&network["routes"], &network["labels"]), (&wanted["routes"], &wanted["labels"]));

@@ -105,7 +105,10 @@ async fn a_server_that_is_being_changed_is_locked_and_its_network_reports_a_conf
 #[tokio::test]
 async fn members_show_which_servers_are_being_attached_detached_or_changed() {
     let world = World::new(slow());
-    let member = |id, ip: &str, status: &str| json!({ "type": "server", "id": id, "ip": ip, "status": status, "alias_ips": [], "subnet": "10.0.0.0/24" });
+    let member = |id, ip: &str, status: &str| {
+        let subnet = "10.0.0.0/24";
+        json!({ "type": "server", "id": id, "ip": ip, "status": status, "alias_ips": [], "subnet": subnet })
+    };
     let fresh = world.cloud().create_server("fresh", None);
     let bastion = member(world.bastion, "10.0.0.2", "ok");
     let host = member(world.host, "10.0.0.4", "ok");

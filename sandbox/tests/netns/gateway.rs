@@ -165,8 +165,8 @@ fn a_route_to_an_alias_ip_follows_the_alias_ip() -> Outcome {
 fn a_route_to_an_unused_gateway_is_unreachable() -> Outcome {
     let world = World::start(Settings::default())?;
     let gateway = world.gateway(world.private_network_id());
-    let (everywhere, nobody) = ("0.0.0.0/0".parse()?, Ipv4Addr::new(10, 0, 0, 200));
-    world.put_route(everywhere, nobody);
+    let (everywhere, unused) = ("0.0.0.0/0".parse()?, Ipv4Addr::new(10, 0, 0, 200));
+    world.put_route(everywhere, unused);
     assert_eq!(gateway.routes()[&everywhere], NextHop::Unreachable);
     assert_eq!(tcp_probe(world.web(), (at::SERVER, 80), TIMEOUT), Err(ProbeFailure::Unreachable));
     // A correct route replaces the wrong one.

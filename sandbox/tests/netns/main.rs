@@ -31,9 +31,9 @@ macro_rules! trials {
 use trials;
 
 fn main() -> ExitCode {
-    let rooms =
+    let groups =
         [isolation::trials(), world::trials(), gateway::trials(), private::trials(), traffic::trials(), star::trials()];
-    let trials: Vec<_> = rooms.into_iter().flatten().collect();
+    let trials: Vec<_> = groups.into_iter().flatten().collect();
     sandbox::isolation::require(trials.len());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -72,7 +72,9 @@ async fn it_reads_all_pages() {
 async fn it_adds_and_deletes_a_route_and_waits_for_its_action() {
     let world = World::new();
     world.cloud().update_settings(|settings| settings.action_duration = Duration::from_millis(300));
-    let ended = |command: &str| json!({ "command": command, "status": "success", "progress": 100, "resources": [["network", world.network]] });
+    let resources = json!([["network", world.network]]);
+    let ended =
+        |command: &str| json!({ "command": command, "status": "success", "progress": 100, "resources": resources });
     assert_eq!(world.python_route("add-route", DEFAULT).await, ended("add_route"));
     assert_eq!(world.routes(), [route(DEFAULT)]);
     assert_eq!(world.python_route("delete-route", DEFAULT).await, ended("delete_route"));

@@ -141,7 +141,8 @@ impl Answer {
         }
         let status = self.status.as_u16();
         // Logged only: the ID differs each time, but the same error must have the same text.
-        tracing::info!(component = "hcloud", %call, status, correlation_id = self.correlation_id, "the API refused a call");
+        let correlation_id = self.correlation_id;
+        tracing::info!(component = "hcloud", %call, status, correlation_id, "the API refused a call");
         Err(match parse_error_body(&self.body) {
             Some(error) => Error::Refused {
                 call,

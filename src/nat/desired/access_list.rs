@@ -194,7 +194,7 @@ fn shape_of(line: &Acl) -> usize {
     }
 }
 
-/// The boxes that a line covers.
+/// The rectangles that an entry covers.
 fn entries_of(line: &Acl) -> impl Iterator<Item = Entry> + '_ {
     let protocols: &[Range] = match line.protocol {
         Protocol::Any if line.ports.is_empty() => &[Range::ALL_PROTOCOLS],

@@ -1,11 +1,9 @@
 //! What other programs on this server would drop of our traffic. It is named in the report and never changed.
 //!
 //! A packet passes only if the base chains of all tables let it, so an `accept` of ours does not help against another
-//! table's
-//! `drop`. This module finds base chains that drop whatever no rule of theirs decides, in nftables and in the
-//! old iptables.
-//! It does not judge their rules as a whole: a chain with rules like those that we would advise counts as open, and the
-//! report says "unless other rules accept it".
+//! table's `drop`. This module finds base chains that drop whatever no rule of theirs decides, in nftables and in the
+//! old iptables. It does not evaluate their rules as a whole: a chain with rules like those that we would advise counts
+//! as open, and the report says "unless other rules accept it".
 //!
 //! Other tables' sets are never listed: nft crashes on sets that a newer nft wrote, and they may be large.
 

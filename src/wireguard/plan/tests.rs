@@ -258,7 +258,7 @@ async fn inherited_descriptors_are_taken_over_or_released() {
     assert!(!taken_over.release_inherited);
     assert_eq!(taken_over.interface.unwrap().set_up, None, "it is up already");
     assert!(plan(&wireguard, &no_tunnel(), &state()).release_inherited);
-    // The service manager's store keeps the interface; once it is told to close it, the next pass goes on.
+    // The service manager's store keeps the interface; once that has closed it, the next pass continues.
     let state = Observed { kernel_has_wireguard: true, ..state() };
     let by_kernel = plan(&wireguard, &config("backend = \"kernel\""), &state);
     assert!(by_kernel.release_inherited && by_kernel.problems().len() == 1);

@@ -208,7 +208,8 @@ impl Gateway {
                 state.failure = None;
             }
             Err(failure) => {
-                tracing::error!(network = %self.network, %failure, "the virtual gateway failed to apply the cloud's routes");
+                let network = self.network;
+                tracing::error!(%network, %failure, "the virtual gateway cannot apply the cloud's routes");
                 state.failure = Some(failure);
             }
         }

@@ -1,5 +1,5 @@
 //! The kernel's side, as drivers/net/wireguard/netlink.c does it: what each attribute of each message changes, and what
-//! is told when it is asked.
+//! is returned when it is asked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -197,7 +197,7 @@ impl Kernel {
 
 impl Peer {
     fn attributes(&self) -> WireguardPeer {
-        let mut told = vec![
+        let mut attributes = vec![
             WireguardPeerAttribute::PublicKey(self.key.0),
             WireguardPeerAttribute::PresharedKey(self.preshared_key),
             WireguardPeerAttribute::LastHandshake(WireguardTimeSpec {
@@ -209,8 +209,8 @@ impl Peer {
             WireguardPeerAttribute::RxBytes(7),
             WireguardPeerAttribute::ProtocolVersion(1),
         ];
-        told.extend(self.endpoint.map(WireguardPeerAttribute::Endpoint));
-        WireguardPeer(told)
+        attributes.extend(self.endpoint.map(WireguardPeerAttribute::Endpoint));
+        WireguardPeer(attributes)
     }
 }
 
