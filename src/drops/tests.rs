@@ -97,7 +97,7 @@ fn an_unreadable_message_does_not_hide_the_next_one() {
 }
 
 #[tokio::test]
-async fn without_the_journal_nothing_listens() {
+async fn without_log_drops_to_the_journal_no_task_runs() {
     let mut log = DropLog::default();
     log.follow(LogDrops::Off).await;
     assert!(log.task.is_none());

@@ -70,7 +70,7 @@ fn a_route_to_another_address_of_this_server_is_right_too() {
 }
 
 #[test]
-fn the_default_route_overlaps_nothing_and_every_other_one_overlaps_routes_and_subnets() {
+fn only_the_default_route_may_overlap_routes_and_subnets() {
     let wanted = "10.8.0.0/24 via 10.0.0.2";
     assert_eq!(planned(&[DEFAULT], &["10.244.0.0/16 via 10.0.0.4"], false).claim, routes(&[DEFAULT]));
     assert_eq!(planned(&[wanted], &["0.0.0.0/0 via 10.0.0.7"], false).claim, routes(&[wanted]));

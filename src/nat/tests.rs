@@ -180,7 +180,7 @@ fn new_rules_are_no_repair() {
 }
 
 #[test]
-fn a_table_of_which_nothing_is_remembered_is_replaced() {
+fn a_table_without_a_saved_listing_is_replaced() {
     assert_eq!(
         reasons(change(&rules("", &one_network()), Some(&listed()), None)),
         (vec!["table inet bastiond replaced: nothing is remembered of it".to_owned()], false)

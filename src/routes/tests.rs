@@ -43,7 +43,7 @@ fn observed(routes: &[Route], addresses: &[Address]) -> Observed {
 const SITE: &str = "192.168.178.0/24";
 
 #[test]
-fn what_is_missing_is_added_and_what_stands_is_left() {
+fn missing_routes_and_addresses_are_added_and_existing_ones_stay() {
     let desired = wanted(&["10.100.0.1/24", "fd00::1/64"], &[SITE, "fd01::/64"]);
     let nothing = observed(&[], &[]);
     let expected = Changes {
@@ -74,7 +74,7 @@ fn orphans_of_an_earlier_configuration_go_wherever_they_lead() {
 }
 
 #[test]
-fn a_strangers_route_is_left_and_told_unless_it_leads_into_the_tunnel() {
+fn another_programs_route_stays_and_is_reported_unless_it_leads_into_the_tunnel() {
     let elsewhere = foreign(SITE, OTHER);
     let desired = wanted(&[], &[SITE]);
     let expected =
@@ -89,7 +89,7 @@ fn a_strangers_route_is_left_and_told_unless_it_leads_into_the_tunnel() {
 }
 
 #[test]
-fn an_address_by_hand_is_left_and_told() {
+fn an_unknown_address_stays_and_is_reported() {
     let by_hand = Address { net: net("10.99.0.1/24"), ours: false };
     let expected = Changes { unknown_addresses: [by_hand.net].into(), ..Changes::default() };
     assert_eq!(plan_changes(Some(&wanted(&[], &[])), &observed(&[], &[by_hand])), expected);

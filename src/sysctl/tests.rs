@@ -120,7 +120,7 @@ fn only_what_differs_is_written_and_a_second_pass_writes_nothing() {
 }
 
 #[test]
-fn a_setting_that_somebody_else_changed_is_repaired() {
+fn a_setting_that_another_program_changed_is_repaired() {
     let (_directory, paths) = fresh();
     let mut sysctl = Sysctl::new(paths.clone());
     assert!(!pass(&mut sysctl).repaired);
@@ -177,7 +177,7 @@ fn without_rules_our_own_forwarding_is_switched_off_and_with_rules_it_stays() {
 }
 
 #[test]
-fn down_restores_the_first_values_unless_somebody_changed_them_since() {
+fn down_restores_the_saved_values_unless_another_program_changed_them() {
     let (_directory, paths) = fresh();
     let before = values(&paths);
     let mut both = Both::new(&paths);

@@ -26,13 +26,13 @@ const KEYS: [(&str, &str); 2] = [
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("wg_quick_makes_a_tunnel_that_lives_through_wg_syncconf_and_takes_it_down", wg_quick),
-        trial("wg_showconf_gives_the_example_of_wg_back", example),
-        trial("wg_changes_a_tunnel_that_runs", changes),
-        trial("a_tunnel_in_the_background_leaves_the_session_of_who_started_it", background),
-        trial("a_tunnel_ends_with_a_signal_its_interface_or_its_socket", ends),
-        trial("a_tunnel_that_cannot_be_made_says_why", refused),
-        trial("a_tunnel_takes_over_the_descriptors_that_it_is_given", handed_over),
+        trial("wg_quick_creates_and_removes_a_tunnel_that_survives_wg_syncconf", wg_quick),
+        trial("wg_showconf_prints_the_example_of_wg_unchanged", example),
+        trial("wg_changes_a_running_tunnel", changes),
+        trial("a_background_tunnel_leaves_the_session_of_its_caller", background),
+        trial("a_tunnel_ends_on_a_signal_or_without_its_interface_or_socket", ends),
+        trial("an_error_while_creating_a_tunnel_is_reported", refused),
+        trial("a_tunnel_uses_inherited_descriptors", handed_over),
     ]
 }
 
@@ -166,7 +166,7 @@ fn wg_quick() -> Result {
     Ok(())
 }
 
-/// The example with an address in the place of the name, which nobody resolves here.
+/// The example with an address instead of the name, because there is no DNS here.
 fn resolved_example() -> String {
     EXAMPLE.replace("test.wireguard.com", "192.0.2.9")
 }
@@ -257,10 +257,10 @@ fn pid_of(tunnel: &str) -> Result<i32> {
             return Ok(pid);
         }
     }
-    Err(format!("nobody carries {tunnel}").into())
+    Err(format!("no process serves {tunnel}").into())
 }
 
-/// What somebody does to a tunnel.
+/// An operation on a tunnel.
 type End = dyn Fn(&Place, &Child) -> Result;
 
 fn ends() -> Result {
@@ -289,28 +289,28 @@ fn refused() -> Result {
     let place = Place::create("alone-re")?;
     place.start()?;
     let twice = place.program().output()?;
-    let told = "bastiond-tunnel: no interface (another process holds this interface: stop it, or choose another name): \
-                cannot make the TUN interface alone-re: Device or resource busy (os error 16)\n";
-    ensure_eq((twice.status.code(), text(&twice.stderr)), (Some(1), told.to_owned()))?;
+    let message = "bastiond-tunnel: no interface (another process holds this interface: stop it, or choose another \
+                   name): cannot make the TUN interface alone-re: Device or resource busy (os error 16)\n";
+    ensure_eq((twice.status.code(), text(&twice.stderr)), (Some(1), message.to_owned()))?;
     ensure(place.wg(&["show", place.tunnel])?.status.success(), "the first one does not run any more")?;
 
     std::fs::create_dir_all("/run/wireguard")?;
     let taken = Place::create("alone-re2")?;
     std::fs::write(taken.socket(), "")?;
     let output = taken.program().output()?;
-    let told = "bastiond-tunnel: /var/run/wireguard/alone-re2.sock is in the way: it is no socket\n";
-    ensure_eq((output.status.code(), text(&output.stderr)), (Some(1), told.to_owned()))?;
+    let message = "bastiond-tunnel: /var/run/wireguard/alone-re2.sock is in the way: it is no socket\n";
+    ensure_eq((output.status.code(), text(&output.stderr)), (Some(1), message.to_owned()))?;
     ensure(!taken.has_interface()?, "the interface was left behind")?;
     std::fs::remove_file(taken.socket())?;
 
     let output = taken.program().env("WG_TUN_FD", "9").output()?;
-    let told = "bastiond-tunnel: WG_TUN_FD names a descriptor that is not open: Bad file descriptor (os error 9)\n";
-    ensure_eq((output.status.code(), text(&output.stderr)), (Some(1), told.to_owned()))
+    let message = "bastiond-tunnel: WG_TUN_FD names a descriptor that is not open: Bad file descriptor (os error 9)\n";
+    ensure_eq((output.status.code(), text(&output.stderr)), (Some(1), message.to_owned()))
 }
 
 fn handed_over() -> Result {
     let place = Place::create("alone-fd")?;
-    // A shell opens a socket's place and the interface's node for the program; a node that is no interface yet is told.
+    // A shell opens the descriptors for the program. A TUN node without an interface is reported.
     let script =
         format!("exec 7<>/dev/net/tun; WG_TUN_FD=7 exec {} {}", tunnel_program::path().display(), place.tunnel);
     let output = place.namespace.command("sh").args(["-c", &script]).output()?;

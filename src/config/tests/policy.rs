@@ -67,7 +67,7 @@ fn ssh_only_by_tunnel_needs_a_tunnel_with_peers_that_can_connect() {
 }
 
 #[test]
-fn what_is_probably_a_mistake_gets_a_warning() {
+fn a_probable_mistake_gets_a_warning() {
     for (text, warned) in [
         (
             "egress.allow = []",

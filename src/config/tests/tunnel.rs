@@ -220,7 +220,7 @@ fn backup_files_of_editors_in_peers_d_are_ignored() {
 }
 
 #[test]
-fn what_is_probably_a_mistake_in_the_tunnel_gets_a_warning() {
+fn a_probable_mistake_in_the_tunnel_gets_a_warning() {
     let with_peer = |allowed_ip: &str| {
         let link = "[[site.private]]\ninterface = \"eth1\"\nnetwork = \"10.0.0.0/16\"\n";
         with_address(&format!("[[wireguard.peer]]\n{}{link}", peer(ADA, allowed_ip)))

@@ -274,7 +274,7 @@ fn the_port_for_a_tunnel_of_another_program_is_unknown() {
 }
 
 #[test]
-fn at_a_static_address_nothing_of_the_bastion_is_open() {
+fn no_port_of_the_bastion_is_open_at_a_static_address() {
     let mut site = site();
     if let Some(link) = &mut site.public {
         link.addresses.push(read("203.0.113.51"));

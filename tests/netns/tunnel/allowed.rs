@@ -1,4 +1,4 @@
-//! Who may speak for an address, and who gets what is sent to it: the owner of the longest prefix over all peers.
+//! Which peer may use an address as a source, and gets the packets to it: the one with the longest matching prefix.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -11,7 +11,7 @@ use super::site::{Site, ours};
 use crate::gateway::{NEVER, Result, SOON, ensure_eq, trial};
 
 pub(super) fn trials() -> Vec<Trial> {
-    vec![trial("an_address_within_a_peers_network_is_spoken_for_by_its_owner_only", longest_prefix)]
+    vec![trial("an_address_inside_a_peers_network_is_used_only_by_its_owner", longest_prefix)]
 }
 
 fn longest_prefix() -> Result {
@@ -33,8 +33,8 @@ fn longest_prefix() -> Result {
     us.interface.set(&format!("peer {} allowed-ips {address}/32", laptop.public_key()))?;
 
     let reflector = Reflector::udp(us.namespace(), (us.v4(), 0))?;
-    let speaks = |peer: &Site<'_>, source: Ipv4Addr, patience| {
-        let seen = traffic::udp_probe_from(peer.namespace(), (source, 0), reflector.address(), patience);
+    let probe = |peer: &Site<'_>, source: Ipv4Addr, timeout| {
+        let seen = traffic::udp_probe_from(peer.namespace(), (source, 0), reflector.address(), timeout);
         seen.map(|seen| seen.ip())
     };
     let servers = [&office, &laptop].map(|peer| Reflector::udp(peer.namespace(), (address, 4000)));
@@ -46,10 +46,10 @@ fn longest_prefix() -> Result {
         Ok((at_office.seen().len(), at_laptop.seen().len()))
     };
 
-    ensure_eq(speaks(&office, office.v4(), SOON), Ok(office.v4().into()))?;
-    ensure_eq(speaks(&office, address, NEVER), Err(ProbeFailure::Timeout))?;
-    ensure_eq(speaks(&laptop, address, SOON), Ok(address.into()))?;
-    ensure_eq(speaks(&laptop, laptop.v4(), NEVER), Err(ProbeFailure::Timeout))?;
+    ensure_eq(probe(&office, office.v4(), SOON), Ok(office.v4().into()))?;
+    ensure_eq(probe(&office, address, NEVER), Err(ProbeFailure::Timeout))?;
+    ensure_eq(probe(&laptop, address, SOON), Ok(address.into()))?;
+    ensure_eq(probe(&laptop, laptop.v4(), NEVER), Err(ProbeFailure::Timeout))?;
     ensure_eq(reached()?, (0, 1))?;
     // Not only was nothing answered: nothing came.
     let seen: Vec<_> = reflector.seen().iter().map(SocketAddr::ip).collect();
@@ -58,12 +58,12 @@ fn longest_prefix() -> Result {
     // What the office gets, the laptop loses.
     us.changes(&office, &format!("allowed-ips 10.77.0.0/24,fd77::/64,{address}/32"))?;
     ensure_eq(us.peer(&laptop)?.allowed_ips, vec![])?;
-    ensure_eq(speaks(&office, address, SOON), Ok(address.into()))?;
-    ensure_eq(speaks(&laptop, address, NEVER), Err(ProbeFailure::Timeout))?;
+    ensure_eq(probe(&office, address, SOON), Ok(address.into()))?;
+    ensure_eq(probe(&laptop, address, NEVER), Err(ProbeFailure::Timeout))?;
     ensure_eq(reached()?, (1, 1))?;
 
     // And without it, the network's owner has it.
     us.changes(&office, "allowed-ips 10.77.0.0/24")?;
-    ensure_eq(speaks(&office, address, SOON), Ok(address.into()))?;
+    ensure_eq(probe(&office, address, SOON), Ok(address.into()))?;
     ensure_eq(reached()?, (2, 1))
 }

@@ -1,4 +1,4 @@
-//! Ours and other people's implementations: handshakes and traffic, whoever begins, over both families, and preshared
+//! Our implementation with others: handshakes and traffic, initiated by either side, over both families, and preshared
 //! keys.
 
 use bastiond_tunnel::key::PrivateKey;
@@ -11,12 +11,14 @@ use crate::gateway::{Result, ensure, ensure_eq, trial};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("wireguard_go_and_we_carry_everything_whoever_begins", || whoever_begins(&Program::wireguard_go())),
-        trial("boringtun_and_we_carry_everything_whoever_begins", || whoever_begins(&Program::boringtun())),
-        gotatun("gotatun_and_we_carry_everything_whoever_begins", || whoever_begins(&Program::gotatun())),
-        trial("wireguard_go_and_we_speak_under_the_same_preshared_key_only", || preshared(&Program::wireguard_go())),
-        trial("boringtun_and_we_speak_under_the_same_preshared_key_only", || preshared(&Program::boringtun())),
-        gotatun("gotatun_and_we_speak_under_the_same_preshared_key_only", || preshared(&Program::gotatun())),
+        trial("wireguard_go_and_we_exchange_packets_whichever_side_initiates", || {
+            whoever_begins(&Program::wireguard_go())
+        }),
+        trial("boringtun_and_we_exchange_packets_whichever_side_initiates", || whoever_begins(&Program::boringtun())),
+        gotatun("gotatun_and_we_exchange_packets_whichever_side_initiates", || whoever_begins(&Program::gotatun())),
+        trial("wireguard_go_and_we_connect_only_with_the_same_preshared_key", || preshared(&Program::wireguard_go())),
+        trial("boringtun_and_we_connect_only_with_the_same_preshared_key", || preshared(&Program::boringtun())),
+        gotatun("gotatun_and_we_connect_only_with_the_same_preshared_key", || preshared(&Program::gotatun())),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! Strangers who send rubbish, and too much of it, while somebody works.
+//! Unknown hosts that send invalid datagrams, or too many, while a peer is connected.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -25,8 +25,8 @@ use crate::gateway::{Result, SOON, ensure, ensure_eq, trial, wait_for};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("rubbish_of_every_length_disturbs_nobody", rubbish),
-        trial("a_flood_of_initiations_from_a_thousand_addresses_is_answered_with_cookies_and_disturbs_nobody", flood),
+        trial("invalid_datagrams_of_every_length_change_nothing", invalid_datagrams),
+        trial("a_flood_of_initiations_from_a_thousand_addresses_is_answered_with_cookies_and_ends_no_session", flood),
     ]
 }
 
@@ -35,7 +35,7 @@ const LARGEST: usize = 65_507;
 /// Rubbish of each sort.
 const COUNT: usize = 400;
 
-fn rubbish() -> Result {
+fn invalid_datagrams() -> Result {
     let star = Star::with_hosts(3)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
     let from_peer = |packet: &Packet| packet.direction == Direction::In && packet.udp_payload().is_some();
@@ -48,11 +48,11 @@ fn rubbish() -> Result {
 
     let transfer = Transfer::start(&us, &peer)?;
     let mut random = fastrand::Rng::with_seed(7);
-    let stranger = star.host(2).namespace().bind_udp((star.host(2).v4(), 0))?;
+    let attacker = star.host(2).namespace().bind_udp((star.host(2).v4(), 0))?;
     let target = us.outside(Family::V4);
     let send = |datagram: &[u8]| -> Result {
         // Too fast for the link: lost on the way, as anywhere.
-        match stranger.send_to(datagram, target) {
+        match attacker.send_to(datagram, target) {
             Ok(_) => Ok(()),
             Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => Ok(()),
             Err(error) => Err(format!("{} bytes: {error}", datagram.len()).into()),
@@ -95,19 +95,19 @@ fn rubbish() -> Result {
 /// be.
 const SOURCES: u32 = 0xc613_0000;
 const ADDRESSES: u32 = 1000;
-/// Initiations that differ. Each is a calculation for whoever answers it, and one for us to make it.
+/// Different initiations. Answering one costs a calculation, and so does making it.
 const INITIATIONS: u32 = 40;
 /// Datagrams between two rests, and a rest: some five thousand a second.
 const BURST: u32 = 20;
 const REST: Duration = Duration::from_millis(4);
 
-/// Initiations for us of somebody whom we do not know: their first MAC is right, as our public key is no secret.
+/// Initiations of unknown peers. Their first MAC is valid, because our public key is not secret.
 fn initiations(us: &Site<'_>) -> Vec<Vec<u8>> {
     let ours = x25519::PublicKey::from(us.public_key().0);
     let initiation = |number| {
-        let mut stranger = Tunn::new(PrivateKey::generate().secret(), ours, None, None, number, None);
+        let mut attacker = Tunn::new(PrivateKey::generate().secret(), ours, None, None, number, None);
         let mut message = [0; 148];
-        match stranger.format_handshake_initiation(&mut message, true) {
+        match attacker.format_handshake_initiation(&mut message, true) {
             TunnResult::WriteToNetwork(message) => message.to_vec(),
             other => panic!("{other:?}"),
         }
@@ -166,24 +166,24 @@ fn pour(socket: &UdpSocket, target: SocketAddrV4, initiations: &[Vec<u8>], stop:
 fn flood() -> Result {
     let star = Star::with_hosts(5)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
-    let stranger = star.host(2);
+    let attacker = star.host(2);
     let newcomers = [Site::start(&star, 3, &Program::wireguard_go())?, Site::start(&star, 4, &Program::boringtun())?];
     let sources = Ipv4Addr::from(SOURCES);
-    star.router().ip(&format!("route add {sources}/16 via {}", stranger.v4()))?;
-    stranger.namespace().ip(&format!("route add local {sources}/16 dev lo"))?;
+    star.router().ip(&format!("route add {sources}/16 via {}", attacker.v4()))?;
+    attacker.namespace().ip(&format!("route add local {sources}/16 dev lo"))?;
     join(&peer, &us)?;
     let initiations = initiations(&us);
     let transfer = Transfer::start(&us, &peer)?;
     let is_answer = |packet: &Packet| packet.direction == Direction::Out && packet.udp_payload().is_some();
-    let answers = Sniffer::start(star.router(), &stranger.link(), is_answer)?;
+    let answers = Sniffer::start(star.router(), &attacker.link(), is_answer)?;
     let SocketAddr::V4(target) = us.outside(Family::V4) else { return Err("no IPv4".into()) };
-    let flooder = Flooder::start(stranger.namespace(), target, initiations)?;
+    let flooder = Flooder::start(attacker.namespace(), target, initiations)?;
     ensure(answers.wait_for(ADDRESSES as usize, 5 * SOON), "few cookies are sent")?;
     for _ in 0..4 {
         transfer.goes_on()?;
     }
     ensure(us.reaches(&peer)? && peer.reaches(&us)?, "nothing passes during the flood")?;
-    // Whoever is known gets in: with the cookie that it is given, when it repeats its initiation after five seconds.
+    // A known peer connects: with the cookie that it gets, when it repeats its initiation after five seconds.
     for newcomer in &newcomers {
         us.meets(newcomer, Reach::Unknown)?;
         newcomer.meets(&us, Reach::At(Family::V4))?;
@@ -203,8 +203,11 @@ fn flood() -> Result {
         "something else than a cookie was sent",
     )?;
     // To a good part of those who asked, each at the address that it asked from.
-    let told: std::collections::HashSet<_> =
+    let answered: std::collections::HashSet<_> =
         answers.iter().filter_map(|packet| Some(packet.ip()?.destination)).collect();
-    ensure(told.len() > ADDRESSES as usize / 4, format!("{} of {ADDRESSES} addresses were answered", told.len()))?;
+    ensure(
+        answered.len() > ADDRESSES as usize / 4,
+        format!("{} of {ADDRESSES} addresses were answered", answered.len()),
+    )?;
     ensure(answers.len() as u64 <= sent, format!("{} answers to {sent} initiations", answers.len()))
 }

@@ -1,4 +1,4 @@
-//! Changes by wg(8) of an interface that carries traffic: nobody's session ends who has not asked for it.
+//! Changes by wg(8) of an interface that carries traffic: only sessions that a change concerns end.
 
 use std::fmt::Write as _;
 
@@ -15,15 +15,15 @@ use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, text, trial, wait_f
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("wg_set_of_a_live_peer_loses_no_packet_of_it_nor_of_others", set),
-        trial("a_peer_that_is_removed_is_heard_no_more_and_the_others_notice_nothing", remove),
-        trial("a_new_preshared_key_is_taken_over_without_a_lost_packet", preshared_key),
-        trial("a_new_private_key_of_ours_ends_the_sessions_of_those_who_do_not_know_it", private_key),
-        trial("wg_syncconf_loses_no_session_no_byte_and_no_count", syncconf),
-        trial("a_thousand_peers_come_by_wg_setconf_and_one_of_them_speaks", setconf),
-        trial("another_port_is_listened_on_without_a_restart_and_peers_learn_it", port),
-        trial("a_port_in_use_is_told_and_the_old_one_stays", port_in_use),
-        trial("the_mark_is_on_everything_that_is_sent", mark),
+        trial("wg_set_of_an_active_peer_loses_no_packet_of_any_peer", set),
+        trial("a_removed_peer_gets_no_answer_and_the_others_keep_their_sessions", remove),
+        trial("a_new_preshared_key_is_used_without_a_lost_packet", preshared_key),
+        trial("a_new_private_key_ends_the_sessions_with_peers_that_do_not_know_it", private_key),
+        trial("wg_syncconf_keeps_sessions_and_counters", syncconf),
+        trial("a_thousand_peers_are_added_by_wg_setconf_and_one_of_them_connects", setconf),
+        trial("the_port_changes_without_a_restart_and_peers_learn_it", port),
+        trial("a_port_in_use_is_reported_and_the_old_one_stays", port_in_use),
+        trial("every_sent_datagram_has_the_firewall_mark", mark),
     ]
 }
 
@@ -172,7 +172,7 @@ fn syncconf() -> Result {
     let after = [us.peer(peer)?, us.peer(other)?];
     for (before, after) in before.iter().zip(&after) {
         ensure_eq((after.latest_handshake, after.endpoint), (before.latest_handshake, before.endpoint))?;
-        ensure(after.received > before.received && after.sent > before.sent, "counting began anew")?;
+        ensure(after.received > before.received && after.sent > before.sent, "the counters were reset")?;
     }
     transfer.stop()?;
     busy.stop()
@@ -235,8 +235,8 @@ fn port_in_use() -> Result {
     let handshake = us.peer(&peer)?.latest_handshake;
     let refused = || -> Result {
         let output = us.interface.try_wg("set", &["listen-port", "40404"], "")?;
-        let told = "Unable to modify interface: Address already in use\n".to_owned();
-        ensure_eq((output.status.code(), text(&output.stderr)), (Some(1), told))?;
+        let message = "Unable to modify interface: Address already in use\n".to_owned();
+        ensure_eq((output.status.code(), text(&output.stderr)), (Some(1), message))?;
         ensure_eq(us.interface.status()?.listen_port, PORT)?;
         ensure(us.reaches(&peer)? && peer.reaches(&us)?, "nothing passes by the old port")
     };

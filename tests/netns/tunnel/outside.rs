@@ -15,12 +15,12 @@ use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, text, trial, wait_f
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("what_is_sent_through_the_tunnel_is_seen_nowhere_outside", ciphertext),
-        trial("persistent_keepalives_leave_at_their_interval_and_no_more_when_switched_off", keepalive),
-        trial("congestion_met_outside_is_told_inside", congestion),
-        trial("a_packet_too_big_for_our_own_link_is_answered_and_tcp_passes", small_link),
-        trial("tcp_passes_a_smaller_link_far_outside_and_the_inside_learns_of_it", small_link_far_away),
-        trial("without_ipv6_peers_are_served_by_ipv4", without_ipv6),
+        trial("plaintext_of_the_tunnel_is_never_seen_outside", ciphertext),
+        trial("persistent_keepalives_are_sent_at_their_interval_until_they_are_switched_off", keepalive),
+        trial("an_outer_congestion_mark_is_copied_to_the_inner_packet", congestion),
+        trial("a_packet_too_big_for_our_link_gets_an_icmp_error_and_tcp_passes", small_link),
+        trial("tcp_passes_a_distant_link_with_a_smaller_mtu_and_the_sender_learns_the_mtu", small_link_far_away),
+        trial("without_ipv6_peers_connect_over_ipv4", without_ipv6),
     ]
 }
 
@@ -95,7 +95,7 @@ fn keepalive() -> Result {
 const NOT_ECT: u8 = 0;
 const ECT_0: u8 = 2;
 const CE: u8 = 3;
-/// Voice, which nobody outside is told.
+/// The DSCP for voice, which must not be visible outside.
 const EXPEDITED: u8 = 46 << 2;
 
 /// Sends a datagram with this traffic class from one site to another; the traffic class that it has outside and inside.
@@ -144,7 +144,7 @@ fn congestion() -> Result {
              }",
         )?;
         ensure_eq(pass(EXPEDITED | ECT_0)?, vec![(Some(ECT_0), Some(EXPEDITED | CE)); 2])?;
-        // It cannot be told, so it is lost, which is what its sender understands.
+        // The sender does not support congestion marks, so the packet is dropped instead.
         ensure_eq(pass(EXPEDITED | NOT_ECT)?, vec![(Some(NOT_ECT), None); 2])?;
         star.router().nft("delete table inet congestion")?;
     }
@@ -167,13 +167,13 @@ fn inner_limit(outside: Family) -> u32 {
 }
 
 /// A ping that may not be fragmented, of so many bytes with its IPv4 header.
-fn whole(bytes: u32) -> Ping {
+fn unfragmented(bytes: u32) -> Ping {
     Ping { size: bytes - 28, fragmentation: Fragmentation::Forbidden, timeout: NEVER, ..Ping::default() }
 }
 
-/// Whether somebody who sends a large packet has been told that it must not be larger than this, and knows it.
-fn is_told(from: &Site<'_>, to: &Site<'_>, limit: u32) -> Result<bool> {
-    traffic::ping(from.namespace(), to.v4(), whole(1400))?;
+/// Whether the sender of a large packet has got an ICMP error with this limit, and uses it.
+fn has_learned_mtu(from: &Site<'_>, to: &Site<'_>, limit: u32) -> Result<bool> {
+    traffic::ping(from.namespace(), to.v4(), unfragmented(1400))?;
     let target = to.v4().to_string();
     let route = text(&from.namespace().command("ip").args(["route", "get", &target]).output()?.stdout);
     Ok(route.split_whitespace().collect::<Vec<_>>().windows(2).any(|pair| pair == ["mtu", &limit.to_string()]))
@@ -185,8 +185,10 @@ fn small_link() -> Result {
     narrow(&star, &us)?;
     join(&us, &peer)?;
     let limit = inner_limit(Family::V4);
-    wait_for("the inside is told that its packet is too big", 2 * SOON, || is_told(&us, &peer, limit))?;
-    ensure_eq(traffic::ping(us.namespace(), peer.v4(), whole(limit))?.replies.len(), 1)?;
+    wait_for("the sender gets an ICMP error for a packet that is too big", 2 * SOON, || {
+        has_learned_mtu(&us, &peer, limit)
+    })?;
+    ensure_eq(traffic::ping(us.namespace(), peer.v4(), unfragmented(limit))?.replies.len(), 1)?;
     exchange(&us, &peer)?;
     exchange(&peer, &us)?;
     // What may be fragmented passes all the same.
@@ -210,11 +212,13 @@ fn small_link_far_away() -> Result {
         transfer(&us, &peer)?;
         transfer(&peer, &us)?;
         // ... but a single datagram is refused by the router; the kernel learns, and with the next burst we do.
-        traffic::ping(us.namespace(), peer.v4(), whole(1400))?;
+        traffic::ping(us.namespace(), peer.v4(), unfragmented(1400))?;
         transfer(&us, &peer)?;
         transfer(&peer, &us)?;
         let limit = inner_limit(outside);
-        wait_for("the inside is told that its packet is too big", 2 * SOON, || is_told(&us, &peer, limit))?;
+        wait_for("the sender gets an ICMP error for a packet that is too big", 2 * SOON, || {
+            has_learned_mtu(&us, &peer, limit)
+        })?;
     }
     Ok(())
 }

@@ -17,8 +17,8 @@ use crate::gateway::{Result, SOON, ensure, ensure_eq, trial, wait_for};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial("two_queues_carry_everything_of_each_peer_and_share_the_peers", share),
-        trial("two_queues_lose_nothing_of_several_peers_and_take_another_port", all_at_once),
+        trial("two_queues_deliver_every_packet_and_share_the_peers", share),
+        trial("two_queues_lose_no_packet_of_several_peers_and_change_their_port", all_at_once),
     ]
 }
 

@@ -15,9 +15,9 @@ use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial};
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("the_endpoint_follows_a_peer_to_another_address_port_and_family", peer_moves),
-        trial("a_peer_follows_us_to_another_address", we_move),
-        trial("datagrams_that_a_stranger_recorded_move_no_endpoint", recorded),
-        trial("an_initiation_that_a_stranger_recorded_moves_no_endpoint_after_a_restart_either", recorded_before),
+        trial("a_peer_follows_our_change_of_address", we_move),
+        trial("replayed_datagrams_do_not_change_the_endpoint", recorded),
+        trial("a_replayed_initiation_does_not_change_the_endpoint_after_a_restart", recorded_before),
     ]
 }
 
@@ -34,7 +34,7 @@ fn peer_moves() -> Result {
     is_at(peer.outside(Family::V4))?;
     let elsewhere = Ipv4Addr::new(198, 18, 1, 77);
     peer.host.renumber(peer.host.v4(), elsewhere)?;
-    // wireguard-go goes on to send from the address that is gone, until it is told the endpoint again.
+    // wireguard-go keeps sending from the address that is gone until the endpoint is set again.
     peer.changes(&us, &format!("endpoint {}", us.outside(Family::V4)))?;
     is_at((elsewhere, PORT).into())?;
     peer.interface.set("listen-port 4444")?;
@@ -93,7 +93,7 @@ fn of_kind(datagrams: &[Vec<u8>], kind: Kind) -> usize {
 fn recorded() -> Result {
     let star = Star::with_hosts(3)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
-    let stranger = star.host(2);
+    let attacker = star.host(2);
     let tap = tap(&star, &peer)?;
     join(&peer, &us)?;
     for _ in 0..10 {
@@ -104,7 +104,7 @@ fn recorded() -> Result {
     ensure_eq(kinds, (1, true))?;
     let before = us.peer(&peer)?;
     for _ in 0..3 {
-        ensure_eq(replay(stranger, us.outside(Family::V4), &recorded)?, 0)?;
+        ensure_eq(replay(attacker, us.outside(Family::V4), &recorded)?, 0)?;
     }
     let after = us.peer(&peer)?;
     ensure_eq((after.endpoint, after.latest_handshake, after.received), {
@@ -116,7 +116,7 @@ fn recorded() -> Result {
 fn recorded_before() -> Result {
     let star = Star::with_hosts(3)?;
     let (us, peer) = (Site::start(&star, 0, &ours())?, Site::start(&star, 1, &Program::wireguard_go())?);
-    let stranger = star.host(2);
+    let attacker = star.host(2);
     let tap = tap(&star, &peer)?;
     join(&peer, &us)?;
     let recorded = payloads(tap);
@@ -124,7 +124,7 @@ fn recorded_before() -> Result {
     let us = us.restart(&ours())?;
     us.meets(&peer, Reach::At(Family::V4))?;
     // Who has forgotten the time of the last initiation cannot but answer it.
-    let answers = replay(stranger, us.outside(Family::V4), &recorded)?;
+    let answers = replay(attacker, us.outside(Family::V4), &recorded)?;
     ensure(answers <= 1, format!("{answers} answers to one initiation"))?;
     ensure_eq(us.peer(&peer)?.endpoint, Some(peer.outside(Family::V4)))?;
     ensure_eq(us.peer(&peer)?.latest_handshake, None)?;

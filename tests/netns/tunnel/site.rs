@@ -22,7 +22,7 @@ pub(super) fn ours() -> Program {
     Program::bastiond_tunnel(&tunnel_program::path())
 }
 
-/// A host with an interface that has a key, a port and addresses, and knows nobody.
+/// A host with an interface that has a key, a port and addresses, and no peers.
 pub(super) struct Site<'s> {
     pub(super) host: &'s Host,
     pub(super) interface: Interface,
@@ -30,7 +30,7 @@ pub(super) struct Site<'s> {
     number: u8,
 }
 
-/// Whether a site is told where another one is: without that it cannot begin.
+/// Whether a site has the endpoint of another one. Without it, it cannot initiate a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     Unknown,
@@ -75,7 +75,7 @@ impl<'s> Site<'s> {
         (self.host.address(family), PORT).into()
     }
 
-    /// The words after `wg set INTERFACE` that make it a peer of somebody.
+    /// The words after `wg set INTERFACE` that add it as a peer.
     pub(super) fn as_peer(&self, reach: Reach) -> String {
         let endpoint = match reach {
             Reach::Unknown => String::new(),
@@ -117,7 +117,7 @@ impl<'s> Site<'s> {
         Ok(!traffic::ping(self.namespace(), target, once)?.replies.is_empty())
     }
 
-    /// Starts the program anew, with the same key: it has forgotten everything else.
+    /// Restarts the program with the same key. It has lost everything else.
     pub(super) fn restart(self, program: &Program) -> Result<Self> {
         let Self { host, interface, key, number } = self;
         drop(interface);

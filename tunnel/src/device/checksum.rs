@@ -17,7 +17,7 @@ const STRIDE: usize = 64;
 pub(crate) fn sum(bytes: &[u8], initial: u64) -> u64 {
     let mut strides = bytes.chunks_exact(STRIDE);
     // Additions of 64-bit lanes lose carries. The upper halves are summed apart as well, so that the sum of the lower
-    // halves can be told from the rest: three instructions for each vector, where widening would take four.
+    // halves can be distinguished from the rest: three instructions for each vector, where widening would take four.
     let mut whole = [0_u64; STRIDE / 8];
     let mut upper = [0_u64; STRIDE / 8];
     for stride in &mut strides {

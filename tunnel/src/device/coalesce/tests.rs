@@ -276,8 +276,8 @@ fn packets_do_not_join_across_a_single_packet_of_their_flow() {
         let alone = packets.clone().map(|packet| (VnetHeader::default(), packet));
         assert_eq!(write(&mut Coalescer::new(ALL), &packets), alone);
     }
-    let stranger = Sample { payload: Vec::new(), ..Sample::tcp(Flow::v4(2)) };
-    let written = write(&mut Coalescer::new(ALL), &[first.bytes(), stranger.bytes(), second.bytes(), vec![0x00]]);
+    let other = Sample { payload: Vec::new(), ..Sample::tcp(Flow::v4(2)) };
+    let written = write(&mut Coalescer::new(ALL), &[first.bytes(), other.bytes(), second.bytes(), vec![0x00]]);
     assert_eq!(written.len(), 3);
 }
 

@@ -1,4 +1,4 @@
-//! What happens at odd moments, and what a peer or a stranger may try.
+//! Unusual moments, and what a peer or an unknown host may try.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -92,14 +92,14 @@ fn an_ipv6_packet_that_every_link_has_to_take_crosses_a_path_that_does_not_take_
     assert!(world.crosses("small"));
     world.elapsed += Duration::from_secs(2);
     world.settle();
-    // RFC 8200 section 5: nobody sends less than 1280 for being told so.
+    // RFC 8200 section 5: a host ignores an MTU below 1280.
     let smallest_mtu = Sample::udp(Flow::v6(1)).with_payload(1280 - 48).bytes();
     world.alice.inside.put(&smallest_mtu);
     world.alice.inside.put(&Sample::udp(Flow::v6(1)).with_payload(1281 - 48).bytes());
     world.settle();
     assert_eq!(world.bob.inside.take(), [smallest_mtu]);
-    let told = world.alice.inside.take();
-    assert_eq!((told.len(), told[0][40], &told[0][44..48]), (1, 2, &1280_u32.to_be_bytes()[..]));
+    let icmp_errors = world.alice.inside.take();
+    assert_eq!((icmp_errors.len(), icmp_errors[0][40], &icmp_errors[0][44..48]), (1, 2, &1280_u32.to_be_bytes()[..]));
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn waiting_packets_of_different_lengths_all_arrive_whichever_side_starts_the_han
 }
 
 /// The kernel refuses such a number (receive.c, `counter_validate`). The core would count past the end: a panic where
-/// overflows are checked, and a replay window that begins anew where they are not.
+/// overflows are checked, and a replay window that starts over where they are not.
 #[test]
 fn a_counter_beyond_the_last_message_of_a_session_is_refused_before_it_is_opened() {
     let mut world = World::new();

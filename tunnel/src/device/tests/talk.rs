@@ -34,8 +34,8 @@ fn packets_that_waited_for_the_handshake_arrive_in_order() {
 #[test]
 fn packets_are_unreadable_on_the_path_and_their_length_is_padded_to_sixteen_bytes() {
     let mut world = World::new();
-    assert!(world.crosses("a marker that nobody shall see"));
-    let marker = b"nobody shall see";
+    assert!(world.crosses("a marker that must not be seen"));
+    let marker = b"must not be seen";
     assert!(
         world.overheard.iter().all(|datagram| !datagram.bytes.windows(marker.len()).any(|window| window == marker))
     );
@@ -93,10 +93,10 @@ fn only_an_authentic_packet_changes_the_endpoint() {
     assert_eq!(world.bob.peer(&alice).unwrap().endpoint, Some("198.51.100.7:3000".parse().unwrap()));
     assert!(world.crosses_back("to the second place"));
 
-    // Everything that was ever said, and the same with a bit changed, said again by a stranger.
-    let stranger = "192.0.2.66:666".parse().unwrap();
+    // Every datagram so far, and the same with a changed bit, sent again by an unknown host.
+    let unknown = "192.0.2.66:666".parse().unwrap();
     let replayed: Vec<Datagram> =
-        world.overheard.iter().cloned().map(|datagram| Datagram { from: stranger, ..datagram }).collect();
+        world.overheard.iter().cloned().map(|datagram| Datagram { from: unknown, ..datagram }).collect();
     let forged = replayed.iter().cloned().map(|mut datagram| {
         let last = datagram.bytes.len() - 1;
         datagram.bytes[last] ^= 1;
@@ -205,12 +205,12 @@ fn a_new_private_key_ends_every_session() {
 #[test]
 fn during_a_flood_a_peer_with_a_cookie_is_still_admitted() {
     let mut world = World::new();
-    // Initiations of somebody unknown, with a right first MAC: each would cost a calculation.
-    let mut stranger = node("192.0.2.66:666");
-    stranger.change(peer(world.bob.public_key, Some("203.0.113.2:2000".parse().unwrap()), &["10.0.0.2/32"]));
-    stranger.inside.put(&packet("10.0.0.66", "10.0.0.2", "let me in"));
-    stranger.run_once(world.now());
-    let initiation = stranger.take_sent().remove(0);
+    // Initiations of an unknown peer with a valid first MAC: each would cost a Diffie-Hellman calculation.
+    let mut unknown = node("192.0.2.66:666");
+    unknown.change(peer(world.bob.public_key, Some("203.0.113.2:2000".parse().unwrap()), &["10.0.0.2/32"]));
+    unknown.inside.put(&packet("10.0.0.66", "10.0.0.2", "let me in"));
+    unknown.run_once(world.now());
+    let initiation = unknown.take_sent().remove(0);
     let flood = (0..900_u16).map(|port| Datagram { from: ([192, 0, 2, 66], port + 1).into(), ..initiation.clone() });
     world.bob.deliver(flood);
     for _ in 0..4 {
@@ -258,9 +258,9 @@ fn a_packet_larger_than_the_path_mtu_is_answered_with_an_icmp_error() {
     world.alice.inside.put(&large);
     world.settle();
     assert_eq!(world.bob.inside.take(), Vec::<Vec<u8>>::new());
-    let told = world.alice.inside.take();
+    let icmp_errors = world.alice.inside.take();
     // RFC 792 and 1191: destination unreachable, fragmentation needed; 1300 less 60, to a multiple of 16.
-    assert_eq!((told[0][20], told[0][21], &told[0][26..28]), (3, 4, &1232_u16.to_be_bytes()[..]));
+    assert_eq!((icmp_errors[0][20], icmp_errors[0][21], &icmp_errors[0][26..28]), (3, 4, &1232_u16.to_be_bytes()[..]));
     assert!(world.crosses(&"x".repeat(1200)));
 }
 
@@ -283,9 +283,9 @@ fn a_packet_of_ipv6s_smallest_mtu_is_sent_over_every_path() {
     };
     assert_eq!((sent(&mut world, 1280), world.alice.inside.take()), (1, vec![]));
     assert_eq!(sent(&mut world, 1281), 0);
-    let told = world.alice.inside.take();
+    let icmp_errors = world.alice.inside.take();
     // RFC 4443 section 3.2: packet too big.
-    assert_eq!((told.len(), told[0][40], &told[0][44..48]), (1, 2, &1280_u32.to_be_bytes()[..]));
+    assert_eq!((icmp_errors.len(), icmp_errors[0][40], &icmp_errors[0][44..48]), (1, 2, &1280_u32.to_be_bytes()[..]));
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn a_packet_without_a_peer_is_answered_with_an_icmp_error() {
     let mut world = World::new();
     world.alice.inside.put(&packet("10.0.0.1", "10.0.0.77", "is there anybody?"));
     world.settle();
-    let told = world.alice.inside.take();
-    assert_eq!((told.len(), told[0][20], told[0][21]), (1, 3, 1));
+    let icmp_errors = world.alice.inside.take();
+    assert_eq!((icmp_errors.len(), icmp_errors[0][20], icmp_errors[0][21]), (1, 3, 1));
     assert_eq!(world.overheard, []);
 }

@@ -28,7 +28,7 @@ fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-/// The lines between `set=1` and the empty line, as wg(8) writes them from what it was told.
+/// The lines between `set=1` and the empty line, as wg(8) writes them from its arguments.
 fn as_wg_writes(update: &Update) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: &dyn std::fmt::Display| writeln!(text, "{key}={value}").unwrap();

@@ -15,15 +15,15 @@ fn scope_of(name: &str) -> Option<u32> {
 
 /// What a conversation comes to.
 fn conversation(text: &[u8]) -> Vec<Result<Request, (Errno, String)>> {
-    let told = |refused: Refused| (refused.errno(), refused.to_string());
+    let describe = |refused: Refused| (refused.errno(), refused.to_string());
     let mut parser = Parser::new(scope_of);
     let mut requests = Vec::new();
     let mut lines: Vec<_> = text.split(|&byte| byte == b'\n').collect();
     assert_eq!(lines.pop(), Some(&b""[..]), "a test's text ends with a line's end");
     for line in lines {
-        requests.extend(parser.line(line).map(|request| request.map_err(told)));
+        requests.extend(parser.line(line).map(|request| request.map_err(describe)));
     }
-    requests.extend(parser.end().map(|refused| Err(told(refused))));
+    requests.extend(parser.end().map(|refused| Err(describe(refused))));
     requests
 }
 

@@ -21,7 +21,7 @@ use crate::uapi::{Error, Interface, bind, discard};
 /// Long enough for a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Remembers what it was told, and refuses the port 1.
+/// Records the changes that it gets, and refuses the port 1.
 #[derive(Default)]
 struct Fake {
     updates: Mutex<Vec<Update>>,
@@ -93,8 +93,8 @@ fn is_closed(client: &UnixStream) -> bool {
 fn one_connection_carries_several_requests() {
     let served = Served::start();
     let text = b"get=1\n\nset=1\nlisten_port=7\n\nset=1\nlisten_port=x\n\nset=1\nlisten_port=1\n\nget=1\n\n";
-    let told = format_get(&served.fake.snapshot());
-    assert_eq!(served.ask(text), format!("{0}errno=0\n\nerrno=-22\n\nerrno=-98\n\n{0}", *told));
+    let answer_text = format_get(&served.fake.snapshot());
+    assert_eq!(served.ask(text), format!("{0}errno=0\n\nerrno=-22\n\nerrno=-98\n\n{0}", *answer_text));
     let ports: Vec<_> = served.fake.updates.lock().iter().map(|update| update.listen_port).collect();
     assert_eq!(ports, vec![Some(7), Some(1)]);
 }
@@ -141,8 +141,8 @@ fn ten_thousand_peers_are_set_at_once() {
 fn a_request_that_is_too_long_is_refused_and_answered() {
     let served = Served::within(Limits { request: 100_000, ..LIMITS });
     let long_line = [b"set=1\nlisten_port=", &*vec![b'0'; 50_000], b"\n\nget=1\n\n"].concat();
-    let told = format_get(&served.fake.snapshot());
-    assert_eq!(served.ask(&long_line), format!("errno=-71\n\n{}", *told));
+    let answer_text = format_get(&served.fake.snapshot());
+    assert_eq!(served.ask(&long_line), format!("errno=-71\n\n{}", *answer_text));
     let mut client = served.connect();
     // The server closes while we write; what it said before that counts.
     let _ = client.write_all(&[b"set=1\n", &*b"fwmark=1\n".repeat(12_000)].concat());
@@ -157,8 +157,8 @@ fn a_slow_client_delays_no_other_client_and_is_disconnected() {
     let served = Served::within(Limits { idle: Duration::from_millis(300), ..LIMITS });
     let slow = served.connect();
     { &slow }.write_all(b"set=1\nlisten").unwrap();
-    let told = format_get(&served.fake.snapshot());
-    assert_eq!(served.ask(b"get=1\n\n"), *told);
+    let answer_text = format_get(&served.fake.snapshot());
+    assert_eq!(served.ask(b"get=1\n\n"), *answer_text);
     let waiting = Instant::now();
     assert!(is_closed(&slow));
     assert!(waiting.elapsed() < SOON, "{:?}", waiting.elapsed());
@@ -168,10 +168,10 @@ fn a_slow_client_delays_no_other_client_and_is_disconnected() {
 #[test]
 fn clients_beyond_the_limit_wait_until_another_disconnects() {
     let served = Served::within(Limits { clients: 2, ..LIMITS });
-    let told = format_get(&served.fake.snapshot());
+    let answer_text = format_get(&served.fake.snapshot());
     let answered = |client: &UnixStream| {
-        let mut answer = vec![0; told.len()];
-        { client }.read_exact(&mut answer).map(|()| answer == told.as_bytes())
+        let mut answer = vec![0; answer_text.len()];
+        { client }.read_exact(&mut answer).map(|()| answer == answer_text.as_bytes())
     };
     let (first, second, third) = (served.connect(), served.connect(), served.connect());
     for client in [&first, &second] {
@@ -187,7 +187,7 @@ fn clients_beyond_the_limit_wait_until_another_disconnects() {
 }
 
 #[test]
-fn only_the_owner_may_speak() {
+fn only_the_owner_can_use_the_socket() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("run/wireguard");
     let _listener = bind(&directory, &wg0()).unwrap();
