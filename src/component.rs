@@ -26,7 +26,7 @@ pub trait Component: Send {
     /// Why the world cannot be observed.
     type Error: Error;
 
-    /// Reads its part of the world. Changes nothing in it.
+    /// Reads its part of the world. Changes nothing in it; but the kernel may load a module that is asked about.
     fn observe(&mut self, inputs: &Inputs<'_>) -> impl Future<Output = Result<Self::Observed, Self::Error>> + Send;
 
     /// Compares what is wanted with what was observed. Pure: no I/O, no clock but `inputs.now`.
@@ -48,6 +48,12 @@ pub trait Component: Send {
 
     /// Removes what the component made, for `bastionctl down`.
     fn down(&mut self, inputs: &Inputs<'_>) -> impl Future<Output = Steps> + Send;
+
+    /// What [`Component::hold_back`] would do; a problem if the component cannot observe its part of the world.
+    fn preview_held_back(&mut self, inputs: &Inputs<'_>) -> impl Future<Output = Result<Steps, Problem>> + Send {
+        let _ = inputs;
+        async { Ok((Vec::new(), Vec::new())) }
+    }
 
     /// Takes the place of a pass while a component that this one waits for does not stand.
     fn hold_back(&mut self, inputs: &Inputs<'_>, waits_for: ComponentName) -> impl Future<Output = Outcome> + Send {
@@ -87,6 +93,8 @@ pub(crate) trait Reconcile: Send {
     fn reconcile<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Outcome>;
     /// What the next pass would do; a problem if the component cannot observe its part of the world.
     fn preview<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Result<Steps, Problem>>;
+    /// See [`Component::preview_held_back`].
+    fn preview_held_back<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Result<Steps, Problem>>;
     /// See [`Component::hold_back`].
     fn hold_back<'a>(&'a mut self, inputs: &'a Inputs<'a>, waits_for: ComponentName) -> BoxFuture<'a, Outcome>;
     /// See [`Component::down`].
@@ -104,6 +112,10 @@ impl<C: Component> Reconcile for C {
 
     fn preview<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Result<Steps, Problem>> {
         preview(self, inputs).boxed()
+    }
+
+    fn preview_held_back<'a>(&'a mut self, inputs: &'a Inputs<'a>) -> BoxFuture<'a, Result<Steps, Problem>> {
+        Component::preview_held_back(self, inputs).boxed()
     }
 
     fn hold_back<'a>(&'a mut self, inputs: &'a Inputs<'a>, waits_for: ComponentName) -> BoxFuture<'a, Outcome> {

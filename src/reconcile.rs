@@ -6,6 +6,7 @@
 //! is repaired all the same. Traffic is attracted last: that task starts only while [`Gateway::holds_back_cloud`] finds
 //! nothing that it has to wait for.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +16,7 @@ use crate::component::{Reconcile, Steps};
 use crate::config::{Config, Environment};
 use crate::conntrack::Conntrack;
 use crate::error::chain;
-use crate::inputs::{Inputs, SeenReturnRoutes, Tunnel, tunnel};
+use crate::inputs::{Inputs, SeenReturnRoutes, tunnel};
 use crate::nat::{self, Nat};
 use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::report::{Report, Trigger};
@@ -48,6 +49,15 @@ enum Requirement {
 }
 
 impl Requirement {
+    /// Whether it is met, given the states of components.
+    fn is_met(self, state: impl Fn(ComponentName) -> Option<State>, tunnel_runs: bool) -> bool {
+        match self {
+            Self::Ok(component) => state(component) == Some(State::Ok),
+            Self::NotFailed(component) => state(component) != Some(State::Failed),
+            Self::TunnelRuns => tunnel_runs,
+        }
+    }
+
     fn component(self) -> ComponentName {
         match self {
             Self::Ok(component) | Self::NotFailed(component) => component,
@@ -165,11 +175,11 @@ impl Gateway {
         let site = self.site.clone();
         let tunnel = tunnel(config, &site, &self.seen_return_routes);
         let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now: Instant::now() };
-        // Its problems are part of the outcomes below.
-        self.conntrack.update_report(inputs.now).await;
         let mut next = None;
         for Entry { component, waits_for } in PASS {
-            let unmet = waits_for.iter().find(|requirement| !self.is_met(**requirement, inputs.tunnel)).copied();
+            let tunnel_runs = inputs.tunnel.is_none() || self.wireguard.is_running();
+            let state = |component| self.report.state(component);
+            let unmet = waits_for.iter().find(|requirement| !requirement.is_met(state, tunnel_runs)).copied();
             let component = component(self);
             let name = component.name();
             let outcome = match unmet {
@@ -186,14 +196,6 @@ impl Gateway {
         self.report.tunnel = self.wireguard.report().await;
         self.report.flows = self.conntrack.report().cloned();
         next
-    }
-
-    fn is_met(&self, requirement: Requirement, tunnel: Option<&Tunnel>) -> bool {
-        match requirement {
-            Requirement::Ok(component) => self.report.state(component) == Some(State::Ok),
-            Requirement::NotFailed(component) => self.report.state(component) != Some(State::Failed),
-            Requirement::TunnelRuns => tunnel.is_none() || self.wireguard.is_running(),
-        }
     }
 
     /// Updates the parts of the report that change by themselves.
@@ -268,24 +270,29 @@ impl Gateway {
         let tunnel = tunnel(config, &site, &self.seen_return_routes);
         let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now: Instant::now() };
         let (mut steps, mut problems) = (Vec::new(), site.problems.clone());
-        let mut failed = Vec::new();
+        let tunnel_runs = inputs.tunnel.is_none() || self.wireguard.is_running();
+        // What each component is going to be after the pass.
+        let mut states = BTreeMap::new();
         for Entry { component, waits_for } in PASS {
-            let would_wait = waits_for.iter().any(|requirement| match requirement {
-                Requirement::Ok(component) => failed.contains(component) || inputs.site.public.is_none(),
-                Requirement::NotFailed(component) => failed.contains(component),
-                Requirement::TunnelRuns => inputs.tunnel.is_some() && !self.wireguard.is_running(),
-            });
-            if would_wait {
-                continue;
-            }
+            let state = |component| states.get(&component).copied();
+            let is_held_back = waits_for.iter().any(|requirement| !requirement.is_met(state, tunnel_runs));
             let component = component(self);
-            match component.preview(&inputs).await {
+            let name = component.name();
+            let preview = if is_held_back {
+                component.preview_held_back(&inputs).await
+            } else {
+                component.preview(&inputs).await
+            };
+            // Without a public link the rules are closed, and nothing is forwarded.
+            let is_closed = name == ComponentName::Nat && inputs.site.public.is_none();
+            match preview {
                 Ok((more, obstacles)) => {
+                    states.insert(name, if is_closed { State::Waiting } else { State::Ok });
                     steps.extend(more);
                     problems.extend(obstacles);
                 }
                 Err(problem) => {
-                    failed.push(component.name());
+                    states.insert(name, State::Failed);
                     problems.push(problem);
                 }
             }
@@ -306,11 +313,15 @@ impl Gateway {
         for Entry { component, .. } in PASS.iter().rev() {
             let component = component(self);
             let (changes, failed) = component.down(&inputs).await;
-            // Without its rules, a server that still forwards would forward everything.
-            let still_forwards = component.name() == ComponentName::Forwarding && !failed.is_empty();
+            let has_failed = component.name() == ComponentName::Forwarding && !failed.is_empty();
             done.extend(changes);
             problems.extend(failed);
-            if still_forwards {
+            // Without its rules, a server that still forwards would forward everything.
+            if has_failed && self.forwarding.is_on() {
+                problems.push(Problem::new(
+                    "the rules stay, since forwarding is still on",
+                    "switch it off, then try again",
+                ));
                 return (done, problems);
             }
         }

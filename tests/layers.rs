@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Spacing, TokenStream, TokenTree};
 use syn::visit::Visit;
 
 /// The sources that are checked for circles, below the top folder of the project.
@@ -108,23 +108,27 @@ impl Paths {
     /// Paths in the arguments of a macro, which are not parsed.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
-        let mut is_joined = false;
+        // Colons behind the newest name: two, the first of them joint, are a path separator.
+        let (mut colons, mut is_joint) = (0, false);
         for token in tokens {
             match token {
                 TokenTree::Ident(ident) => {
-                    if !is_joined {
+                    if colons != 2 {
                         self.add(&path);
                         path.clear();
                     }
                     path.push(ident.to_string());
-                    is_joined = false;
+                    (colons, is_joint) = (0, false);
                 }
-                TokenTree::Punct(punct) if punct.as_char() == ':' => is_joined = true,
+                TokenTree::Punct(punct) if punct.as_char() == ':' && (colons == 0 || (colons == 1 && is_joint)) => {
+                    colons += 1;
+                    is_joint = punct.spacing() == Spacing::Joint;
+                }
                 TokenTree::Group(group) => {
                     self.add_tokens(group.stream());
-                    is_joined = false;
+                    (colons, is_joint) = (0, false);
                 }
-                TokenTree::Punct(_) | TokenTree::Literal(_) => is_joined = false,
+                TokenTree::Punct(_) | TokenTree::Literal(_) => (colons, is_joint) = (0, false),
             }
         }
         self.add(&path);
@@ -194,7 +198,12 @@ fn modules_use_lower_layers_only() {
     assert_eq!(listed, &modules - &programs, "docs/architecture.md lists every module once");
     let mut upward = Vec::new();
     for ((from, to), file) in uses(&sources) {
-        let (Some(from), Some(to)) = (from.first(), to.first()) else { continue };
+        let Some(from) = from.first() else { continue };
+        let Some(to) = to.first() else {
+            // What the root exports is for the programs: a module that uses it hides what it depends on.
+            upward.push(format!("{from} uses the crate's root: {}", file.strip_prefix(root()).unwrap().display()));
+            continue;
+        };
         if let (Some(lower), Some(higher)) = (layers.get(from), layers.get(to)) {
             if from != to && higher >= lower {
                 upward.push(format!("{from} uses {to}: {}", file.strip_prefix(root()).unwrap().display()));
@@ -259,4 +268,21 @@ fn a_circle_is_found_and_a_line_is_none() {
     };
     assert_eq!(uses(&[("a", "b"), ("b", "c"), ("a", "c")]), None);
     assert_eq!(uses(&[("a", "b"), ("b", "c"), ("c", "b")]), Some(["b", "c", "b"].map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn every_kind_of_path_is_found() {
+    let source = r#"
+        use crate::a::{b, c as d, e::*};
+        use super::f;
+        fn g(h: crate::i::J) -> super::super::k::L { self::m::n(); }
+        fn o() { println!("{}", P { q: crate::r::S, t: super::u() }); }
+        #[cfg(test)]
+        mod tests { use crate::never; }
+    "#;
+    let mut paths = Paths { module: vec!["x".to_owned(), "y".to_owned()], found: BTreeSet::new() };
+    paths.visit_file(&syn::parse_file(source).unwrap());
+    let found: BTreeSet<String> = paths.found.iter().map(|path| path.join("::")).collect();
+    let expected = ["a::b", "a::c", "a::e", "x::f", "i::J", "k::L", "x::y::m::n", "r::S", "x::u"];
+    assert_eq!(found, expected.map(str::to_owned).into());
 }

@@ -156,6 +156,8 @@ impl Component for Conntrack {
     /// To be called when the rules stand and removed peers are gone: a flow that ends earlier would begin again by the
     /// old rules.
     async fn observe(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Error> {
+        // Its problems are part of the plan.
+        self.update_report(inputs.now).await;
         let policy = Policy::new(inputs.config, inputs.site, inputs.tunnel, self.followed.as_ref());
         let losing = match policy.as_ref().filter(|policy| self.followed.as_ref() != Some(*policy)) {
             Some(new) => self.count_losing(new.clone()).await?,
@@ -175,6 +177,11 @@ impl Component for Conntrack {
             })),
         };
         Plan { action, problems: self.report.iter().flat_map(FlowsReport::problems).collect() }
+    }
+
+    fn failed(&mut self, _: &Inputs<'_>, error: &Error) -> Outcome {
+        let problems = self.report.iter().flat_map(FlowsReport::problems).collect();
+        failed(error, Outcome { problems, ..Outcome::unchanged(State::Ok, "") }, Vec::new())
     }
 
     async fn apply(&mut self, _: &Inputs<'_>, _: Observed, plan: Plan) -> Outcome {

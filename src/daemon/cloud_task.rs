@@ -15,6 +15,8 @@ use crate::site::Site;
 /// Between two passes that the site's changes ask for: an address that comes and goes must not use up the project's API
 /// calls.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
+/// After a pass that panicked, or that does not say when it wants the next one.
+const PANIC_INTERVAL: Duration = Duration::from_secs(10);
 /// How long `end` waits for a running pass.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 /// While the component is held back; the gateway's pass that ends this requests a cloud pass.
@@ -75,11 +77,14 @@ impl CloudTask {
         };
         let (seen_return_routes, hcloud, outcome) = match pass.await {
             Ok((hcloud, outcome)) => (Some(hcloud.seen_return_routes().clone()), hcloud, outcome),
-            Err(error) => (None, Box::default(), Outcome::failed(&error, "this is a bug; the next pass starts afresh")),
+            Err(error) => {
+                let outcome = Outcome::failed(&error, "this is a bug; the next pass starts afresh");
+                (None, Box::default(), Outcome { next: Some(PANIC_INTERVAL), ..outcome })
+            }
         };
-        let pause = if again { None } else { outcome.next_pass() };
+        let pause = if again { Duration::ZERO } else { outcome.next_pass().unwrap_or(PANIC_INTERVAL) };
         self.state = State::Idle(hcloud);
-        self.due = Instant::now() + pause.unwrap_or_default();
+        self.due = Instant::now() + pause;
         Event::Done { outcome, again, seen_return_routes }
     }
 

@@ -58,6 +58,7 @@ impl Daemon {
         self.await_metadata().await;
         let mut metadata = self.metadata.view();
         let mut next_pass = self.pass(Trigger::Start).await;
+        self.readiness.first_pass_done(Instant::now());
         loop {
             // Every arm is cancel-safe, and none awaits in its body.
             let event = tokio::select! {

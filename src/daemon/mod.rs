@@ -14,7 +14,6 @@ mod waits;
 use std::path::PathBuf;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use crate::config::{Config, Environment};
 use crate::control::{self, Response};
@@ -115,7 +114,7 @@ pub async fn run(
         cloud_waiters: Vec::new(),
         drops,
         notifier: Notifier::start(),
-        readiness: Readiness::pending(Instant::now()),
+        readiness: Readiness::Starting,
     };
     // On the heap: the state of a pass in progress takes kilobytes.
     Box::pin(daemon.run(&events, signals, calls)).await;

@@ -15,27 +15,38 @@ const CLOUD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether `READY=1` was sent, and when it is sent at the latest.
 #[derive(Debug)]
-pub(super) struct Readiness {
-    deadline: Option<Instant>,
+pub(super) enum Readiness {
+    /// The first pass is not over.
+    Starting,
+    /// The first pass is over; the cloud's component has until then.
+    WaitsForCloud {
+        /// When `READY=1` is sent at the latest.
+        deadline: Instant,
+    },
+    /// `READY=1` was sent.
+    Ready,
 }
 
 impl Readiness {
-    /// Not ready; the deadline counts from `now`.
-    pub(super) fn pending(now: Instant) -> Self {
-        Self { deadline: Some(now + CLOUD_TIMEOUT) }
+    /// The first pass is over at `now`: from then on the cloud's component has its time.
+    pub(super) fn first_pass_done(&mut self, now: Instant) {
+        if matches!(self, Self::Starting) {
+            *self = Self::WaitsForCloud { deadline: now + CLOUD_TIMEOUT };
+        }
     }
 
-    /// Waits for the deadline; for ever, once the daemon is ready. Cancel-safe.
+    /// Waits for the deadline; for ever where there is none. Cancel-safe.
     pub(super) async fn deadline(&self) {
-        match self.deadline {
-            Some(deadline) => sleep_until(deadline).await,
-            None => std::future::pending().await,
+        match self {
+            Self::WaitsForCloud { deadline } => sleep_until(*deadline).await,
+            Self::Starting | Self::Ready => std::future::pending().await,
         }
     }
 
     /// Sends `READY=1` if that has not been done.
     pub(super) fn become_ready(&mut self, notifier: &Notifier, report: &Report) {
-        if self.deadline.take().is_some() {
+        if !matches!(self, Self::Ready) {
+            *self = Self::Ready;
             notifier.ready();
             tracing::info!(passes = report.passes, "ready: {}", report.status_line());
         }
@@ -43,8 +54,24 @@ impl Readiness {
 
     /// Sends `READY=1` after a reload, which systemd waits for; not before the daemon was ready once.
     pub(super) fn reloaded(&self, notifier: &Notifier) {
-        if self.deadline.is_none() {
+        if matches!(self, Self::Ready) {
             notifier.ready();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_for_the_cloud_begins_after_the_first_pass() {
+        let mut readiness = Readiness::Starting;
+        // A metadata service that does not answer delays the first pass by seconds.
+        tokio::time::advance(CLOUD_TIMEOUT).await;
+        let first_pass = Instant::now();
+        readiness.first_pass_done(first_pass);
+        readiness.deadline().await;
+        assert_eq!(first_pass.elapsed(), CLOUD_TIMEOUT);
     }
 }

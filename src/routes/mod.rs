@@ -93,6 +93,10 @@ impl Component for Routes {
         Outcome { changes, repaired, problems, hints, ..unchanged }
     }
 
+    async fn preview_held_back(&mut self, inputs: &Inputs<'_>) -> Result<Steps, Problem> {
+        component::preview(self, &Inputs { tunnel: None, ..*inputs }).await
+    }
+
     /// An interface that is not ours gets no address and no route of ours; those that we left elsewhere are removed.
     async fn hold_back(&mut self, inputs: &Inputs<'_>, _waits_for: ComponentName) -> Outcome {
         let outcome = component::reconcile(self, &Inputs { tunnel: None, ..*inputs }).await;

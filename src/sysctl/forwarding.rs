@@ -9,7 +9,7 @@ use super::settings::Settings;
 use super::{SysctlPaths, desired};
 use crate::component::{Component, Steps};
 use crate::inputs::Inputs;
-use crate::outcome::{ComponentName, Outcome, Problem, State};
+use crate::outcome::{ComponentName, Outcome, State};
 
 /// Asks the kernel whether our rules stand.
 pub(super) type RulesStand = fn() -> io::Result<bool>;
@@ -51,7 +51,7 @@ impl Component for Forwarding {
     async fn apply(&mut self, _inputs: &Inputs<'_>, observed: Observed, plan: Plan) -> Outcome {
         let outcome = self.settings.apply(observed, &plan);
         let on_off = if self.is_on() { "on" } else { "off" };
-        Outcome { detail: format!("{on_off}; {}", outcome.detail), ..outcome }
+        Outcome { detail: format!("forwarding {on_off}, {}", outcome.detail), ..outcome }
     }
 
     /// Rules that stand, though they cannot be observed or are incomplete, are no reason to stop. If they are gone,
@@ -71,16 +71,11 @@ impl Component for Forwarding {
         outcome
     }
 
-    /// Switches forwarding off if this daemon switched it on. The rules may only be removed when this has no problem.
+    /// Switches forwarding off if this daemon switched it on. While it is on, the rules must not be removed.
     async fn down(&mut self, _inputs: &Inputs<'_>) -> Steps {
         // Err: the kernel cannot be asked, so nothing is known of the rules either.
         let origin =
             if matches!((self.rules_stand)(), Ok(true)) { UnknownOrigin::SwitchOff } else { UnknownOrigin::LeaveOn };
-        let (changes, mut problems) = saved_values::stop_forwarding(&self.settings.paths, origin);
-        if !problems.is_empty() {
-            problems
-                .push(Problem::new("the rules stay, since forwarding is still on", "switch it off, then try again"));
-        }
-        (changes, problems)
+        saved_values::stop_forwarding(&self.settings.paths, origin)
     }
 }

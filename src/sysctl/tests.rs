@@ -156,7 +156,7 @@ fn only_the_forwarding_component_switches_forwarding_on() {
             "net/ipv4/conf/eth0.7/forwarding: 0 -> 1",
         ]
     );
-    assert_eq!(outcome.detail, "on; 3 settings held");
+    assert_eq!(outcome.detail, "forwarding on, 3 settings held");
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn with_flow_table(paths: &SysctlPaths, max: &str) {
 fn the_flow_table_is_tuned_once_its_module_is_loaded_and_restored() {
     let (_directory, paths) = fresh();
     let mut forwarding = forwarding(&paths);
-    assert_eq!(pass(&mut forwarding).detail, "on; 3 settings held");
+    assert_eq!(pass(&mut forwarding).detail, "forwarding on, 3 settings held");
     with_flow_table(&paths, "65536");
     let before = values(&paths);
     let outcome = pass(&mut forwarding);
@@ -307,7 +307,7 @@ fn the_flow_table_is_tuned_once_its_module_is_loaded_and_restored() {
             "net/netfilter/nf_conntrack_udp_timeout_stream: 120 -> 180",
         ]
     );
-    assert_eq!((outcome.state, outcome.detail.as_str()), (State::Ok, "on; 10 settings held"));
+    assert_eq!((outcome.state, outcome.detail.as_str()), (State::Ok, "forwarding on, 10 settings held"));
     assert_eq!(pass(&mut forwarding).changes, Vec::<String>::new());
     restore(&paths);
     let of_flow_table = |values: &BTreeMap<String, String>| -> Vec<_> {
@@ -342,7 +342,7 @@ fn a_size_that_only_the_whole_machine_may_set_is_no_failure_and_is_shown() {
     }
     let mut forwarding = forwarding(&paths);
     let outcome = pass(&mut forwarding);
-    assert_eq!(outcome.detail, "on; 8 settings held, 2 not ours to set here");
+    assert_eq!(outcome.detail, "forwarding on, 8 settings held, 2 not ours to set here");
     assert_eq!((outcome.state, outcome.problems), (State::Ok, Vec::new()));
     let (config, site) = (config(), site());
     assert_eq!(block_on(component::preview(&mut forwarding, &inputs(&config, &site))), Ok((vec![], vec![])));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::active_peers::{ActivePeers, ActivePeersFile, active_peers};
-use super::link::{Link, Links};
+use super::link::{self, Link, Links};
 use super::{Error, Wireguard, backend, fd_store, kernel, keyfile};
 use crate::config::{self, BackendChoice};
 use crate::inputs::{Inputs, Tunnel};
@@ -54,6 +54,10 @@ pub(super) enum Key {
     Missing(PathBuf),
 }
 
+async fn list_links() -> Result<Vec<Link>, link::Error> {
+    Links::open()?.list().await
+}
+
 impl Wireguard {
     pub(super) async fn read(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Error> {
         let running = match &self.running {
@@ -63,7 +67,12 @@ impl Wireguard {
             }),
             None => None,
         };
-        let links = Links::open().map_err(backend::Error::Link)?.list().await.map_err(backend::Error::Link)?;
+        let links = match list_links().await {
+            Ok(links) => links,
+            // Without a tunnel, only leftovers of a former one are missed.
+            Err(_) if inputs.config.wireguard.is_none() && self.running.is_none() => Vec::new(),
+            Err(error) => return Err(backend::Error::Link(error).into()),
+        };
         let mut observed = Observed {
             running,
             links,

@@ -11,7 +11,7 @@ use crate::backoff::Backoff;
 
 /// Adding a route takes about 0.7 s, so the first polls come quickly. Later ones are rarer, to save the project's API
 /// calls.
-const POLL: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+const POLL: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 /// Longer than any action on a network has been seen to take. The next pass observes the network again anyway.
 const ACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
