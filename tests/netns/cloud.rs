@@ -87,8 +87,8 @@ fn troubles() -> Result {
         (Fault::Status { code: 502, json: false }, "HTTP 502"),
         (Fault::Status { code: 503, json: true }, "HTTP 503"),
         (Fault::Status { code: 504, json: true }, "HTTP 504"),
-        (Fault::Timeout { applied: false, hold: cut }, "brought no answer"),
-        (Fault::Reset { applied: false }, "brought no answer"),
+        (Fault::Timeout { applied: false, hold: cut }, "got no answer"),
+        (Fault::Reset { applied: false }, "got no answer"),
         (Fault::TruncatedJson, "cannot be read"),
         (api(401, "unauthorized"), "check the token"),
     ];
