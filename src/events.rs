@@ -21,7 +21,7 @@ use crate::nat;
 const ROUTE_GROUPS: [u32; 4] =
     [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV4_NETCONF];
 /// The multicast group of nftables.
-const NFTABLES_GROUPS: [u32; 1] = [libc::NFNLGRP_NFTABLES.cast_unsigned()];
+const NFTABLES_GROUPS: [u32; 1] = [libc::NFNLGRP_NFTABLES.unsigned_abs()];
 /// Size of the receive buffer, in bytes, like nft's own. A large rule set arrives in many datagrams, each smaller.
 const BUFFER_SIZE: usize = 64 * 1024;
 /// How long to wait before a failed socket is opened again.

@@ -70,7 +70,7 @@ impl Requirement {
 const PASS: [Entry; 6] = [
     Entry { component: |gateway| &mut gateway.sysctl, waits_for: &[] },
     Entry { component: |gateway| &mut gateway.nat, waits_for: &[] },
-    // Without rules no tunnel starts; one that runs goes on.
+    // Without rules no tunnel starts; one that runs continues.
     Entry { component: |gateway| &mut gateway.wireguard, waits_for: &[Requirement::NotFailed(ComponentName::Nat)] },
     Entry { component: |gateway| &mut gateway.routes, waits_for: &[Requirement::TunnelRuns] },
     // After the tunnel: a peer that is still there would start an ended flow again.

@@ -112,7 +112,7 @@ impl component::Plan for Plan {
     }
 }
 
-/// Why a flow that began under the old policy ends under the new one; `None` if it goes on.
+/// Why a flow that began under the old policy ends under the new one; `None` if it continues.
 ///
 /// Only a permission of the old policy can be withdrawn: a flow that it does not cover belongs to another program. SSH
 /// to the bastion and the tunnel's own packets never end, so that no change locks the operator out.

@@ -95,8 +95,8 @@ fn limit_statement(rate: u32, per: &'static str, burst: u32, over: bool) -> Stat
     Statement::Limit(Limit { rate, rate_unit: None, per: Some(per.into()), burst, burst_unit: None, inv })
 }
 
-/// `update @SET { KEY STATEMENT }`: makes an element for the key, with a limit or counter of its own. The rule goes on
-/// if that matches.
+/// `update @SET { KEY STATEMENT }`: makes an element for the key, with a limit or counter of its own. The rule
+/// continues if that matches.
 pub(super) fn update_with(set: &str, key: &Value, statement: &RuleStatement) -> RuleStatement {
     RuleStatement::Json(json!({"set": {"op": "update", "elem": key, "set": format!("@{set}"), "stmt": [statement]}}))
 }
@@ -113,7 +113,7 @@ pub(super) fn add_with_timeout(set: &str, key: &Value, seconds: u64) -> RuleStat
     RuleStatement::Json(json!({"set": {"op": "add", "elem": element, "set": format!("@{set}")}}))
 }
 
-/// `update @SET { KEY }`: the rule goes on if the set has room for the key.
+/// `update @SET { KEY }`: the rule continues if the set has room for the key.
 pub(super) fn update(set: &str, key: &Value) -> RuleStatement {
     RuleStatement::Json(json!({"set": {"op": "update", "elem": key, "set": format!("@{set}")}}))
 }

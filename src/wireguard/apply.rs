@@ -69,7 +69,7 @@ impl Wireguard {
         }
     }
 
-    /// Without rules none starts; one that runs goes on, and is kept as configured.
+    /// Without rules none starts; one that runs continues, and is kept as configured.
     pub(super) async fn carry_out_without_start(
         &mut self,
         inputs: &Inputs<'_>,

@@ -55,8 +55,8 @@ pub(super) struct Start {
     pub fwmark: u32,
     /// The interface's MTU, in bytes.
     pub mtu: u32,
-    /// Whether a former daemon left the interface to the kernel. Then the kernel's data plane goes on with it, and our
-    /// own replaces it.
+    /// Whether a former daemon left the interface to the kernel. Then the kernel's data plane continues with it, and
+    /// our own replaces it.
     pub is_left_in_kernel: bool,
 }
 

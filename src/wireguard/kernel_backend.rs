@@ -11,12 +11,12 @@ use bastiond_tunnel::Device;
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::model::{Snapshot, Update};
 
-/// An interface of the kernel. It goes on when the daemon ends.
+/// An interface of the kernel. It keeps working when the daemon ends.
 #[derive(Debug)]
 pub(super) struct KernelInterface(InterfaceName);
 
 impl KernelInterface {
-    /// Makes the interface and marks it as ours, or goes on with the one that a former daemon left.
+    /// Makes the interface and marks it as ours, or continues with the one that a former daemon left.
     pub(super) async fn start(interface: InterfaceName, is_left: bool) -> Result<Self, Error> {
         if !is_left {
             kernel::make(&interface).await?;

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::net::InterfaceName;
 
-/// The alias (`ip link set alias`) of interfaces that outlive the daemon: the kernel's own WireGuard goes on when the
+/// The alias (`ip link set alias`) of interfaces that outlive the daemon: the kernel's own WireGuard continues when the
 /// daemon ends, and the next daemon recognizes it by this.
 const MARK: &str = "bastiond";
 

@@ -196,7 +196,7 @@ impl Wireguard {
     }
 }
 
-/// What becomes of an interface that goes on.
+/// What becomes of an interface that continues.
 #[expect(clippy::too_many_arguments, reason = "a plan compares all that is wanted with all that is observed")]
 fn plan_running(
     running: &Running,

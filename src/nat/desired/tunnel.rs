@@ -83,7 +83,7 @@ fn paths(tunnel: &Tunnel, public: &PublicLink, site: &Site) -> Vec<ForwardPath> 
 /// hosts, if peers may go there.
 fn from_tunnel_chain(tunnel: &Tunnel, public: Option<&PublicLink>) -> Chain {
     let metadata = eq(field("ip", "daddr"), prefix(METADATA_NETWORK.into()));
-    // Flows between peers and private hosts are usually not translated, so one that was forgotten here goes on: no
+    // Flows between peers and private hosts are usually not translated, so one that was forgotten here continues: no
     // reset.
     let mut rules = vec![
         vec![metadata, drop_as(DropReason::Unroutable)],

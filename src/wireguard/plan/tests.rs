@@ -183,7 +183,7 @@ async fn a_link_of_another_program_is_left_alone_and_reported() {
         let expected = format!("there is an interface wg0 already (a {kind} one), which is not bastiond's");
         assert_eq!(plan.problems()[0].what, expected);
     }
-    // One that runs under another name goes on meanwhile.
+    // One that runs under another name continues meanwhile.
     let (wireguard, mut state) = running(&config, BackendKind::Userspace);
     state.links.push(link("wg1", "wireguard", false));
     let renamed = self::config("interface = \"wg1\"");
