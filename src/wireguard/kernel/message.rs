@@ -126,8 +126,8 @@ pub(crate) fn encode<F: GenlFamily + Emitable>(
 /// than `limit` bytes, unless a single allowed-ip of a peer makes it so; there is always one.
 ///
 /// Only the first one has the interface's own settings and `WGDEVICE_F_REPLACE_PEERS`, which would take the peers of
-/// the messages before it away again. A peer whose allowed-ips do not fit is continued in the next message, where it must
-/// not lose those that it just got, and must not come back if another program removed it in between.
+/// the messages before it away again. A peer whose allowed-ips do not fit is continued in the next message, where it
+/// must not lose those that it just got, and must not come back if another program removed it in between.
 pub(crate) fn changes(interface: &InterfaceName, update: &Update, limit: usize) -> Vec<Message> {
     let mut messages = Messages::start(interface, update, limit);
     for peer in &update.peers {
