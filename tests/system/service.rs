@@ -144,8 +144,8 @@ fn journal() -> Result {
     })?;
     let entry = found.ok_or("the repair has no entry")?;
     ensure_eq(
-        [&entry["SYSLOG_IDENTIFIER"], &entry["PRIORITY"], &entry["_SYSTEMD_UNIT"], &entry["BASTIOND_ROOM"]],
-        ["bastiond", "5", UNIT, "sysctl"].map(Value::from).each_ref(),
+        [&entry["SYSLOG_IDENTIFIER"], &entry["PRIORITY"], &entry["_SYSTEMD_UNIT"], &entry["BASTIOND_COMPONENT"]],
+        ["bastiond", "5", UNIT, "forwarding"].map(Value::from).each_ref(),
     )?;
     let pass = entry["BASTIOND_PASS"].as_str().and_then(|pass| pass.parse::<u64>().ok());
     ensure(pass.is_some() && entry["BASTIOND_TRIGGER"].is_string(), format!("{entry:#}"))
