@@ -21,6 +21,7 @@ mod error;
 mod events;
 pub mod exit;
 mod hcloud;
+mod health;
 mod hetzner;
 mod http;
 mod inputs;
@@ -75,6 +76,12 @@ pub mod internals {
         pub mod api {
             pub use crate::hcloud::api::{parse_error_body, parse_network};
         }
+    }
+    pub mod health {
+        pub use crate::health::{
+            Change, Engine, INTERVAL, MISSES, Now, Outcome, Path, PathReport, PathState, Proven, RETRY_INTERVAL,
+            ROUND_TIMEOUT, WantedPath,
+        };
     }
     pub mod hetzner {
         pub use crate::hetzner::unroutable;
