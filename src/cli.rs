@@ -41,6 +41,9 @@ pub enum Subcommand {
 }
 
 /// Show and control the running bastiond.
+///
+/// Exit codes of every command: 0 done, 1 not done or not all of it, 3 the daemon does not answer, 64 wrong arguments,
+/// 78 the configuration is wrong. `status` and `reconcile`: 0 healthy, 1 waiting, 2 degraded.
 #[derive(Debug, Parser)]
 #[command(name = "bastionctl", version)]
 pub struct Bastionctl {
@@ -58,7 +61,7 @@ pub struct Bastionctl {
 /// A command of `bastionctl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
-    /// Show gateway status. Exit code 0: healthy; 1: not healthy, or the daemon is not running.
+    /// Show gateway status. Exit code 0: healthy; 1: waiting; 2: degraded; 3: the daemon does not answer.
     Status {
         /// Print JSON.
         #[arg(long)]
@@ -72,7 +75,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Reconcile now, wait until that is done, and show the status.
+    /// Reconcile now, wait until that is done, and show the status, with its exit codes.
     Reconcile {
         /// Print JSON.
         #[arg(long)]

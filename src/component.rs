@@ -8,9 +8,8 @@ use std::fmt::Debug;
 
 use futures::future::{BoxFuture, FutureExt as _};
 
-use crate::error::chain;
 use crate::inputs::Inputs;
-use crate::outcome::{ComponentName, Outcome, Problem, State};
+use crate::outcome::{ComponentError, ComponentName, Outcome, Problem, State};
 
 /// What was done or would be done, a line each, and what is wrong.
 pub(crate) type Steps = (Vec<String>, Vec<Problem>);
@@ -24,7 +23,7 @@ pub trait Component: Send {
     /// What it is going to do about it.
     type Plan: Plan;
     /// Why the world cannot be observed.
-    type Error: Error;
+    type Error: ComponentError + Send;
 
     /// Reads its part of the world. Changes nothing in it; but the kernel may load a module that is asked about.
     fn observe(&mut self, inputs: &Inputs<'_>) -> impl Future<Output = Result<Self::Observed, Self::Error>> + Send;
@@ -43,7 +42,7 @@ pub trait Component: Send {
     /// The outcome of a pass that could not observe its part of the world.
     fn failed(&mut self, inputs: &Inputs<'_>, error: &Self::Error) -> Outcome {
         let _ = inputs;
-        Outcome::failed(error, error.advice())
+        Outcome::failed(error)
     }
 
     /// Removes what the component made, for `bastionctl down`.
@@ -70,18 +69,6 @@ pub trait Plan: Debug + PartialEq + Send {
     /// What keeps the component from its aim and is not its to change.
     fn problems(&self) -> Vec<Problem> {
         Vec::new()
-    }
-}
-
-/// The error enum of a component.
-pub trait Error: std::error::Error + Send + 'static {
-    /// What the operator can do.
-    fn advice(&self) -> String;
-}
-
-impl Error for std::convert::Infallible {
-    fn advice(&self) -> String {
-        match *self {}
     }
 }
 
@@ -141,7 +128,7 @@ pub async fn reconcile<C: Component>(component: &mut C, inputs: &Inputs<'_>) -> 
 /// What [`reconcile`] would do, and what is in its way; a problem if the component cannot observe its part of the
 /// world.
 pub async fn preview<C: Component>(component: &mut C, inputs: &Inputs<'_>) -> Result<Steps, Problem> {
-    let observed = component.observe(inputs).await.map_err(|error| Problem::new(chain(&error), error.advice()))?;
+    let observed = component.observe(inputs).await.map_err(|error| Problem::from_error(&error))?;
     let plan = component.plan(inputs, &observed);
     Ok((plan.steps(), plan.problems()))
 }

@@ -4,15 +4,30 @@ use std::process::ExitCode;
 
 use crate::config;
 use crate::error::chain;
+use crate::report::Health;
 
+/// `EX_USAGE` of sysexits.h.
+const WRONG_ARGUMENTS: u8 = 64;
 /// `EX_CONFIG` of sysexits.h: the unit does not restart on it.
 const WRONG_CONFIGURATION: u8 = 78;
+/// What monitoring plug-ins end with if they cannot tell.
+const NO_DAEMON: u8 = 3;
 
 /// Prints what clap says of the arguments. Help and version succeed, wrong arguments fail.
 pub fn arguments(error: &clap::Error) -> ExitCode {
     // Err: the output is closed.
     let _ = error.print();
-    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if error.use_stderr() { ExitCode::from(WRONG_ARGUMENTS) } else { ExitCode::SUCCESS }
+}
+
+/// The code of `bastionctl status` and `reconcile`. Monitoring plug-ins use the same numbers for OK, WARNING and
+/// CRITICAL.
+pub fn health(health: Health) -> ExitCode {
+    ExitCode::from(match health {
+        Health::Healthy => 0,
+        Health::Waiting => 1,
+        Health::Degraded => 2,
+    })
 }
 
 /// Prints why the configuration is wrong, each problem on a line of its own.
@@ -28,6 +43,12 @@ pub fn wrong_configuration(error: &config::Error) -> ExitCode {
 pub fn failure(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     eprintln!("{}: {}", program(), chain(error));
     ExitCode::FAILURE
+}
+
+/// Prints why the daemon did not answer.
+pub fn no_daemon(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("{}: {}", program(), chain(error));
+    ExitCode::from(NO_DAEMON)
 }
 
 /// The name that the program was started with.

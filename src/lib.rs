@@ -38,11 +38,11 @@ mod sysctl;
 mod systemd;
 mod wireguard;
 
-pub use component::Error as ComponentError;
 pub use config::{Environment, load as load_configuration};
 pub use daemon::{run as run_daemon, run_boot};
 pub use error::chain;
 pub use operator::run as run_operator;
+pub use outcome::ComponentError;
 pub use site::record_ssh_ports;
 pub use systemd::{inherited_descriptors, start_logging};
 
@@ -52,7 +52,7 @@ pub mod internals {
     #![allow(missing_docs, reason = "each item is documented where it is defined")]
 
     pub mod component {
-        pub use crate::component::{Component, Error, preview, reconcile};
+        pub use crate::component::{Component, preview, reconcile};
     }
     pub mod config {
         pub use crate::config::{

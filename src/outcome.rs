@@ -1,5 +1,7 @@
 //! The result of one pass of one component, in terms that every component shares.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
@@ -13,6 +15,10 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Something that keeps a component from its aim, and what the operator can do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
+    /// What kind of problem it is, for programs that read the report: lower-case words with hyphens. It stays the same
+    /// when the texts change. `docs/operations/problem-codes.md` lists all codes. Empty in a report of 0.1.0.
+    #[serde(default)]
+    pub code: Cow<'static, str>,
     /// What is wrong, and where.
     pub what: String,
     /// What to do.
@@ -21,14 +27,37 @@ pub struct Problem {
 
 impl Problem {
     /// Names what is wrong and what to do.
-    pub fn new(what: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { what: what.into(), advice: advice.into() }
+    pub fn new(code: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { code: Cow::Borrowed(code), what: what.into(), advice: advice.into() }
+    }
+
+    /// The error with its causes, and the advice that belongs to it.
+    pub fn from_error<E: ComponentError>(error: &E) -> Self {
+        Self::new(error.code(), chain(error), error.advice())
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.advice)
+    }
+}
+
+/// The error enum of a component.
+pub trait ComponentError: std::error::Error + 'static {
+    /// The code of the problem that it is ([`Problem::code`]).
+    fn code(&self) -> &'static str;
+    /// What the operator can do.
+    fn advice(&self) -> String;
+}
+
+impl ComponentError for Infallible {
+    fn code(&self) -> &'static str {
+        match *self {}
+    }
+
+    fn advice(&self) -> String {
+        match *self {}
     }
 }
 
@@ -137,8 +166,13 @@ impl Outcome {
     }
 
     /// A component that failed: the error with its causes becomes its problem.
-    pub fn failed(error: &(dyn std::error::Error + 'static), advice: impl Into<String>) -> Self {
-        let what = chain(error);
-        Self { problems: vec![Problem::new(what.clone(), advice)], ..Self::unchanged(State::Failed, what) }
+    pub fn failed<E: ComponentError>(error: &E) -> Self {
+        Self::stopped(Problem::from_error(error))
+    }
+
+    /// A component that failed because of this problem.
+    pub fn stopped(problem: Problem) -> Self {
+        let what = problem.what.clone();
+        Self { problems: vec![problem], ..Self::unchanged(State::Failed, what) }
     }
 }

@@ -160,8 +160,7 @@ impl Gateway {
                 self.reconcile_components(config).await
             }
             Err(error) => {
-                let outcome =
-                    Outcome::failed(&error, "the daemon needs a route netlink socket; it tries again by itself");
+                let outcome = Outcome::failed(&error);
                 let next = outcome.next_pass();
                 self.record(ComponentName::Site, outcome);
                 next
@@ -263,8 +262,7 @@ impl Gateway {
         let site = match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
             Ok(site) => site,
             Err(error) => {
-                let problem = Problem::new(chain(&error), "the daemon needs a route netlink socket");
-                return (Site::default(), (Vec::new(), vec![problem]));
+                return (Site::default(), (Vec::new(), vec![Problem::from_error(&error)]));
             }
         };
         let tunnel = tunnel(config, &site, &self.seen_return_routes);
@@ -319,6 +317,7 @@ impl Gateway {
             // Without its rules, a server that still forwards would forward everything.
             if has_failed && self.forwarding.is_on() {
                 problems.push(Problem::new(
+                    "forwarding-still-on",
                     "the rules stay, since forwarding is still on",
                     "switch it off, then try again",
                 ));

@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_problem_of_a_working_component_makes_the_gateway_wait_and_a_hint_does_not() {
-        let problem = Problem::new("another program drops our packets", "let them pass");
+        let problem = Problem::new("foreign-chain-drops", "another program drops our packets", "let them pass");
         let mut report = Report::new();
         let hint = Outcome { hints: vec![problem.clone()], ..Outcome::unchanged(State::Ok, "stands") };
         report.record(ComponentName::Nat, hint);

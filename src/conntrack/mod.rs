@@ -43,7 +43,7 @@ pub(crate) use port_use::{PortReport, PortUse};
 pub use socket::Error;
 pub(crate) use status::FlowsReport;
 
-use crate::component::{Component, Error as _, Steps};
+use crate::component::{Component, Steps};
 use crate::error::chain;
 use crate::inputs::Inputs;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
@@ -219,7 +219,9 @@ impl Component for Conntrack {
         self.followed = None;
         match state::remove(&self.path) {
             Ok(()) => (Vec::new(), Vec::new()),
-            Err(error) => (Vec::new(), vec![Problem::new(chain(&error), "remove the file by hand")]),
+            Err(error) => {
+                (Vec::new(), vec![Problem::new("state-file-stays", chain(&error), "remove the file by hand")])
+            }
         }
     }
 
@@ -229,7 +231,7 @@ impl Component for Conntrack {
 }
 
 fn failed(error: &Error, following: Outcome, changes: Vec<String>) -> Outcome {
-    let mut failed = Outcome::failed(error, error.advice());
+    let mut failed = Outcome::failed(error);
     failed.problems.extend(following.problems);
     Outcome { changes, ..failed }
 }

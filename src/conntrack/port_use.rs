@@ -127,6 +127,7 @@ impl PortReport {
             self.busiest.iter().filter(|busy| u64::from(busy.used) * 100 >= u64::from(busy.total) * u64::from(ALARM));
         short.map(|PortUse { pool, total, .. }| {
             Problem::new(
+                "ports-nearly-used-up",
                 format!("{ALARM} % or more of the {total} ports from {pool} are in use"),
                 "add an address to nat.egress_addresses, or let the clients keep fewer connections open",
             )

@@ -15,7 +15,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::wire::{self, Message, Request};
-use crate::component;
+use crate::outcome::ComponentError;
 
 /// How long the kernel may take for the next part of an answer. It answers at once, but may load a module first.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,7 +53,14 @@ pub enum Error {
     Interrupted(#[source] tokio::task::JoinError),
 }
 
-impl component::Error for Error {
+impl ComponentError for Error {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::List(_) => "conntrack-module-missing",
+            _ => "conntrack-failed",
+        }
+    }
+
     fn advice(&self) -> String {
         let advice = match self {
             Self::Open(_) | Self::Socket(_) => "the daemon needs CAP_NET_ADMIN and netlink sockets (AF_NETLINK)",

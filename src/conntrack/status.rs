@@ -28,6 +28,7 @@ impl FlowsReport {
         let nearly_full = max > 0 && entries.saturating_mul(100) >= max.saturating_mul(ALARM);
         let full = nearly_full.then(|| {
             Problem::new(
+                "conntrack-nearly-full",
                 format!(
                     "the connection tracking table is at {ALARM} % or more of its {max} flows \
                      (net.netfilter.nf_conntrack_max)"

@@ -7,9 +7,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::component::reconcile;
 use crate::config::Config;
+use crate::error::chain;
 use crate::hcloud::Hcloud;
 use crate::inputs::{Inputs, SeenReturnRoutes};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Problem};
 use crate::site::Site;
 
 /// Between two passes that the site's changes ask for: an address that comes and goes must not use up the project's API
@@ -78,7 +79,8 @@ impl CloudTask {
         let (seen_return_routes, hcloud, outcome) = match pass.await {
             Ok((hcloud, outcome)) => (Some(hcloud.seen_return_routes().clone()), hcloud, outcome),
             Err(error) => {
-                let outcome = Outcome::failed(&error, "this is a bug; the next pass starts afresh");
+                let outcome =
+                    Outcome::stopped(Problem::new("bug", chain(&error), "this is a bug; the next pass starts afresh"));
                 (None, Box::default(), Outcome { next: Some(PANIC_INTERVAL), ..outcome })
             }
         };

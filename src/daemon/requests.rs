@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Daemon;
 use super::descriptors::store_descriptors;
 use super::waits::{SETTLE, tick};
-use crate::component::{Error as _, Steps, preview};
+use crate::component::{Steps, preview};
 use crate::config::{self, Config};
 use crate::control::{Request, Response};
 use crate::error::chain;
@@ -131,7 +131,7 @@ fn describe_unban(address: IpAddr, done: Result<bool, nat::Error>) -> Response {
         }
         Ok(false) => Response::Refused { reason: format!("{address} is not banned") },
         Err(error) => {
-            let problem = Problem::new(chain(&error), error.advice());
+            let problem = Problem::from_error(&error);
             Response::Steps { steps: Vec::new(), problems: vec![problem] }
         }
     }

@@ -42,6 +42,7 @@ pub(super) fn no_token(config: &config::Hcloud, return_routes: &WantedReturnRout
     waiting(
         "no API token".to_owned(),
         Problem::new(
+            "no-token",
             "there is no API token, so the routes to this gateway are not kept",
             format!(
                 "put a token with read and write permission into hcloud.token_file, or add the routes by hand: {}",
@@ -53,17 +54,17 @@ pub(super) fn no_token(config: &config::Hcloud, return_routes: &WantedReturnRout
 
 pub(super) fn no_address(link: &PrivateLink) -> Outcome {
     let what = format!("no route to {} before {} has that address", link.address, link.interface);
-    waiting(what.clone(), Problem::new(what, "it comes by DHCP"))
+    waiting(what.clone(), Problem::new("link-without-address", what, "it comes by DHCP"))
 }
 
 pub(super) fn no_subnet(table: &NetworkTable) -> Outcome {
     let what = format!("{} has no subnet, so no server can be reached in it", table.label());
-    waiting(what.clone(), Problem::new(what, "add one: hcloud network add-subnet"))
+    waiting(what.clone(), Problem::new("network-without-subnet", what, "add one: hcloud network add-subnet"))
 }
 
 pub(super) fn failed_link(link: &PrivateLink, error: &Error) -> Outcome {
     let network = link.network_id.map_or_else(|| link.network.to_string(), |id| format!("network {id}"));
-    Outcome { detail: format!("{network}: {}", chain(error)), ..Outcome::failed(error, error.advice_text()) }
+    Outcome { detail: format!("{network}: {}", chain(error)), ..Outcome::failed(error) }
 }
 
 /// The most routes that a line of the status lists; it only counts the rest.
@@ -87,10 +88,10 @@ impl NetworkOutcome<'_> {
             return outcome; // The routes are right, whatever the API answered.
         }
         outcome.state = State::Failed;
-        outcome.problems.extend(errors.iter().map(|error| Problem::new(chain(error), error.advice())));
+        outcome.problems.extend(errors.iter().map(problem_of));
         if errors.is_empty() {
             let what = format!("{} does not show the routes that were just changed", self.table.label());
-            outcome.problems.push(Problem::new(what, "the daemon tries again by itself"));
+            outcome.problems.push(Problem::new("action-unfinished", what, "the daemon tries again by itself"));
         }
         outcome
     }
@@ -134,19 +135,26 @@ impl NetworkOutcome<'_> {
             if self.desired.return_routes.contains(&wanted) { "the tunnel's network" } else { "hcloud.destinations" };
         match conflict.by {
             Obstacle::Held(held) => Problem::new(
+                "route-held-by-other",
                 format!("{name} sends {} to {}, which is not this server", held.destination, held.gateway),
                 "it is left alone; delete that route, or set hcloud.take_over = true to have it replaced",
             ),
             Obstacle::OverlappingRoute(other) => Problem::new(
+                "route-overlaps-route",
                 format!("{wanted} overlaps the route {other} of {name}"),
                 format!("Hetzner accepts only one of them: delete the other, or change {key}"),
             ),
             Obstacle::Subnet(subnet) => Problem::new(
+                "route-overlaps-subnet",
                 format!("{wanted} overlaps the subnet {subnet} of {name}"),
                 format!("Hetzner accepts no route into a subnet: change {key}"),
             ),
         }
     }
+}
+
+fn problem_of(error: &api::Error) -> Problem {
+    Problem::new(error.problem_code(), chain(error), error.advice())
 }
 
 fn unroutable(range: Ipv4Net, why: Unroutable) -> Problem {
@@ -156,7 +164,7 @@ fn unroutable(range: Ipv4Net, why: Unroutable) -> Problem {
         Unroutable::OverlapsDestination(named) => format!("it overlaps {named} of hcloud.destinations"),
         Unroutable::TooManyRoutes => format!("a network holds at most {MAX_ROUTES} routes"),
     };
-    Problem::new(format!("{range} of the tunnel has no route back: {reason}"), advice)
+    Problem::new("no-return-route", format!("{range} of the tunnel has no route back: {reason}"), advice)
 }
 
 /// The steps of the plan that are visible after the network was read again, a line each.

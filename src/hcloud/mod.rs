@@ -28,12 +28,12 @@ use plan::{LinkPlan, Plan, RoutePlan, plan_link, plan_withdrawal};
 use poll::PollOutcome;
 
 use crate::backoff::Backoff;
-use crate::component::{self, Component, Steps};
+use crate::component::{Component, Steps};
 use crate::config;
 use crate::error::chain;
 use crate::inputs::{Inputs, SeenReturnRoutes, WantedReturnRoutes, wanted_return_routes};
 use crate::net::NetworkId;
-use crate::outcome::{ComponentName, Outcome, Problem, State};
+use crate::outcome::{ComponentError, ComponentName, Outcome, Problem, State};
 use crate::site::PrivateLink;
 
 /// How long `down` tries to withdraw routes from an API that is busy or fails.
@@ -67,24 +67,30 @@ pub enum Error {
 }
 
 impl Error {
-    fn advice_text(&self) -> &'static str {
-        match self {
-            Self::Token(error) => error.advice(),
-            Self::Api(error) => error.advice(),
-            Self::OneNameForMany { .. } => "write network_id into each [[site.private]]",
-            Self::NoSuchNetwork { .. } => "name a network of the token's project",
-        }
-    }
-
     /// Whether the same call may succeed soon without a person's help.
     fn is_transient(&self) -> bool {
         matches!(self, Self::Api(error) if error.is_transient())
     }
 }
 
-impl component::Error for Error {
+impl ComponentError for Error {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token-unreadable",
+            Self::Api(error) => error.problem_code(),
+            Self::OneNameForMany { .. } => "network-name-ambiguous",
+            Self::NoSuchNetwork { .. } => "network-unknown",
+        }
+    }
+
     fn advice(&self) -> String {
-        self.advice_text().to_owned()
+        let advice = match self {
+            Self::Token(error) => error.advice(),
+            Self::Api(error) => error.advice(),
+            Self::OneNameForMany { .. } => "write network_id into each [[site.private]]",
+            Self::NoSuchNetwork { .. } => "name a network of the token's project",
+        };
+        advice.to_owned()
     }
 }
 
@@ -159,7 +165,7 @@ impl Component for Hcloud {
                     plan_link(desired, claimed.unwrap_or(&BTreeSet::new()), table, link, config.take_over)
                 }
                 ObservedNetwork::Failed(error) => {
-                    plan.problems.push(Problem::new(chain(error), error.advice_text()));
+                    plan.problems.push(Problem::from_error(error));
                     LinkPlan::Unknown
                 }
             });
@@ -183,7 +189,7 @@ impl Component for Hcloud {
 
     fn failed(&mut self, inputs: &Inputs<'_>, error: &Error) -> Outcome {
         let is_transient = error.is_transient();
-        self.with_next_poll(inputs, Outcome::failed(error, error.advice_text()), is_transient)
+        self.with_next_poll(inputs, Outcome::failed(error), is_transient)
     }
 
     /// Deletes this server's routes. Transient errors are retried for up to [`DOWN_TIMEOUT`].
@@ -195,9 +201,9 @@ impl Component for Hcloud {
             Ok(Target::Nothing(outcome)) if outcome.state == State::Off => return (Vec::new(), Vec::new()),
             Ok(Target::Nothing(outcome)) => {
                 let what = format!("{}, so the routes in the cloud were not deleted", outcome.detail);
-                return (Vec::new(), vec![Problem::new(what, WITHDRAW_BY_HAND)]);
+                return (Vec::new(), vec![Problem::new("metadata-silent", what, WITHDRAW_BY_HAND)]);
             }
-            Err(error) => return (Vec::new(), vec![Problem::new(chain(&error), WITHDRAW_BY_HAND)]),
+            Err(error) => return (Vec::new(), vec![Problem::new(error.code(), chain(&error), WITHDRAW_BY_HAND)]),
         };
         let (mut changes, mut problems) = (Vec::new(), Vec::new());
         let deadline = Instant::now() + DOWN_TIMEOUT;
@@ -209,7 +215,7 @@ impl Component for Hcloud {
                 let Some(error) = error else { break };
                 let pause = retry.failed();
                 if !error.is_transient() || Instant::now() + pause >= deadline {
-                    problems.push(Problem::new(chain(&error), WITHDRAW_BY_HAND));
+                    problems.push(Problem::new(error.code(), chain(&error), WITHDRAW_BY_HAND));
                     break;
                 }
                 sleep(pause).await;

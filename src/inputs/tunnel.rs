@@ -113,7 +113,7 @@ pub(crate) fn interface_taken(wanted: &Wireguard, site: &Site) -> Option<Problem
         (false, false) => return None,
     };
     let what = format!("{name} is this server's {kind} interface, so there is no tunnel");
-    Some(Problem::new(what, "give the tunnel another name in wireguard.interface"))
+    Some(Problem::new("tunnel-interface-taken", what, "give the tunnel another name in wireguard.interface"))
 }
 
 /// Removes ranges that contain a whole private network, because a peer with such a range could use its hosts'
@@ -125,7 +125,7 @@ fn remove_ranges_over_private_networks(ranges: &mut Vec<IpNet>, key: &str, site:
             let what = format!("{range} of {key} contains the private network {} on {}", link.network, link.interface);
             let advice = "nothing is routed to it through the tunnel and nothing is let in from it; \
                           write ranges without that network";
-            problems.push(Problem::new(what, advice));
+            problems.push(Problem::new("range-over-network", what, advice));
         }
         covered.is_none()
     });

@@ -42,7 +42,7 @@ pub(crate) use status::Ban;
 pub(crate) use status::{Bans, Source};
 pub use status::{FirewallReport, Sources};
 
-use crate::component::{Component, Error as _, Steps};
+use crate::component::{Component, Steps};
 use crate::config::{Config, Fastpath};
 use crate::error::chain;
 use crate::inputs::{Inputs, Tunnel};
@@ -139,7 +139,7 @@ impl Component for Nat {
         if let Some(change) = change {
             tracing::debug!(component = "nat", ?counts, "the table changes");
             if let Err(error) = self.apply_change(&desired, &change, &observed.table).await {
-                return Outcome::failed(&error, error.advice());
+                return Outcome::failed(&error);
             }
             self.has_boot_rules = false;
             (changes, repaired) = (change.reasons, change.is_repair);
@@ -159,10 +159,12 @@ impl Component for Nat {
         self.last_applied = None;
         let (changes, mut problems) = match delete_table().await {
             Ok(changes) => (changes, Vec::new()),
-            Err(error) => (Vec::new(), vec![Problem::new(chain(&error), error.advice())]),
+            Err(error) => (Vec::new(), vec![Problem::from_error(&error)]),
         };
         for removed in [state::remove(&self.last_applied_file), boot_rules::remove(&self.state_directory)] {
-            problems.extend(removed.err().map(|error| Problem::new(chain(&error), "remove the file by hand")));
+            problems.extend(
+                removed.err().map(|error| Problem::new("state-file-stays", chain(&error), "remove the file by hand")),
+            );
         }
         (changes, problems)
     }

@@ -15,7 +15,7 @@ use tokio::process;
 use super::command::{self, Command};
 use super::declarations::{self, Declaration};
 use super::model::{TABLE, TRIAL_TABLE};
-use crate::component;
+use crate::outcome::ComponentError;
 
 /// How long nft may run. Ten thousand elements take a tenth of a second; a machine out of memory may take much longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,7 +72,17 @@ pub enum Error {
     },
 }
 
-impl component::Error for Error {
+impl ComponentError for Error {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "nft-missing",
+            Self::Run { .. } => "nft-not-runnable",
+            Self::Refused { .. } => "nft-refused",
+            Self::Disturbed => "nft-disturbed",
+            Self::Crashed { .. } | Self::TimedOut { .. } | Self::Unreadable { .. } => "nft-failed",
+        }
+    }
+
     fn advice(&self) -> String {
         match self {
             Self::Missing { .. } => "install it: apt install nftables",

@@ -31,12 +31,14 @@ fn check_hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
     let outside = |key: String, host: Ipv4Addr, what: &str| {
         let inside = site.private.iter().any(|link| link.network.contains(&host));
         let text = || format!("{key}: {host} is in no private network of this server, so {what}");
-        (!inside).then(|| Problem::new(text(), format!("name a host of {served}")))
+        (!inside).then(|| Problem::new("host-in-no-network", text(), format!("name a host of {served}")))
     };
     let own = |key: String, host: Ipv4Addr| {
         let is_own = site.private.iter().any(|link| link.holds(host));
         let text = || format!("{key}: {host} is this server itself");
-        (is_own).then(|| Problem::new(text(), "open a service of this server with [[firewall.service]]"))
+        (is_own).then(|| {
+            Problem::new("host-is-this-server", text(), "open a service of this server with [[firewall.service]]")
+        })
     };
     for forward in &config.nat.forwards {
         let key = || format!("{}.to", forward.key);
@@ -50,7 +52,11 @@ fn check_hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
     for policy in &config.networks {
         if site.private.iter().all(|link| link.network != policy.range) {
             let what = format!("{}.range: {} is no private network of this server", policy.key, policy.range);
-            found.push(Problem::new(what, format!("its networks are {served}; write the whole range")));
+            found.push(Problem::new(
+                "range-in-no-network",
+                what,
+                format!("its networks are {served}; write the whole range"),
+            ));
         }
     }
     let apart = |range: &Ipv4Net| site.private.iter().all(|link| !crate::net::overlap(link.network, *range));
@@ -58,7 +64,7 @@ fn check_hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
         for (side, ranges) in [("from", &line.from), ("to", &line.to)] {
             found.extend(ranges.iter().filter(|range| apart(range)).map(|range| {
                 let what = format!("tenants.allow[{index}].{side}: {range} is in no private network of this server");
-                Problem::new(what, format!("its networks are {served}"))
+                Problem::new("range-in-no-network", what, format!("its networks are {served}"))
             }));
         }
     }
@@ -75,7 +81,7 @@ fn check_addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
                  dev {}",
                 public.interface
             );
-            found.push(Problem::new(text, advice));
+            found.push(Problem::new("address-missing", text, advice));
         }
     };
     for (index, address) in config.nat.egress_addresses.iter().enumerate() {
@@ -99,7 +105,11 @@ fn check_addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
             "{}.public: {} is this server's own first address, so it does not become a host's",
             entry.key, entry.public
         );
-        found.push(Problem::new(what, "forward single ports of it to a private host with [[nat.forward]]"));
+        found.push(Problem::new(
+            "static-own-address",
+            what,
+            "forward single ports of it to a private host with [[nat.forward]]",
+        ));
     }
     for forward in &config.nat.forwards {
         let wanted = if forward.public.is_empty() { &public.addresses } else { &forward.public };
@@ -108,7 +118,7 @@ fn check_addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
                 "{}.port: this server itself needs {} of {address}, for SSH or the tunnel",
                 forward.key, forward.ports
             );
-            found.push(Problem::new(what, "choose another port, or another public address"));
+            found.push(Problem::new("forward-port-reserved", what, "choose another port, or another public address"));
         }
         for (index, address) in forward.public.iter().enumerate() {
             let what = "it is used only if packets for it come here all the same";

@@ -19,7 +19,6 @@ use crate::config::{self, Config, Environment, Wireguard};
 use crate::control::client::{self, Error};
 use crate::control::{Request, Response, SOCKET};
 use crate::exit;
-use crate::report::Health;
 
 /// Runs the command.
 pub fn run(arguments: &Bastionctl) -> ExitCode {
@@ -58,7 +57,7 @@ fn with_or_without_daemon(
                 config::load(&arguments.config, environment).map_err(|error| exit::wrong_configuration(&error))?;
             offline::run(request, &config, environment).map_err(|error| exit::failure(&error))
         }
-        answer => answer.map_err(|error| exit::failure(&error)),
+        answer => answer.map_err(|error| exit::no_daemon(&error)),
     }
 }
 
@@ -108,7 +107,7 @@ fn show(answer: Result<Response, Error>, json: bool) -> ExitCode {
             } else {
                 print!("{}", show::format_report(&report, std::time::SystemTime::now()));
             }
-            if report.health == Health::Healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            exit::health(report.health)
         }
         Ok(Response::Steps { steps, problems }) => {
             if json {
@@ -122,7 +121,7 @@ fn show(answer: Result<Response, Error>, json: bool) -> ExitCode {
             eprintln!("bastionctl: {reason}");
             ExitCode::FAILURE
         }
-        Err(error) => exit::failure(&error),
+        Err(error) => exit::no_daemon(&error),
     }
 }
 

@@ -52,7 +52,11 @@ async fn down(config: &Config, environment: &Environment, metadata: &MetadataVie
     let site = site::observe(config, metadata, &Site::default(), &environment.runtime_directory())
         .await
         .unwrap_or_else(|error| Site {
-            problems: vec![Problem::new(chain(&error), "the routes in the cloud stay; delete them by hand")],
+            problems: vec![Problem::new(
+                "site-unknown",
+                chain(&error),
+                "the routes in the cloud stay; delete them by hand",
+            )],
             ..Site::default()
         });
     Gateway::new(environment).down(config, &site, &mut Hcloud::default()).await

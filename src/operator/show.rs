@@ -153,7 +153,7 @@ mod tests {
         let standing =
             "table inet bastiond stands: 10.0.0.0/16, 10.2.0.0/16 out by eth0; fast path: flowtable in software";
         report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, standing));
-        let problems = vec![Problem::new("there is no API token", "put one into hcloud.token_file")];
+        let problems = vec![Problem::new("no-token", "there is no API token", "put one into hcloud.token_file")];
         report
             .record(ComponentName::Hcloud, Outcome { problems, ..Outcome::unchanged(State::Waiting, "no API token") });
         report

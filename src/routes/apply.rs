@@ -7,10 +7,10 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressPro
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
-use super::ADVICE;
 use super::model::{PROTOCOL, Route};
 use super::observe::{self, Netlink};
 use super::plan::{Plan, Step, Tense};
+use super::{ADVICE, FAILED};
 use crate::component::Steps;
 use crate::error::chain;
 use crate::outcome::Problem;
@@ -39,9 +39,13 @@ pub(super) async fn apply(plan: &Plan) -> Result<Steps, observe::Error> {
     }
     let more = errors.len().saturating_sub(SHOWN_ERRORS);
     let mut problems: Vec<Problem> =
-        errors.iter().take(SHOWN_ERRORS).map(|error| Problem::new(chain(error), ADVICE)).collect();
+        errors.iter().take(SHOWN_ERRORS).map(|error| Problem::new(FAILED, chain(error), ADVICE)).collect();
     if more > 0 {
-        problems.push(Problem::new(format!("{more} more addresses or routes could not be changed"), ADVICE));
+        problems.push(Problem::new(
+            "routes-failed",
+            format!("{more} more addresses or routes could not be changed"),
+            ADVICE,
+        ));
     }
     Ok((changes, problems))
 }

@@ -12,6 +12,7 @@ pub(super) fn conflicts(plan: &Plan) -> Vec<Problem> {
     let conflicts = plan.changes.conflicts.iter().map(|Conflict { destination, by }| {
         let leads = plan.interface_name(by.interface).map_or_else(|| "nowhere".to_owned(), |name| format!("to {name}"));
         Problem::new(
+            "route-of-other-program",
             format!("{destination} is not routed into the tunnel: another program's route leads {leads}"),
             format!(
                 "it is left alone; delete it (ip route del {destination}), or remove {destination} from allowed_ips"
@@ -26,6 +27,7 @@ pub(super) fn unknown_addresses(plan: &Plan) -> Vec<Problem> {
     let interface = plan.desired.as_ref().map_or_else(String::new, |desired| desired.interface.to_string());
     let unknown = plan.changes.unknown_addresses.iter().map(|address| {
         Problem::new(
+            "address-of-other-program",
             format!("{interface} has the address {address}, which the configuration does not name"),
             format!("it is left alone; ip address del {address} dev {interface}, or add it to wireguard.addresses"),
         )

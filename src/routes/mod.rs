@@ -14,15 +14,21 @@ mod plan;
 use crate::component::{self, Component, Steps};
 use crate::error::chain;
 use crate::inputs::Inputs;
-use crate::outcome::{ComponentName, Outcome, Problem, State};
+use crate::outcome::{ComponentError, ComponentName, Outcome, Problem, State};
 use model::{Desired, Observed, desired};
 use observe::{Error, Netlink};
 use plan::{Plan, Tense, plan_changes};
 
+/// The code of the problem when netlink fails.
+const FAILED: &str = "routes-failed";
 /// What helps when netlink fails.
 const ADVICE: &str = "the daemon needs a route netlink socket and CAP_NET_ADMIN; it tries again by itself";
 
-impl component::Error for Error {
+impl ComponentError for Error {
+    fn code(&self) -> &'static str {
+        FAILED
+    }
+
     fn advice(&self) -> String {
         ADVICE.to_owned()
     }
@@ -117,7 +123,7 @@ impl Component for Routes {
             apply::apply(&self.plan(&inputs, &observed)).await
         };
         removed.await.unwrap_or_else(|error| {
-            (Vec::new(), vec![Problem::new(chain(&error), "delete them: ip route flush proto 98")])
+            (Vec::new(), vec![Problem::new(error.code(), chain(&error), "delete them: ip route flush proto 98")])
         })
     }
 }

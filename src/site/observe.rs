@@ -12,6 +12,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, Rou
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use crate::net::{InterfaceName, MacAddress};
+use crate::outcome::ComponentError;
 
 /// The kernel's view of the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +62,16 @@ pub(crate) enum Error {
         /// The kernel's error.
         source: rtnetlink::Error,
     },
+}
+
+impl ComponentError for Error {
+    fn code(&self) -> &'static str {
+        "site-unobservable"
+    }
+
+    fn advice(&self) -> String {
+        "the daemon needs a route netlink socket; it tries again by itself".to_owned()
+    }
 }
 
 /// Lists links, addresses and default routes.

@@ -56,6 +56,7 @@ fn add_recorded(
     let recorded: Option<BTreeSet<u16>> = state::read_json(&runtime_directory.join(FILE));
     let hints = match (&recorded, unreadable.first()) {
         (None, Some(path)) => vec![Problem::new(
+            "sshd-configuration-unreadable",
             format!("bastiond cannot read {}: an SSH port in it stays closed", path.display()),
             "run `systemctl start bastiond-ssh-ports`, which records the ports; or run `chmod 644` on the file, or set \
              firewall.ssh_ports",

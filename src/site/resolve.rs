@@ -52,6 +52,7 @@ fn discovered_links(
 ) -> Vec<PrivateLink> {
     if let Some(error) = &metadata.error {
         problems.push(Problem::new(
+            "metadata-silent",
             format!("the metadata service does not answer: {error}"),
             "on a server outside Hetzner Cloud, write the private links into [[site.private]]",
         ));
@@ -59,6 +60,7 @@ fn discovered_links(
     let Some(latest) = &metadata.latest else { return Vec::new() };
     if latest.private_networks.is_empty() {
         problems.push(Problem::new(
+            "no-private-network",
             "the metadata service lists no private network of this server",
             "attach the server to a network (hcloud server attach-to-network); bastiond then finds it automatically",
         ));
@@ -74,6 +76,7 @@ fn discovered_link(
 ) -> Option<PrivateLink> {
     let Some(link) = kernel.links.iter().find(|link| has_mac(link, network.mac_address)) else {
         problems.push(Problem::new(
+            "network-without-interface",
             format!("network {} has no interface here yet (looked for {})", network.network_id, network.mac_address),
             "wait until Hetzner has attached it; if it does not appear, reboot the server",
         ));
@@ -82,6 +85,7 @@ fn discovered_link(
     if public == Some(&link.name) {
         // The configuration overrides discovery: a gateway behind another gateway has its uplink in a private network.
         problems.push(Problem::new(
+            "network-not-served",
             format!("network {} is not served: {} is site.public_interface", network.network_id, link.name),
             "set it to the interface towards the internet, or to \"auto\"",
         ));
@@ -122,6 +126,7 @@ fn configured_link(
     let inside = |address: &Ipv4Addr| configured.network.contains(address);
     let Some(address) = configured.address.or_else(|| link.addresses.iter().map(Ipv4Net::addr).find(inside)) else {
         problems.push(Problem::new(
+            "link-without-address",
             format!("{} has no address inside {} yet", link.name, configured.network),
             "configure one, or write the future one into site.private.address",
         ));
@@ -149,6 +154,7 @@ fn check_address(link: &Link, described: PrivateLink, problems: &mut Vec<Problem
     let address_present = link.up && link.addresses.iter().any(|net| net.addr() == described.address);
     if !address_present {
         problems.push(Problem::new(
+            "link-without-address",
             format!("{} does not have its address {} yet, or is down", link.name, described.address),
             "DHCP assigns it; if it stays missing, check the server's network configuration",
         ));
@@ -162,6 +168,7 @@ fn without_overlaps(links: Vec<PrivateLink>, problems: &mut Vec<Problem>) -> Vec
     for link in links {
         match kept.iter().find(|earlier| overlap(earlier.network, link.network)) {
             Some(earlier) => problems.push(Problem::new(
+                "networks-overlap",
                 format!(
                     "{} on {} overlaps {} on {}, and only the latter is served",
                     link.network, link.interface, earlier.network, earlier.interface
@@ -178,11 +185,13 @@ fn public_link(link: &Link, problems: &mut Vec<Problem>) -> PublicLink {
     let addresses: Vec<Ipv4Addr> = link.addresses.iter().map(Ipv4Net::addr).collect();
     if !link.up {
         problems.push(Problem::new(
+            "public-link-down",
             format!("{} is down", link.name),
             format!("run `ip link set {} up`; until then nothing reaches the internet", link.name),
         ));
     } else if addresses.is_empty() {
         problems.push(Problem::new(
+            "no-public-address",
             format!("{} has no IPv4 address yet", link.name),
             "DHCP assigns it; until then nothing is translated",
         ));
@@ -219,10 +228,12 @@ fn default_route_link<'a>(
     }
     problems.push(match through_private {
         Some(link) => Problem::new(
+            "default-route-private",
             format!("the only default route uses the private interface {}", link.name),
             "give the bastion a public interface, or name it in site.public_interface",
         ),
         None => Problem::new(
+            "no-default-route",
             "there is no IPv4 default route, so the public interface is not known yet",
             "DHCP adds it; if there is none, name the interface in site.public_interface",
         ),
@@ -236,6 +247,7 @@ fn find_link<'a>(kernel: &'a Kernel, name: &InterfaceName, key: &str, problems: 
         let names: Vec<&str> =
             kernel.links.iter().map(|link| link.name.as_str()).filter(|&name| name != "lo").collect();
         problems.push(Problem::new(
+            "interface-missing",
             format!("{key}: there is no interface {name}"),
             format!("the interfaces here are: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }),
         ));

@@ -45,6 +45,7 @@ pub(super) fn apply(root: &Path, steps: &[Write]) -> Applied {
             Err(error) => {
                 applied.failed |= step.need == Need::Must;
                 applied.problems.push(Problem::new(
+                    "setting-refused",
                     chain(&error),
                     "the daemon needs CAP_NET_ADMIN and a writable /proc/sys/net (containers often mount it read-only)",
                 ));

@@ -103,13 +103,20 @@ pub(super) fn stop_forwarding(paths: &SysctlPaths, origin: UnknownOrigin) -> Ste
     let kept = saved.settings.keys().filter(|path| !path.ends_with("forward") && !path.ends_with("/forwarding"));
     let before: Vec<(&String, Option<String>)> = kept.map(|path| (path, read_setting(&paths.root, path))).collect();
     if let Err(error) = super::apply::write(&paths.root, IP_FORWARD, "0") {
-        return (Vec::new(), vec![Problem::new(chain(&error), "set it by hand: sysctl -w net.ipv4.ip_forward=0")]);
+        return (
+            Vec::new(),
+            vec![Problem::new(
+                "setting-not-restored",
+                chain(&error),
+                "set it by hand: sysctl -w net.ipv4.ip_forward=0",
+            )],
+        );
     }
     let mut problems = Vec::new();
     for (path, before) in before {
         if let Some(before) = before.filter(|before| read_setting(&paths.root, path).as_ref() != Some(before)) {
             if let Err(error) = super::apply::write(&paths.root, path, &before) {
-                problems.push(Problem::new(chain(&error), "set it by hand"));
+                problems.push(Problem::new("setting-not-restored", chain(&error), "set it by hand"));
             }
         }
     }
@@ -126,11 +133,11 @@ pub(super) fn restore(paths: &SysctlPaths) -> Steps {
     for (path, SavedValue { was, became }) in settings.into_iter().filter(|(_, value)| value.was != value.became) {
         match super::apply::write(&paths.root, &path, &was) {
             Ok(()) => changes.push(format!("{path}: {became} -> {was}")),
-            Err(error) => problems.push(Problem::new(chain(&error), "set it by hand")),
+            Err(error) => problems.push(Problem::new("setting-not-restored", chain(&error), "set it by hand")),
         }
     }
     if let Err(error) = state::remove(&paths.saved_values) {
-        problems.push(Problem::new(chain(&error), "remove the file by hand"));
+        problems.push(Problem::new("state-file-stays", chain(&error), "remove the file by hand"));
     }
     (changes, problems)
 }

@@ -40,7 +40,10 @@ impl Settings {
         let applied = apply::apply(&self.paths.root, &plan.writes);
         let (mut problems, failed) = (applied.problems, applied.failed || !observed.problems.is_empty());
         let unreadable = observed.problems.iter().map(|error| chain(error));
-        problems.extend(unreadable.map(|what| Problem::new(what, "the daemon needs to read below /proc/sys/net")));
+        problems.extend(
+            unreadable
+                .map(|what| Problem::new("setting-unreadable", what, "the daemon needs to read below /proc/sys/net")),
+        );
         let is_held = |setting: &&Setting| setting.need == Need::Must || observed.values.contains_key(&setting.path);
         let held = plan.desired.iter().filter(is_held).count().saturating_sub(applied.denied);
         let denied = observed.read_only.len() + applied.denied;

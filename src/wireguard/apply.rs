@@ -62,7 +62,7 @@ impl Wireguard {
                 Outcome { changes, repaired, problems, ..Outcome::unchanged(state, detail) }
             }
             Err(error) => {
-                let mut failed = Outcome::failed(&error, error.advice());
+                let mut failed = Outcome::failed(&error);
                 failed.problems.extend(self.problems(tunnel));
                 Outcome { changes, repaired: reaped, ..failed }
             }
@@ -120,15 +120,19 @@ impl Wireguard {
                 // The service manager may still store our descriptors.
                 Ok(()) => match remove_link(&interface).await {
                     Ok(()) => changes.push(format!("{interface} removed")),
-                    Err(error) => problems.push(Problem::new(chain(&error), "stop the daemon's unit: then it goes")),
+                    Err(error) => problems.push(Problem::new(
+                        "state-file-stays",
+                        chain(&error),
+                        "stop the daemon's unit: then it goes",
+                    )),
                 },
-                Err(error) => problems.push(Problem::new(chain(&error), error.advice())),
+                Err(error) => problems.push(Problem::from_error(&error)),
             }
         }
         for interface in left {
             match kernel::remove(&interface).await {
                 Ok(_) => changes.push(format!("{interface} removed")),
-                Err(error) => problems.push(Problem::new(chain(&error), error.advice())),
+                Err(error) => problems.push(Problem::from_error(&error)),
             }
         }
         (changes, problems)

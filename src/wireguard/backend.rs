@@ -10,6 +10,7 @@ use super::link;
 use super::model::BackendKind;
 use crate::config::BackendChoice;
 use crate::net::InterfaceName;
+use crate::outcome::ComponentError;
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::model::{Snapshot, Update};
 use bastiond_tunnel::{Device, DeviceError, tun, udp};
@@ -96,24 +97,36 @@ pub(crate) enum Error {
     Panicked(#[source] tokio::task::JoinError),
 }
 
-impl Error {
-    /// What the operator can do.
-    pub(crate) fn advice(&self) -> &'static str {
-        let in_use = |error: &udp::Error| match error {
-            udp::Error::Bind { source, .. } => source.kind() == std::io::ErrorKind::AddrInUse,
-            udp::Error::NoFamily | udp::Error::Option { .. } => false,
-        };
+impl ComponentError for Error {
+    fn code(&self) -> &'static str {
         match self {
+            Self::Socket(error) | Self::Device(DeviceError::Socket(error)) if is_port_in_use(error) => "port-in-use",
+            Self::Kernel(error) => error.code(),
+            Self::Link(error) => error.code(),
+            _ => "tunnel-failed",
+        }
+    }
+
+    fn advice(&self) -> String {
+        let advice = match self {
             Self::Tun(error) => error.advice(),
-            Self::Socket(error) | Self::Device(DeviceError::Socket(error)) if in_use(error) => {
+            Self::Socket(error) | Self::Device(DeviceError::Socket(error)) if is_port_in_use(error) => {
                 "another program has this port (ss -ulnp): stop it, or choose another wireguard.listen_port"
             }
             Self::Mtu { .. } | Self::Socket(_) | Self::Device(_) => {
                 "the daemon needs CAP_NET_ADMIN; it retries by itself"
             }
-            Self::Kernel(error) => error.advice(),
-            Self::Link(error) => error.advice(),
+            Self::Kernel(error) => return error.advice(),
+            Self::Link(error) => return error.advice(),
             Self::Panicked(_) => "this is a bug; the daemon retries by itself",
-        }
+        };
+        advice.to_owned()
+    }
+}
+
+fn is_port_in_use(error: &udp::Error) -> bool {
+    match error {
+        udp::Error::Bind { source, .. } => source.kind() == std::io::ErrorKind::AddrInUse,
+        udp::Error::NoFamily | udp::Error::Option { .. } => false,
     }
 }

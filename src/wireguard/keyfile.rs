@@ -9,6 +9,8 @@ use zeroize::Zeroizing;
 
 use bastiond_tunnel::key::{InvalidKey, PrivateKey};
 
+use crate::outcome::ComponentError;
+
 /// Why there is no private key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -35,10 +37,17 @@ pub(crate) enum Error {
     },
 }
 
-impl Error {
-    /// What the operator can do.
-    pub(crate) fn advice(&self) -> &'static str {
+impl ComponentError for Error {
+    fn code(&self) -> &'static str {
         match self {
+            Self::Read { .. } => "key-unreadable",
+            Self::Invalid { .. } => "key-invalid",
+            Self::Make { .. } => "key-not-written",
+        }
+    }
+
+    fn advice(&self) -> String {
+        let advice = match self {
             Self::Read { .. } => {
                 "the daemon has to be allowed to read it, as user bastiond: in /var/lib/bastiond it is the owner, mode \
                  0600; in /etc/bastiond the file is root:bastiond, mode 0640"
@@ -47,7 +56,8 @@ impl Error {
             Self::Make { .. } => {
                 "its directory has to exist and to be writable, or name another wireguard.private_key_file"
             }
-        }
+        };
+        advice.to_owned()
     }
 }
 

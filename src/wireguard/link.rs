@@ -9,6 +9,7 @@ use rtnetlink::{Handle, LinkUnspec, LinkWireguard};
 use tokio::task::JoinHandle;
 
 use crate::net::InterfaceName;
+use crate::outcome::ComponentError;
 
 /// The alias (`ip link set alias`) of interfaces that outlive the daemon: the kernel's own WireGuard continues when the
 /// daemon ends, and the next daemon recognizes it by this.
@@ -54,18 +55,27 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What the operator can do.
-    pub fn advice(&self) -> &'static str {
+impl ComponentError for Error {
+    fn code(&self) -> &'static str {
         match self.errno() {
+            Some(Errno::EADDRINUSE) => "port-in-use",
+            _ => "tunnel-failed",
+        }
+    }
+
+    fn advice(&self) -> String {
+        let advice = match self.errno() {
             // The kernel binds the port of its own WireGuard when the interface goes up.
             Some(Errno::EADDRINUSE) => {
                 "another program has its UDP port (ss -ulnp): stop it, or choose another wireguard.listen_port"
             }
             _ => "the daemon needs a route netlink socket and CAP_NET_ADMIN; it retries by itself",
-        }
+        };
+        advice.to_owned()
     }
+}
 
+impl Error {
     /// The kernel's reason, if it refused.
     pub(super) fn errno(&self) -> Option<Errno> {
         match self {

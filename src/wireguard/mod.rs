@@ -34,9 +34,9 @@ mod userspace;
 
 pub use model::BackendKind;
 
-use crate::component::{self, Component, Steps};
+use crate::component::{Component, Steps};
 use crate::inputs::Inputs;
-use crate::outcome::{ComponentName, Outcome};
+use crate::outcome::{ComponentError, ComponentName, Outcome};
 use active_peers::active_peers;
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::udp::UdpPair;
@@ -61,15 +61,15 @@ pub(crate) enum Error {
     Backend(#[from] backend::Error),
 }
 
-impl component::Error for Error {
-    fn advice(&self) -> String {
-        Error::advice(self).to_owned()
+impl ComponentError for Error {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Key(error) => error.code(),
+            Self::Backend(error) => error.code(),
+        }
     }
-}
 
-impl Error {
-    /// What the operator can do.
-    pub(crate) fn advice(&self) -> &'static str {
+    fn advice(&self) -> String {
         match self {
             Self::Key(error) => error.advice(),
             Self::Backend(error) => error.advice(),
@@ -134,7 +134,7 @@ impl Component for Wireguard {
                 let plan = self.plan_pass(inputs, &observed);
                 self.carry_out_without_start(inputs, observed, plan, waits_for).await
             }
-            Err(error) => Outcome::failed(&error, error.advice()),
+            Err(error) => Outcome::failed(&error),
         }
     }
 }

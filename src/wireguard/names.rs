@@ -147,7 +147,11 @@ impl Names {
         let failed = self.known.iter().filter_map(|((host, _), known)| Some((host, known.error.as_ref()?)));
         let advice =
             "check the peer's endpoint and this server's resolver (getent ahosts); the daemon retries by itself";
-        failed.map(|(host, error)| Problem::new(format!("{host} does not resolve: {error}"), advice)).collect()
+        failed
+            .map(|(host, error)| {
+                Problem::new("endpoint-unresolved", format!("{host} does not resolve: {error}"), advice)
+            })
+            .collect()
     }
 }
 

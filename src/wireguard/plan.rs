@@ -13,7 +13,6 @@ use super::running::Running;
 use super::{Wireguard, update};
 use crate::component;
 use crate::config;
-use crate::error::chain;
 use crate::inputs::{Inputs, Tunnel, interface_taken};
 use crate::net::InterfaceName;
 use crate::outcome::Problem;
@@ -139,12 +138,11 @@ impl Wireguard {
             Ok(Key::Known(key)) => (Some(key.clone()), None),
             Ok(Key::Missing(path)) => (None, Some(path.clone())),
             Ok(Key::Unneeded) => (None, None),
-            Err(error) => return Err(Problem::new(chain(error), error.advice())),
+            Err(error) => return Err(Problem::from_error(error)),
         };
         let desired = Interface::desired(config, private_key, &self.names);
         let kind = || {
-            backend::choose(config.backend, observed.kernel_has_wireguard)
-                .map_err(|error| Problem::new(chain(&error), error.advice()))
+            backend::choose(config.backend, observed.kernel_has_wireguard).map_err(|error| Problem::from_error(&error))
         };
         let (same, other) = match running {
             Some((running, state)) if running.interface == config.interface => {
@@ -157,7 +155,7 @@ impl Wireguard {
             running => (None, running.map(|(running, _)| running)),
         };
         if let Some((running, state)) = same {
-            let before = state.snapshot.as_ref().map_err(|error| Problem::new(chain(error), error.advice()))?;
+            let before = state.snapshot.as_ref().map_err(Problem::from_error)?;
             let link = observed.link(&config.interface);
             return Ok(plan_running(running, before, config, tunnel, observed.wall_clock, link, make_key, desired));
         }
@@ -287,6 +285,7 @@ fn described(
 fn foreign(link: &Link) -> Problem {
     let kind = link.kind.as_ref().map_or_else(String::new, |kind| format!(" (a {kind} one)"));
     Problem::new(
+        "interface-not-ours",
         format!("there is an interface {} already{kind}, which is not bastiond's", link.name),
         "stop the program that made it (wg-quick down, systemctl disable wg-quick@), or choose another \
          wireguard.interface",

@@ -66,7 +66,7 @@ fn start_blocking(start: &Start, mut inherited: InheritedFds, tun: Option<TunInt
         Err(error) => {
             let advice =
                 "packets pass, but wg(8) cannot connect to the interface; the daemon retries when it starts next";
-            (None, vec![Problem::new(chain(&error), advice)])
+            (None, vec![Problem::new("uapi-socket-failed", chain(&error), advice)])
         }
     };
     Ok(Started { userspace: Userspace { control, device }, problems, is_inherited })

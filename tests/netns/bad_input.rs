@@ -164,7 +164,7 @@ fn no_daemon() -> Result {
     let world = World::start(Settings::default())?;
     let installation = installation(&world)?;
     let output = installation.ctl(&["status"])?;
-    ensure_eq(output.status.code(), Some(1))?;
+    ensure_eq(output.status.code(), Some(3))?;
     ensure(text(&output.stderr).contains("no bastiond answers on"), text(&output.stderr))
 }
 
@@ -261,7 +261,7 @@ fn shared_ports() -> Result {
 fn wrong_arguments() -> Result {
     let world = World::start(Settings::default())?;
     let installation = installation(&world)?;
-    ensure_eq(installation.ctl(&["explode"])?.status.code(), Some(1))?;
+    ensure_eq(installation.ctl(&["explode"])?.status.code(), Some(64))?;
     ensure_eq(installation.ctl(&["--help"])?.status.code(), Some(0))?;
     ensure_eq(installation.ctl(&["--version"])?.status.code(), Some(0))
 }
@@ -276,7 +276,7 @@ fn no_rights() -> Result {
     let _silent = std::os::unix::net::UnixDatagram::bind(&socket)?;
     for command in ["plan", "down", "status"] {
         let output = installation.ctl(&[command])?;
-        ensure_eq(output.status.code(), Some(1))?;
+        ensure_eq(output.status.code(), Some(3))?;
         ensure(text(&output.stderr).contains("bastionctl: cannot ask bastiond on"), text(&output.stderr))?;
     }
     ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])

@@ -83,7 +83,7 @@ fn advised(program: &str, commands: &[&str], named: &str, shows: &str) -> Result
     let component = nat(&report)?;
     // The rules and forwarding are set, but the health is degraded.
     ensure_eq((component.state, report.health), (State::Ok, Health::Waiting))?;
-    let [Problem { what, advice }] = &component.problems[..] else {
+    let [Problem { what, advice, .. }] = &component.problems[..] else {
         return Err(format!("{:?}", component.problems).into());
     };
     ensure(what.contains(named), what)?;
@@ -136,7 +136,7 @@ fn input_policy() -> Result {
         }",
     )?;
     let report = reconciled(&installation)?;
-    let [Problem { what, advice }] = &nat(&report)?.hints[..] else { return Err(format!("{report:?}").into()) };
+    let [Problem { what, advice, .. }] = &nat(&report)?.hints[..] else { return Err(format!("{report:?}").into()) };
     ensure(what.contains("WireGuard (udp 51820) may be closed by it") && !what.contains("SSH"), what)?;
     ensure_eq((&nat(&report)?.problems, report.health), (&vec![], Health::Healthy))?;
     ensure(text(&installation.ctl(&["status"])?.stdout).contains("\nHINTS\nnat "), "the status does not show it")?;

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 
+use bastiond::ComponentError as _;
 use bastiond::internals::config::BackendChoice;
 use bastiond::internals::net::InterfaceName;
 use bastiond::internals::wireguard::BackendKind;

@@ -17,6 +17,7 @@ pub(crate) fn bastiond(command: Command) -> String {
     page.section("EXIT STATUS");
     page.entry(typed("0", None), "Stopped by a signal.");
     page.entry(typed("1", None), "An error other than a wrong configuration.");
+    page.entry(typed("64", None), "Wrong arguments.");
     page.entry(
         typed("78", None),
         "The configuration is wrong. Nothing was changed, and the unit does not restart the daemon.",
@@ -58,11 +59,11 @@ pub(crate) fn bastiond(command: Command) -> String {
 pub(crate) fn bastionctl(command: Command) -> String {
     let mut page = program(command, "1");
     page.section("EXIT STATUS");
-    page.entry(typed("0", None), "Success; for `status`: the gateway is healthy.");
-    page.entry(
-        typed("1", None),
-        "The command failed; for `status`: the gateway is not healthy, or the daemon is not running.",
-    );
+    page.entry(typed("0", None), "Done; for `status` and `reconcile`: the gateway is healthy.");
+    page.entry(typed("1", None), "Not done, or not all of it; for `status` and `reconcile`: the gateway is waiting.");
+    page.entry(typed("2", None), "For `status` and `reconcile`: the gateway is degraded.");
+    page.entry(typed("3", None), "The daemon does not answer.");
+    page.entry(typed("64", None), "Wrong arguments.");
     page.entry(typed("78", None), "The configuration is wrong.");
     page.section("FILES");
     page.entry(typed("/etc/bastiond/config.toml", None), "The configuration, bastiond.toml(5).");

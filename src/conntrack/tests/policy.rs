@@ -29,7 +29,7 @@ fn flows_of_a_network_that_is_missing_for_a_moment_go_on_and_those_of_a_removed_
     };
     let mut site = site();
     site.private.clear();
-    site.problems = vec![Problem::new("the metadata service does not answer", "")];
+    site.problems = vec![Problem::new("metadata-silent", "the metadata service does not answer", "")];
     assert_eq!(ended(&site), [None; 4]);
     site.problems.clear();
     let gone = [EndReason::Egress, EndReason::Tenant, EndReason::Tunnel, EndReason::Service].map(Some);

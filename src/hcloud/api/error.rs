@@ -155,6 +155,17 @@ impl Error {
         }
     }
 
+    /// The code of the problem that it is in the daemon's report.
+    pub fn problem_code(&self) -> &'static str {
+        match self.code() {
+            Some(Code::Unauthorized) => "token-refused",
+            Some(Code::Forbidden | Code::TokenReadonly) => "token-read-only",
+            Some(Code::RateLimitExceeded) => "api-rate-limit",
+            _ if self.is_transient() => "api-unavailable",
+            _ => "api-refused",
+        }
+    }
+
     /// What the operator can do.
     pub fn advice(&self) -> &'static str {
         if matches!(self, Self::Setup(_)) {

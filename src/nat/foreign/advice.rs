@@ -26,7 +26,7 @@ pub(super) fn for_paths(drop_chain: &DropChain, dropped: &[&ForwardPath]) -> Opt
         name_of(drop_chain),
         pairs.join(", from ")
     );
-    Some(Problem::new(what, forwarding_commands(drop_chain, dropped)))
+    Some(Problem::new("foreign-chain-drops", what, forwarding_commands(drop_chain, dropped)))
 }
 
 /// The hint for a chain that may close these ports; `None` if there are none.
@@ -43,7 +43,7 @@ pub(super) fn for_ports(drop_chain: &DropChain, closed: &[&OpenPort]) -> Option<
         name_of(drop_chain),
         ports.join(" and ")
     );
-    Some(Problem::new(what, opening_commands(drop_chain, closed)))
+    Some(Problem::new("foreign-chain-closes-port", what, opening_commands(drop_chain, closed)))
 }
 
 /// `chain FORWARD of table ip filter (Docker)`

@@ -53,6 +53,7 @@ fn filter_table(tables: io::Result<String>, modules: impl FnOnce() -> String) ->
 
 fn hidden_table() -> Problem {
     Problem::new(
+        "iptables-legacy-hidden",
         "the old iptables (iptables-legacy) is in use on this server, and only root can list its rules: this report \
          does \
          not say what they drop",

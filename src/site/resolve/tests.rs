@@ -170,7 +170,7 @@ const NO_DEFAULT_ROUTE: (&str, &str) = (
 );
 
 fn problem((what, advice): (&str, &str)) -> Problem {
-    Problem::new(what, advice)
+    Problem::new("no-default-route", what, advice)
 }
 
 #[test]
@@ -234,6 +234,7 @@ fn a_bridge_with_the_ethernet_address_of_its_link_is_not_used_instead_of_it() {
 fn a_network_without_an_interface_is_reported_and_the_others_are_served() {
     let expected = usual_site_with(|site| {
         site.problems = vec![Problem::new(
+            "network-without-interface",
             "network 1235 has no interface here yet (looked for 86:00:00:2a:7d:e1)",
             "wait until Hetzner has attached it; if it does not appear, reboot the server",
         )];
@@ -246,6 +247,7 @@ fn a_private_interface_that_is_down_or_lacks_its_address_is_listed_as_not_ready(
     let expected = usual_site_with(|site| {
         site.private[0].address_present = false;
         site.problems = vec![Problem::new(
+            "link-without-address",
             "enp7s0 does not have its address 10.0.0.2 yet, or is down",
             "DHCP assigns it; if it stays missing, check the server's network configuration",
         )];
@@ -309,7 +311,8 @@ fn a_missing_default_route_is_reported() {
 fn a_default_route_into_a_private_network_does_not_make_it_public() {
     let kernel = Kernel { default_routes: vec![DefaultRoute { interface: 3, metric: 0 }], ..usual() };
     let advice = "give the bastion a public interface, or name it in site.public_interface";
-    let leaves = Problem::new("the only default route uses the private interface enp7s0", advice);
+    let leaves =
+        Problem::new("default-route-private", "the only default route uses the private interface enp7s0", advice);
     let expected = usual_site_with(|site| {
         site.public = None;
         site.problems = vec![leaves.clone()];
@@ -325,6 +328,7 @@ fn a_default_route_into_a_private_network_does_not_make_it_public() {
         private: Vec::new(),
         problems: vec![
             Problem::new(
+                "link-without-address",
                 "enp7s0 has no address inside 10.0.0.0/16 yet",
                 "configure one, or write the future one into site.private.address",
             ),
@@ -352,8 +356,11 @@ fn a_public_interface_without_an_address_is_reported() {
     kernel.links[1].addresses.clear();
     let expected = usual_site_with(|site| {
         site.public = Some(public("eth0", &[]));
-        site.problems =
-            vec![Problem::new("eth0 has no IPv4 address yet", "DHCP assigns it; until then nothing is translated")];
+        site.problems = vec![Problem::new(
+            "no-public-address",
+            "eth0 has no IPv4 address yet",
+            "DHCP assigns it; until then nothing is translated",
+        )];
     });
     assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected);
 }
@@ -394,6 +401,7 @@ fn the_configuration_overrides_discovery() {
         sshd_ports: BTreeSet::new(),
         hints: Vec::new(),
         problems: vec![Problem::new(
+            "link-without-address",
             "enp8s0 does not have its address 10.2.0.9 yet, or is down",
             "DHCP assigns it; if it stays missing, check the server's network configuration",
         )],
@@ -408,8 +416,11 @@ fn a_configured_public_interface_that_is_down_is_reported() {
     kernel.default_routes.clear();
     let config = configured(|site| site.public_interface = Some("eth0".parse().unwrap()));
     let expected = usual_site_with(|site| {
-        site.problems =
-            vec![Problem::new("eth0 is down", "run `ip link set eth0 up`; until then nothing reaches the internet")];
+        site.problems = vec![Problem::new(
+            "public-link-down",
+            "eth0 is down",
+            "run `ip link set eth0 up`; until then nothing reaches the internet",
+        )];
     });
     assert_eq!(site(&config, &kernel, &metadata(vec![production()])), expected);
 }
@@ -421,6 +432,7 @@ fn a_private_interface_that_is_configured_as_public_is_not_served_as_private() {
         site.public = Some(PublicLink { mtu: 1450, ..public("enp7s0", &["10.0.0.2"]) });
         site.private = vec![tenant_link()];
         site.problems = vec![Problem::new(
+            "network-not-served",
             "network 1234 is not served: enp7s0 is site.public_interface",
             "set it to the interface towards the internet, or to \"auto\"",
         )];
@@ -447,12 +459,13 @@ fn an_interface_that_does_not_exist_is_reported_with_a_list_of_those_that_do() {
             ..production_link()
         }],
         problems: vec![
-            Problem::new("site.private.interface: there is no interface ens10", advice),
+            Problem::new("interface-missing", "site.private.interface: there is no interface ens10", advice),
             Problem::new(
+                "link-without-address",
                 "enp7s0 does not have its address 10.1.0.2 yet, or is down",
                 "DHCP assigns it; if it stays missing, check the server's network configuration",
             ),
-            Problem::new("site.public_interface: there is no interface wan", advice),
+            Problem::new("interface-missing", "site.public_interface: there is no interface wan", advice),
         ],
         ..usual_site()
     };
@@ -461,7 +474,11 @@ fn an_interface_that_does_not_exist_is_reported_with_a_list_of_those_that_do() {
     let only_loopback = kernel(&["lo up - 65536 127.0.0.1/8"], &[]);
     let config = configured(|site| site.public_interface = Some("eth0".parse().unwrap()));
     let problems = site(&config, &only_loopback, &metadata(vec![production()])).problems;
-    let expected = Problem::new("site.public_interface: there is no interface eth0", "the interfaces here are: none");
+    let expected = Problem::new(
+        "interface-missing",
+        "site.public_interface: there is no interface eth0",
+        "the interfaces here are: none",
+    );
     assert_eq!(problems.last(), Some(&expected));
 }
 
@@ -501,6 +518,7 @@ fn without_metadata_and_configured_links_the_problem_says_what_to_configure() {
         server_id: None,
         private: Vec::new(),
         problems: vec![Problem::new(
+            "metadata-silent",
             "the metadata service does not answer: connection refused",
             "on a server outside Hetzner Cloud, write the private links into [[site.private]]",
         )],
@@ -520,6 +538,7 @@ fn the_last_answer_of_the_metadata_service_stays_valid_while_it_does_not_answer(
     let view = MetadataView { error: Some("timed out".to_owned()), ..metadata(vec![production()]) };
     let expected = usual_site_with(|site| {
         site.problems = vec![Problem::new(
+            "metadata-silent",
             "the metadata service does not answer: timed out",
             "on a server outside Hetzner Cloud, write the private links into [[site.private]]",
         )];
@@ -532,6 +551,7 @@ fn a_server_without_a_network_gets_advice_how_to_attach_one() {
     let expected = usual_site_with(|site| {
         site.private.clear();
         site.problems = vec![Problem::new(
+            "no-private-network",
             "the metadata service lists no private network of this server",
             "attach the server to a network (hcloud server attach-to-network); bastiond then finds it automatically",
         )];
@@ -543,8 +563,11 @@ fn a_server_without_a_network_gets_advice_how_to_attach_one() {
 fn of_two_overlapping_networks_only_that_of_the_first_interface_is_served() {
     let overlapping = PrivateNetwork { network: "10.0.0.0/8".parse().unwrap(), ..tenant() };
     let advice = "give the networks different ranges, or write the link to serve into [[site.private]]";
-    let overlap =
-        Problem::new("10.0.0.0/8 on enp8s0 overlaps 10.0.0.0/16 on enp7s0, and only the latter is served", advice);
+    let overlap = Problem::new(
+        "networks-overlap",
+        "10.0.0.0/8 on enp8s0 overlaps 10.0.0.0/16 on enp7s0, and only the latter is served",
+        advice,
+    );
     for networks in [vec![production(), overlapping.clone()], vec![overlapping.clone(), production()]] {
         let expected = usual_site_with(|site| site.problems = vec![overlap.clone()]);
         assert_eq!(site(&empty(), &with_tenant(), &metadata(networks)), expected);
@@ -558,6 +581,7 @@ fn of_two_overlapping_networks_only_that_of_the_first_interface_is_served() {
         site.problems = vec![
             overlap,
             Problem::new(
+                "default-route-private",
                 "the only default route uses the private interface enp8s0",
                 "give the bastion a public interface, or name it in site.public_interface",
             ),
@@ -571,6 +595,7 @@ fn a_server_without_links_gives_a_site_with_problems() {
     let expected = Site {
         problems: vec![
             Problem::new(
+                "network-without-interface",
                 "network 1234 has no interface here yet (looked for 86:00:00:2a:7d:e0)",
                 "wait until Hetzner has attached it; if it does not appear, reboot the server",
             ),

@@ -12,6 +12,7 @@ use super::link::{self, Links};
 use super::model::BackendKind;
 use crate::config::BackendChoice;
 use crate::net::InterfaceName;
+use crate::outcome::ComponentError;
 use bastiond_tunnel::model::{Snapshot, Update};
 
 pub(crate) mod message;
@@ -67,10 +68,19 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What the operator can do.
-    pub fn advice(&self) -> &'static str {
+impl ComponentError for Error {
+    fn code(&self) -> &'static str {
         match self {
+            Self::Unavailable => "kernel-wireguard-missing",
+            Self::OtherKind { .. } => "interface-not-ours",
+            Self::Link(error) => error.code(),
+            _ if self.errno() == Some(Errno::EADDRINUSE) => "port-in-use",
+            _ => "tunnel-failed",
+        }
+    }
+
+    fn advice(&self) -> String {
+        let advice = match self {
             Self::Unavailable => {
                 "load the kernel's `wireguard` module (modprobe wireguard; Linux has it since 5.6), or set \
                  wireguard.backend = \"userspace\""
@@ -80,7 +90,7 @@ impl Error {
                  name in wireguard.interface"
             }
             Self::Absent { .. } => "another program removed it; the daemon makes it again by itself",
-            Self::Link(error) => error.advice(),
+            Self::Link(error) => return error.advice(),
             _ => match self.errno() {
                 Some(Errno::EPERM) => "the daemon needs CAP_NET_ADMIN",
                 Some(Errno::EADDRINUSE) => {
@@ -88,9 +98,12 @@ impl Error {
                 }
                 _ => "the daemon retries by itself; if this persists, set wireguard.backend = \"userspace\"",
             },
-        }
+        };
+        advice.to_owned()
     }
+}
 
+impl Error {
     /// The kernel's reason, if the kernel refused.
     pub fn errno(&self) -> Option<Errno> {
         match self {

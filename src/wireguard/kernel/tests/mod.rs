@@ -10,6 +10,7 @@ use bastiond_tunnel::model::{AllowedIp, PeerUpdate, Snapshot, Update};
 
 use super::translate::{Removal, needs_snapshot, translate};
 use super::{BackendChoice, BackendKind, Error, choose};
+use crate::outcome::ComponentError as _;
 
 fn peer(number: u8) -> PublicKey {
     PublicKey([number; LENGTH])
