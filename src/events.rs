@@ -18,8 +18,13 @@ use crate::error::chain;
 use crate::nat;
 
 /// Multicast groups of route netlink. The last one announces changes of `ip_forward` and `rp_filter`.
-const ROUTE_GROUPS: [u32; 4] =
-    [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV4_NETCONF];
+const ROUTE_GROUPS: [u32; 5] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV4_RULE,
+    libc::RTNLGRP_IPV4_NETCONF,
+];
 /// The multicast group of nftables.
 const NFTABLES_GROUPS: [u32; 1] = [libc::NFNLGRP_NFTABLES.unsigned_abs()];
 /// Size of the receive buffer, in bytes, like nft's own. A large rule set arrives in many datagrams, each smaller.

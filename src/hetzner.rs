@@ -10,6 +10,9 @@ pub(crate) const MAX_ROUTES: usize = 100;
 /// The gateway of Hetzner's public links. The API refuses routes that contain it.
 pub(crate) const PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
 
+/// Hetzner's resolvers, which DHCP gives to every server (Hetzner documentation, "Recursive Name Servers").
+pub(crate) const RESOLVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(185, 12, 64, 1), Ipv4Addr::new(185, 12, 64, 2)];
+
 /// Hetzner's metadata service. It serves the server's user-data, so private hosts must not reach it through the
 /// gateway.
 pub(crate) const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);

@@ -10,6 +10,11 @@ use serde::{Deserialize, Serialize};
 pub use bastiond_tunnel::interface::InterfaceName;
 pub(crate) use bastiond_tunnel::interface::InvalidInterfaceName;
 
+/// The number that marks our routes and addresses (`rtm_protocol`, `IFA_PROTO`). Numbers above 4 (`RTPROT_STATIC`) are
+/// free for programs that make routes; iproute2's `etc/iproute2/rt_protos` does not assign 98. `ip route show proto 98`
+/// lists our routes.
+pub(crate) const ROUTE_PROTOCOL: u8 = 98;
+
 /// A 48-bit Ethernet address. Hetzner's metadata identifies private interfaces by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -46,6 +46,8 @@ pub struct Peer {
     pub preshared_key: Option<PresharedKey>,
     /// The addresses that belong to the peer: its own in the tunnel, and ranges behind it. Without host bits.
     pub allowed_ips: Vec<IpNet>,
+    /// Whether `allowed_ips` may be parts of a private network, because those hosts are behind this peer.
+    pub in_private_network: bool,
     /// The peer's public address or name, and port; `None`: the peer initiates the handshake.
     pub endpoint: Option<EndpointName>,
     /// Seconds between persistent keepalives, 1 to 65535; `None`: no keepalives.
@@ -87,11 +89,11 @@ impl Wireguard {
         self.addresses.iter().map(IpNet::trunc)
     }
 
-    /// The ranges behind peers: the allowed-ips that are outside the tunnel's own networks. `0.0.0.0/0` and `::/0` are
+    /// The ranges behind peers, each with its peer: the allowed-ips that are outside the tunnel's own networks. `0.0.0.0/0` and `::/0` are
     /// left out, because a gateway does not send the whole internet to a peer.
-    pub fn remote_networks(&self) -> impl Iterator<Item = IpNet> + '_ {
+    pub fn remote_networks(&self) -> impl Iterator<Item = (&Peer, IpNet)> + '_ {
         let is_inside = |range: &IpNet| self.networks().any(|network| network.contains(range));
-        let allowed_ips = self.peers.iter().flat_map(|peer| &peer.allowed_ips).copied();
-        allowed_ips.filter(move |range| range.prefix_len() > 0 && !is_inside(range))
+        let allowed_ips = self.peers.iter().flat_map(|peer| peer.allowed_ips.iter().map(move |range| (peer, *range)));
+        allowed_ips.filter(move |(_, range)| range.prefix_len() > 0 && !is_inside(range))
     }
 }

@@ -1,5 +1,6 @@
 //! The loop: waits for events and starts passes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,6 +13,7 @@ use super::waits::{SETTLE, changed, reached, tick};
 use super::{Daemon, requests};
 use crate::control;
 use crate::events::KernelEvents;
+use crate::net::InterfaceName;
 use crate::reconcile::Gateway;
 use crate::report::Trigger;
 use crate::site::PrivateLink;
@@ -182,6 +184,7 @@ impl Daemon {
 }
 
 /// The part of the site that decides about cloud routes.
-fn private_links(gateway: &Gateway) -> Vec<PrivateLink> {
-    gateway.site().private.clone()
+fn private_links(gateway: &Gateway) -> (Vec<PrivateLink>, BTreeSet<InterfaceName>) {
+    let site = gateway.site();
+    (site.private.clone(), site.misrouted.clone())
 }

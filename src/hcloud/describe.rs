@@ -57,6 +57,12 @@ pub(super) fn no_address(link: &PrivateLink) -> Outcome {
     waiting(what.clone(), Problem::new("link-without-address", what, "it comes by DHCP"))
 }
 
+/// The site reports what is wrong.
+pub(super) fn misrouted(link: &PrivateLink) -> Outcome {
+    let detail = format!("no route is added for {} until its packets are routed right", link.network);
+    Outcome::unchanged(State::Waiting, detail)
+}
+
 pub(super) fn no_subnet(table: &NetworkTable) -> Outcome {
     let what = format!("{} has no subnet, so no server can be reached in it", table.label());
     waiting(what.clone(), Problem::new("network-without-subnet", what, "add one: hcloud network add-subnet"))

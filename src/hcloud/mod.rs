@@ -142,7 +142,12 @@ impl Component for Hcloud {
         };
         let mut observed = Vec::new();
         for link in links {
-            let network = self.observe_link(&api, config, link).await;
+            let is_misrouted = site.misrouted.contains(&link.interface);
+            let network = match link.address_present {
+                false => ObservedNetwork::NoAddress,
+                true if is_misrouted => ObservedNetwork::Misrouted,
+                true => self.observe_link(&api, config, link).await,
+            };
             observed.push(ObservedLink { link: link.clone(), network });
         }
         Ok(Observed::Networks { api, links: observed })
@@ -159,6 +164,7 @@ impl Component for Hcloud {
         for ObservedLink { link, network } in links {
             plan.links.push(match network {
                 ObservedNetwork::NoAddress => LinkPlan::NoAddress,
+                ObservedNetwork::Misrouted => LinkPlan::Misrouted,
                 ObservedNetwork::Table(table) => {
                     let claimed = self.claimed_for_tunnel.get(&table.id);
                     let desired = desired(config, &return_routes, link);
@@ -232,9 +238,6 @@ impl Hcloud {
     }
 
     async fn observe_link(&mut self, api: &Api, config: &config::Hcloud, link: &PrivateLink) -> ObservedNetwork {
-        if !link.address_present {
-            return ObservedNetwork::NoAddress;
-        }
         let table = match self.connection.network_of(api, config, link).await {
             Ok(network) => self.read_table(api, network, link).await.map_err(Error::Api),
             Err(error) => Err(error),
@@ -271,6 +274,7 @@ impl Hcloud {
             }
             (ObservedNetwork::Table(table), _) => (describe::no_subnet(&table), false),
             (ObservedNetwork::NoAddress, _) => (describe::no_address(&link), false),
+            (ObservedNetwork::Misrouted, _) => (describe::misrouted(&link), false),
             (ObservedNetwork::Failed(error), _) => self.failed_link(&link, &error),
         }
     }

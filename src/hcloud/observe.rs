@@ -78,6 +78,8 @@ pub struct ObservedLink {
 pub enum ObservedNetwork {
     /// The link's address is missing.
     NoAddress,
+    /// The kernel routes the network's packets elsewhere.
+    Misrouted,
     /// It was read.
     Table(NetworkTable),
     /// It could not be read.

@@ -35,6 +35,8 @@ impl component::Plan for Plan {
 pub enum LinkPlan {
     /// The link's address is missing, so no traffic may be attracted to it.
     NoAddress,
+    /// The kernel routes the network's packets elsewhere, so no traffic may be attracted. What is there stays.
+    Misrouted,
     /// The network has no subnet: Hetzner would refuse every route.
     NoSubnet,
     /// The network could not be read.

@@ -5,6 +5,7 @@
 
 mod drop_log;
 mod forwards;
+mod overlap;
 mod return_routes;
 mod tunnel;
 

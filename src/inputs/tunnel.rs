@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::overlap;
 use crate::config::{Config, Snat, Wireguard};
 use crate::net::{InterfaceName, v4, without_nested};
 use crate::outcome::Problem;
@@ -48,22 +49,31 @@ pub fn tunnel(config: &Config, site: &Site, seen_return_routes: &SeenReturnRoute
     let wanted = config.wireguard.as_ref().filter(|wanted| interface_taken(wanted, site).is_none())?;
     let public_mtu = site.public.as_ref().map_or(USUAL_PUBLIC_MTU, |link| link.mtu);
     let mut problems = Vec::new();
+    let mut addresses = wanted.addresses.clone();
+    addresses.retain(|address| {
+        let problem = overlap::of_address(*address, site);
+        problems.extend(problem.clone());
+        problem.is_none()
+    });
     let mut networks: Vec<IpNet> = Vec::new();
-    for network in wanted.networks() {
+    for network in addresses.iter().map(IpNet::trunc) {
         if !networks.contains(&network) {
             networks.push(network);
         }
     }
-    remove_ranges_over_private_networks(&mut networks, "wireguard.addresses", site, &mut problems);
-    let mut remote_networks: Vec<IpNet> = wanted.remote_networks().collect();
-    remove_ranges_over_private_networks(&mut remote_networks, "allowed_ips", site, &mut problems);
-    // A range inside a private network is allowed: its narrower route leads to the peer. See `config::check`.
+    let mut remote_networks: Vec<IpNet> = Vec::new();
+    for (peer, range) in wanted.remote_networks() {
+        match overlap::of_range(range, peer, site) {
+            Some(problem) => problems.push(problem),
+            None => remote_networks.push(range),
+        }
+    }
     let remote_networks = without_nested(remote_networks);
     let masqueraded = masqueraded(wanted.snat, &routed(&networks, &remote_networks), site, seen_return_routes);
     Some(Tunnel {
         interface: wanted.interface.clone(),
         mtu: wanted.mtu.unwrap_or_else(|| public_mtu.saturating_sub(OVERHEAD).max(SMALLEST_MTU)),
-        addresses: wanted.addresses.clone(),
+        addresses,
         networks,
         remote_networks,
         full_tunnel: wanted.full_tunnel,
@@ -114,21 +124,6 @@ pub(crate) fn interface_taken(wanted: &Wireguard, site: &Site) -> Option<Problem
     };
     let what = format!("{name} is this server's {kind} interface, so there is no tunnel");
     Some(Problem::new("tunnel-interface-taken", what, "give the tunnel another name in wireguard.interface"))
-}
-
-/// Removes ranges that contain a whole private network, because a peer with such a range could use its hosts'
-/// addresses.
-fn remove_ranges_over_private_networks(ranges: &mut Vec<IpNet>, key: &str, site: &Site, problems: &mut Vec<Problem>) {
-    ranges.retain(|range| {
-        let covered = site.private.iter().find(|link| range.contains(&IpNet::V4(link.network)));
-        if let Some(link) = covered {
-            let what = format!("{range} of {key} contains the private network {} on {}", link.network, link.interface);
-            let advice = "nothing is routed to it through the tunnel and nothing is let in from it; \
-                          write ranges without that network";
-            problems.push(Problem::new("range-over-network", what, advice));
-        }
-        covered.is_none()
-    });
 }
 
 impl Tunnel {
@@ -201,14 +196,54 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_contains_a_private_network_is_left_out_and_reported() {
-        let tunnel =
-            wanted("addresses = [\"10.100.0.1/24\"]", "[\"10.100.0.2\", \"10.0.0.0/15\", \"10.0.9.0/24\", \"::/0\"]");
-        let tunnel = tunnel.unwrap();
-        assert_eq!(tunnel.networks, ["10.100.0.0/24".parse::<IpNet>().unwrap()]);
-        assert_eq!(tunnel.remote_networks, ["10.0.9.0/24".parse::<IpNet>().unwrap()]);
-        let messages: Vec<&str> = tunnel.problems.iter().map(|problem| problem.what.as_str()).collect();
-        assert_eq!(messages, ["10.0.0.0/15 of allowed_ips contains the private network 10.0.0.0/16 on eth1"]);
+    fn a_range_that_overlaps_what_this_server_has_is_left_out_and_reported_and_the_rest_stands() {
+        let mut site = site();
+        site.public.as_mut().unwrap().addresses = vec!["198.51.100.2".parse().unwrap()];
+        site.private[0].network_id = Some(crate::net::NetworkId(1));
+        let tunnel = |addresses: &str, allowed_ips: &str, rest: &str| {
+            let peer = format!(
+                "[[wireguard.peer]]\npublic_key = \"{ADA}\"\nname = \"ada\"\nallowed_ips = {allowed_ips}\n{rest}"
+            );
+            let config =
+                parse(&format!("[wireguard]\naddresses = {addresses}\n{peer}"), &Environment::default()).unwrap();
+            tunnel(&config, &site, &SeenReturnRoutes::new()).unwrap()
+        };
+        let messages =
+            |tunnel: &Tunnel| tunnel.problems.iter().map(|problem| problem.what.clone()).collect::<Vec<String>>();
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let own = r#"["10.100.0.1/24"]"#;
+        for (range, expected) in [
+            ("10.0.0.0/15", "10.0.0.0/15 of ada's allowed_ips contains the private network 10.0.0.0/16 on eth1"),
+            ("10.0.0.0/16", "10.0.0.0/16 of ada's allowed_ips contains the private network 10.0.0.0/16 on eth1"),
+            ("10.0.9.0/24", "10.0.9.0/24 of ada's allowed_ips is inside the private network 10.0.0.0/16 on eth1"),
+            ("10.0.1.5/32", "10.0.1.5/32 of ada's allowed_ips is inside the private network 10.0.0.0/16 on eth1"),
+            ("10.0.0.2/32", "10.0.0.2/32 of ada's allowed_ips contains 10.0.0.2, this server's own address on eth1"),
+            ("10.0.0.1/32", "10.0.0.1/32 of ada's allowed_ips contains 10.0.0.1, the gateway of 10.0.0.0/16"),
+            (
+                "198.51.100.0/24",
+                "198.51.100.0/24 of ada's allowed_ips contains 198.51.100.2, this server's own address on eth0",
+            ),
+        ] {
+            let tunnel = tunnel(own, &format!(r#"["10.100.0.2", "{range}", "192.168.1.0/24", "::/0"]"#), "");
+            assert_eq!(messages(&tunnel), [expected], "{range}");
+            assert_eq!(tunnel.networks, [net("10.100.0.0/24")]);
+            assert_eq!(tunnel.remote_networks, [net("192.168.1.0/24")]);
+        }
+        // A person says that the hosts are behind the peer: then a part of a network may be, and never our own addresses.
+        let opted_in = |range: &str| tunnel(own, &format!(r#"["{range}"]"#), "in_private_network = true");
+        assert_eq!(
+            (opted_in("10.0.9.0/24").remote_networks, opted_in("10.0.9.0/24").problems),
+            (vec![net("10.0.9.0/24")], vec![])
+        );
+        for range in ["10.0.0.0/16", "10.0.0.0/24", "10.0.0.1/32", "10.0.0.2/32"] {
+            assert_eq!((opted_in(range).remote_networks, opted_in(range).problems.len()), (vec![], 1), "{range}");
+        }
+        let inside = tunnel(r#"["10.0.1.40/24", "10.100.0.1/24"]"#, "[]", "");
+        assert_eq!(
+            messages(&inside),
+            ["10.0.1.0/24 of wireguard.addresses is inside the private network 10.0.0.0/16 on eth1"]
+        );
+        assert_eq!((inside.addresses, inside.networks), (vec![net("10.100.0.1/24")], vec![net("10.100.0.0/24")]));
     }
 
     #[test]

@@ -7,10 +7,7 @@ use ipnet::IpNet;
 use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
 
-/// The number that marks our routes and addresses (`rtm_protocol`, `IFA_PROTO`). Numbers above 4 (`RTPROT_STATIC`) are
-/// free for programs that make routes; iproute2's `etc/iproute2/rt_protos` does not assign 98. `ip route show proto 98`
-/// lists our routes.
-pub(crate) const PROTOCOL: u8 = 98;
+pub(crate) use crate::net::ROUTE_PROTOCOL as PROTOCOL;
 
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,9 @@ mod model;
 mod observe;
 mod recorded_ports;
 mod resolve;
+mod route;
 mod sshd;
+mod ways;
 
 pub(crate) use metadata::MetadataView;
 pub use model::{PrivateLink, PublicLink, Site};
@@ -19,6 +21,8 @@ pub use recorded_ports::record as record_ssh_ports;
 use std::path::Path;
 
 use crate::config::Config;
+use crate::net::InterfaceName;
+use observe::Netlink;
 use resolve::resolve;
 
 /// Observes the kernel and combines the result with the last answer of the metadata service. `previous` is the previous
@@ -29,11 +33,20 @@ pub(crate) async fn observe(
     previous: &Site,
     runtime_directory: &Path,
 ) -> Result<Site, Error> {
-    let kernel = observe::observe().await?;
+    let netlink = Netlink::open()?;
+    let kernel = netlink.observe().await?;
     let (sshd_ports, hints) = match &config.firewall.ssh_ports {
         Some(_) => Default::default(),
         None => recorded_ports::sshd_ports(runtime_directory),
     };
     let previous_public = previous.public.as_ref().map(|link| &link.interface);
-    Ok(Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, previous_public) })
+    let mut site = Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, previous_public) };
+    ways::check(&netlink.handle, config, &kernel, metadata, &mut site, forwards).await;
+    Ok(site)
+}
+
+/// Whether the kernel forwards what arrives by an interface.
+fn forwards(interface: &InterfaceName) -> bool {
+    let path = format!("/proc/sys/net/ipv4/conf/{interface}/forwarding");
+    std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1")
 }

@@ -19,6 +19,9 @@ pub struct Site {
     pub public: Option<PublicLink>,
     /// The links towards private networks, sorted by interface name. Their networks do not overlap.
     pub private: Vec<PrivateLink>,
+    /// Private links that no traffic may be attracted to, because the kernel routes packets for their network, or their
+    /// hosts' packets to the internet, elsewhere.
+    pub misrouted: BTreeSet<InterfaceName>,
     /// TCP ports in sshd's own configuration.
     pub sshd_ports: BTreeSet<u16>,
     /// What is missing or contradictory.

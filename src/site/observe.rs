@@ -1,4 +1,4 @@
-//! Lists the kernel's links, addresses and default routes by rtnetlink.
+//! Lists the kernel's links, addresses and routes by rtnetlink.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -10,8 +10,10 @@ use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
+use tokio::task::JoinHandle;
 
-use crate::net::{InterfaceName, MacAddress};
+use super::route::Route;
+use crate::net::{InterfaceName, MacAddress, ROUTE_PROTOCOL};
 use crate::outcome::ComponentError;
 
 /// The kernel's view of the network.
@@ -21,6 +23,16 @@ pub(super) struct Kernel {
     pub links: Vec<Link>,
     /// IPv4 default routes of the main table, in the kernel's order.
     pub default_routes: Vec<DefaultRoute>,
+    /// IPv4 routes of all tables that lead out of an interface or nowhere, without this daemon's own.
+    pub routes: Vec<Route>,
+}
+
+impl Kernel {
+    /// The name of an interface in messages.
+    pub(super) fn name(&self, index: u32) -> String {
+        let link = self.links.iter().find(|link| link.index == index);
+        link.map_or_else(|| format!("interface {index}"), |link| link.name.to_string())
+    }
 }
 
 /// A network interface.
@@ -74,13 +86,28 @@ impl ComponentError for Error {
     }
 }
 
-/// Lists links, addresses and default routes.
-pub(super) async fn observe() -> Result<Kernel, Error> {
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
-    let connection = tokio::spawn(connection);
-    let observed = list(&handle).await;
-    connection.abort();
-    observed
+/// A conversation with the kernel; it ends when dropped.
+pub(super) struct Netlink {
+    pub(super) handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Netlink {
+    pub(super) fn open() -> Result<Self, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
+        Ok(Self { handle, connection: tokio::spawn(connection) })
+    }
+
+    /// Lists links, addresses and routes.
+    pub(super) async fn observe(&self) -> Result<Kernel, Error> {
+        list(&self.handle).await
+    }
 }
 
 async fn list(handle: &Handle) -> Result<Kernel, Error> {
@@ -113,6 +140,7 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
     Ok(Kernel {
         links: links.into_values().collect(),
         default_routes: routes.iter().flat_map(default_routes).collect(),
+        routes: routes.iter().filter_map(Route::from_message).filter(|it| it.protocol != ROUTE_PROTOCOL).collect(),
     })
 }
 

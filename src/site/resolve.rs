@@ -41,7 +41,7 @@ pub(super) fn resolve(
     };
     let public = public.map(|link| public_link(link, &mut problems));
     let server_id = config.server_id.or(metadata.latest.as_ref().and_then(|metadata| metadata.server_id));
-    Site { server_id, public, private, sshd_ports, problems, hints: Vec::new() }
+    Site { server_id, public, private, sshd_ports, problems, ..Site::default() }
 }
 
 fn discovered_links(

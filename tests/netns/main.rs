@@ -17,6 +17,7 @@ mod private_host;
 mod routes;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod site;
 mod sources;
 mod table;
 mod tunnel;
@@ -50,6 +51,7 @@ fn main() {
         policy::trials(),
         private_host::trials(),
         routes::trials(),
+        site::trials(),
         flows::trials(),
         table::trials(),
         tunnel::trials(),

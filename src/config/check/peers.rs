@@ -26,15 +26,23 @@ pub(super) struct CheckedPeer {
     pub(super) preshared_key: Option<PresharedKey>,
     /// Each with its key.
     pub(super) allowed_ips: Vec<(String, IpNet)>,
+    pub(super) in_private_network: bool,
     pub(super) endpoint: Option<EndpointName>,
     pub(super) persistent_keepalive: Option<u16>,
 }
 
 impl CheckedPeer {
     pub(super) fn finish(self) -> Option<Peer> {
-        let Self { name, public_key, preshared_key, allowed_ips, endpoint, persistent_keepalive, .. } = self;
-        let allowed_ips = allowed_ips.into_iter().map(|(_, net)| net).collect();
-        Some(Peer { name, public_key: public_key?, preshared_key, allowed_ips, endpoint, persistent_keepalive })
+        let allowed_ips = self.allowed_ips.into_iter().map(|(_, net)| net).collect();
+        Some(Peer {
+            name: self.name,
+            public_key: self.public_key?,
+            preshared_key: self.preshared_key,
+            allowed_ips,
+            in_private_network: self.in_private_network,
+            endpoint: self.endpoint,
+            persistent_keepalive: self.persistent_keepalive,
+        })
     }
 
     fn key(&self, name: &str) -> String {
@@ -128,6 +136,7 @@ fn check_peer(
     }
     let listed = diagnostics.value(&key("allowed_ips"), raw.allowed_ips).unwrap_or_default();
     let allowed_ips = check_allowed_ips(&key("allowed_ips"), listed, diagnostics);
+    let in_private_network = diagnostics.value(&key("in_private_network"), raw.in_private_network).unwrap_or(false);
     let endpoint = diagnostics.value(&key("endpoint"), raw.endpoint).and_then(|text| {
         text.parse().map_err(|error: InvalidEndpoint| diagnostics.error(key("endpoint"), error.to_string())).ok()
     });
@@ -141,7 +150,17 @@ fn check_peer(
             valid
         });
     let preshared_key = preshared_key.map(|checked| checked.key);
-    CheckedPeer { place, prefix, name, public_key, preshared_key, allowed_ips, endpoint, persistent_keepalive }
+    CheckedPeer {
+        place,
+        prefix,
+        name,
+        public_key,
+        preshared_key,
+        allowed_ips,
+        in_private_network,
+        endpoint,
+        persistent_keepalive,
+    }
 }
 
 struct CheckedPresharedKey {

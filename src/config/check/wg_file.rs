@@ -75,6 +75,8 @@ impl WgFile {
             public_key: Some(peer.public_key),
             preshared_key: peer.preshared_key.clone(),
             allowed_ips: peer.allowed_ips.iter().map(|&net| (KEY.to_owned(), net)).collect(),
+            // The format has no key for it.
+            in_private_network: false,
             endpoint: peer.endpoint.clone(),
             persistent_keepalive: peer.persistent_keepalive.filter(|&seconds| seconds > 0),
         })

@@ -11,13 +11,14 @@ use super::firewall::OpenPort;
 use super::key_files;
 use super::lockout::TunnelForSsh;
 use super::peers::{self, CheckedPeer};
-use super::reserved::{reserved_block, reserved_block_of_peer};
+use super::reserved::{needed_address, reserved_block, reserved_block_of_peer};
 use super::wg_file::{self, WgFile};
 use crate::config::files::Files;
 use crate::config::model::Site;
 use crate::config::raw::{Entry, NumberOrAuto, RawWireguard, SwitchOrAuto};
 use crate::config::wireguard::{BackendChoice, Snat, Wireguard};
-use crate::net::InterfaceName;
+use crate::net::{InterfaceName, overlap};
+use bastiond_tunnel::endpoint::EndpointName;
 use bastiond_tunnel::key::PrivateKey;
 
 /// The port that WireGuard's own documentation and most clients use.
@@ -94,8 +95,9 @@ pub(super) fn check_wireguard(
     let (private_key_file, private_key) = check_private_key(raw.private_key_file, &file, context, diagnostics);
     let addresses = check_addresses(raw.addresses, &file, site, diagnostics);
     peers::check_peers_differ(&peers, diagnostics);
+    let fwmark = check_fwmark(raw.fwmark, &file, diagnostics);
     for peer in &peers {
-        check_allowed_ips_of(peer, &addresses, site, diagnostics);
+        check_allowed_ips_of(peer, &addresses, site, fwmark, diagnostics);
         if peer.public_key.is_some() && peer.public_key == private_key.as_ref().map(PrivateKey::public) {
             let reason = "is this server's own key; write the peer's public key";
             diagnostics.error(format!("{}public_key", peer.prefix), reason);
@@ -104,7 +106,6 @@ pub(super) fn check_wireguard(
     let allowed_ips = peers.iter().flat_map(|peer| &peer.allowed_ips).map(|(_, net)| net);
     let has_v6 = addresses.iter().chain(allowed_ips).any(|net| matches!(net, IpNet::V6(_)));
     let mtu = check_mtu(raw.mtu, &file, has_v6, diagnostics);
-    let fwmark = check_fwmark(raw.fwmark, &file, diagnostics);
     let backend = check_backend(raw.backend, diagnostics);
     let snat = match diagnostics.value("wireguard.snat", raw.snat) {
         None | Some(SwitchOrAuto::Auto) => Snat::Auto,
@@ -242,16 +243,6 @@ fn check_addresses(
         } else if addresses.iter().any(|other| other.addr() == address.addr()) {
             diagnostics.error(key, format!("{} is listed twice; remove one of them", address.addr()));
         } else {
-            let inside = site.private.iter().position(|link| IpNet::V4(link.network).contains(&address));
-            if let Some(index) = inside {
-                let network = site.private[index].network;
-                let reason = format!(
-                    "{} is inside {network} (site.private[{index}].network); make sure that no server has an address \
-                     in it",
-                    address.trunc()
-                );
-                diagnostics.warn(key, reason);
-            }
             addresses.push(address);
         }
     }
@@ -285,14 +276,24 @@ fn why_unusable(address: IpNet, site: &Site) -> Option<String> {
     if let Some(block) = reserved_block(v4.trunc()) {
         return Some(format!("{} overlaps {block}, which no private network can use", v4.trunc()));
     }
-    let covered = site.private.iter().enumerate().find(|(_, link)| v4.trunc().contains(&link.network));
-    covered.map(|(index, link)| {
-        format!("{} covers {} (site.private[{index}].network); choose another network", v4.trunc(), link.network)
+    if let Some(needed) = needed_address(net) {
+        return Some(format!("{net} contains {needed}; choose another network"));
+    }
+    let overlapping = site.private.iter().enumerate().find(|(_, link)| overlap(v4.trunc(), link.network));
+    overlapping.map(|(index, link)| {
+        let verb = if v4.trunc().contains(&link.network) { "covers" } else { "is inside" };
+        format!("{net} {verb} {} (site.private[{index}].network); choose another network", link.network)
     })
 }
 
 /// Compares a peer's allowed-ips with reserved blocks, the tunnel's addresses and the private networks.
-fn check_allowed_ips_of(peer: &CheckedPeer, addresses: &[IpNet], site: &Site, diagnostics: &mut Diagnostics) {
+fn check_allowed_ips_of(
+    peer: &CheckedPeer,
+    addresses: &[IpNet],
+    site: &Site,
+    fwmark: u32,
+    diagnostics: &mut Diagnostics,
+) {
     for (key, net) in &peer.allowed_ips {
         if net.prefix_len() == 0 {
             let reason = format!(
@@ -306,6 +307,21 @@ fn check_allowed_ips_of(peer: &CheckedPeer, addresses: &[IpNet], site: &Site, di
             diagnostics.error(key, format!("{net} overlaps {block}, which no peer can use"));
             continue;
         }
+        if let Some(needed) = needed_address(*net) {
+            let reason = format!("{net} contains {needed}, which this server must reach; write ranges without it");
+            diagnostics.error(key, reason);
+            continue;
+        }
+        if let Some(EndpointName::Address(endpoint)) = peer.endpoint.as_ref().filter(|_| fwmark == 0) {
+            if net.contains(&endpoint.ip()) {
+                let reason = format!(
+                    "{net} contains {}, the peer's own endpoint, so the tunnel's packets would go into the tunnel; write \
+                     ranges without it",
+                    endpoint.ip()
+                );
+                diagnostics.error(key, reason);
+            }
+        }
         if let Some(own) = addresses.iter().map(IpNet::addr).find(|own| net.contains(own)) {
             if net.prefix_len() == net.max_prefix_len() {
                 let reason = format!("{net} is this server's own address in the tunnel; choose another");
@@ -318,16 +334,20 @@ fn check_allowed_ips_of(peer: &CheckedPeer, addresses: &[IpNet], site: &Site, di
             let network = IpNet::V4(link.network);
             if net.contains(&network) {
                 let reason = format!(
-                    "{net} covers {network} (site.private[{index}].network): it is not routed into the tunnel, and \
-                     packets from it are dropped; write ranges without that network"
+                    "{net} covers {network} (site.private[{index}].network), so the network would lead into the \
+                     tunnel; write ranges without that network"
                 );
-                diagnostics.warn(key, reason);
-            } else if network.contains(net) {
+                diagnostics.error(key, reason);
+            } else if let Some(own) = link.address.filter(|own| net.contains(&IpAddr::V4(*own))) {
+                let reason = format!("{net} contains {own}, this server's own address (site.private[{index}].address)");
+                diagnostics.error(key, reason);
+            } else if network.contains(net) && !peer.in_private_network {
                 let reason = format!(
-                    "{net} is inside {network} (site.private[{index}].network): its packets go to the peer instead of \
-                     the private network"
+                    "{net} is inside {network} (site.private[{index}].network), so its packets would go to the peer \
+                     instead of the private network; write another range, or set the peer's in_private_network = \
+                     true if these hosts are behind it"
                 );
-                diagnostics.warn(key, reason);
+                diagnostics.error(key, reason);
             }
         }
     }

@@ -87,5 +87,6 @@ pub(in crate::config) const KNOWN_KEYS: &[&str] = &[
     "wireguard.peer.preshared_key_file",
     "wireguard.peer.allowed_ips",
     "wireguard.peer.endpoint",
+    "wireguard.peer.in_private_network",
     "wireguard.peer.persistent_keepalive",
 ];

@@ -239,6 +239,7 @@ section! {
         preshared_key: String,
         preshared_key_file: String,
         allowed_ips: Vec<Entry<String>>,
+        in_private_network: bool,
         endpoint: String,
         persistent_keepalive: i64,
     }

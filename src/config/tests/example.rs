@@ -141,6 +141,7 @@ fn the_example_with_its_comments_removed_is_valid() {
             public_key: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".parse().unwrap(),
             preshared_key: Some("FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=".parse().unwrap()),
             allowed_ips: vec![net("10.100.0.2/32"), net("fd00:100::2/128")],
+            in_private_network: false,
             endpoint: Some("vpn.example.org:51820".parse().unwrap()),
             persistent_keepalive: Some(25),
         }],

@@ -63,6 +63,7 @@ fn a_peer_can_have_a_file_of_its_own_and_gets_its_name_from_it() {
         public_key: key.parse().unwrap(),
         preshared_key: None,
         allowed_ips: vec![address.parse().unwrap()],
+        in_private_network: false,
         endpoint: None,
         persistent_keepalive: None,
     };
@@ -229,16 +230,6 @@ fn a_probable_mistake_in_the_tunnel_gets_a_warning() {
     for (allowed_ip, warned) in [
         ("10.100.0.0/24", "10.100.0.0/24 covers this server's own address 10.100.0.1; write narrower ranges"),
         (
-            "10.0.5.0/24",
-            "10.0.5.0/24 is inside 10.0.0.0/16 (site.private[0].network): its packets go to the peer instead of the \
-             private network",
-        ),
-        (
-            "10.0.0.0/15",
-            "10.0.0.0/15 covers 10.0.0.0/16 (site.private[0].network): it is not routed into the tunnel, and packets \
-             from it are dropped; write ranges without that network",
-        ),
-        (
             "0.0.0.0/0",
             "0.0.0.0/0 covers every address: this server sends the peer only what narrower allowed_ips cover, and \
              adds no route for 0.0.0.0/0",
@@ -251,6 +242,67 @@ fn a_probable_mistake_in_the_tunnel_gets_a_warning() {
         ["wireguard.peer[0].allowed_ips: is empty, so no packet can be sent to this peer or accepted from it; \
           list its addresses"]
     );
+}
+
+#[test]
+fn a_range_of_the_tunnel_that_would_cut_off_what_the_file_names_is_refused() {
+    let link = "[[site.private]]\ninterface = \"eth1\"\nnetwork = \"10.0.0.0/16\"\naddress = \"10.0.0.2\"\n";
+    let with_peer = |allowed_ip: &str, rest: &str| {
+        problems_of(&with_address(&format!("[[wireguard.peer]]\n{}{rest}\n{link}", peer(ADA, allowed_ip))))
+    };
+    for (allowed_ip, reason) in [
+        (
+            "10.0.5.0/24",
+            "10.0.5.0/24 is inside 10.0.0.0/16 (site.private[0].network), so its packets would go to the peer instead of \
+             the private network; write another range, or set the peer's in_private_network = true if these hosts are \
+             behind it",
+        ),
+        (
+            "10.0.0.0/15",
+            "10.0.0.0/15 covers 10.0.0.0/16 (site.private[0].network), so the network would lead into the tunnel; write \
+             ranges without that network",
+        ),
+        ("10.0.0.2", "10.0.0.2/32 contains 10.0.0.2, this server's own address (site.private[0].address)"),
+        (
+            "172.31.1.1",
+            "172.31.1.1/32 contains 172.31.1.1, the gateway of Hetzner's public links, which this server must reach; \
+             write ranges without it",
+        ),
+        (
+            "172.16.0.0/12",
+            "172.16.0.0/12 contains 172.31.1.1, the gateway of Hetzner's public links, which this server must reach; \
+             write ranges without it",
+        ),
+        (
+            "185.12.64.0/24",
+            "185.12.64.0/24 contains 185.12.64.1, a resolver of Hetzner's, which this server must reach; write ranges \
+             without it",
+        ),
+    ] {
+        assert_eq!(with_peer(allowed_ip, ""), [format!("wireguard.peer[0].allowed_ips[0]: {reason}")]);
+    }
+    assert_eq!(
+        with_peer("203.0.113.0/24", "endpoint = \"203.0.113.5:51820\""),
+        [
+            "wireguard.peer[0].allowed_ips[0]: 203.0.113.0/24 contains 203.0.113.5, the peer's own endpoint, so the tunnel's \
+          packets would go into the tunnel; write ranges without it"
+        ]
+    );
+    // Hosts of a network may be behind a peer, if a person says so; this server itself and a whole network never are.
+    assert_eq!(with_peer("10.0.5.0/24", "in_private_network = true"), [""; 0]);
+    for allowed_ip in ["10.0.0.0/24", "10.0.0.0/16"] {
+        assert_eq!(with_peer(allowed_ip, "in_private_network = true").len(), 1, "{allowed_ip}");
+    }
+    for (address, reason) in [
+        ("10.0.1.40/24", "10.0.1.0/24 is inside 10.0.0.0/16 (site.private[0].network); choose another network"),
+        (
+            "172.31.0.1/16",
+            "172.31.0.0/16 contains 172.31.1.1, the gateway of Hetzner's public links; choose another network",
+        ),
+    ] {
+        let problems = problems_of(&format!("[wireguard]\naddresses = [\"{address}\"]\n{link}"));
+        assert_eq!(problems, [format!("wireguard.addresses[0]: {reason}")]);
+    }
 }
 
 #[test]
@@ -293,7 +345,10 @@ fn remote_networks_are_the_allowed_ips_outside_the_tunnels_own_networks() {
     let peers = [(ADA, "10.100.0.2"), (BOB, "192.168.178.0/24"), (PUBLIC, "0.0.0.0/0")]
         .map(|(key, allowed_ip)| format!("[[wireguard.peer]]\n{}", peer(key, allowed_ip)));
     let tunnel = checked(&with_address(&peers.join("")), &[]).unwrap().wireguard.unwrap();
-    assert_eq!(tunnel.remote_networks().collect::<Vec<_>>(), ["192.168.178.0/24".parse::<IpNet>().unwrap()]);
+    assert_eq!(
+        tunnel.remote_networks().map(|(_, range)| range).collect::<Vec<_>>(),
+        ["192.168.178.0/24".parse::<IpNet>().unwrap()]
+    );
 }
 
 const WG_EXAMPLE: &str = include_str!("../../../tests/data/wireguard/wg-example.conf");
@@ -307,6 +362,7 @@ fn the_example_file_of_wg_is_used_unchanged() {
         public_key: key.parse().unwrap(),
         preshared_key: None,
         allowed_ips: allowed_ips.iter().map(|text| text.parse().unwrap()).collect(),
+        in_private_network: false,
         endpoint: Some(endpoint.parse().unwrap()),
         persistent_keepalive: None,
     };

@@ -40,6 +40,14 @@ pub struct PrivateNetwork {
     pub network_name: Option<String>,
     /// The network's whole range; the API calls it `ip_range`.
     pub network: Ipv4Net,
+    /// The network's gateway, to which its routes lead.
+    #[serde(default, deserialize_with = "if_valid")]
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// An address that is only named in messages: without it the list is as good.
+fn if_valid<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Ipv4Addr>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
 }
 
 /// What is known about the metadata at one moment.

@@ -138,6 +138,7 @@ mod tests {
             network_id: NetworkId(id),
             network_name: None,
             network: format!("10.{id}.0.0/16").parse().unwrap(),
+            gateway: None,
         }
     }
 

@@ -28,6 +28,7 @@ fn kernel(links: &[&str], default_routes: &[(u32, u32)]) -> Kernel {
     Kernel {
         links: links.iter().enumerate().map(link).collect(),
         default_routes: default_routes.iter().map(|&(interface, metric)| DefaultRoute { interface, metric }).collect(),
+        routes: Vec::new(),
     }
 }
 
@@ -67,6 +68,7 @@ fn production() -> PrivateNetwork {
         network_id: NetworkId(1234),
         network_name: Some("production".to_owned()),
         network: "10.0.0.0/16".parse().unwrap(),
+        gateway: Some(Ipv4Addr::new(10, 0, 0, 1)),
     }
 }
 
@@ -151,6 +153,7 @@ fn usual_site() -> Site {
         sshd_ports: BTreeSet::new(),
         hints: Vec::new(),
         problems: Vec::new(),
+        misrouted: BTreeSet::new(),
     }
 }
 
@@ -400,6 +403,7 @@ fn the_configuration_overrides_discovery() {
         }],
         sshd_ports: BTreeSet::new(),
         hints: Vec::new(),
+        misrouted: BTreeSet::new(),
         problems: vec![Problem::new(
             "link-without-address",
             "enp8s0 does not have its address 10.2.0.9 yet, or is down",
@@ -508,6 +512,7 @@ fn a_dedicated_server_with_configured_links_needs_no_metadata() {
         sshd_ports: BTreeSet::new(),
         hints: Vec::new(),
         problems: Vec::new(),
+        misrouted: BTreeSet::new(),
     };
     assert_eq!(site(&config, &kernel, &no_metadata()), expected);
 }

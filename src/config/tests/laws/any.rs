@@ -106,6 +106,7 @@ fn any_peers() -> impl Strategy<Value = Vec<Peer>> {
             public_key: PublicKey([n; 32]),
             preshared_key: secret.then_some(PresharedKey([n; 32])),
             allowed_ips: [range(Ipv4Addr::new(100, 64, n, 2), 32)].into_iter().chain(site).collect(),
+            in_private_network: false,
             endpoint,
             persistent_keepalive,
         })

@@ -23,8 +23,11 @@ fn any_kernel() -> impl Strategy<Value = Kernel> {
         })
     });
     let route = (1..8_u32, 0..3_u32).prop_map(|(interface, metric)| DefaultRoute { interface, metric });
-    (links, 0..=5_usize, vec(route, 0..4))
-        .prop_map(|(links, count, default_routes)| Kernel { links: links.take(count).collect(), default_routes })
+    (links, 0..=5_usize, vec(route, 0..4)).prop_map(|(links, count, default_routes)| Kernel {
+        links: links.take(count).collect(),
+        default_routes,
+        ..Kernel::default()
+    })
 }
 
 fn any_address() -> impl Strategy<Value = Ipv4Addr> {

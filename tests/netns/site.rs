@@ -1,0 +1,186 @@
+//! What the site pass finds out by asking the kernel: routes that lead elsewhere, and ranges of the tunnel that would.
+
+use std::time::Duration;
+
+use bastiond::internals::outcome::{ComponentName, Problem, State};
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use sandbox::daemon::Installation;
+use sandbox::world::{Settings, World, addresses as at};
+
+use crate::gateway::{
+    FAST, Result, SOON, Server, all_components_ok, component, egress, ensure, ensure_eq, gateways, healthy,
+    installation, open, text, trial, wait_for,
+};
+
+/// A pass follows a change within half a second.
+const NOTICED: Duration = Duration::from_secs(4);
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_network_whose_route_is_gone_is_reported_and_attracts_nothing_until_the_named_command_ran", route_gone),
+        trial("every_route_and_rule_that_leads_a_network_elsewhere_is_named", swallowed),
+        trial("a_default_route_that_wins_over_the_public_links_is_named_with_the_command", another_default_route),
+        trial("a_range_of_the_tunnel_that_overlaps_what_the_server_has_cuts_nothing_off", tunnel_over_networks),
+    ]
+}
+
+/// The site's problems, once there is one.
+fn problems(installation: &Installation<'_>, what: &str) -> Result<Vec<Problem>> {
+    wait_for(&format!("reported: {what}"), NOTICED, || {
+        Ok(component(installation, ComponentName::Site)?.state == State::Waiting)
+    })?;
+    Ok(component(installation, ComponentName::Site)?.problems)
+}
+
+/// The first `ip …` command of an advice, as a person would copy it.
+fn command(problem: &Problem) -> Result<String> {
+    let (_, command) = problem.advice.split_once(": ip ").ok_or(format!("no command in {problem}"))?;
+    Ok(command.split(';').next().unwrap_or_default().split("&&").next().unwrap_or_default().trim().to_owned())
+}
+
+fn route_gone() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])?;
+    world.bastion().ip("route del 10.0.0.0/16")?;
+    let found = problems(&installation, "the lost route")?;
+    let expected = format!(
+        "10.0.0.0/16 (network {}) is not routed out of eth1: packets to 10.0.0.3 leave by eth0 (default via 172.31.1.1 \
+         dev eth0)",
+        world.private_network_id()
+    );
+    ensure_eq(found.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>(), vec![expected])?;
+    // Nothing is withdrawn, and nothing is attracted either. The other network is served on.
+    ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])?;
+    world.remove_route("0.0.0.0/0".parse()?);
+    std::thread::sleep(Duration::from_millis(2500));
+    ensure_eq(gateways(&world), vec![])?;
+    ensure_eq(component(&installation, ComponentName::Hcloud)?.state, State::Waiting)?;
+    ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
+    world.bastion().ip(&command(&found[0])?)?;
+    wait_for("every component is ok again", Duration::from_secs(12), || all_components_ok(&installation))?;
+    wait_for("the route in the cloud is back", Duration::from_secs(12), || {
+        Ok(gateways(&world) == [at::BASTION_PRIVATE])
+    })?;
+    wait_for("traffic flows", SOON, || Ok(egress(world.web(), &server, SOON)? == open()))?;
+    Ok(())
+}
+
+fn swallowed() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    world.bastion().ip(
+        "link add vpn0 type dummy\nlink set vpn0 up\naddr add 10.66.0.2/24 dev vpn0\nroute add default dev vpn0 table 77",
+    )?;
+    let whole = "no route is added for 10.0.0.0/16 until its packets are routed right";
+    for (change, undo, named, is_whole) in [
+        ("route add 10.0.1.0/24 dev vpn0", "route del 10.0.1.0/24 dev vpn0", "(10.0.1.0/24 dev vpn0)", false),
+        ("route add 10.0.1.5/32 dev vpn0", "route del 10.0.1.5/32 dev vpn0", "(10.0.1.5/32 dev vpn0)", false),
+        ("route add blackhole 10.0.1.0/24", "route del blackhole 10.0.1.0/24", "(blackhole 10.0.1.0/24)", false),
+        ("route add unreachable 10.0.1.0/24", "route del unreachable 10.0.1.0/24", "(unreachable 10.0.1.0/24)", false),
+        (
+            "route add 10.0.0.0/17 dev vpn0\nroute add 10.0.128.0/17 dev vpn0",
+            "route del 10.0.0.0/17 dev vpn0\nroute del 10.0.128.0/17 dev vpn0",
+            "(10.0.0.0/17 dev vpn0)",
+            true,
+        ),
+        (
+            "rule add to 10.0.0.0/16 lookup 77 priority 50",
+            "rule del to 10.0.0.0/16 lookup 77 priority 50",
+            "(default dev vpn0 table 77)",
+            true,
+        ),
+        // Only what is forwarded: this server's own packets are routed right.
+        (
+            "rule add iif eth0 to 10.0.0.0/16 lookup 77 priority 50",
+            "rule del iif eth0 to 10.0.0.0/16 lookup 77 priority 50",
+            "(default dev vpn0 table 77)",
+            true,
+        ),
+        (
+            "rule add iif eth1 from 10.0.0.0/16 lookup 77 priority 50",
+            "rule del iif eth1 from 10.0.0.0/16 lookup 77 priority 50",
+            "they leave by vpn0 (default dev vpn0 table 77)",
+            true,
+        ),
+    ] {
+        world.bastion().ip(change)?;
+        let found = problems(&installation, change)?;
+        let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+        ensure(texts.iter().any(|text| text.contains(named)), format!("{change}: {texts:?}"))?;
+        if is_whole {
+            wait_for("the cloud's component waits", NOTICED * 2, || {
+                Ok(component(&installation, ComponentName::Hcloud)?.detail.contains(whole))
+            })
+            .map_err(|error| format!("{change}: {error:?}"))?;
+        }
+        world.bastion().ip(undo)?;
+        wait_for(&format!("solved: {undo}"), NOTICED * 3, || all_components_ok(&installation))?;
+    }
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn another_default_route() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    world.bastion().ip(
+        "route add default via 172.31.1.1 dev eth0 onlink metric 100\nroute del default via 172.31.1.1 dev eth0 metric 0",
+    )?;
+    wait_for("every component is ok", NOTICED, || all_components_ok(&installation))?;
+    world.bastion().ip("route add default via 10.0.0.1 dev eth1")?;
+    let found = problems(&installation, "the other default route")?;
+    ensure_eq(
+        found.iter().map(|problem| problem.what.as_str()).collect::<Vec<_>>(),
+        vec!["packets to the internet do not leave by eth0: they leave by eth1 (default via 10.0.0.1 dev eth1)"],
+    )?;
+    world.bastion().ip(&command(&found[0])?)?;
+    wait_for("every component is ok again", NOTICED * 3, || all_components_ok(&installation))?;
+    wait_for("traffic flows", SOON, || Ok(egress(world.web(), &server, SOON)? == open()))?;
+    Ok(())
+}
+
+fn tunnel_over_networks() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let installation = installation(&world)?;
+    let daemon = healthy(&installation)?;
+    let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+    for (address, allowed_ips, reported) in [
+        ("10.100.0.1/24", "\"10.100.0.2\", \"192.168.1.0/24\"", None),
+        ("10.100.0.1/24", "\"10.100.0.2\", \"10.0.0.0/24\"", Some("10.0.0.0/24 of ada's allowed_ips")),
+        ("10.100.0.1/24", "\"10.0.1.5/32\"", Some("10.0.1.5/32 of ada's allowed_ips is inside")),
+        ("10.100.0.1/24", "\"10.0.0.2/32\"", Some("10.0.0.2/32 of ada's allowed_ips contains 10.0.0.2, this server")),
+        ("10.100.0.1/24", "\"198.51.100.0/24\"", Some("contains 198.51.100.2, this server's own address on eth0")),
+        ("10.0.1.40/24", "\"10.100.0.2\"", Some("10.0.1.0/24 of wireguard.addresses is inside")),
+    ] {
+        let tunnel = format!(
+            "[wireguard]\naddresses = [\"{address}\"]\n[[wireguard.peer]]\nname = \"ada\"\npublic_key = \"{key}\"\n\
+             allowed_ips = [{allowed_ips}]\n"
+        );
+        installation.write_config(&format!("{FAST}{tunnel}"))?;
+        daemon.signal(Signal::SIGHUP)?;
+        let problems = || -> Result<Vec<String>> {
+            let found = component(&installation, ComponentName::Wireguard)?.problems;
+            Ok(found.into_iter().map(|problem| problem.what).collect())
+        };
+        match reported {
+            None => wait_for("the tunnel is ok", NOTICED, || all_components_ok(&installation))?,
+            Some(reported) => wait_for(reported, NOTICED, || Ok(problems()?.iter().any(|it| it.contains(reported))))
+                .map_err(|error| format!("{error:?}: {:?}", problems()))?,
+        };
+        for (host, address) in [(world.web(), at::WEB), (world.worker(), at::WORKER)] {
+            let way =
+                text(&world.bastion().command("ip").args(["route", "get", &address.to_string()]).output()?.stdout);
+            ensure(way.contains("dev eth1"), format!("{address} with {allowed_ips}: {way}"))?;
+            ensure_eq(egress(host, &server, SOON)?, open())?;
+        }
+    }
+    Ok(())
+}
