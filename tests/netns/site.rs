@@ -75,7 +75,7 @@ fn swallowed() -> Result {
     let installation = installation(&world)?;
     let _daemon = healthy(&installation)?;
     world.bastion().ip(
-        "link add vpn0 type dummy\nlink set vpn0 up\naddr add 10.66.0.2/24 dev vpn0\nroute add default dev vpn0 table 77",
+        "link add vpn0 type veth peer name vpn1\nlink set vpn0 up\nlink set vpn1 up\naddr add 10.66.0.2/24 dev vpn0\nroute add default dev vpn0 table 77",
     )?;
     let whole = "no route is added for 10.0.0.0/16 until its packets are routed right";
     for (change, undo, named, is_whole) in [

@@ -147,7 +147,7 @@ fn questions(
 /// Addresses of the network that stand for all of it: its ends, hosts that the configuration names, and the ends of
 /// each narrower route that does not lead out of the link. Not the network's gateway, which has a route of its own.
 fn samples(config: &Config, kernel: &Kernel, link: &PrivateLink, interface: u32) -> BTreeSet<Ipv4Addr> {
-    let ends = |net: Ipv4Net| net.hosts().take(4).chain(last_host(net));
+    let ends = |net: Ipv4Net| net.hosts().take(4).chain([last_host(net)]);
     let forwards = config.nat.forwards.iter().map(|forward| forward.to);
     let named = forwards.chain(config.nat.statics.iter().map(|entry| entry.private));
     let named = named.filter(|host| link.network.contains(host)).take(MAX_NARROWER);
@@ -159,9 +159,9 @@ fn samples(config: &Config, kernel: &Kernel, link: &PrivateLink, interface: u32)
 }
 
 /// The last address of a network that a host may have.
-fn last_host(network: Ipv4Net) -> Option<Ipv4Addr> {
+fn last_host(network: Ipv4Net) -> Ipv4Addr {
     let last = u32::from(network.broadcast());
-    Some(Ipv4Addr::from(if network.prefix_len() < 31 { last - 1 } else { last }))
+    Ipv4Addr::from(if network.prefix_len() < 31 { last - 1 } else { last })
 }
 
 /// An address of the network that is not this server's.
