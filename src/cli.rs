@@ -1,7 +1,7 @@
 //! The arguments of `bastiond` and `bastionctl`. The comments are their `--help`.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use ipnet::IpNet;
@@ -12,8 +12,8 @@ use crate::config::DEFAULT_PATH;
 ///
 /// Makes this server the gateway of its private networks and keeps it configured: IP forwarding, the nftables table
 /// `inet bastiond`, and the routes in the Hetzner Networks. SIGHUP reloads the configuration. SIGTERM stops the daemon
-/// and leaves rules and routes in place; `bastionctl down` removes them. Exit code 78 means that the configuration is
-/// wrong and that nothing was changed.
+/// and leaves rules and routes in place; `bastionctl down` removes them. With a wrong or missing file a start uses the
+/// configuration that was applied last, and says so. Exit code 78 means that there is none: nothing was changed.
 #[derive(Debug, Parser)]
 #[command(name = "bastiond", version)]
 pub struct Bastiond {
@@ -50,12 +50,20 @@ pub struct Bastionctl {
     /// The command to run.
     #[command(subcommand)]
     pub command: Command,
-    /// Configuration file.
-    #[arg(long, value_name = "PATH", global = true, default_value = DEFAULT_PATH)]
-    pub config: PathBuf,
+    /// Configuration file [default: /etc/bastiond/config.toml]. `plan` plans this file, also while a daemon runs with
+    /// another one.
+    #[arg(long, value_name = "PATH", global = true)]
+    pub config: Option<PathBuf>,
     /// The daemon's control socket [default: control.sock in `$RUNTIME_DIRECTORY` or /run/bastiond].
     #[arg(long, value_name = "PATH", global = true)]
     pub socket: Option<PathBuf>,
+}
+
+impl Bastionctl {
+    /// The configuration file.
+    pub fn config_path(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
+    }
 }
 
 /// A command of `bastionctl`.
@@ -69,11 +77,19 @@ pub enum Command {
     },
     /// Check the configuration file without applying it. Exit code 78: it has errors.
     Check,
-    /// Show what a reload of the configuration file would change, without changing it.
+    /// Show what a configuration file would change, without changing it.
+    ///
+    /// That is the file of `--config`, or else the one that the daemon was started with. First come the differences to
+    /// the configuration that runs (`+` added, `-` removed, `~` changed), then the steps, then the problems that the
+    /// gateway would have. Exit code 0: without problems; 1: with problems, or there is no plan; 78: the file is wrong.
     Plan {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// Exit with 0 if there is nothing to do, with 2 if there are changes, with 1 if the plan could not be made
+        /// completely. Problems do not count.
+        #[arg(long)]
+        exit_code: bool,
     },
     /// Reconcile now, wait until that is done, and show the status, with its exit codes.
     Reconcile {

@@ -39,6 +39,15 @@ pub fn wrong_configuration(error: &config::Error) -> ExitCode {
     ExitCode::from(WRONG_CONFIGURATION)
 }
 
+/// Prints why the daemon finds the configuration wrong: the same lines as [`wrong_configuration`].
+pub(crate) fn refused_configuration(reason: &str, problems: &[String]) -> ExitCode {
+    eprintln!("{}: {reason}", program());
+    for problem in problems {
+        eprintln!("  {problem}");
+    }
+    ExitCode::from(WRONG_CONFIGURATION)
+}
+
 /// Prints any other error, on one line with its causes.
 pub fn failure(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     eprintln!("{}: {}", program(), chain(error));

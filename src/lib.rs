@@ -30,6 +30,7 @@ mod net;
 mod operator;
 mod outcome;
 mod reconcile;
+mod regular_file;
 mod report;
 mod routes;
 mod site;
@@ -38,7 +39,7 @@ mod sysctl;
 mod systemd;
 mod wireguard;
 
-pub use config::{Environment, load as load_configuration};
+pub use config::{Environment, Fallback, start as start_configuration};
 pub use daemon::{run as run_daemon, run_boot};
 pub use error::chain;
 pub use operator::run as run_operator;

@@ -27,17 +27,17 @@ fn main() -> ExitCode {
         Some(Subcommand::SshPorts) => return ssh_ports(&environment),
         None => {}
     }
-    let config = match bastiond::load_configuration(&arguments.config, &environment) {
-        Ok(config) => config,
+    let start = match bastiond::start_configuration(&arguments.config, &environment) {
+        Ok(start) => start,
         Err(error) => return exit::wrong_configuration(&error),
     };
-    let log_level = bastiond::start_logging(config.log.level);
+    let log_level = bastiond::start_logging(start.config.log.level);
     let inherited = bastiond::inherited_descriptors();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return exit::failure(&error),
     };
-    let ended = runtime.block_on(bastiond::run_daemon(arguments.config, environment, config, log_level, inherited));
+    let ended = runtime.block_on(bastiond::run_daemon(arguments.config, environment, start, log_level, inherited));
     // A name that does not resolve must not keep the daemon from ending.
     runtime.shutdown_background();
     match ended {
@@ -54,14 +54,22 @@ fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Loads rules before the network is up. If the configuration is wrong, it is reported, and rules that forward nothing
-/// are loaded, so that the gateway is never open.
+/// Loads rules before the network is up. If the configuration is wrong, that is reported, and the one that was applied
+/// last counts, which the daemon will use too. Without any, rules that forward nothing are loaded, so that the gateway
+/// is never open.
 fn boot(path: &Path, environment: &Environment) -> ExitCode {
-    let config = bastiond::load_configuration(path, environment);
-    bastiond::start_logging(config.as_ref().map_or(tracing::Level::INFO, |config| config.log.level));
-    let wrong = config.as_ref().err().map(exit::wrong_configuration);
+    let start = bastiond::start_configuration(path, environment);
+    bastiond::start_logging(start.as_ref().map_or(tracing::Level::INFO, |start| start.config.log.level));
+    let (config, wrong) = match start {
+        Ok(start) => {
+            let wrong = start.fallback.as_ref().map(|fallback| exit::wrong_configuration(&fallback.error));
+            let is_last_good = start.fallback.is_some_and(|fallback| fallback.applied.is_some());
+            (Some(start.config), wrong.filter(|_| !is_last_good))
+        }
+        Err(error) => (None, Some(exit::wrong_configuration(&error))),
+    };
     let booted = match runtime() {
-        Ok(runtime) => runtime.block_on(bastiond::run_boot(config.ok(), environment)),
+        Ok(runtime) => runtime.block_on(bastiond::run_boot(config, environment)),
         Err(error) => return exit::failure(&error),
     };
     match booted {

@@ -19,7 +19,7 @@ use crate::error::chain;
 use crate::inputs::{Inputs, SeenReturnRoutes, tunnel};
 use crate::nat::{self, Nat};
 use crate::outcome::{ComponentName, Outcome, Problem, State};
-use crate::report::{Report, Trigger};
+use crate::report::{ConfigurationFallback, Report, Trigger};
 use crate::routes::Routes;
 use crate::site::{self, MetadataView, Site};
 use crate::state;
@@ -98,6 +98,17 @@ pub(crate) struct Gateway {
     site: Site,
 }
 
+/// What a pass would do.
+#[derive(Debug, Default)]
+pub(crate) struct Preview {
+    /// The server as it was observed.
+    pub(crate) site: Site,
+    /// What would be done, and what would be wrong.
+    pub(crate) steps: Steps,
+    /// Whether every component could observe its part of the world.
+    pub(crate) is_complete: bool,
+}
+
 impl Gateway {
     /// A gateway that has not observed anything yet.
     pub(crate) fn new(environment: &Environment) -> Self {
@@ -137,9 +148,22 @@ impl Gateway {
         &self.site
     }
 
-    /// Records why a reload was refused, or, with an empty list, that none is.
+    /// Records why a reload was refused.
     pub(crate) fn refuse_configuration(&mut self, problems: Vec<String>) {
         self.report.refuse_configuration(problems);
+    }
+
+    /// Records that the configuration that runs is the one that was applied at that time, or that of an empty file, and
+    /// not the file's.
+    pub(crate) fn run_fallback(&mut self, applied: Option<SystemTime>) {
+        let seconds = |applied: SystemTime| applied.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.report.fallback = Some(ConfigurationFallback { applied_unix: applied.map(seconds) });
+    }
+
+    /// Records that the file's configuration runs.
+    pub(crate) fn accept_configuration(&mut self) {
+        self.report.fallback = None;
+        self.report.refuse_configuration(Vec::new());
     }
 
     /// One pass; how soon a component wants the next one, if any does.
@@ -258,16 +282,17 @@ impl Gateway {
     }
 
     /// What the next pass would do.
-    pub(crate) async fn preview(&mut self, config: &Config, metadata: &MetadataView) -> (Site, Steps) {
+    pub(crate) async fn preview(&mut self, config: &Config, metadata: &MetadataView) -> Preview {
         let site = match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
             Ok(site) => site,
             Err(error) => {
-                return (Site::default(), (Vec::new(), vec![Problem::from_error(&error)]));
+                return Preview { steps: (Vec::new(), vec![Problem::from_error(&error)]), ..Preview::default() };
             }
         };
         let tunnel = tunnel(config, &site, &self.seen_return_routes);
         let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now: Instant::now() };
-        let (mut steps, mut problems) = (Vec::new(), site.problems.clone());
+        let (mut steps, mut problems, mut is_complete) = (Vec::new(), site.problems.clone(), true);
+        problems.extend(tunnel.iter().flat_map(|tunnel| tunnel.problems.clone()));
         let tunnel_runs = inputs.tunnel.is_none() || self.wireguard.is_running();
         // What each component is going to be after the pass.
         let mut states = BTreeMap::new();
@@ -292,10 +317,11 @@ impl Gateway {
                 Err(problem) => {
                     states.insert(name, State::Failed);
                     problems.push(problem);
+                    is_complete = false;
                 }
             }
         }
-        (site, (steps, problems))
+        Preview { site, steps: (steps, problems), is_complete }
     }
 
     /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, forwarding is switched off,

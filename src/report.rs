@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,13 @@ impl fmt::Display for Health {
     }
 }
 
+/// The configuration that a start used in place of the file's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationFallback {
+    /// When it was applied, in seconds since 1970-01-01 UTC; `None`: it is that of an empty file.
+    pub applied_unix: Option<u64>,
+}
+
 /// The gateway and its components.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -116,8 +124,13 @@ pub struct Report {
     pub server_id: Option<ServerId>,
     /// The components, in the order of a pass.
     pub components: BTreeMap<ComponentName, ComponentReport>,
-    /// Why the newest reload was refused; empty when the running configuration is the file's.
+    /// Why the file was refused at the newest reload, or at the start; empty when the running configuration is the
+    /// file's.
     pub refused_configuration: Vec<String>,
+    /// The configuration that runs since a start with a wrong, unreadable or missing file; `None` if it is one that the
+    /// file had.
+    #[serde(default)]
+    pub fallback: Option<ConfigurationFallback>,
     /// The tunnel, if there is one.
     #[serde(default)]
     pub tunnel: Option<TunnelReport>,
@@ -141,6 +154,7 @@ impl Report {
             server_id: None,
             components: BTreeMap::new(),
             refused_configuration: Vec::new(),
+            fallback: None,
             tunnel: None,
             flows: None,
             firewall: None,
@@ -165,6 +179,20 @@ impl Report {
         };
         self.components.insert(name, report);
         self.health = self.overall_health();
+    }
+
+    /// Which configuration runs while the file's is refused.
+    pub fn describe_refusal(&self) -> String {
+        match self.fallback {
+            None => "the last reload was refused, the old configuration is kept".to_owned(),
+            Some(ConfigurationFallback { applied_unix: Some(seconds) }) => {
+                let applied = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds));
+                format!("running the configuration of {applied}, the file is wrong")
+            }
+            Some(ConfigurationFallback { applied_unix: None }) => {
+                "running with an empty configuration, there is no file".to_owned()
+            }
+        }
     }
 
     /// Records why a reload was refused. No reasons mean that the file's configuration is running.
@@ -194,7 +222,7 @@ impl Report {
     pub fn status_line(&self) -> String {
         let mut parts = vec![self.health.to_string()];
         if !self.refused_configuration.is_empty() {
-            parts.push("the last reload was refused, the old configuration is kept".to_owned());
+            parts.push(self.describe_refusal());
         }
         for (name, report) in &self.components {
             match report.state {
@@ -233,6 +261,21 @@ mod tests {
         report.record(ComponentName::Nat, changed(true));
         assert_eq!(report.components[&ComponentName::Nat].totals, Totals { changes: 2, repairs: 1, failures: 0 });
         assert_eq!(report.components[&ComponentName::Nat].last_changes, ["table loaded"]);
+    }
+
+    #[test]
+    fn the_status_says_which_configuration_runs_in_place_of_the_files() {
+        let mut report = Report::new();
+        report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "stands"));
+        report.refuse_configuration(vec!["colour: unknown key".to_owned()]);
+        assert_eq!(report.status_line(), "degraded; the last reload was refused, the old configuration is kept");
+        report.fallback = Some(ConfigurationFallback { applied_unix: Some(1_000_000_000) });
+        assert_eq!(
+            report.status_line(),
+            "degraded; running the configuration of 2001-09-09T01:46:40Z, the file is wrong"
+        );
+        report.fallback = Some(ConfigurationFallback { applied_unix: None });
+        assert_eq!(report.status_line(), "degraded; running with an empty configuration, there is no file");
     }
 
     #[test]

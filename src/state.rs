@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::regular_file;
+
+/// The largest file that is read, in bytes: the rules of the largest access lists take 20 MB.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Why a file cannot be written or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -17,8 +22,8 @@ pub enum Error {
 
 /// The file's content; `None` if the file is missing, unreadable or no such JSON, which is treated like a missing file.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let bytes = std::fs::read(path).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    let content = regular_file::read(path, MAX_BYTES).ok()?;
+    serde_json::from_slice(&content.bytes).ok()
 }
 
 /// Replaces the file atomically, by renaming a finished one. Only the owner can read it.

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use super::diagnostic::Diagnostic;
 use super::files::ReadError;
+use crate::error::chain;
 
-/// Why a configuration cannot be used. Both variants end the daemon with exit code 78 (`EX_CONFIG`).
+/// Why a configuration cannot be used. Where there is no other one, both variants end the daemon with exit code 78
+/// (`EX_CONFIG`).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -25,6 +27,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the file does not exist.
+    pub(super) fn is_missing_file(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.is_not_found())
+    }
+
+    /// Each problem on a line, for a report: those in the file, or why it cannot be read.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Invalid { diagnostics, .. } => diagnostics.iter().map(ToString::to_string).collect(),
+            Self::Read { .. } => vec![chain(self)],
+        }
+    }
+
     /// The errors in the file; empty if the file cannot be read.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         match self {

@@ -1,10 +1,13 @@
 //! Reads the configuration file, the peers' files beside it, and the files that they name.
 
-use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::regular_file;
+pub(crate) use crate::regular_file::Error as ReadError;
 
 /// The largest file that is read, in bytes. 10 000 forwards with all keys take 1.5 MB, 10 000 peers 2 MB, and access
 /// lists of the largest supported size, one line per entry, 5 MB.
@@ -19,7 +22,7 @@ pub(super) fn permission_fix(path: &Path) -> String {
 }
 
 /// A file's content, which may hold secrets.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileContent {
     /// The text.
     pub(super) text: Zeroizing<String>,
@@ -27,37 +30,23 @@ pub(super) struct FileContent {
     pub(super) world_readable: bool,
 }
 
-/// Why a file cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The system reports an error.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The file is larger than 16 MiB.
-    #[error("the file has more than {MAX_BYTES} bytes")]
-    TooLarge,
+impl fmt::Debug for FileContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileContent").field("world_readable", &self.world_readable).finish_non_exhaustive()
+    }
 }
 
-impl ReadError {
-    /// How to let the daemon, which is not root, read the file; empty if permissions are not the cause.
-    pub(super) fn remedy(&self, path: &Path) -> String {
-        match self {
-            Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let remedy = if path.starts_with(CONFIG_DIRECTORY) {
-                    format!("`{}`", permission_fix(path))
-                } else {
-                    format!("`install -g bastiond -m 0640 {} {CONFIG_DIRECTORY}/` and name the copy", path.display())
-                };
-                format!("; let the user bastiond read it: {remedy}")
-            }
-            _ => String::new(),
-        }
+/// How to let the daemon, which is not root, read a file; empty if permissions are not the cause.
+pub(super) fn remedy(error: &ReadError, path: &Path) -> String {
+    if error.kind() != Some(io::ErrorKind::PermissionDenied) {
+        return String::new();
     }
-
-    /// Whether the file does not exist.
-    pub(super) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
-    }
+    let remedy = if path.starts_with(CONFIG_DIRECTORY) {
+        format!("`{}`", permission_fix(path))
+    } else {
+        format!("`install -g bastiond -m 0640 {} {CONFIG_DIRECTORY}/` and name the copy", path.display())
+    };
+    format!("; let the user bastiond read it: {remedy}")
 }
 
 /// The source of the configuration's files.
@@ -97,16 +86,8 @@ impl Disk {
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<FileContent, ReadError> {
-        let file = std::fs::File::open(path)?;
-        let world_readable = file.metadata()?.permissions().mode() & 0o004 != 0;
-        let mut bytes = Zeroizing::new(Vec::new());
-        // The size that the file system reports is not enough: for a device or a pipe it is 0.
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(ReadError::TooLarge);
-        }
-        let text = std::str::from_utf8(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok(FileContent { text: Zeroizing::new(text.to_owned()), world_readable })
+        let file = regular_file::read(path, MAX_BYTES)?;
+        Ok(FileContent { text: regular_file::text(&file.bytes)?, world_readable: file.world_readable })
     }
 
     fn peers(&self) -> io::Result<Vec<PathBuf>> {

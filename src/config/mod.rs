@@ -4,11 +4,14 @@
 //! function of the file's text and the [`Environment`], and [`load`] adds only the files that belong to it. Therefore
 //! `bastionctl check` and the daemon always agree.
 
+mod bundle;
 mod check;
 mod diagnostic;
+mod difference;
 mod environment;
 mod error;
 mod files;
+mod last_good;
 mod model;
 mod policy;
 mod raw;
@@ -17,11 +20,17 @@ mod wireguard;
 
 use std::path::Path;
 
+pub(crate) use bundle::{Bundle, load_with_texts};
 pub(crate) use diagnostic::Diagnostic;
+#[cfg(test)]
+pub(crate) use difference::ChangeKind;
+pub(crate) use difference::{Change, difference};
 pub use environment::Environment;
 pub(crate) use error::Error;
-#[cfg(test)]
 pub(crate) use files::ReadError;
+pub(crate) use last_good::Start;
+pub use last_good::{Fallback, start};
+pub(crate) use last_good::{LastGood, keep_last_good, last_good};
 pub use model::Config;
 #[cfg(test)]
 pub(crate) use model::Log;
@@ -41,7 +50,7 @@ use files::{Files, NoFiles};
 pub(crate) const DEFAULT_PATH: &str = "/etc/bastiond/config.toml";
 
 /// Reads and checks the file at `path` and the files that belong to it.
-pub fn load(path: &Path, environment: &Environment) -> Result<Config, Error> {
+pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Config, Error> {
     let files = files::Disk::beside(path);
     let file = files.read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     check_with(&file.text, file.world_readable, environment, &files)

@@ -30,7 +30,7 @@ pub(crate) enum Error {
 }
 
 /// Sends one request and waits for its answer.
-pub(crate) fn call(path: &Path, request: Request) -> Result<Response, Error> {
+pub(crate) fn call(path: &Path, request: &Request) -> Result<Response, Error> {
     let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
         // Only these two prove that no daemon listens. `plan` and `down` then run without one, and must not run beside
         // it.
@@ -54,10 +54,10 @@ fn parse_response(line: &[u8]) -> Result<Response, serde_json::Error> {
     serde_json::from_value(response)
 }
 
-fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Vec<u8>> {
+fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    let mut line = serde_json::to_vec(&request)?;
+    let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut answer = Vec::new();

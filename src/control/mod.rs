@@ -8,7 +8,7 @@ mod protocol;
 mod server;
 
 pub use protocol::parse_request;
-pub(crate) use protocol::{Request, Response};
+pub(crate) use protocol::{MAX_REQUEST, Plan, Request, Response};
 pub(crate) use server::{Call, Error, Server};
 
 /// The socket's name in the runtime directory.

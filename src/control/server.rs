@@ -10,10 +10,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::protocol::{Request, Response, parse_request};
+use super::protocol::{MAX_REQUEST, Request, Response, parse_request};
 
-/// Longest request, in bytes. Valid ones are far shorter.
-const MAX_REQUEST: u64 = 4096;
 /// How long the request may take to arrive, and the response to be sent.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Clients that are served at once. Further ones wait in the socket's queue.
@@ -87,7 +85,7 @@ async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
 async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = Vec::new();
-    let mut reader = BufReader::new(reader.take(MAX_REQUEST));
+    let mut reader = BufReader::new(reader.take(MAX_REQUEST as u64));
     tokio::time::timeout(TIMEOUT, reader.read_until(b'\n', &mut line)).await??;
     let response = match parse_request(&line) {
         Ok(request) => {

@@ -140,6 +140,7 @@ impl Daemon {
             self.cloud.request(Urgency::Soon);
         }
         store_descriptors(&mut self.gateway, &self.notifier);
+        self.keep_configuration();
         self.publish_status();
         Instant::now() + next.map_or(IDLE_INTERVAL, |next| next.min(IDLE_INTERVAL))
     }

@@ -5,6 +5,8 @@ mod cloud_task;
 mod descriptors;
 mod event_loop;
 mod instance_lock;
+mod loading;
+mod planning;
 mod readiness;
 mod reload;
 mod requests;
@@ -15,7 +17,7 @@ use std::path::PathBuf;
 
 use tokio::sync::oneshot;
 
-use crate::config::{Config, Environment};
+use crate::config::{self, Bundle, Config, Environment};
 use crate::control::{self, Response};
 use crate::drops::DropLog;
 use crate::events::KernelEvents;
@@ -29,7 +31,7 @@ use signals::Signals;
 
 pub use boot::run_boot;
 pub(crate) use instance_lock::InstanceLock;
-pub(crate) use requests::with_cloud_preview;
+pub(crate) use planning::complete_plan;
 
 /// Why the daemon ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,8 @@ struct Daemon {
     path: PathBuf,
     environment: Environment,
     config: Config,
+    /// The texts of `config`, until they are kept for the next start.
+    unkept: Option<Bundle>,
     log_level: LogLevel,
     metadata: Watcher,
     gateway: Gateway,
@@ -89,10 +93,11 @@ struct Daemon {
 pub async fn run(
     path: PathBuf,
     environment: Environment,
-    config: Config,
+    start: config::Start,
     log_level: LogLevel,
     inherited: NamedFds,
 ) -> Result<(), Error> {
+    let config::Start { config, texts, fallback } = start;
     let _lock = InstanceLock::acquire(&environment)?;
     let (_server, calls) = control::Server::listen(&environment.runtime_directory().join(control::SOCKET))?;
     let signals = Signals::listen().map_err(Error::Signals)?;
@@ -101,6 +106,9 @@ pub async fn run(
     reload::log_warnings(&path, &config);
     let mut gateway = Gateway::new(&environment);
     gateway.take_over(inherited);
+    if let Some(fallback) = fallback {
+        reload::report_fallback(&path, &fallback, &mut gateway);
+    }
     let mut drops = DropLog::default();
     drops.follow(config.firewall.log_drops).await;
     let daemon = Daemon {
@@ -109,6 +117,7 @@ pub async fn run(
         metadata: Watcher::start(config.site.metadata_to_query(), &environment.runtime_directory()),
         environment,
         config,
+        unkept: texts,
         log_level,
         cloud: CloudTask::new(),
         cloud_waiters: Vec::new(),

@@ -1,12 +1,15 @@
 //! A new configuration.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::Daemon;
-use crate::config::{self, Config};
+use super::{Daemon, loading};
+use crate::config::{self, Bundle, Config, Fallback};
 use crate::error::chain;
+use crate::outcome::{ComponentName, State};
+use crate::reconcile::Gateway;
 use crate::report::Trigger;
 use crate::site::metadata::Watcher;
 
@@ -14,13 +17,11 @@ impl Daemon {
     /// Takes a new configuration over, or keeps the old one and says why. When the next pass is due, if there was one.
     pub(super) async fn reload(&mut self) -> Option<Instant> {
         self.notifier.reloading();
-        let next_pass = match config::load(&self.path, &self.environment) {
-            Ok(config) => Some(self.take_over(config).await),
+        let next_pass = match loading::load(&self.path, &self.environment).await {
+            Ok((config, texts)) => Some(self.take_over(config, texts).await),
             Err(error) => {
                 log_refusal(&self.path, &error);
-                let problems = error.diagnostics().iter().map(ToString::to_string);
-                let whole = error.diagnostics().is_empty().then(|| chain(&error));
-                self.gateway.refuse_configuration(problems.chain(whole).collect());
+                self.gateway.refuse_configuration(error.lines());
                 self.publish_status();
                 None
             }
@@ -29,7 +30,7 @@ impl Daemon {
         next_pass
     }
 
-    async fn take_over(&mut self, config: Config) -> Instant {
+    async fn take_over(&mut self, config: Config, texts: Bundle) -> Instant {
         tracing::info!(path = %self.path.display(), "the configuration is reloaded");
         log_warnings(&self.path, &config);
         self.log_level.set(config.log.level);
@@ -40,8 +41,31 @@ impl Daemon {
         }
         self.drops.follow(config.firewall.log_drops).await;
         self.config = config;
-        self.gateway.refuse_configuration(Vec::new());
+        self.unkept = Some(texts);
+        self.gateway.accept_configuration();
         self.pass(Trigger::Configuration).await
+    }
+
+    /// Keeps the configuration for a start with a wrong file, once its rules stand.
+    pub(super) fn keep_configuration(&mut self) {
+        let stands = matches!(self.gateway.report().state(ComponentName::Nat), Some(State::Ok | State::Waiting));
+        let Some(texts) = self.unkept.take_if(|_| stands) else { return };
+        if let Err(error) = config::keep_last_good(texts, &self.environment, SystemTime::now()) {
+            let error = chain(&error);
+            tracing::warn!(error, "a start with a wrong file will use an older configuration, or none");
+        }
+    }
+}
+
+/// Tells that a start uses another configuration than the file's.
+pub(super) fn report_fallback(path: &Path, fallback: &config::Fallback, gateway: &mut Gateway) {
+    let Fallback { error, applied } = fallback;
+    gateway.refuse_configuration(error.lines());
+    gateway.run_fallback(*applied);
+    let which = gateway.report().describe_refusal();
+    tracing::error!(path = %path.display(), "{which}: {}", chain(error));
+    for problem in error.diagnostics() {
+        tracing::error!(path = %path.display(), "{problem}");
     }
 }
 

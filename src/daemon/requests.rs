@@ -4,24 +4,27 @@
 //! nothing may delay the repair of a rule.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Daemon;
 use super::descriptors::store_descriptors;
+use super::planning::complete_plan;
 use super::waits::{SETTLE, tick};
-use crate::component::{Steps, preview};
+use super::{Daemon, loading};
 use crate::config::{self, Config};
 use crate::control::{Request, Response};
 use crate::error::chain;
-use crate::hcloud::Hcloud;
-use crate::inputs::Inputs;
 use crate::nat;
 use crate::outcome::Problem;
 use crate::report::{Report, Trigger};
-use crate::site::Site;
+use crate::site::MetadataView;
+use crate::site::metadata::Watcher;
+
+/// How long a plan waits for a metadata service that the daemon does not ask itself.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Daemon {
     /// Answers at once, or when the work is done. When the next pass is due, if there was one.
@@ -32,10 +35,15 @@ impl Daemon {
                 answer_report(self.gateway.report().clone(), answer);
                 None
             }
-            Request::Plan {} => {
-                match config::load(&self.path, &self.environment) {
-                    Ok(config) => self.answer_plan(config, answer).await,
-                    Err(error) => answer_wrong_configuration(&self.path, &error, answer),
+            Request::Plan { candidate } => {
+                let path = candidate.as_ref().map_or(self.path.as_path(), |bundle| bundle.path()).to_owned();
+                let config = match candidate {
+                    Some(bundle) => loading::check(*bundle, &self.environment).await,
+                    None => loading::load(&self.path, &self.environment).await.map(|(config, _)| config),
+                };
+                match config {
+                    Ok(config) => self.answer_plan(path, config, answer).await,
+                    Err(error) => answer_wrong_configuration(&error, answer),
                 }
                 None
             }
@@ -50,14 +58,27 @@ impl Daemon {
         }
     }
 
-    async fn answer_plan(&mut self, config: Config, answer: oneshot::Sender<Response>) {
-        let view = self.metadata.view().borrow().clone();
-        let (site, steps) = self.gateway.preview(&config, &view).await;
+    async fn answer_plan(&mut self, path: PathBuf, config: Config, answer: oneshot::Sender<Response>) {
+        let changes = config::difference(&self.config, &config);
+        let view = self.metadata_for(&config).await;
+        let preview = self.gateway.preview(&config, &view).await;
         tokio::spawn(async move {
-            let (steps, problems) = with_cloud_preview(steps, &config, &site).await;
+            let plan = complete_plan(&path, &config, Some(changes), preview).await;
             // Err, here and below: the client has gone.
-            let _ = answer.send(Response::Steps { steps, problems });
+            let _ = answer.send(Response::Plan(plan));
         });
+    }
+
+    /// The metadata as this configuration would see it. A candidate may ask another service than the daemon does.
+    async fn metadata_for(&self, config: &Config) -> MetadataView {
+        let wanted = config.site.metadata_to_query();
+        if wanted == self.config.site.metadata_to_query() {
+            return self.metadata.view().borrow().clone();
+        }
+        let watcher = Watcher::start_without_memory(wanted);
+        let mut view = watcher.view();
+        let settled = tokio::time::timeout(METADATA_TIMEOUT, view.wait_for(|view| view.settled)).await;
+        settled.ok().and_then(Result::ok).map(|view| view.clone()).unwrap_or_default()
     }
 
     /// Takes everything down, answers, and ends. It may take a minute; the watchdog is served meanwhile.
@@ -87,20 +108,6 @@ impl Daemon {
     }
 }
 
-/// Adds what the cloud's component would do to a preview of the pass.
-pub(crate) async fn with_cloud_preview(steps: Steps, config: &Config, site: &Site) -> Steps {
-    let (mut steps, mut problems) = steps;
-    let inputs = Inputs { config, site, tunnel: None, now: Instant::now() };
-    match preview(&mut Hcloud::default(), &inputs).await {
-        Ok((more, obstacles)) => {
-            steps.extend(more);
-            problems.extend(obstacles);
-        }
-        Err(problem) => problems.push(problem),
-    }
-    (steps, problems)
-}
-
 /// Sends the report, with what the rules have dropped.
 pub(super) fn answer_report(mut report: Report, answer: oneshot::Sender<Response>) {
     tokio::spawn(async move {
@@ -110,11 +117,9 @@ pub(super) fn answer_report(mut report: Report, answer: oneshot::Sender<Response
 }
 
 /// There is nothing to plan: a reload would be refused.
-fn answer_wrong_configuration(path: &Path, error: &config::Error, answer: oneshot::Sender<Response>) {
-    let problems = error.diagnostics().iter().map(|problem| format!("\n  {problem}"));
-    let reason =
-        format!("a reload would change nothing: {}: {}{}", path.display(), chain(error), problems.collect::<String>());
-    let _ = answer.send(Response::Refused { reason });
+fn answer_wrong_configuration(error: &config::Error, answer: oneshot::Sender<Response>) {
+    let problems = error.diagnostics().iter().map(ToString::to_string).collect();
+    let _ = answer.send(Response::WrongConfiguration { reason: chain(error), problems });
 }
 
 fn answer_unban(address: IpAddr, answer: oneshot::Sender<Response>) {

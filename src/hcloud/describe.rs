@@ -5,7 +5,7 @@ use ipnet::Ipv4Net;
 use super::Error;
 use super::api;
 use super::model::{Desired, NetworkTable, Unroutable, desired};
-use super::plan::{Conflict, Obstacle, RoutePlan};
+use super::plan::{Conflict, LinkPlan, Obstacle, RoutePlan};
 use crate::config;
 use crate::error::chain;
 use crate::hetzner::MAX_ROUTES;
@@ -84,6 +84,22 @@ pub(super) struct NetworkOutcome<'a> {
     pub(super) return_routes: &'a WantedReturnRoutes,
     /// What remains to be done or is in the way, after the network was read again.
     pub(super) plan: &'a RoutePlan,
+}
+
+/// What is in the way of one network's routes, and would still be after the plan is carried out.
+pub(super) fn planned_problems(
+    plan: &LinkPlan,
+    table: &NetworkTable,
+    link: &PrivateLink,
+    return_routes: &WantedReturnRoutes,
+) -> Vec<Problem> {
+    match plan {
+        LinkPlan::Routes { desired, routes, .. } => {
+            NetworkOutcome { table, link, desired, return_routes, plan: routes }.without_errors().problems
+        }
+        LinkPlan::NoSubnet => no_subnet(table).problems,
+        LinkPlan::NoAddress | LinkPlan::Misrouted | LinkPlan::Unknown => Vec::new(),
+    }
 }
 
 impl NetworkOutcome<'_> {

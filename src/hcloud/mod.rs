@@ -163,12 +163,21 @@ impl Component for Hcloud {
         let mut plan = Plan::default();
         for ObservedLink { link, network } in links {
             plan.links.push(match network {
-                ObservedNetwork::NoAddress => LinkPlan::NoAddress,
-                ObservedNetwork::Misrouted => LinkPlan::Misrouted,
+                ObservedNetwork::NoAddress => {
+                    plan.problems.extend(describe::no_address(link).problems);
+                    LinkPlan::NoAddress
+                }
+                ObservedNetwork::Misrouted => {
+                    plan.problems.extend(describe::misrouted(link).problems);
+                    LinkPlan::Misrouted
+                }
                 ObservedNetwork::Table(table) => {
                     let claimed = self.claimed_for_tunnel.get(&table.id);
                     let desired = desired(config, &return_routes, link);
-                    plan_link(desired, claimed.unwrap_or(&BTreeSet::new()), table, link, config.take_over)
+                    let of_link =
+                        plan_link(desired, claimed.unwrap_or(&BTreeSet::new()), table, link, config.take_over);
+                    plan.problems.extend(describe::planned_problems(&of_link, table, link, &return_routes));
+                    of_link
                 }
                 ObservedNetwork::Failed(error) => {
                     plan.problems.push(Problem::from_error(error));

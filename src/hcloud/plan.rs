@@ -16,7 +16,7 @@ use crate::site::PrivateLink;
 pub struct Plan {
     /// One entry for each observed link, in the same order.
     pub links: Vec<LinkPlan>,
-    /// Why some links, or all of them, have no plan.
+    /// Why links have no plan, and what is in the way of wanted routes.
     pub problems: Vec<Problem>,
 }
 

@@ -1,11 +1,12 @@
 //! The API token. Every pass reads it again, so that a new token needs no restart.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use crate::config::{Secret, TokenSource};
+use crate::regular_file;
 
 /// The most bytes of a token. Hetzner's tokens have 64 characters; a longer file is not a token.
 const MAX_BYTES: u64 = 1024;
@@ -59,14 +60,12 @@ pub(super) fn read(source: &TokenSource) -> Result<Option<Secret>, Error> {
 /// The content of a file; `None` if there is no such file.
 fn text(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut text = Zeroizing::new(String::new());
-    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
-    Ok(Some(text))
+    match regular_file::read_text(path, MAX_BYTES) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(regular_file::Error::TooLarge { .. }) => Err(Error::NotAToken { path: path.to_owned() }),
+        Err(error) => Err(failed(error.into_io())),
+    }
 }
 
 fn token(path: &Path, text: &str) -> Result<Secret, Error> {

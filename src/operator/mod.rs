@@ -4,6 +4,7 @@
 mod firewall;
 mod flow_table;
 mod offline;
+mod plan;
 mod show;
 mod table;
 mod tunnel;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use ipnet::IpNet;
 
 use crate::cli::{Bastionctl, Command};
-use crate::config::{self, Config, Environment, Wireguard};
+use crate::config::{self, Config, Environment, LastGood, Wireguard};
 use crate::control::client::{self, Error};
 use crate::control::{Request, Response, SOCKET};
 use crate::exit;
@@ -25,37 +26,32 @@ pub fn run(arguments: &Bastionctl) -> ExitCode {
     let environment = Environment::from_process();
     let socket = arguments.socket.clone().unwrap_or_else(|| environment.runtime_directory().join(SOCKET));
     match arguments.command {
-        Command::Check => check(&arguments.config, &environment),
-        Command::Status { json } => show(ask(&socket, Request::Status {}), json),
-        Command::Reconcile { json } => show(ask(&socket, Request::Reconcile {}), json),
-        Command::Plan { json } => {
-            let answer = with_or_without_daemon(&socket, Request::Plan {}, arguments, &environment);
-            answer.map_or_else(|code| code, |answer| show(Ok(answer), json))
+        Command::Check => check(arguments.config_path(), &environment),
+        Command::Status { json } => show(ask(&socket, &Request::Status {}), json),
+        Command::Reconcile { json } => show(ask(&socket, &Request::Reconcile {}), json),
+        Command::Plan { json, exit_code } => {
+            let answer = plan::ask(&socket, arguments, &environment);
+            answer.map_or_else(|code| code, |answer| plan::print(answer, json, exit_code))
         }
-        Command::Unban { address } => show(ask(&socket, Request::Unban { address }), false),
+        Command::Unban { address } => show(ask(&socket, &Request::Unban { address }), false),
         Command::Down => {
-            let answer = with_or_without_daemon(&socket, Request::Down {}, arguments, &environment);
+            let answer = down(&socket, arguments, &environment);
             answer.map_or_else(|code| code, |answer| show(Ok(answer), false))
         }
     }
 }
 
-fn ask(socket: &Path, request: Request) -> Result<Response, Error> {
+fn ask(socket: &Path, request: &Request) -> Result<Response, Error> {
     client::call(socket, request)
 }
 
-/// Asks the daemon, or carries the request out in this process if no daemon runs.
-fn with_or_without_daemon(
-    socket: &Path,
-    request: Request,
-    arguments: &Bastionctl,
-    environment: &Environment,
-) -> Result<Response, ExitCode> {
-    match ask(socket, request) {
+/// Asks the daemon, or does it in this process if no daemon runs.
+fn down(socket: &Path, arguments: &Bastionctl, environment: &Environment) -> Result<Response, ExitCode> {
+    match ask(socket, &Request::Down {}) {
         Err(Error::NotRunning { .. }) => {
-            let config =
-                config::load(&arguments.config, environment).map_err(|error| exit::wrong_configuration(&error))?;
-            offline::run(request, &config, environment).map_err(|error| exit::failure(&error))
+            let config = config::load(arguments.config_path(), environment);
+            let config = config.map_err(|error| exit::wrong_configuration(&error))?;
+            offline::down(&config, environment).map_err(|error| exit::failure(&error))
         }
         answer => answer.map_err(|error| exit::no_daemon(&error)),
     }
@@ -73,7 +69,15 @@ fn check(path: &Path, environment: &Environment) -> ExitCode {
             println!("{}: good", path.display());
             ExitCode::SUCCESS
         }
-        Err(error) => exit::wrong_configuration(&error),
+        Err(error) => {
+            let code = exit::wrong_configuration(&error);
+            // Only root and the daemon may see it.
+            if let Some(LastGood { applied, .. }) = config::last_good(environment) {
+                let applied = humantime::format_rfc3339_seconds(applied);
+                eprintln!("bastionctl: with this file a start uses the configuration of {applied}");
+            }
+            code
+        }
     }
 }
 
@@ -117,6 +121,8 @@ fn show(answer: Result<Response, Error>, json: bool) -> ExitCode {
             }
             if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
+        Ok(Response::Plan(plan)) => plan::print(Response::Plan(plan), json, false),
+        Ok(Response::WrongConfiguration { reason, problems }) => exit::refused_configuration(&reason, &problems),
         Ok(Response::Refused { reason }) => {
             eprintln!("bastionctl: {reason}");
             ExitCode::FAILURE

@@ -1,11 +1,12 @@
 //! `plan` and `down` without a daemon: one pass of the daemon's code in this process.
 
 use std::io;
+use std::path::Path;
 
 use crate::component::Steps;
-use crate::config::{Config, Environment};
-use crate::control::{Request, Response};
-use crate::daemon::{self, InstanceLock, with_cloud_preview};
+use crate::config::{self, Config, Environment};
+use crate::control::Response;
+use crate::daemon::{self, InstanceLock, complete_plan};
 use crate::error::chain;
 use crate::hcloud::Hcloud;
 use crate::outcome::Problem;
@@ -24,30 +25,37 @@ pub(super) enum Error {
     Daemon(#[from] daemon::Error),
 }
 
-/// Carries the request out.
-pub(super) fn run(request: Request, config: &Config, environment: &Environment) -> Result<Response, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    let response = runtime.block_on(async {
+/// Removes everything that a daemon made.
+pub(super) fn down(config: &Config, environment: &Environment) -> Result<Response, Error> {
+    let (steps, problems) = block_on(async {
         let metadata = metadata(config, environment).await;
-        if request == (Request::Down {}) {
-            let _lock = InstanceLock::acquire(environment)?;
-            Ok(down(config, environment, &metadata).await)
-        } else {
-            Ok(plan(config, environment, &metadata).await)
-        }
-    });
-    // Do not wait for name resolution that is still running.
-    runtime.shutdown_background();
-    let (steps, problems) = response.map_err(Error::Daemon)?;
+        let _lock = InstanceLock::acquire(environment)?;
+        Ok(take_down(config, environment, &metadata).await)
+    })?;
     Ok(Response::Steps { steps, problems })
 }
 
-async fn plan(config: &Config, environment: &Environment, metadata: &MetadataView) -> Steps {
-    let (site, steps) = Gateway::new(environment).preview(config, metadata).await;
-    with_cloud_preview(steps, config, &site).await
+/// What a start with this configuration would do.
+pub(super) fn plan(path: &Path, config: &Config, environment: &Environment) -> Result<Response, Error> {
+    // The last daemon's configuration: its rules stand, if no boot came between.
+    let changes = config::last_good(environment).map(|running| config::difference(&running.config, config));
+    let plan = block_on(async {
+        let metadata = metadata(config, environment).await;
+        let preview = Gateway::new(environment).preview(config, &metadata).await;
+        Ok(complete_plan(path, config, changes, preview).await)
+    })?;
+    Ok(Response::Plan(plan))
 }
 
-async fn down(config: &Config, environment: &Environment, metadata: &MetadataView) -> Steps {
+fn block_on<T>(work: impl Future<Output = Result<T, daemon::Error>>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    let done = runtime.block_on(work);
+    // Do not wait for name resolution that is still running.
+    runtime.shutdown_background();
+    done.map_err(Error::Daemon)
+}
+
+async fn take_down(config: &Config, environment: &Environment, metadata: &MetadataView) -> Steps {
     // Without the site its cloud routes are not known and stay; everything else is removed.
     let site = site::observe(config, metadata, &Site::default(), &environment.runtime_directory())
         .await

@@ -55,7 +55,7 @@ pub(super) fn format_report(report: &Report, now: SystemTime) -> String {
         line(&mut text, format_args!("\nPROBLEMS"));
     }
     for reason in &report.refused_configuration {
-        let what = format!("the last reload was refused, the old configuration is kept: {reason}");
+        let what = format!("{}: {reason}", report.describe_refusal());
         line(&mut text, format_args!("{:<NAME_WIDTH$} {what}", "config"));
     }
     for (name, problem) in problems {
@@ -101,7 +101,7 @@ fn format_problem(text: &mut String, name: ComponentName, problem: &Problem) {
     line(text, format_args!("{:NAME_WIDTH$} -> {}", "", problem.advice));
 }
 
-/// A plan, or what `down` did.
+/// What `down` or `unban` did.
 pub(super) fn format_steps(steps: &[String], problems: &[Problem]) -> String {
     let mut text = String::new();
     if steps.is_empty() {
@@ -110,6 +110,13 @@ pub(super) fn format_steps(steps: &[String], problems: &[Problem]) -> String {
     for step in steps {
         line(&mut text, format_args!("{step}"));
     }
+    text.push_str(&format_problems(problems));
+    text
+}
+
+/// Problems of a plan or of what was done, two lines each.
+pub(super) fn format_problems(problems: &[Problem]) -> String {
+    let mut text = String::new();
     for problem in problems {
         line(&mut text, format_args!("problem: {}\n      -> {}", problem.what, problem.advice));
     }

@@ -5,12 +5,18 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
+use crate::regular_file;
+
 /// sshd(8)'s own default.
 const DEFAULT_PORT: u16 = 22;
 /// The depth to which sshd itself follows `Include` (OpenSSH servconf.c).
 const MAX_DEPTH: usize = 16;
 /// The most files that are read; real configurations have fewer.
 const MAX_FILES: usize = 256;
+/// The largest file that is read, in bytes; real ones have some thousand.
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// The directories of systemd's units (systemd.unit(5)). Ubuntu's `sshd-socket-generator` writes into the last one.
 pub(super) const UNIT_DIRECTORIES: [&str; 4] =
@@ -54,7 +60,7 @@ fn collect(path: &Path, directory: &Path, depth: usize, left: &mut usize, found:
         return;
     }
     *left -= 1;
-    let Some(bytes) = found.read(path, std::fs::read(path)) else { return };
+    let Some(bytes) = found.read(path, read_file(path)) else { return };
     // A comment in Latin-1 must not make the other lines unreadable.
     for line in String::from_utf8_lossy(&bytes).lines() {
         let Some((keyword, value)) = directive(line) else { continue };
@@ -79,7 +85,7 @@ fn socket_ports(directory: &Path, found: &mut SshdPorts) {
     for unit in ["ssh.socket", "sshd.socket"] {
         let drop_ins = expand(directory, &format!("{unit}.d/*.conf"), found);
         for file in [vec![directory.join(unit)], drop_ins].concat() {
-            let Some(bytes) = found.read(&file, std::fs::read(&file)) else { continue };
+            let Some(bytes) = found.read(&file, read_file(&file)) else { continue };
             let text = String::from_utf8_lossy(&bytes);
             // systemd ignores white space around the `=` (systemd.syntax(7)).
             let values = text
@@ -89,6 +95,11 @@ fn socket_ports(directory: &Path, found: &mut SshdPorts) {
             found.ports.extend(values.filter_map(|value| port(value).or_else(|| listen_port(value))));
         }
     }
+}
+
+/// The bytes of a file, if it is a regular one of a sensible size. Others are ignored.
+fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    regular_file::read(path, MAX_BYTES).map(|content| content.bytes).map_err(regular_file::Error::into_io)
 }
 
 /// The keyword, if it is one of the three that name ports or files, and the rest of the line. sshd accepts `Key value`

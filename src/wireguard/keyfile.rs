@@ -5,11 +5,12 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use zeroize::Zeroizing;
-
+use crate::outcome::ComponentError;
+use crate::regular_file;
 use bastiond_tunnel::key::{InvalidKey, PrivateKey};
 
-use crate::outcome::ComponentError;
+/// The largest file that is read, in bytes. A key takes 45.
+const MAX_BYTES: u64 = 4096;
 
 /// Why there is no private key.
 #[derive(Debug, thiserror::Error)]
@@ -63,13 +64,13 @@ impl ComponentError for Error {
 
 /// Reads the key; `None` if there is no file.
 pub(super) fn read(path: &Path) -> Result<Option<PrivateKey>, Error> {
-    match std::fs::read_to_string(path).map(Zeroizing::new) {
+    match regular_file::read_text(path, MAX_BYTES) {
         Ok(text) => {
             let key = text.trim().parse().map_err(|source| Error::Invalid { path: path.to_owned(), source })?;
             Ok(Some(key))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(Error::Read { path: path.to_owned(), source: error.into_io() }),
     }
 }
 

@@ -211,7 +211,7 @@ fn broken_nft() -> Result {
 }
 
 /// An nft that refuses every script with port 4711.
-const PICKY: &str = r#"#!/bin/sh
+pub(crate) const PICKY: &str = r#"#!/bin/sh
 case "$*" in *-f*) ;; *) exec /usr/sbin/nft "$@" ;; esac
 input=$(cat)
 case "$input" in *4711*) echo "Error: Could not process rule: File exists" >&2; exit 1 ;; esac

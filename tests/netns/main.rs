@@ -11,7 +11,9 @@ mod gateway;
 mod healing;
 mod input;
 mod kernel_wireguard;
+mod last_good;
 mod lifecycle;
+mod plan;
 mod policy;
 mod private_host;
 mod routes;
@@ -46,7 +48,9 @@ fn main() {
         drops::trials(),
         sources::trials(),
         cloud::trials(),
+        last_good::trials(),
         lifecycle::trials(),
+        plan::trials(),
         bad_input::trials(),
         policy::trials(),
         private_host::trials(),

@@ -16,7 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_reload_applies_the_new_configuration_in_the_same_process", reload),
         trial("a_refused_reload_is_reported_and_the_old_configuration_stays", refused_reload),
         trial("a_stopped_service_leaves_rules_forwarding_and_routes", stop),
-        trial("a_wrong_configuration_exits_with_78_and_is_not_retried", wrong_configuration),
+        trial("a_wrong_configuration_is_replaced_by_the_last_one_and_without_one_exits_with_78", wrong_configuration),
         trial("the_journal_has_the_structured_fields", journal),
         trial("a_configuration_that_only_root_can_read_is_loaded", private_configuration),
         trial("permissions_of_preshared_keys_and_the_token_are_corrected_and_no_others", secrets),
@@ -111,6 +111,11 @@ fn chains(listing: &str) -> String {
 fn wrong_configuration() -> Result {
     let bastion = Bastion::healthy("")?;
     bastion.machine.write(CONFIG, 0o640, "[firewall]\nssh_form = [\"10.0.0.0/8\"]\n")?;
+    bastion.machine.run(&["systemctl", "restart", UNIT])?;
+    let shown = bastion.machine.try_run(&["bastionctl", "status"])?;
+    ensure(text(&shown.stdout).contains("running the configuration of 2"), text(&shown.stdout))?;
+    bastion.serves()?;
+    bastion.machine.run(&["rm", "/var/lib/bastiond/last-good.json"])?;
     let output = bastion.machine.try_run(&["systemctl", "restart", UNIT])?;
     ensure(!output.status.success(), "a restart with a wrong configuration is said to have worked")?;
     // Longer than the delay before an automatic restart.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::diagnostics::Diagnostics;
-use crate::config::files::{Files, ReadError, permission_fix};
+use crate::config::files::{Files, ReadError, permission_fix, remedy};
 use crate::error::chain;
 use bastiond_tunnel::key::InvalidKey;
 
@@ -40,7 +40,7 @@ pub(super) fn parse_absolute_path<'a>(key: &str, text: &'a str, diagnostics: &mu
 
 /// Reports a file that cannot be read.
 pub(super) fn report_read_error(key: &str, path: &Path, error: &ReadError, diagnostics: &mut Diagnostics) {
-    diagnostics.error(key, format!("cannot read {}: {}{}", path.display(), chain(error), error.remedy(path)));
+    diagnostics.error(key, format!("cannot read {}: {}{}", path.display(), chain(error), remedy(error, path)));
 }
 
 /// The warning about a secret that every user can read.

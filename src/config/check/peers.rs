@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::context::CheckContext;
 use super::diagnostics::Diagnostics;
 use super::{key_files, values};
-use crate::config::files::Files;
+use crate::config::files::{Files, remedy};
 use crate::config::raw::{self, Entry, RawPeer};
 use crate::config::wireguard::Peer;
 use bastiond_tunnel::endpoint::{EndpointName, InvalidEndpoint};
@@ -86,7 +86,7 @@ fn check_peer_file(
     let file = match context.files.read(path) {
         Ok(file) => file,
         Err(error) => {
-            diagnostics.error(place, format!("cannot read the file: {error}{}", error.remedy(path)));
+            diagnostics.error(place, format!("cannot read the file: {error}{}", remedy(&error, path)));
             return None;
         }
     };

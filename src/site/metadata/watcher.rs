@@ -41,9 +41,17 @@ impl Watcher {
     /// Starts to poll `endpoint`. Begins with the answer that an earlier daemon saved in `runtime_directory`. Without
     /// an endpoint nothing is polled, and the view is settled at once.
     pub(crate) fn start(endpoint: Option<String>, runtime_directory: &Path) -> Self {
-        let saved = runtime_directory.join("metadata.json");
+        Self::start_with(endpoint, Some(runtime_directory.join("metadata.json")))
+    }
+
+    /// The same without a saved answer: none is read, and none is written.
+    pub(crate) fn start_without_memory(endpoint: Option<String>) -> Self {
+        Self::start_with(endpoint, None)
+    }
+
+    fn start_with(endpoint: Option<String>, saved: Option<PathBuf>) -> Self {
         let poll_request = Arc::new(Notify::new());
-        let latest: Option<Metadata> = endpoint.as_ref().and_then(|_| state::read_json(&saved));
+        let latest: Option<Metadata> = endpoint.as_ref().and_then(|_| state::read_json(saved.as_deref()?));
         let settled = endpoint.is_none() || latest.is_some();
         let (sender, view) = watch::channel(MetadataView { latest, error: None, settled });
         let task = tokio::spawn(poll(endpoint, sender, Arc::clone(&poll_request), saved));
@@ -69,7 +77,12 @@ impl Drop for Watcher {
     }
 }
 
-async fn poll(endpoint: Option<String>, view: watch::Sender<MetadataView>, poll_request: Arc<Notify>, saved: PathBuf) {
+async fn poll(
+    endpoint: Option<String>,
+    view: watch::Sender<MetadataView>,
+    poll_request: Arc<Notify>,
+    saved: Option<PathBuf>,
+) {
     let Some(endpoint) = endpoint else { return view.closed().await };
     let mut missing = BTreeMap::new();
     loop {
@@ -84,7 +97,7 @@ async fn poll(endpoint: Option<String>, view: watch::Sender<MetadataView>, poll_
             || !missing.is_empty()
             || after.latest.as_ref().is_none_or(|metadata| metadata.private_networks.is_empty());
         if before.latest != after.latest {
-            if let Err(error) = state::write_json(&saved, &after.latest) {
+            if let Some(Err(error)) = saved.as_ref().map(|saved| state::write_json(saved, &after.latest)) {
                 // The file matters only for a restart while the service does not answer.
                 tracing::warn!(component = "site", error = %chain(&error), "cannot save the metadata; continuing \
                     without");

@@ -143,9 +143,16 @@ allowed_ips = ["10.100.0.2"]
     world.bastion().nft("delete table inet bastiond")?;
     succeeds(world.bastion(), &installation)?;
     silent([Tcp(world.server(), (at::BASTION, 22))])?;
-    // With a wrong configuration no daemon follows, so SSH is open for the person who corrects the file.
+    // With a wrong file too: the daemon runs the configuration that was applied last, and brings the tunnel back.
     world.bastion().nft("delete table inet bastiond")?;
     std::fs::write(installation.config_path(), "[firewall]\nssh_form = []\n")?;
+    let output = boot(world.bastion(), &installation)?;
+    ensure_eq(output.status.code(), Some(0))?;
+    ensure(text(&output.stderr).contains("firewall.ssh_form: unknown key"), text(&output.stderr))?;
+    silent([Tcp(world.server(), (at::BASTION, 22))])?;
+    // Without that one no daemon follows, so SSH is open for the person who corrects the file.
+    std::fs::remove_file(installation.state_directory().join("last-good.json"))?;
+    world.bastion().nft("delete table inet bastiond")?;
     ensure_eq(boot(world.bastion(), &installation)?.status.code(), Some(78))?;
     ensure_eq(tcp(world.server(), (at::BASTION, 22)), Ok(at::SERVER.into()))?;
     std::fs::write(installation.config_path(), good)?;

@@ -1,0 +1,189 @@
+//! A configuration as items: the settings that are a few values each.
+
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use bastiond_tunnel::key::{PresharedKey, PrivateKey};
+
+use super::{policy, tunnel};
+use crate::config::model::{Config, Hcloud, Log, PrivateLink, Site, TokenSource};
+use crate::config::secret::Secret;
+
+/// One thing that a configuration says.
+#[derive(Debug)]
+pub(super) struct Item<'a> {
+    /// What kind of thing it is, in the file's words: `forward`, `nat.random_ports`.
+    pub(super) kind: &'static str,
+    /// What makes it the same thing in another configuration; empty for a key that exists once.
+    pub(super) identity: String,
+    /// What is said about it.
+    pub(super) text: String,
+    /// A secret that belongs to it and is never shown.
+    pub(super) secret: Option<SecretValue<'a>>,
+}
+
+/// A secret, for comparison alone.
+#[derive(Debug, PartialEq)]
+pub(super) enum SecretValue<'a> {
+    /// A peer's.
+    Preshared(&'a PresharedKey),
+    /// This server's.
+    Private(&'a PrivateKey),
+    /// The API token.
+    Token(&'a Secret),
+}
+
+impl Display for Item<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.text)
+    }
+}
+
+impl Item<'_> {
+    /// A block, or an entry of a list, which is the same in another configuration if `identity` is.
+    pub(super) fn named(kind: &'static str, identity: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { kind, identity: identity.into(), text: text.into(), secret: None }
+    }
+
+    /// An entry of a list that is there or not.
+    pub(super) fn entry(kind: &'static str, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self::named(kind, text.clone(), text)
+    }
+
+    /// A key with a value.
+    pub(super) fn key(key: &'static str, value: impl Display) -> Self {
+        Self::named(key, "", format!("= {value}"))
+    }
+}
+
+/// The place of a kind of items in the file.
+pub(super) fn place_of(kind: &'static str) -> usize {
+    KINDS.iter().position(|known| *known == kind).unwrap_or(KINDS.len())
+}
+
+/// Every kind of item, in the order of the file.
+pub(super) const KINDS: [&str; 49] = [
+    "log.level",
+    "site.public_interface",
+    "site.server_id",
+    "site.metadata_endpoint",
+    "private link",
+    "nat.random_ports",
+    "nat.egress_addresses",
+    "nat.drain",
+    "nat.fastpath",
+    "forward",
+    "static",
+    "egress.guard",
+    "egress.smtp",
+    "egress.new_flows_per_second",
+    "egress.max_flows",
+    "egress.allow",
+    "egress allow",
+    "egress deny",
+    "network",
+    "tenants allow",
+    "firewall.ssh_ports",
+    "ssh",
+    "firewall.ssh_only_by_tunnel",
+    "firewall.ssh_attempts",
+    "firewall.ssh_ban",
+    "firewall.wireguard_port",
+    "firewall.pings_per_second",
+    "firewall.syns_per_second",
+    "firewall.log_drops",
+    "blocklist",
+    "service",
+    "hcloud.enabled",
+    "hcloud.endpoint",
+    "hcloud.token_file",
+    "HCLOUD_TOKEN",
+    "HCLOUD_NETWORK",
+    "cloud route",
+    "hcloud.take_over",
+    "hcloud.poll_interval",
+    "tunnel",
+    "wireguard.listen_port",
+    "wireguard.private_key_file",
+    "tunnel address",
+    "wireguard.mtu",
+    "wireguard.fwmark",
+    "wireguard.backend",
+    "wireguard.full_tunnel",
+    "wireguard.snat",
+    "peer",
+];
+
+/// Everything that a configuration says.
+pub(super) fn items(config: &Config) -> Vec<Item<'_>> {
+    // `warnings` say something about the file, not about the gateway.
+    let Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings: _ } = config;
+    let Log { level } = log;
+    let mut items = vec![Item::key("log.level", level.as_str().to_lowercase())];
+    items.extend(of_site(site));
+    items.extend(policy::of_nat(nat));
+    items.extend(policy::of_egress(egress));
+    items.extend(networks.iter().flat_map(|network| policy::of_network(network, egress)));
+    items.extend(tenants.iter().map(|line| Item::entry("tenants allow", policy::acl(line))));
+    items.extend(policy::of_firewall(firewall));
+    items.extend(of_hcloud(hcloud));
+    items.extend(wireguard.iter().flat_map(tunnel::of_tunnel));
+    items
+}
+
+fn of_site(site: &Site) -> Vec<Item<'_>> {
+    let Site { public_interface, server_id, metadata_endpoint, private } = site;
+    let mut items = vec![
+        Item::key("site.public_interface", or(public_interface.as_ref(), "auto")),
+        Item::key("site.server_id", or(server_id.as_ref(), "auto")),
+        Item::key("site.metadata_endpoint", metadata_endpoint),
+    ];
+    items.extend(private.iter().map(|PrivateLink { interface, network, address, network_id }| {
+        let address = or(address.as_ref(), "auto");
+        let id = network_id.map_or_else(String::new, |id| format!(" (network {id})"));
+        Item::named("private link", interface.to_string(), format!("{interface} {network} address {address}{id}"))
+    }));
+    items
+}
+
+fn of_hcloud(hcloud: &Hcloud) -> Vec<Item<'_>> {
+    let Hcloud { enabled, endpoint, token, destinations, take_over, poll_interval, network } = hcloud;
+    // A credential is systemd's, and no key of the file.
+    let TokenSource { credential: _, files, value } = token;
+    let mut items = vec![
+        Item::key("hcloud.enabled", enabled),
+        Item::key("hcloud.endpoint", endpoint),
+        Item::key("hcloud.token_file", list(files.iter().map(|file| file.display()))),
+        Item::key("hcloud.take_over", take_over),
+        Item::key("hcloud.poll_interval", duration(*poll_interval)),
+    ];
+    items.extend(
+        value
+            .as_ref()
+            .map(|token| Item { secret: Some(SecretValue::Token(token)), ..Item::key("HCLOUD_TOKEN", "[redacted]") }),
+    );
+    items.extend(network.as_ref().map(|network| Item::key("HCLOUD_NETWORK", network)));
+    items.extend(destinations.iter().map(|destination| Item::entry("cloud route", destination.to_string())));
+    items
+}
+
+/// The value, or a word in its place.
+pub(super) fn or<T: Display>(value: Option<T>, word: &str) -> String {
+    value.map_or_else(|| word.to_owned(), |value| value.to_string())
+}
+
+/// `[a, b]`
+pub(super) fn list<T: Display>(values: impl IntoIterator<Item = T>) -> String {
+    let values: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
+    format!("[{}]", values.join(", "))
+}
+
+pub(super) fn duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+/// ` "web"`, or nothing.
+pub(super) fn name(name: Option<&String>) -> String {
+    name.map_or_else(String::new, |name| format!(" {name:?}"))
+}

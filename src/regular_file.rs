@@ -1,0 +1,150 @@
+//! Reads whole files that an operator, an editor or another program put there: only regular ones, of bounded size.
+//!
+//! To open a FIFO waits for its writer, a device may never end, and a core dump does not fit into memory. What is no
+//! regular file is refused before it is opened, and once more on the opened file, which may be another one by then;
+//! `O_NONBLOCK` keeps that open from waiting (open(2)).
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use nix::libc;
+use zeroize::Zeroizing;
+
+/// A file's content, which may hold secrets.
+#[derive(Debug)]
+pub(crate) struct Content {
+    /// What is in it.
+    pub(crate) bytes: Zeroizing<Vec<u8>>,
+    /// Whether every user of this server may read the file.
+    pub(crate) world_readable: bool,
+}
+
+/// Why a file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system reports an error.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is something else.
+    #[error("it is {kind}, not a regular file")]
+    NotRegular {
+        /// `a directory`, `a pipe`, `a socket` or `a device`.
+        kind: &'static str,
+    },
+    /// The file is too large.
+    #[error("the file has more than {max} bytes")]
+    TooLarge {
+        /// The largest size that is read, in bytes.
+        max: u64,
+    },
+}
+
+impl Error {
+    /// The system's kind of error; `None` if the file could be opened and is not one of ours.
+    pub(crate) fn kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io(error) => Some(error.kind()),
+            Self::NotRegular { .. } | Self::TooLarge { .. } => None,
+        }
+    }
+
+    /// Whether the file does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.kind() == Some(io::ErrorKind::NotFound)
+    }
+
+    /// The same as an error of the system, for callers whose own error holds one.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Self::Io(error) => error,
+            other => io::Error::new(io::ErrorKind::InvalidData, other),
+        }
+    }
+}
+
+/// Reads the regular file at `path` of at most `max` bytes. Symbolic links are followed.
+pub(crate) fn read(path: &Path, max: u64) -> Result<Content, Error> {
+    check_is_regular(&std::fs::metadata(path)?)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let metadata = file.metadata()?;
+    check_is_regular(&metadata)?;
+    let bytes = read_all(file, metadata.len(), max)?;
+    Ok(Content { bytes, world_readable: metadata.permissions().mode() & 0o004 != 0 })
+}
+
+/// The same as text.
+pub(crate) fn read_text(path: &Path, max: u64) -> Result<Zeroizing<String>, Error> {
+    let content = read(path, max)?;
+    text(&content.bytes)
+}
+
+/// The bytes as text.
+pub(crate) fn text(bytes: &[u8]) -> Result<Zeroizing<String>, Error> {
+    let text = std::str::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn check_is_regular(metadata: &Metadata) -> Result<(), Error> {
+    let kind = metadata.file_type();
+    let kind = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a pipe",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    };
+    Err(Error::NotRegular { kind })
+}
+
+fn read_all(file: File, size: u64, max: u64) -> Result<Zeroizing<Vec<u8>>, Error> {
+    if size > max {
+        return Err(Error::TooLarge { max });
+    }
+    // Room for all of it, so that no copy of a secret is left behind where the buffer grew.
+    let room = usize::try_from(size).unwrap_or_default() + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    // The size is not enough: the file may grow meanwhile, and below /proc it is 0.
+    file.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max { Err(Error::TooLarge { max }) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_is_read_and_nothing_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        std::os::unix::fs::symlink(at("pipe"), at("link")).unwrap();
+        std::os::unix::fs::symlink(at("nothing"), at("dangling")).unwrap();
+        std::fs::write(at("file"), "text").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("good link")).unwrap();
+        let refusal = |path: &Path| read(path, 100).unwrap_err().to_string();
+        assert_eq!(refusal(&at("pipe")), "it is a pipe, not a regular file");
+        assert_eq!(refusal(&at("link")), "it is a pipe, not a regular file");
+        assert_eq!(refusal(&at("socket")), "it is a socket, not a regular file");
+        assert_eq!(refusal(directory.path()), "it is a directory, not a regular file");
+        assert_eq!(refusal(Path::new("/dev/zero")), "it is a device, not a regular file");
+        assert!(read(&at("dangling"), 100).unwrap_err().is_not_found());
+        assert_eq!(*read_text(&at("good link"), 100).unwrap(), "text");
+    }
+
+    #[test]
+    fn a_file_beyond_the_largest_size_is_refused_and_one_of_that_size_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(*read_text(&path, 5).unwrap(), "12345");
+        assert_eq!(read(&path, 4).unwrap_err().to_string(), "the file has more than 4 bytes");
+        // Its size is 0, as of most files of the kernel.
+        let endless = Path::new("/proc/self/maps");
+        assert_eq!(read(endless, 10).unwrap_err().to_string(), "the file has more than 10 bytes");
+    }
+}
