@@ -12,12 +12,12 @@ check: ## check the format and the lints; CI runs this before the tests
 		cargo clippy --workspace --lib --bins --tests --benches --examples --test system --locked -- -D warnings && \
 		cargo clippy -p bastiond-tunnel --lib --tests --features virtual-clock --locked -- -D warnings && \
 		RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet && \
-		scripts/check-shell && scripts/check-units && scripts/check-docs'
+		scripts/check-shell && scripts/check-units && scripts/check-terraform && scripts/check-docs'
 
 test: ## run all tests that need no root; installs what is missing
 	@scripts/test
 
-test-system: ## test the package on a booted Debian 12 (needs root): first boot, restart and upgrade under load, reboot, removal
+test-system: ## test the package on booted systems (needs root): first boot on Debian 12, 13 and Ubuntu 24.04, restart and upgrade under load, reboot, removal
 	@scripts/test-system
 
 test-long: ## tests that take long: Debian's kernels in virtual machines (needs root), each fuzz target for SECONDS_EACH (300) seconds, reproducible packages

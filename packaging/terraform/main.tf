@@ -43,7 +43,7 @@ resource "hcloud_network_subnet" "private" {
   network_id   = hcloud_network.private.id
   type         = "cloud"
   network_zone = var.network_zone
-  ip_range     = cidrsubnet(var.network_range, 8, 0)
+  ip_range     = local.subnet_range
 }
 
 # An optional second filter, for the public interface only: Hetzner's firewall does not see the private networks. bastiond's own
@@ -89,7 +89,7 @@ resource "hcloud_server" "bastion" {
 
   network {
     network_id = hcloud_network.private.id
-    ip         = cidrhost(hcloud_network_subnet.private.ip_range, 2)
+    ip         = local.bastion_address
     # Without this line, each apply detaches the network and attaches it again.
     alias_ips = []
   }
@@ -118,7 +118,7 @@ resource "hcloud_server" "private" {
 
   network {
     network_id = hcloud_network.private.id
-    ip         = cidrhost(hcloud_network_subnet.private.ip_range, 4 + count.index)
+    ip         = local.private_addresses[count.index]
     alias_ips  = []
   }
 

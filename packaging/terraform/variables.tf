@@ -35,9 +35,18 @@ variable "bastion_token" {
 }
 
 variable "network_range" {
-  description = "The range of the whole network. Its first address is Hetzner's gateway."
+  description = "The range of the whole network, a private one from /8 to /24. Its first address is Hetzner's gateway, its first /24 the servers' subnet."
   type        = string
   default     = "10.0.0.0/16"
+
+  validation {
+    condition     = can(regex("^(10|192\\.168|172\\.(1[6-9]|2[0-9]|3[01]))\\.[0-9.]+/([89]|1[0-9]|2[0-4])$", var.network_range))
+    error_message = "Hetzner's networks are in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16, and from /8 to /24 large, like 10.0.0.0/16."
+  }
+  validation {
+    condition     = try(cidrhost(var.network_range, 0) == split("/", var.network_range)[0], false)
+    error_message = "This is no network: after the given number of bits, all bits must be zero, as in 10.0.0.0/16."
+  }
 }
 
 variable "network_zone" {
@@ -74,4 +83,10 @@ variable "private_hosts" {
   description = "Number of servers without public addresses."
   type        = number
   default     = 1
+
+  validation {
+    # The subnet has 254 addresses. The first four are the gateway's, the bastion's, and free.
+    condition     = var.private_hosts >= 0 && var.private_hosts <= 251 && floor(var.private_hosts) == var.private_hosts
+    error_message = "The subnet has room for 0 to 251 servers without public addresses."
+  }
 }
