@@ -16,6 +16,7 @@ mod lifecycle;
 mod plan;
 mod policy;
 mod private_host;
+mod queries;
 mod routes;
 #[path = "../shared/mod.rs"]
 mod shared;
@@ -54,6 +55,7 @@ fn main() {
         bad_input::trials(),
         policy::trials(),
         private_host::trials(),
+        queries::trials(),
         routes::trials(),
         site::trials(),
         flows::trials(),
