@@ -55,20 +55,21 @@ readonly debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # shellcheck disable=SC2034 # used by the scripts that source this file
 readonly debian_tools=("mmdebstrap mmdebstrap" "$debian_keyring debian-archive-keyring")
 
-# The URI of the Debian archive in this machine's apt configuration; empty if it has none or has not been updated yet.
-debian_archive_of_apt() {
+# The URI of the archive with a label, Debian or Ubuntu, in this machine's apt configuration; empty if it has none or has not been
+# updated yet.
+archive_of_apt() {
     # shellcheck disable=SC2016 # apt-get expands these fields
-    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' 'Component: main' | sed -n '1 s,/*$,,p'
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Label: $1" 'Component: main' | sed -n '1 s,/*$,,p'
 }
 
 # Sets `debian_mirror` to the Debian archive that this machine's apt uses, or to BASTIOND_DEBIAN_MIRROR.
 find_debian_mirror() {
     debian_mirror="${BASTIOND_DEBIAN_MIRROR:-}"
-    if [ -z "$debian_mirror" ]; then debian_mirror="$(debian_archive_of_apt)"; fi
+    if [ -z "$debian_mirror" ]; then debian_mirror="$(archive_of_apt Debian)"; fi
     if [ -z "$debian_mirror" ]; then
         # apt knows the labels of archives after an update.
         as_root apt-get -qq -o DPkg::Lock::Timeout=300 update
-        debian_mirror="$(debian_archive_of_apt)"
+        debian_mirror="$(archive_of_apt Debian)"
     fi
     if [ -z "$debian_mirror" ]; then
         echo "${0##*/}: the apt configuration of this machine has no Debian archive; set BASTIOND_DEBIAN_MIRROR to the URI of one" >&2
@@ -79,8 +80,49 @@ find_debian_mirror() {
 # Builds a Debian system from `debian_mirror`, reached as this machine's apt reaches it: with its proxies and credentials.
 # Usage: build_debian MODE RELEASE DIRECTORY [OPTION...]; MODE and OPTION are those of mmdebstrap, and MODE root needs root.
 build_debian() {
-    local mode="$1" release="$2" tree="$3" marker="# while this system is built" settings status=0 run=()
+    local mode="$1" release="$2" tree="$3"
     shift 3
+    bootstrap "$mode" --keyring="$debian_keyring" "$@" "$release" "$tree" "deb $debian_mirror $release main"
+}
+
+# Builds an Ubuntu system, from BASTIOND_UBUNTU_MIRROR or the Ubuntu archive of this machine's apt. Without either, mmdebstrap
+# knows the public one. Usage: as build_debian; it needs `debian_mirror`, for Ubuntu's keys.
+build_ubuntu() {
+    local mode="$1" release="$2" tree="$3" mirror="${BASTIOND_UBUNTU_MIRROR:-}" sources=()
+    shift 3
+    if [ -z "$mirror" ]; then mirror="$(archive_of_apt Ubuntu)"; fi
+    if [ -n "$mirror" ]; then
+        sources=("deb $mirror $release main universe" "deb $mirror $release-updates main universe")
+    fi
+    find_ubuntu_keyring || return 1
+    bootstrap "$mode" --keyring="$ubuntu_keyring" --components=main,universe "$@" "$release" "$tree" "${sources[@]}"
+}
+
+# Whether the archive answers that build_ubuntu uses. Usage: ubuntu_answers RELEASE
+ubuntu_answers() {
+    local nowhere status=0
+    nowhere="$(mktemp -d)"
+    build_ubuntu root "$1" "$nowhere/tree" --simulate --variant=extract --include=base-files >/dev/null 2>&1 || status=1
+    as_root rm -rf "$nowhere"
+    return "$status"
+}
+
+# Sets `ubuntu_keyring` to the keys that sign Ubuntu's archive. Debian 12 has no package with them; Debian 13's is unpacked then.
+find_ubuntu_keyring() {
+    ubuntu_keyring=/usr/share/keyrings/ubuntu-archive-keyring.gpg
+    if [ -e "$ubuntu_keyring" ]; then return; fi
+    local tree="$cache/ubuntu-keyring"
+    ubuntu_keyring="$tree$ubuntu_keyring"
+    if [ -e "$ubuntu_keyring" ]; then return; fi
+    rm -rf "$tree"
+    mkdir -p "$cache"
+    build_debian chrootless trixie "$tree" --variant=extract --include=ubuntu-keyring
+}
+
+# Runs mmdebstrap with apt's settings of this machine. Usage: bootstrap MODE OPTION... RELEASE DIRECTORY [SOURCE...]
+bootstrap() {
+    local mode="$1" marker="# while this system is built" settings status=0 run=()
+    shift
     if [ "$mode" = root ]; then run=(as_root); fi
     settings="$(mktemp)"
     {
@@ -90,10 +132,9 @@ build_debian() {
         echo 'Dir::Etc::netrc "/etc/apt/auth.conf";'
         echo 'Dir::Etc::netrcparts "/etc/apt/auth.conf.d";'
     } >"$settings"
-    "${run[@]}" timeout 1200 mmdebstrap --quiet --mode="$mode" --keyring="$debian_keyring" \
+    "${run[@]}" timeout 1200 mmdebstrap --quiet --mode="$mode" \
         --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' --aptopt="$settings" \
-        --customize-hook="sed -i '/^$marker/,\$d' \"\$1/etc/apt/apt.conf.d/99mmdebstrap\"" "$@" \
-        "$release" "$tree" "deb $debian_mirror $release main" || status=$?
+        --customize-hook="sed -i '/^$marker/,\$d' \"\$1/etc/apt/apt.conf.d/99mmdebstrap\"" "$@" || status=$?
     rm -f "$settings"
     return "$status"
 }

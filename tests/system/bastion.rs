@@ -1,4 +1,4 @@
-//! A world whose bastion is a booted Debian.
+//! A world whose bastion is a booted Debian or Ubuntu.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,9 +9,10 @@ use bastiond::internals::report::{Health, Report};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use sandbox::namespace::Namespace;
 use sandbox::traffic::flush_conntrack;
-use sandbox::world::{Settings, World, addresses as at};
+use sandbox::world::{Settings, World};
 
 use crate::machine::{Layers, Machine, required};
+use crate::release::{Link, Release};
 use crate::shared::{Result, SOON, Server, egress, ensure, ensure_eq, open, text, wait_for};
 use crate::trial::TIMEOUT;
 
@@ -37,9 +38,8 @@ impl Bastion {
         let internet = Server::start(&world)?;
         let machine = Machine::new(layers, world.bastion().name())?;
         let bastion = Self { machine, internet, world };
-        bastion.machine.write("/etc/network/interfaces", 0o644, interfaces(&bastion.world))?;
-        // There is no DNS and no download here, and the machine would wait for both.
-        bastion.machine.write("/etc/resolv.conf", 0o644, "nameserver 127.0.0.1\n")?;
+        layers.release().configure(&bastion.machine, &Link::of_bastion(&bastion.world))?;
+        // There is no download here, and the machine would wait for it.
         bastion.machine.write("/etc/apt/sources.list", 0o644, "")?;
         bastion.unplug()?;
         Ok(bastion)
@@ -142,35 +142,13 @@ impl Bastion {
     }
 }
 
-/// The manual network configuration of a server at Hetzner:
-/// <https://docs.hetzner.com/cloud/networks/server-configuration/>.
-fn interfaces(world: &World) -> String {
-    let (public, gateway) = (at::BASTION, at::PUBLIC_GATEWAY);
-    let mut text = format!(
-        "auto lo\niface lo inet loopback\n\n\
-         auto eth0\niface eth0 inet static\n    address {public}/32\n    \
-         up ip route add default via {gateway} dev eth0 onlink\n    \
-         up ip addr add {v6}/64 dev eth0 nodad\n    up ip route add default via {gateway_v6} dev eth0\n",
-        v6 = world.bastion_v6(),
-        gateway_v6 = at::PUBLIC_GATEWAY_V6,
-    );
-    let private = [("eth1", at::BASTION_PRIVATE, at::PRIVATE), ("eth2", at::BASTION_SECOND, at::SECOND)];
-    for (link, address, range) in private {
-        let (gateway, range) = (range.gateway(), range.range);
-        text.extend([format!(
-            "\nauto {link}\niface {link} inet static\n    address {address}/32\n    \
-             up ip route add {gateway}/32 dev {link} scope link\n    up ip route add {range} via {gateway} dev {link}\n"
-        )]);
-    }
-    text
-}
-
 /// Debian with the package installed, as in an image: it has never run.
 pub(crate) fn installed() -> Result<Layers> {
     static INSTALLED: OnceLock<std::result::Result<Layers, String>> = OnceLock::new();
     let made = INSTALLED.get_or_init(|| {
         let package = required("BASTIOND_SYSTEM_PACKAGE");
-        let made = package.and_then(|package| Layers::debian()?.changed("installed", |root| install(root, &package)));
+        let made = package
+            .and_then(|package| Layers::of(Release::Debian12)?.changed("installed", |root| install(root, &package)));
         made.map_err(|error| error.message().unwrap_or("no reason given").to_owned())
     });
     Ok(made.clone()?)

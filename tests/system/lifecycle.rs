@@ -9,6 +9,7 @@ use sandbox::traffic::HeldConnection;
 use crate::bastion::{Bastion, CONFIG, TOKEN, UNIT};
 use crate::machine::Layers;
 use crate::package::Package;
+use crate::release::Release;
 use crate::shared::{NEVER, Result, SOON, egress, ensure, ensure_eq, is_shut, wait_for};
 use crate::trial::{TIMEOUT, trial};
 
@@ -27,7 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// A running machine without the package, with a drop-in for the address of the cloud.
 fn plain() -> Result<Bastion> {
-    let mut bastion = Bastion::new(&Layers::debian()?)?;
+    let mut bastion = Bastion::new(&Layers::of(Release::Debian12)?)?;
     bastion.points_to_the_cloud()?;
     bastion.machine.boot()?;
     Ok(bastion)

@@ -1,4 +1,4 @@
-//! A machine: Debian 12, booted with systemd as PID 1 in an existing network namespace.
+//! A machine: Debian or Ubuntu, booted with systemd as PID 1 in an existing network namespace.
 //!
 //! Its disk is an overlay over a shared tree, in memory and of limited size, so that a test can fill it. Nothing
 //! remains after the test: processes and mounts end with the isolation, and the control groups are removed here.
@@ -14,6 +14,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::release::Release;
 use crate::shared::{Result, ensure, text, wait_for};
 
 /// The directory of the disks. The isolation has a /run of its own.
@@ -21,20 +22,28 @@ const DISKS: &str = "/run/machines";
 /// The size of a disk: enough for several packages, and quickly filled.
 const DISK_SIZE: &str = "size=256m,mode=755";
 /// The time limit of a boot, including cloud-init on a busy machine.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(120);
 /// The time limit of a power-off. systemd's limit for a unit is 90 s.
 const POWER_OFF: Duration = Duration::from_secs(60);
 /// The time limit of a command in the machine, in seconds.
 const COMMAND_SECONDS: &str = "90";
 
-/// The lower layers of the machines' disks: the tree and installed packages.
+/// The lower layers of the machines' disks: the tree of a release and installed packages.
 #[derive(Debug, Clone)]
-pub(crate) struct Layers(Vec<PathBuf>);
+pub(crate) struct Layers {
+    release: Release,
+    trees: Vec<PathBuf>,
+}
 
 impl Layers {
-    /// A fresh Debian.
-    pub(crate) fn debian() -> Result<Self> {
-        Ok(Self(vec![required("BASTIOND_SYSTEM_ROOT")?]))
+    /// A fresh system.
+    pub(crate) fn of(release: Release) -> Result<Self> {
+        Ok(Self { release, trees: vec![required(release.variable())?] })
+    }
+
+    /// The release.
+    pub(crate) fn release(&self) -> Release {
+        self.release
     }
 
     /// This system after `change`, which modifies the tree from outside. The changes are a new top layer.
@@ -45,8 +54,8 @@ impl Layers {
         let mut layers = vec![disk.0.join("upper")];
         // It exists as long as the isolation.
         std::mem::forget(disk);
-        layers.extend(self.0.iter().cloned());
-        Ok(Self(layers))
+        layers.extend(self.trees.iter().cloned());
+        Ok(Self { release: self.release, trees: layers })
     }
 }
 
@@ -69,7 +78,7 @@ impl Disk {
         for directory in [&upper, &work, &disk.root()] {
             fs::create_dir(directory)?;
         }
-        let lower: Vec<_> = layers.0.iter().map(|layer| layer.to_string_lossy()).collect();
+        let lower: Vec<_> = layers.trees.iter().map(|layer| layer.to_string_lossy()).collect();
         let options = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display());
         mount(Some("overlay"), &disk.root(), Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
         Ok(disk)

@@ -1,5 +1,5 @@
-//! Tests of the package on a booted Debian 12, which is the bastion of the sandbox's network. `scripts/test-system`
-//! prepares everything and runs them.
+//! Tests of the package on a booted Debian 12, which is the bastion of the sandbox's network; its first boot on every
+//! release. `scripts/test-system` prepares everything and runs them.
 
 mod bastion;
 mod cloud_init;
@@ -9,6 +9,7 @@ mod machine;
 mod memory;
 mod package;
 mod reboot;
+mod release;
 mod service;
 #[path = "../shared/mod.rs"]
 mod shared;
