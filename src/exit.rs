@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::config;
+use crate::config::{self, Severity};
 use crate::error::chain;
 use crate::report::Health;
 
@@ -30,11 +30,11 @@ pub fn health(health: Health) -> ExitCode {
     })
 }
 
-/// Prints why the configuration is wrong, each problem on a line of its own.
+/// Prints why the configuration is wrong, each problem with the line of the file that it is about.
 pub fn wrong_configuration(error: &config::Error) -> ExitCode {
     eprintln!("{}: {}", program(), chain(error));
     for problem in error.diagnostics() {
-        eprintln!("  {problem}");
+        eprintln!("{}", problem.excerpt(error.path(), Severity::Error));
     }
     ExitCode::from(WRONG_CONFIGURATION)
 }

@@ -51,8 +51,7 @@ impl Bundle {
     /// now, unless they are the daemon's own.
     pub(crate) fn check(&self, environment: &Environment) -> Result<Config, Error> {
         let files = Kept { bundle: self, own: OwnFiles::of(environment), disk: Disk::beside(&self.path) };
-        super::check_with(&self.content.text, self.content.world_readable, environment, &files)
-            .map_err(|diagnostics| Error::Invalid { path: self.path.clone(), diagnostics })
+        super::check_located(&self.path, &self.content, environment, &files)
     }
 }
 
@@ -61,8 +60,7 @@ pub(crate) fn load_with_texts(path: &Path, environment: &Environment) -> Result<
     let disk = Disk::beside(path);
     let content = disk.read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let files = Recorder { own: OwnFiles::of(environment), disk, read: RefCell::default() };
-    let config = super::check_with(&content.text, content.world_readable, environment, &files)
-        .map_err(|diagnostics| Error::Invalid { path: path.to_owned(), diagnostics })?;
+    let config = super::check_located(path, &content, environment, &files)?;
     let Recorder { disk, read, .. } = files;
     // Err: the check has reported it.
     let peers = disk.peers().unwrap_or_default();

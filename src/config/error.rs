@@ -1,6 +1,6 @@
 //! Why a configuration cannot be used.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::diagnostic::Diagnostic;
 use super::files::ReadError;
@@ -21,12 +21,19 @@ pub enum Error {
     #[error("the configuration {} has {} problem(s)", path.display(), diagnostics.len())]
     Invalid {
         path: PathBuf,
-        /// All errors, sorted by key.
+        /// All errors, in the order of the file.
         diagnostics: Vec<Diagnostic>,
     },
 }
 
 impl Error {
+    /// The configuration file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Invalid { path, .. } | Self::Read { path, .. } => path,
+        }
+    }
+
     /// Whether the file does not exist.
     pub(super) fn is_missing_file(&self) -> bool {
         matches!(self, Self::Read { source, .. } if source.is_not_found())

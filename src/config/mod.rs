@@ -12,6 +12,7 @@ mod environment;
 mod error;
 mod files;
 mod last_good;
+mod locate;
 mod model;
 mod policy;
 mod raw;
@@ -21,7 +22,7 @@ mod wireguard;
 use std::path::Path;
 
 pub(crate) use bundle::{Bundle, load_with_texts};
-pub(crate) use diagnostic::Diagnostic;
+pub(crate) use diagnostic::{Diagnostic, Severity};
 #[cfg(test)]
 pub(crate) use difference::ChangeKind;
 pub(crate) use difference::{Change, difference};
@@ -44,7 +45,7 @@ pub use wireguard::BackendChoice;
 pub(crate) use wireguard::{Peer, Snat, Wireguard};
 
 use check::CheckContext;
-use files::{Files, NoFiles};
+use files::{FileContent, Files, NoFiles};
 
 /// The path at which the package installs the file.
 pub(crate) const DEFAULT_PATH: &str = "/etc/bastiond/config.toml";
@@ -53,8 +54,51 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/bastiond/config.toml";
 pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Config, Error> {
     let files = files::Disk::beside(path);
     let file = files.read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    check_with(&file.text, file.world_readable, environment, &files)
-        .map_err(|diagnostics| Error::Invalid { path: path.to_owned(), diagnostics })
+    check_located(path, &file, environment, &files)
+}
+
+/// Checks a file, and says of each problem where it is.
+fn check_located(
+    path: &Path,
+    file: &FileContent,
+    environment: &Environment,
+    files: &impl Files,
+) -> Result<Config, Error> {
+    match check_with(&file.text, file.world_readable, environment, files) {
+        Ok(mut config) => {
+            locate_all(&mut config.warnings, &file.text, files);
+            Ok(config)
+        }
+        Err(mut diagnostics) => {
+            locate_all(&mut diagnostics, &file.text, files);
+            Err(Error::Invalid { path: path.to_owned(), diagnostics })
+        }
+    }
+}
+
+/// Adds the places in the files to diagnostics, and sorts them by place.
+fn locate_all(diagnostics: &mut [Diagnostic], text: &str, files: &impl Files) {
+    if diagnostics.is_empty() {
+        return;
+    }
+    locate::locate(diagnostics, text, None);
+    let peers: Vec<_> = files.peers().unwrap_or_default();
+    for path in peers {
+        let file = peer_file_name(&path);
+        let is_about_it = |diagnostic: &Diagnostic| diagnostic.key.starts_with(&format!("{file}: "));
+        if diagnostics.iter().any(is_about_it) {
+            if let Ok(content) = files.read(&path) {
+                locate::locate(diagnostics, &content.text, Some(&file));
+            }
+        }
+    }
+    let place = |diagnostic: &Diagnostic| diagnostic.place.as_ref().map(|place| (place.file.clone(), place.line));
+    diagnostics.sort_by_key(|diagnostic| (place(diagnostic).is_none(), place(diagnostic), diagnostic.key.clone()));
+}
+
+/// `peers.d/alice.toml`
+fn peer_file_name(path: &Path) -> String {
+    format!("peers.d/{}", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// Checks the text of a configuration that has no other files. Returns every error at once, sorted by key.
@@ -73,7 +117,7 @@ fn check_with(
     environment: &Environment,
     files: &impl Files,
 ) -> Result<Config, Vec<Diagnostic>> {
-    let raw = raw::parse(text).map_err(|error| vec![error])?;
+    let raw = raw::parse(text).map_err(|error| vec![*error])?;
     check::check(raw, &CheckContext { environment, files, world_readable })
 }
 

@@ -66,6 +66,24 @@ pub struct Forward {
     pub from: Vec<Ipv4Net>,
 }
 
+impl Forward {
+    /// How messages call it: `nat.forward "web"`, or by its place in the file.
+    pub(crate) fn label(&self) -> String {
+        label("nat.forward", self.name.as_deref(), &self.key)
+    }
+}
+
+impl StaticNat {
+    /// How messages call it: `nat.static "mail"`, or by its place in the file.
+    pub(crate) fn label(&self) -> String {
+        label("nat.static", self.name.as_deref(), &self.key)
+    }
+}
+
+fn label(section: &str, name: Option<&str>, key: &str) -> String {
+    name.map_or_else(|| key.to_owned(), |name| format!("{section} {name:?}"))
+}
+
 /// Which transport protocols a forward or a service is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

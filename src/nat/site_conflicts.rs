@@ -41,11 +41,11 @@ fn check_hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
         })
     };
     for forward in &config.nat.forwards {
-        let key = || format!("{}.to", forward.key);
+        let key = || format!("{}.to", forward.label());
         found.extend(outside(key(), forward.to, "nothing is forwarded to it").or_else(|| own(key(), forward.to)));
     }
     for entry in &config.nat.statics {
-        let key = || format!("{}.private", entry.key);
+        let key = || format!("{}.private", entry.label());
         let what = "it does not get the public address";
         found.extend(outside(key(), entry.private, what).or_else(|| own(key(), entry.private)));
     }
@@ -95,7 +95,7 @@ fn check_addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
     for entry in &config.nat.statics {
         missing(
             found,
-            format!("{}.public", entry.key),
+            format!("{}.public", entry.label()),
             entry.public,
             "it is used only if packets for it come here all the same",
         );
@@ -103,7 +103,8 @@ fn check_addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
     for entry in config.nat.statics.iter().filter(|entry| site.own_address() == Some(entry.public)) {
         let what = format!(
             "{}.public: {} is this server's own first address, so it does not become a host's",
-            entry.key, entry.public
+            entry.label(),
+            entry.public
         );
         found.push(Problem::new(
             "static-own-address",
@@ -116,13 +117,14 @@ fn check_addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
         if let Some(address) = wanted.iter().find(|address| is_reserved(forward, **address, config, site)) {
             let what = format!(
                 "{}.port: this server itself needs {} of {address}, for SSH or the tunnel",
-                forward.key, forward.ports
+                forward.label(),
+                forward.ports
             );
             found.push(Problem::new("forward-port-reserved", what, "choose another port, or another public address"));
         }
         for (index, address) in forward.public.iter().enumerate() {
             let what = "it is used only if packets for it come here all the same";
-            missing(found, format!("{}.public[{index}]", forward.key), *address, what);
+            missing(found, format!("{}.public[{index}]", forward.label()), *address, what);
         }
     }
 }

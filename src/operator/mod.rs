@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use ipnet::IpNet;
 
 use crate::cli::{Bastionctl, Command};
-use crate::config::{self, Config, Environment, LastGood, Wireguard};
+use crate::config::{self, Config, Environment, LastGood, Severity, Wireguard};
 use crate::control::client::{self, Error};
 use crate::control::{Request, Response, SOCKET};
 use crate::exit;
@@ -61,7 +61,7 @@ fn check(path: &Path, environment: &Environment) -> ExitCode {
     match config::load(path, environment) {
         Ok(config) => {
             for warning in &config.warnings {
-                eprintln!("bastionctl: warning: {warning}");
+                eprintln!("{}", warning.excerpt(path, Severity::Warning));
             }
             if let Some(warning) = locks_caller_out(&config, std::env::var("SSH_CONNECTION").ok().as_deref()) {
                 eprintln!("bastionctl: {warning}");

@@ -21,6 +21,15 @@ impl Diagnostics {
         self.errors.push(Diagnostic::new(key, reason));
     }
 
+    /// A syntax error in one of the other files.
+    pub(super) fn syntax_error(&mut self, file: &str, mut error: Diagnostic) {
+        error.key = format!("{file}: {}", error.key);
+        if let Some(place) = &mut error.place {
+            place.file = Some(file.to_owned());
+        }
+        self.errors.push(error);
+    }
+
     pub(super) fn warn(&mut self, key: impl Into<String>, reason: impl Into<String>) {
         self.warnings.push(Diagnostic::new(key, reason));
     }

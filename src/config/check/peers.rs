@@ -10,6 +10,7 @@ use super::context::CheckContext;
 use super::diagnostics::Diagnostics;
 use super::{key_files, values};
 use crate::config::files::{Files, remedy};
+use crate::config::peer_file_name;
 use crate::config::raw::{self, Entry, RawPeer};
 use crate::config::wireguard::Peer;
 use bastiond_tunnel::endpoint::{EndpointName, InvalidEndpoint};
@@ -81,8 +82,7 @@ fn check_peer_file(
     context: &CheckContext<'_, impl Files>,
     diagnostics: &mut Diagnostics,
 ) -> Option<CheckedPeer> {
-    let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-    let place = format!("peers.d/{file_name}");
+    let place = peer_file_name(path);
     let file = match context.files.read(path) {
         Ok(file) => file,
         Err(error) => {
@@ -99,7 +99,7 @@ fn check_peer_file(
             Some(checked)
         }
         Err(error) => {
-            diagnostics.error(format!("{place}: {}", error.key), error.reason);
+            diagnostics.syntax_error(&place, *error);
             None
         }
     }

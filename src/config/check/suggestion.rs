@@ -5,6 +5,18 @@ use crate::config::raw::KNOWN_KEYS;
 /// Keys less similar than this are not suggested ("dns" is not a typo of "log"). A Jaro-Winkler similarity, 0 to 1.
 const MIN_SIMILARITY: f64 = 0.85;
 
+/// What people call some keys, after other programs: the section, their name, and the key.
+const OTHER_NAMES: &[((&str, &str), &str)] = &[
+    (("wireguard", "port"), "wireguard.listen_port"),
+    (("wireguard", "address"), "wireguard.addresses"),
+    (("wireguard", "private_key"), "wireguard.private_key_file"),
+    (("wireguard.peer", "psk"), "wireguard.peer.preshared_key"),
+    (("wireguard.peer", "keepalive"), "wireguard.peer.persistent_keepalive"),
+    (("firewall", "ssh_port"), "firewall.ssh_ports"),
+    (("nat.forward", "target"), "nat.forward.to"),
+    (("nat.forward", "ports"), "nat.forward.port"),
+];
+
 /// The name as it must be written in the file, on one line.
 pub(super) fn quoted(name: &str) -> String {
     let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
@@ -20,6 +32,10 @@ pub(super) fn similar_key(section: &str, name: &str) -> Option<&'static str> {
     const OWN: u8 = 2;
     let section = without_indexes(section);
     let name = name.to_lowercase();
+    let same = OTHER_NAMES.iter().find(|(other, _)| *other == (section.as_str(), name.as_str()));
+    if let Some((_, known)) = same {
+        return Some(known);
+    }
     let sections = KNOWN_KEYS.iter().filter_map(|known| known.rsplit_once('.')).map(|(section, _)| section);
     let scored = KNOWN_KEYS.iter().copied().chain(sections).map(|known| {
         let (known_section, known_name) = known.rsplit_once('.').unwrap_or(("", known));
@@ -64,7 +80,8 @@ mod tests {
             ("site.private[3]", "gateway", None),
             ("log", "private", Some("site.private")),
             ("nat", "private", Some("nat.static.private")),
-            ("wireguard", "port", None),
+            ("wireguard", "port", Some("wireguard.listen_port")),
+            ("wireguard.peer[2]", "psk", Some("wireguard.peer.preshared_key")),
             ("wireguard", "listen_prt", Some("wireguard.listen_port")),
             ("wireguard", "peers", Some("wireguard.peer")),
             ("wireguard", "allowed_ips", Some("wireguard.peer.allowed_ips")),

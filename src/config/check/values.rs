@@ -138,14 +138,18 @@ pub(super) fn parse_label(name: &str) -> Result<String, String> {
 
 /// An IPv4 range without host bits. A single address must have its `/32`.
 pub(super) fn parse_range_v4(text: &str) -> Result<Ipv4Net, String> {
-    let range: Ipv4Net = text.parse().map_err(|_| format!("`{text}` is not an IPv4 range (like 10.0.0.0/16)"))?;
+    let range: Ipv4Net = text.parse().map_err(|_| {
+        wrong_prefix(text).unwrap_or_else(|| format!("`{text}` is not an IPv4 range (like 10.0.0.0/16)"))
+    })?;
     if range.trunc() == range { Ok(range) } else { Err(has_host_bits(text, range.into())) }
 }
 
 /// An IPv4 or IPv6 address, or a range without host bits.
 pub(super) fn parse_net(text: &str) -> Result<IpNet, String> {
     let Ok(net) = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) else {
-        return Err(format!("`{text}` is neither an address nor a range (like 203.0.113.7 or 2001:db8::/32)"));
+        return Err(wrong_prefix(text).unwrap_or_else(|| {
+            format!("`{text}` is neither an address nor a range (like 203.0.113.7 or 2001:db8::/32)")
+        }));
     };
     check_net(net, text, "0.0.0.0/0 and ::/0")
 }
@@ -153,7 +157,9 @@ pub(super) fn parse_net(text: &str) -> Result<IpNet, String> {
 /// An IPv4 address, or a range without host bits, for keys whose traffic is IPv4 only.
 pub(super) fn parse_net_v4(text: &str) -> Result<Ipv4Net, String> {
     let Ok(net) = text.parse::<Ipv4Net>().or_else(|_| text.parse::<Ipv4Addr>().map(Ipv4Net::from)) else {
-        return Err(format!("`{text}` is neither an IPv4 address nor an IPv4 range (like 203.0.113.7 or 10.0.0.0/16)"));
+        return Err(wrong_prefix(text).unwrap_or_else(|| {
+            format!("`{text}` is neither an IPv4 address nor an IPv4 range (like 203.0.113.7 or 10.0.0.0/16)")
+        }));
     };
     check_net(net.into(), text, "0.0.0.0/0").map(|_| net)
 }
@@ -168,6 +174,17 @@ fn check_net(net: IpNet, text: &str, everywhere: &str) -> Result<IpNet, String> 
         return Err(format!("`{text}` matches no host; write {everywhere} for every address"));
     }
     Ok(net)
+}
+
+/// The error for an address with a prefix length that it cannot have.
+fn wrong_prefix(text: &str) -> Option<String> {
+    let (address, length) = text.split_once('/')?;
+    let longest = match address.parse().ok()? {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    };
+    let is_too_long = length.parse::<u32>().is_ok_and(|length| length > longest);
+    is_too_long.then(|| format!("`{text}`: a prefix length is a number from 0 to {longest}"))
 }
 
 /// The error for a range whose address is not the first of the range.

@@ -5,28 +5,29 @@
 mod keys;
 mod sections;
 mod shape;
+mod syntax;
 
 use toml::de::DeTable;
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Place};
 
 pub(super) use keys::KNOWN_KEYS;
 pub(super) use sections::*;
 pub(super) use shape::*;
 
 /// Parses a file's text. Only a syntax error is returned; wrong types and unknown keys are part of the result.
-pub(super) fn parse<T: Section>(text: &str) -> Result<T, Diagnostic> {
-    let table = DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or_else(|| "the file".to_owned(), |span| position(text, span.start));
-        Diagnostic::new(at, error.message().trim_end().replace('\n', ", "))
-    })?;
+pub(super) fn parse<T: Section>(text: &str) -> Result<T, Box<Diagnostic>> {
+    let table = DeTable::parse(text).map_err(|error| Box::new(syntax_error(text, &error)))?;
     Ok(T::from_table(table.into_inner()))
 }
 
-/// The position of a byte offset: `line 3, column 7`, both counted from 1 as in editors.
-fn position(text: &str, offset: usize) -> String {
-    let before = text.get(..offset).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    format!("line {line}, column {column}")
+/// Its key is the position, counted from 1 as in editors.
+fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
+    let message = error.message().trim_end().replace('\n', ", ");
+    let Some(span) = error.span() else { return Diagnostic::new("the file", message) };
+    let place = Place::new(text, span.clone(), None);
+    let advice = if place.is_hidden() { None } else { syntax::advice(text, &span, &message) };
+    let reason = advice.unwrap_or(message);
+    let key = format!("line {}, column {}", place.line, place.column);
+    Diagnostic { place: Some(place), ..Diagnostic::new(key, reason) }
 }

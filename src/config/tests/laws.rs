@@ -17,7 +17,7 @@ use written::written;
 fn assert_well_formed(problems: &[Diagnostic]) {
     assert!(!problems.is_empty(), "rejected without a reason");
     assert!(problems.is_sorted(), "{problems:?}");
-    for Diagnostic { key, reason } in problems {
+    for Diagnostic { key, reason, .. } in problems {
         assert!(!key.is_empty() && !reason.is_empty(), "{problems:?}");
         assert!(!format!("{key}{reason}").contains(|c: char| c.is_control()), "{problems:?}");
         assert!(reason.chars().count() < 1000, "{problems:?}");

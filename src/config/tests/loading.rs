@@ -27,11 +27,53 @@ fn the_error_for_a_wrong_file_has_its_path_and_diagnostics() {
     let (_directory, path) = file_with(b"[log]\nlevel = \"loud\"\nlvel = 1\n");
     let error = load(&path, &Environment::default()).unwrap_err();
     assert_eq!(error.to_string(), format!("the configuration {} has 2 problem(s)", path.display()));
+    let lines: Vec<String> = error.diagnostics().iter().map(ToString::to_string).collect();
     let expected = [
-        Diagnostic::new("log.level", "`loud` is not one of error, warn, info, debug, trace"),
-        Diagnostic::new("log.lvel", "unknown key; did you mean `log.level`?"),
+        "line 2, column 9: log.level: `loud` is not one of error, warn, info, debug, trace",
+        "line 3, column 1: log.lvel: unknown key; did you mean `log.level`?",
     ];
-    assert_eq!(error.diagnostics(), expected);
+    assert_eq!(lines, expected);
+    let excerpt = "\
+error: log.level: `loud` is not one of error, warn, info, debug, trace
+ --> /etc/bastiond/config.toml:2:9
+  |
+2 | level = \"loud\"
+  |         ^^^^^^";
+    assert_eq!(error.diagnostics()[0].excerpt(Path::new("/etc/bastiond/config.toml"), Severity::Error), excerpt);
+}
+
+#[test]
+fn a_problem_names_the_block_and_shows_no_secret() {
+    let forward = "[[nat.forward]]\nname = \"web\"\nport = 443\nto = \"10.0.0.4/33\"\n";
+    let peer = "[[wireguard.peer]]\nname = \"ada\"\npreshared_key = \"secret\"\n";
+    let (_directory, path) = file_with(format!("{forward}{peer}").as_bytes());
+    let error = load(&path, &Environment::default()).unwrap_err();
+    let all: Vec<String> = error.diagnostics().iter().map(|problem| problem.excerpt(&path, Severity::Error)).collect();
+    let all = all.join("\n");
+    assert!(all.contains("nat.forward \"web\".to: "), "{all}");
+    assert!(all.contains("wireguard.peer \"ada\".preshared_key: "), "{all}");
+    assert!(!all.contains("secret"), "{all}");
+    let (_directory, path) = file_with(b"[[wireguard.peer]]\npreshared_key = secret\n");
+    let error = load(&path, &Environment::default()).unwrap_err();
+    let shown = error.diagnostics()[0].excerpt(&path, Severity::Error) + &error.diagnostics()[0].to_string();
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
+#[test]
+fn a_peers_file_is_named_with_the_line() {
+    let (directory, path) = file_with(b"[wireguard]\n");
+    std::fs::create_dir(directory.path().join("peers.d")).unwrap();
+    std::fs::write(directory.path().join("peers.d/ada.toml"), "\nendpoint = \"here\"\n").unwrap();
+    std::fs::write(directory.path().join("peers.d/bob.toml"), "allowed_ips = [10.100.0.3]\n").unwrap();
+    let error = load(&path, &Environment::default()).unwrap_err();
+    let lines: Vec<String> = error.diagnostics().iter().map(ToString::to_string).collect();
+    let starts = [
+        "peers.d/ada.toml: line 1, column 1: public_key: is missing",
+        "peers.d/ada.toml: line 2, column 12: endpoint: `here` is not",
+        "peers.d/bob.toml: line 1, column 22: 10.100.0.3 is an address; put addresses in quotes",
+    ];
+    assert!(lines.iter().zip(starts).all(|(line, start)| line.starts_with(start)), "{lines:?}");
+    assert_eq!(lines.len(), starts.len());
 }
 
 #[test]

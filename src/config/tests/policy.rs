@@ -149,7 +149,7 @@ fn a_link_with_an_error_causes_no_further_errors_about_its_hosts() {
     let second = "[[site.private]]\ninterface = \"enp8s0\"\nnetwork = \"10.2.0.0/166\"\n";
     assert_eq!(
         problems_of(&links(second)),
-        ["site.private[1].network: `10.2.0.0/166` is not an IPv4 range (like 10.0.0.0/16)"]
+        ["site.private[1].network: `10.2.0.0/166`: a prefix length is a number from 0 to 32"]
     );
     let second = "[[site.private]]\ninterface = \"enp8s0\"\nnetwork = \"10.2.0.0/16\"\n";
     assert_eq!(problems_of(&links(second)), [""; 0]);

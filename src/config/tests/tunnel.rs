@@ -203,7 +203,7 @@ fn a_world_readable_file_with_a_secret_gets_a_warning() {
         load(&path, &Environment::default()).unwrap().warnings.into_iter().map(|warning| warning.key).collect()
     };
     assert_eq!(warned(0o640), [""; 0]);
-    assert_eq!(warned(0o644), ["wireguard.peer[0].preshared_key", "wireguard.private_key_file"]);
+    assert_eq!(warned(0o644), ["wireguard.private_key_file", "wireguard.peer[0].preshared_key"]);
 }
 
 #[test]

@@ -185,7 +185,7 @@ fn elsewhere() -> Result {
     let (installation, mut daemon) = gateway(&world, &sections)?;
     let problems = component(&installation, ComponentName::Nat)?.problems;
     let [problem] = problems.as_slice() else { return Err(format!("{problems:?}").into()) };
-    let what = "nat.forward[1].to: 10.7.0.4 is in no private network of this server";
+    let what = "nat.forward \"lost\".to: 10.7.0.4 is in no private network of this server";
     ensure(problem.what.starts_with(what) && problem.advice.contains("10.0.0.0/16"), format!("{problem:?}"))?;
     ensure_eq(tcp(world.server(), HTTPS), Ok(at::SERVER.into()))?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
