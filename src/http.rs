@@ -22,9 +22,10 @@ pub(crate) fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Erro
     builder(timeout).build()
 }
 
-/// A client for plain HTTP. It needs no certificate authorities and trusts none.
-pub(crate) fn plain_client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    builder(timeout).tls_certs_only([]).build()
+/// A client for plain HTTP. It needs no certificate authorities and trusts none. A server that does not even accept a
+/// connection within `connect_timeout` is given up earlier than one that takes its time to answer.
+pub(crate) fn plain_client(timeout: Duration, connect_timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    builder(timeout).connect_timeout(connect_timeout).tls_certs_only([]).build()
 }
 
 fn builder(timeout: Duration) -> reqwest::ClientBuilder {

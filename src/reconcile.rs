@@ -21,7 +21,7 @@ use crate::nat::{self, Nat};
 use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::report::{ConfigurationFallback, Report, Trigger};
 use crate::routes::Routes;
-use crate::site::{self, MetadataView, Site};
+use crate::site::{self, FirstSight, MetadataView, Site};
 use crate::state;
 use crate::sysctl::{Forwarding, Sysctl, SysctlPaths};
 use crate::wireguard::fd_store::{Handover, NamedFds};
@@ -94,6 +94,7 @@ pub(crate) struct Gateway {
     /// a daemon that was killed and started again does not masquerade peers until it has asked the API.
     seen_return_routes: SeenReturnRoutes,
     runtime_directory: PathBuf,
+    state_directory: PathBuf,
     report: Report,
     site: Site,
 }
@@ -125,6 +126,7 @@ impl Gateway {
             report: Report::new(),
             site: Site::default(),
             runtime_directory: runtime,
+            state_directory: state,
         }
     }
 
@@ -177,7 +179,8 @@ impl Gateway {
         self.report.trigger = trigger;
         tracing::debug!(pass = self.report.passes, %trigger, "pass");
         let next = match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
-            Ok(site) => {
+            Ok(mut site) => {
+                site::check_identity(&self.state_directory, &mut site, FirstSight::Remember);
                 self.record(ComponentName::Site, site_outcome(&site));
                 self.report.server_id = site.server_id;
                 self.site = site;
@@ -284,7 +287,10 @@ impl Gateway {
     /// What the next pass would do.
     pub(crate) async fn preview(&mut self, config: &Config, metadata: &MetadataView) -> Preview {
         let site = match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
-            Ok(site) => site,
+            Ok(mut site) => {
+                site::check_identity(&self.state_directory, &mut site, FirstSight::Look);
+                site
+            }
             Err(error) => {
                 return Preview { steps: (Vec::new(), vec![Problem::from_error(&error)]), ..Preview::default() };
             }

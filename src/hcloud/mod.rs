@@ -175,7 +175,7 @@ impl Component for Hcloud {
                     let claimed = self.claimed_for_tunnel.get(&table.id);
                     let desired = desired(config, &return_routes, link);
                     let of_link =
-                        plan_link(desired, claimed.unwrap_or(&BTreeSet::new()), table, link, config.take_over);
+                        plan_link(desired, claimed.unwrap_or(&BTreeSet::new()), table, link, takes_over(inputs));
                     plan.problems.extend(describe::planned_problems(&of_link, table, link, &return_routes));
                     of_link
                 }
@@ -238,6 +238,12 @@ impl Component for Hcloud {
         }
         (changes, problems)
     }
+}
+
+/// Whether routes that lead to another server are replaced. Not those of the server that this one is a copy of: a person
+/// decides first which of the two goes on.
+fn takes_over(inputs: &Inputs<'_>) -> bool {
+    inputs.config.hcloud.take_over && inputs.site.state_of.is_none()
 }
 
 impl Hcloud {
@@ -320,7 +326,7 @@ impl Hcloud {
         let table = self.read_table(api, network, link).await?;
         let nothing = BTreeSet::new();
         let claimed = self.claimed_for_tunnel.get(&network).unwrap_or(&nothing);
-        let take_over = inputs.config.hcloud.take_over;
+        let take_over = takes_over(inputs);
         let LinkPlan::Routes { routes: rest, .. } = plan_link(desired.clone(), claimed, &table, link, take_over) else {
             return Ok((describe::no_subnet(&table), false));
         };

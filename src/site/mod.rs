@@ -4,6 +4,7 @@
 //! Ethernet addresses in Hetzner's metadata. It never guesses interface names, because the same server type has `ens10`
 //! on one generation of machines and `enp7s0` on the next. The configuration overrides discovery.
 
+mod identity;
 pub(crate) mod metadata;
 mod model;
 mod observe;
@@ -13,6 +14,7 @@ mod route;
 mod sshd;
 mod ways;
 
+pub(crate) use identity::{FirstSight, check as check_identity};
 pub(crate) use metadata::MetadataView;
 pub use model::{PrivateLink, PublicLink, Site};
 pub(crate) use observe::Error;
@@ -39,8 +41,7 @@ pub(crate) async fn observe(
         Some(_) => Default::default(),
         None => recorded_ports::sshd_ports(runtime_directory),
     };
-    let previous_public = previous.public.as_ref().map(|link| &link.interface);
-    let mut site = Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, previous_public) };
+    let mut site = Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, previous.public.as_ref()) };
     ways::check(&netlink.handle, config, &kernel, metadata, &mut site, forwards).await;
     Ok(site)
 }

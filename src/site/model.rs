@@ -15,6 +15,8 @@ use crate::outcome::Problem;
 pub struct Site {
     /// This server's number, if it is known.
     pub server_id: Option<ServerId>,
+    /// The other server that the state directory belongs to, if this one was made from its snapshot.
+    pub state_of: Option<ServerId>,
     /// The link towards the internet; `None` while there is none.
     pub public: Option<PublicLink>,
     /// The links towards private networks, sorted by interface name. Their networks do not overlap.

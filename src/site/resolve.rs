@@ -5,23 +5,24 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::metadata::{MetadataView, PrivateNetwork};
+use super::metadata::{Doubt, Failure, MetadataView, PrivateNetwork};
 use super::model::{PrivateLink, PublicLink, Site};
 use super::observe::{Kernel, Link};
 use crate::config;
-use crate::net::{InterfaceName, MacAddress, overlap};
+use crate::net::{InterfaceName, MacAddress, NetworkId, ServerId, overlap};
 use crate::outcome::Problem;
 
 /// Builds the site. What is missing or contradictory becomes a problem and does not affect the rest.
 ///
-/// `previous_public` is the public interface of the previous pass. It stays the public interface while it exists, even
-/// if no default route uses it at the moment: a DHCP client removes the route and adds it again.
+/// `previous` is the public link of the previous pass. It stays the public one while it exists, even if no default route
+/// uses it at the moment: a DHCP client removes the route and adds it again. Its own address stays the first one while
+/// it is away.
 pub(super) fn resolve(
     config: &config::Site,
     kernel: &Kernel,
     metadata: &MetadataView,
     sshd_ports: BTreeSet<u16>,
-    previous_public: Option<&InterfaceName>,
+    previous: Option<&PublicLink>,
 ) -> Site {
     let mut problems = Vec::new();
     let mut private = if config.private.is_empty() {
@@ -35,13 +36,18 @@ pub(super) fn resolve(
         find_link(kernel, name, "site.public_interface", &mut problems)
     } else {
         let private = known_as_private(config, kernel, metadata);
-        let previous = previous_public.filter(|name| !private.contains(name));
+        let previous = previous.map(|link| &link.interface).filter(|name| !private.contains(name));
         let known = || kernel.links.iter().find(|link| previous == Some(&link.name));
-        default_route_link(kernel, &private, &mut problems).or_else(known)
+        default_route_link(kernel, &private, own_address(metadata), &mut problems).or_else(known)
     };
-    let public = public.map(|link| public_link(link, &mut problems));
+    let public = public.map(|link| public_link(link, own_address(metadata), previous, &mut problems));
     let server_id = config.server_id.or(metadata.latest.as_ref().and_then(|metadata| metadata.server_id));
     Site { server_id, public, private, sshd_ports, problems, ..Site::default() }
+}
+
+/// This server's primary public address.
+fn own_address(metadata: &MetadataView) -> Option<Ipv4Addr> {
+    metadata.latest.as_ref().and_then(|latest| latest.public_ipv4)
 }
 
 fn discovered_links(
@@ -50,12 +56,8 @@ fn discovered_links(
     metadata: &MetadataView,
     problems: &mut Vec<Problem>,
 ) -> Vec<PrivateLink> {
-    if let Some(error) = &metadata.error {
-        problems.push(Problem::new(
-            "metadata-silent",
-            format!("the metadata service does not answer: {error}"),
-            "on a server outside Hetzner Cloud, write the private links into [[site.private]]",
-        ));
+    if let Some(problem) = silent_metadata(metadata) {
+        problems.push(problem);
     }
     let Some(latest) = &metadata.latest else { return Vec::new() };
     if latest.private_networks.is_empty() {
@@ -65,7 +67,64 @@ fn discovered_links(
             "attach the server to a network (hcloud server attach-to-network); bastiond then finds it automatically",
         ));
     }
-    latest.private_networks.iter().filter_map(|network| discovered_link(public, kernel, network, problems)).collect()
+    let is_unlisted = |network: &PrivateNetwork| metadata.doubts.contains(&Doubt::Unlisted(network.network_id));
+    // One that is not listed any more and has no interface was detached.
+    let is_there = |network: &&PrivateNetwork| {
+        !is_unlisted(network) || kernel.links.iter().any(|link| has_mac(link, network.mac_address))
+    };
+    let networks = latest.private_networks.iter().filter(is_there);
+    let links: Vec<PrivateLink> =
+        networks.filter_map(|network| discovered_link(public, kernel, network, problems)).collect();
+    problems.extend(metadata.doubts.iter().filter_map(|doubt| doubtful(doubt, &links, latest.server_id)));
+    links
+}
+
+/// Why the metadata is not known, or not up to date.
+fn silent_metadata(metadata: &MetadataView) -> Option<Problem> {
+    let (what, advice) = match &metadata.error {
+        Some(Failure { text, is_slow: true }) => (
+            format!("the metadata service does not answer: it accepts the connection, but is slow: {text}"),
+            "wait: the daemon asks again by itself, and gives it 15 s each time",
+        ),
+        Some(Failure { text, is_slow: false }) => (
+            format!("the metadata service does not answer: {text}"),
+            "on a server outside Hetzner Cloud, write the private links into [[site.private]]",
+        ),
+        None if metadata.latest.is_none() && !metadata.settled => (
+            "the metadata service has not answered yet".to_owned(),
+            "wait: the first answer may take several seconds, and the networks are served once it is there",
+        ),
+        None => return None,
+    };
+    Some(Problem::new("metadata-silent", what, advice))
+}
+
+/// What of the metadata is not believed, while it contradicts what stands.
+fn doubtful(doubt: &Doubt, links: &[PrivateLink], server_id: Option<ServerId>) -> Option<Problem> {
+    let link_of = |id: &NetworkId| links.iter().find(|link| link.network_id == Some(*id));
+    let what = match doubt {
+        Doubt::Unlisted(id) => {
+            let link = link_of(id)?;
+            format!(
+                "the metadata service no longer lists network {id}, but {} still has its address {}: it is served",
+                link.interface, link.address
+            )
+        }
+        Doubt::Range(id, range) => {
+            let link = link_of(id)?;
+            format!(
+                "the metadata service lists network {id} with the range {range}, but {} has the route of {}, which is \
+                 served",
+                link.interface, link.network
+            )
+        }
+        Doubt::Server(id) => format!(
+            "the metadata service calls this server {id}, and called it {} before",
+            server_id.map_or_else(String::new, |id| id.to_string())
+        ),
+    };
+    let advice = "the daemon asks again by itself; if it lasts, look at the server in the cloud's console";
+    Some(Problem::new("metadata-doubtful", what, advice))
 }
 
 fn discovered_link(
@@ -181,8 +240,27 @@ fn without_overlaps(links: Vec<PrivateLink>, problems: &mut Vec<Problem>) -> Vec
     kept
 }
 
-fn public_link(link: &Link, problems: &mut Vec<Problem>) -> PublicLink {
-    let addresses: Vec<Ipv4Addr> = link.addresses.iter().map(Ipv4Net::addr).collect();
+/// The public link, its own address first: the one that the metadata service names. While another program removes that
+/// and adds it again, it stays the first, so that no other address becomes the bastion's own for a moment.
+fn public_link(
+    link: &Link,
+    own: Option<Ipv4Addr>,
+    previous: Option<&PublicLink>,
+    problems: &mut Vec<Problem>,
+) -> PublicLink {
+    let mut addresses: Vec<Ipv4Addr> = link.addresses.iter().map(Ipv4Net::addr).collect();
+    let was_first =
+        |own: &Ipv4Addr| previous.is_some_and(|it| it.interface == link.name && it.addresses.first() == Some(own));
+    if let Some(position) = addresses.iter().position(|address| Some(*address) == own) {
+        addresses[..=position].rotate_right(1);
+    } else if let Some(own) = own.filter(|own| !addresses.is_empty() && was_first(own)) {
+        addresses.insert(0, own);
+        problems.push(Problem::new(
+            "own-address-missing",
+            format!("{} does not have its own address {own} at the moment", link.name),
+            "DHCP or the network configuration adds it again; answers to it do not arrive before",
+        ));
+    }
     if !link.up {
         problems.push(Problem::new(
             "public-link-down",
@@ -214,11 +292,18 @@ fn known_as_private<'a>(
 fn default_route_link<'a>(
     kernel: &'a Kernel,
     private: &BTreeSet<&InterfaceName>,
+    own: Option<Ipv4Addr>,
     problems: &mut Vec<Problem>,
 ) -> Option<&'a Link> {
     let mut routes = kernel.default_routes.clone();
     routes.sort_by_key(|route| route.metric);
     let links = routes.iter().filter_map(|route| kernel.links.iter().find(|link| link.index == route.interface));
+    let links: Vec<&Link> = links.collect();
+    // A VPN client may have added a better default route. The public link is still the one with the public address.
+    let has_own = |link: &&&Link| link.addresses.iter().any(|net| Some(net.addr()) == own);
+    if let Some(link) = links.iter().find(has_own).filter(|link| !private.contains(&link.name)) {
+        return Some(link);
+    }
     let mut through_private = None;
     for link in links {
         if !private.contains(&link.name) {

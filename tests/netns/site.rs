@@ -10,7 +10,7 @@ use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{
     FAST, Result, SOON, Server, all_components_ok, component, egress, ensure, ensure_eq, gateways, healthy,
-    installation, open, text, trial, wait_for,
+    installation, open, table, text, trial, wait_for,
 };
 
 /// A pass follows a change within half a second.
@@ -21,6 +21,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_network_whose_route_is_gone_is_reported_and_attracts_nothing_until_the_named_command_ran", route_gone),
         trial("every_route_and_rule_that_leads_a_network_elsewhere_is_named", swallowed),
         trial("a_default_route_that_wins_over_the_public_links_is_named_with_the_command", another_default_route),
+        trial("a_metadata_service_that_takes_seconds_is_waited_for_at_the_first_start", slow_metadata),
+        trial("a_metadata_service_that_lists_nothing_any_more_closes_nothing_and_is_reported", empty_metadata),
+        trial("the_servers_own_address_stays_the_first_when_it_is_removed_and_added_again", own_address_again),
+        trial("a_server_made_from_a_snapshot_is_noticed_and_takes_no_route_of_the_other", snapshot),
         trial("a_range_of_the_tunnel_that_overlaps_what_the_server_has_cuts_nothing_off", tunnel_over_networks),
     ]
 }
@@ -31,6 +35,109 @@ fn problems(installation: &Installation<'_>, what: &str) -> Result<Vec<Problem>>
         Ok(component(installation, ComponentName::Site)?.state == State::Waiting)
     })?;
     Ok(component(installation, ComponentName::Site)?.problems)
+}
+
+fn slow_metadata() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    world.cloud().delay_metadata(Duration::from_secs(6));
+    let installation = installation(&world)?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let found = problems(&installation, "the answer is awaited")?;
+    ensure_eq(
+        found.iter().map(|problem| problem.what.as_str()).collect::<Vec<_>>(),
+        vec!["the metadata service has not answered yet"],
+    )?;
+    wait_for("every component is ok", Duration::from_secs(10), || all_components_ok(&installation))?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+fn empty_metadata() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let installation = installation(&world)?;
+    let daemon = healthy(&installation)?;
+    let before = table(&world, "inet bastiond")?;
+    for network in [world.private_network_id(), world.second_network_id()] {
+        world.cloud().metadata_hide_network(world.bastion_id(), network);
+    }
+    // Also over a restart: what is known and stands is served.
+    drop(daemon);
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let found = problems(&installation, "the empty list")?;
+    for (interface, address) in [("eth1", at::BASTION_PRIVATE), ("eth2", at::BASTION_SECOND)] {
+        let text = format!("but {interface} still has its address {address}: it is served");
+        ensure(found.iter().any(|problem| problem.what.ends_with(&text)), format!("{found:?}"))?;
+    }
+    ensure_eq(table(&world, "inet bastiond")?, before)?;
+    for host in [world.web(), world.tenant()] {
+        ensure_eq(egress(host, &server, SOON)?, open())?;
+    }
+    for network in [world.private_network_id(), world.second_network_id()] {
+        world.cloud().metadata_show_network(world.bastion_id(), network);
+    }
+    wait_for("every component is ok again", Duration::from_secs(12), || all_components_ok(&installation))?;
+    Ok(())
+}
+
+fn own_address_again() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let installation = installation(&world)?;
+    world.internet().ip("route add 198.51.100.50/32 via 198.51.100.2 dev bastion onlink")?;
+    world.bastion().ip("addr add 198.51.100.50/32 dev eth0")?;
+    let statics = "[[nat.static]]\npublic = \"198.51.100.50\"\nprivate = \"10.0.1.5\"\n";
+    installation.write_config(&format!("{FAST}{statics}"))?;
+    let _daemon = healthy(&installation)?;
+    let before = table(&world, "inet bastiond")?;
+    ensure(before.contains("198.51.100.50"), before.clone())?;
+    world.bastion().ip("addr del 198.51.100.2/32 dev eth0")?;
+    let found = problems(&installation, "the missing address")?;
+    ensure(
+        found.iter().any(|problem| problem.what.contains("does not have its own address 198.51.100.2")),
+        format!("{found:?}"),
+    )?;
+    ensure_eq(table(&world, "inet bastiond")?, before.clone())?;
+    world.bastion().ip("addr add 198.51.100.2/32 dev eth0")?;
+    let order = text(&world.bastion().command("ip").args(["-4", "-o", "addr", "show", "dev", "eth0"]).output()?.stdout);
+    ensure(order.find("100.50/").zip(order.find("100.2/")).is_some_and(|(other, own)| other < own), order)?;
+    wait_for("every component is ok again", NOTICED, || all_components_ok(&installation))?;
+    ensure_eq(table(&world, "inet bastiond")?, before)?;
+    ensure_eq(egress(world.web(), &server, SOON)?, open())?;
+    ensure_eq(egress(world.worker(), &server, SOON)?.tcp, Ok(std::net::Ipv4Addr::new(198, 51, 100, 50).into()))
+}
+
+fn snapshot() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let installation = installation(&world)?;
+    installation.write_config(&format!("{FAST}take_over = true"))?;
+    let file = installation.state_directory().join("server.json");
+    drop(healthy(&installation)?);
+    ensure_eq(std::fs::read_to_string(&file)?, format!("{{\"server_id\":{}}}", world.bastion_id()))?;
+    // The disk of server 17, which has the route.
+    std::fs::write(&file, "{\"server_id\":17}")?;
+    world.put_route("0.0.0.0/0".parse()?, at::WORKER);
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let found = problems(&installation, "the other server's state")?;
+    let expected = format!("this is server {}, but its state directory is that of server 17", world.bastion_id());
+    ensure(found[0].what.starts_with(&expected), format!("{found:?}"))?;
+    wait_for("the other's route is reported", NOTICED, || {
+        let problems = component(&installation, ComponentName::Hcloud)?.problems;
+        Ok(problems.iter().any(|problem| problem.what.contains("sends 0.0.0.0/0 to 10.0.1.5")))
+    })?;
+    std::thread::sleep(Duration::from_millis(1500));
+    ensure_eq(gateways(&world), vec![at::WORKER])?;
+    // The decision: this server takes over.
+    std::fs::remove_file(&file)?;
+    ensure(installation.ctl(&["reconcile"])?.status.code().is_some(), "bastionctl was killed")?;
+    wait_for("the route is taken over", NOTICED * 2, || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
+    wait_for("every component is ok", NOTICED, || all_components_ok(&installation))?;
+    wait_for("traffic flows", SOON, || Ok(egress(world.web(), &server, SOON)? == open()))?;
+    Ok(())
 }
 
 /// The first `ip …` command of an advice, as a person would copy it.

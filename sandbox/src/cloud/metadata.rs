@@ -4,7 +4,6 @@
 //! `DataSourceHetzner` and afterburn read.
 
 use std::fmt::Write as _;
-use std::future::ready;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -43,7 +42,13 @@ impl Cloud {
     pub fn metadata_router(&self, server: ServerId) -> Router {
         PATHS.into_iter().fold(Router::new(), |router, (path, write)| {
             let cloud = self.clone();
-            let answer = move || ready(cloud.metadata(server, write));
+            let answer = move || {
+                let cloud = cloud.clone();
+                async move {
+                    tokio::time::sleep(cloud.with_project(|project, _| project.metadata_delay)).await;
+                    cloud.metadata(server, write)
+                }
+            };
             router.route(&format!("/hetzner/v1{path}"), get(answer))
         })
     }

@@ -194,6 +194,11 @@ impl Cloud {
         self.with_project(|project, _| project.hidden.remove(&(server, network)));
     }
 
+    /// Makes the metadata service of every server take this long for each answer.
+    pub fn delay_metadata(&self, delay: std::time::Duration) {
+        self.with_project(|project, _| project.metadata_delay = delay);
+    }
+
     fn seed<R>(&self, work: impl FnOnce(&mut Project, std::time::SystemTime) -> Result<R, Refusal>) -> R {
         let seeded = self.with_project(work);
         seeded.unwrap_or_else(|refusal| panic!("the change is invalid: {refusal} ({refusal:?})"))

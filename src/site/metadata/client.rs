@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use crate::error::chain;
 use crate::http::{self, read_limited};
 use crate::net::{MacAddress, NetworkId, ServerId};
 
@@ -21,6 +22,9 @@ pub(crate) struct Metadata {
     pub server_id: Option<ServerId>,
     /// The networks that it is attached to, in the service's order. The interfaces may have another order.
     pub private_networks: Vec<PrivateNetwork>,
+    /// This server's primary public IPv4 address, if it has one.
+    #[serde(default)]
+    pub public_ipv4: Option<Ipv4Addr>,
 }
 
 /// One entry of `/metadata/private-networks`.
@@ -53,12 +57,48 @@ fn if_valid<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<
 /// What is known about the metadata at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct MetadataView {
-    /// The last answer.
+    /// What is believed: the last answer, and of earlier ones what that one contradicts against all appearance.
     pub latest: Option<Metadata>,
+    /// What of the last answer is not believed.
+    pub doubts: Vec<Doubt>,
     /// Why the last query failed; `None` if it succeeded.
-    pub error: Option<String>,
+    pub error: Option<Failure>,
     /// Whether the first query has succeeded or failed, or no query is needed.
     pub settled: bool,
+}
+
+/// A part of an answer that is not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// A known network is not listed any more.
+    Unlisted(NetworkId),
+    /// A known network is listed with this range, and its routes are still those of the known one.
+    Range(NetworkId, Ipv4Net),
+    /// The answer names another server. The number of a running server does not change.
+    Server(ServerId),
+}
+
+/// Why a query failed, as far as it matters for the advice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The error with its causes, on one line.
+    pub text: String,
+    /// Whether the service accepted the connection and then took too long.
+    pub is_slow: bool,
+}
+
+impl Error {
+    /// Whether the service accepted the connection and then took too long.
+    fn is_slow(&self) -> bool {
+        matches!(self, Self::Fetch { source: http::Error::Request(error), .. }
+            if error.is_timeout() && !error.is_connect())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { text: chain(&error), is_slow: error.is_slow() }
+    }
 }
 
 /// Why a query failed. Every error may be temporary, because the service becomes reachable after the interface.
@@ -99,13 +139,15 @@ pub enum Error {
     },
 }
 
-/// Queries the service once. A missing server number is no error, because it is only displayed.
+/// Queries the service once: all paths at the same time, because it may be slow. Only the networks have to be there.
 pub(super) async fn fetch(client: &reqwest::Client, endpoint: &str) -> Result<Metadata, Error> {
-    let networks = get(client, format!("{endpoint}/hetzner/v1/metadata/private-networks")).await?;
-    let private_networks = parse_private_networks(&networks)?;
-    let id = get(client, format!("{endpoint}/hetzner/v1/metadata/instance-id")).await;
-    let server_id = id.ok().and_then(|id| id.trim().parse().ok()).map(ServerId);
-    Ok(Metadata { server_id, private_networks })
+    let get = |path: &str| get(client, format!("{endpoint}/hetzner/v1/metadata/{path}"));
+    let (networks, id, public) = tokio::join!(get("private-networks"), get("instance-id"), get("public-ipv4"));
+    Ok(Metadata {
+        private_networks: parse_private_networks(&networks?)?,
+        server_id: id.ok().and_then(|id| id.trim().parse().ok()).map(ServerId),
+        public_ipv4: public.ok().and_then(|address| address.trim().parse().ok()),
+    })
 }
 
 async fn get(client: &reqwest::Client, url: String) -> Result<String, Error> {

@@ -9,5 +9,5 @@ mod watcher;
 #[cfg(test)]
 pub(crate) use client::Metadata;
 pub use client::parse_private_networks;
-pub(crate) use client::{MetadataView, PrivateNetwork};
+pub(crate) use client::{Doubt, Failure, MetadataView, PrivateNetwork};
 pub(crate) use watcher::Watcher;

@@ -84,12 +84,13 @@ fn tenant() -> PrivateNetwork {
 }
 
 fn metadata(private_networks: Vec<PrivateNetwork>) -> MetadataView {
-    let latest = Some(Metadata { server_id: Some(ServerId(4711)), private_networks });
-    MetadataView { latest, error: None, settled: true }
+    let latest = Some(Metadata { server_id: Some(ServerId(4711)), private_networks, public_ipv4: None });
+    MetadataView { latest, settled: true, ..MetadataView::default() }
 }
 
 fn no_metadata() -> MetadataView {
-    MetadataView { latest: None, error: Some("connection refused".to_owned()), settled: true }
+    let error = Some(Failure { text: "connection refused".to_owned(), is_slow: false });
+    MetadataView { error, settled: true, ..MetadataView::default() }
 }
 
 /// The configuration of an empty file, with changes.
@@ -148,6 +149,7 @@ fn tenant_link() -> PrivateLink {
 fn usual_site() -> Site {
     Site {
         server_id: Some(ServerId(4711)),
+        state_of: None,
         public: Some(public("eth0", &["203.0.113.10"])),
         private: vec![production_link()],
         sshd_ports: BTreeSet::new(),
@@ -392,6 +394,7 @@ fn the_configuration_overrides_discovery() {
     });
     let expected = Site {
         server_id: Some(ServerId(1)),
+        state_of: None,
         public: Some(public("eth1", &["198.51.100.10"])),
         private: vec![PrivateLink {
             address: Ipv4Addr::new(10, 2, 0, 9),
@@ -499,6 +502,7 @@ fn a_dedicated_server_with_configured_links_needs_no_metadata() {
     let config = configured(|site| site.private = vec![configured_link("eno1.4000", "10.0.0.0/16")]);
     let expected = Site {
         server_id: None,
+        state_of: None,
         public: Some(public("eno1", &["203.0.113.10"])),
         private: vec![PrivateLink {
             interface: "eno1.4000".parse().unwrap(),
@@ -533,14 +537,22 @@ fn without_metadata_and_configured_links_the_problem_says_what_to_configure() {
 }
 
 #[test]
-fn before_the_first_answer_of_the_metadata_service_there_is_no_problem() {
-    let expected = Site { server_id: None, private: Vec::new(), ..usual_site() };
+fn before_the_first_answer_of_the_metadata_service_the_server_waits_for_it() {
+    let problems = vec![Problem::new(
+        "metadata-silent",
+        "the metadata service has not answered yet",
+        "wait: the first answer may take several seconds, and the networks are served once it is there",
+    )];
+    let expected = Site { server_id: None, private: Vec::new(), problems, ..usual_site() };
     assert_eq!(site(&empty(), &usual(), &MetadataView::default()), expected);
 }
 
 #[test]
 fn the_last_answer_of_the_metadata_service_stays_valid_while_it_does_not_answer() {
-    let view = MetadataView { error: Some("timed out".to_owned()), ..metadata(vec![production()]) };
+    let view = MetadataView {
+        error: Some(Failure { text: "timed out".to_owned(), is_slow: false }),
+        ..metadata(vec![production()])
+    };
     let expected = usual_site_with(|site| {
         site.problems = vec![Problem::new(
             "metadata-silent",
@@ -617,7 +629,7 @@ fn the_public_interface_stays_the_same_while_its_default_route_is_missing() {
     let mut kernel = usual();
     kernel.default_routes.clear();
     let found = |previous: Option<&str>| {
-        let previous = previous.map(|name| name.parse().unwrap());
+        let previous = previous.map(|name| public(name, &["203.0.113.10"]));
         resolve(&empty(), &kernel, &metadata(vec![production()]), BTreeSet::new(), previous.as_ref())
     };
     let expected = usual_site_with(|site| site.problems = vec![problem(NO_DEFAULT_ROUTE)]);
@@ -630,4 +642,110 @@ fn the_public_interface_stays_the_same_while_its_default_route_is_missing() {
     for previous in [None, Some("eth9"), Some(private.as_str())] {
         assert_eq!(found(previous), unknown, "{previous:?}");
     }
+}
+
+/// The metadata of a server with a primary address.
+fn metadata_of(address: &str) -> MetadataView {
+    let mut view = metadata(vec![production()]);
+    view.latest.as_mut().unwrap().public_ipv4 = Some(address.parse().unwrap());
+    view
+}
+
+#[test]
+fn the_address_that_the_metadata_names_stays_the_first_one_in_any_order_and_while_it_is_away() {
+    let mut kernel = usual();
+    kernel.links[1].addresses = vec!["203.0.113.50/32".parse().unwrap(), "203.0.113.10/32".parse().unwrap()];
+    let both = public("eth0", &["203.0.113.10", "203.0.113.50"]);
+    let found = |kernel: &Kernel, previous: Option<&PublicLink>| {
+        resolve(&empty(), kernel, &metadata_of("203.0.113.10"), BTreeSet::new(), previous)
+    };
+    let expected = usual_site_with(|site| site.public = Some(both.clone()));
+    assert_eq!(found(&kernel, None), expected);
+    // Away for a moment.
+    kernel.links[1].addresses.pop();
+    let away = usual_site_with(|site| {
+        site.public = Some(both.clone());
+        site.problems = vec![Problem::new(
+            "own-address-missing",
+            "eth0 does not have its own address 203.0.113.10 at the moment",
+            "DHCP or the network configuration adds it again; answers to it do not arrive before",
+        )];
+    });
+    assert_eq!(found(&kernel, Some(&both)), away);
+    // Never there, without any other, or on another link: then what is there counts.
+    assert_eq!(found(&kernel, None).public, Some(public("eth0", &["203.0.113.50"])));
+    assert_eq!(
+        found(&kernel, Some(&public("eth9", &["203.0.113.10"]))).public,
+        Some(public("eth0", &["203.0.113.50"]))
+    );
+    kernel.links[1].addresses.clear();
+    assert_eq!(found(&kernel, Some(&both)).public, Some(public("eth0", &[])));
+}
+
+#[test]
+fn the_link_with_the_servers_own_address_stays_the_public_one_when_another_default_route_is_better() {
+    let mut kernel = usual();
+    kernel.links.extend(more_uplinks());
+    kernel.default_routes = vec![DefaultRoute { interface: 5, metric: 0 }, DefaultRoute { interface: 2, metric: 100 }];
+    assert_eq!(site(&empty(), &kernel, &metadata_of("203.0.113.10")), usual_site());
+    // Without a default route of its own it leads nowhere.
+    kernel.default_routes.pop();
+    let found = site(&empty(), &kernel, &metadata_of("203.0.113.10")).public;
+    assert_eq!(found, Some(public("eth1", &["198.51.100.10"])));
+}
+
+#[test]
+fn what_the_metadata_contradicts_is_served_and_reported() {
+    let doubting =
+        |doubts: &[Doubt]| MetadataView { doubts: doubts.to_vec(), ..metadata(vec![production(), tenant()]) };
+    let advice = "the daemon asks again by itself; if it lasts, look at the server in the cloud's console";
+    let problem = |what: &str| Problem::new("metadata-doubtful", what, advice);
+    let unlisted = [Doubt::Unlisted(NetworkId(1234)), Doubt::Unlisted(NetworkId(1235))];
+    let served = "the metadata service no longer lists network";
+    let expected = usual_site_with(|site| {
+        site.private.push(tenant_link());
+        site.problems = vec![
+            problem(&format!("{served} 1234, but enp7s0 still has its address 10.0.0.2: it is served")),
+            problem(&format!("{served} 1235, but enp8s0 still has its address 10.2.0.2: it is served")),
+        ];
+    });
+    assert_eq!(site(&empty(), &with_tenant(), &doubting(&unlisted)), expected);
+    // The tenant's interface is gone as well: it was detached.
+    let expected = usual_site_with(|site| {
+        site.problems =
+            vec![problem(&format!("{served} 1234, but enp7s0 still has its address 10.0.0.2: it is served"))];
+    });
+    assert_eq!(site(&empty(), &usual(), &doubting(&unlisted)), expected);
+    let other = [Doubt::Server(ServerId(1)), Doubt::Range(NetworkId(1234), "10.0.0.0/24".parse().unwrap())];
+    let texts: Vec<String> =
+        site(&empty(), &with_tenant(), &doubting(&other)).problems.into_iter().map(|problem| problem.what).collect();
+    assert_eq!(
+        texts,
+        [
+            "the metadata service calls this server 1, and called it 4711 before",
+            "the metadata service lists network 1234 with the range 10.0.0.0/24, but enp7s0 has the route of 10.0.0.0/16, \
+             which is served",
+        ]
+    );
+}
+
+#[test]
+fn a_slow_metadata_service_is_told_from_one_that_is_not_there() {
+    let advice = |view: &MetadataView| site(&empty(), &usual(), view).problems[0].to_string();
+    let failed =
+        |is_slow| MetadataView { error: Some(Failure { text: "timed out".to_owned(), is_slow }), ..no_metadata() };
+    assert_eq!(
+        advice(&failed(true)),
+        "the metadata service does not answer: it accepts the connection, but is slow: timed out: wait: the daemon asks \
+         again by itself, and gives it 15 s each time"
+    );
+    assert!(
+        advice(&failed(false))
+            .ends_with("on a server outside Hetzner Cloud, write the private links into [[site.private]]")
+    );
+    assert_eq!(
+        advice(&MetadataView::default()),
+        "the metadata service has not answered yet: wait: the first answer may take several seconds, and the networks are \
+         served once it is there"
+    );
 }

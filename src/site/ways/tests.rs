@@ -197,7 +197,7 @@ fn the_gateway_is_the_one_that_the_metadata_names() {
         gateway: Some("10.0.3.1".parse().unwrap()),
     };
     let metadata = MetadataView {
-        latest: Some(Metadata { server_id: None, private_networks: vec![listed] }),
+        latest: Some(Metadata { server_id: None, private_networks: vec![listed], public_ipv4: None }),
         ..MetadataView::default()
     };
     let (site, bare) = (site(), kernel(&[]));

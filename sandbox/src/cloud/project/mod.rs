@@ -10,7 +10,7 @@ pub(crate) mod settings;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ipnet::Ipv4Net;
 
@@ -36,6 +36,8 @@ pub(crate) struct Project {
     pub(crate) requests: Vec<RequestRecord>,
     /// Attachments that the metadata service does not show yet.
     pub(crate) hidden: BTreeSet<(ServerId, NetworkId)>,
+    /// How long the metadata service takes to answer.
+    pub(crate) metadata_delay: Duration,
     last_id: u64,
     last_mac: u32,
 }
@@ -69,6 +71,7 @@ impl Project {
             faults: faults::Faults::default(),
             requests: Vec::new(),
             hidden: BTreeSet::new(),
+            metadata_delay: Duration::ZERO,
             last_id: 1_000_000,
             last_mac: 0,
         }
