@@ -4,6 +4,7 @@
 //! key. Items with the same identity are compared. Every field of [`Config`] is taken apart by name, so that a new key
 //! cannot be left out.
 
+mod item;
 mod items;
 mod policy;
 mod tunnel;
@@ -14,7 +15,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::model::Config;
-use items::{Item, items, place_of};
+use item::{Item, place_of};
+use items::items;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::items::{Item, duration, list, name, or};
+use super::item::{Item, duration, list, name, or};
 use crate::config::policy::{
     Acl, Egress, EgressLists, Fastpath, Firewall, Forward, LogDrops, Nat, NetworkPolicy, Protocol, Service, StaticNat,
     Transports,

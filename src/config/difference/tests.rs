@@ -136,7 +136,7 @@ fn every_item_has_a_place_in_the_order_of_the_file() {
     let every_key = include_str!("../../../tests/config/good/every-key.toml");
     for config in [config(""), config(every_key)] {
         for item in items(&config) {
-            assert!(items::KINDS.contains(&item.kind), "{item:?}");
+            assert!(item::KINDS.contains(&item.kind), "{item:?}");
         }
     }
 }

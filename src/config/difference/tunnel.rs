@@ -1,6 +1,6 @@
 //! The items of `[wireguard]` and of its peers.
 
-use super::items::{Item, SecretValue, list, or};
+use super::item::{Item, SecretValue, list, or};
 use crate::config::wireguard::{BackendChoice, Peer, Snat, Wireguard};
 
 pub(super) fn of_tunnel(tunnel: &Wireguard) -> Vec<Item<'_>> {
