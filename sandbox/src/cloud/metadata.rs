@@ -4,6 +4,7 @@
 //! `DataSourceHetzner` and afterburn read.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -15,10 +16,13 @@ use super::model::locations::HOME;
 use super::model::resources::Server;
 use super::project::Project;
 use super::project::cloud::Cloud;
-use super::project::settings::EmptyList;
+use super::project::settings::{EmptyList, MetadataAnswer};
 
 /// The metadata still has `<location>-dcN`, although data centers were removed from the API.
 const AVAILABILITY_ZONE: &str = "hel1-dc2";
+
+/// How often a request that is not answered looks whether it may be.
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// The answer of a path.
 type Write = fn(&Project, &Server) -> String;
@@ -46,17 +50,26 @@ impl Cloud {
                 let cloud = cloud.clone();
                 async move {
                     tokio::time::sleep(cloud.with_project(|project, _| project.metadata_delay)).await;
-                    cloud.metadata(server, write)
+                    cloud.metadata(server, write).await
                 }
             };
             router.route(&format!("/hetzner/v1{path}"), get(answer))
         })
     }
 
-    fn metadata(&self, server: ServerId, write: Write) -> impl IntoResponse + use<> {
+    async fn metadata(&self, server: ServerId, write: Write) -> impl IntoResponse + use<> {
+        let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+        let answer = || self.with_project(|project, _| project.settings.metadata);
+        let first = answer();
+        while answer() == MetadataAnswer::Silent {
+            tokio::time::sleep(SILENCE).await;
+        }
+        if first == MetadataAnswer::Unavailable {
+            return (StatusCode::SERVICE_UNAVAILABLE, plain, String::new());
+        }
         let text = self.with_project(|project, _| Some(write(project, project.resources.servers.get(&server)?)));
         let status = if text.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
-        (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text.unwrap_or_else(|| "not found".into()))
+        (status, plain, text.unwrap_or_else(|| "not found".into()))
     }
 }
 
@@ -108,7 +121,9 @@ fn network_config(server: &Server, indent: &str) -> String {
 /// hcloud-cloud-controller-manager looks for the line `network_id: <id>`.
 fn private_networks(project: &Project, server: &Server) -> String {
     let mut list = String::new();
-    let shown = server.attachments.iter().filter(|held| !project.hidden.contains(&(server.id, held.network)));
+    let shows_none = project.settings.metadata == MetadataAnswer::NoNetworks;
+    let is_shown = |network| !shows_none && !project.hidden.contains(&(server.id, network));
+    let shown = server.attachments.iter().filter(|held| is_shown(held.network));
     let mut shown: Vec<_> = shown.collect();
     shown.sort_by_key(|attachment| std::cmp::Reverse(attachment.interface_num));
     for attachment in shown {

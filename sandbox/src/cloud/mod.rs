@@ -46,6 +46,6 @@ pub use project::RequestRecord;
 pub use project::cloud::Cloud;
 pub use project::faults::{Fault, Injection, Matching, Times};
 pub use project::settings::{
-    Busy, EmptyList, FloatingReassign, OverLongPage, RateLimit, ReadOnlyAnswer, Settings, Visible,
+    Busy, EmptyList, FloatingReassign, MetadataAnswer, OverLongPage, RateLimit, ReadOnlyAnswer, Settings, Visible,
 };
 pub use route_controller::RouteController;

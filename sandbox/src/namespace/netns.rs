@@ -124,7 +124,7 @@ impl Namespace {
         self.run(|| UdpSocket::bind(address)).map_err(|source| self.listen_error(address, source))
     }
 
-    pub(super) fn run_with_input(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, Error> {
+    pub(crate) fn run_with_input(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, Error> {
         let failed = |source| Error::Start { namespace: self.name.clone(), program: program.to_owned(), source };
         let mut child = self
             .command(program)

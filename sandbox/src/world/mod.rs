@@ -15,6 +15,7 @@ pub mod addresses;
 mod gateway;
 pub(crate) mod hosts;
 mod links;
+mod outages;
 mod private;
 mod services;
 mod settings;
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use parking_lot::Mutex;
 
 use self::addresses as at;
 use self::links::Home;
@@ -35,6 +37,7 @@ use crate::timeouts::scaled;
 
 pub use gateway::{Gateway, NextHop, RouteNotApplied};
 pub use links::BASTION_MAC;
+pub use outages::Outage;
 pub use services::UPSTREAM_METADATA;
 pub use settings::{Interfaces, Laptop, Metadata, Names, PrivateNic, PublicAddress, SecondNetwork, Settings};
 
@@ -73,6 +76,8 @@ pub struct World {
     bastion_id: ServerId,
     cloud: Cloud,
     settings: Settings,
+    /// The internet's routes to the bastion while [`Outage::PublicCarrier`] lasts, a line each.
+    lost_routes: Mutex<String>,
 }
 
 impl World {
@@ -120,6 +125,7 @@ impl World {
             bastion_id,
             cloud,
             settings,
+            lost_routes: Mutex::default(),
         };
         world.configure_bastion()?;
         world.start_services()?;

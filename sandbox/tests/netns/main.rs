@@ -3,6 +3,7 @@
 mod api;
 mod gateway;
 mod isolation;
+mod outages;
 mod private;
 mod star;
 mod traffic;
@@ -31,8 +32,15 @@ macro_rules! trials {
 use trials;
 
 fn main() -> ExitCode {
-    let groups =
-        [isolation::trials(), world::trials(), gateway::trials(), private::trials(), traffic::trials(), star::trials()];
+    let groups = [
+        isolation::trials(),
+        world::trials(),
+        gateway::trials(),
+        private::trials(),
+        outages::trials(),
+        traffic::trials(),
+        star::trials(),
+    ];
     let trials: Vec<_> = groups.into_iter().flatten().collect();
     sandbox::isolation::require(trials.len());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

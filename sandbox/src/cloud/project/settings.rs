@@ -27,6 +27,8 @@ pub struct Settings {
     pub over_long_page: OverLongPage,
     /// The form of the metadata's `private-networks` without a network.
     pub empty_list: EmptyList,
+    /// How the metadata services answer.
+    pub metadata: MetadataAnswer,
 }
 
 impl Default for Settings {
@@ -42,6 +44,7 @@ impl Default for Settings {
             floating_reassign: FloatingReassign::default(),
             over_long_page: OverLongPage::default(),
             empty_list: EmptyList::default(),
+            metadata: MetadataAnswer::default(),
         }
     }
 }
@@ -126,4 +129,18 @@ pub enum EmptyList {
     Nothing,
     /// `null`
     Null,
+}
+
+/// How the metadata services answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MetadataAnswer {
+    /// At once, with what the project has.
+    #[default]
+    Prompt,
+    /// As if the server were attached to no network.
+    NoNetworks,
+    /// 503 without a body that a client could use.
+    Unavailable,
+    /// The connection is accepted, and no answer comes as long as this setting stays.
+    Silent,
 }

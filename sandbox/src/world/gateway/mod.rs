@@ -12,6 +12,7 @@
 //! `0.0.0.0/0` may use any internet source, but not a neighbour's address. Whether the real gateway is that strict is
 //! not documented. A bastion that works with the strict one works with both.
 
+mod broken;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +66,12 @@ pub struct Gateway {
 #[derive(Debug, Default)]
 struct State {
     connected: BTreeSet<ServerId>,
+    /// The cloud's latest view of the networks.
+    latest: Vec<NetworkView>,
+    /// Routes that differ from the cloud's on purpose: without a gateway there is none.
+    overridden: BTreeMap<Ipv4Net, Option<Ipv4Addr>>,
+    /// Servers whose port has no carrier.
+    unplugged: BTreeSet<ServerId>,
     applied: Table,
     /// Why the latest table could not be applied.
     failure: Option<namespace::Error>,
@@ -198,8 +205,15 @@ impl Gateway {
     /// Applies the cloud's view of the network. It blocks for a few milliseconds.
     pub(super) fn apply(&self, networks: &[NetworkView]) {
         let mut state = self.state();
-        let next = networks.iter().find(|network| network.id == self.network);
-        let next = next.map(|network| Table::from_network(network, &state.connected)).unwrap_or_default();
+        state.latest = networks.to_vec();
+        self.apply_latest(&mut state);
+    }
+
+    fn apply_latest(&self, state: &mut State) {
+        let next = state.latest.iter().find(|network| network.id == self.network);
+        let plugged: BTreeSet<ServerId> = state.connected.difference(&state.unplugged).copied().collect();
+        let mut next = next.map(|network| Table::from_network(network, &plugged)).unwrap_or_default();
+        next.override_routes(&state.overridden);
         let commands = state.applied.commands_to(&next);
         let outcome = if commands.is_empty() { Ok(String::new()) } else { self.namespace.ip(&commands) };
         match outcome {

@@ -48,6 +48,21 @@ impl Table {
         table
     }
 
+    /// Replaces the routes to some destinations by routes to other servers, or by none.
+    pub(super) fn override_routes(&mut self, overridden: &BTreeMap<Ipv4Net, Option<Ipv4Addr>>) {
+        for (&destination, gateway) in overridden {
+            let hop = gateway.map(|gateway| match self.routes.get(&gateway.into()) {
+                Some(NextHop::Server(server)) => NextHop::Via(*server, gateway),
+                Some(other) => *other,
+                None => NextHop::Unreachable,
+            });
+            match hop {
+                Some(hop) => drop(self.routes.insert(destination, hop)),
+                None => drop(self.routes.remove(&destination)),
+            }
+        }
+    }
+
     /// The `ip` commands that change this table into `next`. Entries in both are not touched.
     pub(super) fn commands_to(&self, next: &Self) -> String {
         let mut lines = String::new();
@@ -174,5 +189,19 @@ mod tests {
             ]
         );
         assert_eq!(lines(&after, &after), Vec::<String>::new());
+    }
+
+    #[test]
+    fn overridden_routes_differ_from_the_clouds() {
+        let mut table = table(&[("0.0.0.0/0", [10, 0, 0, 2]), ("10.8.0.0/24", [10, 0, 0, 2])]);
+        let destination = |text: &str| text.parse::<Ipv4Net>().expect("a destination");
+        table.override_routes(&BTreeMap::from([
+            (destination("0.0.0.0/0"), None),
+            (destination("10.8.0.0/24"), Some([10, 0, 0, 4].into())),
+            (destination("10.9.0.0/24"), Some([10, 0, 0, 200].into())),
+        ]));
+        assert_eq!(table.routes.get(&destination("0.0.0.0/0")), None);
+        assert_eq!(table.routes[&destination("10.8.0.0/24")], NextHop::Via(WEB, [10, 0, 0, 4].into()));
+        assert_eq!(table.routes[&destination("10.9.0.0/24")], NextHop::Unreachable);
     }
 }
