@@ -73,7 +73,7 @@ pub mod internals {
         pub use crate::drops::{Dropped, read};
     }
     pub mod hcloud {
-        pub use crate::hcloud::Hcloud;
+        pub use crate::hcloud::{Hcloud, SeenRoutes};
         pub mod api {
             pub use crate::hcloud::api::{parse_error_body, parse_network};
         }
@@ -109,7 +109,7 @@ pub mod internals {
         pub use crate::routes::Routes;
     }
     pub mod site {
-        pub use crate::site::{PrivateLink, PublicLink, Site};
+        pub use crate::site::{OtherRoute, PrivateLink, PublicLink, SeenOtherRoutes, Site, add_ranges_behind};
         pub mod metadata {
             pub use crate::site::metadata::parse_private_networks;
         }

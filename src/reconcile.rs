@@ -16,12 +16,14 @@ use crate::component::{Reconcile, Steps};
 use crate::config::{Config, Environment};
 use crate::conntrack::Conntrack;
 use crate::error::chain;
+use crate::hcloud::SeenRoutes;
 use crate::inputs::{Inputs, SeenReturnRoutes, tunnel};
 use crate::nat::{self, Nat};
+use crate::net::InterfaceName;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::report::{ConfigurationFallback, Report, Trigger};
 use crate::routes::Routes;
-use crate::site::{self, FirstSight, MetadataView, Site};
+use crate::site::{self, FirstSight, MetadataView, SeenOtherRoutes, Site};
 use crate::state;
 use crate::sysctl::{Forwarding, Sysctl, SysctlPaths};
 use crate::wireguard::fd_store::{Handover, NamedFds};
@@ -29,6 +31,8 @@ use crate::wireguard::{self, Wireguard};
 
 /// The file of what the cloud's networks were last seen to send here.
 const RETURN_ROUTES_FILE: &str = "ways-back.json";
+/// The file of the routes to other servers that the cloud's networks were last seen to have.
+const OTHER_ROUTES_FILE: &str = "other-routes.json";
 
 /// A component's place in the pass.
 struct Entry {
@@ -93,6 +97,8 @@ pub(crate) struct Gateway {
     /// What the cloud's networks were last seen to send here, for the tunnel. It is kept in the runtime directory too:
     /// a daemon that was killed and started again does not masquerade peers until it has asked the API.
     seen_return_routes: SeenReturnRoutes,
+    /// The routes of the cloud's networks to other servers: what is behind these is served too. Kept in the same way.
+    seen_other_routes: SeenOtherRoutes,
     runtime_directory: PathBuf,
     state_directory: PathBuf,
     report: Report,
@@ -123,6 +129,7 @@ impl Gateway {
             conntrack: Conntrack::load(&runtime),
             forwarding: Forwarding::new(sysctl_paths, nat::table_exists),
             seen_return_routes: state::read_json(&runtime.join(RETURN_ROUTES_FILE)).unwrap_or_default(),
+            seen_other_routes: state::read_json(&runtime.join(OTHER_ROUTES_FILE)).unwrap_or_default(),
             report: Report::new(),
             site: Site::default(),
             runtime_directory: runtime,
@@ -178,9 +185,8 @@ impl Gateway {
         self.report.passes += 1;
         self.report.trigger = trigger;
         tracing::debug!(pass = self.report.passes, %trigger, "pass");
-        let next = match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
-            Ok(mut site) => {
-                site::check_identity(&self.state_directory, &mut site, FirstSight::Remember);
+        let next = match self.observe_site(config, metadata, FirstSight::Remember).await {
+            Ok(site) => {
                 self.record(ComponentName::Site, site_outcome(&site));
                 self.report.server_id = site.server_id;
                 self.site = site;
@@ -195,6 +201,18 @@ impl Gateway {
         };
         self.report.finished_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         next
+    }
+
+    async fn observe_site(
+        &self,
+        config: &Config,
+        metadata: &MetadataView,
+        first_sight: FirstSight,
+    ) -> Result<Site, site::Error> {
+        let mut site = site::observe(config, metadata, &self.site, &self.runtime_directory).await?;
+        site::add_ranges_behind(&mut site, config, &self.seen_other_routes);
+        site::check_identity(&self.state_directory, &mut site, first_sight);
+        Ok(site)
     }
 
     async fn reconcile_components(&mut self, config: &Config) -> Option<Duration> {
@@ -257,18 +275,31 @@ impl Gateway {
         self.record(ComponentName::Hcloud, outcome);
     }
 
-    /// Takes over what the cloud's networks send here now; whether that differs from before.
-    pub(crate) fn learn_return_routes(&mut self, seen: SeenReturnRoutes) -> bool {
-        if self.seen_return_routes == seen {
-            return false;
+    /// Takes over the routes that the cloud's networks have now; whether they differ from before. A network that could
+    /// not be read keeps its routes.
+    pub(crate) fn learn_routes(&mut self, config: &Config, seen: &SeenRoutes) -> bool {
+        let is_asked = |interface: &InterfaceName| {
+            config.hcloud.enabled && self.site.private.iter().any(|link| link.interface == *interface)
+        };
+        let returns = merged(&self.seen_return_routes, &seen.here, is_asked);
+        let others = merged(&self.seen_other_routes, &seen.elsewhere, is_asked);
+        let is_news = (&returns, &others) != (&self.seen_return_routes, &self.seen_other_routes);
+        if self.seen_return_routes != returns {
+            self.seen_return_routes = returns;
+            self.remember(RETURN_ROUTES_FILE, &self.seen_return_routes, "peers are masqueraded after the next restart");
         }
-        self.seen_return_routes = seen;
-        let path = self.runtime_directory.join(RETURN_ROUTES_FILE);
-        if let Err(error) = state::write_json(&path, &self.seen_return_routes) {
-            let error = chain(&error);
-            tracing::warn!(component = "hcloud", error, "peers are masqueraded after the next restart");
+        if self.seen_other_routes != others {
+            self.seen_other_routes = others;
+            let effect = "ranges behind networks are not served after the next restart, until the API has answered";
+            self.remember(OTHER_ROUTES_FILE, &self.seen_other_routes, effect);
         }
-        true
+        is_news
+    }
+
+    fn remember(&self, file: &str, routes: &impl serde::Serialize, effect: &str) {
+        if let Err(error) = state::write_json(&self.runtime_directory.join(file), routes) {
+            tracing::warn!(component = "hcloud", error = %chain(&error), "{effect}");
+        }
     }
 
     /// Why the cloud's networks must not send traffic here now; `None` if they may.
@@ -286,11 +317,8 @@ impl Gateway {
 
     /// What the next pass would do.
     pub(crate) async fn preview(&mut self, config: &Config, metadata: &MetadataView) -> Preview {
-        let site = match site::observe(config, metadata, &self.site, &self.runtime_directory).await {
-            Ok(mut site) => {
-                site::check_identity(&self.state_directory, &mut site, FirstSight::Look);
-                site
-            }
+        let site = match self.observe_site(config, metadata, FirstSight::Look).await {
+            Ok(site) => site,
             Err(error) => {
                 return Preview { steps: (Vec::new(), vec![Problem::from_error(&error)]), ..Preview::default() };
             }
@@ -383,6 +411,18 @@ impl Gateway {
     }
 }
 
+/// What is known of each network's routes: what was read now, or else what was known before.
+fn merged<T: Clone>(
+    known: &BTreeMap<InterfaceName, Vec<T>>,
+    read: &BTreeMap<InterfaceName, Vec<T>>,
+    is_asked: impl Fn(&InterfaceName) -> bool,
+) -> BTreeMap<InterfaceName, Vec<T>> {
+    let mut merged = known.clone();
+    merged.extend(read.clone());
+    merged.retain(|interface, _| is_asked(interface));
+    merged
+}
+
 fn site_outcome(site: &Site) -> Outcome {
     let public = site.public.as_ref().map(|link| {
         let addresses: Vec<String> = link.addresses.iter().map(ToString::to_string).collect();
@@ -391,7 +431,8 @@ fn site_outcome(site: &Site) -> Outcome {
     });
     let private = site.private.iter().map(|link| {
         let network = link.network_id.map_or_else(String::new, |id| format!(" (network {id})"));
-        format!("private {} {} in {}{network}", link.interface, link.address, link.network)
+        let behind: String = link.behind.iter().map(|range| format!(" and {range}")).collect();
+        format!("private {} {} in {}{behind}{network}", link.interface, link.address, link.network)
     });
     let links: Vec<String> = public.into_iter().chain(private).collect();
     let detail = if links.is_empty() { "no link is known yet".to_owned() } else { links.join("; ") };

@@ -89,6 +89,9 @@ impl Bench {
             network: "10.0.0.0/16".parse().unwrap(),
             network_id: Some(NetworkId(self.network.0)),
             network_name: None,
+            gateway: None,
+            behind: Vec::new(),
+            is_local: false,
         };
         Site { private: vec![link], ..Site::default() }
     }
@@ -459,7 +462,7 @@ fn tunnel_with_snat(network: &str, snat: &str) -> String {
 }
 
 fn return_routes_here(bench: &Bench) -> Vec<String> {
-    bench.component.seen_return_routes().values().flatten().map(ToString::to_string).collect()
+    bench.component.seen_routes().here.values().flatten().map(ToString::to_string).collect()
 }
 
 fn tunnel_route_here() -> Vec<(String, Ipv4Addr)> {

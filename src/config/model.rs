@@ -37,6 +37,13 @@ pub struct Config {
     pub warnings: Vec<Diagnostic>,
 }
 
+impl Config {
+    /// The settings of a private network with this range, if it has some of its own.
+    pub fn policy_of(&self, network: Ipv4Net) -> Option<&NetworkPolicy> {
+        self.networks.iter().find(|policy| policy.range == network)
+    }
+}
+
 /// `[log]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Log {
@@ -74,6 +81,8 @@ pub struct PrivateLink {
     pub address: Option<Ipv4Addr>,
     /// The number of the Hetzner Network whose routes are managed; `None`: `HCLOUD_NETWORK`, or no routes.
     pub network_id: Option<NetworkId>,
+    /// Further ranges whose hosts are reached through the network.
+    pub also: Vec<Ipv4Net>,
 }
 
 /// `[hcloud]`

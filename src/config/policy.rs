@@ -249,6 +249,8 @@ pub struct NetworkPolicy {
     pub key: String,
     /// The network's whole range. No two blocks overlap.
     pub range: Ipv4Net,
+    /// Further ranges whose hosts are reached through the network.
+    pub also: Vec<Ipv4Net>,
     /// Its egress addresses; empty: the public interface's own address; `None`: those of `[nat]`.
     pub egress_addresses: Option<Vec<Ipv4Addr>>,
     /// Its lists. Lists that the block does not have are those of `[egress]`.

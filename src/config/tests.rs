@@ -117,6 +117,7 @@ fn link(interface: &str, network: &str) -> PrivateLink {
         network: network.parse().unwrap(),
         address: None,
         network_id: None,
+        also: Vec::new(),
     }
 }
 

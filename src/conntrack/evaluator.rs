@@ -279,7 +279,9 @@ fn locations(policy: &Policy) -> PrefixMap<Ipv4Net, Location> {
     let bastion = policy.public.iter().chain(&policy.own);
     let bastion = bastion.map(|address| (Ipv4Net::from(*address), Location::Bastion));
     let private = policy.networks.iter().enumerate();
-    let private = private.map(|(index, network)| (network.range.trunc(), Location::PrivateNetwork(index)));
+    let private = private.flat_map(|(index, network)| {
+        network.ranges().map(move |range| (range.trunc(), Location::PrivateNetwork(index)))
+    });
     let tunnel = policy.tunnel.iter().flat_map(|tunnel| tunnel.networks.iter().chain(&tunnel.remote_networks));
     let tunnel = tunnel.map(|range| (range.trunc(), Location::Tunnel));
     // A later entry replaces an earlier one of the same range.

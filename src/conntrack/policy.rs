@@ -12,7 +12,7 @@ use crate::config::{Acl, Config, EgressLists, Ports, Transports};
 use crate::inputs::{Tunnel, is_reserved};
 use crate::net::overlap;
 use crate::net::v4;
-use crate::site::Site;
+use crate::site::{PrivateLink, Site};
 use bastiond_tunnel::key::PublicKey;
 
 /// What may pass. The default is a policy that covers no flow at all.
@@ -53,8 +53,18 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Network {
     pub(super) range: Ipv4Net,
+    /// Further ranges behind it. Version 0.1.0 does not write them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) behind: Vec<Ipv4Net>,
     /// Its own lists, if any.
     pub(super) lists: Option<EgressLists>,
+}
+
+impl Network {
+    /// Its range, and those behind it.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = Ipv4Net> + '_ {
+        [self.range].into_iter().chain(self.behind.iter().copied())
+    }
 }
 
 /// A port forward.
@@ -148,7 +158,7 @@ impl Policy {
 
     /// Whether a host is in one of the private networks.
     pub(super) fn serves_host(&self, host: Ipv4Addr) -> bool {
-        self.networks.iter().any(|network| network.range.contains(&host))
+        self.networks.iter().any(|network| network.ranges().any(|range| range.contains(&host)))
     }
 
     /// Whether it has forwards or static addresses.
@@ -165,9 +175,12 @@ fn own_addresses(site: &Site, tunnel: Option<&Tunnel>) -> BTreeSet<Ipv4Addr> {
 }
 
 fn networks(config: &Config, site: &Site) -> Vec<Network> {
-    let lists = |range| config.networks.iter().find(|network| network.range == range).map(|network| &network.lists);
-    let network = |range| Network { range, lists: lists(range).cloned() };
-    site.private.iter().map(|link| network(link.network)).collect()
+    let network = |link: &PrivateLink| Network {
+        range: link.network,
+        behind: link.behind.clone(),
+        lists: config.policy_of(link.network).map(|policy| policy.lists.clone()),
+    };
+    site.private.iter().map(network).collect()
 }
 
 fn forwards(config: &Config, site: &Site) -> Vec<Forward> {

@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::component::reconcile;
 use crate::config::Config;
 use crate::error::chain;
-use crate::hcloud::Hcloud;
-use crate::inputs::{Inputs, SeenReturnRoutes};
+use crate::hcloud::{Hcloud, SeenRoutes};
+use crate::inputs::Inputs;
 use crate::outcome::{Outcome, Problem};
 use crate::site::Site;
 
@@ -35,8 +35,8 @@ pub(super) enum Event {
         outcome: Outcome,
         /// Whether another one follows at once, because it was requested meanwhile.
         again: bool,
-        /// What the networks send here for the tunnel; `None` if the pass panicked.
-        seen_return_routes: Option<SeenReturnRoutes>,
+        /// The routes that the networks were seen to have; `None` if the pass panicked.
+        seen_routes: Option<SeenRoutes>,
     },
 }
 
@@ -76,8 +76,8 @@ impl CloudTask {
             }
             State::Running { pass, again } => (pass, *again),
         };
-        let (seen_return_routes, hcloud, outcome) = match pass.await {
-            Ok((hcloud, outcome)) => (Some(hcloud.seen_return_routes().clone()), hcloud, outcome),
+        let (seen_routes, hcloud, outcome) = match pass.await {
+            Ok((hcloud, outcome)) => (Some(hcloud.seen_routes().clone()), hcloud, outcome),
             Err(error) => {
                 let outcome =
                     Outcome::stopped(Problem::new("bug", chain(&error), "this is a bug; the next pass starts afresh"));
@@ -87,7 +87,7 @@ impl CloudTask {
         let pause = if again { Duration::ZERO } else { outcome.next_pass().unwrap_or(PANIC_INTERVAL) };
         self.state = State::Idle(hcloud);
         self.due = Instant::now() + pause;
-        Event::Done { outcome, again, seen_return_routes }
+        Event::Done { outcome, again, seen_routes }
     }
 
     /// Asks for a pass. If one is running, another one follows it.

@@ -157,10 +157,10 @@ impl Daemon {
                 self.cloud.start(self.config.clone(), self.gateway.site().clone());
                 None
             }
-            cloud_task::Event::Done { outcome, again, seen_return_routes } => {
+            cloud_task::Event::Done { outcome, again, seen_routes } => {
                 // The rules may have fallen meanwhile.
                 self.gateway.record_cloud(self.gateway.holds_back_cloud().unwrap_or(outcome));
-                let is_news = seen_return_routes.is_some_and(|seen| self.gateway.learn_return_routes(seen));
+                let is_news = seen_routes.is_some_and(|seen| self.gateway.learn_routes(&self.config, &seen));
                 let next_pass = if is_news { Some(self.pass(Trigger::Cloud).await) } else { None };
                 self.publish_status();
                 if !again {

@@ -12,7 +12,10 @@ mod model;
 mod observe;
 mod plan;
 mod poll;
+mod seen;
 mod token;
+
+pub use seen::SeenRoutes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,7 +25,7 @@ use tokio::time::{Instant, sleep};
 use api::Api;
 use apply::apply;
 use connection::{Connection, Target};
-use model::{CloudRoute, Desired, NetworkTable, desired, destinations_here};
+use model::{CloudRoute, Desired, NetworkTable, desired};
 use observe::{Observed, ObservedLink, ObservedNetwork, RouteTables};
 use plan::{LinkPlan, Plan, RoutePlan, plan_link, plan_withdrawal};
 use poll::PollOutcome;
@@ -31,7 +34,7 @@ use crate::backoff::Backoff;
 use crate::component::{Component, Steps};
 use crate::config;
 use crate::error::chain;
-use crate::inputs::{Inputs, SeenReturnRoutes, WantedReturnRoutes, wanted_return_routes};
+use crate::inputs::{Inputs, WantedReturnRoutes, wanted_return_routes};
 use crate::net::NetworkId;
 use crate::outcome::{ComponentError, ComponentName, Outcome, Problem, State};
 use crate::site::PrivateLink;
@@ -102,8 +105,8 @@ pub struct Hcloud {
     stood: BTreeMap<NetworkId, BTreeSet<CloudRoute>>,
     /// Routes that the daemon added for the tunnel. Those that the tunnel no longer wants are deleted.
     claimed_for_tunnel: BTreeMap<NetworkId, BTreeSet<CloudRoute>>,
-    /// The ranges that each link's network sends to this server. They are kept while the API does not answer.
-    seen_return_routes: SeenReturnRoutes,
+    /// The routes that each link's network has. They are kept while the API does not answer.
+    seen: SeenRoutes,
     retry: Backoff,
 }
 
@@ -113,7 +116,7 @@ impl Default for Hcloud {
             connection: Connection::default(),
             stood: BTreeMap::new(),
             claimed_for_tunnel: BTreeMap::new(),
-            seen_return_routes: SeenReturnRoutes::new(),
+            seen: SeenRoutes::default(),
             retry: poll::RETRY,
         }
     }
@@ -127,8 +130,7 @@ impl Component for Hcloud {
 
     async fn observe(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Error> {
         let (config, site) = (&inputs.config.hcloud, inputs.site);
-        self.seen_return_routes
-            .retain(|interface, _| config.enabled && site.private.iter().any(|link| link.interface == *interface));
+        self.seen.retain(|interface| config.enabled && site.private.iter().any(|link| link.interface == *interface));
         let return_routes = wanted_return_routes(inputs.config, site);
         let (api, links) = match self.connection.open(config, site, &return_routes)? {
             Target::Nothing(outcome) => return Ok(Observed::NotAsked(outcome)),
@@ -247,9 +249,9 @@ fn takes_over(inputs: &Inputs<'_>) -> bool {
 }
 
 impl Hcloud {
-    /// The ranges that each link's network sends to this server, besides `0.0.0.0/0`.
-    pub fn seen_return_routes(&self) -> &SeenReturnRoutes {
-        &self.seen_return_routes
+    /// The routes that each link's network was last seen to have.
+    pub fn seen_routes(&self) -> &SeenRoutes {
+        &self.seen
     }
 
     async fn observe_link(&mut self, api: &Api, config: &config::Hcloud, link: &PrivateLink) -> ObservedNetwork {
@@ -267,7 +269,7 @@ impl Hcloud {
         link: &PrivateLink,
     ) -> Result<NetworkTable, api::Error> {
         let table = api.table(network).await?;
-        self.seen_return_routes.insert(link.interface.clone(), destinations_here(&table, link));
+        self.seen.insert(&table, link);
         Ok(table)
     }
 

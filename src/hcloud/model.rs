@@ -102,9 +102,3 @@ pub(super) fn desired(
     }
     desired
 }
-
-/// The ranges that a network sends to this server, besides `0.0.0.0/0`: its hosts can answer peers in these ranges.
-pub(super) fn destinations_here(table: &NetworkTable, link: &PrivateLink) -> Vec<Ipv4Net> {
-    let here = table.routes.iter().filter(|route| link.holds(route.gateway) && route.destination.prefix_len() > 0);
-    here.map(|route| route.destination).collect()
-}

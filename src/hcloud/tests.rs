@@ -38,6 +38,9 @@ fn link() -> PrivateLink {
         network: "10.0.0.0/16".parse().unwrap(),
         network_id: Some(NETWORK),
         network_name: None,
+        gateway: None,
+        behind: Vec::new(),
+        is_local: false,
     }
 }
 

@@ -47,7 +47,7 @@ use crate::config::{Config, Fastpath};
 use crate::error::chain;
 use crate::inputs::{Inputs, Tunnel};
 use crate::outcome::{ComponentName, Outcome, Problem, State};
-use crate::site::Site;
+use crate::site::{PrivateLink, Site};
 use crate::state;
 use command::Command;
 use flowtable::Flowtable;
@@ -128,7 +128,9 @@ impl Component for Nat {
         let foreign = observed.drop_chains.report(config, site, tunnel);
         let mut problems = site_conflicts::site_conflicts(config, site);
         problems.extend(foreign.problems);
-        Plan { desired, change, problems, hints: foreign.hints }
+        let mut hints = foreign.hints;
+        hints.extend(site_conflicts::unreachable_sources(config, site, tunnel));
+        Plan { desired, change, problems, hints }
     }
 
     async fn apply(&mut self, inputs: &Inputs<'_>, observed: Observed, plan: Plan) -> Outcome {
@@ -276,7 +278,8 @@ async fn delete_table() -> Result<Vec<String>, Error> {
 
 /// The status of a gateway whose table is as desired.
 fn status_of(site: &Site, tunnel: Option<&Tunnel>, flowtable: Option<Flowtable>) -> Outcome {
-    let networks: Vec<String> = site.private.iter().map(|link| link.network.to_string()).collect();
+    let networks: Vec<String> =
+        site.private.iter().flat_map(PrivateLink::ranges).map(|range| range.to_string()).collect();
     match (&site.public, networks.as_slice()) {
         (None, _) => {
             let detail = format!("table inet {TABLE} stands, closed: the public interface is not known yet");

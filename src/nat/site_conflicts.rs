@@ -5,16 +5,18 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::Config;
-use crate::inputs::is_reserved;
+use crate::hetzner::unroutable;
+use crate::inputs::{Tunnel, is_reserved};
+use crate::net::{overlap, v4};
 use crate::outcome::Problem;
-use crate::site::Site;
+use crate::site::{PrivateLink, Site, is_reachable_inside};
 
 /// All of them, in the order of the file. None while the site is not known: then nothing can be said.
 pub(super) fn site_conflicts(config: &Config, site: &Site) -> Vec<Problem> {
-    let mut found = Vec::new();
+    let mut found = site.conflicts.clone();
     if !site.private.is_empty() {
         check_hosts(config, site, &mut found);
     }
@@ -24,12 +26,42 @@ pub(super) fn site_conflicts(config: &Config, site: &Site) -> Vec<Problem> {
     found
 }
 
+/// Sources of the bastion's own services, and of forwards, that no link can deliver: private ranges of nobody here.
+pub(super) fn unreachable_sources(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<Problem> {
+    let Some(public) = site.public.as_ref().filter(|_| !site.private.is_empty()) else { return Vec::new() };
+    let in_tunnel: Vec<IpNet> = tunnel.into_iter().flat_map(Tunnel::sources).collect();
+    let unroutable = unroutable(&public.addresses);
+    // A list may name all private ranges at once: then one of them that exists is enough.
+    let report = |key: String, sources: &[Ipv4Net]| -> Vec<Problem> {
+        let is_private = |range: &&Ipv4Net| unroutable.iter().any(|block| block.contains(*range));
+        let is_missing = |range: &&Ipv4Net| !is_reachable_inside(site, &in_tunnel, **range);
+        let is_whole_block = |range: &&Ipv4Net| unroutable.contains(range);
+        let missing = sources.iter().filter(is_private).filter(is_missing).filter(|range| !is_whole_block(range));
+        let hint = |range: &Ipv4Net| {
+            let what = format!("{key}: {range} is private, and no link of this server delivers packets from there");
+            let advice = "if it is behind a private network, its route in the Hetzner Network makes it known, or \
+                          `also` in [[network]] or [[site.private]]; else remove it";
+            Problem::new("source-undeliverable", what, advice)
+        };
+        missing.map(hint).collect()
+    };
+    let mut found = report("firewall.ssh_from".to_owned(), &v4(config.firewall.ssh_from.iter().copied()));
+    for service in &config.firewall.services {
+        found.extend(report(format!("{}.from", service.key), &v4(service.from.iter().copied())));
+    }
+    for forward in &config.nat.forwards {
+        found.extend(report(format!("{}.from", forward.key), &forward.from));
+    }
+    found
+}
+
 /// Finds hosts and ranges that are in no network of this server.
 fn check_hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
-    let networks: Vec<String> = site.private.iter().map(|link| link.network.to_string()).collect();
+    let networks: Vec<String> =
+        site.private.iter().flat_map(PrivateLink::ranges).map(|range| range.to_string()).collect();
     let served = networks.join(", ");
     let outside = |key: String, host: Ipv4Addr, what: &str| {
-        let inside = site.private.iter().any(|link| link.network.contains(&host));
+        let inside = site.private.iter().any(|link| link.serves(host));
         let text = || format!("{key}: {host} is in no private network of this server, so {what}");
         (!inside).then(|| Problem::new("host-in-no-network", text(), format!("name a host of {served}")))
     };
@@ -59,7 +91,8 @@ fn check_hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
             ));
         }
     }
-    let apart = |range: &Ipv4Net| site.private.iter().all(|link| !crate::net::overlap(link.network, *range));
+    let apart =
+        |range: &Ipv4Net| site.private.iter().flat_map(PrivateLink::ranges).all(|served| !overlap(served, *range));
     for (index, line) in config.tenants.iter().enumerate() {
         for (side, ranges) in [("from", &line.from), ("to", &line.to)] {
             found.extend(ranges.iter().filter(|range| apart(range)).map(|range| {

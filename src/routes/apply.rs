@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
-use super::model::{PROTOCOL, Route};
+use super::model::{Hop, PROTOCOL, Route};
 use super::observe::{self, Netlink};
 use super::plan::{Plan, Step, Tense};
 use super::{ADVICE, FAILED};
@@ -59,7 +59,7 @@ async fn carry_out(netlink: &Netlink, index: u32, step: Step) -> Result<(), rtne
             request.message_mut().attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL)));
             request.execute().await
         }
-        Step::AddRoute(destination) => netlink.handle.route().add(to_interface(destination, index)).execute().await,
+        Step::AddRoute(destination, hop) => netlink.handle.route().add(to_hop(destination, hop)).execute().await,
     }
 }
 
@@ -74,16 +74,21 @@ fn address(index: u32, net: IpNet) -> AddressMessage {
     }
 }
 
-/// For the kernel, an IPv4 route without a router has link scope.
-fn to_interface(destination: IpNet, index: u32) -> RouteMessage {
+/// For the kernel, an IPv4 route without a router has link scope. A router is on the link, whatever addresses that has:
+/// Hetzner's DHCP gives a /32.
+fn to_hop(destination: IpNet, Hop { interface, gateway }: Hop) -> RouteMessage {
     let mut message = prefix(destination);
     message.header.protocol = RouteProtocol::Other(PROTOCOL);
     message.header.kind = RouteType::Unicast;
-    message.header.scope = match destination {
-        IpNet::V4(_) => RouteScope::Link,
-        IpNet::V6(_) => RouteScope::Universe,
+    message.header.scope = match (destination, gateway) {
+        (IpNet::V4(_), None) => RouteScope::Link,
+        (IpNet::V4(_), Some(_)) | (IpNet::V6(_), _) => RouteScope::Universe,
     };
-    message.attributes.push(RouteAttribute::Oif(index));
+    message.attributes.push(RouteAttribute::Oif(interface));
+    if let Some(gateway) = gateway {
+        message.header.flags = RouteFlags::Onlink;
+        message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+    }
     message
 }
 

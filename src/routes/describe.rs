@@ -1,6 +1,8 @@
 //! What the component found, in an operator's words.
 
-use super::model::Desired;
+use std::collections::BTreeSet;
+
+use super::model::{Desired, RangeBehind};
 use super::plan::{Conflict, Plan};
 use crate::outcome::Problem;
 
@@ -11,6 +13,15 @@ const SHOWN_RANGES: usize = 3;
 pub(super) fn conflicts(plan: &Plan) -> Vec<Problem> {
     let conflicts = plan.changes.conflicts.iter().map(|Conflict { destination, by }| {
         let leads = plan.interface_name(by.interface).map_or_else(|| "nowhere".to_owned(), |name| format!("to {name}"));
+        if let Some(range) = plan.behind.iter().find(|range| range.destination == *destination) {
+            let what =
+                format!("{destination} is not routed to {}: another program's route leads {leads}", range.interface);
+            let advice = format!(
+                "it is left alone; delete it (ip route del {destination}), or give one of the two \
+                                  another range"
+            );
+            return Problem::new("route-of-other-program", what, advice);
+        }
         Problem::new(
             "route-of-other-program",
             format!("{destination} is not routed into the tunnel: another program's route leads {leads}"),
@@ -19,7 +30,15 @@ pub(super) fn conflicts(plan: &Plan) -> Vec<Problem> {
             ),
         )
     });
-    conflicts.collect()
+    let without = plan.changes.without_route.iter().map(|RangeBehind { destination, interface, .. }| {
+        let what = format!("no route leads to {destination}, which is behind {interface}");
+        Problem::new(
+            "range-behind-unrouted",
+            what,
+            format!("add it: ip route add {destination} via ROUTER dev {interface}, and at every boot"),
+        )
+    });
+    conflicts.chain(without).collect()
 }
 
 /// Addresses that another program put on the tunnel's interface. They do no harm.
@@ -33,6 +52,15 @@ pub(super) fn unknown_addresses(plan: &Plan) -> Vec<Problem> {
         )
     });
     unknown.collect()
+}
+
+/// `wg0 10.100.0.1/24; routes to 192.168.178.0/24; 10.8.0.0/24 behind eth1`
+pub(super) fn all_standing(desired: Option<&Desired>, behind: &BTreeSet<RangeBehind>) -> String {
+    let ranges = behind.iter().take(SHOWN_RANGES);
+    let ranges = ranges.map(|range| format!("{} behind {}", range.destination, range.interface));
+    let more = behind.len().saturating_sub(SHOWN_RANGES);
+    let more = (more > 0).then(|| format!("{more} more"));
+    desired.map(standing).into_iter().chain(ranges).chain(more).collect::<Vec<_>>().join("; ")
 }
 
 /// `wg0 10.100.0.1/24; routes to 192.168.178.0/24`

@@ -1,4 +1,4 @@
-//! The addresses of the tunnel's interface, and the kernel's routes into it.
+//! The addresses of the tunnel's interface, the kernel's routes into it, and those to ranges behind private networks.
 //!
 //! Ours are the routes of the main table that carry our own protocol number ([`model::PROTOCOL`]), wherever they lead,
 //! and the addresses of the tunnel's interface that carry the same number (kernels since 5.18 keep it). Every other
@@ -11,11 +11,14 @@ mod model;
 mod observe;
 mod plan;
 
+use std::collections::BTreeSet;
+
 use crate::component::{self, Component, Steps};
 use crate::error::chain;
 use crate::inputs::Inputs;
 use crate::outcome::{ComponentError, ComponentName, Outcome, Problem, State};
-use model::{Desired, Observed, desired};
+use crate::site::Site;
+use model::{Desired, Observed, RangeBehind, desired, ranges_behind};
 use observe::{Error, Netlink};
 use plan::{Plan, Tense, plan_changes};
 
@@ -48,7 +51,7 @@ impl component::Plan for Plan {
 /// If it differs later, another program changed it.
 #[derive(Debug, Default)]
 pub struct Routes {
-    stood: Option<(Desired, u32)>,
+    stood: Option<(Option<(Desired, u32)>, BTreeSet<RangeBehind>)>,
 }
 
 impl Component for Routes {
@@ -63,9 +66,11 @@ impl Component for Routes {
 
     fn plan(&self, inputs: &Inputs<'_>, observed: &Observed) -> Plan {
         let desired = inputs.tunnel.map(desired);
-        let changes = plan_changes(desired.as_ref(), observed);
+        let behind = ranges_behind(inputs.site);
+        let changes = plan_changes(desired.as_ref(), &behind, observed);
         Plan {
             desired,
+            behind,
             changes,
             interface_names: observed.names.clone(),
             tunnel_index: observed.link.map(|it| it.index),
@@ -81,19 +86,21 @@ impl Component for Routes {
         let failed = !problems.is_empty();
         problems.extend(describe::conflicts(&plan));
         let hints = describe::unknown_addresses(&plan);
-        let standing = plan.desired.clone().zip(plan.tunnel_index);
-        let repaired = !changes.is_empty() && standing.is_some() && self.stood == standing;
+        let standing = Some((plan.desired.clone().zip(plan.tunnel_index), plan.behind.clone()));
+        let is_something = plan.tunnel_index.is_some_and(|_| plan.desired.is_some()) || !plan.behind.is_empty();
+        let repaired = !changes.is_empty() && is_something && self.stood == standing;
         self.stood = standing.filter(|_| !failed);
+        let is_in_the_way = !plan.changes.conflicts.is_empty() || !plan.changes.without_route.is_empty();
         let unchanged = match (&plan.desired, observed.link) {
-            (None, _) => Outcome::unchanged(State::Off, "no tunnel"),
+            (None, _) if plan.behind.is_empty() => Outcome::unchanged(State::Off, "no tunnel"),
             (Some(desired), None) => not_there_yet(desired),
-            (Some(desired), Some(_)) => {
-                let state = match (failed, plan.changes.conflicts.is_empty()) {
+            (desired, _) => {
+                let state = match (failed, is_in_the_way) {
                     (true, _) => State::Failed,
-                    (false, false) => State::Waiting,
-                    (false, true) => State::Ok,
+                    (false, true) => State::Waiting,
+                    (false, false) => State::Ok,
                 };
-                Outcome::unchanged(state, describe::standing(desired))
+                Outcome::unchanged(state, describe::all_standing(desired.as_ref(), &plan.behind))
             }
         };
         Outcome { changes, repaired, problems, hints, ..unchanged }
@@ -107,7 +114,7 @@ impl Component for Routes {
     async fn hold_back(&mut self, inputs: &Inputs<'_>, _waits_for: ComponentName) -> Outcome {
         let outcome = component::reconcile(self, &Inputs { tunnel: None, ..*inputs }).await;
         match inputs.tunnel.map(desired) {
-            Some(desired) if outcome.state == State::Off => {
+            Some(desired) if matches!(outcome.state, State::Off | State::Ok) => {
                 let held_back = not_there_yet(&desired);
                 Outcome { state: held_back.state, detail: held_back.detail, ..outcome }
             }
@@ -117,7 +124,8 @@ impl Component for Routes {
 
     /// Removes our routes; the addresses go with the interface.
     async fn down(&mut self, inputs: &Inputs<'_>) -> Steps {
-        let inputs = Inputs { tunnel: None, ..*inputs };
+        let nothing = Site::default();
+        let inputs = Inputs { tunnel: None, site: &nothing, ..*inputs };
         let removed = async {
             let observed = self.observe(&inputs).await?;
             apply::apply(&self.plan(&inputs, &observed)).await

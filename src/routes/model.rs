@@ -1,11 +1,13 @@
 //! Addresses and routes, and which of them are wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
+use crate::site::{PrivateLink, Site};
 
 pub(crate) use crate::net::ROUTE_PROTOCOL as PROTOCOL;
 
@@ -18,6 +20,27 @@ pub struct Desired {
     pub addresses: BTreeSet<IpNet>,
     /// The ranges that are routed into it, besides its own networks, whose routes the kernel makes.
     pub destinations: BTreeSet<IpNet>,
+}
+
+/// A range behind a private network, and the way to it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RangeBehind {
+    /// The range.
+    pub destination: IpNet,
+    /// The private link that leads to it.
+    pub interface: InterfaceName,
+    /// The network's router; `None`: it is not known, so the route is a person's.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// The ranges behind the private networks.
+pub(super) fn ranges_behind(site: &Site) -> BTreeSet<RangeBehind> {
+    let behind = |link: &PrivateLink, range: Ipv4Net| RangeBehind {
+        destination: range.into(),
+        interface: link.interface.clone(),
+        gateway: link.gateway,
+    };
+    site.private.iter().flat_map(|link| link.behind.iter().map(move |range| behind(link, *range))).collect()
 }
 
 /// The addresses of the tunnel, and routes for the ranges behind its peers.
@@ -38,8 +61,18 @@ pub struct Observed {
     pub addresses: Vec<Address>,
     /// The routes of the main table, of both families.
     pub routes: Vec<Route>,
-    /// Names of interfaces by index, for messages.
+    /// Names of interfaces by index.
     pub names: BTreeMap<u32, String>,
+    /// Indexes of interfaces that are up.
+    pub up: BTreeSet<u32>,
+}
+
+impl Observed {
+    /// The index of an interface that is up.
+    pub(super) fn index_of(&self, interface: &InterfaceName) -> Option<u32> {
+        let mut named = self.names.iter().filter(|(_, name)| *name == interface.as_str());
+        named.find_map(|(index, _)| self.up.contains(index).then_some(*index))
+    }
 }
 
 /// An interface, as far as it matters here.
@@ -71,13 +104,35 @@ pub struct Route {
     pub protocol: u8,
     /// The lower one wins. The kernel's own default is 0 for IPv4 and 1024 for IPv6.
     pub metric: u32,
+    /// The router that it leads to, if there is one.
+    pub gateway: Option<IpAddr>,
     /// Whether it leads straight to the interface: no router, no other kind than unicast.
     pub plain: bool,
+}
+
+/// Where a route of ours leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hop {
+    /// The index of the interface.
+    pub interface: u32,
+    /// The router; `None`: straight to the interface.
+    pub gateway: Option<IpAddr>,
 }
 
 impl Route {
     /// Whether we made it.
     pub fn is_ours(&self) -> bool {
         self.protocol == PROTOCOL
+    }
+
+    /// Whether it is just as we would make it.
+    pub(super) fn is_to(&self, hop: Hop) -> bool {
+        let is_straight = if hop.gateway.is_some() { self.gateway == hop.gateway } else { self.plain };
+        self.interface == hop.interface && is_straight
+    }
+
+    /// Whether packets get where they are wanted by it. In a private network any router may be right.
+    pub(super) fn leads_to(&self, hop: Hop) -> bool {
+        self.interface == hop.interface && (self.plain || hop.gateway.is_some())
     }
 }

@@ -56,6 +56,7 @@ impl Netlink {
                 observed.link = Some(Link { index, up });
             }
             observed.names.insert(index, name);
+            observed.up.extend(up.then_some(index));
         }
         if let Some(link) = observed.link {
             let addresses = self.handle.address().get().set_link_index_filter(link.index).execute();
@@ -113,7 +114,7 @@ fn address(message: &AddressMessage, link: Link) -> Option<Address> {
 /// A route of the main table.
 fn route(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
-    let (mut destination, mut interface, mut metric, mut routed) = (None, 0, 0, false);
+    let (mut destination, mut interface, mut metric, mut routed, mut gateway) = (None, 0, 0, false, None);
     let mut table = u32::from(header.table);
     for attribute in &message.attributes {
         match attribute {
@@ -121,7 +122,15 @@ fn route(message: &RouteMessage) -> Option<Route> {
             RouteAttribute::Destination(RouteAddress::Inet6(address)) => destination = Some(IpAddr::V6(*address)),
             RouteAttribute::Oif(index) => interface = *index,
             RouteAttribute::Priority(priority) => metric = *priority,
-            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => routed = true,
+            RouteAttribute::Gateway(address) => {
+                routed = true;
+                gateway = match address {
+                    RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+                    RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+                    _ => None,
+                };
+            }
+            RouteAttribute::Via(_) => routed = true,
             RouteAttribute::MultiPath(hops) => {
                 routed = true;
                 interface = hops.first().map_or(0, |hop| hop.interface_index);
@@ -142,6 +151,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
         interface,
         protocol: header.protocol.into(),
         metric,
+        gateway: gateway.filter(|_| header.kind == RouteType::Unicast),
         plain,
     })
 }

@@ -5,13 +5,15 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use super::model::{Desired, Observed, Route};
+use super::model::{Desired, Hop, Observed, RangeBehind, Route};
 
 /// What is to be done, and what it is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// What is wanted; `None` without a tunnel.
     pub desired: Option<Desired>,
+    /// The ranges behind private networks.
+    pub behind: BTreeSet<RangeBehind>,
     /// How to get there.
     pub changes: Changes,
     /// Names of interfaces by index, for messages.
@@ -27,7 +29,7 @@ impl Plan {
         let removals = remove_routes.iter().map(|&route| Step::RemoveRoute(route));
         let removals = removals.chain(remove_addresses.iter().map(|&address| Step::RemoveAddress(address)));
         let additions = add_addresses.iter().map(|&address| Step::AddAddress(address));
-        removals.chain(additions).chain(add_routes.iter().map(|&destination| Step::AddRoute(destination)))
+        removals.chain(additions).chain(add_routes.iter().map(|(&destination, &hop)| Step::AddRoute(destination, hop)))
     }
 
     pub(super) fn interface_name(&self, index: u32) -> Option<&str> {
@@ -43,7 +45,11 @@ impl Plan {
             }
             Step::RemoveAddress(address) => (format!("address {address} of {tunnel}"), "remove"),
             Step::AddAddress(address) => (format!("address {address} of {tunnel}"), "add"),
-            Step::AddRoute(destination) => (format!("route {destination} to {tunnel}"), "add"),
+            Step::AddRoute(destination, hop) => {
+                let name = self.interface_name(hop.interface).unwrap_or("the tunnel");
+                let gateway = hop.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
+                (format!("route {destination}{gateway} to {name}"), "add")
+            }
         };
         match tense {
             Tense::Future => format!("{verb} {what}"),
@@ -58,7 +64,7 @@ pub(super) enum Step {
     RemoveRoute(Route),
     RemoveAddress(IpNet),
     AddAddress(IpNet),
-    AddRoute(IpNet),
+    AddRoute(IpNet, Hop),
 }
 
 /// How a step is described: before or after it is done.
@@ -77,10 +83,12 @@ pub struct Changes {
     pub remove_addresses: BTreeSet<IpNet>,
     /// Addresses that are missing.
     pub add_addresses: BTreeSet<IpNet>,
-    /// Destinations that have no route into the tunnel yet.
-    pub add_routes: BTreeSet<IpNet>,
+    /// Destinations that have no route yet, and where they are to be routed.
+    pub add_routes: BTreeMap<IpNet, Hop>,
     /// Wanted destinations that another program routes elsewhere. Reported, never touched.
     pub conflicts: BTreeSet<Conflict>,
+    /// Ranges behind a private network whose router is not known, and that nobody routes there.
+    pub without_route: BTreeSet<RangeBehind>,
     /// Addresses that another program put on the tunnel's interface. Reported, never touched.
     pub unknown_addresses: BTreeSet<IpNet>,
 }
@@ -101,46 +109,67 @@ impl Changes {
     }
 }
 
-/// Compares what is wanted with what is there. Another program's route into the tunnel stays: packets go where they
+/// The routes that are wanted now, over links that are up: a link that is down takes no routes.
+fn wanted(desired: Option<&Desired>, behind: &BTreeSet<RangeBehind>, observed: &Observed) -> BTreeMap<IpNet, Hop> {
+    let tunnel = desired.zip(observed.link.filter(|link| link.up));
+    let tunnel = tunnel.into_iter().flat_map(|(desired, link)| {
+        let hop = Hop { interface: link.index, gateway: None };
+        desired.destinations.iter().map(move |destination| (*destination, hop))
+    });
+    let behind = behind.iter().filter_map(|range| {
+        let gateway = Some(range.gateway?.into());
+        observed.index_of(&range.interface).map(|interface| (range.destination, Hop { interface, gateway }))
+    });
+    // The tunnel's come last, so they win.
+    behind.chain(tunnel).collect()
+}
+
+/// Compares what is wanted with what is there. Another program's route to the same link stays: packets go where they
 /// are wanted. One that leads elsewhere stays too, whatever its metric, and is a conflict.
-pub(super) fn plan_changes(desired: Option<&Desired>, observed: &Observed) -> Changes {
+pub(super) fn plan_changes(desired: Option<&Desired>, behind: &BTreeSet<RangeBehind>, observed: &Observed) -> Changes {
     let mut changes = Changes::default();
-    let nothing = BTreeSet::new();
-    let wanted = desired.map_or(&nothing, |desired| &desired.destinations);
-    let link = observed.link.filter(|link| link.up && desired.is_some());
+    let wanted = wanted(desired, behind, observed);
     let mut by_destination: BTreeMap<IpNet, Vec<Route>> = BTreeMap::new();
     for &route in &observed.routes {
-        if route.is_ours() || wanted.contains(&route.destination) {
+        if route.is_ours() || wanted.contains_key(&route.destination) {
             by_destination.entry(route.destination).or_default().push(route);
         }
     }
     for (&destination, routes) in &by_destination {
         let mut standing = false;
+        let hop = wanted.get(&destination).copied();
         let other = routes.iter().find(|route| !route.is_ours());
         for &ours in routes.iter().filter(|route| route.is_ours()) {
-            let is_right = wanted.contains(&destination)
-                && ours.plain
-                && link.is_some_and(|link| link.index == ours.interface)
-                && other.is_none();
+            let is_right = hop.is_some_and(|hop| ours.is_to(hop)) && other.is_none();
             if is_right && !standing {
                 standing = true;
             } else {
                 changes.remove_routes.insert(ours);
             }
         }
-        match (other, link) {
-            (Some(route), Some(link)) if route.plain && route.interface == link.index => {}
+        match (other, hop) {
+            (Some(route), Some(hop)) if route.leads_to(hop) => {}
             (Some(&by), Some(_)) => {
                 changes.conflicts.insert(Conflict { destination, by });
             }
-            (None, Some(_)) if !standing && wanted.contains(&destination) => {
-                changes.add_routes.insert(destination);
+            (None, Some(hop)) if !standing => {
+                changes.add_routes.insert(destination, hop);
             }
             _ => {}
         }
     }
-    if link.is_some() {
-        changes.add_routes.extend(wanted.iter().filter(|destination| !by_destination.contains_key(destination)));
+    changes.add_routes.extend(wanted.iter().filter(|(destination, _)| !by_destination.contains_key(destination)));
+    for range in behind.iter().filter(|range| range.gateway.is_none()) {
+        let is_routed = |index| {
+            observed.routes.iter().any(|route| {
+                let is_wide_enough =
+                    route.destination.prefix_len() > 0 && route.destination.contains(&range.destination);
+                route.interface == index && is_wide_enough
+            })
+        };
+        if observed.index_of(&range.interface).is_some_and(|index| !is_routed(index)) {
+            changes.without_route.insert(range.clone());
+        }
     }
     if let Some(desired) = desired.filter(|_| observed.link.is_some()) {
         let there: BTreeSet<IpNet> = observed.addresses.iter().map(|address| address.net).collect();

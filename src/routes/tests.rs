@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::model::{Address, Link, PROTOCOL, Route};
+use super::model::{Address, Hop, Link, PROTOCOL, Route};
 use super::plan::{Changes, Conflict};
 use super::*;
 
@@ -23,7 +23,7 @@ fn wanted(addresses: &[&str], destinations: &[&str]) -> Desired {
 }
 
 fn ours(destination: &str, interface: u32) -> Route {
-    Route { destination: net(destination), interface, protocol: PROTOCOL, metric: 0, plain: true }
+    Route { destination: net(destination), interface, protocol: PROTOCOL, metric: 0, gateway: None, plain: true }
 }
 
 /// A route by hand: `RTPROT_BOOT`.
@@ -37,7 +37,12 @@ fn observed(routes: &[Route], addresses: &[Address]) -> Observed {
         addresses: addresses.to_vec(),
         routes: routes.to_vec(),
         names: [(TUNNEL, "wg0".to_owned()), (OTHER, "eth1".to_owned())].into(),
+        up: [TUNNEL, OTHER].into(),
     }
+}
+
+fn into_tunnel(destinations: &BTreeSet<IpNet>) -> std::collections::BTreeMap<IpNet, Hop> {
+    destinations.iter().map(|destination| (*destination, Hop { interface: TUNNEL, gateway: None })).collect()
 }
 
 const SITE: &str = "192.168.178.0/24";
@@ -48,15 +53,15 @@ fn missing_routes_and_addresses_are_added_and_existing_ones_stay() {
     let nothing = observed(&[], &[]);
     let expected = Changes {
         add_addresses: desired.addresses.clone(),
-        add_routes: desired.destinations.clone(),
+        add_routes: into_tunnel(&desired.destinations),
         ..Changes::default()
     };
-    assert_eq!(plan_changes(Some(&desired), &nothing), expected);
+    assert_eq!(plan_changes(Some(&desired), &BTreeSet::new(), &nothing), expected);
     let all = observed(
         &[ours(SITE, TUNNEL), ours("fd01::/64", TUNNEL), foreign("10.100.0.0/24", TUNNEL)],
         &["10.100.0.1/24", "fd00::1/64"].map(|text| Address { net: net(text), ours: true }),
     );
-    assert!(plan_changes(Some(&desired), &all).is_settled());
+    assert!(plan_changes(Some(&desired), &BTreeSet::new(), &all).is_settled());
 }
 
 #[test]
@@ -65,12 +70,15 @@ fn orphans_of_an_earlier_configuration_go_wherever_they_lead() {
     let there = observed(&orphans, &[Address { net: net("10.99.0.1/24"), ours: true }]);
     let expected = Changes {
         remove_routes: orphans.into(),
-        add_routes: [net(SITE)].into(),
+        add_routes: into_tunnel(&[net(SITE)].into()),
         remove_addresses: [net("10.99.0.1/24")].into(),
         ..Changes::default()
     };
-    assert_eq!(plan_changes(Some(&wanted(&[], &[SITE])), &there), expected);
-    assert_eq!(plan_changes(None, &there), Changes { remove_routes: orphans.into(), ..Changes::default() });
+    assert_eq!(plan_changes(Some(&wanted(&[], &[SITE])), &BTreeSet::new(), &there), expected);
+    assert_eq!(
+        plan_changes(None, &BTreeSet::new(), &there),
+        Changes { remove_routes: orphans.into(), ..Changes::default() }
+    );
 }
 
 #[test]
@@ -79,20 +87,23 @@ fn another_programs_route_stays_and_is_reported_unless_it_leads_into_the_tunnel(
     let desired = wanted(&[], &[SITE]);
     let expected =
         Changes { conflicts: [Conflict { destination: net(SITE), by: elsewhere }].into(), ..Changes::default() };
-    assert_eq!(plan_changes(Some(&desired), &observed(&[elsewhere], &[])), expected);
+    assert_eq!(plan_changes(Some(&desired), &BTreeSet::new(), &observed(&[elsewhere], &[])), expected);
     // With another metric as well: ours would win over it.
     let weaker = Route { metric: 100, ..elsewhere };
-    assert_eq!(plan_changes(Some(&desired), &observed(&[weaker], &[])).add_routes, BTreeSet::new());
-    assert!(plan_changes(Some(&desired), &observed(&[foreign(SITE, TUNNEL)], &[])).is_settled());
+    assert_eq!(
+        plan_changes(Some(&desired), &BTreeSet::new(), &observed(&[weaker], &[])).add_routes,
+        std::collections::BTreeMap::new()
+    );
+    assert!(plan_changes(Some(&desired), &BTreeSet::new(), &observed(&[foreign(SITE, TUNNEL)], &[])).is_settled());
     let nowhere = Route { interface: 0, plain: false, ..elsewhere };
-    assert_eq!(plan_changes(Some(&desired), &observed(&[nowhere], &[])).conflicts.len(), 1);
+    assert_eq!(plan_changes(Some(&desired), &BTreeSet::new(), &observed(&[nowhere], &[])).conflicts.len(), 1);
 }
 
 #[test]
 fn an_unknown_address_stays_and_is_reported() {
     let by_hand = Address { net: net("10.99.0.1/24"), ours: false };
     let expected = Changes { unknown_addresses: [by_hand.net].into(), ..Changes::default() };
-    assert_eq!(plan_changes(Some(&wanted(&[], &[])), &observed(&[], &[by_hand])), expected);
+    assert_eq!(plan_changes(Some(&wanted(&[], &[])), &BTreeSet::new(), &observed(&[], &[by_hand])), expected);
 }
 
 #[test]
@@ -100,9 +111,42 @@ fn a_link_that_is_down_or_gone_gets_no_routes() {
     let desired = wanted(&["10.100.0.1/24"], &[SITE]);
     let down = Observed { link: Some(Link { index: TUNNEL, up: false }), ..observed(&[], &[]) };
     let expected = Changes { add_addresses: desired.addresses.clone(), ..Changes::default() };
-    assert_eq!(plan_changes(Some(&desired), &down), expected);
+    assert_eq!(plan_changes(Some(&desired), &BTreeSet::new(), &down), expected);
     let gone = Observed { link: None, ..observed(&[], &[]) };
-    assert!(plan_changes(Some(&desired), &gone).is_settled());
+    assert!(plan_changes(Some(&desired), &BTreeSet::new(), &gone).is_settled());
+}
+
+fn behind(gateway: Option<&str>) -> BTreeSet<RangeBehind> {
+    let gateway = gateway.map(|text| text.parse().unwrap());
+    [RangeBehind { destination: net("10.8.0.0/24"), interface: "eth1".parse().unwrap(), gateway }].into()
+}
+
+#[test]
+fn a_range_behind_a_network_is_routed_by_its_router_and_another_programs_route_to_the_link_stays() {
+    let wanted = behind(Some("10.0.0.1"));
+    let hop = Hop { interface: OTHER, gateway: Some("10.0.0.1".parse().unwrap()) };
+    let expected = Changes { add_routes: [(net("10.8.0.0/24"), hop)].into(), ..Changes::default() };
+    assert_eq!(plan_changes(None, &wanted, &observed(&[], &[])), expected);
+    let through = |route: Route, router: &str| Route { gateway: Some(router.parse().unwrap()), plain: false, ..route };
+    let right = through(ours("10.8.0.0/24", OTHER), "10.0.0.1");
+    assert!(plan_changes(None, &wanted, &observed(&[right], &[])).is_settled());
+    let theirs = through(foreign("10.8.0.0/24", OTHER), "10.0.0.4");
+    assert!(plan_changes(None, &wanted, &observed(&[theirs], &[])).is_settled());
+    let outdated = through(ours("10.8.0.0/24", OTHER), "10.0.0.9");
+    let mended = Changes { remove_routes: [outdated].into(), ..expected };
+    assert_eq!(plan_changes(None, &wanted, &observed(&[outdated], &[])), mended);
+    let elsewhere = foreign("10.8.0.0/24", TUNNEL);
+    assert_eq!(plan_changes(None, &wanted, &observed(&[elsewhere], &[])).conflicts.len(), 1);
+    let gone = Changes { remove_routes: [right].into(), ..Changes::default() };
+    assert_eq!(plan_changes(None, &BTreeSet::new(), &observed(&[right], &[])), gone);
+}
+
+#[test]
+fn without_a_known_router_a_range_behind_a_network_needs_a_route_by_hand() {
+    let wanted = behind(None);
+    let expected = Changes { without_route: wanted.clone(), ..Changes::default() };
+    assert_eq!(plan_changes(None, &wanted, &observed(&[], &[])), expected);
+    assert!(plan_changes(None, &wanted, &observed(&[foreign("10.8.0.0/16", OTHER)], &[])).is_settled());
 }
 
 #[test]
@@ -121,10 +165,17 @@ fn carried_out(before: &Observed, plan: &Changes) -> Observed {
     after.routes.retain(|route| !plan.remove_routes.contains(route));
     after.addresses.retain(|address| !plan.remove_addresses.contains(&address.net));
     after.addresses.extend(plan.add_addresses.iter().map(|&net| Address { net, ours: true }));
-    for &destination in &plan.add_routes {
+    for &destination in plan.add_routes.keys() {
         // The kernel refuses a second one of the same metric (EEXIST).
         assert!(!after.routes.iter().any(|route| route.destination == destination && route.metric == 0));
-        after.routes.push(Route { destination, interface: TUNNEL, protocol: PROTOCOL, metric: 0, plain: true });
+        after.routes.push(Route {
+            destination,
+            interface: TUNNEL,
+            protocol: PROTOCOL,
+            metric: 0,
+            gateway: None,
+            plain: true,
+        });
     }
     after
 }
@@ -143,6 +194,7 @@ fn any_route() -> impl Strategy<Value = Route> {
             interface,
             protocol: if mine { PROTOCOL } else { 3 },
             metric: if far { 100 } else { 0 },
+            gateway: None,
             plain: !routed && interface != 0,
         },
     )
@@ -176,8 +228,8 @@ proptest! {
         let routes = routes.into_iter().map(|((destination, metric), route)| Route { destination, metric, ..route });
         let addresses = there.into_iter().map(|(net, ours)| Address { net, ours });
         let before = observed(&routes.collect::<Vec<_>>(), &addresses.collect::<Vec<_>>());
-        let after = carried_out(&before, &plan_changes(desired.as_ref(), &before));
-        let rest = plan_changes(desired.as_ref(), &after);
+        let after = carried_out(&before, &plan_changes(desired.as_ref(), &BTreeSet::new(), &before));
+        let rest = plan_changes(desired.as_ref(), &BTreeSet::new(), &after);
         let (conflicts, unknown_addresses) = (rest.conflicts.clone(), rest.unknown_addresses.clone());
         let reported = Changes { conflicts, unknown_addresses, ..Changes::default() };
         prop_assert_eq!(&rest, &reported, "a second pass changes nothing");

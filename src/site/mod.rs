@@ -4,6 +4,7 @@
 //! Ethernet addresses in Hetzner's metadata. It never guesses interface names, because the same server type has `ens10`
 //! on one generation of machines and `enp7s0` on the next. The configuration overrides discovery.
 
+mod behind;
 mod identity;
 pub(crate) mod metadata;
 mod model;
@@ -14,6 +15,8 @@ mod route;
 mod sshd;
 mod ways;
 
+pub(crate) use behind::is_reachable_inside;
+pub use behind::{OtherRoute, SeenOtherRoutes, add_ranges_behind};
 pub(crate) use identity::{FirstSight, check as check_identity};
 pub(crate) use metadata::MetadataView;
 pub use model::{PrivateLink, PublicLink, Site};
@@ -25,10 +28,11 @@ use std::path::Path;
 use crate::config::Config;
 use crate::net::InterfaceName;
 use observe::Netlink;
-use resolve::resolve;
+use resolve::{elsewhere, resolve};
 
 /// Observes the kernel and combines the result with the last answer of the metadata service. `previous` is the previous
-/// result; `runtime_directory` holds the recorded ports of sshd that only root can find out.
+/// result; `runtime_directory` holds the recorded ports of sshd that only root can find out. The ranges behind private
+/// networks are added by [`add_ranges_behind`].
 pub(crate) async fn observe(
     config: &Config,
     metadata: &MetadataView,
@@ -43,6 +47,7 @@ pub(crate) async fn observe(
     };
     let mut site = Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, previous.public.as_ref()) };
     ways::check(&netlink.handle, config, &kernel, metadata, &mut site, forwards).await;
+    site.elsewhere = elsewhere(&kernel, &site, config.wireguard.as_ref().map(|tunnel| &tunnel.interface));
     Ok(site)
 }
 

@@ -24,10 +24,15 @@ pub struct Site {
     /// Private links that no traffic may be attracted to, because the kernel routes packets for their network, or their
     /// hosts' packets to the internet, elsewhere.
     pub misrouted: BTreeSet<InterfaceName>,
+    /// Ranges that other interfaces of this server lead to, like those of bridges: hosts there can reach the bastion.
+    #[serde(skip)]
+    pub elsewhere: Vec<Ipv4Net>,
     /// TCP ports in sshd's own configuration.
     pub sshd_ports: BTreeSet<u16>,
     /// What is missing or contradictory.
     pub problems: Vec<Problem>,
+    /// What of the configuration cannot be served here. It says nothing about what this server is.
+    pub conflicts: Vec<Problem>,
     /// What the operator may want to know although nothing is wrong.
     pub hints: Vec<Problem>,
 }
@@ -71,6 +76,13 @@ pub struct PrivateLink {
     pub aliases: BTreeSet<Ipv4Addr>,
     /// The range of the whole network.
     pub network: Ipv4Net,
+    /// The router that the network's hosts are behind; `None`: they are on the link itself, or it is not known.
+    pub gateway: Option<Ipv4Addr>,
+    /// Further ranges that the network delivers to this link and takes from it: pods, or VPN clients of another
+    /// server. Sorted; they overlap neither each other nor any other range of this server.
+    pub behind: Vec<Ipv4Net>,
+    /// Whether the network is one of this server itself, like a bridge of containers.
+    pub is_local: bool,
     /// The Hetzner Network's number, if it is one.
     pub network_id: Option<NetworkId>,
     /// The Hetzner Network's name, if it is known.
@@ -78,6 +90,16 @@ pub struct PrivateLink {
 }
 
 impl PrivateLink {
+    /// Every range whose hosts are reached by this link: the network, and those behind it.
+    pub fn ranges(&self) -> impl Iterator<Item = Ipv4Net> + '_ {
+        [self.network].into_iter().chain(self.behind.iter().copied())
+    }
+
+    /// Whether a host with this address is reached by this link.
+    pub fn serves(&self, host: Ipv4Addr) -> bool {
+        self.ranges().any(|range| range.contains(&host))
+    }
+
     /// Whether `address` is one of this server's addresses in the network.
     pub fn holds(&self, address: Ipv4Addr) -> bool {
         self.address == address || self.aliases.contains(&address)

@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use super::metadata::{Doubt, Failure, MetadataView, PrivateNetwork};
 use super::model::{PrivateLink, PublicLink, Site};
 use super::observe::{Kernel, Link};
+use super::route::Route;
 use crate::config;
 use crate::net::{InterfaceName, MacAddress, NetworkId, ServerId, overlap};
 use crate::outcome::Problem;
@@ -159,6 +160,9 @@ fn discovered_link(
             address_present: false,
             aliases: network.alias_ips.iter().copied().collect(),
             network: network.network,
+            gateway: gateway_of(network.gateway, network.network, link, kernel),
+            behind: Vec::new(),
+            is_local: false,
             network_id: Some(network.network_id),
             network_name: network.network_name.clone(),
         },
@@ -201,11 +205,43 @@ fn configured_link(
             address_present: false,
             aliases: aliases.collect(),
             network: configured.network,
+            gateway: gateway_of(None, configured.network, link, kernel),
+            behind: Vec::new(),
+            is_local: false,
             network_id: configured.network_id,
             network_name: None,
         },
         problems,
     ))
+}
+
+/// The router of a network: the one of the kernel's route to it, or else the one that the metadata names.
+fn gateway_of(named: Option<Ipv4Addr>, network: Ipv4Net, link: &Link, kernel: &Kernel) -> Option<Ipv4Addr> {
+    let leads_there =
+        |route: &&Route| route.interface == Some(link.index) && route.destination == network && route.is_in_main();
+    let routed = || kernel.routes.iter().filter(leads_there).find_map(|route| route.gateway);
+    routed().or(named.filter(|gateway| network.contains(gateway)))
+}
+
+/// Ranges that interfaces lead to which are neither public nor private links: bridges of containers, tunnels of other
+/// programs.
+pub(super) fn elsewhere(kernel: &Kernel, site: &Site, tunnel: Option<&InterfaceName>) -> Vec<Ipv4Net> {
+    let is_ours = |name: &InterfaceName| {
+        site.public.as_ref().is_some_and(|link| link.interface == *name)
+            || site.private.iter().any(|link| link.interface == *name)
+            || tunnel == Some(name)
+            || name.as_str() == "lo"
+    };
+    let others: Vec<&Link> = kernel.links.iter().filter(|link| !is_ours(&link.name)).collect();
+    // Not routes to half of the internet, as some VPNs make them: narrower ones win over those.
+    let is_other = |route: &&Route| {
+        route.is_in_main()
+            && route.destination.prefix_len() >= 8
+            && others.iter().any(|link| Some(link.index) == route.interface)
+    };
+    let routed = kernel.routes.iter().filter(is_other).map(|route| route.destination);
+    let attached = others.iter().flat_map(|link| link.addresses.iter().map(Ipv4Net::trunc));
+    Ipv4Net::aggregate(&routed.chain(attached).collect())
 }
 
 /// Checks whether the link has its address already.

@@ -282,6 +282,9 @@ impl<'w> Components<'w> {
             network: at::PRIVATE.range,
             network_id: None,
             network_name: None,
+            gateway: None,
+            behind: Vec::new(),
+            is_local: false,
         };
         let public = PublicLink { interface: "eth0".parse()?, mtu: 1500, addresses: vec![at::BASTION] };
         let site = Site { public: Some(public), private: vec![link], ..Site::default() };

@@ -1,6 +1,7 @@
 //! Tests with real packets in the sandbox: the real daemon, the kernel's rules, the fake cloud's routes.
 
 mod bad_input;
+mod behind;
 mod cloud;
 mod coexistence;
 mod debian_kernel;
@@ -54,6 +55,7 @@ fn main() {
         plan::trials(),
         bad_input::trials(),
         policy::trials(),
+        behind::trials(),
         private_host::trials(),
         queries::trials(),
         routes::trials(),

@@ -37,6 +37,9 @@ fn link(interface: &str, address: &str, network: &str) -> Result<PrivateLink> {
         network: network.parse()?,
         network_id: None,
         network_name: None,
+        gateway: None,
+        behind: Vec::new(),
+        is_local: false,
     })
 }
 

@@ -3,6 +3,7 @@
 use ipnet::Ipv4Net;
 
 use super::acl::{self, ListKind};
+use super::behind;
 use super::budget::Budget;
 use super::diagnostics::Diagnostics;
 use super::nat::{self, Pool};
@@ -80,14 +81,15 @@ fn check_lists(
 pub(super) struct CheckedNetwork {
     key: String,
     range: Option<Ipv4Net>,
+    also: Vec<Ipv4Net>,
     pub(super) pool: Option<Pool>,
     lists: EgressLists,
 }
 
 impl CheckedNetwork {
     pub(super) fn finish(self) -> Option<NetworkPolicy> {
-        let Self { key, range, pool, lists } = self;
-        Some(NetworkPolicy { key, range: range?, egress_addresses: pool.map(Pool::into_addresses), lists })
+        let Self { key, range, also, pool, lists } = self;
+        Some(NetworkPolicy { key, range: range?, also, egress_addresses: pool.map(Pool::into_addresses), lists })
     }
 }
 
@@ -104,6 +106,7 @@ pub(super) fn check_networks(
         diagnostics.reject_unknown_keys(&key, &raw.unknown);
         diagnostics.require(&key, "range", &raw.range, "the whole range of a private network");
         CheckedNetwork {
+            also: behind::check_also(&key, raw.also, diagnostics),
             range: diagnostics.parse_field(&key, "range", raw.range, |text: &str| private.parse_network(text)),
             pool: nat::check_pool(&key, raw.egress_addresses, private, diagnostics),
             lists: check_lists(&key, (raw.smtp, raw.allow, raw.deny), egress, budget, diagnostics),

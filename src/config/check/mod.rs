@@ -1,6 +1,7 @@
 //! From the raw file to a [`Config`], or to all errors at once. Every default is written here and nowhere else.
 
 mod acl;
+mod behind;
 mod budget;
 mod context;
 mod diagnostics;
@@ -40,6 +41,7 @@ pub(super) fn check(raw: RawConfig, context: &CheckContext<'_, impl Files>) -> R
     let log = check_log(diagnostics.section_or_default("log", raw.log), diagnostics);
     let (site, private) =
         site::check_site(diagnostics.section_or_default("site", raw.site), context.environment, diagnostics);
+    let private = private.with_ranges_behind(behind::ranges_of_networks(&raw.network));
     let mut budget = Budget::new("all access lists together (each source counted with each destination and port)");
     let nat = nat::check_nat(diagnostics.section_or_default("nat", raw.nat), &private, &mut budget, diagnostics);
     let egress = egress::check_egress(diagnostics.section_or_default("egress", raw.egress), &mut budget, diagnostics);
@@ -57,8 +59,9 @@ pub(super) fn check(raw: RawConfig, context: &CheckContext<'_, impl Files>) -> R
     forwards::warn_about_hidden_services(&nat.forwards, &firewall, diagnostics);
     let hcloud =
         hcloud::check_hcloud(diagnostics.section_or_default("hcloud", raw.hcloud), context.environment, diagnostics);
+    let networks: Vec<_> = networks.into_iter().filter_map(CheckedNetwork::finish).collect();
+    behind::check_ranges_behind(&site, &networks, tunnel.wireguard.as_ref(), diagnostics);
     let warnings = all.into_warnings()?;
-    let networks = networks.into_iter().filter_map(CheckedNetwork::finish).collect();
     let (nat, wireguard) = (nat.finish(), tunnel.wireguard);
     Ok(Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings })
 }

@@ -14,6 +14,8 @@ const OUTSIDE: &str = "outside 10.0.0.0/8, 172.16.0.0/12 and 192.168.0.0/16, the
 pub(super) struct PrivateNetworks {
     known: Vec<KnownNetwork>,
     others: OtherNetworks,
+    /// Ranges behind networks, in `[[network]]`.
+    behind: Vec<Ipv4Net>,
 }
 
 /// The network of a `[[site.private]]` block.
@@ -23,6 +25,8 @@ pub(super) struct KnownNetwork {
     pub(super) network: Ipv4Net,
     /// The bastion's own address in it.
     pub(super) address: Option<Ipv4Addr>,
+    /// The ranges behind it.
+    pub(super) also: Vec<Ipv4Net>,
 }
 
 /// Whether there are networks besides the known ones.
@@ -44,7 +48,16 @@ impl PrivateNetworks {
             Some(count) if known.len() == count => OtherNetworks::None,
             Some(_) | None => OtherNetworks::Unknown,
         };
-        Self { known, others }
+        Self { known, others, behind: Vec::new() }
+    }
+
+    /// The same with ranges behind networks that `[[network]]` names.
+    pub(super) fn with_ranges_behind(self, behind: Vec<Ipv4Net>) -> Self {
+        Self { behind, ..self }
+    }
+
+    fn is_behind(&self, address: Ipv4Addr) -> bool {
+        self.behind.iter().chain(self.known.iter().flat_map(|known| &known.also)).any(|range| range.contains(&address))
     }
 
     /// The address of a private host.
@@ -60,6 +73,7 @@ impl PrivateNetworks {
             ));
         }
         match self.others {
+            _ if self.is_behind(address) => Ok(address),
             OtherNetworks::Discovered if !is_private(address.into()) => Err(format!("{address} is {OUTSIDE}")),
             OtherNetworks::None if !self.known.iter().any(|known| known.network.contains(&address)) => {
                 Err(format!("{address} is outside every network of [[site.private]]"))
@@ -90,6 +104,9 @@ impl PrivateNetworks {
         let address = parse_address(text)?;
         if let Some(block) = reserved_block_of_host(address) {
             return Err(format!("{address} is inside {block}, which no public interface can use"));
+        }
+        if self.is_behind(address) {
+            return Err(format!("{address} is behind a private network (`also`); write a public address"));
         }
         match self.known.iter().find(|known| known.network.contains(&address)) {
             Some(KnownNetwork { key, network, .. }) => {

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::behind;
 use super::diagnostics::Diagnostics;
 use super::private::{KnownNetwork, PrivateNetworks};
 use super::reserved::reserved_block;
@@ -59,16 +60,18 @@ struct CheckedLink {
     network: Option<Ipv4Net>,
     address: Option<Ipv4Addr>,
     network_id: Option<NetworkId>,
+    also: Vec<Ipv4Net>,
 }
 
 impl CheckedLink {
     fn known_network(&self) -> Option<KnownNetwork> {
-        Some(KnownNetwork { key: self.key.clone(), network: self.network?, address: self.address })
+        let (key, also) = (self.key.clone(), self.also.clone());
+        Some(KnownNetwork { key, network: self.network?, address: self.address, also })
     }
 
     fn finish(self) -> Option<PrivateLink> {
-        let Self { interface, network, address, network_id, .. } = self;
-        Some(PrivateLink { interface: interface?, network: network?, address, network_id })
+        let Self { interface, network, address, network_id, also, .. } = self;
+        Some(PrivateLink { interface: interface?, network: network?, address, network_id, also })
     }
 }
 
@@ -97,7 +100,8 @@ fn check_private_link(key: String, raw: RawPrivateLink, diagnostics: &mut Diagno
     if let Some((network, address)) = network.zip(address).filter(|(network, address)| !network.contains(address)) {
         diagnostics.error(address_key, format!("{address} is outside {network}, this block's network"));
     }
-    CheckedLink { key, interface, network, address, network_id }
+    let also = behind::check_also(&key, raw.also, diagnostics);
+    CheckedLink { key, interface, network, address, network_id, also }
 }
 
 fn check_private_links_differ(links: &[CheckedLink], public: Option<&InterfaceName>, diagnostics: &mut Diagnostics) {

@@ -28,10 +28,12 @@ fn of_site(site: &Site) -> Vec<Item<'_>> {
         Item::key("site.server_id", or(server_id.as_ref(), "auto")),
         Item::key("site.metadata_endpoint", metadata_endpoint),
     ];
-    items.extend(private.iter().map(|PrivateLink { interface, network, address, network_id }| {
+    items.extend(private.iter().map(|PrivateLink { interface, network, address, network_id, also }| {
         let address = or(address.as_ref(), "auto");
         let id = network_id.map_or_else(String::new, |id| format!(" (network {id})"));
-        Item::named("private link", interface.to_string(), format!("{interface} {network} address {address}{id}"))
+        let also = if also.is_empty() { String::new() } else { format!(" also {}", list(also)) };
+        let text = format!("{interface} {network} address {address}{id}{also}");
+        Item::named("private link", interface.to_string(), text)
     }));
     items
 }

@@ -61,11 +61,12 @@ pub(super) fn of_egress(egress: &Egress) -> Vec<Item<'_>> {
 
 /// A network's block. Lists that are those of `[egress]` are not repeated.
 pub(super) fn of_network<'a>(network: &'a NetworkPolicy, egress: &Egress) -> Vec<Item<'a>> {
-    let NetworkPolicy { key: _, range, egress_addresses, lists } = network;
+    let NetworkPolicy { key: _, range, also, egress_addresses, lists } = network;
     let EgressLists { smtp, allow, deny } = lists;
     let range = range.to_string();
     let item = |aspect: &str, text: String| Item::named("network", format!("{range} {aspect}"), text);
     let mut items = vec![item("", range.clone())];
+    items.extend(also.iter().map(|behind| Item::entry("network", format!("{range} also {behind}"))));
     if let Some(addresses) = egress_addresses {
         items.push(item("addresses", format!("{range} egress_addresses = {}", auto_or(addresses))));
     }

@@ -96,6 +96,7 @@ section! {
         network: String,
         address: String,
         network_id: i64,
+        also: Vec<Entry<String>>,
     }
 }
 
@@ -161,6 +162,7 @@ blocks!(RawNetworks of RawNetwork, "network");
 section! {
     RawNetwork {
         range: String,
+        also: Vec<Entry<String>>,
         egress_addresses: TextsOrAuto,
         smtp: bool,
         allow: Vec<Entry<RawAcl>>,

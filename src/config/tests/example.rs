@@ -82,6 +82,7 @@ fn the_example_with_its_comments_removed_is_valid() {
     config.site.private = vec![PrivateLink {
         address: Some(Ipv4Addr::new(10, 0, 0, 2)),
         network_id: Some(NetworkId(1234)),
+        also: vec![net_v4("10.244.0.0/16")],
         ..link("enp7s0", "10.0.0.0/16")
     }];
     config.nat.forwards = vec![Forward {
@@ -115,6 +116,7 @@ fn the_example_with_its_comments_removed_is_valid() {
     config.networks = vec![NetworkPolicy {
         key: "network[0]".to_owned(),
         range: net_v4("10.0.0.0/16"),
+        also: vec![net_v4("10.8.0.0/24")],
         egress_addresses: Some(vec!["203.0.113.52".parse().unwrap()]),
         lists: EgressLists {
             smtp: true,

@@ -145,6 +145,7 @@ fn policy_limits() -> Config {
     config.networks = vec![NetworkPolicy {
         key: "network[0]".to_owned(),
         range: net_v4("192.168.0.0/32"),
+        also: Vec::new(),
         egress_addresses: Some(Vec::new()),
         lists: config.egress.lists.clone(),
     }];
@@ -188,11 +189,13 @@ fn every_key() -> Config {
                 PrivateLink {
                     address: Some(Ipv4Addr::new(10, 0, 0, 2)),
                     network_id: Some(NetworkId(1234)),
+                    also: Vec::new(),
                     ..link("enp7s0", "10.0.0.0/16")
                 },
                 PrivateLink {
                     address: Some(Ipv4Addr::new(10, 2, 0, 2)),
                     network_id: Some(NetworkId(1235)),
+                    also: Vec::new(),
                     ..link("enp8s0", "10.2.0.0/16")
                 },
             ],
@@ -291,12 +294,14 @@ fn every_key_of_networks() -> Vec<NetworkPolicy> {
         NetworkPolicy {
             key: "network[0]".to_owned(),
             range: net_v4("10.2.0.0/16"),
+            also: Vec::new(),
             egress_addresses: Some(vec!["203.0.113.52".parse().unwrap()]),
             lists: EgressLists { smtp: false, allow: Some(vec![Acl::default()]), deny: Vec::new() },
         },
         NetworkPolicy {
             key: "network[1]".to_owned(),
             range: net_v4("10.0.0.0/16"),
+            also: Vec::new(),
             egress_addresses: None,
             lists: every_key_of_egress().lists,
         },

@@ -60,6 +60,9 @@ fn link(interface: &str, address: &str, network: &str) -> PrivateLink {
         network: read(network),
         network_id: None,
         network_name: None,
+        gateway: None,
+        behind: Vec::new(),
+        is_local: false,
     }
 }
 
@@ -120,6 +123,7 @@ fn config() -> Config {
     config.networks = vec![NetworkPolicy {
         key: String::new(),
         range: read("10.2.0.0/16"),
+        also: Vec::new(),
         egress_addresses: None,
         lists: EgressLists { allow: Some(vec![dns]), ..EgressLists::default() },
     }];

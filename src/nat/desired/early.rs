@@ -4,11 +4,11 @@
 use ipnet::Ipv4Net;
 use nftables::types::{NfChainPolicy, NfHook};
 
-use super::super::element::{ranges, ranges_by_family};
+use super::super::element::{Element, FieldValue, ranges, ranges_by_family};
 use super::super::model::{Chain, Rule, Set, fields};
 use super::super::statement::{
-    RuleStatement, Value, accept, address, anonymous_set, destination_type, eq, field, goto, iifname, interface, ne,
-    number, prefix, set, text,
+    RuleStatement, Value, accept, address, anonymous_set, concat, destination_type, eq, field, goto, iifname,
+    interface, ne, number, prefix, set, text,
 };
 use super::drops::{DropReason, drop_as};
 use super::feature::{Feature, Section};
@@ -16,7 +16,10 @@ use super::{RAW, Scope, comes_in_by, filter};
 use crate::hetzner::{self, METADATA_ADDRESS, PUBLIC_GATEWAY};
 use crate::inputs::Tunnel;
 use crate::net::{v4, v6};
-use crate::site::PublicLink;
+use crate::site::{PrivateLink, PublicLink, Site};
+
+/// The set of the sources behind networks.
+const SOURCES_BEHIND: &str = "sources_behind";
 
 /// Ranges that are neither destinations on the internet nor sources from there.
 pub(super) fn unroutable(public: Option<&PublicLink>) -> Vec<Ipv4Net> {
@@ -27,7 +30,7 @@ pub(super) fn unroutable(public: Option<&PublicLink>) -> Vec<Ipv4Net> {
 pub(super) fn feature(scope: Scope<'_>) -> Feature {
     let Scope { config, site, tunnel } = scope;
     let mut rules: Vec<Rule> = Vec::new();
-    let networks = site.private.iter().map(|link| link.network);
+    let networks = site.private.iter().flat_map(PrivateLink::ranges);
     let in_tunnel = tunnel.map(|tunnel| v4(tunnel.networks.iter().copied())).unwrap_or_default();
     let unexpected = unroutable(site.public.as_ref()).into_iter().chain(networks).chain(in_tunnel);
     let mut sets = vec![Set::ranges("not_from_outside", [fields::V4], ranges(unexpected))];
@@ -50,7 +53,10 @@ pub(super) fn feature(scope: Scope<'_>) -> Feature {
     }
     rules.extend(tunnel.into_iter().flat_map(tunnel_rules));
     let base = filter(NfHook::Prerouting, RAW, NfChainPolicy::Accept);
-    let chains = [unexpected_chain(), Chain::base("early", base, rules)];
+    let behind = sources_behind(site);
+    let has_sources_behind = behind.is_some();
+    sets.extend(behind);
+    let chains = [unexpected_chain(has_sources_behind), Chain::base("early", base, rules)];
     Feature { sets, chains: chains.map(|chain| (Section::Early, chain)).into(), ..Feature::default() }
 }
 
@@ -74,24 +80,35 @@ fn tunnel_rules(tunnel: &Tunnel) -> Vec<Rule> {
     rules
 }
 
+/// The sources behind networks, each with the link that they come in by; `None` without any.
+fn sources_behind(site: &Site) -> Option<Set> {
+    let element = |link: &PrivateLink, range: Ipv4Net| {
+        Element::new([FieldValue::Interface(link.interface.clone()), FieldValue::network(range)])
+    };
+    let elements: Vec<Element> =
+        site.private.iter().flat_map(|link| link.behind.iter().map(move |range| element(link, *range))).collect();
+    (!elements.is_empty()).then(|| Set::ranges(SOURCES_BEHIND, [fields::INTERFACE, fields::V4], elements))
+}
+
 /// Packets with a source that their link should not have. Some pass for a reason, most are dropped.
-fn unexpected_chain() -> Chain {
+fn unexpected_chain(has_sources_behind: bool) -> Chain {
     let from_cloud: [Value; 2] = [address(PUBLIC_GATEWAY), address(METADATA_ADDRESS)];
     let for_us = || eq(destination_type(), anonymous_set(["local", "broadcast"].map(text)));
     // Routers on the internet may send errors from private addresses of their operators. Connection tracking knows
     // whether an error is about one of our flows.
     let errors = ["destination-unreachable", "time-exceeded", "parameter-problem"].map(text);
-    Chain::regular(
-        "unexpected",
-        vec![
-            // Answers to our own DHCP requests come from a private range: Hetzner's server is there. The first two
-            // rules hold for packets to the bastion only: a private host may forge that source, and must not reach the
-            // internet with it.
-            vec![for_us(), eq(field("udp", "sport"), number(67)), eq(field("udp", "dport"), number(68)), accept()],
-            vec![for_us(), eq(field("ip", "saddr"), anonymous_set(from_cloud)), accept()],
-            vec![eq(field("ip", "saddr"), set("private_networks")), drop_as(DropReason::Spoofed)],
-            vec![eq(field("icmp", "type"), anonymous_set(errors)), accept()],
-            vec![drop_as(DropReason::Bogon)],
-        ],
-    )
+    // Pods, and clients of other VPN servers. Here, so that the packets of the network's own hosts cost no look-up.
+    let known = || vec![eq(concat([iifname(), field("ip", "saddr")]), set(SOURCES_BEHIND)), accept()];
+    let mut rules = Vec::from_iter(has_sources_behind.then(known));
+    rules.extend([
+        // Answers to our own DHCP requests come from a private range: Hetzner's server is there. The first two
+        // rules hold for packets to the bastion only: a private host may forge that source, and must not reach the
+        // internet with it.
+        vec![for_us(), eq(field("udp", "sport"), number(67)), eq(field("udp", "dport"), number(68)), accept()],
+        vec![for_us(), eq(field("ip", "saddr"), anonymous_set(from_cloud)), accept()],
+        vec![eq(field("ip", "saddr"), set("private_networks")), drop_as(DropReason::Spoofed)],
+        vec![eq(field("icmp", "type"), anonymous_set(errors)), accept()],
+        vec![drop_as(DropReason::Bogon)],
+    ]);
+    Chain::regular("unexpected", rules)
 }

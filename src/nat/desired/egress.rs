@@ -72,8 +72,8 @@ fn paths<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = Forward
 
 /// The chain for flows of a private link.
 fn chain_for(config: &Config, link: &PrivateLink) -> Name {
-    match config.networks.iter().find(|policy| policy.range == link.network) {
-        Some(policy) => format!("egress_{}", name_part(policy.range)).into(),
+    match config.policy_of(link.network) {
+        Some(_) => format!("egress_{}", name_part(link.network)).into(),
         None => "egress".into(),
     }
 }

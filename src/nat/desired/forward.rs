@@ -79,8 +79,10 @@ pub(super) fn inside_guard(scope: Scope<'_>) -> Feature {
 fn inside(Scope { site, tunnel, .. }: Scope<'_>) -> Vec<Ipv4Net> {
     let unroutable = unroutable(site.public.as_ref());
     let tunnel = tunnel.into_iter().flat_map(|tunnel| v4(tunnel.sources()));
-    let all = site.private.iter().map(|link| link.network).chain(tunnel);
-    Ipv4Net::aggregate(&all.filter(|range| unroutable.iter().any(|block| block.contains(range))).collect())
+    let unroutable = |range: &Ipv4Net| unroutable.iter().any(|block| block.contains(range));
+    let networks = site.private.iter().map(|link| link.network).chain(tunnel).filter(unroutable);
+    let behind = site.private.iter().flat_map(|link| link.behind.iter().copied());
+    Ipv4Net::aggregate(&networks.chain(behind).collect())
 }
 
 fn guard_rule(inside: &[Ipv4Net], site: &Site) -> Option<Rule> {

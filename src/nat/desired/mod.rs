@@ -29,7 +29,7 @@ use super::statement::{
 use crate::config::Config;
 use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
-use crate::site::Site;
+use crate::site::{PrivateLink, Site};
 use drops::{DropReason, drop_as};
 use feature::{Feature, Section};
 
@@ -88,7 +88,7 @@ pub(super) fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fas
 
 /// The set of all private networks, which several features look into.
 fn private_networks(site: &Site) -> Feature {
-    let networks = ranges(site.private.iter().map(|link| link.network));
+    let networks = ranges(site.private.iter().flat_map(PrivateLink::ranges));
     Feature { sets: vec![Set::ranges("private_networks", [fields::V4], networks)], ..Feature::default() }
 }
 

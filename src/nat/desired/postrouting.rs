@@ -2,7 +2,6 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
 use nftables::types::NfHook;
 
 use super::super::model::{Chain, Rule};
@@ -14,7 +13,7 @@ use super::feature::{Feature, Slot};
 use super::published::{is_translated, publishes};
 use super::{Scope, nat};
 use crate::config::Config;
-use crate::site::PublicLink;
+use crate::site::{PrivateLink, PublicLink};
 
 /// nft's `srcnat`.
 const SRCNAT: i32 = 100;
@@ -33,18 +32,22 @@ pub(super) fn egress_nat(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Rule>
     let out = |from: RuleStatement, pool: &[Ipv4Addr]| {
         vec![eq(oifname(), interface(&public.interface)), from, translation(pool, config, public)]
     };
-    let source = |network: Ipv4Net| eq(field("ip", "saddr"), prefix(network.into()));
+    let source = |link: &PrivateLink| {
+        let ranges = || link.ranges().map(|range| prefix(range.into()));
+        let single = link.behind.is_empty().then(|| prefix(link.network.into()));
+        eq(field("ip", "saddr"), single.unwrap_or_else(|| anonymous_set(ranges())))
+    };
     let shared = slots(&config.nat.egress_addresses, config, public);
     for link in &site.private {
-        let policy = config.networks.iter().find(|policy| policy.range == link.network);
+        let policy = config.policy_of(link.network);
         if let Some(addresses) = policy.and_then(|policy| policy.egress_addresses.as_ref()) {
-            rules.push(out(source(link.network), &slots(addresses, config, public)));
+            rules.push(out(source(link), &slots(addresses, config, public)));
         }
     }
     match site.private.as_slice() {
         [] => {}
         // One comparison is cheaper than a look-up.
-        [link] => rules.push(out(source(link.network), &shared)),
+        [link] if link.behind.is_empty() => rules.push(out(source(link), &shared)),
         _ => rules.push(out(eq(field("ip", "saddr"), set("private_networks")), &shared)),
     }
     if tunnel.is_some_and(|tunnel| tunnel.full_tunnel) {

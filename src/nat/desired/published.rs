@@ -74,14 +74,14 @@ fn paths(site: &Site) -> impl Iterator<Item = ForwardPath> + '_ {
 
 /// The forwards that lead to a host of a network of this server.
 fn usable_forwards<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a Forward> {
-    config.nat.forwards.iter().filter(|forward| site.private.iter().any(|link| link.network.contains(&forward.to)))
+    config.nat.forwards.iter().filter(|forward| site.private.iter().any(|link| link.serves(forward.to)))
 }
 
 /// The static entries whose host is in a network of this server. One for this server's own first address is left out:
 /// it would lock the operator out.
 fn usable_statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
     let own = site.own_address();
-    let is_served = |entry: &&StaticNat| site.private.iter().any(|link| link.network.contains(&entry.private));
+    let is_served = |entry: &&StaticNat| site.private.iter().any(|link| link.serves(entry.private));
     config.nat.statics.iter().filter(is_served).filter(move |entry| Some(entry.public) != own)
 }
 

@@ -48,7 +48,7 @@ fn sets(tunnel: &Tunnel, site: &Site) -> Vec<Set> {
     };
     let masqueraded =
         tunnel.masqueraded.iter().flat_map(|(link, sources)| sources.iter().map(move |source| behind(link, *source)));
-    let behind_links = site.private.iter().map(|link| behind(&link.interface, link.network));
+    let behind_links = site.private.iter().flat_map(|link| link.ranges().map(|range| behind(&link.interface, range)));
     vec![
         Set::ranges("behind_links", [INTERFACE, V4], behind_links.collect()),
         Set::ranges("tunnel_masqueraded", [INTERFACE, V4], masqueraded.collect()),

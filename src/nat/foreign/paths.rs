@@ -5,7 +5,7 @@ use ipnet::Ipv4Net;
 use crate::config::{Acl, Config, Transport};
 use crate::inputs::Tunnel;
 use crate::net::{InterfaceName, overlap, v4};
-use crate::site::Site;
+use crate::site::{PrivateLink, Site};
 
 /// Packets that come in by one interface and leave by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> V
         paths.push(ForwardPath { from: from.clone(), to: to.clone(), packets });
     };
     for link in &site.private {
-        let new = || Packets::New(vec![link.network]);
+        let new = || Packets::New(link.ranges().collect());
         add(&link.interface, &public.interface, new());
         add(&public.interface, &link.interface, Packets::Answers);
         if publishes {
@@ -47,7 +47,7 @@ pub fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> V
         for other in &site.private {
             // Our rules have a path from a link to itself only where private hosts may use public addresses.
             let is_path = if other.interface == link.interface {
-                publishes && config.tenants.iter().any(|line| is_within(line, link.network))
+                publishes && config.tenants.iter().any(|line| is_within(line, link))
             } else {
                 !config.tenants.is_empty()
             };
@@ -74,8 +74,8 @@ pub fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> V
 }
 
 /// Whether a line of `tenants.allow` lets hosts of one network reach others of the same network through the bastion.
-fn is_within(line: &Acl, network: Ipv4Net) -> bool {
-    let touches = |ranges: &[Ipv4Net]| ranges.iter().any(|range| overlap(*range, network));
+fn is_within(line: &Acl, link: &PrivateLink) -> bool {
+    let touches = |ranges: &[Ipv4Net]| link.ranges().any(|own| ranges.iter().any(|range| overlap(*range, own)));
     touches(&line.from) && touches(&line.to)
 }
 

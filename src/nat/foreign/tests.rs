@@ -28,6 +28,9 @@ fn private(interface: &str, network: &str) -> PrivateLink {
         network: network.parse().unwrap(),
         network_id: None,
         network_name: None,
+        gateway: None,
+        behind: Vec::new(),
+        is_local: false,
     }
 }
 

@@ -79,6 +79,7 @@ fn tenant() -> PrivateNetwork {
         network_id: NetworkId(1235),
         network_name: None,
         network: "10.2.0.0/16".parse().unwrap(),
+        gateway: None,
         ..production()
     }
 }
@@ -110,6 +111,7 @@ fn configured_link(interface: &str, network: &str) -> config::PrivateLink {
         network: network.parse().unwrap(),
         address: None,
         network_id: None,
+        also: Vec::new(),
     }
 }
 
@@ -131,6 +133,9 @@ fn production_link() -> PrivateLink {
         network: "10.0.0.0/16".parse().unwrap(),
         network_id: Some(NetworkId(1234)),
         network_name: Some("production".to_owned()),
+        gateway: Some(Ipv4Addr::new(10, 0, 0, 1)),
+        behind: Vec::new(),
+        is_local: false,
     }
 }
 
@@ -141,6 +146,9 @@ fn tenant_link() -> PrivateLink {
         network: "10.2.0.0/16".parse().unwrap(),
         network_id: Some(NetworkId(1235)),
         network_name: None,
+        gateway: None,
+        behind: Vec::new(),
+        is_local: false,
         ..production_link()
     }
 }
@@ -154,6 +162,8 @@ fn usual_site() -> Site {
         private: vec![production_link()],
         sshd_ports: BTreeSet::new(),
         hints: Vec::new(),
+        conflicts: Vec::new(),
+        elsewhere: Vec::new(),
         problems: Vec::new(),
         misrouted: BTreeSet::new(),
     }
@@ -407,6 +417,8 @@ fn the_configuration_overrides_discovery() {
         sshd_ports: BTreeSet::new(),
         hints: Vec::new(),
         misrouted: BTreeSet::new(),
+        conflicts: Vec::new(),
+        elsewhere: Vec::new(),
         problems: vec![Problem::new(
             "link-without-address",
             "enp8s0 does not have its address 10.2.0.9 yet, or is down",
@@ -463,6 +475,9 @@ fn an_interface_that_does_not_exist_is_reported_with_a_list_of_those_that_do() {
             network: "10.1.0.0/16".parse().unwrap(),
             network_id: None,
             network_name: None,
+            gateway: None,
+            behind: Vec::new(),
+            is_local: false,
             ..production_link()
         }],
         problems: vec![
@@ -511,10 +526,15 @@ fn a_dedicated_server_with_configured_links_needs_no_metadata() {
             aliases: BTreeSet::from([Ipv4Addr::new(10, 0, 1, 3)]),
             network_id: None,
             network_name: None,
+            gateway: None,
+            behind: Vec::new(),
+            is_local: false,
             ..production_link()
         }],
         sshd_ports: BTreeSet::new(),
         hints: Vec::new(),
+        conflicts: Vec::new(),
+        elsewhere: Vec::new(),
         problems: Vec::new(),
         misrouted: BTreeSet::new(),
     };

@@ -68,6 +68,9 @@ fn site() -> Site {
             network: "10.0.0.0/16".parse().unwrap(),
             network_id: Some(NetworkId(7)),
             network_name: None,
+            gateway: None,
+            behind: Vec::new(),
+            is_local: false,
         }],
         ..Site::default()
     }

@@ -27,7 +27,7 @@ use bastiond::internals::hetzner::unroutable;
 use bastiond::internals::inputs::{SeenReturnRoutes, Tunnel, tunnel};
 use bastiond::internals::nat::{ForwardPath, Nat, Packets, forward_paths};
 use bastiond::internals::outcome::State;
-use bastiond::internals::site::Site;
+use bastiond::internals::site::{OtherRoute, PrivateLink, SeenOtherRoutes, Site, add_ranges_behind};
 use fastrand::Rng;
 use libtest_mimic::Trial;
 
@@ -124,6 +124,7 @@ fn compare(testbed: &Testbed, nat: &mut Nat, seed: u64, tally: &mut Tally) -> Re
     if rng.u8(0..4) == 0 {
         site.public.iter_mut().for_each(|public| public.addresses.truncate(rng.usize(1..4)));
     }
+    add_ranges_behind(&mut site, &config, &random_routes(&mut rng));
     let tunnel = tunnel(&config, &site, &SeenReturnRoutes::new());
     let outcome = reconcile(&testbed.bastion, nat, &config, &site);
     ensure(matches!(outcome.state, State::Ok | State::Waiting), format!("{outcome:?}\n{text}"))?;
@@ -155,6 +156,21 @@ fn compare(testbed: &Testbed, nat: &mut Nat, seed: u64, tally: &mut Tally) -> Re
         }
     }
     Ok((!mismatches.is_empty()).then(|| case.describe(&mismatches)))
+}
+
+/// Routes of the cloud to other servers, some of them to what is the tunnel's, another network's, or nobody's.
+fn random_routes(rng: &mut Rng) -> SeenOtherRoutes {
+    let mut seen = SeenOtherRoutes::new();
+    for (interface, gateway, destinations) in [
+        ("eth1", [10, 0, 0, 4], ["10.9.0.0/16", "172.20.0.0/16", "10.3.128.0/17"]),
+        ("eth2", [10, 2, 0, 4], ["10.244.0.0/16", "10.9.128.0/17", "0.0.0.0/0"]),
+    ] {
+        let chosen = destinations.into_iter().filter(|_| rng.bool());
+        let route =
+            |text: &str| OtherRoute { destination: text.parse().expect("a range"), gateway: Ipv4Addr::from(gateway) };
+        seen.insert(interface.parse().expect("a name"), chosen.map(route).collect());
+    }
+    seen
 }
 
 /// Takes out what the policy leaves out: limits, and the flowtable, whose flows skip the rules.
@@ -265,13 +281,18 @@ impl Case<'_> {
     /// The link behind which a host is.
     fn link_of(&self, host: Ipv4Addr) -> &str {
         let routes = self.tunnel.iter().flat_map(|tunnel| tunnel.routed()).map(|range| (range, "wg0"));
-        let private = self.site.private.iter().map(|link| (link.network, link.interface.as_str()));
+        let private = self.site.private.iter();
+        let private = private.flat_map(|link| link.ranges().map(|range| (range, link.interface.as_str())));
         let behind = routes.chain(private).filter(|(range, _)| range.contains(&host));
         behind.max_by_key(|(range, _)| range.prefix_len()).map_or("eth0", |(_, link)| link)
     }
 
     fn describe(&self, mismatches: &[String]) -> String {
-        let links: Vec<String> = self.site.private.iter().map(|link| link.interface.to_string()).collect();
+        let link = |link: &PrivateLink| {
+            let behind: String = link.behind.iter().map(|range| format!(" with {range}")).collect();
+            format!("{}{behind}", link.interface)
+        };
+        let links: Vec<String> = self.site.private.iter().map(link).collect();
         let (links, mismatches) = (links.join(", "), mismatches.join("\n"));
         format!("{mismatches}\nwith the private links {links} and the configuration\n{}", self.text)
     }

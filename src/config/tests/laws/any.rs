@@ -25,6 +25,7 @@ fn private_links() -> impl Strategy<Value = Vec<PrivateLink>> {
                 network: Ipv4Net::new(inside, prefix).unwrap().trunc(),
                 address: address.then_some(inside),
                 network_id: id.then_some(NetworkId(u64::from(n) + 1)),
+                also: Vec::new(),
             }
         })
     };

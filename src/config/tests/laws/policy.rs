@@ -124,6 +124,7 @@ fn any_networks() -> impl Strategy<Value = Vec<NetworkPolicy>> {
         (option::of(any_pool()), any_lists()).prop_map(move |(egress_addresses, lists)| NetworkPolicy {
             key: String::new(),
             range: Ipv4Net::new(Ipv4Addr::new(10, n, 0, 0), 16).unwrap(),
+            also: Vec::new(),
             egress_addresses,
             lists,
         })

@@ -53,6 +53,7 @@ pub(super) fn written(config: &Config) -> String {
         lines.push(format!("network = {}", quoted(link.network)));
         lines.push(format!("address = {}", or_auto(link.address.map(quoted))));
         lines.extend(link.network_id.map(|id| format!("network_id = {id}")));
+        lines.push(format!("also = {}", list(link.also.iter().map(quoted))));
     }
     lines.extend(written_nat(nat));
     lines.extend([
@@ -62,8 +63,9 @@ pub(super) fn written(config: &Config) -> String {
         format!("max_flows = {}", or_false(egress.max_flows)),
     ]);
     lines.extend(written_lists(&egress.lists));
-    for NetworkPolicy { key: _, range, egress_addresses, lists } in networks {
+    for NetworkPolicy { key: _, range, also, egress_addresses, lists } in networks {
         lines.extend(["[[network]]".to_owned(), format!("range = {}", quoted(range))]);
+        lines.push(format!("also = {}", list(also.iter().map(quoted))));
         lines.extend(egress_addresses.as_ref().map(|pool| format!("egress_addresses = {}", written_pool(pool))));
         lines.extend(written_lists(lists));
     }

@@ -7,7 +7,7 @@ use bastiond::internals::conntrack::{Layer4, Tuple};
 use bastiond::internals::hetzner::unroutable;
 use bastiond::internals::inputs::Tunnel;
 use bastiond::internals::net::v4;
-use bastiond::internals::site::Site;
+use bastiond::internals::site::{PrivateLink, Site};
 use fastrand::Rng;
 use ipnet::Ipv4Net;
 
@@ -78,11 +78,11 @@ impl Material {
         internet.extend(&blocklist);
         let mut sources = vec![("eth0", internet)];
         for link in &site.private {
-            let mut hosts = vec![link.network];
+            let mut hosts: Vec<Ipv4Net> = link.ranges().collect();
             hosts.extend(config.nat.statics.iter().map(|entry| host(entry.private)));
             hosts.extend(&tenants_from);
             hosts.extend(v4(config.firewall.services.iter().flat_map(|service| service.from.iter().copied())));
-            hosts.retain(|range| link.network.contains(range));
+            hosts.retain(|range| link.ranges().any(|own| own.contains(range)));
             let name = LINKS.into_iter().find(|name| *name == link.interface.as_str()).expect("a link of the testbed");
             sources.push((name, hosts));
         }
@@ -105,7 +105,7 @@ impl Material {
         destinations.extend(config.nat.statics.iter().flat_map(|entry| [entry.public, entry.private]).map(host));
         destinations.extend(egress_to);
         destinations.extend(tenants_to);
-        destinations.extend(site.private.iter().map(|link| link.network));
+        destinations.extend(site.private.iter().flat_map(PrivateLink::ranges));
         destinations.extend(&behind_peers);
         destinations.extend(&blocklist);
         destinations.extend(nets(&["11.0.0.0/8", "12.0.0.0/14", "93.184.0.0/16", "10.9.0.0/16", "10.100.0.0/24"]));
@@ -121,7 +121,7 @@ impl Material {
         }
         ports.extend(config.firewall.ssh_ports.iter().flatten());
         let mut not_from_outside = unroutable(&public);
-        not_from_outside.extend(site.private.iter().map(|link| link.network));
+        not_from_outside.extend(site.private.iter().flat_map(PrivateLink::ranges));
         not_from_outside.extend(tunnel.iter().flat_map(|tunnel| v4(tunnel.networks.iter().copied())));
         Self { sources, destinations, ports, own, not_from_outside, behind_peers }
     }

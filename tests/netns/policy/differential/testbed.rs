@@ -140,7 +140,7 @@ impl Testbed {
         lines.push("route add default dev eth0".to_owned());
         for link in &site.private {
             lines.push(format!("addr add {}/32 dev {}", link.address, link.interface));
-            lines.push(format!("route add {} dev {}", link.network, link.interface));
+            lines.extend(link.ranges().map(|range| format!("route add {range} dev {}", link.interface)));
         }
         for address in tunnel.iter().flat_map(|tunnel| &tunnel.addresses).filter(|net| net.addr().is_ipv4()) {
             lines.push(format!("addr add {}/32 dev wg0", address.addr()));
