@@ -124,7 +124,7 @@ impl Gateway {
         Self {
             sysctl: Sysctl::new(sysctl_paths.clone()),
             nat: Nat::load(&runtime, &state),
-            wireguard: Wireguard::load(&runtime),
+            wireguard: Wireguard::load(&runtime, &state),
             routes: Routes::default(),
             conntrack: Conntrack::load(&runtime),
             forwarding: Forwarding::new(sysctl_paths, nat::table_exists),
@@ -140,6 +140,11 @@ impl Gateway {
     /// Takes over the descriptors that the service manager kept of a former daemon's tunnel.
     pub(crate) fn take_over(&mut self, inherited: NamedFds) {
         self.wireguard.take_over(inherited);
+    }
+
+    /// Notes that a person has reloaded the configuration.
+    pub(crate) fn note_reload(&mut self) {
+        self.wireguard.note_reload();
     }
 
     /// What the service manager is to keep for the next daemon, if that has changed.

@@ -39,6 +39,15 @@ pub enum Error {
         /// The largest size that is read, in bytes.
         max: u64,
     },
+    /// It is text in an encoding that no program here reads.
+    #[error("it is UTF-16 text; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")]
+    Utf16,
+    /// It is text in another encoding, or no text.
+    #[error("line {line} is not UTF-8 text; save the file as UTF-8")]
+    NotText {
+        /// The number of the first such line, from 1.
+        line: usize,
+    },
 }
 
 impl Error {
@@ -46,7 +55,7 @@ impl Error {
     pub(crate) fn kind(&self) -> Option<io::ErrorKind> {
         match self {
             Self::Io(error) => Some(error.kind()),
-            Self::NotRegular { .. } | Self::TooLarge { .. } => None,
+            Self::NotRegular { .. } | Self::TooLarge { .. } | Self::Utf16 | Self::NotText { .. } => None,
         }
     }
 
@@ -80,10 +89,36 @@ pub(crate) fn read_text(path: &Path, max: u64) -> Result<Zeroizing<String>, Erro
     text(&content.bytes)
 }
 
-/// The bytes as text.
+/// The bytes as text, without a byte order mark. What stands behind a `#` may be in any encoding: with all files that are
+/// read so, that is a comment, and people write comments in what their editor has.
 pub(crate) fn text(bytes: &[u8]) -> Result<Zeroizing<String>, Error> {
-    let text = std::str::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(Zeroizing::new(text.to_owned()))
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        if !text.contains('\0') {
+            return Ok(Zeroizing::new(text.to_owned()));
+        }
+    }
+    if is_utf_16(bytes) {
+        return Err(Error::Utf16);
+    }
+    let mut text = Zeroizing::new(String::with_capacity(2 * bytes.len()));
+    for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        let content = line.split(|&byte| byte == b'#').next().unwrap_or_default();
+        if content.contains(&0) || std::str::from_utf8(content).is_err() {
+            return Err(Error::NotText { line: index + 1 });
+        }
+        text.push_str(&String::from_utf8_lossy(line));
+    }
+    Ok(text)
+}
+
+/// With a byte order mark, or with the first two characters in two bytes each.
+fn is_utf_16(bytes: &[u8]) -> bool {
+    match *bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        [a, b, c, d, ..] => (b == 0 && d == 0 && a != 0 && c != 0) || (a == 0 && c == 0 && b != 0 && d != 0),
+        _ => false,
+    }
 }
 
 fn check_is_regular(metadata: &Metadata) -> Result<(), Error> {
@@ -134,6 +169,20 @@ mod tests {
         assert_eq!(refusal(Path::new("/dev/zero")), "it is a device, not a regular file");
         assert!(read(&at("dangling"), 100).unwrap_err().is_not_found());
         assert_eq!(*read_text(&at("good link"), 100).unwrap(), "text");
+    }
+
+    #[test]
+    fn comments_may_be_in_any_encoding_and_other_text_is_named_by_its_line() {
+        let read = |bytes: &[u8]| text(bytes).map(|text| text.to_string()).map_err(|error| error.to_string());
+        assert_eq!(read(b"\xef\xbb\xbfa = 1\r\n"), Ok("a = 1\r\n".to_owned()));
+        assert_eq!(read(b"a = 1 # B\xfcro\nb = 2\n"), Ok("a = 1 # B\u{fffd}ro\nb = 2\n".to_owned()));
+        let not_text = |line: usize| Err(format!("line {line} is not UTF-8 text; save the file as UTF-8"));
+        assert_eq!(read(b"a = 1\nb = \"B\xfcro\"\n"), not_text(2));
+        assert_eq!(read(b"a = 1\n\nb = \0\n"), not_text(3));
+        let utf_16 = Err("it is UTF-16 text; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)".to_owned());
+        for bytes in [&b"\xff\xfea\0=\0"[..], b"\xfe\xff\0a\0=", b"a\0=\0", b"\0a\0="] {
+            assert_eq!(read(bytes), utf_16, "{bytes:?}");
+        }
     }
 
     #[test]

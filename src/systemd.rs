@@ -176,9 +176,13 @@ pub fn start_logging(level: tracing::Level) -> LogLevel {
     LogLevel(handle)
 }
 
-/// Our own messages at `level`; those of libraries only from `warn` on.
+/// Our own messages at `level`; those of libraries only from `warn` on. The tunnel's protocol core warns at each attempt
+/// of a handshake, without the peer's name: the component logs when a peer stops to answer, and when it answers again.
 fn filter(level: tracing::Level) -> Targets {
-    Targets::new().with_default(LevelFilter::WARN).with_target("bastiond", LevelFilter::from_level(level))
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("boringtun", LevelFilter::OFF)
+        .with_target("bastiond", LevelFilter::from_level(level))
 }
 
 /// systemd names the journal's stream as `device:inode` (systemd.exec(5), `$JOURNAL_STREAM`); a child whose standard

@@ -20,7 +20,7 @@ const FILE: &str = "last-good.json";
 /// Raised when a newer version can no longer read what the file holds.
 const FORMAT: u32 = 1;
 /// What a daemon leaves in the state directory. Where one of these is, there was a configuration once.
-const TRACES: [&str; 4] = [FILE, "rules.json", "sysctl.json", "wireguard.key"];
+const TRACES: [&str; 5] = [FILE, "rules.json", "sysctl.json", "wireguard.key", "wireguard.pub"];
 
 /// The file's content.
 #[derive(Debug, Serialize, Deserialize)]

@@ -47,11 +47,13 @@ fn tunnel() -> Wireguard {
         listen_port: 51820,
         private_key: None,
         private_key_file: "/var/lib/bastiond/wireguard.key".into(),
+        is_key_in_wg_file: false,
         addresses: Vec::new(),
         mtu: None,
         fwmark: 0,
         backend: BackendChoice::Userspace,
         full_tunnel: false,
+        routes: true,
         snat: Snat::Auto,
         peers: Vec::new(),
     }

@@ -19,6 +19,8 @@ pub struct Wireguard {
     pub private_key: Option<PrivateKey>,
     /// The file that holds the key or will hold it. If a wg file holds the key, this is the wg file.
     pub private_key_file: PathBuf,
+    /// Whether `private_key_file` is a wg file, which holds the key among other things.
+    pub is_key_in_wg_file: bool,
     /// The bastion's own addresses in the tunnel, each with the prefix of its network.
     pub addresses: Vec<IpNet>,
     /// Largest IP packet in the tunnel, in bytes; `None`: the public link's MTU minus 80.
@@ -29,6 +31,8 @@ pub struct Wireguard {
     pub backend: BackendChoice,
     /// Whether peers reach the internet through the bastion.
     pub full_tunnel: bool,
+    /// Whether ranges behind peers are routed into the tunnel, and the cloud's networks to this server for the tunnel.
+    pub routes: bool,
     /// Whether private hosts see the bastion's address instead of the peer's.
     pub snat: Snat,
     /// The peers. No two have the same key, name or allowed-ip.

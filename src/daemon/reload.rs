@@ -43,6 +43,7 @@ impl Daemon {
         self.config = config;
         self.unkept = Some(texts);
         self.gateway.accept_configuration();
+        self.gateway.note_reload();
         self.pass(Trigger::Configuration).await
     }
 

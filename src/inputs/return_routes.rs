@@ -18,10 +18,12 @@ pub(crate) struct WantedReturnRoutes {
     pub else_masqueraded: bool,
 }
 
-/// The ranges that need a route; none where there is no tunnel, or where all its peers are masqueraded (`snat = true`).
+/// The ranges that need a route; none where there is no tunnel, where all its peers are masqueraded
+/// (`snat = true`), or where somebody else adds the routes (`routes = false`).
 pub(crate) fn wanted_return_routes(config: &Config, site: &Site) -> WantedReturnRoutes {
     let snat = config.wireguard.as_ref().map_or(Snat::Always, |wanted| wanted.snat);
-    let tunnel = tunnel(config, site, &SeenReturnRoutes::new()).filter(|_| snat != Snat::Always);
+    let tunnel = tunnel(config, site, &SeenReturnRoutes::new());
+    let tunnel = tunnel.filter(|tunnel| snat != Snat::Always && tunnel.routes);
     let own = |range: &Ipv4Net, tunnel: &Tunnel| tunnel.networks.iter().any(|own| IpNet::V4(*range).contains(own));
     let ranges = tunnel.map(|tunnel| {
         let mut ranges = tunnel.routed();

@@ -33,6 +33,8 @@ pub struct Tunnel {
     pub remote_networks: Vec<IpNet>,
     /// Whether peers reach the internet through the bastion.
     pub full_tunnel: bool,
+    /// Whether `remote_networks` are routed into the tunnel, and the cloud's networks have return routes.
+    pub routes: bool,
     /// By private link: the sources that are masqueraded there, because its hosts could not answer them.
     pub masqueraded: BTreeMap<InterfaceName, Vec<Ipv4Net>>,
     /// Parts of the configuration that this server cannot carry out as written.
@@ -69,7 +71,9 @@ pub fn tunnel(config: &Config, site: &Site, seen_return_routes: &SeenReturnRoute
         }
     }
     let remote_networks = without_nested(remote_networks);
-    let masqueraded = masqueraded(wanted.snat, &routed(&networks, &remote_networks), site, seen_return_routes);
+    // What somebody else routes is answered as somebody else routes it; for the tunnel's own networks nobody does.
+    let translated = routed(&networks, if wanted.routes { &remote_networks } else { &[] });
+    let masqueraded = masqueraded(wanted.snat, &translated, site, seen_return_routes);
     Some(Tunnel {
         interface: wanted.interface.clone(),
         mtu: wanted.mtu.unwrap_or_else(|| public_mtu.saturating_sub(OVERHEAD).max(SMALLEST_MTU)),
@@ -77,6 +81,7 @@ pub fn tunnel(config: &Config, site: &Site, seen_return_routes: &SeenReturnRoute
         networks,
         remote_networks,
         full_tunnel: wanted.full_tunnel,
+        routes: wanted.routes,
         masqueraded,
         problems,
     })
@@ -266,5 +271,14 @@ mod tests {
         assert_eq!(masqueraded("\"auto\"", &standing), []);
         assert_eq!(masqueraded("true", &standing), all);
         assert_eq!(masqueraded("false", &[]), []);
+    }
+
+    #[test]
+    fn without_routes_only_the_tunnels_own_networks_are_masqueraded() {
+        let section = "addresses = [\"10.100.0.1/24\"]\nroutes = false";
+        let tunnel = wanted(section, "[\"10.100.0.2\", \"192.168.0.0/16\"]").unwrap();
+        let own: Vec<Ipv4Net> = vec!["10.100.0.0/24".parse().unwrap()];
+        assert_eq!(tunnel.masqueraded, [("eth1".parse().unwrap(), own)].into());
+        assert_eq!(tunnel.remote_networks, ["192.168.0.0/16".parse::<IpNet>().unwrap()], "they may still come in");
     }
 }

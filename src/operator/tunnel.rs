@@ -6,10 +6,13 @@ use bytesize::ByteSize;
 use comfy_table::CellAlignment::{Left, Right};
 
 use super::table::{Column, format_span, format_table};
+use crate::wireguard::refused::RefusedReport;
 use crate::wireguard::status::{PeerReport, TunnelReport};
 
 /// More peers than this are counted: `--json` has them all.
 const SHOWN_PEERS: usize = 50;
+/// More refused keys and sources than this are counted.
+const SHOWN_REFUSED: usize = 20;
 /// Characters of a public key that identify a peer without a name.
 const KEY_LENGTH: usize = 12;
 /// Longer names are shortened, in characters.
@@ -40,7 +43,21 @@ pub(super) fn format_tunnel(tunnel: &TunnelReport, now: SystemTime) -> String {
         ];
         text.push_str(&format_table(&columns, rows));
     }
+    text.push_str(&format_refused(tunnel.refused.as_ref()));
     text
+}
+
+/// Whom the tunnel refuses. The list is bounded by the data plane, but for peers, of which there may be many.
+fn format_refused(refused: Option<&RefusedReport>) -> String {
+    let Some(refused) = refused else {
+        return "REFUSED not known: the kernel's WireGuard drops unknown keys and foreign sources without counting them\n"
+            .to_owned();
+    };
+    let mut lines = refused.lines();
+    let more = lines.len().saturating_sub(SHOWN_REFUSED);
+    lines.truncate(SHOWN_REFUSED);
+    lines.extend((more > 0).then(|| format!("{more} more (--json shows all)")));
+    lines.iter().map(|line| format!("REFUSED {line}\n")).collect::<Vec<_>>().concat()
 }
 
 fn peer_row(peer: &PeerReport, now: SystemTime) -> [String; 6] {
@@ -104,6 +121,7 @@ mod tests {
                 peer(3, Some("Ada's laptop"), Some(990)),
                 peer(4, Some("office"), Some(10)),
             ],
+            refused: None,
         };
         let expected = "
 TUNNEL wg0: UDP 51820, MTU 1420; userspace; tun: tso
@@ -112,6 +130,7 @@ PEER                        HANDSHAKE    RECEIVED        SENT  ENDPOINT         
 Ada's laptop                 10 s ago     1.2 MiB       300 B  192.0.2.7:50000         10.100.0.3/32
 office                     16 min ago     1.2 MiB       300 B  192.0.2.7:50000         10.100.0.4/32
 AgICAgICAgIC…                   never     1.2 MiB       300 B  -                       10.100.0.2/32
+REFUSED not known: the kernel's WireGuard drops unknown keys and foreign sources without counting them
 ";
         assert_eq!(format_tunnel(&tunnel, UNIX_EPOCH + Duration::from_secs(1000)), expected);
     }
@@ -132,6 +151,7 @@ AgICAgICAgIC…                   never     1.2 MiB       300 B  -              
             mtu: 1420,
             data_plane: Vec::new(),
             peers,
+            refused: Some(RefusedReport::default()),
         };
         assert!(format_tunnel(&tunnel, UNIX_EPOCH).ends_with("150 more (--json shows all)\n"));
     }

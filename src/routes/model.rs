@@ -48,7 +48,7 @@ pub(super) fn desired(tunnel: &Tunnel) -> Desired {
     Desired {
         interface: tunnel.interface.clone(),
         addresses: tunnel.addresses.iter().copied().collect(),
-        destinations: tunnel.remote_networks.iter().copied().collect(),
+        destinations: tunnel.remote_networks.iter().copied().filter(|_| tunnel.routes).collect(),
     }
 }
 

@@ -15,6 +15,7 @@ use super::model::BackendKind;
 use super::model::{ConfiguredEndpoints, host};
 use super::observe::{Observed, RunningState, wanted};
 use super::plan::{InterfacePlan, Plan, SetUp};
+use super::refused::RefusedLog;
 use super::running::{Running, detail};
 use super::userspace::Userspace;
 use super::{CHECK_INTERVAL, Error, Wireguard, keyfile};
@@ -54,15 +55,21 @@ impl Wireguard {
         };
         self.names.request(&config.peers.iter().filter_map(host).collect(), inputs.now);
         let repaired = reaped || interface.is_repair;
+        let undecided = plan.obstacles;
         match self.converge(config, tunnel, inputs.now, observed, interface, &mut changes).await {
             Ok(after) => {
-                let problems = self.problems(tunnel);
+                self.is_reloaded = false;
+                if undecided.is_empty() {
+                    self.remember_key();
+                }
+                let problems: Vec<Problem> = undecided.into_iter().chain(self.problems(tunnel)).collect();
                 let state = if problems.is_empty() { State::Ok } else { State::Waiting };
                 let detail = detail(config, &after, SystemTime::now());
                 Outcome { changes, repaired, problems, ..Outcome::unchanged(state, detail) }
             }
             Err(error) => {
                 let mut failed = Outcome::failed(&error);
+                failed.problems.extend(undecided);
                 failed.problems.extend(self.problems(tunnel));
                 Outcome { changes, repaired: reaped, ..failed }
             }
@@ -83,6 +90,16 @@ impl Wireguard {
         let mut changes = Vec::new();
         let repaired = self.reap_missing_interface(&plan, &mut changes).await;
         Outcome { changes, repaired, ..Outcome::unchanged(State::HeldBack, detail) }
+    }
+
+    /// Remembers the public key that peers know, once nobody has to decide about it.
+    fn remember_key(&self) {
+        let key = self.running.as_ref().and_then(|running| running.key.as_ref());
+        if let Some(public) = key.map(bastiond_tunnel::key::PrivateKey::public) {
+            if self.known_key.read() != Some(public) {
+                self.known_key.write(&public);
+            }
+        }
     }
 
     fn problems(&self, tunnel: &Tunnel) -> Vec<Problem> {
@@ -180,6 +197,7 @@ impl Wireguard {
         running.last_seen = ActivePeers::new();
         running.has_settled = true;
         running.configured = desired.endpoints();
+        running.key.clone_from(&desired.private_key);
         running.settled = Some(desired);
         let after = match before {
             Some(before) if !is_changed => before,
@@ -217,9 +235,11 @@ impl Wireguard {
             labels: BTreeMap::new(),
             hosts: BTreeMap::new(),
             watches: BTreeMap::new(),
+            refused_log: RefusedLog::default(),
             configured: ConfiguredEndpoints::new(),
             settled: None,
             has_settled: false,
+            key: None,
             last_seen,
             active_peers,
             next_check: now + CHECK_INTERVAL,

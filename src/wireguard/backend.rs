@@ -12,7 +12,7 @@ use crate::config::BackendChoice;
 use crate::net::InterfaceName;
 use crate::outcome::ComponentError;
 use bastiond_tunnel::key::PublicKey;
-use bastiond_tunnel::model::{Snapshot, Update};
+use bastiond_tunnel::model::{Refused, Snapshot, Update};
 use bastiond_tunnel::{Device, DeviceError, tun, udp};
 
 /// An interface that carries packets.
@@ -25,6 +25,9 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
 
     /// The interface as it is.
     fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, Error>>;
+
+    /// What was refused from the outside; `None` if the data plane does not tell.
+    fn refused(&self) -> BoxFuture<'_, Result<Option<Refused>, Error>>;
 
     /// Starts handshakes with these peers, if sessions end with the process.
     fn initiate_handshakes(&self, peers: Vec<PublicKey>) -> BoxFuture<'_, Result<(), Error>>;

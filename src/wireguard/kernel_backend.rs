@@ -9,7 +9,7 @@ use super::model::BackendKind;
 use crate::net::InterfaceName;
 use bastiond_tunnel::Device;
 use bastiond_tunnel::key::PublicKey;
-use bastiond_tunnel::model::{Snapshot, Update};
+use bastiond_tunnel::model::{Refused, Snapshot, Update};
 
 /// An interface of the kernel. It keeps working when the daemon ends.
 #[derive(Debug)]
@@ -40,6 +40,11 @@ impl Backend for KernelInterface {
 
     fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, Error>> {
         async move { Ok(kernel::snapshot(&self.0).await?) }.boxed()
+    }
+
+    /// The kernel drops silently: what it refuses is neither in its netlink interface nor in a counter.
+    fn refused(&self) -> BoxFuture<'_, Result<Option<Refused>, Error>> {
+        std::future::ready(Ok(None)).boxed()
     }
 
     /// The kernel's sessions outlive the daemon.

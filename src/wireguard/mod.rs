@@ -18,15 +18,16 @@ mod active_peers;
 mod apply;
 mod backend;
 pub(crate) mod fd_store;
-mod handshake_watch;
 pub(crate) mod kernel;
 mod kernel_backend;
 mod keyfile;
+mod known_key;
 mod link;
 mod model;
 mod names;
 mod observe;
 mod plan;
+pub(crate) mod refused;
 mod running;
 pub(crate) mod status;
 mod update;
@@ -40,15 +41,18 @@ use crate::outcome::{ComponentError, ComponentName, Outcome};
 use active_peers::active_peers;
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::udp::UdpPair;
+use bastiond_tunnel::watch;
 use fd_store::{FdStore, Handover, NamedFds};
+use known_key::KnownKey;
 use names::Names;
 use observe::Observed;
 use plan::Plan;
+use refused::RefusedReport;
 use running::Running;
 use status::TunnelReport;
 
 /// How often the peers are checked: which are active, and which do not answer.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = watch::INTERVAL;
 
 /// Why the tunnel is not as configured.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +94,9 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Wireguard {
     runtime_directory: PathBuf,
+    known_key: KnownKey,
+    /// Whether the configuration was reloaded since the tunnel was as configured last.
+    is_reloaded: bool,
     running: Option<Running>,
     names: Names,
     /// Descriptors that the service manager stored, until the interface that they may belong to is known.
@@ -140,10 +147,13 @@ impl Component for Wireguard {
 }
 
 impl Wireguard {
-    /// A component without an interface. The endpoints that a former daemon knew are in `runtime_directory`.
-    pub(crate) fn load(runtime_directory: &Path) -> Self {
+    /// A component without an interface. The endpoints that a former daemon knew are in `runtime_directory`, its public
+    /// key is in `state_directory`.
+    pub(crate) fn load(runtime_directory: &Path, state_directory: &Path) -> Self {
         Self {
             runtime_directory: runtime_directory.to_owned(),
+            known_key: KnownKey::in_directory(state_directory),
+            is_reloaded: false,
             running: None,
             names: Names::with_system_resolver(),
             inherited: NamedFds::new(),
@@ -151,6 +161,11 @@ impl Wireguard {
             unused_names: Vec::new(),
             fd_store: FdStore::default(),
         }
+    }
+
+    /// Notes that a person has reloaded the configuration: a new key in it is intended.
+    pub(crate) fn note_reload(&mut self) {
+        self.is_reloaded = true;
     }
 
     /// Takes the descriptors that the service manager stored for a former daemon.
@@ -197,13 +212,22 @@ impl Wireguard {
         };
         let wall_clock = SystemTime::now();
         running.active_peers.save(active_peers(&snapshot, wall_clock));
+        if let Ok(Some(refused)) = running.backend.refused().await {
+            let label = |key: &PublicKey| running.labels.get(key).cloned();
+            running.refused_log.note(&RefusedReport::new(&refused, label));
+        }
         for peer in &snapshot.peers {
+            let watch = running.watches.entry(peer.public_key).or_default();
+            let change = watch.check(peer, wall_clock, now.into_std());
+            let is_silent = watch.is_silent();
+            if let Some(change) = change {
+                running.log_change(peer, change);
+            }
             let Some(host) = running.hosts.get(&peer.public_key) else { continue };
             let age = peer.last_handshake.and_then(|then| wall_clock.duration_since(then).ok());
-            let watch = running.watches.entry(peer.public_key).or_default();
-            if watch.is_unanswered(peer, age, now) {
+            if is_silent {
                 self.names.note_unanswered(host, now);
-            } else if age.is_some_and(|age| age < CHECK_INTERVAL) {
+            } else if change.is_some() || age.is_some_and(|age| age < CHECK_INTERVAL) {
                 self.names.note_answered(host);
             }
         }
@@ -215,7 +239,10 @@ impl Wireguard {
     pub(crate) async fn report(&self) -> Option<TunnelReport> {
         let running = self.running.as_ref()?;
         let snapshot = running.backend.snapshot().await.ok()?;
+        let refused = running.backend.refused().await.ok()?;
         let label = |key: &PublicKey| running.labels.get(key).cloned();
-        Some(TunnelReport::new(&running.interface, running.mtu, running.backend.features(), &snapshot, label))
+        let refused = refused.map(|refused| RefusedReport::new(&refused, label));
+        let features = running.backend.features();
+        Some(TunnelReport::new(&running.interface, running.mtu, features, &snapshot, refused, label))
     }
 }

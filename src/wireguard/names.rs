@@ -17,7 +17,8 @@ use crate::outcome::Problem;
 /// Before a name is resolved again that failed, or whose peer does not answer.
 const RETRY: Backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
 const FIRST_RETRY: Duration = Duration::from_secs(15);
-const LONGEST_RETRY: Duration = Duration::from_secs(300);
+/// The name of a host with a changing address usually has a new one within minutes.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// A host's name and a port.
 pub(super) type Host = (String, u16);
 

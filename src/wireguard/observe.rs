@@ -1,15 +1,14 @@
 //! Reads what the tunnel consists of: the running interface, the links of the kernel, the private key.
 
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::active_peers::{ActivePeers, ActivePeersFile, active_peers};
+use super::known_key::ObservedKey;
 use super::link::{self, Link, Links};
 use super::{Error, Wireguard, backend, fd_store, kernel, keyfile};
 use crate::config::{self, BackendChoice};
 use crate::inputs::{Inputs, Tunnel};
 use crate::net::InterfaceName;
-use bastiond_tunnel::key::PrivateKey;
 use bastiond_tunnel::model::Snapshot;
 
 /// The tunnel as it is.
@@ -26,8 +25,8 @@ pub(crate) struct Observed {
     pub(super) left_in_kernel: Option<Snapshot>,
     /// Whether the service manager stored the wanted TUN interface.
     pub(super) has_inherited_tun: bool,
-    /// The interface's key.
-    pub(super) key: Result<Key, keyfile::Error>,
+    /// What is known about the interface's key; `None` if no tunnel is wanted.
+    pub(super) key: Option<ObservedKey>,
     /// Endpoints of peers that were active before the interface starts.
     pub(super) last_seen: ActivePeers,
     /// The time by which handshakes are dated.
@@ -41,17 +40,6 @@ pub(super) struct RunningState {
     pub(super) is_gone: bool,
     /// Its configuration and its peers.
     pub(super) snapshot: Result<Snapshot, backend::Error>,
-}
-
-/// The private key of the interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Key {
-    /// It is configured, or in its file.
-    Known(PrivateKey),
-    /// No tunnel is wanted, so that none is needed.
-    Unneeded,
-    /// Its file has yet to be made.
-    Missing(PathBuf),
 }
 
 async fn list_links() -> Result<Vec<Link>, link::Error> {
@@ -79,12 +67,12 @@ impl Wireguard {
             kernel_has_wireguard: false,
             left_in_kernel: None,
             has_inherited_tun: false,
-            key: Ok(Key::Unneeded),
+            key: None,
             last_seen: ActivePeers::new(),
             wall_clock: SystemTime::now(),
         };
         let Some((config, _)) = wanted(inputs) else { return Ok(observed) };
-        observed.key = read_key(config);
+        observed.key = Some(self.read_key(config));
         observed.has_inherited_tun = fd_store::has_tun(&config.interface, &self.inherited);
         let is_kept = self.running.as_ref().zip(observed.running.as_ref()).is_some_and(|(running, state)| {
             !state.is_gone && running.interface == config.interface && running.choice == config.backend
@@ -107,6 +95,18 @@ impl Wireguard {
         };
         Ok(observed)
     }
+
+    fn read_key(&self, config: &config::Wireguard) -> ObservedKey {
+        let path = &config.private_key_file;
+        ObservedKey {
+            configured: config.private_key.clone(),
+            path: path.clone(),
+            file: if config.is_key_in_wg_file { Ok(config.private_key.clone()) } else { keyfile::read(path) },
+            known: self.known_key.read(),
+            known_path: self.known_key.path().to_owned(),
+            is_reloaded: self.is_reloaded,
+        }
+    }
 }
 
 impl Observed {
@@ -119,12 +119,4 @@ impl Observed {
 /// The configured tunnel, unless its interface is another link of this server.
 pub(super) fn wanted<'a>(inputs: &Inputs<'a>) -> Option<(&'a config::Wireguard, &'a Tunnel)> {
     inputs.config.wireguard.as_ref().zip(inputs.tunnel)
-}
-
-fn read_key(config: &config::Wireguard) -> Result<Key, keyfile::Error> {
-    if let Some(key) = &config.private_key {
-        return Ok(Key::Known(key.clone()));
-    }
-    let found = keyfile::read(&config.private_key_file)?;
-    Ok(found.map_or_else(|| Key::Missing(config.private_key_file.clone()), Key::Known))
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::backend::{self, Start};
+use super::known_key::KeyChoice;
 use super::link::Link;
 use super::model::BackendKind;
 use super::model::{ConfiguredEndpoints, Interface};
-use super::observe::{Key, Observed, RunningState, wanted};
+use super::observe::{Observed, RunningState, wanted};
 use super::running::Running;
 use super::{Wireguard, update};
 use crate::component;
@@ -134,13 +135,9 @@ impl Wireguard {
         observed: &Observed,
         plan: &mut Plan,
     ) -> Result<InterfacePlan, Problem> {
-        let (private_key, make_key) = match &observed.key {
-            Ok(Key::Known(key)) => (Some(key.clone()), None),
-            Ok(Key::Missing(path)) => (None, Some(path.clone())),
-            Ok(Key::Unneeded) => (None, None),
-            Err(error) => return Err(Problem::from_error(error)),
-        };
-        let desired = Interface::desired(config, private_key, &self.names);
+        let KeyChoice { key, make, problem } = self.choose_key(&config.interface, observed)?;
+        plan.obstacles.extend(problem);
+        let desired = Interface::desired(config, key, &self.names);
         let kind = || {
             backend::choose(config.backend, observed.kernel_has_wireguard).map_err(|error| Problem::from_error(&error))
         };
@@ -157,10 +154,22 @@ impl Wireguard {
         if let Some((running, state)) = same {
             let before = state.snapshot.as_ref().map_err(Problem::from_error)?;
             let link = observed.link(&config.interface);
-            return Ok(plan_running(running, before, config, tunnel, observed.wall_clock, link, make_key, desired));
+            return Ok(plan_running(running, before, config, tunnel, observed.wall_clock, link, make, desired));
         }
         let start = self.plan_start(config, tunnel, kind()?, other, observed, plan)?;
-        Ok(plan_started(start, config, observed, make_key, desired))
+        Ok(plan_started(start, config, observed, make, desired))
+    }
+
+    /// The key of the interface, whatever becomes of it.
+    fn choose_key(&self, interface: &InterfaceName, observed: &Observed) -> Result<KeyChoice, Problem> {
+        let Some(key) = &observed.key else { return Ok(KeyChoice::default()) };
+        let running = observed.running.as_ref().and_then(|running| running.snapshot.as_ref().ok());
+        let snapshot = running.or(observed.left_in_kernel.as_ref());
+        // Another program may have given the interface another key.
+        let settled = self.running.as_ref().and_then(|running| running.key.as_ref());
+        let current = settled.or_else(|| snapshot.and_then(|snapshot| snapshot.private_key.as_ref()));
+        let is_met = running.is_some_and(|running| running.peers.iter().any(|peer| peer.last_handshake.is_some()));
+        key.choose(interface, current, is_met)
     }
 
     /// Starts the wanted interface, after the running one is stopped.

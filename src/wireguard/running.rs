@@ -1,21 +1,22 @@
 //! The interface that this daemon runs, and what it knows of it between passes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use super::active_peers::{ActivePeers, ActivePeersFile};
 use super::backend::Backend;
-use super::handshake_watch::HandshakeWatch;
 use super::model::{ConfiguredEndpoints, Interface, host};
 use super::names::Host;
+use super::refused::RefusedLog;
 use crate::config::{self, BackendChoice};
 use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
 use crate::outcome::Problem;
-use bastiond_tunnel::key::PublicKey;
-use bastiond_tunnel::model::Snapshot;
+use bastiond_tunnel::key::{PrivateKey, PublicKey};
+use bastiond_tunnel::model::{PeerSnapshot, Snapshot};
+use bastiond_tunnel::watch::{AnswerWatch, Change};
 
 /// An interface at work.
 #[derive(Debug)]
@@ -32,11 +33,14 @@ pub(super) struct Running {
     pub(super) labels: BTreeMap<PublicKey, String>,
     /// Peers whose endpoints are names.
     pub(super) hosts: BTreeMap<PublicKey, Host>,
-    pub(super) watches: BTreeMap<PublicKey, HandshakeWatch>,
+    pub(super) watches: BTreeMap<PublicKey, AnswerWatch>,
+    pub(super) refused_log: RefusedLog,
     /// Endpoints as they were configured when they were set last.
     pub(super) configured: ConfiguredEndpoints,
     /// What stood after the last pass: if it differs later, another program changed it.
     pub(super) settled: Option<Interface>,
+    /// The key that it has.
+    pub(super) key: Option<PrivateKey>,
     /// Whether a pass ever succeeded: before that, no peer knows its port.
     pub(super) has_settled: bool,
     /// The endpoints of peers that were active before the start, until a handshake with them is initiated.
@@ -53,7 +57,22 @@ impl Running {
         self.choice = config.backend;
         self.labels = config.peers.iter().filter_map(|peer| Some((peer.public_key, peer.name.clone()?))).collect();
         self.hosts = config.peers.iter().filter_map(|peer| Some((peer.public_key, host(peer)?))).collect();
-        self.watches.retain(|key, _| self.hosts.contains_key(key));
+        let peers: BTreeSet<PublicKey> = config.peers.iter().map(|peer| peer.public_key).collect();
+        self.watches.retain(|key, _| peers.contains(key));
+    }
+
+    /// A line of the log when a peer stops to answer, and when it answers again.
+    pub(super) fn log_change(&self, peer: &PeerSnapshot, change: Change) {
+        let label = self.labels.get(&peer.public_key).cloned().unwrap_or_else(|| peer.public_key.to_string());
+        let endpoint = peer.endpoint.map_or_else(|| "no endpoint".to_owned(), |endpoint| endpoint.to_string());
+        match change {
+            Change::Silent => {
+                tracing::warn!(component = "wireguard", peer = label, "peer {label} ({endpoint}) does not answer");
+            }
+            Change::Answers => {
+                tracing::info!(component = "wireguard", peer = label, "peer {label} ({endpoint}) answers again");
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::refused::RefusedReport;
 use crate::net::InterfaceName;
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::model::{PeerSnapshot, Snapshot};
@@ -25,6 +26,9 @@ pub struct TunnelReport {
     pub data_plane: Vec<String>,
     /// The peers, in the order of their public keys.
     pub peers: Vec<PeerReport>,
+    /// Whom it refuses; `None` if the data plane does not tell: the kernel's counts none.
+    #[serde(default)]
+    pub refused: Option<RefusedReport>,
 }
 
 /// A peer.
@@ -53,6 +57,7 @@ impl TunnelReport {
         mtu: u32,
         data_plane: Vec<String>,
         snapshot: &Snapshot,
+        refused: Option<RefusedReport>,
         name: impl Fn(&PublicKey) -> Option<String>,
     ) -> Self {
         let peer = |peer: &PeerSnapshot| PeerReport {
@@ -71,10 +76,11 @@ impl TunnelReport {
             mtu,
             data_plane,
             peers: snapshot.peers.iter().map(peer).collect(),
+            refused,
         }
     }
 }
 
-fn seconds_since_1970(time: SystemTime) -> Option<u64> {
+pub(super) fn seconds_since_1970(time: SystemTime) -> Option<u64> {
     time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }

@@ -76,8 +76,11 @@ fn peer_updates(
 /// The change in words, with the labels of the peers. Never a secret.
 pub(super) fn describe(update: &Update, observed: &Snapshot, label: impl Fn(&PublicKey) -> String) -> Vec<String> {
     let mut lines = Vec::new();
-    if update.private_key.is_some() && observed.private_key.is_some() {
-        lines.push("the private key changes".to_owned());
+    if let (Some(Some(key)), Some(former)) = (&update.private_key, &observed.private_key) {
+        let (former, key) = (former.public(), key.public());
+        lines.push(format!(
+            "the private key changes; the public key was {former}, and is {key}, which every peer needs"
+        ));
     }
     if let Some(port) = update.listen_port {
         lines.push(format!("listens on UDP {port}"));

@@ -12,7 +12,7 @@ use super::model::BackendKind;
 use crate::error::chain;
 use crate::outcome::Problem;
 use bastiond_tunnel::key::PublicKey;
-use bastiond_tunnel::model::{Snapshot, Update};
+use bastiond_tunnel::model::{Refused, Snapshot, Update};
 use bastiond_tunnel::tun::TunInterface;
 use bastiond_tunnel::uapi;
 use bastiond_tunnel::udp::UdpPair;
@@ -85,6 +85,11 @@ impl Backend for Userspace {
     fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, Error>> {
         let device = Arc::clone(&self.device);
         off_the_loop(move || device.snapshot()).boxed()
+    }
+
+    fn refused(&self) -> BoxFuture<'_, Result<Option<Refused>, Error>> {
+        let device = Arc::clone(&self.device);
+        off_the_loop(move || Some(device.refused())).boxed()
     }
 
     fn initiate_handshakes(&self, peers: Vec<PublicKey>) -> BoxFuture<'_, Result<(), Error>> {

@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("addresses_and_routes_of_the_tunnel_are_set_and_foreign_ones_are_unchanged", addresses_and_routes),
         trial("a_conflicting_foreign_route_is_reported_and_ours_is_added_when_it_is_gone", contested),
         trial("ten_thousand_routes_are_set_in_one_pass", many_routes),
+        trial("ipv6_that_a_setting_switches_off_is_named_with_the_setting", no_ipv6),
     ]
 }
 
@@ -31,6 +32,7 @@ fn tunnel(addresses: &[&str], sites: &[&str]) -> Tunnel {
         networks: nets(addresses).iter().map(IpNet::trunc).collect(),
         remote_networks: nets(sites),
         full_tunnel: false,
+        routes: true,
         masqueraded: std::collections::BTreeMap::new(),
         problems: Vec::new(),
     }
@@ -137,4 +139,23 @@ fn many_routes() -> Result {
     ensure_eq(again.changes, Vec::new())?;
     println!("10 000 routes: {took:?} to add, {:?} to find them standing", started.elapsed());
     Ok(())
+}
+
+fn no_ipv6() -> Result {
+    let host = host("no-ipv6")?;
+    let disable =
+        |value| host.command("sysctl").args(["-qw", &format!("net.ipv6.conf.wg0.disable_ipv6={value}")]).output();
+    ensure_eq(disable(1)?.status.success(), true)?;
+    let (mut component, wanted) = (Routes::default(), tunnel(&["10.9.0.1/24", "fd09::1/64"], &["fd10::/64"]));
+    let refused = inside(&host, pass(&mut component, Some(&wanted)));
+    ensure_eq(refused.state, State::Failed)?;
+    let said: Vec<(&str, &str)> =
+        refused.problems.iter().map(|problem| (problem.code.as_ref(), problem.what.as_str())).collect();
+    let why = "IPv6 is disabled by sysctl (net.ipv6.conf.wg0.disable_ipv6 = 1)";
+    let expected =
+        [format!("cannot add address fd09::1/64 of wg0: {why}"), format!("cannot add route fd10::/64 to wg0: {why}")];
+    ensure_eq(said, expected.iter().map(|what| ("ipv6-disabled", what.as_str())).collect())?;
+    ensure_eq(host.ip("-4 address show dev wg0")?.contains("10.9.0.1/24"), true)?;
+    disable(0)?;
+    ensure_eq(inside(&host, pass(&mut component, Some(&wanted))).state, State::Ok)
 }

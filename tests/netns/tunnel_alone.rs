@@ -33,6 +33,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_tunnel_ends_on_a_signal_or_without_its_interface_or_socket", ends),
         trial("an_error_while_creating_a_tunnel_is_reported", refused),
         trial("a_tunnel_uses_inherited_descriptors", handed_over),
+        trial("sixteen_silent_clients_do_not_keep_wg_show_waiting", silent_clients),
+        trial("a_dead_peer_of_a_tunnel_alone_has_one_line_in_the_log", dead_peer),
     ]
 }
 
@@ -172,7 +174,9 @@ fn resolved_example() -> String {
 }
 
 fn parsed(text: &str) -> Result<File> {
-    file::parse(text.as_bytes()).map_err(|problems| format!("{problems:?}").into())
+    // The example has a range with host bits, which wg prints without them.
+    let parsed = file::parse(text.as_bytes()).map(|file| File { warnings: Vec::new(), ..file });
+    parsed.map_err(|problems| format!("{problems:?}").into())
 }
 
 fn example() -> Result {
@@ -320,6 +324,36 @@ fn handed_over() -> Result {
         text(&output.stderr),
     )?;
 
+    // What is no control socket, and what is no TUN interface: an error with what it has to be, and nothing stays.
+    let wrong = |setting: &str, python: &str, expected: &str| -> Result {
+        let python = format!(
+            "import os, socket, sys\n{python}\nos.set_inheritable(fd, True)\n\
+             os.environ['{setting}'] = str(fd)\nos.execv(sys.argv[1], sys.argv[1:])\n"
+        );
+        let command = place.namespace.command("timeout").args(["10", "python3", "-c", &python]);
+        let output = command.arg(tunnel_program::path()).args([place.tunnel, "--foreground"]).output()?;
+        ensure_eq((output.status.code(), text(&output.stderr)), (Some(1), format!("bastiond-tunnel: {expected}\n")))?;
+        ensure(!place.has_interface()?, "the interface was left behind")
+    };
+    let listening = "; it has to be a listening Unix socket (or unset: then one is made)";
+    for (python, found) in [
+        ("fd = os.open('/dev/null', os.O_RDWR)", "no socket"),
+        ("fd = os.open('/tmp', os.O_RDONLY)", "no socket"),
+        ("s = socket.socket(socket.AF_UNIX); fd = s.fileno()", "a socket that does not listen"),
+        ("s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); fd = s.fileno()", "a socket of another family"),
+    ] {
+        wrong("WG_UAPI_FD", python, &format!("WG_UAPI_FD names {found}{listening}"))?;
+    }
+    let tun = "WG_TUN_FD has to name the queues of a TUN interface with the tunnel's name (or be unset: then one is \
+               made): the descriptor handed over for alone-fd is no TUN interface";
+    for (python, reason) in [
+        ("fd = os.open('/dev/null', os.O_RDWR)", "Inappropriate ioctl for device (os error 25)"),
+        ("fd = os.open('/tmp', os.O_RDONLY)", "Inappropriate ioctl for device (os error 25)"),
+        ("s = socket.socket(socket.AF_UNIX); fd = s.fileno()", "Inappropriate ioctl for device (os error 25)"),
+    ] {
+        wrong("WG_TUN_FD", python, &format!("{tun} ({reason})"))?;
+    }
+
     let python = "import fcntl, os, socket, struct, sys\n\
                   tun = os.open('/dev/net/tun', os.O_RDWR)\n\
                   fcntl.ioctl(tun, 0x400454ca, struct.pack('16sH22x', b'alone-fd', 0x0001 | 0x1000))\n\
@@ -337,4 +371,32 @@ fn handed_over() -> Result {
     ensure_eq(place.printed(&["show", place.tunnel, "peers"])?, String::new())?;
     place.namespace.ip("link del alone-fd")?;
     place.ended()
+}
+
+fn silent_clients() -> Result {
+    let place = Place::create("alone-si")?;
+    place.start()?;
+    let connect = || std::os::unix::net::UnixStream::connect(place.socket());
+    let clients: Vec<_> = (0..16).map(|_| connect()).collect::<std::io::Result<_>>()?;
+    let asked = std::time::Instant::now();
+    ensure_eq(place.printed(&["show", place.tunnel, "peers"])?, String::new())?;
+    ensure(asked.elapsed() < std::time::Duration::from_secs(3), format!("{:?}", asked.elapsed()))?;
+    drop(clients);
+    place.namespace.ip("link del alone-si")?;
+    place.ended()
+}
+
+/// A far side that is not there: one line, with the peer's key.
+fn dead_peer() -> Result {
+    let place = Place::create("alone-de")?;
+    let child = place.start_in_front()?;
+    let key = place.write("key", KEYS[0].0)?;
+    let peer = KEYS[1].1;
+    let arguments = ["set", place.tunnel, "private-key", &key, "peer", peer, "endpoint", "192.0.2.1:9"];
+    place.printed(&[&arguments[..], &["persistent-keepalive", "1"]].concat())?;
+    std::thread::sleep(std::time::Duration::from_secs(35));
+    place.namespace.ip("link del alone-de")?;
+    let log = text(&child.wait_with_output()?.stderr);
+    ensure_eq(log.matches(&format!("alone-de: peer {peer} (192.0.2.1:9) does not answer")).count(), 1)?;
+    ensure(log.lines().count() < 6, log)
 }

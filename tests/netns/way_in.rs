@@ -2,7 +2,11 @@
 
 mod changes;
 mod kinds;
+mod lost_key;
+mod no_routes;
 mod people;
+mod refused;
+mod silence;
 
 use std::net::Ipv4Addr;
 use std::process::{Child, Stdio};
@@ -19,7 +23,18 @@ use sandbox::world::{Laptop, SecondNetwork, Settings, World, addresses as at};
 use crate::gateway::{FAST, Result, SOON, all_components_ok, ensure, installation, report, text, wait_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    [people::trials(), changes::trials(), kinds::trials()].into_iter().flatten().collect()
+    [
+        people::trials(),
+        changes::trials(),
+        kinds::trials(),
+        refused::trials(),
+        lost_key::trials(),
+        no_routes::trials(),
+        silence::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The bastion's address in the tunnel.

@@ -20,6 +20,7 @@ pub mod standalone;
 mod syntax;
 mod sys;
 pub mod uapi;
+pub mod watch;
 
 pub use device::{Device, Error as DeviceError, Features, packet, queues_for, tun, udp};
 

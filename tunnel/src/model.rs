@@ -1,7 +1,7 @@
 //! Changes and snapshots of a WireGuard interface, in the terms that the control socket, the configuration and the
 //! kernel's WireGuard share.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
@@ -101,6 +101,79 @@ pub struct PeerSnapshot {
     pub rx_bytes: u64,
     /// Bytes sent to it, as they were on the wire (UDP payload).
     pub tx_bytes: u64,
+}
+
+/// What an interface refused since it was started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Handshake messages.
+    pub handshakes: RefusedHandshakes,
+    /// What is refused of single peers; only peers of which something is.
+    pub peers: Vec<RefusedPeer>,
+}
+
+/// Handshake messages that were refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RefusedHandshakes {
+    /// Addresses that send handshakes with a public key that no peer has: at most 32, the most frequent first.
+    pub unknown_keys: Vec<UnknownKey>,
+    /// Such handshakes from addresses that have lost their place in the list.
+    pub unknown_keys_elsewhere: u64,
+    /// Handshakes for another public key than the interface's.
+    pub wrong_server_key: RefusedCount,
+    /// Handshakes that were received before, or whose sender's clock has gone back.
+    pub replayed: RefusedCount,
+    /// Answers to our handshakes that do not fit: another preshared key, a handshake that is over, a forgery.
+    pub wrong_answer: RefusedCount,
+    /// Handshakes that contradict themselves.
+    pub malformed: RefusedCount,
+    /// Handshake messages that came faster than they are answered, or that were answered with a cookie.
+    pub under_load: u64,
+}
+
+/// How often something was refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RefusedCount {
+    /// How often.
+    pub times: u64,
+    /// The sender of the newest one. Without load it may be forged.
+    pub last_from: Option<SocketAddr>,
+}
+
+/// An address that sends handshakes with an unknown key. Without load it may be forged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownKey {
+    /// The address.
+    pub address: IpAddr,
+    /// The newest key from there.
+    pub public_key: PublicKey,
+    /// How many handshakes.
+    pub times: u64,
+    /// When the newest one was received.
+    pub last: SystemTime,
+}
+
+/// What is refused of one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusedPeer {
+    /// The peer.
+    pub public_key: PublicKey,
+    /// Packets from an inner address that is not among its allowed-ips.
+    pub foreign_source: Option<ForeignSource>,
+    /// Handshakes of the peer that were answered since its last session, and that it has not completed: it does not get
+    /// the answers, or has another preshared key.
+    pub unconfirmed: u32,
+}
+
+/// Packets of a peer from an inner address that is not its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignSource {
+    /// The newest such address.
+    pub address: IpAddr,
+    /// Packets from all such addresses.
+    pub packets: u64,
+    /// When the newest one was received.
+    pub last: SystemTime,
 }
 
 /// How long a session may carry data: WireGuard's Reject-After-Time.

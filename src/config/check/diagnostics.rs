@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap, hash_map};
 use std::fmt::Display;
 
+use super::natural_order::natural_order;
 use super::suggestion::{quoted, similar_key};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::Entry;
@@ -34,13 +35,17 @@ impl Diagnostics {
         self.warnings.push(Diagnostic::new(key, reason));
     }
 
-    /// The warnings if there are no errors, else the errors; both sorted by key.
+    /// The warnings if there are no errors, else the errors; both sorted by key, and by line in one file.
     pub(super) fn into_warnings(mut self) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+        let sort = |diagnostics: &mut Vec<Diagnostic>| {
+            diagnostics
+                .sort_by(|one, other| one.key.cmp(&other.key).then_with(|| natural_order(&one.reason, &other.reason)));
+        };
         if self.errors.is_empty() {
-            self.warnings.sort();
+            sort(&mut self.warnings);
             return Ok(self.warnings);
         }
-        self.errors.sort();
+        sort(&mut self.errors);
         Err(self.errors)
     }
 

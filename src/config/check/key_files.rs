@@ -16,16 +16,35 @@ pub(super) fn read_key<K: FromStr<Err = InvalidKey>>(
     files: &impl Files,
     diagnostics: &mut Diagnostics,
 ) -> Result<Option<K>, ReadError> {
+    let read = read(key, path, files, diagnostics)?;
+    Ok(read.map_err(|reason| diagnostics.error(key, reason)).ok())
+}
+
+/// The same, but invalid content is only a warning.
+pub(super) fn read_key_or_warn<K: FromStr<Err = InvalidKey>>(
+    key: &str,
+    path: &Path,
+    files: &impl Files,
+    diagnostics: &mut Diagnostics,
+) -> Result<Option<K>, ReadError> {
+    let read = read(key, path, files, diagnostics)?;
+    Ok(read.map_err(|reason| diagnostics.warn(key, reason)).ok())
+}
+
+/// The key, or why the file holds none.
+fn read<K: FromStr<Err = InvalidKey>>(
+    key: &str,
+    path: &Path,
+    files: &impl Files,
+    diagnostics: &mut Diagnostics,
+) -> Result<Result<K, String>, ReadError> {
     let file = files.read(path)?;
     if file.world_readable {
         diagnostics.warn(key, world_readable_secret(path));
     }
-    let parsed = file.text.trim().parse();
-    if let Err(error) = &parsed {
-        // Without the text, which may be a truncated key.
-        diagnostics.error(key, format!("{} does not hold a key: {error}", path.display()));
-    }
-    Ok(parsed.ok())
+    // Without the text, which may be a truncated key.
+    let no_key = |error| format!("{} does not hold a key: {error}", path.display());
+    Ok(file.text.trim().parse().map_err(no_key))
 }
 
 /// The path if it is absolute. A relative path is an error.

@@ -204,7 +204,11 @@ fn check_allowed_ips(key: &str, listed: Vec<Entry<String>>, diagnostics: &mut Di
     for (key, text) in diagnostics.elements(key, listed) {
         let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         match parsed {
-            Ok(net) if net.trunc() != net => diagnostics.error(key, values::has_host_bits(&text, net)),
+            Ok(net) if net.trunc() != net => {
+                let (single, whole) = (IpNet::from(net.addr()), net.trunc());
+                let reason = format!("`{text}` has host bits set; did you mean {single}? {whole} is the whole range");
+                diagnostics.error(key, reason);
+            }
             Ok(net) => allowed_ips.push((key, net)),
             Err(_) => diagnostics.error(
                 key,

@@ -188,7 +188,7 @@ fn wrong_prefix(text: &str) -> Option<String> {
 }
 
 /// The error for a range whose address is not the first of the range.
-pub(super) fn has_host_bits(text: &str, net: IpNet) -> String {
+fn has_host_bits(text: &str, net: IpNet) -> String {
     format!("`{text}` has host bits set; write {} for the whole range", net.trunc())
 }
 

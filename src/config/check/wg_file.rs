@@ -8,7 +8,7 @@ use super::key_files;
 use super::peers::CheckedPeer;
 use crate::config::files::Files;
 use crate::net::InterfaceName;
-use bastiond_tunnel::file::{self, File, Table};
+use bastiond_tunnel::file::{self, File, HookSetting};
 
 /// The key that names the file.
 pub(super) const KEY: &str = "wireguard.file";
@@ -47,12 +47,14 @@ pub(super) fn read_wg_file(
     if read.world_readable && has_secret {
         diagnostics.warn(KEY, key_files::world_readable_secret(path));
     }
-    for file::Ignored { line, key } in &parsed.ignored {
-        diagnostics.warn(KEY, format!("line {line} of {}: bastiond ignores {key}", path.display()));
+    for file::Problem { line, reason } in &parsed.warnings {
+        diagnostics.warn(KEY, format!("line {line} of {}: {reason}", path.display()));
     }
-    if parsed.table != Table::Auto {
-        let reason = format!("{}: bastiond ignores Table; its routes go into the main table", path.display());
-        diagnostics.warn(KEY, reason);
+    for file::Ignored { line, key, sets } in &parsed.ignored {
+        if sets.iter().all(|setting| *setting == HookSetting::Other) {
+            let sets = if sets.is_empty() { "" } else { ", which changes the tunnel by `wg set`: write that as a key" };
+            diagnostics.warn(KEY, format!("line {line} of {}: bastiond ignores {key}{sets}", path.display()));
+        }
     }
     Some(WgFile { path: Some(path.to_owned()), content: parsed })
 }
@@ -65,6 +67,87 @@ impl WgFile {
     /// The interface's name: the file's name without its extension, as with wg-quick.
     pub(super) fn interface(&self) -> Option<InterfaceName> {
         self.path.as_deref().and_then(Path::file_stem)?.to_str()?.parse().ok()
+    }
+
+    /// The file's name as that of the interface, which no key gives. wg-quick takes `NAME.conf` only.
+    pub(super) fn check_name(&self, diagnostics: &mut Diagnostics) {
+        let Some(path) = &self.path else { return };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let rule =
+            "a file NAME.conf, with 1 to 15 letters, digits, `.`, `_` or `-` as NAME, gives the interface its name";
+        match self.interface() {
+            None => {
+                let reason =
+                    format!("`{name}` is no name for an interface: {rule}; rename it, or write wireguard.interface");
+                diagnostics.error(KEY, reason);
+            }
+            Some(interface) if path.extension().is_none_or(|extension| extension != "conf") => {
+                let reason = format!(
+                    "{rule}; `{name}` is called otherwise (a back-up?), and the interface {interface}: rename it, or \
+                     write wireguard.interface"
+                );
+                diagnostics.warn(KEY, reason);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Hooks that set a key or load a file: without it the tunnel would lack what its peers know, so they are errors.
+    /// `has_key_file`: the configuration names a file with the private key, which replaces such a hook.
+    pub(super) fn check_hooks(&self, has_key_file: bool, diagnostics: &mut Diagnostics) {
+        let interface = self.interface().map_or_else(|| "%i".to_owned(), |interface| interface.to_string());
+        for file::Ignored { line, key, sets } in &self.content.ignored {
+            let place = format!("line {line} of {}", self.path_text());
+            for setting in sets {
+                let named = |path: &Option<String>| path.as_ref().map(|path| path.replace("%i", &interface));
+                let from = |path: &Option<String>| named(path).map_or_else(String::new, |path| format!(" from {path}"));
+                let reason = match setting {
+                    HookSetting::PrivateKey(path) if has_key_file => {
+                        let from = from(path);
+                        let reason = format!(
+                            "{place}: bastiond ignores {key}, which sets the private key{from}; it uses \
+                             wireguard.private_key_file"
+                        );
+                        diagnostics.warn(KEY, reason);
+                        continue;
+                    }
+                    HookSetting::PrivateKey(path) => {
+                        let example = named(path).unwrap_or_else(|| "/etc/bastiond/wireguard.key".to_owned());
+                        let advice = if self.content.private_key.is_some() {
+                            "write that key as PrivateKey, and remove the hook".to_owned()
+                        } else {
+                            format!("write `private_key_file = \"{example}\"` in [wireguard]")
+                        };
+                        format!("{place}: {key} sets the private key{}; bastiond runs no hooks: {advice}", from(path))
+                    }
+                    HookSetting::PresharedKey(path) => format!(
+                        "{place}: {key} sets a preshared key{}; bastiond runs no hooks: write that key as \
+                         PresharedKey of its [Peer], and remove the hook",
+                        from(path)
+                    ),
+                    HookSetting::File(path) => format!(
+                        "{place}: {key} loads a configuration{}; bastiond runs no hooks: write its content into this \
+                         file, and remove the hook",
+                        from(path)
+                    ),
+                    HookSetting::Other => continue,
+                };
+                diagnostics.error(KEY, reason);
+            }
+        }
+    }
+
+    /// A file without a private key is part of a tunnel that had its key from elsewhere.
+    pub(super) fn warn_of_new_key(&self, made_in: &Path, diagnostics: &mut Diagnostics) {
+        if self.path.is_some() {
+            let reason = format!(
+                "{} has no PrivateKey: a new key is made in {}, which every peer needs; if the tunnel has a key, name \
+                 its file in private_key_file",
+                self.path_text(),
+                made_in.display()
+            );
+            diagnostics.warn(KEY, reason);
+        }
     }
 
     pub(super) fn peers(&self) -> impl Iterator<Item = CheckedPeer> + '_ {

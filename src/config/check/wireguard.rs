@@ -1,16 +1,15 @@
 //! `[wireguard]`, and how it depends on the rest of the file.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use ipnet::IpNet;
 
 use super::context::CheckContext;
 use super::diagnostics::Diagnostics;
 use super::firewall::OpenPort;
-use super::key_files;
 use super::lockout::TunnelForSsh;
 use super::peers::{self, CheckedPeer};
+use super::private_key::check_private_key;
 use super::reserved::{needed_address, reserved_block, reserved_block_of_peer};
 use super::wg_file::{self, WgFile};
 use crate::config::files::Files;
@@ -19,15 +18,14 @@ use crate::config::raw::{Entry, NumberOrAuto, RawWireguard, SwitchOrAuto};
 use crate::config::wireguard::{BackendChoice, Snat, Wireguard};
 use crate::net::{InterfaceName, overlap};
 use bastiond_tunnel::endpoint::EndpointName;
+use bastiond_tunnel::file::Table;
 use bastiond_tunnel::key::PrivateKey;
 
 /// The port that WireGuard's own documentation and most clients use.
 const DEFAULT_PORT: u16 = 51820;
 const DEFAULT_INTERFACE: &str = "wg0";
-/// The name of the systemd credential that may hold the private key.
-const CREDENTIAL: &str = "wireguard-private-key";
-/// The private key's file in the state directory.
-const KEY_FILE: &str = "wireguard.key";
+/// The number of the main routing table (`RT_TABLE_MAIN` in linux/rtnetlink.h).
+const MAIN_TABLE: u32 = 254;
 /// The largest IP packet has 65 535 bytes; 80 of them hold an IPv6 header, a UDP header and WireGuard's own (40 + 8 +
 /// 32).
 const LARGEST_MTU: u32 = 65_455;
@@ -107,6 +105,7 @@ pub(super) fn check_wireguard(
     let has_v6 = addresses.iter().chain(allowed_ips).any(|net| matches!(net, IpNet::V6(_)));
     let mtu = check_mtu(raw.mtu, &file, has_v6, diagnostics);
     let backend = check_backend(raw.backend, diagnostics);
+    let routes = check_routes(raw.routes, &file, diagnostics);
     let snat = match diagnostics.value("wireguard.snat", raw.snat) {
         None | Some(SwitchOrAuto::Auto) => Snat::Auto,
         Some(SwitchOrAuto::Switch(true)) => Snat::Always,
@@ -124,12 +123,14 @@ pub(super) fn check_wireguard(
         interface,
         listen_port,
         private_key,
+        is_key_in_wg_file: file.path.as_ref() == Some(&private_key_file),
         private_key_file,
         addresses,
         mtu,
         fwmark,
         backend,
         full_tunnel,
+        routes,
         snat,
         peers: peers.into_iter().filter_map(CheckedPeer::finish).collect(),
     };
@@ -140,6 +141,9 @@ fn check_interface(raw: Entry<String>, file: &WgFile, site: &Site, diagnostics: 
     let key = "wireguard.interface";
     let default = || file.interface().unwrap_or_else(|| DEFAULT_INTERFACE.parse().expect("wg0 is an interface name"));
     let written = diagnostics.value(key, raw).and_then(|text| diagnostics.parse_interface(key, &text));
+    if written.is_none() {
+        file.check_name(diagnostics);
+    }
     let interface = written.unwrap_or_else(default);
     if RESERVED_NAMES.contains(&interface.as_str()) {
         diagnostics.error(key, format!("`{interface}` is a reserved name; choose another"));
@@ -176,44 +180,6 @@ fn listen_port(written: Option<u16>, open: OpenPort, diagnostics: &mut Diagnosti
         (Some(port), _) | (None, OpenPort::Port(port)) => port,
         (None, OpenPort::Auto | OpenPort::Closed) => DEFAULT_PORT,
     }
-}
-
-/// The private key's file, and the key if the file exists already.
-fn check_private_key(
-    raw: Entry<String>,
-    file: &WgFile,
-    context: &CheckContext<'_, impl Files>,
-    diagnostics: &mut Diagnostics,
-) -> (PathBuf, Option<PrivateKey>) {
-    let key = "wireguard.private_key_file";
-    let default = context.environment.state_directory().join(KEY_FILE);
-    let written = diagnostics.value(key, raw);
-    if let Some((path, private_key)) = file.path.as_ref().zip(file.content.private_key.as_ref()) {
-        file.check_one_place(key, "PrivateKey", written.is_some(), true, diagnostics);
-        return (path.clone(), Some(private_key.clone()));
-    }
-    if let Some(text) = written {
-        let Some(path) = key_files::parse_absolute_path(key, &text, diagnostics) else { return (default, None) };
-        let private_key = key_files::read_key(key, path, context.files, diagnostics).unwrap_or_else(|error| {
-            if !error.is_not_found() {
-                key_files::report_read_error(key, path, &error, diagnostics);
-            }
-            None
-        });
-        return (path.to_owned(), private_key);
-    }
-    let credentials = context.environment.credentials_directory.as_ref();
-    if let Some(path) = credentials.map(|directory| directory.join(CREDENTIAL)) {
-        match key_files::read_key(CREDENTIAL, &path, context.files, diagnostics) {
-            Ok(private_key) => return (path, private_key),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => key_files::report_read_error(CREDENTIAL, &path, &error, diagnostics),
-        }
-    }
-    // An error is no problem here: the key does not exist yet, or this process is not the daemon and may not read it.
-    // The daemon reports what it finds.
-    let private_key = key_files::read_key(key, &default, context.files, diagnostics).unwrap_or_default();
-    (default, private_key)
 }
 
 fn check_addresses(
@@ -378,6 +344,27 @@ fn check_fwmark(raw: Entry<i64>, file: &WgFile, diagnostics: &mut Diagnostics) -
         diagnostics.error(key, format!("{number} is not a mark (0 to {})", u32::MAX));
         0
     })
+}
+
+/// `Table = off` of wg-quick is the same switch. With a table of its own, wg-quick adds routes there only, for rules of
+/// the operator's: in the main table they would be wrong.
+fn check_routes(raw: Entry<bool>, file: &WgFile, diagnostics: &mut Diagnostics) -> bool {
+    let key = "wireguard.routes";
+    let in_config = diagnostics.value(key, raw);
+    let in_file = match file.content.table {
+        Table::Auto | Table::Number(MAIN_TABLE) => None,
+        Table::Off => Some(false),
+        Table::Number(number) => {
+            let path = file.path.as_deref().map_or_else(String::new, |path| path.display().to_string());
+            let reason = format!(
+                "Table = {number} of {path}: bastiond adds no routes to this table, nor to another; add them yourself \
+                 (ip route add RANGE dev INTERFACE table {number}), or remove Table"
+            );
+            diagnostics.warn(wg_file::KEY, reason);
+            Some(false)
+        }
+    };
+    file.value_from_one_place(key, "Table", in_config, in_file, diagnostics).unwrap_or(true)
 }
 
 fn check_backend(raw: Entry<String>, diagnostics: &mut Diagnostics) -> BackendChoice {

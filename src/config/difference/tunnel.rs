@@ -9,11 +9,13 @@ pub(super) fn of_tunnel(tunnel: &Wireguard) -> Vec<Item<'_>> {
         listen_port,
         private_key,
         private_key_file,
+        is_key_in_wg_file: _,
         addresses,
         mtu,
         fwmark,
         backend,
         full_tunnel,
+        routes,
         snat,
         peers,
     } = tunnel;
@@ -39,6 +41,7 @@ pub(super) fn of_tunnel(tunnel: &Wireguard) -> Vec<Item<'_>> {
         Item::key("wireguard.fwmark", fwmark),
         Item::key("wireguard.backend", backend),
         Item::key("wireguard.full_tunnel", full_tunnel),
+        Item::key("wireguard.routes", routes),
         Item::key("wireguard.snat", snat),
     ];
     items.extend(addresses.iter().map(|address| Item::entry("tunnel address", address.to_string())));

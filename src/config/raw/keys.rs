@@ -81,6 +81,7 @@ pub(in crate::config) const KNOWN_KEYS: &[&str] = &[
     "wireguard.fwmark",
     "wireguard.backend",
     "wireguard.full_tunnel",
+    "wireguard.routes",
     "wireguard.snat",
     "wireguard.file",
     "wireguard.peer.name",

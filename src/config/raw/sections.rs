@@ -225,6 +225,7 @@ section! {
         fwmark: i64,
         backend: String,
         full_tunnel: bool,
+        routes: bool,
         snat: SwitchOrAuto,
         file: String,
         peer: RawPeers,

@@ -154,8 +154,18 @@ fn the_example_with_its_comments_removed_is_valid() {
 
 #[test]
 fn the_tunnel_in_the_example_has_the_default_values() {
-    let wanted =
-        ["enabled", "interface", "listen_port", "private_key_file", "mtu", "fwmark", "backend", "full_tunnel", "snat"];
+    let wanted = [
+        "enabled",
+        "interface",
+        "listen_port",
+        "private_key_file",
+        "mtu",
+        "fwmark",
+        "backend",
+        "full_tunnel",
+        "routes",
+        "snat",
+    ];
     let uncommented = uncommented();
     let of_the_tunnel = uncommented.lines().skip_while(|line| *line != "[wireguard]");
     let of_the_tunnel = of_the_tunnel.take_while(|line| *line != "[[wireguard.peer]]");

@@ -346,11 +346,13 @@ fn every_key_of_the_tunnel() -> Wireguard {
         listen_port: 51821,
         private_key: None,
         private_key_file: "/run/secrets/wireguard".into(),
+        is_key_in_wg_file: false,
         addresses: vec![net("10.100.0.1/24"), net("fd00:100::1/64")],
         mtu: Some(1412),
         fwmark: 0xca6c,
         backend: BackendChoice::Auto,
         full_tunnel: true,
+        routes: false,
         snat: Snat::Never,
         peers: vec![
             Peer {

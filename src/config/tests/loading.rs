@@ -83,7 +83,7 @@ fn the_error_for_an_unreadable_file_has_its_path_and_cause() {
     for (path, cause) in [
         (missing.as_path(), "No such file or directory (os error 2)"),
         (directory.path(), "it is a directory, not a regular file"),
-        (path.as_path(), "invalid utf-8 sequence of 1 bytes from index 15"),
+        (path.as_path(), "line 2 is not UTF-8 text; save the file as UTF-8"),
     ] {
         assert_eq!(load_error(path), format!("cannot read the configuration {}: {cause}", path.display()));
         assert_eq!(load(path, &Environment::default()).unwrap_err().diagnostics(), []);
@@ -156,4 +156,26 @@ fn a_deeply_nested_file_is_rejected() {
     assert_eq!(problems_of(&deep("{a=", "}")), [format!("line 1, column 245: {too_deep}")]);
     assert_eq!(problems_of(&format!("{}b = 1", "a.".repeat(100_000))), ["the file: recursion limit"]);
     assert_eq!(problems_of(&format!("[{}b]", "a.".repeat(100_000))), ["the file: recursion limit"]);
+}
+
+#[test]
+fn every_file_may_have_a_byte_order_mark_and_comments_in_any_encoding() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let key = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+    std::fs::write(
+        at("wg7.conf"),
+        [b"\xef\xbb\xbf# B\xfcro\r\n[Interface]\r\n", format!("PrivateKey = {key}\r\n").as_bytes()].concat(),
+    )
+    .unwrap();
+    std::fs::create_dir(at("peers.d")).unwrap();
+    let peer = "public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\nallowed_ips = [\"10.100.0.2\"]\n";
+    std::fs::write(at("peers.d/ada.toml"), [b"\xef\xbb\xbf# f\xfcr Ada\n", peer.as_bytes()].concat()).unwrap();
+    let text = |more: &str| [b"\xef\xbb\xbf# B\xfcro\r\n[wireguard]\r\n".as_slice(), more.as_bytes()].concat();
+    std::fs::write(at("config.toml"), text("")).unwrap();
+    let tunnel = || load(&at("config.toml"), &Environment::default()).unwrap().wireguard.unwrap();
+    assert_eq!(tunnel().peers[0].name.as_deref(), Some("ada"));
+    std::fs::remove_dir_all(at("peers.d")).unwrap();
+    std::fs::write(at("config.toml"), text(&format!("file = {:?}\n", at("wg7.conf")))).unwrap();
+    assert_eq!(tunnel().private_key.unwrap().to_base64().as_str(), key);
 }

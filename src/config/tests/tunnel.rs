@@ -370,6 +370,7 @@ fn the_example_file_of_wg_is_used_unchanged() {
         interface: "wg-office".parse().unwrap(),
         private_key: Some("yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=".parse().unwrap()),
         private_key_file: "/etc/wireguard/wg-office.conf".into(),
+        is_key_in_wg_file: true,
         peers: vec![
             peer(ADA, &["10.192.122.3/32", "10.192.124.0/24"], "192.95.5.67:1234"),
             peer(BOB, &["10.192.122.4/32", "192.168.0.0/16"], "[2607:5300:60:6b0::c05f:543]:2468"),
@@ -429,9 +430,133 @@ fn directives_of_wg_quick_that_bastiond_ignores_get_a_warning() {
     assert_eq!(
         warned,
         [
-            "wireguard.file: /srv/world-readable: bastiond ignores Table; its routes go into the main table",
+            "wireguard.file: /srv/world-readable has no PrivateKey: a new key is made in \
+             /var/lib/bastiond/wireguard.key, which every peer needs; if the tunnel has a key, name its file in \
+             private_key_file",
+            "wireguard.file: a file NAME.conf, with 1 to 15 letters, digits, `.`, `_` or `-` as NAME, gives the interface \
+             its name; `world-readable` is called otherwise (a back-up?), and the interface world-readable: rename it, \
+             or write wireguard.interface",
             "wireguard.file: line 3 of /srv/world-readable: bastiond ignores DNS",
             "wireguard.file: line 4 of /srv/world-readable: bastiond ignores PostUp",
         ]
     );
+}
+
+/// What is wrong with a configuration whose wg file has these lines in `[Interface]`: warnings, or errors.
+fn with_interface_lines(section: &str, lines: &str) -> Result<Vec<String>, Vec<String>> {
+    let wg = format!("[Interface]\nAddress = 10.8.0.1/24\n{lines}\n");
+    let text = format!("[wireguard]\nfile = \"/etc/bastiond/wg7.conf\"\n{section}");
+    let files = [("/etc/bastiond/wg7.conf", wg.as_str()), ("/etc/bastiond/wg7.key", PRIVATE)];
+    checked(&text, &files).map(|config| config.warnings.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_hook_that_sets_a_key_is_refused_with_what_to_write_instead() {
+    let place = "wireguard.file: line 3 of /etc/bastiond/wg7.conf";
+    for (lines, expected) in [
+        (
+            "PostUp = wg set %i private-key /etc/wireguard/%i.key",
+            "PostUp sets the private key from /etc/wireguard/wg7.key; bastiond runs no hooks: write `private_key_file = \
+             \"/etc/wireguard/wg7.key\"` in [wireguard]",
+        ),
+        (
+            "PreUp = pass vpn | wg set %i private-key /dev/stdin",
+            "PreUp sets the private key; bastiond runs no hooks: write `private_key_file = \
+             \"/etc/bastiond/wireguard.key\"` in [wireguard]",
+        ),
+        (
+            "PostUp = wg set %i peer X preshared-key /etc/wireguard/psk",
+            "PostUp sets a preshared key from /etc/wireguard/psk; bastiond runs no hooks: write that key as \
+             PresharedKey of its [Peer], and remove the hook",
+        ),
+        (
+            "PostUp = wg setconf %i /etc/wireguard/%i.real",
+            "PostUp loads a configuration from /etc/wireguard/wg7.real; bastiond runs no hooks: write its content \
+             into this file, and remove the hook",
+        ),
+    ] {
+        assert_eq!(with_interface_lines("", lines), Err(vec![format!("{place}: {expected}")]), "{lines}");
+    }
+    let both = format!("PostUp = wg set %i private-key /k\nPrivateKey = {PRIVATE}");
+    assert_eq!(
+        with_interface_lines("", &both),
+        Err(vec![format!(
+            "{place}: PostUp sets the private key from /k; bastiond runs no hooks: write that key as PrivateKey, and \
+             remove the hook"
+        )])
+    );
+    assert_eq!(
+        with_interface_lines(
+            "private_key_file = \"/etc/bastiond/wg7.key\"",
+            "PostUp = wg set %i private-key /etc/wireguard/%i.key\nPostUp = wg set %i fwmark 7"
+        ),
+        Ok(vec![
+            format!(
+                "{place}: bastiond ignores PostUp, which sets the private key from /etc/wireguard/wg7.key; it uses \
+                 wireguard.private_key_file"
+            ),
+            "wireguard.file: line 4 of /etc/bastiond/wg7.conf: bastiond ignores PostUp, which changes the tunnel by \
+             `wg set`: write that as a key"
+                .to_owned(),
+        ])
+    );
+}
+
+#[test]
+fn findings_about_a_wg_file_come_in_the_order_of_its_lines() {
+    let lines = format!("PrivateKey = {PRIVATE}\nDNS = 1.1.1.1\n\n\n\n\n\nPostUp = a\nPostDown = b");
+    let place =
+        |line: u32, key: &str| format!("wireguard.file: line {line} of /etc/bastiond/wg7.conf: bastiond ignores {key}");
+    assert_eq!(with_interface_lines("", &lines), Ok(vec![place(4, "DNS"), place(10, "PostUp"), place(11, "PostDown")]));
+}
+
+#[test]
+fn table_off_means_no_routes_and_another_table_is_the_operators() {
+    let routes = |section: &str, table: &str| {
+        let wg = format!("[Interface]\nPrivateKey = {PRIVATE}\nAddress = 10.8.0.1/24\n{table}\n");
+        let text = format!("[wireguard]\nfile = \"/srv/wg7.conf\"\n{section}");
+        let config = checked(&text, &[("/srv/wg7.conf", &wg)])?;
+        Ok::<_, Vec<String>>((config.wireguard.unwrap().routes, config.warnings.len()))
+    };
+    for (section, table, expected) in [
+        ("", "", (true, 0)),
+        ("", "Table = auto", (true, 0)),
+        ("", "Table = main", (true, 0)),
+        ("", "Table = off", (false, 0)),
+        ("", "Table = 1234", (false, 1)),
+        ("routes = false", "", (false, 0)),
+    ] {
+        assert_eq!(routes(section, table), Ok(expected), "{section} {table}");
+    }
+    assert_eq!(
+        routes("routes = true", "Table = off"),
+        Err(vec!["wireguard.routes: /srv/wg7.conf sets Table too; remove one of them".to_owned()])
+    );
+}
+
+#[test]
+fn a_wg_file_whose_name_is_none_for_an_interface_is_refused_or_doubted() {
+    let wg = format!("[Interface]\nPrivateKey = {PRIVATE}\nAddress = 10.8.0.1/24\n");
+    let found = |name: &str, section: &str| {
+        let path = format!("/srv/{name}");
+        let text = format!("[wireguard]\nfile = \"{path}\"\n{section}");
+        let config = checked(&text, &[(path.as_str(), wg.as_str())])?;
+        Ok::<_, Vec<String>>((config.wireguard.unwrap().interface.to_string(), config.warnings.len()))
+    };
+    for (name, interface) in
+        [("wg0.conf", "wg0"), ("fifteen-letters.conf", "fifteen-letters"), ("a.b_c-9.conf", "a.b_c-9")]
+    {
+        assert_eq!(found(name, ""), Ok((interface.to_owned(), 0)));
+    }
+    for (name, interface) in [("wg0.conf.bak", "wg0.conf"), ("wg0.conf~", "wg0"), ("wg0", "wg0"), ("wg0.CONF", "wg0")] {
+        assert_eq!(found(name, ""), Ok((interface.to_owned(), 1)), "{name}");
+    }
+    for name in ["my vpn.conf", "sixteen-letters-.conf", "caf\u{e9}.conf", "wg*.conf"] {
+        let errors = found(name, "").unwrap_err();
+        assert!(
+            errors[0].starts_with(&format!("wireguard.file: `{name}` is no name for an interface: ")),
+            "{errors:?}"
+        );
+        assert_eq!(found(name, "interface = \"wg7\""), Ok(("wg7".to_owned(), 0)));
+    }
 }

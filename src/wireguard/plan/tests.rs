@@ -12,9 +12,11 @@ use crate::inputs::{SeenReturnRoutes, tunnel};
 use crate::site::{PublicLink, Site};
 use crate::wireguard::active_peers::{ActivePeers, ActivePeersFile};
 use crate::wireguard::backend::Backend;
+use crate::wireguard::known_key::ObservedKey;
+use crate::wireguard::refused::RefusedLog;
 use bastiond_tunnel::Device;
 use bastiond_tunnel::key::PrivateKey;
-use bastiond_tunnel::model::PeerSnapshot;
+use bastiond_tunnel::model::{PeerSnapshot, Refused};
 
 const ADA: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
@@ -33,6 +35,10 @@ impl Backend for Fake {
 
     fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, backend::Error>> {
         std::future::ready(Ok(Snapshot::default())).boxed()
+    }
+
+    fn refused(&self) -> BoxFuture<'_, Result<Option<Refused>, backend::Error>> {
+        std::future::ready(Ok(None)).boxed()
     }
 
     fn initiate_handshakes(&self, _: Vec<PublicKey>) -> BoxFuture<'_, Result<(), backend::Error>> {
@@ -88,9 +94,20 @@ fn observed() -> Observed {
         kernel_has_wireguard: false,
         left_in_kernel: None,
         has_inherited_tun: false,
-        key: Ok(Key::Known(key())),
+        key: Some(observed_key(Ok(Some(key())))),
         last_seen: ActivePeers::new(),
         wall_clock: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
+    }
+}
+
+fn observed_key(file: Result<Option<PrivateKey>, crate::wireguard::keyfile::Error>) -> ObservedKey {
+    ObservedKey {
+        configured: None,
+        path: "/var/lib/bastiond/wireguard.key".into(),
+        file,
+        known: None,
+        known_path: "/var/lib/bastiond/wireguard.pub".into(),
+        is_reloaded: false,
     }
 }
 
@@ -99,7 +116,7 @@ fn link(name: &str, kind: &str, is_marked: bool) -> Link {
 }
 
 fn idle() -> Wireguard {
-    Wireguard::load(std::path::Path::new("/nonexistent"))
+    Wireguard::load(std::path::Path::new("/nonexistent"), std::path::Path::new("/nonexistent"))
 }
 
 /// A daemon whose interface `wg0` stands as configured.
@@ -123,9 +140,11 @@ fn running(config: &Config, kind: BackendKind) -> (Wireguard, Observed) {
         labels: [(ada(), "ada".to_owned())].into(),
         hosts: BTreeMap::new(),
         watches: BTreeMap::new(),
+        refused_log: RefusedLog::default(),
         configured: ConfiguredEndpoints::new(),
         settled: Some(desired),
         has_settled: true,
+        key: Some(key()),
         last_seen: ActivePeers::new(),
         active_peers: ActivePeersFile::load(&interface("wg0"), std::path::Path::new("/nonexistent")),
         next_check: Instant::now(),
@@ -165,7 +184,7 @@ async fn an_interface_that_stands_as_configured_needs_no_step() {
 #[tokio::test]
 async fn a_first_start_makes_the_key_the_interface_and_its_peers() {
     let config = config("");
-    let observed = Observed { key: Ok(Key::Missing("/var/lib/bastiond/wireguard.key".into())), ..observed() };
+    let observed = Observed { key: Some(observed_key(Ok(None))), ..observed() };
     let plan = plan(&idle(), &config, &observed);
     assert_eq!(plan.steps(), ["make a private key in /var/lib/bastiond/wireguard.key", "make wg0 with 1 peer(s)"]);
     let interface = plan.interface.unwrap();
@@ -297,8 +316,12 @@ async fn a_key_that_cannot_be_read_leaves_everything_as_it_is() {
     let config = config("");
     let (wireguard, mut state) = running(&config, BackendKind::Userspace);
     let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-    state.key = Err(crate::wireguard::keyfile::Error::Read { path: "/key".into(), source });
+    state.key = Some(observed_key(Err(crate::wireguard::keyfile::Error::Read { path: "/key".into(), source })));
     let plan = plan(&wireguard, &config, &state);
     assert_eq!(plan.steps(), Vec::<String>::new());
-    assert_eq!(plan.problems()[0].what, "cannot read the private key /key: permission denied");
+    let expected = format!(
+        "cannot read the private key /key: permission denied; the tunnel goes on with the key that it has, {}",
+        key().public()
+    );
+    assert_eq!(plan.problems()[0].what, expected);
 }

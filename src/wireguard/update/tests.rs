@@ -154,7 +154,15 @@ fn an_update_is_described_with_the_labels_of_the_peers() {
             .unwrap();
     assert_eq!(
         describe(&second, &world.snapshot(), label),
-        ["the private key changes", "peer Ada removed", "10 peers added"]
+        [
+            &*format!(
+                "the private key changes; the public key was {}, and is {}, which every peer needs",
+                private(200).public(),
+                private(201).public()
+            ),
+            "peer Ada removed",
+            "10 peers added"
+        ]
     );
 }
 

@@ -212,9 +212,13 @@ fn open(
         }
     };
     let packet = &mut place[..len];
-    let is_allowed = packet::source(packet).is_some_and(|source| table.may_use_source(peer, source));
+    let source = packet::source(packet);
+    let is_allowed = source.is_some_and(|source| table.may_use_source(peer, source));
     if !is_allowed || ecn::decapsulate(packet, from.tos) == ecn::Verdict::Drop {
         Counters::count(if is_allowed { &shared.counters.rejected } else { &shared.counters.spoofed });
+        if let Some(source) = source.filter(|_| !is_allowed) {
+            state.note_foreign_source(source, now);
+        }
         return;
     }
     opened.used = start + len;

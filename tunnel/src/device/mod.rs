@@ -40,6 +40,7 @@ pub mod packet;
 pub(crate) mod peer;
 pub(crate) mod protocol;
 mod rate;
+pub(crate) mod refused;
 pub(crate) mod run;
 pub mod segment;
 pub(crate) mod shared;
@@ -58,7 +59,7 @@ mod tests;
 #[cfg(all(feature = "virtual-clock", not(any(test, clippy))))]
 compile_error!("virtual-clock is for unit tests: with it the protocol's timers never run");
 
-use crate::model::{Snapshot, Update};
+use crate::model::{Refused, Snapshot, Update};
 use shared::{MAX_QUEUED_HANDSHAKES, Shared};
 use threads::ThreadContext;
 use tun::{TunFeatures, TunInterface};
@@ -193,6 +194,11 @@ impl Device {
         let listen_port = self.context.sockets.read().first().map_or(0, |pair| pair.port());
         let fwmark = self.fwmark.load(Ordering::Relaxed);
         Snapshot { listen_port, fwmark, ..self.context.shared.table.read().snapshot() }
+    }
+
+    /// What was refused from the outside since the device started.
+    pub fn refused(&self) -> Refused {
+        self.context.shared.refused()
     }
 
     /// Starts a handshake with a peer that has an endpoint, whether there is a session or not.

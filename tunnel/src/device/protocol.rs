@@ -15,6 +15,7 @@ use super::inbound::add_staged;
 use super::message::{self, INITIATION_LEN, Kind};
 use super::peer::Peer;
 use super::rate::SourceLimiter;
+use super::refused::Reason;
 use super::run::Runs;
 use super::shared::{Counters, HandshakeMessage, MAX_QUEUED_HANDSHAKES, Shared};
 use super::transport::{Endpoint, MAX_RUN, UdpSend};
@@ -139,25 +140,26 @@ impl Protocol {
         let Some(identity) = self.shared.table.read().identity().cloned() else { return };
         let Some(bytes) = message.bytes.get(..message.len) else { return };
         let accepted = match message::kind(bytes) {
-            Some(Kind::CookieReply) => self.cookie_reply(bytes),
-            Some(kind @ (Kind::Initiation | Kind::Response)) if self.admit(&identity, bytes, &message.from, now) => {
-                if kind == Kind::Initiation {
-                    self.initiation(&identity, bytes, &message.from, now)
-                } else {
-                    self.response(bytes, &message.from, net, now)
-                }
+            Some(Kind::CookieReply) => self.cookie_reply(bytes).ok_or(Reason::WrongAnswer),
+            Some(kind @ (Kind::Initiation | Kind::Response)) => {
+                self.admit(&identity, bytes, &message.from, now).and_then(|is_admitted| match kind {
+                    _ if !is_admitted => Ok(()),
+                    Kind::Initiation => self.initiation(&identity, bytes, &message.from, now),
+                    _ => self.response(bytes, &message.from, net, now).ok_or(Reason::WrongAnswer),
+                })
             }
-            _ => Some(()),
+            _ => Ok(()),
         };
-        if accepted.is_none() {
+        if let Err(reason) = accepted {
             Counters::count(&self.shared.counters.rejected);
+            self.shared.refused_handshakes.lock().count(reason, message.from.address, now);
         }
         self.runs.send(&self.shared, net, false);
     }
 
     /// Whether a handshake message is processed: its first MAC is right, and, under load, its sender has proven by a
-    /// cookie that it receives at its address, and is within its rate limit.
-    fn admit(&mut self, identity: &Identity, bytes: &[u8], from: &Endpoint, now: Now) -> bool {
+    /// cookie that it receives at its address, and is within its rate limit. A wrong MAC is refused.
+    fn admit(&mut self, identity: &Identity, bytes: &[u8], from: &Endpoint, now: Now) -> Result<bool, Reason> {
         let loaded = now.elapsed < self.under_load_until;
         let limiter = if loaded { &identity.strict } else { identity.relaxed.as_ref() };
         let mut cookie = [0; INITIATION_LEN];
@@ -167,52 +169,55 @@ impl Protocol {
                 if !admitted {
                     Counters::count(&self.shared.counters.handshakes_dropped);
                 }
-                admitted
+                Ok(admitted)
             }
             Err(TunnResult::WriteToNetwork(reply)) => {
                 Counters::count(&self.shared.counters.cookies_sent);
                 self.runs.add_handshake(from, None, reply);
-                false
+                Ok(false)
             }
-            Err(_) => {
-                Counters::count(&self.shared.counters.rejected);
-                false
-            }
+            Err(_) => Err(Reason::WrongServerKey),
         }
     }
 
-    fn initiation(&mut self, identity: &Identity, bytes: &[u8], from: &Endpoint, now: Now) -> Option<()> {
+    fn initiation(&mut self, identity: &Identity, bytes: &[u8], from: &Endpoint, now: Now) -> Result<(), Reason> {
         let hinted = self.hints.get(from);
         if let Some(peer) = hinted {
-            if self.answer(&peer, bytes, from, now).is_some() {
-                return Some(());
+            if self.answer(&peer, bytes, from, now).is_ok() {
+                return Ok(());
             }
         }
-        let Ok(Packet::HandshakeInit(initiation)) = Tunn::parse_incoming_packet(bytes) else { return None };
-        let half = parse_handshake_anon(&identity.secret, &identity.public, &initiation).ok()?;
-        let peer = self.shared.table.read().by_key(&PublicKey(half.peer_static_public)).cloned()?;
+        let Ok(Packet::HandshakeInit(initiation)) = Tunn::parse_incoming_packet(bytes) else {
+            return Err(Reason::Malformed);
+        };
+        let half = parse_handshake_anon(&identity.secret, &identity.public, &initiation);
+        let key = PublicKey(half.map_err(|_| Reason::Malformed)?.peer_static_public);
+        let peer = self.shared.table.read().by_key(&key).cloned().ok_or(Reason::UnknownKey(key))?;
         self.answer(&peer, bytes, from, now)?;
         self.hints.set(from, &peer);
-        Some(())
+        Ok(())
     }
 
-    fn answer(&mut self, peer: &Arc<Peer>, bytes: &[u8], from: &Endpoint, now: Now) -> Option<()> {
+    fn answer(&mut self, peer: &Arc<Peer>, bytes: &[u8], from: &Endpoint, now: Now) -> Result<(), Reason> {
         let table = self.shared.table.read();
         let mut state = peer.lock();
         let was_awake = state.is_awake();
         self.shared.wake(&table, peer, &mut state);
-        let Ok(len) = state.answer(bytes, &mut self.out, now) else {
-            if !was_awake {
-                // It was not from this peer: everyone who knows a public key can name it.
-                state.sleep();
+        let len = match state.answer(bytes, &mut self.out, now) {
+            Ok(len) => len,
+            Err(error) => {
+                if !was_awake {
+                    // It was not from this peer: everyone who knows a public key can name it.
+                    state.sleep();
+                }
+                return Err(error.into());
             }
-            return None;
         };
         drop(state);
         self.runs.add_handshake(from, Some(peer.slot), &self.out[..len]);
         drop(table);
         self.tick_soon(now);
-        Some(())
+        Ok(())
     }
 
     fn response(&mut self, bytes: &[u8], from: &Endpoint, net: &impl UdpSend, now: Now) -> Option<()> {

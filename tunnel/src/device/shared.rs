@@ -10,9 +10,11 @@ use parking_lot::{Mutex, RwLock};
 
 use super::message::INITIATION_LEN;
 use super::peer::{Peer, State};
+use super::refused::RefusedTable;
 use super::table::Table;
 use super::transport::Endpoint;
 use crate::key::PublicKey;
+use crate::model::Refused;
 
 /// The most handshake messages that may wait (kernel: `MAX_QUEUED_INCOMING_HANDSHAKES`, 4096; here one thread answers
 /// them).
@@ -88,6 +90,8 @@ pub struct Shared {
     pub generation: AtomicU64,
     /// Dropped packets.
     pub counters: Counters,
+    /// Refused handshakes. Only the protocol thread counts here.
+    pub refused_handshakes: Mutex<RefusedTable>,
     /// The TUN interface's MTU, in bytes: padding does not exceed it.
     pub mtu: AtomicUsize,
     /// Peers whose timers run.
@@ -105,12 +109,22 @@ impl Shared {
             table: RwLock::new(Table::new(scramble)),
             generation: AtomicU64::new(0),
             counters: Counters::default(),
+            refused_handshakes: Mutex::default(),
             mtu: AtomicUsize::new(mtu),
             ticking: Mutex::default(),
             requested: Mutex::default(),
             events,
             queued: AtomicUsize::new(0),
         }
+    }
+
+    /// What was refused since the device started.
+    pub fn refused(&self) -> Refused {
+        let mut handshakes = self.refused_handshakes.lock().report();
+        let counters = &self.counters;
+        handshakes.under_load += counters.handshakes_dropped.load(Ordering::Relaxed);
+        handshakes.under_load += counters.cookies_sent.load(Ordering::Relaxed);
+        Refused { handshakes, peers: self.table.read().refused() }
     }
 
     /// Makes a peer's protocol core if it has none, and starts its timers.

@@ -12,7 +12,7 @@ use super::message;
 use super::peer::Peer;
 use super::transport::Endpoint;
 use crate::key::{PrivateKey, PublicKey};
-use crate::model::{PeerSnapshot, PeerUpdate, Snapshot};
+use crate::model::{PeerSnapshot, PeerUpdate, RefusedPeer, Snapshot};
 
 /// What decides where a packet goes and which peer it may come from.
 #[derive(Debug, Default)]
@@ -200,6 +200,21 @@ impl Table {
         if let Some(entry) = self.entry(slot) {
             entry.allowed_ips.retain(|other| *other != net);
         }
+    }
+
+    /// The peers of which something is refused, in the order in which they were made.
+    pub fn refused(&self) -> Vec<RefusedPeer> {
+        let mut peers: Vec<_> = self
+            .peers()
+            .filter_map(|peer| {
+                let state = peer.lock();
+                let (foreign_source, unconfirmed) = (state.foreign_source(), state.unconfirmed_answers());
+                let is_refused = foreign_source.is_some() || unconfirmed > 0;
+                is_refused.then(|| (peer.order, RefusedPeer { public_key: peer.key, foreign_source, unconfirmed }))
+            })
+            .collect();
+        peers.sort_unstable_by_key(|(order, _)| *order);
+        peers.into_iter().map(|(_, peer)| peer).collect()
     }
 
     /// The interface as it is, without the port and the mark of its sockets.

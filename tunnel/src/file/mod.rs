@@ -4,14 +4,17 @@
 //! written: these keys are listed in [`File::ignored`], so that the operator can be informed. The parser is our own,
 //! since the crates for these files know only some of the keys, or accept what wg(8) refuses.
 
+mod hook;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::fmt;
 
 use ipnet::IpNet;
 
+pub use hook::HookSetting;
 pub use parse::parse;
 
 use crate::endpoint::EndpointName;
@@ -35,10 +38,12 @@ pub struct File {
     pub mtu: Option<u32>,
     /// `Table` of wg-quick.
     pub table: Table,
-    /// The peers in their order. No two have the same key, and no two the same allowed-ip.
+    /// The peers in their order. No two have the same key, and no two the same allowed-ip: the last one in the file has it.
     pub peers: Vec<FilePeer>,
     /// Keys that are not acted on, in the file's order.
     pub ignored: Vec<Ignored>,
+    /// What wg(8) and wg-quick(8) accept silently although it is probably a mistake, by line; at most 100.
+    pub warnings: Vec<Problem>,
 }
 
 /// Where the routes to the peers go.
@@ -76,12 +81,14 @@ impl FilePeer {
 }
 
 /// A key that wg-quick would act on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ignored {
     /// The number of its line in the file, from 1.
     pub line: usize,
     /// The key, as wg-quick(8) spells it.
     pub key: &'static str,
+    /// What the interface lacks without it, if it is a hook that runs wg(8).
+    pub sets: Vec<HookSetting>,
 }
 
 /// One thing that is wrong with a file. Never repeats a key.

@@ -1,13 +1,16 @@
 //! Bytes in, a [`File`] or everything that is wrong with them out.
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{File, FilePeer, Ignored, MAX_BYTES, Problem, Table};
+use super::values::{
+    IGNORED_KEYS, INTERFACE_KEYS, PEER_KEYS, WG_QUICK_KEYS, endpoint, or_off, or_single, similar, squeezed, table,
+};
+use super::{File, FilePeer, Ignored, MAX_BYTES, Problem, hook};
 use crate::endpoint::EndpointName;
 use crate::key::{InvalidKey, PresharedKey, PrivateKey, PublicKey};
 use crate::syntax::{decimal, interface_address, mark, quoted};
@@ -18,36 +21,15 @@ const MAX_PROBLEMS: usize = 100;
 /// From the least that every link carries (RFC 791 §3.2) to the largest packet there is.
 const MTUS: std::ops::RangeInclusive<u32> = 68..=65535;
 
-/// A key less similar than this is not suggested (Jaro-Winkler, 0 to 1).
-const RESEMBLANCE: f64 = 0.85;
-
-/// The keys of `[Interface]` as wg(8) and wg-quick(8) spell them.
-const INTERFACE_KEYS: [&str; 12] = [
-    "PrivateKey",
-    "ListenPort",
-    "FwMark",
-    "Address",
-    "MTU",
-    "Table",
-    "DNS",
-    "PreUp",
-    "PostUp",
-    "PreDown",
-    "PostDown",
-    "SaveConfig",
-];
-
-/// The keys of `[Peer]` as wg(8) spells them.
-const PEER_KEYS: [&str; 5] = ["PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"];
-
-/// Routing tables that have a name everywhere (`RT_TABLE_*` in linux/rtnetlink.h).
-const TABLE_NAMES: [(&str, u32); 3] = [("default", 253), ("main", 254), ("local", 255)];
-
-/// Reads a configuration file. Sections and keys may be in capitals or not, as wg(8) and wg-quick(8) have it. It is
-/// stricter than they are where a file sets one thing twice: there, the last value would win silently.
+/// Reads a configuration file as wg(8) and wg-quick(8) do: sections and keys may be in capitals or not, and where a file
+/// sets one thing twice, the last value counts. They do that silently; here it is a warning.
 pub fn parse(bytes: &[u8]) -> Result<File, Vec<Problem>> {
     if bytes.len() > MAX_BYTES {
         let reason = format!("more than {MAX_BYTES} bytes are no configuration");
+        return Err(vec![Problem { line: 1, reason }]);
+    }
+    if is_utf_16(bytes) {
+        let reason = "UTF-16 text; save the file as UTF-8 (iconv -f UTF-16 -t UTF-8)".to_owned();
         return Err(vec![Problem { line: 1, reason }]);
     }
     let mut reading = Reading::default();
@@ -64,7 +46,17 @@ pub fn parse(bytes: &[u8]) -> Result<File, Vec<Problem>> {
     reading.end_peer();
     // A peer without a key is known at its end only.
     reading.problems.sort_by_key(|problem| problem.line);
-    if reading.problems.is_empty() { Ok(reading.file) } else { Err(reading.problems) }
+    if reading.problems.is_empty() { Ok(reading.into_file()) } else { Err(reading.problems) }
+}
+
+/// Windows' editors call it Unicode: with a byte order mark, or with the first character of a section in two bytes.
+fn is_utf_16(bytes: &[u8]) -> bool {
+    match *bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        // Little endian, or big endian, without the mark.
+        [a, b, c, d, ..] => (b == 0 && d == 0 && a != 0 && c != 0) || (a == 0 && c == 0 && b != 0 && d != 0),
+        _ => false,
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -96,10 +88,13 @@ struct Reading {
     section: Section,
     /// The line of `[Interface]`.
     interface: Option<usize>,
-    /// The lines of this section's keys that may occur once.
-    once: HashMap<&'static str, usize>,
+    /// The lines of keys that may occur once: of `[Interface]`, and of this peer.
+    interface_keys: HashMap<&'static str, usize>,
+    peer_keys: HashMap<&'static str, usize>,
     peer: Option<Draft>,
-    /// The line of each peer's key.
+    /// For each peer of the file, the line of its section.
+    peer_lines: Vec<usize>,
+    /// The place of each peer in the file.
     public_keys: HashMap<PublicKey, usize>,
     /// The line of the section of an allowed-ip's peer, and the allowed-ip's number in the order of all.
     owners: HashMap<IpNet, (usize, usize)>,
@@ -114,12 +109,35 @@ impl Reading {
         self.problems.push(Problem { line: self.line, reason: reason.into() });
     }
 
+    fn warn(&mut self, reason: impl Into<String>) {
+        if self.file.warnings.len() < MAX_PROBLEMS {
+            self.file.warnings.push(Problem { line: self.line, reason: reason.into() });
+        }
+    }
+
+    /// Allowed-ips that a later peer took are gone by now.
+    fn into_file(mut self) -> File {
+        for (peer, section) in self.file.peers.iter_mut().zip(&self.peer_lines) {
+            peer.allowed_ips.retain(|net| self.owners.get(net).is_some_and(|(owner, _)| owner == section));
+        }
+        self.file.warnings.sort_by_key(|warning| warning.line);
+        self.file
+    }
+
     fn take_line(&mut self, line: &[u8]) {
         let line = line.split(|&byte| byte == b'#').next().unwrap_or_default();
-        let Ok(line) = std::str::from_utf8(line) else {
-            return self.report("not UTF-8 text");
+        let text = String::from_utf8_lossy(line);
+        let is_ignored = || {
+            let key = text.split('=').next().unwrap_or_default().trim();
+            self.section == Section::Interface && IGNORED_KEYS.iter().any(|known| known.eq_ignore_ascii_case(key))
         };
-        let line = line.trim();
+        if matches!(text, Cow::Owned(_)) && !is_ignored() {
+            return self.report("not UTF-8 text");
+        }
+        if line.contains(&0) {
+            return self.report("a byte of zero; save the file as UTF-8 text");
+        }
+        let line = text.trim();
         if line.is_empty() {
             return;
         }
@@ -134,10 +152,10 @@ impl Reading {
 
     fn begin(&mut self, section: &str) {
         self.end_peer();
-        self.once.clear();
+        self.peer_keys.clear();
         self.section = if section.eq_ignore_ascii_case("Interface") {
             if let Some(line) = self.interface.replace(self.line) {
-                self.report(format!("[Interface] is there already, in line {line}"));
+                self.warn(format!("[Interface] is there already, in line {line}; both count, as with wg-quick"));
             }
             Section::Interface
         } else if section.eq_ignore_ascii_case("Peer") {
@@ -152,20 +170,48 @@ impl Reading {
     fn end_peer(&mut self) {
         let Some(draft) = self.peer.take() else { return };
         let Draft { line, public_key, preshared_key, allowed_ips, endpoint, persistent_keepalive } = draft;
-        match public_key {
-            Some(public_key) => {
-                let allowed_ips = allowed_ips.into_values().collect();
-                let peer = FilePeer { public_key, preshared_key, allowed_ips, endpoint, persistent_keepalive };
-                self.file.peers.push(peer);
-            }
+        let Some(public_key) = public_key else {
             // One that is wrong was reported.
-            None if self.once.contains_key("PublicKey") => {}
-            None => self.problems.push(Problem { line, reason: "[Peer] needs a PublicKey".to_owned() }),
+            if !self.peer_keys.contains_key("PublicKey") {
+                self.problems.push(Problem { line, reason: "[Peer] needs a PublicKey".to_owned() });
+            }
+            return;
+        };
+        let allowed_ips = allowed_ips.into_values().collect();
+        let peer = FilePeer { public_key, preshared_key, allowed_ips, endpoint, persistent_keepalive };
+        match self.public_keys.entry(public_key) {
+            Entry::Vacant(entry) => {
+                entry.insert(self.file.peers.len());
+                self.file.peers.push(peer);
+                self.peer_lines.push(line);
+            }
+            Entry::Occupied(entry) => {
+                let place = *entry.get();
+                let (Some(former), Some(former_line)) =
+                    (self.file.peers.get_mut(place), self.peer_lines.get_mut(place))
+                else {
+                    return;
+                };
+                let reason =
+                    format!("the peer of line {former_line} has this PublicKey, too; the last one counts, as with wg");
+                // What wg(8) sends of a peer replaces everything but an endpoint that is not there (config.c).
+                *former = FilePeer { endpoint: peer.endpoint.clone().or(former.endpoint.take()), ..peer };
+                *former_line = line;
+                if self.file.warnings.len() < MAX_PROBLEMS {
+                    self.file.warnings.push(Problem { line, reason });
+                }
+            }
         }
     }
 
     fn take_pair(&mut self, key: &str, value: &str) {
-        let known = |keys: &[&'static str]| keys.iter().copied().find(|known| known.eq_ignore_ascii_case(key));
+        // wg(8) takes white space away wherever it is, wg-quick(8) only at both ends.
+        let (squeezed_key, squeezed_value) = (squeezed(key), squeezed(value));
+        let is_of_wg = |known: &str| !WG_QUICK_KEYS.contains(&known);
+        let known = |keys: &[&'static str]| {
+            let is = |known: &str| known.eq_ignore_ascii_case(if is_of_wg(known) { &squeezed_key } else { key });
+            keys.iter().copied().find(|known| is(known))
+        };
         let (here, elsewhere) = match self.section {
             Section::Interface => (known(&INTERFACE_KEYS), known(&PEER_KEYS).map(|_| "[Peer]")),
             Section::Peer => (known(&PEER_KEYS), known(&INTERFACE_KEYS).map(|_| "[Interface]")),
@@ -174,11 +220,14 @@ impl Reading {
         };
         let section = self.section;
         match (here, elsewhere) {
-            (Some(key), _) if section == Section::Interface => self.take_interface_pair(key, value),
-            (Some(key), _) => self.take_peer_pair(key, value),
+            (Some(key), _) if section == Section::Interface => {
+                self.take_interface_pair(key, if is_of_wg(key) { &squeezed_value } else { value });
+            }
+            (Some(key), _) => self.take_peer_pair(key, &squeezed_value),
             (None, Some(elsewhere)) => self.report(format!("{} belongs to {elsewhere}", quoted(key))),
             (None, None) => {
-                let advice = similar(section, key).map_or(String::new(), |known| format!("; did you mean {known}?"));
+                let keys = if section == Section::Interface { &INTERFACE_KEYS[..] } else { &PEER_KEYS };
+                let advice = similar(keys, key).map_or(String::new(), |known| format!("; did you mean {known}?"));
                 self.report(format!("{} is no key{advice}", quoted(key)));
             }
         }
@@ -188,11 +237,16 @@ impl Reading {
         match key {
             "Address" => return self.take_addresses(value),
             "PrivateKey" | "ListenPort" | "FwMark" | "MTU" | "Table" => {}
-            _ => return self.file.ignored.push(Ignored { line: self.line, key }),
+            _ => {
+                let sets = if key == "PreUp" || key == "PostUp" { hook::settings(value) } else { Vec::new() };
+                return self.file.ignored.push(Ignored { line: self.line, key, sets });
+            }
         }
-        if !self.is_first(key) {
-            return;
+        if value.is_empty() && (key == "MTU" || key == "Table") {
+            return self.warn(format!("{key} has no value; it is left out, as with wg-quick"));
         }
+        let earlier = self.interface_keys.insert(key, self.line);
+        self.note_repeated(key, earlier);
         match key {
             "PrivateKey" => self.file.private_key = self.private_key(value),
             "ListenPort" => self.file.listen_port = self.plain(key, value, "a port (0 to 65535)", decimal),
@@ -212,9 +266,8 @@ impl Reading {
         if key == "AllowedIPs" {
             return self.take_allowed_ips(value);
         }
-        if !self.is_first(key) {
-            return;
-        }
+        let earlier = self.peer_keys.insert(key, self.line);
+        self.note_repeated(key, earlier);
         // Taken out while the values' problems are reported.
         let Some(mut peer) = self.peer.take() else { return };
         match key {
@@ -235,13 +288,11 @@ impl Reading {
         self.peer = Some(peer);
     }
 
-    /// Whether the key was not there yet in this section.
-    fn is_first(&mut self, key: &'static str) -> bool {
-        let earlier = self.once.insert(key, self.line);
+    /// Warns of a key that was there before.
+    fn note_repeated(&mut self, key: &str, earlier: Option<usize>) {
         if let Some(line) = earlier {
-            self.report(format!("{key} is there already, in line {line}"));
+            self.warn(format!("{key} is there already, in line {line}; the last one counts, as with wg"));
         }
-        earlier.is_none()
     }
 
     fn plain<T>(&mut self, key: &str, value: &str, expected: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
@@ -264,12 +315,7 @@ impl Reading {
     }
 
     fn public_key(&mut self, value: &str) -> Option<PublicKey> {
-        let key = self.key("PublicKey", value)?;
-        let earlier = self.public_keys.insert(key, self.line);
-        if let Some(line) = earlier {
-            self.report(format!("PublicKey: line {line} has this peer already"));
-        }
-        Some(key)
+        self.key("PublicKey", value)
     }
 
     fn take_addresses(&mut self, value: &str) {
@@ -293,10 +339,15 @@ impl Reading {
                 Some(rest) => (rest, true),
                 None => (text.strip_prefix('+').unwrap_or(text), false),
             };
-            let Some(net) = or_single(interface_address)(text).map(|net| net.trunc()) else {
+            let Some(address) = or_single(interface_address)(text) else {
                 self.report(format!("AllowedIPs: {} is no prefix, as in 10.0.0.0/24", quoted(text)));
                 continue;
             };
+            let net = address.trunc();
+            if net != address {
+                let single = IpNet::from(address.addr());
+                self.warn(format!("AllowedIPs: {address} is the whole range {net}; did you mean {single}?"));
+            }
             match self.owners.entry(net) {
                 Entry::Vacant(_) if remove => {}
                 Entry::Vacant(entry) => {
@@ -304,54 +355,24 @@ impl Reading {
                     entry.insert((peer.line, self.allowed_ips));
                     peer.allowed_ips.insert(self.allowed_ips, net);
                 }
-                Entry::Occupied(entry) => match *entry.get() {
+                Entry::Occupied(mut entry) => match *entry.get() {
                     (owner, place) if owner == peer.line && remove => {
                         entry.remove();
                         peer.allowed_ips.remove(&place);
                     }
                     (owner, _) if owner == peer.line || remove => {}
                     (owner, _) => {
-                        self.report(format!("AllowedIPs: {net} belongs to the peer of line {owner} already"));
+                        self.allowed_ips += 1;
+                        entry.insert((peer.line, self.allowed_ips));
+                        peer.allowed_ips.insert(self.allowed_ips, net);
+                        let reason = format!(
+                            "AllowedIPs: the peer of line {owner} has {net}, too; the last one has it, as with wg"
+                        );
+                        self.warn(reason);
                     }
                 },
             }
         }
         self.peer = Some(peer);
     }
-}
-
-fn or_off<T: Default>(read: impl FnOnce(&str) -> Option<T>) -> impl FnOnce(&str) -> Option<T> {
-    |text| if text.eq_ignore_ascii_case("off") { Some(T::default()) } else { read(text) }
-}
-
-/// An address without a prefix is one with all its bits.
-fn or_single(read: impl FnOnce(&str) -> Option<IpNet>) -> impl FnOnce(&str) -> Option<IpNet> {
-    |text| text.parse::<IpAddr>().map(IpNet::from).ok().or_else(|| read(text))
-}
-
-fn table(text: &str) -> Option<Table> {
-    let named = TABLE_NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|&(_, number)| number);
-    match text.to_ascii_lowercase().as_str() {
-        "auto" => Some(Table::Auto),
-        "off" => Some(Table::Off),
-        // iproute2 reads numbers of both kinds.
-        _ => named.or_else(|| mark(text)).filter(|&number| number != 0).map(Table::Number),
-    }
-}
-
-/// wg(8) takes an IPv6 address without its brackets as well: the last colon is the port's.
-fn endpoint(text: &str) -> Option<EndpointName> {
-    let bare = || {
-        let (address, port) = text.rsplit_once(':')?;
-        format!("[{}]:{port}", address.parse::<Ipv6Addr>().ok()?).parse().ok()
-    };
-    text.parse().ok().or_else(bare)
-}
-
-/// The key that was meant, if one is near enough.
-fn similar(section: Section, key: &str) -> Option<&'static str> {
-    let known: &[&str] = if section == Section::Interface { &INTERFACE_KEYS } else { &PEER_KEYS };
-    let key = key.to_ascii_lowercase();
-    let scored = known.iter().map(|&known| (strsim::jaro_winkler(&key, &known.to_ascii_lowercase()), known));
-    scored.filter(|&(score, _)| score > RESEMBLANCE).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }

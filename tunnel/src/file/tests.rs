@@ -52,6 +52,11 @@ fn the_example_of_wg_loads_unchanged() {
             peer(SECOND, "[2607:5300:60:6b0::c05f:543]:2468", &["10.192.122.4/32", "192.168.0.0/16"]),
             peer(THIRD, "test.wireguard.com:18981", &["10.10.10.230/32"]),
         ],
+        warnings: vec![Problem {
+            line: 8,
+            reason: "AllowedIPs: 10.192.124.1/24 is the whole range 10.192.124.0/24; did you mean 10.192.124.1/32?"
+                .to_owned(),
+        }],
         ..File::default()
     };
     assert_eq!(parse(text), Ok(expected));
@@ -67,7 +72,7 @@ fn every_key_of_wg_and_wg_quick_is_known() {
          [PEER]\r\nPublicKey={FIRST}\r\nPresharedKey={SHARED}\r\nAllowedIPs=0.0.0.0/0\r\nAllowedIPs=::/0\r\n\
          Endpoint=demo.wireguard.com:51820\r\nPersistentKeepalive=25"
     );
-    let ignored = |line, key| Ignored { line, key };
+    let ignored = |line, key| Ignored { line, key, sets: vec![] };
     let expected = File {
         private_key: Some(OURS.parse().unwrap()),
         listen_port: Some(0),
@@ -90,6 +95,7 @@ fn every_key_of_wg_and_wg_quick_is_known() {
             ignored(14, "PostDown"),
             ignored(15, "SaveConfig"),
         ],
+        warnings: vec![],
     };
     assert_eq!(parsed(&text), Ok(expected));
 }
@@ -163,7 +169,6 @@ fn all_problems_of_a_file_are_reported_at_once() {
         "line 1: a section, [Interface] or [Peer], has to come first",
         &format!("line 3: PrivateKey: {no_key}"),
         "line 4: ListenPort: `65536` is not a port (0 to 65535)",
-        "line 5: ListenPort is there already, in line 4",
         "line 6: FwMark: `blue` is not off or a number of 32 bits",
         "line 7: Address: `10.0.0.1/33` is no address, as in 10.0.0.1/24",
         "line 7: Address: `nowhere` is no address, as in 10.0.0.1/24",
@@ -172,11 +177,9 @@ fn all_problems_of_a_file_are_reported_at_once() {
         "line 10: `Adress` is no key; did you mean Address?",
         "line 11: `PublicKey` belongs to [Peer]",
         "line 12: neither a section in brackets nor `Key = value`",
-        "line 13: [Interface] is there already, in line 2",
         "line 15: `Colour` is no section; there are [Interface] and [Peer]",
         "line 17: [Peer] needs a PublicKey",
         &format!("line 21: PresharedKey: {no_key}"),
-        "line 22: AllowedIPs: 10.0.0.0/8 belongs to the peer of line 17 already",
         "line 22: AllowedIPs: `10.0.0` is no prefix, as in 10.0.0.0/24",
         "line 22: AllowedIPs: an empty value is no prefix, as in 10.0.0.0/24",
         "line 22: AllowedIPs: `x` is no prefix, as in 10.0.0.0/24",
@@ -184,8 +187,6 @@ fn all_problems_of_a_file_are_reported_at_once() {
          [2001:db8::1]:51820, [fe80::1%2]:51820",
         "line 24: PersistentKeepalive: `65536` is not off or a number of seconds (0 to 65535)",
         "line 25: `MTU` belongs to [Interface]",
-        "line 26: PublicKey is there already, in line 20",
-        "line 28: PublicKey: line 20 has this peer already",
         "line 29: `Colour` is no key",
         &format!("line 31: PublicKey: {no_key}"),
     ];
@@ -211,10 +212,79 @@ fn a_secret_is_never_repeated() {
 }
 
 #[test]
-fn invalid_utf_8_is_reported_except_in_a_comment() {
+fn invalid_utf_8_is_reported_except_in_a_comment_and_in_what_is_ignored() {
     let problem = Problem { line: 2, reason: "not UTF-8 text".to_owned() };
     assert_eq!(parse(b"[Interface]\nMTU = \xff\n# caf\xe9\n"), Err(vec![problem]));
     assert_eq!(parse(b"[Interface] # caf\xe9\n"), Ok(File::default()));
+    let file = parse(b"[Interface]\r\nPostUp = echo caf\xe9\r\nMTU = 1400 # \xfc\r\n").unwrap();
+    assert_eq!((file.mtu, file.ignored.len()), (Some(1400), 1));
+}
+
+#[test]
+fn utf_16_and_bytes_of_zero_are_named() {
+    let text = "[Interface]\nMTU = 1400\n";
+    let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    for bytes in [[b"\xff\xfe", &little[..]].concat(), [b"\xfe\xff", &big[..]].concat(), little, big] {
+        let reason = "UTF-16 text; save the file as UTF-8 (iconv -f UTF-16 -t UTF-8)".to_owned();
+        assert_eq!(parse(&bytes), Err(vec![Problem { line: 1, reason }]));
+    }
+    let reason = "a byte of zero; save the file as UTF-8 text".to_owned();
+    assert_eq!(parse(b"[Interface]\nMTU = 1400\0\n"), Err(vec![Problem { line: 2, reason }]));
+}
+
+/// What is read, and the warnings about it.
+fn doubtful(text: &str) -> (File, Vec<String>) {
+    let mut file = parse(text.as_bytes()).unwrap();
+    let warnings = std::mem::take(&mut file.warnings);
+    (file, warnings.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn what_is_there_twice_or_blank_is_read_as_wg_reads_it_with_a_warning() {
+    let text = format!(
+        "[Interface]\nMTU =\nTable = # none\nListenPort = 1\n[Peer]\nPublicKey = {FIRST}\nAllowedIPs = 10.0.0.1/32, \
+         10.0.0.2/32\nEndpoint = 192.0.2.1:1\nPersistentKeepalive = 5\n[Interface]\nlistenport = 2\n\
+         [Peer]\nPublicKey = {SECOND}\nAllowedIPs = 10.0.0.2/32, 10.0.0.9/24\n\
+         [Peer]\nAllowedIPs = 10.0.0.3/32\nPublicKey = {FIRST}\n"
+    );
+    let (file, warnings) = doubtful(&text);
+    assert_eq!((file.mtu, file.table, file.listen_port), (None, Table::Auto, Some(2)));
+    let peers = vec![
+        FilePeer { allowed_ips: nets(&["10.0.0.3/32"]), endpoint: "192.0.2.1:1".parse().ok(), ..first() },
+        FilePeer { allowed_ips: nets(&["10.0.0.2/32", "10.0.0.0/24"]), ..FilePeer::new(SECOND.parse().unwrap()) },
+    ];
+    assert_eq!(file.peers, peers);
+    assert_eq!(
+        warnings,
+        [
+            "line 2: MTU has no value; it is left out, as with wg-quick",
+            "line 3: Table has no value; it is left out, as with wg-quick",
+            "line 10: [Interface] is there already, in line 1; both count, as with wg-quick",
+            "line 11: ListenPort is there already, in line 4; the last one counts, as with wg",
+            "line 14: AllowedIPs: the peer of line 5 has 10.0.0.2/32, too; the last one has it, as with wg",
+            "line 14: AllowedIPs: 10.0.0.9/24 is the whole range 10.0.0.0/24; did you mean 10.0.0.9/32?",
+            "line 15: the peer of line 5 has this PublicKey, too; the last one counts, as with wg",
+        ]
+    );
+    let (file, warnings) = doubtful("[Interface]\nMTU = 1300\nmtu = 1400\n");
+    assert_eq!((file.mtu, warnings.len()), (Some(1400), 1));
+}
+
+#[test]
+fn white_space_is_taken_away_where_wg_takes_it_away() {
+    let (file, warnings) = doubtful(&format!(
+        "  [interface]  \n\tListen Port\t=\t51 820\n[PEER]\npublic key={FIRST}\nallowed ips = 10.0.0.1 / 32 ,10.0.0.2\n\
+         end point = 192.0.2.1 : 1\n"
+    ));
+    assert_eq!((file.listen_port, warnings.len()), (Some(51820), 0));
+    let peer = FilePeer {
+        allowed_ips: nets(&["10.0.0.1/32", "10.0.0.2/32"]),
+        endpoint: "192.0.2.1:1".parse().ok(),
+        ..first()
+    };
+    assert_eq!(file.peers, [peer]);
+    assert!(parse(b"[Interface]\nM T U = 1400\n").is_err(), "wg-quick does not take it away");
 }
 
 #[test]
@@ -241,7 +311,8 @@ fn ten_thousand_peers_are_read() {
 
 /// The file as a person would write it. Its text is a secret too; only tests print it.
 fn printed(file: &File) -> String {
-    let File { private_key, listen_port, fwmark, addresses, mtu, table, peers, ignored } = file;
+    let File { private_key, listen_port, fwmark, addresses, mtu, table, peers, ignored, warnings } = file;
+    assert_eq!(*warnings, vec![]);
     assert_eq!(*ignored, vec![], "what is ignored is not kept, so it cannot be printed");
     let mut text = "[Interface]\n".to_owned();
     let mut line = |key: &str, value: &dyn fmt::Display| writeln!(text, "{key} = {value}").unwrap();
@@ -321,13 +392,13 @@ prop_compose! {
         table in prop_oneof![Just(Table::Auto), Just(Table::Off), (1..=u32::MAX).prop_map(Table::Number)],
         mut peers in vec(any_peer(), 0..4),
     ) -> File {
-        // Two peers with the same key or prefix would be refused.
+        // Of two peers with the same key or prefix, the last one counts.
         let (mut keys, mut nets) = (BTreeSet::new(), BTreeSet::new());
         peers.retain(|peer| keys.insert(peer.public_key));
         for peer in &mut peers {
             peer.allowed_ips.retain(|&net| nets.insert(net));
         }
-        File { private_key, listen_port, fwmark, addresses, mtu, table, peers, ignored: vec![] }
+        File { private_key, listen_port, fwmark, addresses, mtu, table, peers, ignored: vec![], warnings: vec![] }
     }
 }
 

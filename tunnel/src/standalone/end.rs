@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,6 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::Error;
 use crate::device::Device;
 use crate::uapi::Watch;
+use crate::watch::INTERVAL;
 
 /// Everything that can end the tunnel.
 pub(super) struct End {
@@ -48,15 +49,19 @@ impl End {
         })
     }
 
-    /// Sleeps until something ends the tunnel.
-    pub(super) fn wait(&self, device: &Arc<Device>) -> Result<Reason, Error> {
+    /// Sleeps until something ends the tunnel, and calls `check` regularly meanwhile.
+    pub(super) fn wait(&self, device: &Arc<Device>, mut check: impl FnMut()) -> Result<Reason, Error> {
         let failed = |what| move |source: Errno| Error::Watch { what, source: source.into() };
         self.watch_device(device)?;
+        let mut next_check = Instant::now() + INTERVAL;
         loop {
             let mut places = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
             places.push(PollFd::new(self.gone.as_fd(), PollFlags::POLLIN));
             places.extend(self.socket.iter().map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN)));
-            match poll(&mut places, PollTimeout::NONE) {
+            let left = next_check.saturating_duration_since(Instant::now());
+            // A millisecond more, so that the time has come.
+            let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut places, timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(failed("signals")(errno)),
             }
@@ -68,6 +73,10 @@ impl End {
             }
             if self.socket.as_ref().is_some_and(Watch::is_gone) {
                 return Ok(Reason::SocketRemoved);
+            }
+            if Instant::now() >= next_check {
+                check();
+                next_check = Instant::now() + INTERVAL;
             }
         }
     }

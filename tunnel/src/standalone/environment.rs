@@ -3,6 +3,7 @@
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use nix::sys::socket::{getsockopt, sockopt};
 use tracing::Level;
 
 use super::Error;
@@ -61,10 +62,25 @@ impl Environment {
         };
         let descriptors = Descriptors {
             tun: words.tun.into_iter().map(take(TUN)).collect::<Result<_, _>>()?,
-            control: words.control.map(take(CONTROL)).transpose()?.map(UnixListener::from),
+            control: words.control.map(take(CONTROL)).transpose()?.map(control_socket).transpose()?,
             ready: words.ready.map(take(READY)).transpose()?.map(UnixStream::from),
         };
         Ok(Self { foreground: words.foreground, log_level: words.log_level, descriptors })
+    }
+}
+
+/// The descriptor as a socket that listens. Another one would never accept a client.
+fn control_socket(descriptor: OwnedFd) -> Result<UnixListener, Error> {
+    let wrong = |found| Error::ControlDescriptor { variable: CONTROL, found };
+    match getsockopt(&descriptor, sockopt::AcceptConn) {
+        Ok(true) => {}
+        Ok(false) => return Err(wrong("a socket that does not listen")),
+        Err(_) => return Err(wrong("no socket")),
+    }
+    let listener = UnixListener::from(descriptor);
+    match listener.local_addr() {
+        Ok(_) => Ok(listener),
+        Err(_) => Err(wrong("a socket of another family")),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 
 use tracing::Level;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry};
@@ -18,7 +18,14 @@ pub(super) fn start(level: Level) {
         }
     };
     // Err: a test has set a subscriber before.
-    let _ = Registry::default().with(LevelFilter::from_level(level)).with(layer).try_init();
+    let _ = Registry::default().with(filter(level)).with(layer).try_init();
+}
+
+/// The protocol core has a line for each attempt of a handshake, and none of them names the peer: they are only of use
+/// to who debugs. Our own lines say what changes.
+fn filter(level: Level) -> Targets {
+    let core = if level >= Level::DEBUG { LevelFilter::from_level(level) } else { LevelFilter::OFF };
+    Targets::new().with_default(LevelFilter::from_level(level)).with_target("boringtun", core)
 }
 
 /// Compares standard error with the stream that systemd names as `device:inode` (systemd.exec(5), `$JOURNAL_STREAM`): a

@@ -12,6 +12,7 @@ mod background;
 mod end;
 mod environment;
 mod log;
+mod peers;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -28,6 +29,7 @@ use crate::device::{self, Device, queues_for};
 use crate::uapi;
 use background::Ready;
 use end::End;
+use peers::PeerLog;
 
 /// The MTU, in bytes, until wg-quick(8) or `ip link` changes it: a path of 1500 bytes, less the headers of IPv6, UDP
 /// and WireGuard (80). wireguard-go starts with the same.
@@ -54,6 +56,19 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// A descriptor that the environment names is no control socket.
+    #[error("{variable} names {found}; it has to be a listening Unix socket (or unset: then one is made)")]
+    ControlDescriptor {
+        /// The variable's name.
+        variable: &'static str,
+        /// What it is instead.
+        found: &'static str,
+    },
+    /// The descriptors that the environment names are not the interface.
+    #[error(
+        "WG_TUN_FD has to name the queues of a TUN interface with the tunnel's name (or be unset: then one is made)"
+    )]
+    TunDescriptor(#[source] tun::Error),
     /// There is no TUN interface.
     #[error("no interface ({})", .0.advice())]
     Tun(#[source] tun::Error),
@@ -118,7 +133,7 @@ fn open(
         }
         tun
     } else {
-        TunInterface::adopt(name.as_str(), tun).map_err(Error::Tun)?
+        TunInterface::adopt(name.as_str(), tun).map_err(Error::TunDescriptor)?
     };
     let listener = match control {
         Some(listener) => listener,
@@ -135,7 +150,8 @@ fn serve(tun: TunInterface, listener: UnixListener, ready: &Ready) -> Result<(),
     let server = uapi::Server::from_listener(listener, Arc::<Device>::clone(&device))?;
     ready.report_running();
     tracing::info!(features = ?device.features(), "{} runs", device.name());
-    let reason = end.wait(&device)?;
+    let mut peers = PeerLog::default();
+    let reason = end.wait(&device, || peers.check(&device))?;
     tracing::info!("{} ends: {reason}", device.name());
     drop(server);
     Ok(())

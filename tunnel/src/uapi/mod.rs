@@ -8,6 +8,7 @@
 //! read the private key. That is the protocol's own rule.
 
 pub(crate) mod answer;
+mod clients;
 mod lines;
 pub(crate) mod request;
 mod server;

@@ -1,7 +1,6 @@
 //! The threads that serve the socket: one accepts, each client has one of its own, and all of them sleep until there is
 //! a request. They are threads and not tasks, because the data plane has no runtime, and [`Interface::set`] may block.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::Shutdown;
 use std::os::fd::AsFd as _;
@@ -9,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,6 +16,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 
 use super::answer::{format_errno, write_get};
+use super::clients::{Client, Clients, make_room};
 use super::lines::{Line, Lines};
 use super::request::{Parser, Request};
 use super::socket::{self, Error, SocketFile};
@@ -26,7 +26,7 @@ use crate::interface::InterfaceName;
 /// Limits for clients.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Clients served at once; further ones wait in the socket's queue.
+    /// Clients served at once; further ones wait in the socket's queue, and take the place of a silent one.
     pub(super) clients: usize,
     /// How long a client may neither send nor receive anything.
     pub(super) idle: Duration,
@@ -59,7 +59,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     stopping: bool,
-    clients: BTreeMap<u64, Arc<UnixStream>>,
+    clients: Clients,
 }
 
 impl Server {
@@ -101,7 +101,7 @@ impl Server {
             state.stopping = true;
             for client in state.clients.values() {
                 // Err: it is gone already.
-                let _ = client.shutdown(Shutdown::Both);
+                let _ = client.stream.shutdown(Shutdown::Both);
             }
         }
         self.shared.wake();
@@ -131,19 +131,19 @@ impl Shared {
 struct ClientSlot<'a> {
     shared: &'a Shared,
     number: u64,
-    stream: Arc<UnixStream>,
+    client: Arc<Client>,
 }
 
 impl<'a> ClientSlot<'a> {
     /// `None` if the server is about to stop.
     fn take(shared: &'a Shared, number: u64, stream: UnixStream) -> Option<Self> {
-        let stream = Arc::new(stream);
+        let client = Arc::new(Client::new(stream));
         let mut state = shared.state.lock();
         if state.stopping {
             return None;
         }
-        state.clients.insert(number, Arc::clone(&stream));
-        Some(Self { shared, number, stream })
+        state.clients.insert(number, Arc::clone(&client));
+        Some(Self { shared, number, client })
     }
 }
 
@@ -165,9 +165,12 @@ fn accept(listener: &UnixListener, interface: &dyn Interface, shared: &Shared, l
                 }
                 state.clients.len() < limits.clients
             };
-            wait(listener, shared, accepts_clients, backs_off);
-            backs_off = false;
             if !accepts_clients {
+                wait_for_a_place(listener, shared);
+                continue;
+            }
+            wait(listener, shared, backs_off);
+            if std::mem::take(&mut backs_off) {
                 continue;
             }
             let stream = match listener.accept() {
@@ -185,7 +188,7 @@ fn accept(listener: &UnixListener, interface: &dyn Interface, shared: &Shared, l
             let Some(place) = ClientSlot::take(shared, number, stream) else { return };
             let client = thread::Builder::new().name("uapi-client".to_owned());
             let started = client.spawn_scoped(scope, move || {
-                if let Err(error) = serve(&place.stream, interface, limits) {
+                if let Err(error) = serve(&place.client, interface, limits) {
                     tracing::debug!(%error, "a client of the control socket went away");
                 }
             });
@@ -197,31 +200,51 @@ fn accept(listener: &UnixListener, interface: &dyn Interface, shared: &Shared, l
     });
 }
 
-/// Sleeps until the state changes, or a client connects and one more may be served. With `backs_off`, no client is
-/// accepted for a while.
-fn wait(listener: &UnixListener, shared: &Shared, accepts_clients: bool, backs_off: bool) {
-    let wakeup = PollFd::new(shared.wakeup.as_fd(), PollFlags::POLLIN);
-    let connection = PollFd::new(listener.as_fd(), PollFlags::POLLIN);
-    let woken = match (backs_off, accepts_clients) {
-        (true, _) => poll(&mut [wakeup], PollTimeout::try_from(BACK_OFF).expect("a second fits")),
-        (false, true) => poll(&mut [wakeup, connection], PollTimeout::NONE),
-        (false, false) => poll(&mut [wakeup], PollTimeout::NONE),
-    };
+/// Sleeps until the state changes or a client connects; with `backs_off`, for a while without clients.
+fn wait(listener: &UnixListener, shared: &Shared, backs_off: bool) {
+    if backs_off {
+        sleep(shared, None, Some(BACK_OFF));
+    } else {
+        sleep(shared, Some(listener), None);
+    }
+}
+
+/// All places are taken: sleeps until one is free. While another client waits, a silent one has to go.
+fn wait_for_a_place(listener: &UnixListener, shared: &Shared) {
+    if sleep(shared, Some(listener), None) {
+        let pause = make_room(&shared.state.lock().clients, Instant::now());
+        sleep(shared, None, pause);
+    }
+}
+
+/// Sleeps until the state changes, a client connects to the listener, or the time is over; whether a client waits.
+fn sleep(shared: &Shared, listener: Option<&UnixListener>, at_most: Option<Duration>) -> bool {
+    let mut places = vec![PollFd::new(shared.wakeup.as_fd(), PollFlags::POLLIN)];
+    places.extend(listener.map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
+    // A millisecond more, so that the time has come.
+    let timeout = at_most.map(|time| time + Duration::from_millis(1));
+    let timeout = timeout.map_or(PollTimeout::NONE, |time| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+    let woken = poll(&mut places, timeout);
     // EINTR needs nothing: the caller checks everything again.
     debug_assert!(matches!(woken, Ok(_) | Err(Errno::EINTR)), "{woken:?}");
+    let waits = places.get(1).and_then(PollFd::any).unwrap_or(false);
     // Err: nothing woke it.
     let _ = shared.wakeup.read();
+    waits
 }
 
 /// Answers one client's requests until it goes.
-fn serve(stream: &UnixStream, interface: &dyn Interface, limits: Limits) -> io::Result<()> {
+fn serve(client: &Client, interface: &dyn Interface, limits: Limits) -> io::Result<()> {
+    let stream = &client.stream;
     stream.set_read_timeout(Some(limits.idle))?;
     stream.set_write_timeout(Some(limits.idle))?;
     let mut lines = Lines::new(stream);
     let mut parser = Parser::new(scope_of);
     let mut answer = stream;
     loop {
-        let request = match lines.next()? {
+        let line = lines.next()?;
+        client.note_activity();
+        let request = match line {
             Some(Line::Text(line)) => parser.line(line),
             Some(Line::TooLong) => {
                 parser.too_long();
@@ -240,7 +263,7 @@ fn serve(stream: &UnixStream, interface: &dyn Interface, limits: Limits) -> io::
             None => continue,
             Some(Ok(Request::Get)) => write_get(&interface.snapshot(), answer)?,
             Some(Ok(Request::Set(update))) => {
-                let result = interface.set(update);
+                let result = client.served(|| interface.set(update));
                 if let Err(error) = result {
                     tracing::warn!(%error, "a configuration request failed");
                 }

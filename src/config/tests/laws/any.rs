@@ -121,18 +121,20 @@ fn any_wireguard() -> impl Strategy<Value = Wireguard> {
     let addresses = addresses.prop_map(|texts| texts.into_iter().map(|text| text.parse().unwrap()).collect());
     let backend = select(vec![BackendChoice::Auto, BackendChoice::Userspace, BackendChoice::Kernel]);
     let snat = select(vec![Snat::Auto, Snat::Always, Snat::Never]);
-    let numbers = (1..=65535_u16, option::of(1280..=65455_u32), any::<u32>(), any::<bool>());
+    let numbers = (1..=65535_u16, option::of(1280..=65455_u32), any::<u32>(), any::<bool>(), any::<bool>());
     (addresses, backend, snat, numbers, "/[a-z/]{1,20}", any_peers()).prop_map(
-        |(addresses, backend, snat, (listen_port, mtu, fwmark, full_tunnel), key_file, peers)| Wireguard {
+        |(addresses, backend, snat, (listen_port, mtu, fwmark, full_tunnel, routes), key_file, peers)| Wireguard {
             interface: "wg-law".parse().unwrap(),
             listen_port,
             private_key: None,
             private_key_file: key_file.into(),
+            is_key_in_wg_file: false,
             addresses,
             mtu,
             fwmark,
             backend,
             full_tunnel,
+            routes,
             snat,
             peers,
         },

@@ -178,6 +178,7 @@ fn written_tunnel(tunnel: &Wireguard) -> Vec<String> {
         format!("fwmark = {}", tunnel.fwmark),
         format!("backend = \"{:?}\"", tunnel.backend).to_lowercase(),
         format!("full_tunnel = {}", tunnel.full_tunnel),
+        format!("routes = {}", tunnel.routes),
         match tunnel.snat {
             Snat::Auto => "snat = \"auto\"".to_owned(),
             Snat::Always => "snat = true".to_owned(),

@@ -1,5 +1,6 @@
 //! One peer: its endpoint, its keys, its statistics. Its session is in [`session`], its timers are in [`timers`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +14,7 @@ use super::identity::Identity;
 use super::message;
 use super::transport::Endpoint;
 use crate::key::{PresharedKey, PublicKey};
+use crate::model::ForeignSource;
 
 mod session;
 mod timers;
@@ -21,6 +23,8 @@ pub(crate) use session::{Opened, Sealed};
 
 /// How often the path MTU to a peer is looked up while something is sent to it. A look-up takes three system calls.
 const PATH_INTERVAL: Duration = Duration::from_secs(2);
+/// After so many answers without a session the answers do not reach the peer, or it cannot read them.
+const LOST_ANSWERS: u32 = 3;
 
 /// A peer of the interface.
 pub struct Peer {
@@ -77,6 +81,10 @@ pub struct State {
     /// When a packet was received, if nothing was sent since.
     received_since: Option<Duration>,
     last_handshake: Option<SystemTime>,
+    /// Answers to the peer's handshakes since its last session.
+    unconfirmed_answers: u32,
+    /// In a box, because nearly all peers use their own addresses only.
+    foreign_source: Option<Box<ForeignSource>>,
     rx_bytes: u64,
     tx_bytes: u64,
 }
@@ -223,6 +231,35 @@ impl State {
     /// When the newest handshake was completed, and bytes received and sent.
     pub fn statistics(&self) -> (Option<SystemTime>, u64, u64) {
         (self.last_handshake, self.rx_bytes, self.tx_bytes)
+    }
+
+    /// Counts a packet from an inner address that is not the peer's. What hosts send on a link alone, without an address
+    /// of the tunnel, is not worth a report.
+    #[cold]
+    pub fn note_foreign_source(&mut self, address: IpAddr, now: Now) {
+        let is_link_local = match address {
+            IpAddr::V4(address) => address.is_link_local() || address.is_unspecified(),
+            IpAddr::V6(address) => address.is_unicast_link_local() || address.is_unspecified(),
+        };
+        if !is_link_local {
+            let packets = self.foreign_source.as_ref().map_or(0, |known| known.packets) + 1;
+            let source = ForeignSource { address, packets, last: now.wall };
+            match &mut self.foreign_source {
+                Some(known) => **known = source,
+                None => self.foreign_source = Some(Box::new(source)),
+            }
+        }
+    }
+
+    /// Packets from an inner address that is not the peer's.
+    pub fn foreign_source(&self) -> Option<ForeignSource> {
+        self.foreign_source.as_deref().copied()
+    }
+
+    /// Answers to the peer's handshakes since its last session; 0 while it may still confirm one of them, since a
+    /// datagram or two may be lost.
+    pub fn unconfirmed_answers(&self) -> u32 {
+        if self.unconfirmed_answers >= LOST_ANSWERS { self.unconfirmed_answers } else { 0 }
     }
 
     /// Drops the protocol core until one is needed again.

@@ -136,6 +136,7 @@ impl State {
         match tunn.decapsulate(None, initiation, out) {
             TunnResult::WriteToNetwork(response) => {
                 self.unconfirmed = Some(message::sender(response));
+                self.unconfirmed_answers = self.unconfirmed_answers.saturating_add(1);
                 self.last_initiation = Some(now.elapsed);
                 self.rx_bytes += initiation.len() as u64;
                 let len = response.len();
@@ -226,6 +227,7 @@ impl State {
 
     fn note_session(&mut self, now: Now) {
         self.has_session = true;
+        self.unconfirmed_answers = 0;
         self.last_handshake = Some(now.wall);
         // The path may have changed since the last session.
         self.path_lookup_due = true;

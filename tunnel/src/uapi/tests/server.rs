@@ -187,6 +187,48 @@ fn clients_beyond_the_limit_wait_until_another_disconnects() {
 }
 
 #[test]
+fn silent_clients_make_room_for_one_that_asks() {
+    let served = Served::start();
+    let answer_text = format_get(&served.fake.snapshot());
+    let silent: Vec<_> = (0..LIMITS.clients).map(|_| served.connect()).collect();
+    let asked = Instant::now();
+    for _ in 0..2 * LIMITS.clients {
+        assert_eq!(served.ask(b"get=1\n\n"), *answer_text);
+    }
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(is_closed(&silent[0]), "the one that was silent for longest has gone");
+    let mut last = silent.into_iter().next_back().unwrap();
+    last.write_all(b"get=1\n\n").unwrap();
+    let mut answer = vec![0; answer_text.len()];
+    last.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, answer_text.as_bytes(), "nobody else had to go");
+}
+
+#[test]
+fn clients_with_half_a_request_or_that_take_no_answer_make_room_too() {
+    let served = Served::within(Limits { clients: 4, ..LIMITS });
+    let _halves: Vec<_> = (0..2)
+        .map(|_| {
+            let mut client = served.connect();
+            client.write_all(b"get=1\n").unwrap();
+            client
+        })
+        .collect();
+    let _deaf: Vec<_> = (0..2)
+        .map(|_| {
+            let mut client = served.connect();
+            client.set_nonblocking(true).unwrap();
+            // Until its own queue is full.
+            while client.write(b"get=1\n\nget=1\n\n").is_ok() {}
+            client
+        })
+        .collect();
+    let asked = Instant::now();
+    assert_eq!(served.ask(b"get=1\n\n"), *format_get(&served.fake.snapshot()));
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+}
+
+#[test]
 fn only_the_owner_can_use_the_socket() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("run/wireguard");
