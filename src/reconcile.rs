@@ -21,7 +21,7 @@ use crate::inputs::{Inputs, SeenReturnRoutes, tunnel};
 use crate::nat::{self, Nat};
 use crate::net::InterfaceName;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
-use crate::report::{ConfigurationFallback, Report, Trigger};
+use crate::report::{Report, Trigger};
 use crate::routes::Routes;
 use crate::site::{self, FirstSight, MetadataView, SeenOtherRoutes, Site};
 use crate::state;
@@ -162,22 +162,9 @@ impl Gateway {
         &self.site
     }
 
-    /// Records why a reload was refused.
-    pub(crate) fn refuse_configuration(&mut self, problems: Vec<String>) {
-        self.report.refuse_configuration(problems);
-    }
-
-    /// Records that the configuration that runs is the one that was applied at that time, or that of an empty file, and
-    /// not the file's.
-    pub(crate) fn run_fallback(&mut self, applied: Option<SystemTime>) {
-        let seconds = |applied: SystemTime| applied.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.report.fallback = Some(ConfigurationFallback { applied_unix: applied.map(seconds) });
-    }
-
-    /// Records that the file's configuration runs.
-    pub(crate) fn accept_configuration(&mut self) {
-        self.report.fallback = None;
-        self.report.refuse_configuration(Vec::new());
+    /// The account, to record which configuration runs.
+    pub(crate) fn report_mut(&mut self) -> &mut Report {
+        &mut self.report
     }
 
     /// One pass; how soon a component wants the next one, if any does.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::conntrack::FlowsReport;
 use crate::nat::FirewallReport;
 use crate::net::ServerId;
@@ -127,6 +128,9 @@ pub struct Report {
     /// Why the file was refused at the newest reload, or at the start; empty when the running configuration is the
     /// file's.
     pub refused_configuration: Vec<String>,
+    /// What is allowed in the running configuration but probably a mistake.
+    #[serde(default)]
+    pub configuration_warnings: Vec<String>,
     /// The configuration that runs since a start with a wrong, unreadable or missing file; `None` if it is one that the
     /// file had.
     #[serde(default)]
@@ -154,6 +158,7 @@ impl Report {
             server_id: None,
             components: BTreeMap::new(),
             refused_configuration: Vec::new(),
+            configuration_warnings: Vec::new(),
             fallback: None,
             tunnel: None,
             flows: None,
@@ -193,6 +198,26 @@ impl Report {
                 "running with an empty configuration, there is no file".to_owned()
             }
         }
+    }
+
+    /// Records that the file's configuration runs, and what is doubtful in it.
+    pub(crate) fn accept_configuration(&mut self, config: &Config) {
+        self.fallback = None;
+        self.note_warnings(config);
+        self.refuse_configuration(Vec::new());
+    }
+
+    /// Records what is doubtful in the configuration that runs.
+    pub(crate) fn note_warnings(&mut self, config: &Config) {
+        self.configuration_warnings = config.warnings.iter().map(ToString::to_string).collect();
+    }
+
+    /// Records that the configuration that runs is the one that was applied at that time, or that of an empty file, and
+    /// not the file's, and why.
+    pub(crate) fn run_fallback(&mut self, applied: Option<SystemTime>, reasons: Vec<String>) {
+        let seconds = |applied: SystemTime| applied.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.fallback = Some(ConfigurationFallback { applied_unix: applied.map(seconds) });
+        self.refuse_configuration(reasons);
     }
 
     /// Records why a reload was refused. No reasons mean that the file's configuration is running.

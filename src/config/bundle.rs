@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::environment::Environment;
 use super::error::Error;
-use super::files::{Disk, FileContent, Files, ReadError};
+use super::files::{Disk, FileContent, Files, PeerFiles, ReadError};
 use super::model::Config;
 
 /// The texts, which may hold secrets: `Debug` shows none of them.
@@ -22,8 +22,8 @@ pub struct Bundle {
     /// The file.
     path: PathBuf,
     content: FileContent,
-    /// The files of `peers.d`, sorted by name.
-    peers: Vec<PathBuf>,
+    /// What was in `peers.d`.
+    peers: PeerFiles,
     /// The files that were read, by the names under which the configuration knows them. The daemon's own files (its
     /// state directory, its credentials) are never among them.
     files: BTreeMap<PathBuf, FileContent>,
@@ -33,7 +33,7 @@ impl Bundle {
     /// Those of a file that does not exist: the same as of an empty one.
     pub(super) fn of_missing_file(path: &Path) -> Self {
         let content = FileContent { text: zeroize::Zeroizing::default(), world_readable: false };
-        Self { path: path.to_owned(), content, peers: Vec::new(), files: BTreeMap::new() }
+        Self { path: path.to_owned(), content, peers: PeerFiles::default(), files: BTreeMap::new() }
     }
 
     /// The configuration file that the texts came from.
@@ -97,7 +97,7 @@ impl Files for Recorder {
         Ok(content)
     }
 
-    fn peers(&self) -> io::Result<Vec<PathBuf>> {
+    fn peers(&self) -> io::Result<PeerFiles> {
         self.disk.peers()
     }
 }
@@ -118,7 +118,7 @@ impl Files for Kept<'_> {
         }
     }
 
-    fn peers(&self) -> io::Result<Vec<PathBuf>> {
+    fn peers(&self) -> io::Result<PeerFiles> {
         Ok(self.bundle.peers.clone())
     }
 }

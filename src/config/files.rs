@@ -49,12 +49,21 @@ pub(super) fn remedy(error: &ReadError, path: &Path) -> String {
     format!("; let the user bastiond read it: {remedy}")
 }
 
+/// What is in `peers.d`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PeerFiles {
+    /// The files of peers, sorted by name.
+    pub(super) used: Vec<PathBuf>,
+    /// The names of other entries that somebody may take for a peer's file, sorted, each with the reason why it is none.
+    pub(super) ignored: Vec<(String, String)>,
+}
+
 /// The source of the configuration's files.
 pub(super) trait Files {
     /// Reads the file at `path`.
     fn read(&self, path: &Path) -> Result<FileContent, ReadError>;
-    /// The files of `peers.d`, sorted by name; empty if the directory does not exist.
-    fn peers(&self) -> io::Result<Vec<PathBuf>>;
+    /// What is in `peers.d`; nothing if the directory does not exist.
+    fn peers(&self) -> io::Result<PeerFiles>;
 }
 
 /// No files: for a configuration that consists of one text.
@@ -66,8 +75,8 @@ impl Files for NoFiles {
         Err(io::Error::from_raw_os_error(nix::errno::Errno::ENOENT as i32).into())
     }
 
-    fn peers(&self) -> io::Result<Vec<PathBuf>> {
-        Ok(Vec::new())
+    fn peers(&self) -> io::Result<PeerFiles> {
+        Ok(PeerFiles::default())
     }
 }
 
@@ -90,22 +99,45 @@ impl Files for Disk {
         Ok(FileContent { text: regular_file::text(&file.bytes)?, world_readable: file.world_readable })
     }
 
-    fn peers(&self) -> io::Result<Vec<PathBuf>> {
+    fn peers(&self) -> io::Result<PeerFiles> {
         let entries = match std::fs::read_dir(&self.peers) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PeerFiles::default()),
             Err(error) => return Err(error),
         };
-        let mut paths = Vec::new();
+        let mut found = PeerFiles::default();
         for entry in entries {
             let path = entry?.path();
-            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            // Editors leave files like `alice.toml~` and `.alice.toml.swp` behind.
-            if path.extension().is_some_and(|extension| extension == "toml") && !hidden {
-                paths.push(path);
+            match why_no_peer(&path) {
+                None => found.used.push(path),
+                Some("") => {}
+                Some(reason) => {
+                    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    found.ignored.push((name, reason.to_owned()));
+                }
             }
         }
-        paths.sort();
-        Ok(paths)
+        found.used.sort();
+        found.ignored.sort();
+        Ok(found)
+    }
+}
+
+/// Why an entry of `peers.d` is no file of a peer; empty if nobody would take it for one; `None` if it is one.
+fn why_no_peer(path: &Path) -> Option<&'static str> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().unwrap_or_default();
+    let is_hidden = name.starts_with('.');
+    // Editors leave files like `alice.toml~` and `.alice.toml.swp` behind, and package managers `alice.toml.dpkg-old`.
+    let is_leftover = name.contains(".toml") && extension != "toml";
+    match std::fs::metadata(path) {
+        _ if is_leftover || (is_hidden && extension == "toml") => Some("it looks like a backup or an editor's file"),
+        _ if is_hidden => Some(""),
+        // Keys, which the peers' files name.
+        _ if extension == "key" || extension == "psk" => Some(""),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("it is a link that leads nowhere"),
+        Ok(metadata) if metadata.is_dir() => Some("it is a directory"),
+        _ if extension == "toml" => None,
+        _ => Some("its name does not end with .toml"),
     }
 }

@@ -82,7 +82,7 @@ fn locate_all(diagnostics: &mut [Diagnostic], text: &str, files: &impl Files) {
         return;
     }
     locate::locate(diagnostics, text, None);
-    let peers: Vec<_> = files.peers().unwrap_or_default();
+    let peers = files.peers().unwrap_or_default().used;
     for path in peers {
         let file = peer_file_name(&path);
         let is_about_it = |diagnostic: &Diagnostic| diagnostic.key.starts_with(&format!("{file}: "));

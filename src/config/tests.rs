@@ -35,8 +35,9 @@ impl Files for InMemory {
         Ok(FileContent { text: text.clone().into(), world_readable: path.ends_with("world-readable") })
     }
 
-    fn peers(&self) -> std::io::Result<Vec<PathBuf>> {
-        Ok(self.0.keys().filter(|path| path.starts_with("peers.d")).cloned().collect())
+    fn peers(&self) -> std::io::Result<crate::config::files::PeerFiles> {
+        let used = self.0.keys().filter(|path| path.starts_with("peers.d")).cloned().collect();
+        Ok(crate::config::files::PeerFiles { used, ignored: Vec::new() })
     }
 }
 

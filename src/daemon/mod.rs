@@ -106,6 +106,7 @@ pub async fn run(
     reload::log_warnings(&path, &config);
     let mut gateway = Gateway::new(&environment);
     gateway.take_over(inherited);
+    gateway.report_mut().note_warnings(&config);
     if let Some(fallback) = fallback {
         reload::report_fallback(&path, &fallback, &mut gateway);
     }

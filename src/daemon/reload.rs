@@ -21,7 +21,7 @@ impl Daemon {
             Ok((config, texts)) => Some(self.take_over(config, texts).await),
             Err(error) => {
                 log_refusal(&self.path, &error);
-                self.gateway.refuse_configuration(error.lines());
+                self.gateway.report_mut().refuse_configuration(error.lines());
                 self.publish_status();
                 None
             }
@@ -42,7 +42,7 @@ impl Daemon {
         self.drops.follow(config.firewall.log_drops).await;
         self.config = config;
         self.unkept = Some(texts);
-        self.gateway.accept_configuration();
+        self.gateway.report_mut().accept_configuration(&self.config);
         self.gateway.note_reload();
         self.pass(Trigger::Configuration).await
     }
@@ -61,8 +61,7 @@ impl Daemon {
 /// Tells that a start uses another configuration than the file's.
 pub(super) fn report_fallback(path: &Path, fallback: &config::Fallback, gateway: &mut Gateway) {
     let Fallback { error, applied } = fallback;
-    gateway.refuse_configuration(error.lines());
-    gateway.run_fallback(*applied);
+    gateway.report_mut().run_fallback(*applied, error.lines());
     let which = gateway.report().describe_refusal();
     tracing::error!(path = %path.display(), "{which}: {}", chain(error));
     for problem in error.diagnostics() {

@@ -33,18 +33,19 @@ pub(crate) async fn firewall_report() -> Option<FirewallReport> {
     };
     let nft = Nft::find().ok()?;
     let mut listed = Vec::new();
-    for name in ["scanning", "over_new_flows", "over_flows", "banned4", "banned6"] {
+    for name in ["scanning", "over_new_flows", "over_flows", "over_ssh", "banned4", "banned6"] {
         listed.push(list_set(&nft, name).await.unwrap_or_else(|error| {
             tracing::debug!(component = "nat", set = name, error = %chain(&error), "cannot be listed");
             Set::default()
         }));
     }
-    let [scanning, over_new_flows, over_flows, banned4, banned6] = listed.try_into().ok()?;
+    let [scanning, over_new_flows, over_flows, over_ssh, banned4, banned6] = listed.try_into().ok()?;
     Some(FirewallReport {
         counters,
         scanning: scanning.into_sources(),
         over_new_flows: over_new_flows.into_sources(),
         over_flows: over_flows.into_sources(),
+        over_ssh: over_ssh.into_sources(),
         banned: bans(banned4, banned6),
     })
 }

@@ -60,6 +60,11 @@ pub(super) fn goto(chain: impl Into<Name>) -> RuleStatement {
     goto_statement(chain).into()
 }
 
+/// `jump CHAIN`
+pub(super) fn jump(chain: impl Into<Name>) -> RuleStatement {
+    Statement::Jump(JumpTarget { target: chain.into() }).into()
+}
+
 fn goto_statement(chain: impl Into<Name>) -> Statement<'static> {
     Statement::Goto(JumpTarget { target: chain.into() })
 }
@@ -237,6 +242,22 @@ fn meta(key: MetaKey) -> Value {
 /// `ct state`
 pub(super) fn ct_state() -> Value {
     ct("state")
+}
+
+/// `ct mark & BITS == BITS`: the flow carries these bits.
+pub(super) fn ct_mark_has(bits: u32) -> RuleStatement {
+    eq(and(ct("mark"), Expression::Number(bits)), Expression::Number(bits))
+}
+
+/// `ct mark set ct mark | BITS`: every other bit stays.
+pub(super) fn set_ct_mark(bits: u32) -> RuleStatement {
+    let value = nftables::expr::BinaryOperation::OR(vec![ct("mark"), Expression::Number(bits)]);
+    Statement::Mangle(Mangle { key: ct("mark"), value: Expression::BinaryOperation(Box::new(value)) }).into()
+}
+
+/// `ct mark set ct mark & ~BITS`: every other bit stays.
+pub(super) fn clear_ct_mark(bits: u32) -> RuleStatement {
+    Statement::Mangle(Mangle { key: ct("mark"), value: and(ct("mark"), Expression::Number(!bits)) }).into()
 }
 
 /// `ct status`

@@ -19,6 +19,10 @@ pub struct FirewallReport {
     pub over_new_flows: Sources,
     /// Sources that wanted more flows at the same time than allowed.
     pub over_flows: Sources,
+    /// Sources that opened more SSH connections than allowed and are not banned for it: private hosts, and senders of
+    /// connection requests that they do not complete.
+    #[serde(default)]
+    pub over_ssh: Sources,
     /// Sources that are banned from SSH.
     pub banned: Bans,
 }

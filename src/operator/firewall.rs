@@ -17,6 +17,7 @@ pub(super) fn format_firewall(firewall: &FirewallReport) -> String {
         (&firewall.scanning, "scans: sends to addresses that do not exist on the internet"),
         (&firewall.over_new_flows, "opens too many flows a second"),
         (&firewall.over_flows, "has too many flows"),
+        (&firewall.over_ssh, "opens too many SSH connections to this server"),
     ];
     let mut rows = Vec::new();
     for (Sources { busiest, more }, why) in kinds {
@@ -88,6 +89,7 @@ mod tests {
             scanning: Sources { busiest: vec![source("10.0.0.4", 1150), source("10.0.1.5", 50)], more: 3 },
             over_new_flows: Sources::default(),
             over_flows: Sources { busiest: vec![source("10.2.0.4", 2)], more: 0 },
+            over_ssh: Sources { busiest: vec![source("10.0.0.9", 7)], more: 0 },
             banned: Bans { longest: vec![ban("192.0.2.7/32", None), ban("2001:db8:1:2::/64", Some(599))], more: 12 },
         };
         let expected = "
@@ -97,6 +99,7 @@ SOURCE              DROPPED        LAST  WHY, IN THE LAST HOUR
 10.0.1.5                 50    50 s ago  scans: sends to addresses that do not exist on the internet
 3 more                                   scans: sends to addresses that do not exist on the internet
 10.2.0.4                  2     2 s ago  has too many flows
+10.0.0.9                  7     7 s ago  opens too many SSH connections to this server
 BANNED FROM SSH            FOR ANOTHER
 192.0.2.7                  no time limit
 2001:db8:1:2::/64          9 min

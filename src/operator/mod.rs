@@ -3,23 +3,22 @@
 
 mod firewall;
 mod flow_table;
+mod login;
 mod offline;
 mod plan;
 mod show;
 mod table;
 mod tunnel;
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use ipnet::IpNet;
-
 use crate::cli::{Bastionctl, Command};
-use crate::config::{self, Config, Environment, LastGood, Severity, Wireguard};
+use crate::config::{self, Environment, LastGood, Severity};
 use crate::control::client::{self, Error};
 use crate::control::{Request, Response, SOCKET};
 use crate::exit;
+use crate::site;
 
 /// Runs the command.
 pub fn run(arguments: &Bastionctl) -> ExitCode {
@@ -63,8 +62,11 @@ fn check(path: &Path, environment: &Environment) -> ExitCode {
             for warning in &config.warnings {
                 eprintln!("{}", warning.excerpt(path, Severity::Warning));
             }
-            if let Some(warning) = locks_caller_out(&config, std::env::var("SSH_CONNECTION").ok().as_deref()) {
-                eprintln!("bastionctl: {warning}");
+            if let Some(connection) = login::find_connection() {
+                let discovered = || site::sshd_ports(&environment.runtime_directory()).0;
+                for warning in login::warnings(&config, connection, discovered) {
+                    eprintln!("bastionctl: warning: {warning}");
+                }
             }
             println!("{}: good", path.display());
             ExitCode::SUCCESS
@@ -79,28 +81,6 @@ fn check(path: &Path, environment: &Environment) -> ExitCode {
             code
         }
     }
-}
-
-/// A warning if the configuration would refuse a new SSH login from the address that the caller is logged in from.
-/// `SSH_CONNECTION` is `client port server port` (ssh(1)).
-fn locks_caller_out(config: &Config, ssh_connection: Option<&str>) -> Option<String> {
-    let client: IpAddr = ssh_connection?.split_whitespace().next()?.parse().ok()?;
-    let firewall = &config.firewall;
-    let holds_client = |range: &IpNet| range.contains(&client);
-    // Peers may always log in, whatever the rest of the section says.
-    if config.wireguard.iter().flat_map(Wireguard::networks).any(|range| holds_client(&range)) {
-        return None;
-    }
-    let key = if firewall.ssh_only_by_tunnel {
-        "firewall.ssh_only_by_tunnel is true, and the tunnel's networks do not contain"
-    } else if !firewall.ssh_from.iter().any(holds_client) {
-        "firewall.ssh_from does not contain"
-    } else if firewall.blocklist.iter().any(holds_client) {
-        "firewall.blocklist contains"
-    } else {
-        return None;
-    };
-    Some(format!("warning: {key} {client}, from where you are logged in: a new login from there would be refused"))
 }
 
 fn show(answer: Result<Response, Error>, json: bool) -> ExitCode {
@@ -128,44 +108,5 @@ fn show(answer: Result<Response, Error>, json: bool) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => exit::no_daemon(&error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_caller_outside_of_ssh_from_is_warned() {
-        let config = config::parse("[firewall]\nssh_from = [\"203.0.113.0/24\"]", &Environment::default()).unwrap();
-        let warned = |connection| locks_caller_out(&config, connection).is_some();
-        assert!(warned(Some("198.51.100.7 50000 198.51.100.2 22")));
-        assert!(warned(Some("2001:db8::7 50000 2001:db8::2 22")));
-        assert!(!warned(Some("203.0.113.7 50000 198.51.100.2 22")));
-        assert!(!warned(None));
-        assert!(!warned(Some("")));
-    }
-
-    #[test]
-    fn a_caller_in_the_tunnel_is_not_warned_and_one_on_the_blocklist_is() {
-        let tunnel = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n[[wireguard.peer]]\n\
-                      public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\nallowed_ips = [\"10.100.0.2\"]\n";
-        let warning = |firewall: &str, client: &str| {
-            let config = config::parse(&format!("[firewall]\n{firewall}\n{tunnel}"), &Environment::default()).unwrap();
-            locks_caller_out(&config, Some(&format!("{client} 50000 198.51.100.2 22")))
-        };
-        let refused = |reason: &str| {
-            Some(format!("warning: {reason}, from where you are logged in: a new login from there would be refused"))
-        };
-        let only_by_tunnel = "ssh_only_by_tunnel = true";
-        assert_eq!(
-            warning(only_by_tunnel, "198.51.100.7"),
-            refused("firewall.ssh_only_by_tunnel is true, and the tunnel's networks do not contain 198.51.100.7")
-        );
-        assert_eq!(warning(only_by_tunnel, "10.100.0.2"), None);
-        assert_eq!(warning("ssh_from = [\"203.0.113.7\"]", "10.100.0.2"), None);
-        let blocklist = "blocklist = [\"198.51.100.0/24\"]";
-        assert_eq!(warning(blocklist, "198.51.100.7"), refused("firewall.blocklist contains 198.51.100.7"));
-        assert_eq!(warning(blocklist, "203.0.113.7"), None);
     }
 }

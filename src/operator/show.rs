@@ -61,10 +61,14 @@ pub(super) fn format_report(report: &Report, now: SystemTime) -> String {
     for (name, problem) in problems {
         format_problem(&mut text, name, problem);
     }
-    for (index, (name, hint)) in listed(report, |component| &component.hints).enumerate() {
-        if index == 0 {
-            line(&mut text, format_args!("\nHINTS"));
-        }
+    let hints: Vec<_> = listed(report, |component| &component.hints).collect();
+    if !hints.is_empty() || !report.configuration_warnings.is_empty() {
+        line(&mut text, format_args!("\nHINTS"));
+    }
+    for warning in &report.configuration_warnings {
+        line(&mut text, format_args!("{:<NAME_WIDTH$} {warning}", "config"));
+    }
+    for (name, hint) in hints {
         format_problem(&mut text, name, hint);
     }
     text

@@ -13,6 +13,8 @@ mod recorded_ports;
 mod resolve;
 mod route;
 mod sshd;
+mod sshd_options;
+mod sshd_sockets;
 mod ways;
 
 pub(crate) use behind::is_reachable_inside;
@@ -22,6 +24,7 @@ pub(crate) use metadata::MetadataView;
 pub use model::{PrivateLink, PublicLink, Site};
 pub(crate) use observe::Error;
 pub use recorded_ports::record as record_ssh_ports;
+pub(crate) use recorded_ports::sshd_ports;
 
 use std::path::Path;
 
@@ -43,7 +46,11 @@ pub(crate) async fn observe(
     let kernel = netlink.observe().await?;
     let (sshd_ports, hints) = match &config.firewall.ssh_ports {
         Some(_) => Default::default(),
-        None => recorded_ports::sshd_ports(runtime_directory),
+        None => {
+            let directory = runtime_directory.to_owned();
+            // Beside the loop, since these are files of others.
+            tokio::task::spawn_blocking(move || recorded_ports::sshd_ports(&directory)).await.unwrap_or_default()
+        }
     };
     let mut site = Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, previous.public.as_ref()) };
     ways::check(&netlink.handle, config, &kernel, metadata, &mut site, forwards).await;

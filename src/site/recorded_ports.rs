@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::sshd::{self, SshdPorts};
+use super::{sshd_options, sshd_sockets};
 use crate::outcome::Problem;
 use crate::state;
 
@@ -31,7 +32,16 @@ pub enum Error {
 
 /// Records the ports that sshd listens on, and returns them.
 pub fn record(runtime_directory: &Path) -> Result<BTreeSet<u16>, Error> {
-    write(read_sshd_config(), runtime_directory)
+    let (mut found, is_seen) = read_sshd_config();
+    if !is_seen {
+        // sshd is starting again: what it listened on before counts until it is seen.
+        found.ports.extend(recorded(runtime_directory).unwrap_or_default());
+    }
+    write(found, runtime_directory)
+}
+
+fn recorded(runtime_directory: &Path) -> Option<BTreeSet<u16>> {
+    state::read_json(&runtime_directory.join(FILE))
 }
 
 fn write(SshdPorts { ports, unreadable }: SshdPorts, runtime_directory: &Path) -> Result<BTreeSet<u16>, Error> {
@@ -43,8 +53,8 @@ fn write(SshdPorts { ports, unreadable }: SshdPorts, runtime_directory: &Path) -
 }
 
 /// The ports that sshd listens on, as far as the daemon can know them, and a hint if some may be missing.
-pub(super) fn sshd_ports(runtime_directory: &Path) -> (BTreeSet<u16>, Vec<Problem>) {
-    add_recorded(read_sshd_config(), runtime_directory)
+pub(crate) fn sshd_ports(runtime_directory: &Path) -> (BTreeSet<u16>, Vec<Problem>) {
+    add_recorded(read_sshd_config().0, runtime_directory)
 }
 
 fn add_recorded(
@@ -53,7 +63,7 @@ fn add_recorded(
 ) -> (BTreeSet<u16>, Vec<Problem>) {
     // Used even if everything can be read: a port without a listener is harmless, but a missing port locks the operator
     // out.
-    let recorded: Option<BTreeSet<u16>> = state::read_json(&runtime_directory.join(FILE));
+    let recorded = recorded(runtime_directory);
     let hints = match (&recorded, unreadable.first()) {
         (None, Some(path)) => vec![Problem::new(
             "sshd-configuration-unreadable",
@@ -67,8 +77,15 @@ fn add_recorded(
     (ports, hints)
 }
 
-fn read_sshd_config() -> SshdPorts {
-    sshd::read_ports(Path::new(SSHD_CONFIG), &sshd::UNIT_DIRECTORIES.map(Path::new))
+/// What the files say and what the kernel shows, and whether this process sees an SSH server that listens.
+fn read_sshd_config() -> (SshdPorts, bool) {
+    let unit_directories = sshd::UNIT_DIRECTORIES.map(Path::new);
+    let mut found = sshd::read_ports(Path::new(SSHD_CONFIG), &unit_directories);
+    sshd_options::add_ports(&sshd_options::DEFAULTS.map(Path::new), &unit_directories, &mut found);
+    let listening = sshd_sockets::listening_ports(Path::new("/proc"));
+    let is_seen = !listening.is_empty();
+    found.ports.extend(listening);
+    (found, is_seen)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(super) struct SshdPorts {
 
 impl SshdPorts {
     /// The content if it can be read. A file without permission is noted in `unreadable`; a missing file is ignored.
-    fn read<T>(&mut self, path: &Path, read: io::Result<T>) -> Option<T> {
+    pub(super) fn read<T>(&mut self, path: &Path, read: io::Result<T>) -> Option<T> {
         if matches!(&read, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
             self.unreadable.insert(path.to_owned());
         }
@@ -48,10 +48,7 @@ pub(super) fn read_ports(path: &Path, unit_directories: &[&Path]) -> SshdPorts {
     for directory in unit_directories {
         socket_ports(directory, &mut found);
     }
-    let mut left = MAX_FILES;
-    // A relative `Include` is relative to sshd's own directory, in included files too (sshd_config(5)).
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    collect(path, directory, 0, &mut left, &mut found);
+    add_file(path, &mut found);
     found
 }
 
@@ -64,19 +61,36 @@ fn collect(path: &Path, directory: &Path, depth: usize, left: &mut usize, found:
     // A comment in Latin-1 must not make the other lines unreadable.
     for line in String::from_utf8_lossy(&bytes).lines() {
         let Some((keyword, value)) = directive(line) else { continue };
-        let arguments = arguments(value);
-        match keyword {
-            "port" => found.ports.extend(arguments.first().and_then(|value| port(value))),
-            "listenaddress" => found.ports.extend(arguments.first().and_then(|value| listen_port(value))),
-            _ => {
-                for pattern in arguments {
-                    for included in expand(directory, &pattern, found) {
-                        collect(&included, directory, depth + 1, left, found);
-                    }
-                }
+        if keyword != "include" {
+            add_line(line, found);
+            continue;
+        }
+        for pattern in arguments(value) {
+            for included in expand(directory, &pattern, found) {
+                collect(&included, directory, depth + 1, left, found);
             }
         }
     }
+}
+
+/// Adds the port that a line of sshd's configuration names, if it is one of those that name ports.
+pub(super) fn add_line(line: &str, found: &mut SshdPorts) {
+    let Some((keyword, value)) = directive(line) else { return };
+    let arguments = arguments(value);
+    let value = arguments.first();
+    match keyword {
+        "port" => found.ports.extend(value.and_then(|value| port(value))),
+        "listenaddress" => found.ports.extend(value.and_then(|value| listen_port(value))),
+        _ => {}
+    }
+}
+
+/// Adds the ports that a configuration of sshd and the files that it includes name.
+pub(super) fn add_file(path: &Path, found: &mut SshdPorts) {
+    let mut left = MAX_FILES;
+    // A relative `Include` is relative to sshd's own directory, in included files too (sshd_config(5)).
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    collect(path, directory, 0, &mut left, found);
 }
 
 /// The ports of `ssh.socket` (Debian, Ubuntu) or `sshd.socket`, with its drop-ins. A port that a later file removes
@@ -98,7 +112,7 @@ fn socket_ports(directory: &Path, found: &mut SshdPorts) {
 }
 
 /// The bytes of a file, if it is a regular one of a sensible size. Others are ignored.
-fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(super) fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     regular_file::read(path, MAX_BYTES).map(|content| content.bytes).map_err(regular_file::Error::into_io)
 }
 
@@ -113,7 +127,7 @@ fn directive(line: &str) -> Option<(&'static str, &str)> {
 }
 
 /// The words of a line, up to a comment. A word with spaces is in quotes (`sshd_config(5)`).
-fn arguments(value: &str) -> Vec<String> {
+pub(super) fn arguments(value: &str) -> Vec<String> {
     let mut arguments = Vec::new();
     let mut rest = value.trim_start();
     while let Some(first) = rest.chars().next().filter(|&c| c != '#') {
@@ -128,7 +142,7 @@ fn arguments(value: &str) -> Vec<String> {
     arguments
 }
 
-fn port(value: &str) -> Option<u16> {
+pub(super) fn port(value: &str) -> Option<u16> {
     value.parse().ok().filter(|&port| port > 0)
 }
 
@@ -143,7 +157,7 @@ fn listen_port(value: &str) -> Option<u16> {
 
 /// The files of an `Include` pattern. Supports `*` in the last component only, as in the files that distributions ship.
 /// A glob crate would hide which directories cannot be read.
-fn expand(directory: &Path, pattern: &str, found: &mut SshdPorts) -> Vec<PathBuf> {
+pub(super) fn expand(directory: &Path, pattern: &str, found: &mut SshdPorts) -> Vec<PathBuf> {
     let path = directory.join(pattern);
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if !name.contains('*') {

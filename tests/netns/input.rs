@@ -5,13 +5,16 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, Ping, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
-use crate::gateway::{FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, installation, trial};
+use crate::gateway::{
+    FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, installation, programs, text, trial, wait_for,
+};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("ssh_passes_from_everywhere_and_other_ports_do_not", only_ssh_passes),
         trial("ssh_passes_only_from_the_configured_sources", ssh_is_narrowed),
         trial("a_configured_ssh_port_passes", own_ssh_port),
+        trial("the_port_on_which_sshd_really_listens_is_open", listening_sshd),
         trial("ping_passes_over_both_families", ping_passes),
         trial("the_wireguard_port_passes_and_can_be_closed", wireguard_port),
         trial("a_dhcp_answer_passes", dhcp_passes),
@@ -67,6 +70,36 @@ fn own_ssh_port() -> Result {
     let _daemon = healthy(&installation)?;
     ensure(reaches(world.server(), 2222, SOON), "the port that is named")?;
     ensure(!reaches(world.server(), 22, NEVER), "port 22, which is not")
+}
+
+/// A program called sshd that listens on a port which no file names.
+fn listening_sshd() -> Result {
+    let world = World::start(Settings::default())?;
+    let directory = tempfile::tempdir()?;
+    let sshd = directory.path().join("sshd");
+    std::os::unix::fs::symlink("/usr/bin/perl", &sshd)?;
+    let script = "my $s = IO::Socket::INET->new(Listen => 5, LocalPort => 2200, ReuseAddr => 1) or die; sleep 60";
+    let command = world.bastion().command(&sshd.to_string_lossy());
+    let mut process = command.args(["-MIO::Socket::INET", "-e", script]).stdin(std::process::Stdio::null()).spawn()?;
+    wait_for("sshd listens", SOON, || Ok(reaches(world.server(), 2200, NEVER)))?;
+    let _other = Reflector::tcp(world.bastion(), (at::BASTION, 2201))?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    ensure(reaches(world.server(), 2200, SOON), "the port on which sshd listens")?;
+    ensure(!reaches(world.server(), 2201, NEVER), "a port on which another program listens")?;
+    let check = |connection: &str| -> Result<String> {
+        let command = world.bastion().command(&programs().join("bastionctl").to_string_lossy());
+        let command =
+            command.env("SSH_CONNECTION", connection).env("RUNTIME_DIRECTORY", installation.runtime_directory());
+        let command = command.args(["--config".as_ref(), installation.config_path().as_os_str()]);
+        Ok(text(&command.arg("check").output()?.stderr))
+    };
+    ensure_eq(check("203.0.113.10 5000 198.51.100.2 2200")?, String::new())?;
+    let warned = check("203.0.113.10 5000 198.51.100.2 2201")?;
+    ensure(warned.contains("does not name port 2201, at which you are logged in"), warned)?;
+    process.kill()?;
+    process.wait()?;
+    Ok(())
 }
 
 fn ping_passes() -> Result {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::context::CheckContext;
 use super::diagnostics::Diagnostics;
 use super::{key_files, values};
-use crate::config::files::{Files, remedy};
+use crate::config::files::{Files, PeerFiles, remedy};
 use crate::config::peer_file_name;
 use crate::config::raw::{self, Entry, RawPeer};
 use crate::config::wireguard::Peer;
@@ -70,11 +70,14 @@ pub(super) fn check_peer_files(
     context: &CheckContext<'_, impl Files>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<CheckedPeer> {
-    let paths = context.files.peers().unwrap_or_else(|error| {
+    let files = context.files.peers().unwrap_or_else(|error| {
         diagnostics.error("peers.d", format!("cannot list the directory: {error}"));
-        Vec::new()
+        PeerFiles::default()
     });
-    paths.iter().filter_map(|path| check_peer_file(path, context, diagnostics)).collect()
+    for (name, reason) in files.ignored {
+        diagnostics.warn(format!("peers.d/{name}"), format!("{reason}, so it is no peer's file and is not used"));
+    }
+    files.used.iter().filter_map(|path| check_peer_file(path, context, diagnostics)).collect()
 }
 
 fn check_peer_file(

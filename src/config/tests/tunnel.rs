@@ -207,6 +207,30 @@ fn a_world_readable_file_with_a_secret_gets_a_warning() {
 }
 
 #[test]
+fn an_entry_of_peers_d_that_is_no_peers_file_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    let at = |name: &str| directory.path().join("peers.d").join(name);
+    std::fs::write(&config, "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n").unwrap();
+    std::fs::create_dir_all(at("team.toml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", at("eve.toml")).unwrap();
+    let ignored = ["bob.conf", "carol", "dan.TOML", "ada.toml~", "ada.toml.bak", ".ada.toml.swp", "#ada.toml#"];
+    for name in ignored.into_iter().chain(["ada.toml", "ada.key", "ada.psk", ".gitignore"]) {
+        std::fs::write(at(name), peer(ADA, "10.100.0.2")).unwrap();
+    }
+    let loaded = load(&config, &Environment::default()).unwrap();
+    assert_eq!(loaded.wireguard.unwrap().peers.len(), 1);
+    let mut warned: Vec<&str> = loaded.warnings.iter().map(|warning| warning.key.as_str()).collect();
+    warned.sort_unstable();
+    let mut expected: Vec<String> =
+        ignored.into_iter().chain(["team.toml", "eve.toml"]).map(|name| format!("peers.d/{name}")).collect();
+    expected.sort();
+    assert_eq!(warned, expected);
+    let dan = loaded.warnings.iter().find(|warning| warning.key == "peers.d/dan.TOML").unwrap();
+    assert_eq!(dan.reason, "its name does not end with .toml, so it is no peer's file and is not used");
+}
+
+#[test]
 fn backup_files_of_editors_in_peers_d_are_ignored() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");

@@ -40,6 +40,8 @@ pub(super) enum DropReason {
     Tenant,
     /// SSH from a banned source.
     Banned,
+    /// SSH from a source that opens too many connections, and is not banned for it.
+    Ssh,
     /// Its source outside has opened too many TCP flows in a second.
     Syns,
     /// There are more pings in a second than allowed.
@@ -47,7 +49,7 @@ pub(super) enum DropReason {
 }
 
 impl DropReason {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Spoofed,
         Self::Bogon,
         Self::Blocked,
@@ -60,6 +62,7 @@ impl DropReason {
         Self::Flows,
         Self::Tenant,
         Self::Banned,
+        Self::Ssh,
         Self::Syns,
         Self::Pings,
     ];
@@ -79,6 +82,7 @@ impl DropReason {
             Self::Flows => "dropped_flows",
             Self::Tenant => "dropped_tenant",
             Self::Banned => "dropped_banned",
+            Self::Ssh => "dropped_ssh",
             Self::Syns => "dropped_syns",
             Self::Pings => "dropped_pings",
         }
@@ -99,6 +103,7 @@ impl DropReason {
             Self::Flows => "drop_flows",
             Self::Tenant => "drop_tenant",
             Self::Banned => "drop_banned",
+            Self::Ssh => "drop_ssh",
             Self::Syns => "drop_syns",
             Self::Pings => "drop_pings",
         }
@@ -110,6 +115,7 @@ impl DropReason {
             Self::Unroutable => Some("scanning"),
             Self::NewFlows => Some("over_new_flows"),
             Self::Flows => Some("over_flows"),
+            Self::Ssh => Some("over_ssh"),
             _ => None,
         }
     }
@@ -138,7 +144,12 @@ fn chain(reason: DropReason, log_group: Option<u16>) -> Chain {
         rules.push(vec![limit(LOGGED_PER_SECOND, "second", LOGGED_BURST), logged]);
     }
     let source: Value = field("ip", "saddr");
-    let remember_source = reason.source_set().map(|set| update_with(set, &source, &new_counter()));
+    let mut remember_source: Rule =
+        reason.source_set().map(|set| update_with(set, &source, &new_counter())).into_iter().collect();
+    if reason == DropReason::Ssh {
+        // The only one of these whose packets may be IPv6: that rule does not match them.
+        rules.push(std::mem::take(&mut remember_source));
+    }
     rules.push(remember_source.into_iter().chain([counter(reason.counter()), drop()]).collect());
     Chain::regular(reason.chain(), rules)
 }

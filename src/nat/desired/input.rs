@@ -4,11 +4,16 @@ use ipnet::{IpNet, Ipv6Net};
 use nftables::types::{NfChainPolicy, NfHook};
 
 use super::super::model::{Chain, Rule};
-use super::super::statement::{accept, anonymous_set, eq, field, iifname, limit_over, nfproto, number, prefix, text};
+use super::super::statement::{
+    accept, anonymous_set, eq, field, iifname, jump, l4proto, limit_over, ne, nfproto, number, prefix, text,
+};
 use super::drops::{DropReason, drop_as};
 use super::feature::{Feature, Slot};
-use super::{FILTER, Scope, answer_unknown_flows, comes_from_inside, filter, known_flows};
+use super::{FILTER, Scope, answer_unknown_flows, comes_from_inside, filter, known_flows, ssh};
+use crate::config::Config;
 
+/// The chain of the limits that stand before packets of known flows pass.
+const LIMITS: &str = "input_limits";
 /// The protocols of pings.
 const PINGS: [&str; 2] = ["icmp", "icmpv6"];
 /// Errors about flows.
@@ -28,7 +33,12 @@ const ERRORS_V6: [&str; 8] = [
 /// The chain, with the rules of the features in their places.
 pub(super) fn chain(features: &mut Feature, scope: Scope<'_>) -> Chain {
     let firewall = &scope.config.firewall;
-    let mut rules = too_many_pings(firewall.pings_per_second);
+    let mut rules: Vec<Rule> = Vec::new();
+    if limits_chain(scope.config).is_some() {
+        // Packets of a tunnel are most of what comes in. They are UDP, which no limit concerns, and pay for one
+        // comparison.
+        rules.push(vec![ne(l4proto(), text("udp")), jump(LIMITS)]);
+    }
     rules.extend(known_flows());
     rules.extend([
         vec![eq(iifname(), text("lo")), accept()],
@@ -61,6 +71,13 @@ pub(super) fn chain(features: &mut Feature, scope: Scope<'_>) -> Chain {
     rules.extend(comes_from_inside(scope).map(|inside| [vec![inside], answer_unknown_flows()].concat()));
     rules.push(vec![drop_as(DropReason::Input)]);
     Chain::base("input", filter(NfHook::Input, FILTER, NfChainPolicy::Drop), rules)
+}
+
+/// The limits that count packets of known flows too, before those pass; `None` if there are none.
+pub(super) fn limits_chain(config: &Config) -> Option<Chain> {
+    let mut rules = too_many_pings(config.firewall.pings_per_second);
+    rules.extend(ssh::count_handshakes(config));
+    (!rules.is_empty()).then(|| Chain::regular(LIMITS, rules))
 }
 
 /// Drops pings beyond the limit. All pings of one program are one flow, so they are counted before packets of known

@@ -74,6 +74,7 @@ pub(super) fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fas
         (Section::Input, input::chain(&mut all, scope)),
         (Section::Postrouting, postrouting::chain(&mut all)),
     ];
+    all.chains.extend(input::limits_chain(config).map(|chain| (Section::Input, chain)));
     all.chains.extend(shared);
     all.counters.sort_unstable();
     all.meters.sort_by_key(|meter| meter.name);
@@ -97,6 +98,10 @@ fn links(site: &Site) -> Vec<InterfaceName> {
     let public = site.public.iter().map(|link| &link.interface);
     public.chain(site.private.iter().map(|link| &link.interface)).cloned().collect()
 }
+
+/// The bit of a flow's mark that says that its handshake is not completed, as far as the rules know. It is set on new
+/// SSH connections to the bastion only, and taken away by the handshake's last packet; all other bits stay as they are.
+const HANDSHAKE: u32 = 0x2000_0000;
 
 /// Packets of known flows pass, whatever the configuration holds. Two rules, not a map of verdicts: that costs more
 /// (measured).

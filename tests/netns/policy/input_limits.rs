@@ -1,6 +1,6 @@
 //! What the bastion itself accepts, and the limits on it.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
@@ -10,12 +10,14 @@ use sandbox::world::{Laptop, Settings, World, addresses as at};
 
 use super::Attempt::{Tcp, Udp};
 use super::{contents, counted, gateway, reload, silent, tcp, udp};
-use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial, wait_for};
+use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, report, trial, wait_for};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("a_source_with_too_many_ssh_attempts_is_banned_and_no_other_source_is", brute_force),
         trial("an_ssh_ban_expires", ban_ends),
+        trial("connection_requests_that_nobody_completes_ban_nobody", forged_requests),
+        trial("private_hosts_are_not_banned_from_ssh_and_have_a_limit_of_their_own", private_hosts),
         trial("full_lists_of_ssh_attempts_do_not_lift_the_limit", full_lists),
         trial("an_ipv6_64_network_counts_as_one_source_of_ssh_attempts", ipv6_network),
         trial("ssh_only_by_tunnel_closes_ssh_everywhere_else", only_by_tunnel),
@@ -38,13 +40,18 @@ fn count_answered(from: &Namespace, target: (Ipv4Addr, u16), most: usize) -> usi
     (0..most).take_while(|_| traffic::tcp_connects(from, target, NEVER).is_ok()).count()
 }
 
+/// The same for connections on which the server also sends something.
+fn count_served(from: &Namespace, target: (Ipv4Addr, u16), most: usize) -> usize {
+    (0..most).take_while(|_| traffic::tcp_probe(from, target, NEVER).is_ok()).count()
+}
+
 fn brute_force() -> Result {
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
     let _ssh = ssh(&world)?;
     let (installation, mut daemon) = gateway(&world, "[firewall]\nssh_attempts = 5")?;
     let mut session = HeldConnection::open(world.server(), SSH, SOON)?;
     // The burst is twice the limit; the session is one of them.
-    ensure_eq(count_answered(world.server(), SSH, 30), 9)?;
+    ensure_eq(count_served(world.server(), SSH, 30), 9)?;
     silent([Tcp(world.server(), SSH)])?;
     ensure(counted(&world, "dropped_banned")? >= 2, "dropped attempts are not counted")?;
     ensure(contents(&world, "set", "banned4")?.contains("203.0.113.10"), "the ban is not in the set")?;
@@ -80,6 +87,62 @@ fn ban_ends() -> Result {
     ensure(start.elapsed() > Duration::from_secs(1), format!("the ban ended after {:?}", start.elapsed()))
 }
 
+/// Sends connection requests that are not completed, as a sender with a forged address does: it gets no answer.
+fn request_without_completing(from: &Namespace, target: (Ipv4Addr, u16), count: usize) -> Result {
+    from.nft(&format!(
+        "table inet forger {{ chain answers {{ type filter hook input priority -400; tcp sport {} drop; }}; }}",
+        target.1
+    ))?;
+    std::thread::scope(|scope| {
+        for _ in 0..count {
+            // Shorter than the time after which the request would be repeated.
+            scope.spawn(|| traffic::tcp_connects(from, target, NEVER));
+        }
+    });
+    from.nft("delete table inet forger")?;
+    Ok(())
+}
+
+fn forged_requests() -> Result {
+    let world = World::start(Settings::default())?;
+    let _ssh = ssh(&world)?;
+    let (installation, mut daemon) = gateway(&world, "")?;
+    request_without_completing(world.server(), SSH, 140)?;
+    ensure(!contents(&world, "set", "banned4")?.contains("203.0.113.10"), "the source is banned")?;
+    ensure_eq(counted(&world, "dropped_banned")?, 0)?;
+    ensure_eq(tcp(world.server(), SSH), Ok(at::SERVER.into()))?;
+    // Far more requests than that are limited by their rate, and ban nobody either.
+    reload(&installation, &mut daemon, "[firewall]\nssh_attempts = 2")?;
+    request_without_completing(world.server(), SSH, 40)?;
+    ensure(counted(&world, "dropped_ssh")? >= 20, "requests beyond the limit are not dropped")?;
+    ensure(!contents(&world, "set", "banned4")?.contains("203.0.113.10"), "the source is banned")?;
+    let over = report(&installation)?.firewall.map(|firewall| firewall.over_ssh.busiest);
+    let over: Vec<_> = over.into_iter().flatten().map(|source| source.address).collect();
+    ensure_eq(over, vec![IpAddr::from(at::SERVER)])
+}
+
+fn private_hosts() -> Result {
+    let world = World::start(Settings::default())?;
+    let _ssh = ssh(&world)?;
+    let (installation, mut daemon) = gateway(&world, "")?;
+    let target = (at::BASTION_PRIVATE, 22);
+    ensure_eq(count_answered(world.web(), target, 130), 130)?;
+    ensure_eq(tcp(world.web(), target), Ok(at::WEB.into()))?;
+    ensure(!contents(&world, "set", "banned4")?.contains("10.0.0.4"), "a private host is banned")?;
+    // A host that was taken over cannot guess without end: ten times as many as others, and twice that at once.
+    reload(&installation, &mut daemon, "[firewall]\nssh_attempts = 2")?;
+    let answered = count_answered(world.web(), target, 60);
+    ensure((40..=42).contains(&answered), format!("{answered} connections passed"))?;
+    ensure(counted(&world, "dropped_ssh")? >= 1, "a connection beyond the limit is not counted")?;
+    let over = report(&installation)?.firewall.map(|firewall| firewall.over_ssh.busiest).unwrap_or_default();
+    ensure_eq(over.first().map(|source| source.address), Some(at::WEB.into()))?;
+    let status = crate::gateway::text(&installation.ctl(&["status"])?.stdout);
+    ensure(status.contains("opens too many SSH connections to this server"), status)?;
+    ensure_eq(tcp(world.worker(), target), Ok(at::WORKER.into()))?;
+    wait_for("the host is let in again", Duration::from_secs(5), || Ok(tcp(world.web(), target).is_ok()))?;
+    Ok(())
+}
+
 /// Fills a set of sources, as an attacker with very many addresses could.
 fn fill(world: &World, set: &str) -> Result {
     let others = (0..65_535_u32).map(|n| format!("{} timeout 10m", Ipv4Addr::from(0x6000_0000 + n)));
@@ -92,20 +155,21 @@ fn full_lists() -> Result {
     let world = World::start(Settings::default())?;
     let _ssh = ssh(&world)?;
     let (_installation, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 2")?;
-    // The set of bans is full: attempts over the limit are dropped all the same.
+    // The set of bans is full: attempts that reach the limit get nothing but the answer to their request.
     fill(&world, "banned4")?;
-    ensure_eq(count_answered(world.server(), SSH, 30), 4)?;
-    silent([Tcp(world.server(), SSH)])?;
-    // The sets of attempts are full: sources that are not in them share one limit.
-    world.bastion().nft("flush set inet bastiond banned4")?;
+    ensure_eq(count_served(world.server(), SSH, 15), 4)?;
+    // The sets of attempts are full: sources that are not in them share one limit. Another world, since the dropped
+    // connections of this one are still repeating their packets.
+    let world = World::start(Settings::default())?;
+    let _ssh = ssh(&world)?;
+    let (_installation, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 2")?;
     fill(&world, "ssh_tries4")?;
     fill(&world, "ssh_counted4")?;
-    ensure_eq(count_answered(world.server(), SSH, 30), 4)?;
+    ensure_eq(count_served(world.server(), SSH, 15), 4)?;
     ensure(
         !contents(&world, "set", "banned4")?.contains("203.0.113.10"),
         "the source was banned although the sets were full",
-    )?;
-    silent([Tcp(world.server(), SSH)])
+    )
 }
 
 fn ipv6_network() -> Result {
@@ -127,7 +191,8 @@ fn ipv6_network() -> Result {
             .is_empty())
     };
     wait_for("the new address is known", SOON, answered)?;
-    ensure_eq(tries(3), vec![true, true, false])?;
+    // The fifth handshake is completed on this side, and bans.
+    ensure_eq(tries(4), vec![true, true, true, false])?;
     ensure(contents(&world, "set", "banned6")?.contains("2001:db8:ffff::"), "the ban is not in the set")
 }
 
