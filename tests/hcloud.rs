@@ -492,7 +492,7 @@ async fn the_tunnels_return_routes_follow_its_network() {
 
 #[tokio::test]
 async fn a_missing_return_route_is_a_problem_only_where_peers_are_not_masqueraded() {
-    let cases: [(&str, Option<&str>, &str); 4] = [
+    let cases: [(&str, Option<&str>, &str); 3] = [
         ("100.64.0.0/24", None, "100.64.0.0/24 of the tunnel has no route back: Hetzner accepts no route for it"),
         ("10.100.0.0/24", Some("10.100.0.0/24"), "sends 10.100.0.0/24 to 10.0.0.7, which is not this server"),
         (
@@ -500,7 +500,6 @@ async fn a_missing_return_route_is_a_problem_only_where_peers_are_not_masquerade
             Some("10.100.0.0/16"),
             "10.100.0.0/24 via 10.0.0.2 overlaps the route 10.100.0.0/16 via 10.0.0.7",
         ),
-        ("10.0.0.128/25", None, "10.0.0.128/25 via 10.0.0.2 overlaps the subnet 10.0.0.0/24"),
     ];
     for (range, other, message) in cases {
         let mut bench = Bench::new();

@@ -1,5 +1,6 @@
 //! The cloud's component beside the loop: idle until a pass is due, or running one in a task of its own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -51,6 +52,8 @@ pub(super) enum Urgency {
 
 /// The cloud's component and its schedule.
 pub(super) struct CloudTask {
+    /// Where the component remembers its routes.
+    state_directory: PathBuf,
     state: State,
     started: Option<Instant>,
     due: Instant,
@@ -63,8 +66,9 @@ enum State {
 
 impl CloudTask {
     /// Idle, with a pass due at once.
-    pub(super) fn new() -> Self {
-        Self { state: State::Idle(Box::default()), started: None, due: Instant::now() }
+    pub(super) fn new(state_directory: PathBuf) -> Self {
+        let hcloud = Box::new(Hcloud::load(&state_directory));
+        Self { state_directory, state: State::Idle(hcloud), started: None, due: Instant::now() }
     }
 
     /// Waits for what happens next. Cancel-safe.
@@ -81,7 +85,7 @@ impl CloudTask {
             Err(error) => {
                 let outcome =
                     Outcome::stopped(Problem::new("bug", chain(&error), "this is a bug; the next pass starts afresh"));
-                (None, Box::default(), Outcome { next: Some(PANIC_INTERVAL), ..outcome })
+                (None, Box::new(Hcloud::load(&self.state_directory)), Outcome { next: Some(PANIC_INTERVAL), ..outcome })
             }
         };
         let pause = if again { Duration::ZERO } else { outcome.next_pass().unwrap_or(PANIC_INTERVAL) };
@@ -132,7 +136,8 @@ impl CloudTask {
             State::Running { mut pass, .. } => {
                 let ended = tokio::time::timeout(END_TIMEOUT, &mut pass).await;
                 pass.abort();
-                ended.ok().and_then(Result::ok).map(|(hcloud, _)| hcloud).unwrap_or_default()
+                let ended = ended.ok().and_then(Result::ok).map(|(hcloud, _)| hcloud);
+                ended.unwrap_or_else(|| Box::new(Hcloud::load(&self.state_directory)))
             }
         }
     }
@@ -163,7 +168,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_site_that_changes_often_costs_a_pass_every_five_seconds() {
-        let mut task = CloudTask::new();
+        let mut task = CloudTask::new(PathBuf::from("/nonexistent"));
         assert_eq!(next_due(&mut task).await, Duration::ZERO);
         run(&mut task).await;
         for _ in 0..10 {
@@ -174,7 +179,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pass_that_an_operator_asks_for_starts_at_once() {
-        let mut task = CloudTask::new();
+        let mut task = CloudTask::new(PathBuf::from("/nonexistent"));
         run(&mut task).await;
         task.request(Urgency::Now);
         assert_eq!(next_due(&mut task).await, Duration::ZERO);
@@ -182,7 +187,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_during_a_pass_is_followed_by_another_pass() {
-        let mut task = CloudTask::new();
+        let mut task = CloudTask::new(PathBuf::from("/nonexistent"));
         start(&mut task);
         task.request(Urgency::Soon);
         assert!(matches!(task.event().await, Event::Done { again: true, .. }));

@@ -2,11 +2,19 @@
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
 use super::Error;
 use crate::config::Environment;
+
+/// The lock's file in the runtime directory.
+pub(crate) const FILE: &str = "lock";
+/// How often the lock is tried: a daemon that is ending holds it for a moment more.
+const TRIES: u32 = 10;
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Proof that no other daemon works with this runtime directory.
 #[derive(Debug)]
@@ -22,13 +30,16 @@ impl InstanceLock {
             let made = DirBuilder::new().recursive(true).mode(0o750).create(&path);
             made.map_err(|source| Error::Directory { path, source })?;
         }
-        let path = environment.runtime_directory().join("lock");
+        let path = environment.runtime_directory().join(FILE);
         let failed = |source| Error::Lock { path: path.clone(), source };
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self(lock)),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(Error::Running { path }),
-            Err((_, errno)) => Err(failed(errno.into())),
+        for _ in 0..TRIES {
+            let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Self(lock)),
+                Err((_, nix::errno::Errno::EWOULDBLOCK)) => std::thread::sleep(PAUSE),
+                Err((_, errno)) => return Err(failed(errno.into())),
+            }
         }
+        Err(Error::Running { path })
     }
 }

@@ -30,7 +30,7 @@ use readiness::Readiness;
 use signals::Signals;
 
 pub use boot::run_boot;
-pub(crate) use instance_lock::InstanceLock;
+pub(crate) use instance_lock::{FILE as LOCK, InstanceLock};
 pub(crate) use planning::complete_plan;
 
 /// Why the daemon ended before it was asked to.
@@ -110,6 +110,7 @@ pub async fn run(
     if let Some(fallback) = fallback {
         reload::report_fallback(&path, &fallback, &mut gateway);
     }
+    let state_directory = environment.state_directory();
     let mut drops = DropLog::default();
     drops.follow(config.firewall.log_drops).await;
     let daemon = Daemon {
@@ -120,7 +121,7 @@ pub async fn run(
         config,
         unkept: texts,
         log_level,
-        cloud: CloudTask::new(),
+        cloud: CloudTask::new(state_directory),
         cloud_waiters: Vec::new(),
         drops,
         notifier: Notifier::start(),

@@ -14,13 +14,14 @@ use crate::reconcile::Preview;
 /// The plan for `config`, from the preview of a pass. Asks the Cloud API what its component would do.
 pub(crate) async fn complete_plan(
     path: &Path,
+    state_directory: &Path,
     config: &Config,
     changes: Option<Vec<Change>>,
     preview: Preview,
 ) -> Plan {
     let Preview { site, steps: (mut steps, mut problems), mut is_complete } = preview;
     let inputs = Inputs { config, site: &site, tunnel: None, now: Instant::now() };
-    match self::preview(&mut Hcloud::default(), &inputs).await {
+    match self::preview(&mut Hcloud::load(state_directory), &inputs).await {
         Ok((more, obstacles)) => {
             steps.extend(more);
             problems.extend(obstacles);

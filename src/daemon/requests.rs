@@ -62,8 +62,9 @@ impl Daemon {
         let changes = config::difference(&self.config, &config);
         let view = self.metadata_for(&config).await;
         let preview = self.gateway.preview(&config, &view).await;
+        let state_directory = self.environment.state_directory();
         tokio::spawn(async move {
-            let plan = complete_plan(&path, &config, Some(changes), preview).await;
+            let plan = complete_plan(&path, &state_directory, &config, Some(changes), preview).await;
             // Err, here and below: the client has gone.
             let _ = answer.send(Response::Plan(plan));
         });

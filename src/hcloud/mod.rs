@@ -1,15 +1,18 @@
 //! The routes of Hetzner Networks that send the networks' traffic to this server.
 //!
-//! The component owns the routes for the destinations of the configuration and for the tunnel's ranges, in the networks
-//! that this server is attached to. It changes no other route. A route for such a destination to another server is
-//! replaced only with `hcloud.take_over = true`.
+//! The component owns the routes that it added, or found and reported as its own: for the destinations of the
+//! configuration and for the tunnel's ranges, in the networks that this server is attached to. They stay its own when
+//! the server gets another address, and are deleted when they are no longer wanted. It changes no other route. A route
+//! for a wanted destination to another server is replaced only with `hcloud.take_over = true`.
 
 pub(crate) mod api;
 mod apply;
 mod connection;
 mod describe;
+mod error;
 mod model;
 mod observe;
+mod owned_routes;
 mod plan;
 mod poll;
 mod seen;
@@ -18,6 +21,8 @@ mod token;
 pub use seen::SeenRoutes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -25,8 +30,10 @@ use tokio::time::{Instant, sleep};
 use api::Api;
 use apply::apply;
 use connection::{Connection, Target};
+pub(crate) use error::Error;
 use model::{CloudRoute, Desired, NetworkTable, desired};
 use observe::{Observed, ObservedLink, ObservedNetwork, RouteTables};
+use owned_routes::OwnedRoutes;
 use plan::{LinkPlan, Plan, RoutePlan, plan_link, plan_withdrawal};
 use poll::PollOutcome;
 
@@ -35,7 +42,7 @@ use crate::component::{Component, Steps};
 use crate::config;
 use crate::error::chain;
 use crate::inputs::{Inputs, WantedReturnRoutes, wanted_return_routes};
-use crate::net::NetworkId;
+use crate::net::{NetworkId, ServerId};
 use crate::outcome::{ComponentError, ComponentName, Outcome, Problem, State};
 use crate::site::PrivateLink;
 
@@ -46,65 +53,14 @@ const DOWN_RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_
 /// The advice when `down` could not delete routes.
 const WITHDRAW_BY_HAND: &str = "delete the routes to this server by hand: hcloud network remove-route";
 
-/// Why the routes of a network cannot be observed or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The token cannot be used.
-    #[error(transparent)]
-    Token(#[from] token::Error),
-    /// A call failed.
-    #[error(transparent)]
-    Api(#[from] api::Error),
-    /// `HCLOUD_NETWORK` is one name for several links.
-    #[error("HCLOUD_NETWORK names one network, but {links} private links have no network id")]
-    OneNameForMany {
-        /// The number of links without an id.
-        links: usize,
-    },
-    /// `HCLOUD_NETWORK` names no network of the project.
-    #[error("the project has no network called `{name}` (HCLOUD_NETWORK)")]
-    NoSuchNetwork {
-        /// The name that was looked up.
-        name: String,
-    },
-}
-
-impl Error {
-    /// Whether the same call may succeed soon without a person's help.
-    fn is_transient(&self) -> bool {
-        matches!(self, Self::Api(error) if error.is_transient())
-    }
-}
-
-impl ComponentError for Error {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Token(_) => "token-unreadable",
-            Self::Api(error) => error.problem_code(),
-            Self::OneNameForMany { .. } => "network-name-ambiguous",
-            Self::NoSuchNetwork { .. } => "network-unknown",
-        }
-    }
-
-    fn advice(&self) -> String {
-        let advice = match self {
-            Self::Token(error) => error.advice(),
-            Self::Api(error) => error.advice(),
-            Self::OneNameForMany { .. } => "write network_id into each [[site.private]]",
-            Self::NoSuchNetwork { .. } => "name a network of the token's project",
-        };
-        advice.to_owned()
-    }
-}
-
 /// What the component keeps between passes.
 #[derive(Debug)]
 pub struct Hcloud {
     connection: Connection,
     /// Routes that existed as wanted after a pass. If one of them is missing later, another program deleted it.
     stood: BTreeMap<NetworkId, BTreeSet<CloudRoute>>,
-    /// Routes that the daemon added for the tunnel. Those that the tunnel no longer wants are deleted.
-    claimed_for_tunnel: BTreeMap<NetworkId, BTreeSet<CloudRoute>>,
+    /// Routes that are this daemon's. Those that are no longer wanted are deleted.
+    owned: OwnedRoutes,
     /// The routes that each link's network has. They are kept while the API does not answer.
     seen: SeenRoutes,
     retry: Backoff,
@@ -115,7 +71,7 @@ impl Default for Hcloud {
         Self {
             connection: Connection::default(),
             stood: BTreeMap::new(),
-            claimed_for_tunnel: BTreeMap::new(),
+            owned: OwnedRoutes::default(),
             seen: SeenRoutes::default(),
             retry: poll::RETRY,
         }
@@ -131,13 +87,13 @@ impl Component for Hcloud {
     async fn observe(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Error> {
         let (config, site) = (&inputs.config.hcloud, inputs.site);
         self.seen.retain(|interface| config.enabled && site.private.iter().any(|link| link.interface == *interface));
+        self.owned.of_server(site.server_id);
         let return_routes = wanted_return_routes(inputs.config, site);
         let (api, links) = match self.connection.open(config, site, &return_routes)? {
             Target::Nothing(outcome) => return Ok(Observed::NotAsked(outcome)),
             Target::Networks { api, links, is_new_project } => {
                 if is_new_project {
                     self.stood.clear();
-                    self.claimed_for_tunnel.clear();
                 }
                 (api, links)
             }
@@ -148,7 +104,7 @@ impl Component for Hcloud {
             let network = match link.address_present {
                 false => ObservedNetwork::NoAddress,
                 true if is_misrouted => ObservedNetwork::Misrouted,
-                true => self.observe_link(&api, config, link).await,
+                true => self.observe_link(&api, inputs, link).await,
             };
             observed.push(ObservedLink { link: link.clone(), network });
         }
@@ -174,10 +130,9 @@ impl Component for Hcloud {
                     LinkPlan::Misrouted
                 }
                 ObservedNetwork::Table(table) => {
-                    let claimed = self.claimed_for_tunnel.get(&table.id);
+                    let owned = self.owned.in_network(table.id);
                     let desired = desired(config, &return_routes, link);
-                    let of_link =
-                        plan_link(desired, claimed.unwrap_or(&BTreeSet::new()), table, link, takes_over(inputs));
+                    let of_link = plan_link(desired, &owned, table, link, takes_over(inputs));
                     plan.problems.extend(describe::planned_problems(&of_link, table, link, &return_routes));
                     of_link
                 }
@@ -209,9 +164,10 @@ impl Component for Hcloud {
         self.with_next_poll(inputs, Outcome::failed(error), is_transient)
     }
 
-    /// Deletes this server's routes. Transient errors are retried for up to [`DOWN_TIMEOUT`].
+    /// Deletes this daemon's routes. Transient errors are retried for up to [`DOWN_TIMEOUT`].
     async fn down(&mut self, inputs: &Inputs<'_>) -> Steps {
         let (config, site) = (&inputs.config.hcloud, inputs.site);
+        self.owned.of_server(site.server_id);
         let return_routes = wanted_return_routes(inputs.config, site);
         let (api, links) = match self.connection.open(config, site, &return_routes) {
             Ok(Target::Networks { api, links, .. }) => (api, links),
@@ -249,17 +205,46 @@ fn takes_over(inputs: &Inputs<'_>) -> bool {
 }
 
 impl Hcloud {
+    /// A component that remembers the routes of the last daemon.
+    pub(crate) fn load(state_directory: &Path) -> Self {
+        Self { owned: OwnedRoutes::load(state_directory), ..Self::default() }
+    }
+
     /// The routes that each link's network was last seen to have.
     pub fn seen_routes(&self) -> &SeenRoutes {
         &self.seen
     }
 
-    async fn observe_link(&mut self, api: &Api, config: &config::Hcloud, link: &PrivateLink) -> ObservedNetwork {
-        let table = match self.connection.network_of(api, config, link).await {
-            Ok(network) => self.read_table(api, network, link).await.map_err(Error::Api),
-            Err(error) => Err(error),
+    async fn observe_link(&mut self, api: &Api, inputs: &Inputs<'_>, link: &PrivateLink) -> ObservedNetwork {
+        let read = async {
+            let network = self.connection.network_of(api, &inputs.config.hcloud, link).await?;
+            let table = self.read_table(api, network, link).await?;
+            self.disown_moved(api, &table, link, inputs.site.server_id).await?;
+            Ok(table)
         };
-        table.map_or_else(ObservedNetwork::Failed, ObservedNetwork::Table)
+        read.await.map_or_else(ObservedNetwork::Failed, ObservedNetwork::Table)
+    }
+
+    /// Gives up routes to an address that this server had and another one has now: that one may have added them.
+    async fn disown_moved(
+        &mut self,
+        api: &Api,
+        table: &NetworkTable,
+        link: &PrivateLink,
+        own: Option<ServerId>,
+    ) -> Result<(), api::Error> {
+        let mut owned = self.owned.in_network(table.id);
+        let is_moved = |route: &CloudRoute| table.routes.contains(route) && !link.holds(route.gateway);
+        let moved: BTreeSet<Ipv4Addr> =
+            owned.iter().filter(|route| is_moved(route)).map(|route| route.gateway).collect();
+        for address in moved {
+            let holder = api.server_with(table.id, address).await?;
+            if holder.is_some() && holder != own {
+                owned.retain(|route| route.gateway != address);
+            }
+        }
+        self.owned.set(table.id, owned);
+        Ok(())
     }
 
     async fn read_table(
@@ -319,32 +304,33 @@ impl Hcloud {
             if plan.is_settled() {
                 self.stood.insert(network, wanted);
             }
-            self.remember_claims(network, desired, &table);
+            self.remember(desired, &table);
             return Ok((describe(plan, &[], &table), false));
         }
         let errors = apply(api, network, plan).await;
         let repaired = self.stood.get(&network) == Some(&wanted);
         // The network's routes count, whatever the API answered.
         let table = self.read_table(api, network, link).await?;
-        let nothing = BTreeSet::new();
-        let claimed = self.claimed_for_tunnel.get(&network).unwrap_or(&nothing);
+        let owned = self.owned.in_network(network);
         let take_over = takes_over(inputs);
-        let LinkPlan::Routes { routes: rest, .. } = plan_link(desired.clone(), claimed, &table, link, take_over) else {
+        let LinkPlan::Routes { routes: rest, .. } = plan_link(desired.clone(), &owned, &table, link, take_over) else {
             return Ok((describe::no_subnet(&table), false));
         };
         if rest.is_settled() {
             self.stood.insert(network, wanted);
         }
-        self.remember_claims(network, desired, &table);
+        self.remember(desired, &table);
         let may_pass = errors.is_empty() || errors.iter().any(api::Error::is_transient);
         let changes = describe::changes(plan, &table);
         Ok((Outcome { changes, repaired, ..describe(&rest, &errors, &table) }, !rest.is_empty() && may_pass))
     }
 
-    fn remember_claims(&mut self, network: NetworkId, desired: &Desired, table: &NetworkTable) {
-        let claimed = self.claimed_for_tunnel.entry(network).or_default();
-        claimed.retain(|route| table.routes.contains(route));
-        claimed.extend(desired.return_routes.intersection(&table.routes).copied());
+    /// Wanted routes that are there are this daemon's, and so are those that it could not delete yet.
+    fn remember(&mut self, desired: &Desired, table: &NetworkTable) {
+        let mut owned = self.owned.in_network(table.id);
+        owned.extend(desired.routes());
+        owned.retain(|route| table.routes.contains(route));
+        self.owned.set(table.id, owned);
     }
 
     /// One attempt of `down`: the routes that a fresh look finds gone, and why others are still there.
@@ -357,12 +343,14 @@ impl Hcloud {
     ) -> (Vec<String>, Option<Error>) {
         let attempt = async {
             let network = self.connection.network_of(api, config, link).await?;
-            let wanted = desired(config, return_routes, link).routes();
-            let plan = plan_withdrawal(&wanted, &api.table(network).await?, link);
+            let mut ours = desired(config, return_routes, link).routes();
+            ours.extend(self.owned.in_network(network));
+            let plan = plan_withdrawal(&ours, &api.table(network).await?);
             let error = apply(api, network, &plan).await.into_iter().next();
             self.stood.remove(&network);
             let table = api.table(network).await?;
-            let is_left = !plan_withdrawal(&wanted, &table, link).is_empty();
+            let is_left = !plan_withdrawal(&ours, &table).is_empty();
+            self.owned.set(network, ours.intersection(&table.routes).copied().collect());
             Ok((describe::changes(&plan, &table), error.filter(|_| is_left).map(Error::Api)))
         };
         attempt.await.unwrap_or_else(|error| (Vec::new(), Some(error)))

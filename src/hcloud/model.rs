@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 
 use crate::config;
 use crate::hetzner::{MAX_ROUTES, PUBLIC_GATEWAY};
@@ -13,7 +14,7 @@ use crate::net::{NetworkId, is_private, overlap};
 use crate::site::PrivateLink;
 
 /// A route of a Hetzner Network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CloudRoute {
     /// The range of addresses that the route is for.
     pub destination: Ipv4Net,

@@ -1,7 +1,7 @@
 //! Compares wanted with observed routes. Pure.
 //!
-//! A route is ours if the configuration names its destination and its gateway is an address of this server. A route for
-//! another destination is never changed, even if it leads to this server, because another program added it.
+//! A route is ours if it is a wanted one, or was when this daemon added or reported it (`owned`). Any other route is
+//! never changed, even if it leads to this server, because another program added it.
 
 use std::collections::BTreeSet;
 
@@ -103,18 +103,22 @@ impl RoutePlan {
     }
 }
 
-/// The plan for the network behind one link. `claimed_for_tunnel` are the routes that this daemon added for the tunnel.
-/// Those that the tunnel no longer wants are deleted.
+/// The plan for the network behind one link. `owned` are this daemon's routes. Those that are no longer wanted are
+/// deleted: for a destination that the configuration no longer names, or to an address that this server no longer has.
 pub(super) fn plan_link(
     desired: Desired,
-    claimed_for_tunnel: &BTreeSet<CloudRoute>,
+    owned: &BTreeSet<CloudRoute>,
     observed: &NetworkTable,
     link: &PrivateLink,
     take_over: bool,
 ) -> LinkPlan {
     let wanted = desired.routes();
-    let abandoned: BTreeSet<CloudRoute> =
-        claimed_for_tunnel.difference(&wanted).filter(|route| observed.routes.contains(route)).copied().collect();
+    // A route for a wanted destination to another address of this server is as good.
+    let is_as_good = |route: &CloudRoute| {
+        link.holds(route.gateway) && wanted.iter().any(|wanted| wanted.destination == route.destination)
+    };
+    let is_abandoned = |route: &&CloudRoute| observed.routes.contains(route) && !is_as_good(route);
+    let abandoned: BTreeSet<CloudRoute> = owned.difference(&wanted).filter(is_abandoned).copied().collect();
     // They are deleted first, so they prevent no other route.
     let without = NetworkTable { routes: &observed.routes - &abandoned, ..observed.clone() };
     let mut routes = plan_routes(&wanted, &without, link, take_over);
@@ -168,14 +172,8 @@ fn obstacle(wanted: CloudRoute, observed: &NetworkTable) -> Option<Obstacle> {
     observed.routes.iter().find(overlapping).map(|&route| Obstacle::OverlappingRoute(route))
 }
 
-/// What `down` deletes: routes for wanted destinations that lead to this server.
-pub(super) fn plan_withdrawal(
-    desired: &BTreeSet<CloudRoute>,
-    observed: &NetworkTable,
-    link: &PrivateLink,
-) -> RoutePlan {
-    let ours = |route: &&CloudRoute| {
-        link.holds(route.gateway) && desired.iter().any(|wanted| wanted.destination == route.destination)
-    };
-    RoutePlan { withdraw: observed.routes.iter().filter(ours).copied().collect(), ..RoutePlan::default() }
+/// What `down` deletes. A route to an alias address that another server may share is not among them, unless this daemon
+/// added it.
+pub(super) fn plan_withdrawal(ours: &BTreeSet<CloudRoute>, observed: &NetworkTable) -> RoutePlan {
+    RoutePlan { withdraw: observed.routes.intersection(ours).copied().collect(), ..RoutePlan::default() }
 }

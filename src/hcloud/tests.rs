@@ -86,10 +86,39 @@ fn only_the_default_route_may_overlap_routes_and_subnets() {
 }
 
 #[test]
-fn down_withdraws_only_wanted_routes_that_lead_here() {
+fn down_withdraws_only_routes_of_this_daemon() {
+    // 10.0.0.9 is an alias address of this server, which another one of a pair may have as well.
     let observed = table(&["0.0.0.0/0 via 10.0.0.9", "10.8.0.0/24 via 10.0.0.2", "10.9.0.0/24 via 10.0.0.7"]);
-    let named = routes(&[DEFAULT, "10.9.0.0/24 via 10.0.0.2"]);
-    assert_eq!(plan_withdrawal(&named, &observed, &link()).withdraw, routes(&["0.0.0.0/0 via 10.0.0.9"]));
+    let ours = routes(&[DEFAULT, "10.8.0.0/24 via 10.0.0.2", "10.9.0.0/24 via 10.0.0.2"]);
+    assert_eq!(plan_withdrawal(&ours, &observed).withdraw, routes(&["10.8.0.0/24 via 10.0.0.2"]));
+}
+
+/// The plan for a link with 10.0.0.2 and the alias 10.0.0.9, of a daemon that owns these routes.
+fn planned_with_owned(wanted: &[&str], owned: &[&str], observed: &[&str]) -> RoutePlan {
+    let desired = Desired { named: routes(wanted), ..Desired::default() };
+    match plan_link(desired, &routes(owned), &table(observed), &link(), false) {
+        LinkPlan::Routes { routes, .. } => routes,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_route_of_this_daemon_to_an_address_that_it_had_is_replaced() {
+    let before = "0.0.0.0/0 via 10.0.0.7";
+    let plan = planned_with_owned(&[DEFAULT], &[before], &[before]);
+    assert_eq!((plan.withdraw, plan.claim), (routes(&[before]), routes(&[DEFAULT])));
+    let plan = planned_with_owned(&[DEFAULT], &[], &[before]);
+    assert_eq!((plan.withdraw, plan.claim), (routes(&[]), routes(&[])));
+    // The address has become an alias address.
+    let alias = "0.0.0.0/0 via 10.0.0.9";
+    assert!(planned_with_owned(&[DEFAULT], &[alias], &[alias]).is_settled());
+}
+
+#[test]
+fn a_route_of_this_daemon_that_the_file_no_longer_wants_is_withdrawn() {
+    let tunnel = "10.100.0.0/24 via 10.0.0.2";
+    assert_eq!(planned_with_owned(&[], &[tunnel], &[tunnel]).withdraw, routes(&[tunnel]));
+    assert!(planned_with_owned(&[], &[], &[tunnel]).is_settled());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli::{Bastionctl, Command};
-use crate::config::{self, Environment, LastGood, Severity};
+use crate::config::{self, Config, Environment, LastGood, Severity};
 use crate::control::client::{self, Error};
 use crate::control::{Request, Response, SOCKET};
 use crate::exit;
@@ -48,12 +48,27 @@ fn ask(socket: &Path, request: &Request) -> Result<Response, Error> {
 fn down(socket: &Path, arguments: &Bastionctl, environment: &Environment) -> Result<Response, ExitCode> {
     match ask(socket, &Request::Down {}) {
         Err(Error::NotRunning { .. }) => {
-            let config = config::load(arguments.config_path(), environment);
-            let config = config.map_err(|error| exit::wrong_configuration(&error))?;
+            let config = config_for_down(arguments.config_path(), environment);
             offline::down(&config, environment).map_err(|error| exit::failure(&error))
         }
-        answer => answer.map_err(|error| exit::no_daemon(&error)),
+        answer => {
+            let answer = answer.map_err(|error| exit::no_daemon(&error))?;
+            // So that a daemon can be started at once.
+            offline::await_end(socket);
+            Ok(answer)
+        }
     }
+}
+
+/// The configuration that says what `down` removes. What is ours is taken away with a wrong file, too, or without one:
+/// then the one that was applied last says what that is.
+fn config_for_down(path: &Path, environment: &Environment) -> Config {
+    config::load(path, environment).unwrap_or_else(|error| {
+        exit::wrong_configuration(&error);
+        eprintln!("bastionctl: down works all the same, with the configuration that was applied last");
+        let last = config::last_good(environment).map(|LastGood { config, .. }| config);
+        last.unwrap_or_else(|| config::parse("", environment).expect("an empty configuration is valid"))
+    })
 }
 
 fn check(path: &Path, environment: &Environment) -> ExitCode {

@@ -1,7 +1,11 @@
 //! `plan` and `down` without a daemon: one pass of the daemon's code in this process.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::component::Steps;
 use crate::config::{self, Config, Environment};
@@ -13,6 +17,9 @@ use crate::outcome::Problem;
 use crate::reconcile::Gateway;
 use crate::site::metadata::Watcher;
 use crate::site::{self, MetadataView, Site};
+
+/// How long a daemon that has answered may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the request cannot be carried out in this process.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +42,19 @@ pub(super) fn down(config: &Config, environment: &Environment) -> Result<Respons
     Ok(Response::Steps { steps, problems })
 }
 
+/// Waits until the daemon of this socket has ended and its lock is free, for some seconds at most.
+pub(super) fn await_end(socket: &Path) {
+    let lock = socket.with_file_name(daemon::LOCK);
+    let deadline = Instant::now() + END_TIMEOUT;
+    while Instant::now() < deadline {
+        let Ok(file) = File::open(&lock) else { return };
+        if Flock::lock(file, FlockArg::LockSharedNonblock).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// What a start with this configuration would do.
 pub(super) fn plan(path: &Path, config: &Config, environment: &Environment) -> Result<Response, Error> {
     // The last daemon's configuration: its rules stand, if no boot came between.
@@ -42,7 +62,7 @@ pub(super) fn plan(path: &Path, config: &Config, environment: &Environment) -> R
     let plan = block_on(async {
         let metadata = metadata(config, environment).await;
         let preview = Gateway::new(environment).preview(config, &metadata).await;
-        Ok(complete_plan(path, config, changes, preview).await)
+        Ok(complete_plan(path, &environment.state_directory(), config, changes, preview).await)
     })?;
     Ok(Response::Plan(plan))
 }
@@ -67,7 +87,7 @@ async fn take_down(config: &Config, environment: &Environment, metadata: &Metada
             )],
             ..Site::default()
         });
-    Gateway::new(environment).down(config, &site, &mut Hcloud::default()).await
+    Gateway::new(environment).down(config, &site, &mut Hcloud::load(&environment.state_directory())).await
 }
 
 async fn metadata(config: &Config, environment: &Environment) -> MetadataView {

@@ -1,8 +1,10 @@
 //! What both components of this module do with their settings.
 
+use std::collections::BTreeMap;
+
 use super::model::{Need, Setting, Subject};
 use super::observe::{self, Observed};
-use super::plan::Plan;
+use super::plan::{Plan, Write};
 use super::{SysctlPaths, apply, saved_values};
 use crate::error::chain;
 use crate::inputs::Inputs;
@@ -15,11 +17,13 @@ pub(super) struct Settings {
     pub(super) paths: SysctlPaths,
     /// What the settings stood for after the last pass; `None`: they did not stand.
     stood_for: Option<Subject>,
+    /// The values that the settings had after the last pass, by path.
+    held: BTreeMap<String, String>,
 }
 
 impl Settings {
     pub(super) fn new(paths: SysctlPaths) -> Self {
-        Self { paths, stood_for: None }
+        Self { paths, stood_for: None, held: BTreeMap::new() }
     }
 
     /// Reads the current values of `desired`.
@@ -49,7 +53,11 @@ impl Settings {
         let denied = observed.read_only.len() + applied.denied;
         let denied = if denied > 0 { format!(", {denied} not ours to set here") } else { String::new() };
         let (state, changes) = (if failed { State::Failed } else { State::Ok }, applied.changes);
-        let repaired = stood && !changes.is_empty();
+        // A setting that was not held before, such as one of a new interface, is set up, not repaired.
+        let was_held = |write: &Write| self.held.get(&write.path) == Some(&write.to);
+        let repaired = stood && !changes.is_empty() && plan.writes.iter().any(was_held);
+        let exists = |setting: &&Setting| observed.values.contains_key(&setting.path);
+        self.held = plan.desired.iter().filter(exists).map(|held| (held.path.clone(), held.value.clone())).collect();
         self.stood_for = Some(observed.subject).filter(|_| state == State::Ok);
         Outcome { changes, repaired, problems, ..Outcome::unchanged(state, format!("{held} settings held{denied}")) }
     }
@@ -57,5 +65,6 @@ impl Settings {
     /// Forgets that the settings stood: they are not held for now.
     pub(super) fn forget(&mut self) {
         self.stood_for = None;
+        self.held.clear();
     }
 }

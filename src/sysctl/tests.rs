@@ -136,6 +136,19 @@ fn a_setting_that_another_program_changed_is_repaired() {
 }
 
 #[test]
+fn a_setting_of_an_interface_that_is_new_is_set_up_and_not_repaired() {
+    let (_directory, paths) = fresh();
+    let link = paths.root.join("net/ipv4/conf/eth0");
+    let kept = paths.root.join("kept");
+    std::fs::rename(&link, &kept).unwrap();
+    let mut sysctl = Sysctl::new(paths.clone());
+    pass(&mut sysctl);
+    std::fs::rename(&kept, &link).unwrap();
+    let outcome = pass(&mut sysctl);
+    assert!(!outcome.changes.is_empty() && !outcome.repaired, "{outcome:?}");
+}
+
+#[test]
 fn where_all_interfaces_are_strict_ours_are_loose() {
     let (_directory, paths) = fresh();
     std::fs::write(paths.root.join("net/ipv4/conf/all/rp_filter"), "1\n").unwrap();

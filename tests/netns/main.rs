@@ -14,6 +14,7 @@ mod input;
 mod kernel_wireguard;
 mod last_good;
 mod lifecycle;
+mod owned_routes;
 mod plan;
 mod policy;
 mod private_host;
@@ -52,6 +53,7 @@ fn main() {
         cloud::trials(),
         last_good::trials(),
         lifecycle::trials(),
+        owned_routes::trials(),
         plan::trials(),
         bad_input::trials(),
         policy::trials(),

@@ -1,5 +1,6 @@
 //! The HTTP client of the API, with a method for each endpoint that the daemon uses.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -8,16 +9,22 @@ use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
 
 use super::error::{Code, Error};
-use super::schema::{Action, ActionEnvelope, Network, NetworkEnvelope, NetworksEnvelope, Route, parse_error_body};
+use super::schema::{
+    Action, ActionEnvelope, Network, NetworkEnvelope, NetworksEnvelope, Route, Server, ServersEnvelope,
+    parse_error_body,
+};
 use crate::config::Secret;
 use crate::http;
-use crate::net::NetworkId;
+use crate::net::{NetworkId, ServerId};
 
 /// How long a call may take: as in Hetzner's own cloud controller.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest answer, in bytes. A network with 100 routes, 50 subnets and 100 servers takes less than 20 KiB, a page of 50
 /// such networks 1 MiB.
 const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// How many pages of servers are read at most: a network holds 100 servers, a project some more.
+const SERVER_PAGES: usize = 20;
 
 /// The project's rate limit, from the headers of the last answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +71,24 @@ impl Api {
     pub async fn network_named(&self, name: &str) -> Result<Option<Network>, Error> {
         let envelope: NetworksEnvelope = self.call(Method::GET, "/networks", &[("name", name)], None).await?;
         Ok(envelope.networks.into_iter().find(|network| network.name == name))
+    }
+
+    /// The server that holds an address in a network, among the first [`SERVER_PAGES`] pages of `GET /servers`.
+    pub async fn server_with(&self, network: NetworkId, address: Ipv4Addr) -> Result<Option<ServerId>, Error> {
+        for page in 1..=SERVER_PAGES {
+            let page = page.to_string();
+            let query = [("per_page", "50"), ("page", page.as_str())];
+            let ServersEnvelope { servers } = self.call(Method::GET, "/servers", &query, None).await?;
+            let is_last = servers.is_empty();
+            let holds = |server: &Server| server.private_net.iter().any(|link| link.holds(network, address));
+            if let Some(server) = servers.into_iter().find(holds) {
+                return Ok(Some(server.id));
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok(None)
     }
 
     /// `POST /networks/{id}/actions/add_route`

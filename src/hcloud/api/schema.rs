@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::net::NetworkId;
+use crate::net::{NetworkId, ServerId};
 
 /// `{"network": …}`
 #[derive(Debug, Deserialize)]
@@ -43,6 +43,37 @@ pub struct Subnet {
     /// The subnet's range; `None` in a subnet without one.
     #[serde(default)]
     pub ip_range: Option<Ipv4Net>,
+}
+
+/// `{"servers": […]}`
+#[derive(Debug, Deserialize)]
+pub(super) struct ServersEnvelope {
+    pub servers: Vec<Server>,
+}
+
+/// A server, as far as its private addresses go.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Server {
+    pub id: ServerId,
+    #[serde(default)]
+    pub private_net: Vec<Attachment>,
+}
+
+/// A server's addresses in one network.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Attachment {
+    pub network: NetworkId,
+    #[serde(default)]
+    pub ip: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub alias_ips: Vec<Ipv4Addr>,
+}
+
+impl Attachment {
+    /// Whether the server has this address in the network.
+    pub(super) fn holds(&self, network: NetworkId, address: Ipv4Addr) -> bool {
+        self.network == network && (self.ip == Some(address) || self.alias_ips.contains(&address))
+    }
 }
 
 /// A route of a network, and the body that adds or deletes one.
