@@ -19,6 +19,7 @@ test: ## run all tests that need no root; installs what is missing
 
 test-system: ## test the package on booted systems (needs root): first boot on Debian 12, 13 and Ubuntu 24.04, restart and upgrade under load, reboot, removal
 	@scripts/test-system
+	@scripts/test-docker
 
 test-long: ## tests that take long: Debian's kernels in virtual machines (needs root), each fuzz target for SECONDS_EACH (300) seconds, reproducible packages
 	@scripts/test-vm

@@ -424,7 +424,8 @@ fn site_outcome(site: &Site) -> Outcome {
     let private = site.private.iter().map(|link| {
         let network = link.network_id.map_or_else(String::new, |id| format!(" (network {id})"));
         let behind: String = link.behind.iter().map(|range| format!(" and {range}")).collect();
-        format!("private {} {} in {}{behind}{network}", link.interface, link.address, link.network)
+        let kind = if link.is_local { "local" } else { "private" };
+        format!("{kind} {} {} in {}{behind}{network}", link.interface, link.address, link.network)
     });
     let links: Vec<String> = public.into_iter().chain(private).collect();
     let detail = if links.is_empty() { "no link is known yet".to_owned() } else { links.join("; ") };

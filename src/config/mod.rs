@@ -35,11 +35,11 @@ pub(crate) use last_good::{LastGood, keep_last_good, last_good};
 pub use model::Config;
 #[cfg(test)]
 pub(crate) use model::Log;
-pub(crate) use model::{Hcloud, PrivateLink, Site, TokenSource};
+pub(crate) use model::{DockerBridges, Hcloud, PrivateLink, Site, TokenSource};
 pub use policy::{Acl, Fastpath, Forward, Ports, Service, Transports};
 #[cfg(test)]
-pub(crate) use policy::{Egress, Nat, NetworkPolicy};
-pub(crate) use policy::{EgressLists, Firewall, LogDrops, Protocol, StaticNat, Transport};
+pub(crate) use policy::{Egress, Nat};
+pub(crate) use policy::{EgressLists, Firewall, LogDrops, NetworkName, NetworkPolicy, Protocol, StaticNat, Transport};
 pub use secret::Secret;
 pub use wireguard::BackendChoice;
 pub(crate) use wireguard::{Peer, Snat, Wireguard};

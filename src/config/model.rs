@@ -38,9 +38,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// The settings of a private network with this range, if it has some of its own.
-    pub fn policy_of(&self, network: Ipv4Net) -> Option<&NetworkPolicy> {
-        self.networks.iter().find(|policy| policy.range == network)
+    /// The settings of the private network with this range behind this interface, if it has some of its own.
+    pub fn policy_of(&self, network: Ipv4Net, interface: &InterfaceName) -> Option<&NetworkPolicy> {
+        self.networks.iter().find(|policy| policy.network.is(network, interface))
     }
 }
 
@@ -60,6 +60,8 @@ pub struct Site {
     pub server_id: Option<ServerId>,
     /// Base URL of the metadata service, without a trailing slash.
     pub metadata_endpoint: String,
+    /// What happens to the bridges of Docker.
+    pub docker: DockerBridges,
     /// The private links; empty: the links that the metadata service lists.
     pub private: Vec<PrivateLink>,
 }
@@ -69,6 +71,18 @@ impl Site {
     pub fn metadata_to_query(&self) -> Option<String> {
         self.private.is_empty().then(|| self.metadata_endpoint.clone())
     }
+}
+
+/// `site.docker`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DockerBridges {
+    /// They are not served, which is reported if one has containers.
+    #[default]
+    Report,
+    /// They are served as networks of the gateway.
+    Serve,
+    /// They are not served, and nothing is said about it.
+    Ignore,
 }
 
 /// `[[site.private]]`: one configured private link.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
+use crate::net::InterfaceName;
+
 /// `[nat]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nat {
@@ -242,13 +244,40 @@ pub struct EgressLists {
     pub deny: Vec<Acl>,
 }
 
+/// How a `[[network]]` names its network. No two blocks name the same one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkName {
+    /// By its whole range.
+    Range(Ipv4Net),
+    /// By the interface that leads to it. A bridge of this server that a block names is served.
+    Interface(InterfaceName),
+}
+
+impl NetworkName {
+    /// Whether it means the network with this range behind this interface.
+    pub fn is(&self, network: Ipv4Net, interface: &InterfaceName) -> bool {
+        match self {
+            Self::Range(range) => *range == network,
+            Self::Interface(name) => name == interface,
+        }
+    }
+
+    /// The range, if it is named by that.
+    pub fn range(&self) -> Option<Ipv4Net> {
+        match self {
+            Self::Range(range) => Some(*range),
+            Self::Interface(_) => None,
+        }
+    }
+}
+
 /// `[[network]]`: settings of one private network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkPolicy {
     /// Its place in the file, for messages: `network[0]`.
     pub key: String,
-    /// The network's whole range. No two blocks overlap.
-    pub range: Ipv4Net,
+    /// Which network.
+    pub network: NetworkName,
     /// Further ranges whose hosts are reached through the network.
     pub also: Vec<Ipv4Net>,
     /// Its egress addresses; empty: the public interface's own address; `None`: those of `[nat]`.

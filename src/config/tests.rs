@@ -68,6 +68,7 @@ fn defaults() -> Config {
             public_interface: None,
             server_id: None,
             metadata_endpoint: "http://169.254.169.254".to_owned(),
+            docker: DockerBridges::Report,
             private: Vec::new(),
         },
         nat: Nat {

@@ -180,17 +180,25 @@ impl<'p> PolicyEvaluator<'p> {
             let is_target = to == host && port == Some(to_port);
             return if is_target {
                 Permission::Forward(to, to_port)
+            } else if self.is_local(host) {
+                Permission::Guest(host)
             } else {
                 Permission::Blocked(BlockReason::OtherTarget)
             };
         }
         match self.static_host(first) {
             Some(private) if private == host => Permission::Static(host),
+            _ if self.is_local(host) => Permission::Guest(host),
             Some(_) => Permission::Blocked(BlockReason::OtherTarget),
             None if self.statics.contains_key(&first.destination) => Permission::Blocked(BlockReason::StaticClosed),
             None if self.forwards.has_forward(first) => Permission::Blocked(BlockReason::ForwardSource),
             None => Permission::Blocked(BlockReason::NoForward),
         }
+    }
+
+    /// Whether an address is a guest's of one of this server's bridges.
+    fn is_local(&self, host: Ipv4Addr) -> bool {
+        matches!(self.location(host), Location::PrivateNetwork(index) if self.policy.networks[index].is_local)
     }
 
     /// The private host whose public address is the destination, if it is open for a flow with this first packet.

@@ -132,6 +132,8 @@ pub enum Permission {
     Forward(Ipv4Addr, u16),
     /// A public address that belongs to this private host.
     Static(Ipv4Addr),
+    /// To this guest of a bridge of this server, whose port the bridge's program has published.
+    Guest(Ipv4Addr),
     /// From a private network to the internet.
     Egress,
     /// From one private network to another.

@@ -125,7 +125,7 @@ pub(crate) fn end_reason(old: &PolicyEvaluator<'_>, new: &PolicyEvaluator<'_>, f
     }
     let before = old.permission(flow);
     let reason = match before {
-        Permission::Forward(..) => EndReason::Forward,
+        Permission::Forward(..) | Permission::Guest(_) => EndReason::Forward,
         Permission::Static(_) => EndReason::Static,
         Permission::Egress => EndReason::Egress,
         Permission::Tenant => EndReason::Tenant,

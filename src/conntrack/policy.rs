@@ -56,6 +56,9 @@ pub(super) struct Network {
     /// Further ranges behind it. Version 0.1.0 does not write them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) behind: Vec<Ipv4Net>,
+    /// Whether it is a bridge of this server, whose guests another program publishes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_local: bool,
     /// Its own lists, if any.
     pub(super) lists: Option<EgressLists>,
 }
@@ -178,7 +181,8 @@ fn networks(config: &Config, site: &Site) -> Vec<Network> {
     let network = |link: &PrivateLink| Network {
         range: link.network,
         behind: link.behind.clone(),
-        lists: config.policy_of(link.network).map(|policy| policy.lists.clone()),
+        is_local: link.is_local,
+        lists: config.policy_of(link.network, &link.interface).map(|policy| policy.lists.clone()),
     };
     site.private.iter().map(network).collect()
 }

@@ -44,9 +44,10 @@ impl Connection {
             return Ok(Target::Nothing(Outcome::unchanged(State::Off, "hcloud.enabled = false")));
         }
         // The name in HCLOUD_NETWORK can only mean one network.
-        let nameless = site.private.iter().filter(|link| link.network_id.is_none()).count();
+        let attached = || site.private.iter().filter(|link| !link.is_local);
+        let nameless = attached().filter(|link| link.network_id.is_none()).count();
         let named = config.network.is_some() && nameless == 1;
-        let links: Vec<&PrivateLink> = site.private.iter().filter(|link| link.network_id.is_some() || named).collect();
+        let links: Vec<&PrivateLink> = attached().filter(|link| link.network_id.is_some() || named).collect();
         if config.network.is_some() && nameless > 1 {
             return Err(Error::OneNameForMany { links: nameless });
         }

@@ -108,6 +108,8 @@ fn masqueraded(
         let of_link: Vec<Ipv4Net> = match snat {
             Snat::Never => Vec::new(),
             Snat::Always => routed.to_vec(),
+            // Guests of a bridge of this server answer to it anyway.
+            Snat::Auto if link.is_local => Vec::new(),
             Snat::Auto => routed.iter().copied().filter(|range| !has_return_route(range)).collect(),
         };
         if !of_link.is_empty() {

@@ -82,8 +82,9 @@ fn check_hosts(config: &Config, site: &Site, found: &mut Vec<Problem>) {
         found.extend(outside(key(), entry.private, what).or_else(|| own(key(), entry.private)));
     }
     for policy in &config.networks {
-        if site.private.iter().all(|link| link.network != policy.range) {
-            let what = format!("{}.range: {} is no private network of this server", policy.key, policy.range);
+        let Some(range) = policy.network.range() else { continue };
+        if site.private.iter().all(|link| link.network != range) {
+            let what = format!("{}.range: {range} is no private network of this server", policy.key);
             found.push(Problem::new(
                 "range-in-no-network",
                 what,

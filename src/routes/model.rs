@@ -40,7 +40,12 @@ pub(super) fn ranges_behind(site: &Site) -> BTreeSet<RangeBehind> {
         interface: link.interface.clone(),
         gateway: link.gateway,
     };
-    site.private.iter().flat_map(|link| link.behind.iter().map(move |range| behind(link, *range))).collect()
+    // The kernel makes the routes to the networks of a bridge's own addresses.
+    site.private
+        .iter()
+        .filter(|link| !link.is_local)
+        .flat_map(|link| link.behind.iter().map(move |range| behind(link, *range)))
+        .collect()
 }
 
 /// The addresses of the tunnel, and routes for the ranges behind its peers.

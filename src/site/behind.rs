@@ -101,7 +101,7 @@ fn configured(config: &Config, link: &PrivateLink) -> Vec<(String, Ipv4Net)> {
     let site = site.flat_map(|(index, private)| {
         private.also.iter().map(move |range| (format!("site.private[{index}].also"), *range))
     });
-    let policy = config.policy_of(link.network);
+    let policy = config.policy_of(link.network, &link.interface);
     let networks =
         policy.into_iter().flat_map(|policy| policy.also.iter().map(|range| (format!("{}.also", policy.key), *range)));
     site.chain(networks).collect()

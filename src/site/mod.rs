@@ -6,6 +6,7 @@
 
 mod behind;
 mod identity;
+mod local;
 pub(crate) mod metadata;
 mod model;
 mod observe;
@@ -54,6 +55,7 @@ pub(crate) async fn observe(
     };
     let mut site = Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, previous.public.as_ref()) };
     ways::check(&netlink.handle, config, &kernel, metadata, &mut site, forwards).await;
+    local::add_local_links(&mut site, config, &kernel);
     site.elsewhere = elsewhere(&kernel, &site, config.wireguard.as_ref().map(|tunnel| &tunnel.interface));
     Ok(site)
 }

@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
 use tokio::task::JoinHandle;
@@ -25,6 +25,8 @@ pub(super) struct Kernel {
     pub default_routes: Vec<DefaultRoute>,
     /// IPv4 routes of all tables that lead out of an interface or nowhere, without this daemon's own.
     pub routes: Vec<Route>,
+    /// The bridges by index, each with the number of links that are its ports.
+    pub bridges: BTreeMap<u32, usize>,
 }
 
 impl Kernel {
@@ -111,7 +113,7 @@ impl Netlink {
 }
 
 async fn list(handle: &Handle) -> Result<Kernel, Error> {
-    let mut links = links(handle).await.map_err(|source| Error::List { what: "links", source })?;
+    let (mut links, bridges) = links(handle).await.map_err(|source| Error::List { what: "links", source })?;
     let addresses = handle.address().get().execute().try_collect::<Vec<_>>().await;
     let mut leased = Vec::new();
     for message in addresses.map_err(|source| Error::List { what: "addresses", source })? {
@@ -141,6 +143,7 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
         links: links.into_values().collect(),
         default_routes: routes.iter().flat_map(default_routes).collect(),
         routes: routes.iter().filter_map(Route::from_message).filter(|it| it.protocol != ROUTE_PROTOCOL).collect(),
+        bridges,
     })
 }
 
@@ -160,8 +163,9 @@ fn preferred_source(message: &RouteMessage) -> Option<Ipv4Addr> {
     })
 }
 
-async fn links(handle: &Handle) -> Result<BTreeMap<u32, Link>, rtnetlink::Error> {
-    let mut links = BTreeMap::new();
+/// The links by index, and the bridges among them, each with the number of its ports.
+async fn links(handle: &Handle) -> Result<(BTreeMap<u32, Link>, BTreeMap<u32, usize>), rtnetlink::Error> {
+    let (mut links, mut bridges, mut ports) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for message in handle.link().get().execute().try_collect::<Vec<_>>().await? {
         let (mut name, mut mac, mut mtu) = (None, None, 0);
         for attribute in &message.attributes {
@@ -169,6 +173,10 @@ async fn links(handle: &Handle) -> Result<BTreeMap<u32, Link>, rtnetlink::Error>
                 LinkAttribute::IfName(text) => name = text.parse().ok(),
                 LinkAttribute::Address(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddress),
                 LinkAttribute::Mtu(bytes) => mtu = *bytes,
+                LinkAttribute::Controller(bridge) => ports.push(*bridge),
+                LinkAttribute::LinkInfo(infos) if infos.contains(&LinkInfo::Kind(InfoKind::Bridge)) => {
+                    bridges.insert(message.header.index, 0);
+                }
                 _ => {}
             }
         }
@@ -176,7 +184,12 @@ async fn links(handle: &Handle) -> Result<BTreeMap<u32, Link>, rtnetlink::Error>
         let (index, up) = (message.header.index, message.header.flags.contains(LinkFlags::Up));
         links.insert(index, Link { index, name, mac, mtu, up, addresses: Vec::new() });
     }
-    Ok(links)
+    for bridge in ports {
+        if let Some(count) = bridges.get_mut(&bridge) {
+            *count += 1;
+        }
+    }
+    Ok((links, bridges))
 }
 
 /// The default routes in a route message: one for each outgoing interface, none if it is not a unicast route to

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod behind;
+mod bridges;
 mod cloud;
 mod coexistence;
 mod debian_kernel;
@@ -58,6 +59,7 @@ fn main() {
         bad_input::trials(),
         policy::trials(),
         behind::trials(),
+        bridges::trials(),
         private_host::trials(),
         queries::trials(),
         routes::trials(),

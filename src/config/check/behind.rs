@@ -79,8 +79,8 @@ pub(super) fn check_ranges_behind(
     }
     let is_known = |range: Ipv4Net, all: &[Taken]| all.iter().any(|other| other.range == range);
     for policy in networks {
-        if !is_known(policy.range, &all) {
-            all.push(taken(policy.range, format!("{}.range", policy.key)));
+        if let Some(range) = policy.network.range().filter(|range| !is_known(*range, &all)) {
+            all.push(taken(range, format!("{}.range", policy.key)));
         }
     }
     let in_tunnel = tunnel.iter().flat_map(|tunnel| {
@@ -97,10 +97,14 @@ pub(super) fn check_ranges_behind(
         link.also
             .iter()
             .enumerate()
-            .map(move |(at, range)| (format!("site.private[{index}].also[{at}]"), *range, link.network))
+            .map(move |(at, range)| (format!("site.private[{index}].also[{at}]"), *range, Some(link.network)))
     });
     let of_networks = networks.iter().flat_map(|policy| {
-        policy.also.iter().enumerate().map(|(at, range)| (format!("{}.also[{at}]", policy.key), *range, policy.range))
+        policy
+            .also
+            .iter()
+            .enumerate()
+            .map(|(at, range)| (format!("{}.also[{at}]", policy.key), *range, policy.network.range()))
     });
     let behind: Vec<_> = of_links.chain(of_networks).collect();
     for (index, (key, range, network)) in behind.iter().enumerate() {

@@ -1,5 +1,7 @@
 //! `[egress]` and `[[network]]`: what private hosts may reach.
 
+use std::collections::BTreeMap;
+
 use ipnet::Ipv4Net;
 
 use super::acl::{self, ListKind};
@@ -9,9 +11,9 @@ use super::diagnostics::Diagnostics;
 use super::nat::{self, Pool};
 use super::private::PrivateNetworks;
 use super::values;
-use crate::config::policy::{Egress, EgressLists, NetworkPolicy};
+use crate::config::policy::{Egress, EgressLists, NetworkName, NetworkPolicy};
 use crate::config::raw::{Entry, RawAcl, RawEgress, RawNetwork};
-use crate::net::overlap;
+use crate::net::{InterfaceName, InvalidInterfaceName, overlap};
 
 /// A busy host opens tens of flows a second; a scanning host opens thousands.
 const DEFAULT_NEW_FLOWS: u32 = 500;
@@ -81,6 +83,7 @@ fn check_lists(
 pub(super) struct CheckedNetwork {
     key: String,
     range: Option<Ipv4Net>,
+    interface: Option<InterfaceName>,
     also: Vec<Ipv4Net>,
     pub(super) pool: Option<Pool>,
     lists: EgressLists,
@@ -88,8 +91,9 @@ pub(super) struct CheckedNetwork {
 
 impl CheckedNetwork {
     pub(super) fn finish(self) -> Option<NetworkPolicy> {
-        let Self { key, range, also, pool, lists } = self;
-        Some(NetworkPolicy { key, range: range?, also, egress_addresses: pool.map(Pool::into_addresses), lists })
+        let Self { key, range, interface, also, pool, lists } = self;
+        let network = range.map(NetworkName::Range).or(interface.map(NetworkName::Interface))?;
+        Some(NetworkPolicy { key, network, also, egress_addresses: pool.map(Pool::into_addresses), lists })
     }
 }
 
@@ -104,8 +108,17 @@ pub(super) fn check_networks(
     let blocks = diagnostics.elements("network", blocks);
     let mut check_network = |(key, raw): (String, RawNetwork)| -> CheckedNetwork {
         diagnostics.reject_unknown_keys(&key, &raw.unknown);
-        diagnostics.require(&key, "range", &raw.range, "the whole range of a private network");
+        let is_by_interface = !matches!(raw.interface, Entry::Absent);
+        if !is_by_interface {
+            let meaning = "the whole range of a private network; or `interface`, for a bridge of this server";
+            diagnostics.require(&key, "range", &raw.range, meaning);
+        } else if !matches!(raw.range, Entry::Absent) {
+            let reason = "is not allowed beside `range`: one of them names the network";
+            diagnostics.error(format!("{key}.interface"), reason);
+        }
+        let parse_interface = |text: &str| text.parse().map_err(|error: InvalidInterfaceName| error.to_string());
         CheckedNetwork {
+            interface: diagnostics.parse_field(&key, "interface", raw.interface, parse_interface),
             also: behind::check_also(&key, raw.also, diagnostics),
             range: diagnostics.parse_field(&key, "range", raw.range, |text: &str| private.parse_network(text)),
             pool: nat::check_pool(&key, raw.egress_addresses, private, diagnostics),
@@ -115,7 +128,23 @@ pub(super) fn check_networks(
     };
     let networks: Vec<_> = blocks.into_iter().map(&mut check_network).collect();
     check_ranges_are_disjoint(&networks, diagnostics);
+    check_interfaces_differ(&networks, diagnostics);
     networks
+}
+
+/// Reports each interface that an earlier block names too.
+fn check_interfaces_differ(networks: &[CheckedNetwork], diagnostics: &mut Diagnostics) {
+    let mut first: BTreeMap<&InterfaceName, &str> = BTreeMap::new();
+    for CheckedNetwork { key, interface, .. } in networks {
+        let Some(interface) = interface else { continue };
+        match first.get(interface) {
+            Some(earlier) => {
+                let reason = format!("{interface} is also {earlier}.interface; write one block for each network");
+                diagnostics.error(format!("{key}.interface"), reason);
+            }
+            None => _ = first.insert(interface, key),
+        }
+    }
 }
 
 /// Reports each range that overlaps an earlier one in the file.

@@ -9,8 +9,8 @@ use super::diagnostics::Diagnostics;
 use super::private::{KnownNetwork, PrivateNetworks};
 use super::reserved::reserved_block;
 use crate::config::environment::Environment;
-use crate::config::model::{PrivateLink, Site};
-use crate::config::raw::{Entry, NumberOrAuto, RawPrivateLink, RawSite};
+use crate::config::model::{DockerBridges, PrivateLink, Site};
+use crate::config::raw::{Entry, NumberOrAuto, RawPrivateLink, RawSite, SwitchOrAuto};
 use crate::net::{InterfaceName, NetworkId, ServerId, overlap};
 
 /// The metadata service's link-local address (Hetzner documentation, "Server metadata").
@@ -37,6 +37,11 @@ pub(super) fn check_site(
     let metadata_endpoint = diagnostics
         .parse_endpoint("site.metadata_endpoint", from_file, from_environment)
         .unwrap_or_else(|| DEFAULT_METADATA_ENDPOINT.to_owned());
+    let docker = match diagnostics.value("site.docker", raw.docker) {
+        None | Some(SwitchOrAuto::Auto) => DockerBridges::Report,
+        Some(SwitchOrAuto::Switch(true)) => DockerBridges::Serve,
+        Some(SwitchOrAuto::Switch(false)) => DockerBridges::Ignore,
+    };
     let is_list = !matches!(raw.private, Entry::Bad(_));
     let mut links = diagnostics.value("site.private", raw.private).map(|links| links.0).unwrap_or_default();
     let count = links.len();
@@ -50,7 +55,7 @@ pub(super) fn check_site(
     let known = links.iter().filter_map(CheckedLink::known_network).collect();
     let networks = PrivateNetworks::new(known, is_list.then_some(count));
     let private = links.into_iter().filter_map(CheckedLink::finish).collect();
-    (Site { public_interface, server_id, metadata_endpoint, private }, networks)
+    (Site { public_interface, server_id, metadata_endpoint, docker, private }, networks)
 }
 
 /// A private link in which some keys may be wrong. The others are still compared with other links.

@@ -2,7 +2,7 @@
 
 use super::item::{Item, SecretValue, duration, list, or};
 use super::{policy, tunnel};
-use crate::config::model::{Config, Hcloud, Log, PrivateLink, Site, TokenSource};
+use crate::config::model::{Config, DockerBridges, Hcloud, Log, PrivateLink, Site, TokenSource};
 
 /// Everything that a configuration says.
 pub(super) fn items(config: &Config) -> Vec<Item<'_>> {
@@ -22,11 +22,17 @@ pub(super) fn items(config: &Config) -> Vec<Item<'_>> {
 }
 
 fn of_site(site: &Site) -> Vec<Item<'_>> {
-    let Site { public_interface, server_id, metadata_endpoint, private } = site;
+    let Site { public_interface, server_id, metadata_endpoint, docker, private } = site;
+    let docker = match docker {
+        DockerBridges::Report => "auto",
+        DockerBridges::Serve => "true",
+        DockerBridges::Ignore => "false",
+    };
     let mut items = vec![
         Item::key("site.public_interface", or(public_interface.as_ref(), "auto")),
         Item::key("site.server_id", or(server_id.as_ref(), "auto")),
         Item::key("site.metadata_endpoint", metadata_endpoint),
+        Item::key("site.docker", docker),
     ];
     items.extend(private.iter().map(|PrivateLink { interface, network, address, network_id, also }| {
         let address = or(address.as_ref(), "auto");

@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use super::item::{Item, duration, list, name, or};
 use crate::config::policy::{
-    Acl, Egress, EgressLists, Fastpath, Firewall, Forward, LogDrops, Nat, NetworkPolicy, Protocol, Service, StaticNat,
-    Transports,
+    Acl, Egress, EgressLists, Fastpath, Firewall, Forward, LogDrops, Nat, NetworkName, NetworkPolicy, Protocol,
+    Service, StaticNat, Transports,
 };
 
 pub(super) fn of_nat(nat: &Nat) -> Vec<Item<'_>> {
@@ -61,9 +61,12 @@ pub(super) fn of_egress(egress: &Egress) -> Vec<Item<'_>> {
 
 /// A network's block. Lists that are those of `[egress]` are not repeated.
 pub(super) fn of_network<'a>(network: &'a NetworkPolicy, egress: &Egress) -> Vec<Item<'a>> {
-    let NetworkPolicy { key: _, range, also, egress_addresses, lists } = network;
+    let NetworkPolicy { key: _, network, also, egress_addresses, lists } = network;
     let EgressLists { smtp, allow, deny } = lists;
-    let range = range.to_string();
+    let range = match network {
+        NetworkName::Range(range) => range.to_string(),
+        NetworkName::Interface(interface) => interface.to_string(),
+    };
     let item = |aspect: &str, text: String| Item::named("network", format!("{range} {aspect}"), text);
     let mut items = vec![item("", range.clone())];
     items.extend(also.iter().map(|behind| Item::entry("network", format!("{range} also {behind}"))));

@@ -84,6 +84,7 @@ section! {
         public_interface: String,
         server_id: NumberOrAuto,
         metadata_endpoint: String,
+        docker: SwitchOrAuto,
         private: RawPrivateLinks,
     }
 }
@@ -162,6 +163,7 @@ blocks!(RawNetworks of RawNetwork, "network");
 section! {
     RawNetwork {
         range: String,
+        interface: String,
         also: Vec<Entry<String>>,
         egress_addresses: TextsOrAuto,
         smtp: bool,

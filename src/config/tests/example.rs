@@ -15,7 +15,7 @@ fn uncommented() -> String {
 }
 
 /// Keys that replace another key.
-const ALTERNATIVES: [&str; 2] = ["preshared_key = ", "file = "];
+const ALTERNATIVES: [&str; 3] = ["preshared_key = ", "file = ", "interface = \"virbr0\""];
 
 fn without_alternatives(text: &str) -> String {
     let stays = |line: &&str| !ALTERNATIVES.iter().any(|key| line.starts_with(key));
@@ -115,7 +115,7 @@ fn the_example_with_its_comments_removed_is_valid() {
         vec![Acl { to: vec![test_net], ..Acl::default() }, tcp(&[ports(6667, 6667), ports(6690, 6699)])];
     config.networks = vec![NetworkPolicy {
         key: "network[0]".to_owned(),
-        range: net_v4("10.0.0.0/16"),
+        network: NetworkName::Range(net_v4("10.0.0.0/16")),
         also: vec![net_v4("10.8.0.0/24")],
         egress_addresses: Some(vec!["203.0.113.52".parse().unwrap()]),
         lists: EgressLists {

@@ -144,7 +144,7 @@ fn policy_limits() -> Config {
     config.egress.lists.allow = Some(vec![Acl::default()]);
     config.networks = vec![NetworkPolicy {
         key: "network[0]".to_owned(),
-        range: net_v4("192.168.0.0/32"),
+        network: NetworkName::Range(net_v4("192.168.0.0/32")),
         also: Vec::new(),
         egress_addresses: Some(Vec::new()),
         lists: config.egress.lists.clone(),
@@ -185,6 +185,7 @@ fn every_key() -> Config {
             public_interface: Some("eth0".parse().unwrap()),
             server_id: Some(ServerId(4711)),
             metadata_endpoint: "http://127.0.0.1:8000".to_owned(),
+            docker: DockerBridges::Report,
             private: vec![
                 PrivateLink {
                     address: Some(Ipv4Addr::new(10, 0, 0, 2)),
@@ -293,14 +294,14 @@ fn every_key_of_networks() -> Vec<NetworkPolicy> {
     vec![
         NetworkPolicy {
             key: "network[0]".to_owned(),
-            range: net_v4("10.2.0.0/16"),
+            network: NetworkName::Range(net_v4("10.2.0.0/16")),
             also: Vec::new(),
             egress_addresses: Some(vec!["203.0.113.52".parse().unwrap()]),
             lists: EgressLists { smtp: false, allow: Some(vec![Acl::default()]), deny: Vec::new() },
         },
         NetworkPolicy {
             key: "network[1]".to_owned(),
-            range: net_v4("10.0.0.0/16"),
+            network: NetworkName::Range(net_v4("10.0.0.0/16")),
             also: Vec::new(),
             egress_addresses: None,
             lists: every_key_of_egress().lists,

@@ -13,8 +13,8 @@ use super::model::{ICMP, TCP, UDP};
 use super::*;
 use crate::component::{self, Plan as _};
 use crate::config::{
-    Acl, Config, EgressLists, Environment, Forward, NetworkPolicy, Ports, Protocol, Service, StaticNat, Transports,
-    parse,
+    Acl, Config, EgressLists, Environment, Forward, NetworkName, NetworkPolicy, Ports, Protocol, Service, StaticNat,
+    Transports, parse,
 };
 use crate::inputs::{SeenReturnRoutes, tunnel};
 use crate::site::{PrivateLink, PublicLink, Site};
@@ -122,7 +122,7 @@ fn config() -> Config {
     let dns = Acl { protocol: Protocol::Udp, ports: vec![ports(53, 53)], ..Acl::default() };
     config.networks = vec![NetworkPolicy {
         key: String::new(),
-        range: read("10.2.0.0/16"),
+        network: NetworkName::Range(read("10.2.0.0/16")),
         also: Vec::new(),
         egress_addresses: None,
         lists: EgressLists { allow: Some(vec![dns]), ..EgressLists::default() },

@@ -1,6 +1,8 @@
 //! Sources that a packet's interface cannot have, and the blocklist. These rules stand before connection tracking, so
 //! such packets cost no entry there.
 
+use std::net::Ipv4Addr;
+
 use ipnet::Ipv4Net;
 use nftables::types::{NfChainPolicy, NfHook};
 
@@ -48,6 +50,16 @@ pub(super) fn feature(scope: Scope<'_>) -> Feature {
         }
     }
     for link in &site.private {
+        if link.is_local {
+            // A guest asks for its address without having one.
+            let unspecified = eq(field("ip", "saddr"), address(Ipv4Addr::UNSPECIFIED));
+            rules.push(vec![
+                comes_in_by(&link.interface),
+                unspecified,
+                eq(field("udp", "dport"), number(67)),
+                accept(),
+            ]);
+        }
         let foreign = ne(field("ip", "saddr"), prefix(link.network.into()));
         rules.push(vec![comes_in_by(&link.interface), foreign, goto("unexpected")]);
     }

@@ -17,7 +17,7 @@ use super::early::unroutable;
 use super::feature::{Feature, ForwardPath, Section, Slot};
 use super::postrouting::egress_nat;
 use super::{FILTER, Scope, answer_unknown_flows, filter};
-use crate::config::{Config, EgressLists};
+use crate::config::{Config, EgressLists, NetworkPolicy};
 use crate::hetzner::{METADATA_NETWORK, PUBLIC_GATEWAY};
 use crate::site::{PrivateLink, PublicLink, Site};
 
@@ -72,7 +72,7 @@ fn paths<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = Forward
 
 /// The chain for flows of a private link.
 fn chain_for(config: &Config, link: &PrivateLink) -> Name {
-    match config.policy_of(link.network) {
+    match config.policy_of(link.network, &link.interface) {
         Some(_) => format!("egress_{}", name_part(link.network)).into(),
         None => "egress".into(),
     }
@@ -85,10 +85,12 @@ fn name_part(network: Ipv4Net) -> String {
 
 /// The lists that hold for some link of this server, each with what its names end with.
 fn lists_in_use<'a>(config: &'a Config, site: &Site) -> Vec<(String, &'a EgressLists)> {
-    let is_served = |range: Ipv4Net| site.private.iter().any(|link| link.network == range);
-    let own = config.networks.iter().filter(|policy| is_served(policy.range));
-    let own: Vec<_> = own.map(|policy| (format!("_{}", name_part(policy.range)), &policy.lists)).collect();
-    let has_shared = site.private.iter().any(|link| config.networks.iter().all(|policy| policy.range != link.network));
+    let link_of = |policy: &NetworkPolicy| {
+        site.private.iter().find(|link| policy.network.is(link.network, &link.interface)).map(|link| link.network)
+    };
+    let own = config.networks.iter().filter_map(|policy| Some((link_of(policy)?, &policy.lists)));
+    let own: Vec<_> = own.map(|(network, lists)| (format!("_{}", name_part(network)), lists)).collect();
+    let has_shared = site.private.iter().any(|link| config.policy_of(link.network, &link.interface).is_none());
     // Peers of the tunnel have the shared lists too.
     let has_shared = has_shared || config.wireguard.is_some() || own.is_empty();
     has_shared.then(|| (String::new(), &config.egress.lists)).into_iter().chain(own).collect()

@@ -28,6 +28,7 @@ pub(super) enum Section {
     Egress,
     Published,
     Lateral,
+    Local,
     Tunnel,
     Forward,
     Input,
@@ -45,10 +46,12 @@ pub(super) enum Slot {
     InputStatic,
     InputSsh,
     InputServices,
+    InputLocal,
     /// In `postrouting`, in this order.
     SourceNatStatic,
     SourceNatEgress,
     SourceNatHairpin,
+    SourceNatLocal,
     SourceNatTunnel,
 }
 

@@ -67,6 +67,7 @@ pub(super) fn chain(features: &mut Feature, scope: Scope<'_>) -> Chain {
         rules.push(vec![eq(field("udp", "dport"), number(port)), accept()]);
     }
     rules.extend(features.take_rules(Slot::InputServices));
+    rules.extend(features.take_rules(Slot::InputLocal));
     // A private host reached another one by its public address, and the flow was forgotten or the forward is gone.
     rules.extend(comes_from_inside(scope).map(|inside| [vec![inside], answer_unknown_flows()].concat()));
     rules.push(vec![drop_as(DropReason::Input)]);

@@ -21,7 +21,7 @@ pub(super) fn feature(Scope { config, site, .. }: Scope<'_>) -> Feature {
             for from in &site.private {
                 let is_allowed =
                     if from.interface == to.interface { publishes(config) } else { site.private.len() > 1 };
-                if is_allowed {
+                if is_allowed && !to.is_local {
                     let (from, to) = (from.interface.clone(), to.interface.clone());
                     feature.paths.push((Section::Lateral, ForwardPath { from, to, chain: "lateral".into() }));
                 }

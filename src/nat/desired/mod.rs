@@ -12,6 +12,7 @@ mod feature;
 mod forward;
 mod input;
 mod lateral;
+mod local;
 mod postrouting;
 mod published;
 mod services;
@@ -66,6 +67,8 @@ pub(super) fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fas
         ssh::feature(scope),
         services::feature(config),
         postrouting::hairpin(scope),
+        postrouting::local_guests(site),
+        local::feature(scope),
         tunnel.map(|tunnel| tunnel::feature(tunnel, scope)).unwrap_or_default(),
     ];
     let mut all = Feature::merged(features);
@@ -96,7 +99,9 @@ fn private_networks(site: &Site) -> Feature {
 /// The links between which packets are forwarded.
 fn links(site: &Site) -> Vec<InterfaceName> {
     let public = site.public.iter().map(|link| &link.interface);
-    public.chain(site.private.iter().map(|link| &link.interface)).cloned().collect()
+    // Bridges come and go with their programs, and a flowtable holds on to its devices.
+    let private = site.private.iter().filter(|link| !link.is_local).map(|link| &link.interface);
+    public.chain(private).cloned().collect()
 }
 
 /// The bit of a flow's mark that says that its handshake is not completed, as far as the rules know. It is set on new

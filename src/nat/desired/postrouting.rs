@@ -13,14 +13,20 @@ use super::feature::{Feature, Slot};
 use super::published::{is_translated, publishes};
 use super::{Scope, nat};
 use crate::config::Config;
-use crate::site::{PrivateLink, PublicLink};
+use crate::site::{PrivateLink, PublicLink, Site};
 
 /// nft's `srcnat`.
 const SRCNAT: i32 = 100;
 
 /// The chain, made of the features' rules.
 pub(super) fn chain(features: &mut Feature) -> Chain {
-    let slots = [Slot::SourceNatStatic, Slot::SourceNatEgress, Slot::SourceNatHairpin, Slot::SourceNatTunnel];
+    let slots = [
+        Slot::SourceNatStatic,
+        Slot::SourceNatEgress,
+        Slot::SourceNatHairpin,
+        Slot::SourceNatLocal,
+        Slot::SourceNatTunnel,
+    ];
     let rules = slots.into_iter().flat_map(|slot| features.take_rules(slot)).collect();
     Chain::base("postrouting", nat(NfHook::Postrouting, SRCNAT), rules)
 }
@@ -39,7 +45,7 @@ pub(super) fn egress_nat(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Rule>
     };
     let shared = slots(&config.nat.egress_addresses, config, public);
     for link in &site.private {
-        let policy = config.policy_of(link.network);
+        let policy = config.policy_of(link.network, &link.interface);
         if let Some(addresses) = policy.and_then(|policy| policy.egress_addresses.as_ref()) {
             rules.push(out(source(link), &slots(addresses, config, public)));
         }
@@ -64,6 +70,21 @@ pub(super) fn hairpin(Scope { config, site, .. }: Scope<'_>) -> Feature {
     let is_wanted = publishes(config) && !site.private.is_empty();
     let rules = is_wanted.then(|| (Slot::SourceNatHairpin, rule()));
     Feature { rules: rules.into_iter().collect(), ..Feature::default() }
+}
+
+/// Guests of this server's own bridges reach private hosts under this server's address: Hetzner's gateway drops other
+/// sources, and would send the answers elsewhere.
+pub(super) fn local_guests(site: &Site) -> Feature {
+    let names = |is_local: bool| {
+        let links = site.private.iter().filter(move |link| link.is_local == is_local);
+        links.map(|link| interface(&link.interface)).collect::<Vec<_>>()
+    };
+    let (local, others) = (names(true), names(false));
+    if local.is_empty() || others.is_empty() {
+        return Feature::default();
+    }
+    let rule = vec![eq(iifname(), anonymous_set(local)), eq(oifname(), anonymous_set(others)), masquerade(false)];
+    Feature { rules: vec![(Slot::SourceNatLocal, rule)], ..Feature::default() }
 }
 
 /// Rules name the server's own address instead of using `masquerade`, which looks it up for every flow (a fifth of a

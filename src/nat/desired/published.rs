@@ -64,7 +64,7 @@ pub(super) fn feature(scope: Scope<'_>) -> Feature {
 /// From the public link to each private one.
 fn paths(site: &Site) -> impl Iterator<Item = ForwardPath> + '_ {
     site.public.iter().flat_map(|public| {
-        site.private.iter().map(|to| ForwardPath {
+        site.private.iter().filter(|link| !link.is_local).map(|to| ForwardPath {
             from: public.interface.clone(),
             to: to.interface.clone(),
             chain: "published".into(),

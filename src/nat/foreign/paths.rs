@@ -37,14 +37,15 @@ pub fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> V
     let mut add = |from: &InterfaceName, to: &InterfaceName, packets| {
         paths.push(ForwardPath { from: from.clone(), to: to.clone(), packets });
     };
-    for link in &site.private {
+    // The program that manages a bridge lets its guests' packets through its own chains.
+    for link in site.private.iter().filter(|link| !link.is_local) {
         let new = || Packets::New(link.ranges().collect());
         add(&link.interface, &public.interface, new());
         add(&public.interface, &link.interface, Packets::Answers);
         if publishes {
             add(&public.interface, &link.interface, Packets::Published);
         }
-        for other in &site.private {
+        for other in site.private.iter().filter(|link| !link.is_local) {
             // Our rules have a path from a link to itself only where private hosts may use public addresses.
             let is_path = if other.interface == link.interface {
                 publishes && config.tenants.iter().any(|line| is_within(line, link))
@@ -56,7 +57,7 @@ pub fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> V
             }
         }
         if publishes {
-            for other in &site.private {
+            for other in site.private.iter().filter(|link| !link.is_local) {
                 add(&link.interface, &other.interface, Packets::Published);
             }
         }

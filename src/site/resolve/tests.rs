@@ -26,6 +26,7 @@ fn kernel(links: &[&str], default_routes: &[(u32, u32)]) -> Kernel {
         }
     };
     Kernel {
+        bridges: std::collections::BTreeMap::new(),
         links: links.iter().enumerate().map(link).collect(),
         default_routes: default_routes.iter().map(|&(interface, metric)| DefaultRoute { interface, metric }).collect(),
         routes: Vec::new(),

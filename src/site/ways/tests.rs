@@ -44,7 +44,7 @@ fn kernel(routes: &[Route]) -> Kernel {
     ];
     let default = route("0.0.0.0/0", Some("172.31.1.1"), ETH0);
     let routes = [default].into_iter().chain(routes.iter().cloned()).collect();
-    Kernel { links, default_routes: vec![DefaultRoute { interface: ETH0, metric: 0 }], routes }
+    Kernel { links, default_routes: vec![DefaultRoute { interface: ETH0, metric: 0 }], routes, ..Kernel::default() }
 }
 
 /// The routes of Hetzner's DHCP on the private link.

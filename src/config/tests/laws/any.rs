@@ -40,6 +40,7 @@ fn any_site() -> impl Strategy<Value = Site> {
         server_id: id.map(ServerId),
         // The parsed form of a URL omits the default port of its scheme.
         metadata_endpoint: format!("http://127.0.0.1:{port}/base").replace(":80/", "/"),
+        docker: [DockerBridges::Report, DockerBridges::Serve, DockerBridges::Ignore][usize::from(port) % 3],
         private,
     })
 }

@@ -123,7 +123,7 @@ fn any_networks() -> impl Strategy<Value = Vec<NetworkPolicy>> {
     let network = |n: u8| {
         (option::of(any_pool()), any_lists()).prop_map(move |(egress_addresses, lists)| NetworkPolicy {
             key: String::new(),
-            range: Ipv4Net::new(Ipv4Addr::new(10, n, 0, 0), 16).unwrap(),
+            network: NetworkName::Range(Ipv4Net::new(Ipv4Addr::new(10, n, 0, 0), 16).unwrap()),
             also: Vec::new(),
             egress_addresses,
             lists,
@@ -200,7 +200,9 @@ pub(super) fn fit(config: &mut Config) {
     }
     for (index, network) in networks.iter_mut().enumerate() {
         network.key = format!("network[{index}]");
-        network.range = site.private.get(index).map_or(network.range, |link| link.network);
+        if let Some(link) = site.private.get(index) {
+            network.network = NetworkName::Range(link.network);
+        }
         // An absent list would be inherited.
         network.lists.allow = network.lists.allow.take().or_else(|| egress.lists.allow.clone());
     }

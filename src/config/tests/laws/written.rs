@@ -46,6 +46,7 @@ pub(super) fn written(config: &Config) -> String {
         format!("public_interface = {}", or_auto(site.public_interface.as_ref().map(quoted))),
         format!("server_id = {}", or_auto(site.server_id)),
         format!("metadata_endpoint = {}", quoted(&site.metadata_endpoint)),
+        format!("docker = {}", written_docker(site.docker)),
     ];
     for link in &site.private {
         lines.push("[[site.private]]".to_owned());
@@ -63,8 +64,12 @@ pub(super) fn written(config: &Config) -> String {
         format!("max_flows = {}", or_false(egress.max_flows)),
     ]);
     lines.extend(written_lists(&egress.lists));
-    for NetworkPolicy { key: _, range, also, egress_addresses, lists } in networks {
-        lines.extend(["[[network]]".to_owned(), format!("range = {}", quoted(range))]);
+    for NetworkPolicy { key: _, network, also, egress_addresses, lists } in networks {
+        let name = match network {
+            NetworkName::Range(range) => format!("range = {}", quoted(range)),
+            NetworkName::Interface(name) => format!("interface = {}", quoted(name)),
+        };
+        lines.extend(["[[network]]".to_owned(), name]);
         lines.push(format!("also = {}", list(also.iter().map(quoted))));
         lines.extend(egress_addresses.as_ref().map(|pool| format!("egress_addresses = {}", written_pool(pool))));
         lines.extend(written_lists(lists));
@@ -73,6 +78,14 @@ pub(super) fn written(config: &Config) -> String {
     lines.extend(written_firewall(firewall));
     lines.extend(wireguard.iter().flat_map(written_tunnel));
     lines.join("\n")
+}
+
+fn written_docker(docker: DockerBridges) -> &'static str {
+    match docker {
+        DockerBridges::Report => "\"auto\"",
+        DockerBridges::Serve => "true",
+        DockerBridges::Ignore => "false",
+    }
 }
 
 fn written_pool(addresses: &[Ipv4Addr]) -> String {
