@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::status::seconds_since_1970;
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::model::{Refused, RefusedCount};
 
@@ -186,6 +186,10 @@ fn times(count: u64) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
+pub(super) fn seconds_since_1970(time: SystemTime) -> Option<u64> {
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
 /// Which refusals have a line in the journal.
 #[derive(Debug, Default)]
 pub(super) struct RefusedLog(BTreeSet<Subject>);
@@ -214,7 +218,7 @@ impl RefusedLog {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use bastiond_tunnel::model::{ForeignSource, RefusedHandshakes, RefusedPeer, UnknownKey};
 

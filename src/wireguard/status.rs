@@ -1,12 +1,11 @@
 //! The tunnel's part of the status: what `wg show` prints, and which data plane it is. No secrets.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::refused::RefusedReport;
+use super::refused::{RefusedReport, seconds_since_1970};
 use crate::net::InterfaceName;
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::model::{PeerSnapshot, Snapshot};
@@ -79,8 +78,4 @@ impl TunnelReport {
             refused,
         }
     }
-}
-
-pub(super) fn seconds_since_1970(time: SystemTime) -> Option<u64> {
-    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }

@@ -155,7 +155,7 @@ fn no_ipv6() -> Result {
     let expected =
         [format!("cannot add address fd09::1/64 of wg0: {why}"), format!("cannot add route fd10::/64 to wg0: {why}")];
     ensure_eq(said, expected.iter().map(|what| ("ipv6-disabled", what.as_str())).collect())?;
-    ensure_eq(host.ip("-4 address show dev wg0")?.contains("10.9.0.1/24"), true)?;
+    ensure_eq(host.ip("address show dev wg0")?.contains("10.9.0.1/24"), true)?;
     disable(0)?;
     ensure_eq(inside(&host, pass(&mut component, Some(&wanted))).state, State::Ok)
 }

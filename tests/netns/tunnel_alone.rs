@@ -33,6 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_tunnel_ends_on_a_signal_or_without_its_interface_or_socket", ends),
         trial("an_error_while_creating_a_tunnel_is_reported", refused),
         trial("a_tunnel_uses_inherited_descriptors", handed_over),
+        trial("an_unreachable_address_inside_is_answered_from_the_interfaces_own_address", unreachable),
         trial("sixteen_silent_clients_do_not_keep_wg_show_waiting", silent_clients),
         trial("a_dead_peer_of_a_tunnel_alone_has_one_line_in_the_log", dead_peer),
     ]
@@ -399,4 +400,27 @@ fn dead_peer() -> Result {
     let log = text(&child.wait_with_output()?.stderr);
     ensure_eq(log.matches(&format!("alone-de: peer {peer} (192.0.2.1:9) does not answer")).count(), 1)?;
     ensure(log.lines().count() < 6, log)
+}
+
+/// A ping to an address of nobody, and one to a peer without an endpoint.
+fn unreachable() -> Result {
+    let place = Place::create("alone-un")?;
+    place.start()?;
+    place
+        .namespace
+        .ip("addr add 10.9.0.1/24 dev alone-un\naddr add fd09::1/64 dev alone-un nodad\nlink set alone-un up")?;
+    let key = place.write("key", KEYS[0].0)?;
+    let peer = ["peer", KEYS[1].1, "allowed-ips", "10.9.0.2/32,fd09::2/128"];
+    place.printed(&[&["set", place.tunnel, "private-key", &key][..], &peer].concat())?;
+    for (target, own) in [
+        ("10.9.0.99", "From 10.9.0.1 icmp_seq=1 Destination Host Unreachable"),
+        ("10.9.0.2", "From 10.9.0.1 icmp_seq=1 Destination Host Unreachable"),
+        ("fd09::99", "From fd09::1 icmp_seq=1 Destination unreachable: Address unreachable"),
+        ("fd09::2", "From fd09::1 icmp_seq=1 Destination unreachable: Address unreachable"),
+    ] {
+        let output = place.namespace.command("ping").args(["-n", "-c", "1", "-W", "2", target]).output()?;
+        ensure(text(&output.stdout).contains(own), text(&output.stdout))?;
+    }
+    place.namespace.ip("link del alone-un")?;
+    place.ended()
 }

@@ -61,7 +61,7 @@ pub(super) fn place_of(kind: &'static str) -> usize {
 }
 
 /// Every kind of item, in the order of the file.
-pub(super) const KINDS: [&str; 49] = [
+pub(super) const KINDS: [&str; 50] = [
     "log.level",
     "site.public_interface",
     "site.server_id",
@@ -109,6 +109,7 @@ pub(super) const KINDS: [&str; 49] = [
     "wireguard.fwmark",
     "wireguard.backend",
     "wireguard.full_tunnel",
+    "wireguard.routes",
     "wireguard.snat",
     "peer",
 ];

@@ -3,7 +3,7 @@
 //! The kernel's WireGuard answers with host unreachable and address unreachable (`wg_xmit` in
 //! `drivers/net/wireguard/device.c`); packets that are too big its IP layer answers before they come to it. The source
 //! is the caller's choice: there, routing picks an address of the server, as the host that could not forward is to be
-//! named (RFC 1812 section 4.3.2.4).
+//! named (RFC 1812 section 4.3.2.4). See `kernel_icmp` for how that is reached here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -36,6 +36,17 @@ impl Message {
     /// The packet, ready to be written.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.len]
+    }
+
+    /// Whom it is for.
+    pub fn receiver(&self) -> Option<IpAddr> {
+        destination(self.as_slice())
+    }
+
+    /// The same without the IP header.
+    pub fn icmp(&self) -> &[u8] {
+        let header = if self.bytes[0] >> 4 == 4 { IPV4_HEADER_LEN } else { IPV6_HEADER_LEN };
+        self.as_slice().get(header..).unwrap_or_default()
     }
 }
 

@@ -34,6 +34,7 @@ pub mod ecn;
 pub mod icmp;
 pub(crate) mod identity;
 pub(crate) mod inbound;
+mod kernel_icmp;
 pub mod message;
 pub(crate) mod outbound;
 pub mod packet;

@@ -102,7 +102,7 @@ impl Outbound {
         });
         let Some((target, limit, peer)) = aimed else {
             Counters::count(&shared.counters.unroutable);
-            icmp_limiter.send(icmp::unreachable(&packet[..len], destination), tun, now);
+            icmp_limiter.send(|source| icmp::unreachable(&packet[..len], source), destination, tun, now);
             return;
         };
         let mtu = shared.mtu.load(Ordering::Relaxed);
@@ -113,9 +113,9 @@ impl Outbound {
         if let Ok(segments) = &split {
             let longest = segments.segment_len();
             if longest > limit {
-                if let Some(error) = icmp::too_big(&packet[..len], limit, destination) {
+                if icmp::too_big(&packet[..len], limit, destination).is_some() {
                     Counters::count(&shared.counters.too_big);
-                    icmp_limiter.send(Some(error), tun, now);
+                    icmp_limiter.send(|source| icmp::too_big(&packet[..len], limit, source), destination, tun, now);
                     return;
                 }
                 if longest > MAX_INNER_PACKET {
@@ -220,13 +220,27 @@ struct IcmpLimiter {
 }
 
 impl IcmpLimiter {
-    fn send(&mut self, message: Option<icmp::Message>, tun: &impl Tun, now: Now) {
-        let Some(message) = message else { return };
+    /// Sends the error about a packet to `destination`; `message` makes it, given its source.
+    fn send(
+        &mut self,
+        message: impl Fn(IpAddr) -> Option<icmp::Message>,
+        destination: IpAddr,
+        tun: &impl Tun,
+        now: Now,
+    ) {
+        let Some(error) = message(destination) else { return };
         if now.elapsed >= self.since + ICMP_WINDOW {
             *self = Self { since: now.elapsed, left: ICMP_BURST };
         }
         if self.left > 0 {
             self.left -= 1;
+            let Some(receiver) = error.receiver() else { return };
+            if tun.send_icmp(receiver, error.icmp()) {
+                return;
+            }
+            // The kernel takes a packet from its own address over IPv6 only.
+            let own = if receiver.is_ipv6() { tun.source_towards(receiver).and_then(message) } else { None };
+            let message = own.unwrap_or(error);
             let header = VnetHeader::default().to_bytes();
             if let Err(error) = tun.write(&[IoSlice::new(&header), IoSlice::new(message.as_slice())]) {
                 tracing::debug!(%error, "an ICMP error could not be sent to the inside");

@@ -112,6 +112,14 @@ pub(crate) trait Tun {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes one packet; the first slice is the header.
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<()>;
+    /// Sends an ICMP message, without its IP header, from this host to an address inside; whether it could.
+    fn send_icmp(&self, _to: IpAddr, _icmp: &[u8]) -> bool {
+        false
+    }
+    /// The address of this host from which packets to this address leave, if it is known.
+    fn source_towards(&self, _to: IpAddr) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// The sending side of the outside.

@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{self, c_int};
 
 use super::coalesce::Offloads;
+use super::kernel_icmp;
 use super::packet::VNET_HEADER_LEN;
 use super::transport::Tun;
 use crate::sys;
@@ -213,5 +214,13 @@ impl Tun for TunQueue {
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<()> {
         let slices = if self.vnet_header { slices } else { slices.get(1..).unwrap_or_default() };
         (&self.file).write_vectored(slices).map(drop)
+    }
+
+    fn send_icmp(&self, to: IpAddr, icmp: &[u8]) -> bool {
+        kernel_icmp::send(to, icmp)
+    }
+
+    fn source_towards(&self, to: IpAddr) -> Option<IpAddr> {
+        kernel_icmp::source_towards(to).ok()
     }
 }
