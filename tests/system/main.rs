@@ -19,27 +19,32 @@ mod trouble;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    let mut arguments = Arguments::from_args();
-    // Tests measure pauses and boots, so they run one at a time by default.
-    arguments.test_threads.get_or_insert(1);
-    let trials: Vec<Trial> = [
-        cloud_init::trials(),
-        service::trials(),
-        trouble::trials(),
-        load::trials(),
-        reboot::trials(),
-        lifecycle::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let arguments = Arguments::from_args();
+    let first_boots = cloud_init::trials();
+    let trials: Vec<Trial> =
+        [service::trials(), trouble::trials(), load::trials(), reboot::trials(), lifecycle::trials()]
+            .into_iter()
+            .flatten()
+            .collect();
     if !arguments.list {
-        sandbox::isolation::require(trials.len());
+        let count = first_boots.len() + trials.len();
+        sandbox::isolation::require(count);
         if let Err(error) = machine::can_boot() {
             let reason = error.message().unwrap_or("no reason given");
-            eprintln!("\n*** FAILED: {} tests boot machines, and this one cannot host them: {reason}", trials.len());
+            eprintln!("\n*** FAILED: {count} tests boot machines, and this one cannot host them: {reason}");
             std::process::exit(1);
         }
     }
-    libtest_mimic::run(&arguments, trials).exit();
+    // First boots measure nothing, so some run side by side. The other tests measure pauses, and run one at a time.
+    let first = libtest_mimic::run(&with_threads(&arguments, 3), first_boots);
+    let rest = libtest_mimic::run(&with_threads(&arguments, 1), trials);
+    first.exit_if_failed();
+    rest.exit();
+}
+
+/// These arguments with a number of threads, unless they have one.
+fn with_threads(arguments: &Arguments, threads: usize) -> Arguments {
+    let mut arguments = arguments.clone();
+    arguments.test_threads.get_or_insert(threads);
+    arguments
 }
