@@ -6,6 +6,8 @@
 //! is repaired all the same. Traffic is attracted last: that task starts only while [`Gateway::holds_back_cloud`] finds
 //! nothing that it has to wait for.
 
+mod preview;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,6 +30,7 @@ use crate::state;
 use crate::sysctl::{Forwarding, Sysctl, SysctlPaths};
 use crate::wireguard::fd_store::{Handover, NamedFds};
 use crate::wireguard::{self, Wireguard};
+pub(crate) use preview::Preview;
 
 /// The file of what the cloud's networks were last seen to send here.
 const RETURN_ROUTES_FILE: &str = "ways-back.json";
@@ -103,17 +106,6 @@ pub(crate) struct Gateway {
     state_directory: PathBuf,
     report: Report,
     site: Site,
-}
-
-/// What a pass would do.
-#[derive(Debug, Default)]
-pub(crate) struct Preview {
-    /// The server as it was observed.
-    pub(crate) site: Site,
-    /// What would be done, and what would be wrong.
-    pub(crate) steps: Steps,
-    /// Whether every component could observe its part of the world.
-    pub(crate) is_complete: bool,
 }
 
 impl Gateway {
@@ -305,49 +297,6 @@ impl Gateway {
             _ => return None,
         };
         Some(Outcome::unchanged(State::HeldBack, reason))
-    }
-
-    /// What the next pass would do.
-    pub(crate) async fn preview(&mut self, config: &Config, metadata: &MetadataView) -> Preview {
-        let site = match self.observe_site(config, metadata, FirstSight::Look).await {
-            Ok(site) => site,
-            Err(error) => {
-                return Preview { steps: (Vec::new(), vec![Problem::from_error(&error)]), ..Preview::default() };
-            }
-        };
-        let tunnel = tunnel(config, &site, &self.seen_return_routes);
-        let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now: Instant::now() };
-        let (mut steps, mut problems, mut is_complete) = (Vec::new(), site.problems.clone(), true);
-        problems.extend(tunnel.iter().flat_map(|tunnel| tunnel.problems.clone()));
-        let tunnel_runs = inputs.tunnel.is_none() || self.wireguard.is_running();
-        // What each component is going to be after the pass.
-        let mut states = BTreeMap::new();
-        for Entry { component, waits_for } in PASS {
-            let state = |component| states.get(&component).copied();
-            let is_held_back = waits_for.iter().any(|requirement| !requirement.is_met(state, tunnel_runs));
-            let component = component(self);
-            let name = component.name();
-            let preview = if is_held_back {
-                component.preview_held_back(&inputs).await
-            } else {
-                component.preview(&inputs).await
-            };
-            // Without a public link the rules are closed, and nothing is forwarded.
-            let is_closed = name == ComponentName::Nat && inputs.site.public.is_none();
-            match preview {
-                Ok((more, obstacles)) => {
-                    states.insert(name, if is_closed { State::Waiting } else { State::Ok });
-                    steps.extend(more);
-                    problems.extend(obstacles);
-                }
-                Err(problem) => {
-                    states.insert(name, State::Failed);
-                    problems.push(problem);
-                    is_complete = false;
-                }
-            }
-        }
-        Preview { site, steps: (steps, problems), is_complete }
     }
 
     /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, forwarding is switched off,

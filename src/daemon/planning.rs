@@ -1,5 +1,6 @@
 //! What a configuration would change and do: the answer to `bastionctl plan`, with and without a daemon.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use tokio::time::Instant;
@@ -31,6 +32,9 @@ pub(crate) async fn complete_plan(
             is_complete = false;
         }
     }
+    // Components that share an input may each report what is wrong with it.
+    let mut told = HashSet::new();
+    problems.retain(|problem| told.insert(problem.to_string()));
     let warnings = config.warnings.iter().map(ToString::to_string).collect();
     Plan { path: path.to_owned(), changes, steps, problems, warnings, is_complete }
 }
