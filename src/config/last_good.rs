@@ -139,6 +139,9 @@ mod tests {
         }
     }
 
+    /// A reason that is reported, and how it comes about.
+    type Spoil = (&'static str, fn(&Path));
+
     const NARROW: &str = "[firewall]\nssh_from = [\"192.0.2.7\"]\n";
 
     #[test]
@@ -146,7 +149,7 @@ mod tests {
         let server = Server::new();
         server.apply(NARROW);
         let narrow = super::super::parse(NARROW, &Environment::default()).unwrap().firewall.ssh_from;
-        let spoil: [(&str, fn(&Path)); 4] = [
+        let spoil: [Spoil; 4] = [
             ("firewall.ssh_form", |file| std::fs::write(file, "firewall.ssh_form = []").unwrap()),
             ("os error 2", |file| std::fs::remove_file(file).unwrap()),
             ("is a directory", |file| std::fs::create_dir(file).unwrap()),

@@ -47,9 +47,9 @@ fn of_parents(proc: &Path, process: &str) -> Option<Connection> {
         // Err: it is another user's, and its own parent may be the caller's again.
         let Ok(environment) = environment else { continue };
         let variables = environment.bytes.split(|byte| *byte == 0);
-        let value =
+        let mut values =
             variables.filter_map(|variable| std::str::from_utf8(variable).ok()?.strip_prefix("SSH_CONNECTION="));
-        if let Some(found) = value.filter_map(Connection::parse).next() {
+        if let Some(found) = values.find_map(Connection::parse) {
             return Some(found);
         }
     }

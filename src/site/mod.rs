@@ -45,13 +45,13 @@ pub(crate) async fn observe(
 ) -> Result<Site, Error> {
     let netlink = Netlink::open()?;
     let kernel = netlink.observe().await?;
-    let (sshd_ports, hints) = match &config.firewall.ssh_ports {
-        Some(_) => Default::default(),
-        None => {
-            let directory = runtime_directory.to_owned();
-            // Beside the loop, since these are files of others.
-            tokio::task::spawn_blocking(move || recorded_ports::sshd_ports(&directory)).await.unwrap_or_default()
-        }
+    let (sshd_ports, hints) = if config.firewall.ssh_ports.is_some() {
+        Default::default()
+    } else {
+        let directory = runtime_directory.to_owned();
+        // Beside the loop, since these are files of others.
+        let read = tokio::task::spawn_blocking(move || recorded_ports::sshd_ports(&directory)).await;
+        read.unwrap_or_else(|_| (previous.sshd_ports.clone(), Vec::new()))
     };
     let mut site = Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, previous.public.as_ref()) };
     ways::check(&netlink.handle, config, &kernel, metadata, &mut site, forwards).await;

@@ -30,12 +30,16 @@ pub(super) fn add_ports(defaults: &[&Path], unit_directories: &[&Path], found: &
                 for line in lines(&file, found) {
                     let command = line.strip_prefix("ExecStart").and_then(|rest| rest.trim_start().strip_prefix('='));
                     let options = command.and_then(|command| command.trim().split_once(char::is_whitespace));
-                    options.into_iter().for_each(|(_, options)| add_options(options, found));
+                    if let Some((_, options)) = options {
+                        add_options(options, found);
+                    }
                     // `Environment=SSHD_OPTS=-p\ 2200` or with the whole assignment in quotes.
                     let assigned =
                         line.strip_prefix("Environment").and_then(|rest| rest.trim_start().strip_prefix('='));
                     let value = assigned.and_then(|text| unquoted(text.trim()).split_once('='));
-                    value.into_iter().for_each(|(_, value)| add_options(unquoted(value), found));
+                    if let Some((_, value)) = value {
+                        add_options(unquoted(value), found);
+                    }
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Asks the kernel on which ports SSH servers listen, however they were started.
 //!
 //! Everybody may read which ports are listened on (`/proc/net/tcp`); whose socket one is shows in `/proc/PID/fd`, which
-//! only root may read, and what has CAP_SYS_PTRACE. So the daemon itself finds nothing, and uses what
+//! only root may read, and what has `CAP_SYS_PTRACE`. So the daemon itself finds nothing, and uses what
 //! `bastiond ssh-ports` records.
 
 use std::collections::BTreeSet;
