@@ -7,6 +7,11 @@ use ipnet::Ipv4Net;
 /// The most routes that one Hetzner Network holds (Hetzner documentation, "Networks", limits).
 pub(crate) const MAX_ROUTES: usize = 100;
 
+/// The largest packet in bytes that Hetzner's private networks carry (Hetzner documentation, "Networks", FAQ).
+pub(crate) const NETWORK_MTU: u32 = 1450;
+/// The largest packet in bytes to and from a dedicated server behind a vSwitch (Hetzner documentation, "vSwitch").
+pub(crate) const VSWITCH_MTU: u32 = 1400;
+
 /// The gateway of Hetzner's public links. The API refuses routes that contain it.
 pub(crate) const PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
 

@@ -291,7 +291,7 @@ impl Gateway {
         let not_ok = BEFORE_CLOUD.into_iter().find(|&component| self.report.state(component) != Some(State::Ok));
         let reason = match (not_ok, &self.site.public) {
             (Some(component), _) => format!("waits for {component}"),
-            (None, Some(public)) if public.addresses.is_empty() => {
+            (None, Some(public)) if public.addresses.is_empty() && !self.site.needs_no_nat => {
                 format!("waits for an address of {}", public.interface)
             }
             _ => return None,

@@ -184,13 +184,15 @@ impl Component for Conntrack {
         failed(error, Outcome { problems, ..Outcome::unchanged(State::Ok, "") }, Vec::new())
     }
 
-    async fn apply(&mut self, _: &Inputs<'_>, _: Observed, plan: Plan) -> Outcome {
+    async fn apply(&mut self, inputs: &Inputs<'_>, _: Observed, plan: Plan) -> Outcome {
         let following =
             Outcome { problems: plan.problems, ..Outcome::unchanged(State::Ok, "live flows follow the rules") };
         let change = match plan.action {
             Action::Wait => {
                 let waits = "flows are looked through once the public link has an address";
-                return Outcome::unchanged(State::HeldBack, waits);
+                // A server without a public address that needs none waits for nothing.
+                let state = if inputs.site.needs_no_nat { State::Off } else { State::HeldBack };
+                return Outcome::unchanged(state, waits);
             }
             Action::Keep => return following,
             Action::Follow(change) => *change,

@@ -8,7 +8,7 @@ use super::model::{Desired, NetworkTable, Unroutable, desired};
 use super::plan::{Conflict, LinkPlan, Obstacle, RoutePlan};
 use crate::config;
 use crate::error::chain;
-use crate::hetzner::MAX_ROUTES;
+use crate::hetzner::{MAX_ROUTES, VSWITCH_MTU};
 use crate::inputs::WantedReturnRoutes;
 use crate::outcome::{Outcome, Problem, State};
 use crate::site::{PrivateLink, Site};
@@ -18,6 +18,9 @@ fn waiting(detail: String, problem: Problem) -> Outcome {
 }
 
 pub(super) fn no_network(site: &Site) -> Outcome {
+    if site.private.is_empty() && site.needs_no_nat {
+        return Outcome::unchanged(State::Off, "no private network");
+    }
     if site.private.is_empty() {
         return Outcome::unchanged(State::Waiting, "no private network yet");
     }
@@ -136,7 +139,7 @@ impl NetworkOutcome<'_> {
             problems.extend(of_tunnel);
         }
         let state = if problems.is_empty() { State::Ok } else { State::Waiting };
-        Outcome { problems, ..Outcome::unchanged(state, detail) }
+        Outcome { problems, hints: vswitch_hints(self.table), ..Outcome::unchanged(state, detail) }
     }
 
     fn detail(&self) -> String {
@@ -179,6 +182,30 @@ fn problem_of(error: &api::Error) -> Problem {
     Problem::new(error.problem_code(), chain(error), error.advice())
 }
 
+/// What a network with a vSwitch needs besides the routes, and the API does not do by itself.
+pub(super) fn vswitch_hints(table: &NetworkTable) -> Vec<Problem> {
+    let (name, id) = (table.label(), table.id);
+    let mtu = table.vswitches.iter().map(|subnet| {
+        Problem::new(
+            "vswitch-mtu",
+            format!("{name} has the vSwitch subnet {subnet}, which carries packets of at most {VSWITCH_MTU} bytes"),
+            format!(
+                "set that on the VLAN interface of its servers: ip link set dev IF mtu {VSWITCH_MTU}; such a server \
+                 cannot be the gateway of a route"
+            ),
+        )
+    });
+    let is_hidden = !table.vswitches.is_empty() && !table.exposes_routes;
+    let hidden = is_hidden.then(|| {
+        Problem::new(
+            "vswitch-without-routes",
+            format!("{name} does not expose its routes to its vSwitch, so servers there cannot use this gateway"),
+            format!("if they are to: hcloud network expose-routes-to-vswitch {id}"),
+        )
+    });
+    mtu.chain(hidden).collect()
+}
+
 fn unroutable(range: Ipv4Net, why: Unroutable) -> Problem {
     let advice = "set wireguard.snat to \"auto\" or true, or take another range for the tunnel";
     let reason = match why {
@@ -207,6 +234,7 @@ pub(super) fn merged(outcomes: Vec<Outcome>) -> Outcome {
     Outcome {
         repaired: outcomes.iter().any(|outcome| outcome.repaired && !outcome.changes.is_empty()),
         changes: outcomes.iter().flat_map(|outcome| outcome.changes.clone()).collect(),
+        hints: outcomes.iter().flat_map(|outcome| outcome.hints.clone()).collect(),
         problems: outcomes.into_iter().flat_map(|outcome| outcome.problems).collect(),
         ..unchanged
     }

@@ -36,6 +36,10 @@ pub struct NetworkTable {
     /// The ranges of the subnets. No route may overlap them.
     pub subnets: Vec<Ipv4Net>,
     pub routes: BTreeSet<CloudRoute>,
+    /// Those of the subnets that lead to a vSwitch, where dedicated servers are.
+    pub vswitches: Vec<Ipv4Net>,
+    /// Whether servers behind a vSwitch learn the network's routes.
+    pub exposes_routes: bool,
 }
 
 impl NetworkTable {

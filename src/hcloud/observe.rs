@@ -24,7 +24,10 @@ impl RouteTables for Api {
         let network = self.network(network).await?;
         // The API removes host bits of destinations; this does not rely on it.
         let route = |route: Route| CloudRoute { destination: route.destination.trunc(), gateway: route.gateway };
+        let vswitches = network.subnets.iter().filter(|subnet| subnet.kind.as_deref() == Some("vswitch"));
         Ok(NetworkTable {
+            vswitches: vswitches.filter_map(|subnet| subnet.ip_range).collect(),
+            exposes_routes: network.expose_routes_to_vswitch,
             id: network.id,
             name: network.name,
             subnets: network.subnets.iter().filter_map(|subnet| subnet.ip_range).collect(),

@@ -24,7 +24,14 @@ fn routes(texts: &[&str]) -> BTreeSet<CloudRoute> {
 
 fn table(texts: &[&str]) -> NetworkTable {
     let subnets = vec!["10.0.0.0/24".parse().unwrap()];
-    NetworkTable { id: NETWORK, name: "private".to_owned(), subnets, routes: routes(texts) }
+    NetworkTable {
+        id: NETWORK,
+        name: "private".to_owned(),
+        subnets,
+        routes: routes(texts),
+        vswitches: Vec::new(),
+        exposes_routes: false,
+    }
 }
 
 /// The bastion with the address 10.0.0.2 and the alias IP 10.0.0.9.
@@ -239,4 +246,25 @@ proptest! {
             prop_assert!(observed.routes.is_subset(&after.routes), "every route stays without take_over");
         }
     }
+}
+
+#[test]
+fn a_vswitch_is_named_with_its_mtu_and_the_command_that_exposes_the_routes() {
+    let with =
+        |exposes_routes| NetworkTable { vswitches: vec!["10.0.3.0/24".parse().unwrap()], exposes_routes, ..table(&[]) };
+    let texts = |table: &NetworkTable| -> Vec<String> {
+        describe::vswitch_hints(table).iter().map(ToString::to_string).collect()
+    };
+    let mtu = format!(
+        "network {NETWORK} (private) has the vSwitch subnet 10.0.3.0/24, which carries packets of at most 1400 bytes: set \
+         that on the VLAN interface of its servers: ip link set dev IF mtu 1400; such a server cannot be the gateway of a \
+         route"
+    );
+    let hidden = format!(
+        "network {NETWORK} (private) does not expose its routes to its vSwitch, so servers there cannot use this gateway: \
+         if they are to: hcloud network expose-routes-to-vswitch {NETWORK}"
+    );
+    assert_eq!(texts(&table(&[])), [""; 0]);
+    assert_eq!(texts(&with(true)), [mtu.as_str()]);
+    assert_eq!(texts(&with(false)), [mtu, hidden]);
 }

@@ -195,6 +195,12 @@ pub(super) fn clamp_mss_to_route() -> RuleStatement {
     Statement::Mangle(Mangle { key: Expression::Named(key), value: Expression::Named(value) }).into()
 }
 
+/// `tcp option maxseg size set SIZE`. The kernel only ever lowers the size (`nft_exthdr_tcp_set_eval`).
+pub(super) fn clamp_mss_to(size: u32) -> RuleStatement {
+    let key = NamedExpression::TcpOption(TcpOption { name: "maxseg".into(), field: Some("size".into()) });
+    Statement::Mangle(Mangle { key: Expression::Named(key), value: Expression::Number(size) }).into()
+}
+
 /// `LEFT == RIGHT`; a set on the right means "in".
 pub(super) fn eq(left: Value, right: Value) -> RuleStatement {
     matching(left, right, Operator::EQ)

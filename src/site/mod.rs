@@ -16,6 +16,7 @@ mod route;
 mod sshd;
 mod sshd_options;
 mod sshd_sockets;
+mod vpn_only;
 mod ways;
 
 pub(crate) use behind::is_reachable_inside;
@@ -53,9 +54,11 @@ pub(crate) async fn observe(
         let read = tokio::task::spawn_blocking(move || recorded_ports::sshd_ports(&directory)).await;
         read.unwrap_or_else(|_| (previous.sshd_ports.clone(), Vec::new()))
     };
-    let mut site = Site { hints, ..resolve(&config.site, &kernel, metadata, sshd_ports, previous.public.as_ref()) };
+    let mut site = resolve(&config.site, &kernel, metadata, sshd_ports, previous.public.as_ref());
+    site.hints.extend(hints);
     ways::check(&netlink.handle, config, &kernel, metadata, &mut site, forwards).await;
     local::add_local_links(&mut site, config, &kernel);
+    vpn_only::settle(config, &mut site);
     site.elsewhere = elsewhere(&kernel, &site, config.wireguard.as_ref().map(|tunnel| &tunnel.interface));
     Ok(site)
 }

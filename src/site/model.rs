@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use serde::Serialize;
 
 use crate::config::Firewall;
+use crate::hetzner::NETWORK_MTU;
 use crate::net::{InterfaceName, NetworkId, ServerId};
 use crate::outcome::Problem;
 
@@ -17,6 +18,8 @@ pub struct Site {
     pub server_id: Option<ServerId>,
     /// The other server that the state directory belongs to, if this one was made from its snapshot.
     pub state_of: Option<ServerId>,
+    /// Whether nobody needs NAT here: the server is for its tunnel only, and works without a public IPv4 address.
+    pub needs_no_nat: bool,
     /// The link towards the internet; `None` while there is none.
     pub public: Option<PublicLink>,
     /// The links towards private networks, sorted by interface name. Their networks do not overlap.
@@ -98,6 +101,12 @@ impl PrivateLink {
     /// Whether a host with this address is reached by this link.
     pub fn serves(&self, host: Ipv4Addr) -> bool {
         self.ranges().any(|range| range.contains(&host))
+    }
+
+    /// The largest packet in bytes that reaches the network's hosts, if the link's MTU is larger than that: the network
+    /// loses what is between, and does not always say so.
+    pub fn lower_limit(&self) -> Option<u32> {
+        (self.network_id.is_some() && self.mtu > NETWORK_MTU).then_some(NETWORK_MTU)
     }
 
     /// Whether `address` is one of this server's addresses in the network.

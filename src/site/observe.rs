@@ -1,7 +1,7 @@
 //! Lists the kernel's links, addresses and routes by rtnetlink.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
@@ -23,6 +23,8 @@ pub(super) struct Kernel {
     pub links: Vec<Link>,
     /// IPv4 default routes of the main table, in the kernel's order.
     pub default_routes: Vec<DefaultRoute>,
+    /// Indices of the interfaces of IPv6 default routes of the main table.
+    pub default_routes_v6: Vec<u32>,
     /// IPv4 routes of all tables that lead out of an interface or nowhere, without this daemon's own.
     pub routes: Vec<Route>,
     /// The bridges by index, each with the number of links that are its ports.
@@ -135,6 +137,9 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
     let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let routes = handle.route().get(request).execute().try_collect::<Vec<_>>().await;
     let routes = routes.map_err(|source| Error::List { what: "routes", source })?;
+    let request = RouteMessageBuilder::<Ipv6Addr>::new().build();
+    // Err: IPv6 is off.
+    let routes_v6 = handle.route().get(request).execute().try_collect::<Vec<_>>().await.unwrap_or_default();
     let preferred: Vec<Ipv4Addr> = routes.iter().filter_map(preferred_source).collect();
     for link in links.values_mut() {
         move_own_address_first(&mut link.addresses, &preferred, &leased);
@@ -142,6 +147,7 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
     Ok(Kernel {
         links: links.into_values().collect(),
         default_routes: routes.iter().flat_map(default_routes).collect(),
+        default_routes_v6: routes_v6.iter().flat_map(to_everywhere).map(|route| route.interface).collect(),
         routes: routes.iter().filter_map(Route::from_message).filter(|it| it.protocol != ROUTE_PROTOCOL).collect(),
         bridges,
     })
@@ -195,9 +201,14 @@ async fn links(handle: &Handle) -> Result<(BTreeMap<u32, Link>, BTreeMap<u32, us
 /// The default routes in a route message: one for each outgoing interface, none if it is not a unicast route to
 /// everywhere in the main table.
 fn default_routes(message: &RouteMessage) -> Vec<DefaultRoute> {
+    let is_v4 = message.header.address_family == AddressFamily::Inet;
+    if is_v4 { to_everywhere(message) } else { Vec::new() }
+}
+
+/// The same for either family.
+fn to_everywhere(message: &RouteMessage) -> Vec<DefaultRoute> {
     let header = &message.header;
-    let to_everywhere = header.address_family == AddressFamily::Inet
-        && header.destination_prefix_length == 0
+    let to_everywhere = header.destination_prefix_length == 0
         && header.kind == RouteType::Unicast
         && header.table == RouteHeader::RT_TABLE_MAIN;
     if !to_everywhere {

@@ -10,6 +10,7 @@ use super::model::{PrivateLink, PublicLink, Site};
 use super::observe::{Kernel, Link};
 use super::route::Route;
 use crate::config;
+use crate::hetzner::{NETWORK_MTU, VSWITCH_MTU};
 use crate::net::{InterfaceName, MacAddress, NetworkId, ServerId, overlap};
 use crate::outcome::Problem;
 
@@ -33,6 +34,8 @@ pub(super) fn resolve(
     };
     private.sort_by(|a, b| a.interface.cmp(&b.interface));
     let private = without_overlaps(private, &mut problems);
+    problems.extend(private.iter().filter_map(mtu_problem));
+    let hints = private.iter().filter_map(mtu_hint).collect();
     let public = if let Some(name) = &config.public_interface {
         find_link(kernel, name, "site.public_interface", &mut problems)
     } else {
@@ -41,9 +44,9 @@ pub(super) fn resolve(
         let known = || kernel.links.iter().find(|link| previous == Some(&link.name));
         default_route_link(kernel, &private, own_address(metadata), &mut problems).or_else(known)
     };
-    let public = public.map(|link| public_link(link, own_address(metadata), previous, &mut problems));
+    let public = public.map(|link| public_link(link, metadata, previous, &mut problems));
     let server_id = config.server_id.or(metadata.latest.as_ref().and_then(|metadata| metadata.server_id));
-    Site { server_id, public, private, sshd_ports, problems, ..Site::default() }
+    Site { server_id, public, private, sshd_ports, problems, hints, ..Site::default() }
 }
 
 /// This server's primary public address.
@@ -257,6 +260,35 @@ fn check_address(link: &Link, described: PrivateLink, problems: &mut Vec<Problem
     PrivateLink { address_present, ..described }
 }
 
+/// A link that sends packets which the network does not carry.
+fn mtu_problem(link: &PrivateLink) -> Option<Problem> {
+    let limit = link.lower_limit()?;
+    Some(Problem::new(
+        "link-mtu-too-large",
+        format!(
+            "{} has MTU {}, but Hetzner's networks carry packets of at most {limit} bytes: larger ones are lost",
+            link.interface, link.mtu
+        ),
+        format!(
+            "run `ip link set {} mtu {limit}`, and correct the network configuration and that of hosts with a larger \
+             MTU; until then only TCP connections keep below it",
+            link.interface
+        ),
+    ))
+}
+
+/// A link with an MTU that costs throughput, unless it leads to a vSwitch.
+fn mtu_hint(link: &PrivateLink) -> Option<Problem> {
+    let is_small = link.network_id.is_some() && link.mtu < NETWORK_MTU && link.mtu != VSWITCH_MTU;
+    is_small.then(|| {
+        Problem::new(
+            "link-mtu-small",
+            format!("{} has MTU {}, and Hetzner's networks carry {NETWORK_MTU} bytes", link.interface, link.mtu),
+            format!("if that is not intended: ip link set {} mtu {NETWORK_MTU}", link.interface),
+        )
+    })
+}
+
 /// Two links with overlapping ranges cannot both be routed; only the first one is kept.
 fn without_overlaps(links: Vec<PrivateLink>, problems: &mut Vec<Problem>) -> Vec<PrivateLink> {
     let mut kept: Vec<PrivateLink> = Vec::new();
@@ -280,10 +312,12 @@ fn without_overlaps(links: Vec<PrivateLink>, problems: &mut Vec<Problem>) -> Vec
 /// and adds it again, it stays the first, so that no other address becomes the bastion's own for a moment.
 fn public_link(
     link: &Link,
-    own: Option<Ipv4Addr>,
+    metadata: &MetadataView,
     previous: Option<&PublicLink>,
     problems: &mut Vec<Problem>,
 ) -> PublicLink {
+    let own = own_address(metadata);
+    let has_none = own.is_none() && metadata.latest.as_ref().is_some_and(|latest| latest.server_id.is_some());
     let mut addresses: Vec<Ipv4Addr> = link.addresses.iter().map(Ipv4Net::addr).collect();
     let was_first =
         |own: &Ipv4Addr| previous.is_some_and(|it| it.interface == link.name && it.addresses.first() == Some(own));
@@ -302,6 +336,13 @@ fn public_link(
             "public-link-down",
             format!("{} is down", link.name),
             format!("run `ip link set {} up`; until then nothing reaches the internet", link.name),
+        ));
+    } else if addresses.is_empty() && has_none {
+        problems.push(Problem::new(
+            "no-public-address",
+            format!("{} has no IPv4 address, and Hetzner lists none for this server: NAT needs a public one", link.name),
+            "switch the server off and add one: hcloud primary-ip create --type ipv4 --assignee-id SERVER; if it is to be \
+             a VPN only, set egress.allow = []",
         ));
     } else if addresses.is_empty() {
         problems.push(Problem::new(
@@ -338,6 +379,15 @@ fn default_route_link<'a>(
     // A VPN client may have added a better default route. The public link is still the one with the public address.
     let has_own = |link: &&&Link| link.addresses.iter().any(|net| Some(net.addr()) == own);
     if let Some(link) = links.iter().find(has_own).filter(|link| !private.contains(&link.name)) {
+        return Some(link);
+    }
+    // A server that has IPv6 only: the tunnel and this server's own ports work.
+    let v6_only = || {
+        let links =
+            kernel.default_routes_v6.iter().filter_map(|index| kernel.links.iter().find(|it| it.index == *index));
+        links.into_iter().find(|link| link.addresses.is_empty() && !private.contains(&link.name))
+    };
+    if let Some(link) = links.is_empty().then(v6_only).flatten() {
         return Some(link);
     }
     let mut through_private = None;

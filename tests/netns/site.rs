@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use bastiond::internals::outcome::{ComponentName, Problem, State};
+use bastiond::internals::report::Health;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sandbox::daemon::Installation;
-use sandbox::world::{Settings, World, addresses as at};
+use sandbox::traffic::{DownloadServer, download};
+use sandbox::world::{PublicAddress, Settings, World, addresses as at};
 
 use crate::gateway::{
     FAST, Result, SOON, Server, all_components_ok, component, egress, ensure, ensure_eq, gateways, healthy,
-    installation, open, table, text, trial, wait_for,
+    installation, open, report, table, text, trial, wait_for,
 };
 
 /// A pass follows a change within half a second.
@@ -25,6 +27,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_metadata_service_that_lists_nothing_any_more_closes_nothing_and_is_reported", empty_metadata),
         trial("the_servers_own_address_stays_the_first_when_it_is_removed_and_added_again", own_address_again),
         trial("a_server_made_from_a_snapshot_is_noticed_and_takes_no_route_of_the_other", snapshot),
+        trial("a_private_link_with_a_larger_mtu_than_its_network_is_reported_and_tcp_passes", large_mtu),
+        trial("a_vpn_on_a_server_with_ipv6_only_is_healthy", ipv6_only),
         trial("a_range_of_the_tunnel_that_overlaps_what_the_server_has_cuts_nothing_off", tunnel_over_networks),
     ]
 }
@@ -107,6 +111,53 @@ fn own_address_again() -> Result {
     ensure_eq(table(&world, "inet bastiond")?, before)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     ensure_eq(egress(world.worker(), &server, SOON)?.tcp, Ok(std::net::Ipv4Addr::new(198, 51, 100, 50).into()))
+}
+
+fn large_mtu() -> Result {
+    let world = World::start(Settings::default())?;
+    let downloads = DownloadServer::start(world.server(), (at::SERVER, 8081))?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    for (host, interface) in [(world.bastion(), "eth1"), (world.web(), "eth0")] {
+        host.ip(&format!("link set {interface} mtu 1500"))?;
+    }
+    // The network swallows what is too large, and says nothing.
+    let gateway = world.gateway(world.private_network_id()).namespace();
+    gateway.nft("table ip mute { chain out { type filter hook output priority 0; meta l4proto icmp drop; }; }")?;
+    let found = problems(&installation, "the MTU")?;
+    ensure_eq(
+        found.iter().map(|problem| problem.what.as_str()).collect::<Vec<_>>(),
+        vec!["eth1 has MTU 1500, but Hetzner's networks carry packets of at most 1450 bytes: larger ones are lost"],
+    )?;
+    wait_for("the table clamps", NOTICED, || Ok(table(&world, "inet bastiond")?.contains("size set 1410")))?;
+    let loaded = download(world.web(), downloads.address(), 1 << 20, NOTICED * 2);
+    ensure(loaded.is_ok(), format!("{loaded:?}"))?;
+    world.bastion().ip("link set eth1 mtu 1450")?;
+    wait_for("every component is ok again", NOTICED * 3, || all_components_ok(&installation))?;
+    ensure(!table(&world, "inet bastiond")?.contains("size set 1410"), "the rule stayed")
+}
+
+fn ipv6_only() -> Result {
+    let settings = Settings { public_address: PublicAddress::Pending, ..Settings::default() };
+    let world = World::start(settings)?;
+    let v6 = world.bastion_v6();
+    world.bastion().ip(&format!("addr add {v6}/64 dev eth0 nodad\nroute add default via fe80::1 dev eth0"))?;
+    let installation = installation(&world)?;
+    let tunnel = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n";
+    // Without the API: it has an IPv4 address only.
+    installation.write_config(&format!("hcloud.enabled = false\n{tunnel}"))?;
+    let mut daemon = installation.start()?;
+    daemon.wait_until_ready();
+    let found = problems(&installation, "the missing address")?;
+    ensure(found.iter().any(|problem| problem.code == "no-public-address"), format!("{found:?}"))?;
+    installation.write_config(&format!("hcloud.enabled = false\negress.allow = []\n{tunnel}"))?;
+    daemon.signal(Signal::SIGHUP)?;
+    wait_for("it is healthy", NOTICED, || Ok(report(&installation)?.health == Health::Healthy))
+        .map_err(|error| format!("{error:?} {:?}", report(&installation)))?;
+    ensure(
+        component(&installation, ComponentName::Site)?.hints.iter().any(|it| it.code == "no-public-address"),
+        "no hint",
+    )
 }
 
 fn snapshot() -> Result {

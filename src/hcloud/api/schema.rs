@@ -35,6 +35,9 @@ pub struct Network {
     pub subnets: Vec<Subnet>,
     #[serde(default)]
     pub routes: Vec<Route>,
+    /// Whether servers behind a vSwitch learn the network's routes.
+    #[serde(default)]
+    pub expose_routes_to_vswitch: bool,
 }
 
 /// A subnet of a network.
@@ -43,6 +46,9 @@ pub struct Subnet {
     /// The subnet's range; `None` in a subnet without one.
     #[serde(default)]
     pub ip_range: Option<Ipv4Net>,
+    /// `cloud`, `server` or `vswitch`.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
 }
 
 /// `{"servers": […]}`

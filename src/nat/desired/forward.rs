@@ -8,23 +8,27 @@ use nftables::types::{NfChainPolicy, NfHook};
 use super::super::element::ranges;
 use super::super::model::{Chain, FLOWTABLE, Rule, Set, fields};
 use super::super::statement::{
-    RuleStatement, and, anonymous_set, any_of, clamp_mss_to_route, concat, ct_state, destination_first_byte, eq, field,
-    flags, goto, iifname, interface, nfproto, number, offload, oifname, prefix, set, text, vmap,
+    RuleStatement, Value, and, anonymous_set, any_of, clamp_mss_to, clamp_mss_to_route, concat, ct_state,
+    destination_first_byte, eq, field, flags, goto, iifname, interface, nfproto, number, offload, oifname, prefix, set,
+    text, vmap,
 };
 use super::drops::{DropReason, drop_as};
 use super::early::unroutable;
 use super::feature::{Feature, ForwardPath, Slot};
 use super::{BEFORE_FILTER, Scope, filter, known_flows};
 use crate::net::v4;
-use crate::site::Site;
+use crate::site::{PrivateLink, Site};
 
+/// Bytes of the headers that the size of a TCP segment does not contain: IPv4's and TCP's, without options.
+const TCP_AND_IP_HEADERS: u32 = 40;
 /// With more paths than this, one look-up of both names is cheaper than comparing them one after the other (measured).
 const MANY_PATHS: usize = 4;
 
 /// The chain, made of what the features let pass.
-pub(super) fn chain(features: &mut Feature, fastpath: bool) -> Chain {
+pub(super) fn chain(features: &mut Feature, site: &Site, fastpath: bool) -> Chain {
     // 1500 bytes outside meet 1450 inside: TCP learns the size from the handshake, since ICMP is often lost.
     let mut rules = vec![vec![is_syn_or_answer(), clamp_mss_to_route()]];
+    rules.extend(site.private.iter().flat_map(lower_clamps));
     rules.extend(features.take_rules(Slot::ForwardGuard));
     if fastpath {
         rules.push(vec![any_of(ct_state(), text("established")), offload(FLOWTABLE)]);
@@ -40,6 +44,15 @@ pub(super) fn chain(features: &mut Feature, fastpath: bool) -> Chain {
     // 66293c46c931), and the counter needs a rule.
     rules.push(vec![drop_as(DropReason::Forward)]);
     Chain::base("forward", filter(NfHook::Forward, BEFORE_FILTER, NfChainPolicy::Drop), rules)
+}
+
+/// A link with a larger MTU than its network's: there the route's MTU is wrong, in both directions.
+fn lower_clamps(link: &PrivateLink) -> Vec<Rule> {
+    let Some(limit) = link.lower_limit() else { return Vec::new() };
+    let rule = |side: Value| {
+        vec![eq(side, interface(&link.interface)), is_syn_or_answer(), clamp_mss_to(limit - TCP_AND_IP_HEADERS)]
+    };
+    vec![rule(iifname()), rule(oifname())]
 }
 
 fn path_rules(paths: Vec<ForwardPath>) -> Vec<Rule> {

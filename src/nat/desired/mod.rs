@@ -73,7 +73,7 @@ pub(super) fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fas
     ];
     let mut all = Feature::merged(features);
     let shared = [
-        (Section::Forward, forward::chain(&mut all, !fastpath.is_empty())),
+        (Section::Forward, forward::chain(&mut all, site, !fastpath.is_empty())),
         (Section::Input, input::chain(&mut all, scope)),
         (Section::Postrouting, postrouting::chain(&mut all)),
     ];

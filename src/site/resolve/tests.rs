@@ -29,6 +29,7 @@ fn kernel(links: &[&str], default_routes: &[(u32, u32)]) -> Kernel {
         bridges: std::collections::BTreeMap::new(),
         links: links.iter().enumerate().map(link).collect(),
         default_routes: default_routes.iter().map(|&(interface, metric)| DefaultRoute { interface, metric }).collect(),
+        default_routes_v6: Vec::new(),
         routes: Vec::new(),
     }
 }
@@ -159,6 +160,7 @@ fn usual_site() -> Site {
     Site {
         server_id: Some(ServerId(4711)),
         state_of: None,
+        needs_no_nat: false,
         public: Some(public("eth0", &["203.0.113.10"])),
         private: vec![production_link()],
         sshd_ports: BTreeSet::new(),
@@ -378,7 +380,7 @@ fn a_public_interface_without_an_address_is_reported() {
             "DHCP assigns it; until then nothing is translated",
         )];
     });
-    assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected);
+    assert_eq!(site(&empty(), &kernel, &metadata_of("203.0.113.10")), expected);
 }
 
 #[test]
@@ -406,6 +408,7 @@ fn the_configuration_overrides_discovery() {
     let expected = Site {
         server_id: Some(ServerId(1)),
         state_of: None,
+        needs_no_nat: false,
         public: Some(public("eth1", &["198.51.100.10"])),
         private: vec![PrivateLink {
             address: Ipv4Addr::new(10, 2, 0, 9),
@@ -519,6 +522,7 @@ fn a_dedicated_server_with_configured_links_needs_no_metadata() {
     let expected = Site {
         server_id: None,
         state_of: None,
+        needs_no_nat: false,
         public: Some(public("eno1", &["203.0.113.10"])),
         private: vec![PrivateLink {
             interface: "eno1.4000".parse().unwrap(),
@@ -769,4 +773,50 @@ fn a_slow_metadata_service_is_told_from_one_that_is_not_there() {
         "the metadata service has not answered yet: wait: the first answer may take several seconds, and the networks are \
          served once it is there"
     );
+}
+
+#[test]
+fn a_server_with_ipv6_only_is_told_that_nat_needs_a_public_ipv4_address() {
+    let mut kernel = usual();
+    kernel.links[1].addresses.clear();
+    kernel.default_routes.clear();
+    kernel.default_routes_v6 = vec![2];
+    let expected = usual_site_with(|site| {
+        site.public = Some(public("eth0", &[]));
+        site.problems = vec![Problem::new(
+            "no-public-address",
+            "eth0 has no IPv4 address, and Hetzner lists none for this server: NAT needs a public one",
+            "switch the server off and add one: hcloud primary-ip create --type ipv4 --assignee-id SERVER; if it is to be a \
+             VPN only, set egress.allow = []",
+        )];
+    });
+    assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])), expected);
+    // A link that has IPv4 addresses lacks its default route, whatever IPv6 has.
+    kernel.links[1].addresses = usual().links[1].addresses.clone();
+    assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])).problems, [problem(NO_DEFAULT_ROUTE)]);
+    // Nor does a private link become the public one.
+    kernel.links[2].addresses.clear();
+    kernel.default_routes_v6 = vec![3];
+    assert_eq!(site(&empty(), &kernel, &metadata(vec![production()])).public, None);
+}
+
+#[test]
+fn a_private_link_with_another_mtu_than_the_networks_is_reported() {
+    let with_mtu = |mtu| {
+        let mut kernel = usual();
+        kernel.links[2].mtu = mtu;
+        let site = site(&empty(), &kernel, &metadata(vec![production()]));
+        let texts = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (texts(&site.problems), texts(&site.hints))
+    };
+    let large = "enp7s0 has MTU 1500, but Hetzner's networks carry packets of at most 1450 bytes: larger ones are lost: run \
+                 `ip link set enp7s0 mtu 1450`, and correct the network configuration and that of hosts with a larger MTU; \
+                 until then only TCP connections keep below it";
+    let small = "enp7s0 has MTU 1300, and Hetzner's networks carry 1450 bytes: if that is not intended: ip link set enp7s0 \
+                 mtu 1450";
+    assert_eq!(with_mtu(1500), (vec![large.to_owned()], vec![]));
+    assert_eq!(with_mtu(1300), (vec![], vec![small.to_owned()]));
+    for right in [1450, 1400] {
+        assert_eq!(with_mtu(right), (vec![], vec![]), "{right}");
+    }
 }
