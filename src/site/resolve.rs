@@ -1,18 +1,20 @@
 //! Combines links, metadata and configuration into the [`Site`]. Pure.
 
+mod reports;
+
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::metadata::{Doubt, Failure, MetadataView, PrivateNetwork};
+use super::metadata::{Doubt, MetadataView, PrivateNetwork};
 use super::model::{PrivateLink, PublicLink, Site};
 use super::observe::{Kernel, Link};
 use super::route::Route;
 use crate::config;
-use crate::hetzner::{NETWORK_MTU, VSWITCH_MTU};
-use crate::net::{InterfaceName, MacAddress, NetworkId, ServerId, overlap};
+use crate::net::{InterfaceName, MacAddress, overlap};
 use crate::outcome::Problem;
+use reports::{doubtful, mtu_hint, mtu_problem, silent_metadata};
 
 /// Builds the site. What is missing or contradictory becomes a problem and does not affect the rest.
 ///
@@ -81,54 +83,6 @@ fn discovered_links(
         networks.filter_map(|network| discovered_link(public, kernel, network, problems)).collect();
     problems.extend(metadata.doubts.iter().filter_map(|doubt| doubtful(doubt, &links, latest.server_id)));
     links
-}
-
-/// Why the metadata is not known, or not up to date.
-fn silent_metadata(metadata: &MetadataView) -> Option<Problem> {
-    let (what, advice) = match &metadata.error {
-        Some(Failure { text, is_slow: true }) => (
-            format!("the metadata service does not answer: it accepts the connection, but is slow: {text}"),
-            "wait: the daemon asks again by itself, and gives it 15 s each time",
-        ),
-        Some(Failure { text, is_slow: false }) => (
-            format!("the metadata service does not answer: {text}"),
-            "on a server outside Hetzner Cloud, write the private links into [[site.private]]",
-        ),
-        None if metadata.latest.is_none() && !metadata.settled => (
-            "the metadata service has not answered yet".to_owned(),
-            "wait: the first answer may take several seconds, and the networks are served once it is there",
-        ),
-        None => return None,
-    };
-    Some(Problem::new("metadata-silent", what, advice))
-}
-
-/// What of the metadata is not believed, while it contradicts what stands.
-fn doubtful(doubt: &Doubt, links: &[PrivateLink], server_id: Option<ServerId>) -> Option<Problem> {
-    let link_of = |id: &NetworkId| links.iter().find(|link| link.network_id == Some(*id));
-    let what = match doubt {
-        Doubt::Unlisted(id) => {
-            let link = link_of(id)?;
-            format!(
-                "the metadata service no longer lists network {id}, but {} still has its address {}: it is served",
-                link.interface, link.address
-            )
-        }
-        Doubt::Range(id, range) => {
-            let link = link_of(id)?;
-            format!(
-                "the metadata service lists network {id} with the range {range}, but {} has the route of {}, which is \
-                 served",
-                link.interface, link.network
-            )
-        }
-        Doubt::Server(id) => format!(
-            "the metadata service calls this server {id}, and called it {} before",
-            server_id.map_or_else(String::new, |id| id.to_string())
-        ),
-    };
-    let advice = "the daemon asks again by itself; if it lasts, look at the server in the cloud's console";
-    Some(Problem::new("metadata-doubtful", what, advice))
 }
 
 fn discovered_link(
@@ -258,35 +212,6 @@ fn check_address(link: &Link, described: PrivateLink, problems: &mut Vec<Problem
         ));
     }
     PrivateLink { address_present, ..described }
-}
-
-/// A link that sends packets which the network does not carry.
-fn mtu_problem(link: &PrivateLink) -> Option<Problem> {
-    let limit = link.lower_limit()?;
-    Some(Problem::new(
-        "link-mtu-too-large",
-        format!(
-            "{} has MTU {}, but Hetzner's networks carry packets of at most {limit} bytes: larger ones are lost",
-            link.interface, link.mtu
-        ),
-        format!(
-            "run `ip link set {} mtu {limit}`, and correct the network configuration and that of hosts with a larger \
-             MTU; until then only TCP connections keep below it",
-            link.interface
-        ),
-    ))
-}
-
-/// A link with an MTU that costs throughput, unless it leads to a vSwitch.
-fn mtu_hint(link: &PrivateLink) -> Option<Problem> {
-    let is_small = link.network_id.is_some() && link.mtu < NETWORK_MTU && link.mtu != VSWITCH_MTU;
-    is_small.then(|| {
-        Problem::new(
-            "link-mtu-small",
-            format!("{} has MTU {}, and Hetzner's networks carry {NETWORK_MTU} bytes", link.interface, link.mtu),
-            format!("if that is not intended: ip link set {} mtu {NETWORK_MTU}", link.interface),
-        )
-    })
 }
 
 /// Two links with overlapping ranges cannot both be routed; only the first one is kept.

@@ -40,6 +40,8 @@ mod tests {
             aliases: std::collections::BTreeSet::new(),
             network: "10.0.0.0/16".parse().unwrap(),
             behind: Vec::new(),
+            gateway: None,
+            is_local: false,
             network_id: None,
             network_name: None,
         };

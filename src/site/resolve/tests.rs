@@ -3,7 +3,7 @@
 
 mod laws;
 
-use super::super::metadata::Metadata;
+use super::super::metadata::{Failure, Metadata};
 use super::super::observe::DefaultRoute;
 use super::*;
 use crate::net::{NetworkId, ServerId};
