@@ -63,7 +63,7 @@ pub mod internals {
     pub mod conntrack {
         pub use crate::conntrack::{
             BlockReason, Conntrack, EndReason, Error, Flow, FlowDeleter, Layer4, Permission, Policy, PolicyEvaluator,
-            Status, Tuple, for_each_flow, observe_counters,
+            Status, Tuple, find_flow, for_each_flow, observe_counters,
         };
     }
     pub mod control {

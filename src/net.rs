@@ -15,6 +15,9 @@ pub(crate) use bastiond_tunnel::interface::InvalidInterfaceName;
 /// lists our routes.
 pub(crate) const ROUTE_PROTOCOL: u8 = 98;
 
+/// The number that marks the routes of answers to probes, which exist as long as the probe's interface. It is free too.
+pub(crate) const PROBE_ROUTE_PROTOCOL: u8 = 97;
+
 /// A 48-bit Ethernet address. Hetzner's metadata identifies private interfaces by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

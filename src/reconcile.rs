@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ipnet::Ipv4Net;
 use tokio::time::Instant;
 
 use crate::component::{Reconcile, Steps};
@@ -19,6 +20,7 @@ use crate::config::{Config, Environment};
 use crate::conntrack::Conntrack;
 use crate::error::chain;
 use crate::hcloud::SeenRoutes;
+use crate::health::{Orders, PathReport, PathState};
 use crate::inputs::{Inputs, SeenReturnRoutes, tunnel};
 use crate::nat::{self, Nat};
 use crate::net::InterfaceName;
@@ -252,6 +254,39 @@ impl Gateway {
         if let Err(error) = self.nat.load_rules_if_absent(config, &closed).await {
             tracing::debug!(component = "nat", error = %chain(&error), "closed rules cannot be loaded yet");
         }
+    }
+
+    /// Takes over what the probes prove, and writes each change of a path's state into the journal.
+    /// Returns whether one has just been lost.
+    pub(crate) fn learn_paths(&mut self, paths: Vec<PathReport>) -> bool {
+        let mut is_lost = false;
+        for PathReport { path, state, detail, .. } in &paths {
+            let before = self.report.paths.iter().find(|before| before.path == *path).map(|before| before.state);
+            let why = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+            match (state, before) {
+                (state, Some(before)) if *state == before => {}
+                // Nothing is known of a path before its first probe.
+                (PathState::Unproven, None) => {}
+                (PathState::Lost, _) => {
+                    is_lost = true;
+                    tracing::warn!(component = "health", %path, %state, "{path} is lost{why}");
+                }
+                _ => tracing::info!(component = "health", %path, %state, "{path} is {state}{why}"),
+            }
+        }
+        self.report.learn_paths(paths);
+        is_lost
+    }
+
+    /// What is to be probed now.
+    pub(crate) fn probe_orders(&self, config: &Config) -> Orders {
+        let tunnel = tunnel(config, &self.site, &self.seen_return_routes);
+        Orders::new(config, &self.site, tunnel.as_ref(), self.obstacles_to_probes(config))
+    }
+
+    /// By private network: what drops probes although it lets private hosts pass.
+    pub(crate) fn obstacles_to_probes(&self, config: &Config) -> BTreeMap<Ipv4Net, String> {
+        self.nat.obstacles_to_probes(config, &self.site)
     }
 
     /// Records an outcome of the cloud's component.

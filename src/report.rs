@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::conntrack::FlowsReport;
+use crate::health::{PathReport, PathState};
 use crate::nat::FirewallReport;
 use crate::net::ServerId;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
@@ -58,6 +59,8 @@ pub enum Trigger {
     Cloud,
     /// The name of a peer's endpoint resolves to another address, or does not resolve.
     Names,
+    /// A path has been lost.
+    Paths,
     /// The regular interval, or a component's own timer.
     Timer,
     /// An operator's request (`bastionctl reconcile`).
@@ -73,6 +76,7 @@ impl fmt::Display for Trigger {
             Self::Metadata => "metadata",
             Self::Cloud => "cloud routes",
             Self::Names => "endpoint names",
+            Self::Paths => "lost path",
             Self::Timer => "timer",
             Self::Operator => "operator",
         })
@@ -83,11 +87,11 @@ impl fmt::Display for Trigger {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// Every component is ok, and there is no problem.
+    /// Every component is ok, there is no problem, and no path that has passed is lost.
     Healthy,
     /// A component waits for something outside, or there is a problem.
     Waiting,
-    /// A component failed, or the newest configuration was refused.
+    /// A component failed, a path is lost, or the newest configuration was refused.
     Degraded,
 }
 
@@ -141,6 +145,9 @@ pub struct Report {
     /// The kernel's connection tracking, if it tracks flows.
     #[serde(default)]
     pub flows: Option<FlowsReport>,
+    /// What probes prove: one entry for each private network and each of its addresses on the internet.
+    #[serde(default)]
+    pub paths: Vec<PathReport>,
     /// Counters of dropped packets and limited sources, if the table exists. They are read for each request.
     #[serde(default)]
     pub firewall: Option<FirewallReport>,
@@ -162,6 +169,7 @@ impl Report {
             fallback: None,
             tunnel: None,
             flows: None,
+            paths: Vec::new(),
             firewall: None,
         }
     }
@@ -226,6 +234,21 @@ impl Report {
         self.health = self.overall_health();
     }
 
+    /// Takes over what is known about the paths.
+    pub fn learn_paths(&mut self, paths: Vec<PathReport>) {
+        self.paths = paths;
+        self.health = self.overall_health();
+    }
+
+    fn lost_paths(&self) -> impl Iterator<Item = &PathReport> {
+        self.paths.iter().filter(|report| report.state == PathState::Lost)
+    }
+
+    /// How many passes of components have changed something.
+    pub fn changes(&self) -> u64 {
+        self.components.values().map(|report| report.totals.changes).sum()
+    }
+
     /// The state of a component; `None` before its first pass.
     pub fn state(&self, name: ComponentName) -> Option<State> {
         self.components.get(&name).map(|report| report.state)
@@ -234,7 +257,8 @@ impl Report {
     fn overall_health(&self) -> Health {
         let any = |state| self.components.values().any(|component| component.state == state);
         let any_problem = self.components.values().any(|component| !component.problems.is_empty());
-        if any(State::Failed) || !self.refused_configuration.is_empty() {
+        let is_lost = self.lost_paths().next().is_some();
+        if any(State::Failed) || is_lost || !self.refused_configuration.is_empty() {
             Health::Degraded
         } else if any(State::Waiting) || any(State::HeldBack) || any_problem {
             Health::Waiting
@@ -248,6 +272,10 @@ impl Report {
         let mut parts = vec![self.health.to_string()];
         if !self.refused_configuration.is_empty() {
             parts.push(self.describe_refusal());
+        }
+        for lost in self.lost_paths() {
+            let reason = if lost.detail.is_empty() { String::new() } else { format!(": {}", lost.detail) };
+            parts.push(format!("{} lost{reason}", lost.path));
         }
         for (name, report) in &self.components {
             match report.state {
@@ -272,6 +300,7 @@ impl Default for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::Path;
 
     #[test]
     fn a_repair_counts_as_a_change_and_the_first_set_up_is_no_repair() {
@@ -316,6 +345,26 @@ mod tests {
         report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "stands"));
         report.record(ComponentName::Hcloud, Outcome::unchanged(State::Off, "off"));
         assert_eq!(report.health, Health::Healthy);
+    }
+
+    #[test]
+    fn a_lost_path_makes_the_gateway_degraded_and_an_unproven_one_does_not() {
+        let mut report = Report::new();
+        report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "stands"));
+        let path = |state| PathReport {
+            path: Path::Nat { network: "10.0.0.0/16".parse().unwrap(), egress: None },
+            state,
+            since_unix: 0,
+            round_trip_us: None,
+            detail: "no answer from 185.12.64.1".to_owned(),
+        };
+        for state in [PathState::Ok, PathState::Unproven, PathState::Cannot] {
+            report.learn_paths(vec![path(state)]);
+            assert_eq!(report.health, Health::Healthy, "{state}");
+        }
+        report.learn_paths(vec![path(PathState::Lost)]);
+        assert_eq!(report.health, Health::Degraded);
+        assert_eq!(report.status_line(), "degraded; nat 10.0.0.0/16 lost: no answer from 185.12.64.1");
     }
 
     #[test]

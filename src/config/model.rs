@@ -1,6 +1,6 @@
 //! The checked configuration: [`Config`] and those of its sections that are only a few values.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub struct Config {
     pub firewall: Firewall,
     /// The routes in the Hetzner Network.
     pub hcloud: Hcloud,
+    /// The probes that prove that traffic flows.
+    pub health: Health,
     /// The tunnel; `None`: there is no tunnel.
     pub wireguard: Option<Wireguard>,
     /// What is allowed but probably a mistake, sorted by key.
@@ -116,6 +118,15 @@ pub struct Hcloud {
     pub poll_interval: Duration,
     /// `HCLOUD_NETWORK`: number or name of the network of a private link that has no number of its own.
     pub network: Option<String>,
+}
+
+/// `[health]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Whether probes are sent.
+    pub enabled: bool,
+    /// The resolvers that probes ask, by DNS over UDP; at least one.
+    pub targets: Vec<SocketAddrV4>,
 }
 
 /// Where the API token comes from: the first source that exists. It is read in every pass, so that a rotated token

@@ -8,13 +8,14 @@ mod tunnel;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use super::files::FileContent;
+use super::model::Health;
 use super::raw::KNOWN_KEYS;
 use super::*;
 use crate::net::{NetworkId, ServerId};
@@ -108,6 +109,10 @@ fn defaults() -> Config {
             take_over: false,
             poll_interval: Duration::from_secs(20),
             network: None,
+        },
+        health: Health {
+            enabled: true,
+            targets: vec!["185.12.64.1:53".parse().unwrap(), "185.12.64.2:53".parse().unwrap()],
         },
         wireguard: None,
         warnings: Vec::new(),

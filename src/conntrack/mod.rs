@@ -33,7 +33,7 @@ pub use apply::FlowDeleter;
 pub use evaluator::PolicyEvaluator;
 pub use model::{BlockReason, Flow, Layer4, Permission, Status, Tuple};
 pub(crate) use observe::{ConntrackUsage, FlowCounters};
-pub use observe::{for_each_flow, observe_counters};
+pub use observe::{find_flow, for_each_flow, observe_counters};
 pub use plan::EndReason;
 pub(crate) use plan::{Plan, end_reason};
 pub use policy::Policy;

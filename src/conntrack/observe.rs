@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::Flow;
+use super::model::{Flow, Tuple};
 use super::socket::{ConntrackSocket, Error};
 use super::wire::{self, Request};
 
@@ -21,6 +21,11 @@ pub fn for_each_flow(mut visit: impl FnMut(&Flow) -> Result<(), Error>) -> Resul
         visit(&flow)
     })?;
     Ok(visited)
+}
+
+/// The flow with this first packet in the calling thread's network namespace. Blocks for a moment.
+pub fn find_flow(original: &Tuple) -> Result<Option<Flow>, Error> {
+    ConntrackSocket::open()?.get(original)
 }
 
 /// Flows that the kernel could not create or keep, since the namespace exists, summed over all processors. Each

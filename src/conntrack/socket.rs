@@ -14,6 +14,7 @@ use nix::libc::MSG_TRUNC;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::model::{Flow, Tuple};
 use super::wire::{self, Message, Request};
 use crate::outcome::ComponentError;
 
@@ -103,6 +104,20 @@ impl ConntrackSocket {
     ) -> Result<(), Error> {
         let code = self.send_request(request, NLM_F_DUMP, &[], handle)?;
         if code < 0 { Err(Error::List(io::Error::from_raw_os_error(code.saturating_neg()))) } else { Ok(()) }
+    }
+
+    /// Requests the flow with this first packet; `None` if there is none.
+    pub(super) fn get(&mut self, original: &Tuple) -> Result<Option<Flow>, Error> {
+        let mut found = None;
+        let code = self.send_request(Request::ListFlows, NLM_F_ACK, &wire::name_flow(original), |body| {
+            found = wire::parse_flow(body)?;
+            Ok(())
+        })?;
+        match Errno::from_raw(code.saturating_neg()) {
+            Errno::ENOENT => Ok(None),
+            errno if code < 0 => Err(Error::List(errno.into())),
+            _ => Ok(found),
+        }
     }
 
     /// Requests a change. The inner error is the kernel's refusal of it.

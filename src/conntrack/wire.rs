@@ -24,7 +24,7 @@ const NETFILTER_HEADER: usize = 4;
 /// A kind of request (`enum cntl_msg_types` of `linux/netfilter/nfnetlink_conntrack.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
-    /// `IPCTNL_MSG_CT_GET`
+    /// `IPCTNL_MSG_CT_GET`: all flows, or the one that the attributes name.
     ListFlows = 1,
     /// `IPCTNL_MSG_CT_DELETE`
     Delete = 2,
@@ -249,6 +249,13 @@ pub(super) fn encode_request(request: Request, flags: u16, sequence: u32, attrib
     message.extend([ipv4(), 0, 0, 0]);
     message.extend(attributes);
     message
+}
+
+/// The attributes that name the flow with this first packet.
+pub(super) fn name_flow(original: &Tuple) -> Vec<u8> {
+    let mut attributes = Attributes::default();
+    attributes.put_tuple(attribute::TUPLE_ORIG, original);
+    attributes.0
 }
 
 /// The attributes that identify this very flow. With its number among them, the kernel does not delete a flow with the

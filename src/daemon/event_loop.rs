@@ -37,6 +37,7 @@ enum Event {
     Metadata,
     Timer,
     Cloud(cloud_task::Event),
+    Paths,
     Tunnel(wireguard::Event),
     Call(control::Call),
     Watchdog,
@@ -53,6 +54,7 @@ impl Daemon {
     ) {
         let mut kernel = events.changes();
         let mut network_changes = 0;
+        let mut paths = self.prober.reports();
         // When the newest pass of a kernel event ended, and when the next one is due.
         let (mut passed, mut kernel_due) = (Instant::now(), None);
         let mut watchdog = watchdog_pause().map(tokio::time::interval);
@@ -70,6 +72,7 @@ impl Daemon {
                 () = changed(&mut kernel) => Event::KernelChanged,
                 () = reached(kernel_due) => Event::KernelSettled,
                 () = changed(&mut metadata) => Event::Metadata,
+                () = changed(&mut paths) => Event::Paths,
                 () = sleep_until(next_pass) => Event::Timer,
                 Some(call) = calls.recv() => Event::Call(call),
                 () = tick(&mut watchdog) => Event::Watchdog,
@@ -95,6 +98,15 @@ impl Daemon {
                     kernel_due = None;
                     next_pass = self.pass(Trigger::Kernel).await;
                     passed = Instant::now();
+                }
+                Event::Paths => {
+                    let news = paths.borrow_and_update().clone();
+                    let is_lost = self.gateway.learn_paths(news);
+                    self.publish_status();
+                    if is_lost {
+                        // What other programs do to our packets is looked at by a pass only.
+                        next_pass = self.pass(Trigger::Paths).await;
+                    }
                 }
                 Event::Metadata => next_pass = self.pass(Trigger::Metadata).await,
                 Event::Timer => next_pass = self.pass(Trigger::Timer).await,
@@ -130,7 +142,16 @@ impl Daemon {
     pub(super) async fn pass(&mut self, trigger: Trigger) -> Instant {
         let view = self.metadata.view().borrow().clone();
         let (links, was_held) = (private_links(&self.gateway), self.gateway.holds_back_cloud().is_some());
+        let (changes, site) = (self.gateway.report().changes(), self.gateway.site().clone());
+        let obstacles = self.gateway.obstacles_to_probes(&self.config);
         let next = self.gateway.pass(&self.config, &view, trigger).await;
+        let is_new_obstacle = self.gateway.obstacles_to_probes(&self.config) != obstacles;
+        let is_new_configuration = matches!(trigger, Trigger::Start | Trigger::Configuration);
+        if is_new_configuration || is_new_obstacle || *self.gateway.site() != site {
+            self.prober.follow(self.gateway.probe_orders(&self.config));
+        } else if trigger != Trigger::Timer || self.gateway.report().changes() != changes {
+            self.prober.probe_soon();
+        }
         if let Some(outcome) = self.gateway.holds_back_cloud() {
             self.gateway.record_cloud(outcome);
             self.answer_cloud_waiters();

@@ -21,6 +21,7 @@ use crate::config::{self, Bundle, Config, Environment};
 use crate::control::{self, Response};
 use crate::drops::DropLog;
 use crate::events::KernelEvents;
+use crate::health::Prober;
 use crate::reconcile::Gateway;
 use crate::site::metadata::Watcher;
 use crate::systemd::{LogLevel, Notifier};
@@ -80,6 +81,7 @@ struct Daemon {
     /// Clients that wait for the end of a pass of the cloud's component.
     cloud_waiters: Vec<oneshot::Sender<Response>>,
     drops: DropLog,
+    prober: Prober,
     notifier: Notifier,
     readiness: Readiness,
 }
@@ -113,8 +115,10 @@ pub async fn run(
     let state_directory = environment.state_directory();
     let mut drops = DropLog::default();
     drops.follow(config.firewall.log_drops).await;
+    let prober = Prober::start(&environment.state_directory());
     let daemon = Daemon {
         path,
+        prober,
         gateway,
         metadata: Watcher::start(config.site.metadata_to_query(), &environment.runtime_directory()),
         environment,

@@ -32,6 +32,8 @@ impl Daemon {
         match request {
             Request::Status {} | Request::Down {} => {
                 self.gateway.refresh().await;
+                let paths = self.prober.reports().borrow().clone();
+                self.gateway.learn_paths(paths);
                 answer_report(self.gateway.report().clone(), answer);
                 None
             }
@@ -84,8 +86,9 @@ impl Daemon {
 
     /// Takes everything down, answers, and ends. It may take a minute; the watchdog is served meanwhile.
     pub(super) async fn down(self, answer: oneshot::Sender<Response>, mut watchdog: Option<tokio::time::Interval>) {
-        let Self { config, mut gateway, cloud, mut notifier, .. } = self;
+        let Self { config, mut gateway, cloud, mut notifier, prober, .. } = self;
         notifier.status("going down");
+        drop(prober);
         let work = async {
             let mut hcloud = cloud.end().await;
             let site = gateway.site().clone();

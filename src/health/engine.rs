@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::memory::Proven;
 use super::path::{Path, PathReport, PathState};
+use crate::net::ServerId;
 
 /// Between the beginnings of two rounds of a path.
 pub const INTERVAL: Duration = Duration::from_secs(3);
@@ -45,6 +46,11 @@ pub enum Outcome {
     /// No target answered, or the answers prove that packets took another way.
     Missed {
         /// What is known about the reason; a hint, never more.
+        reason: String,
+    },
+    /// Nothing could be sent, so nothing is known about the path.
+    Cannot {
+        /// Why.
         reason: String,
     },
 }
@@ -86,6 +92,8 @@ struct Tracked {
     detail: String,
     /// Missed rounds in a row.
     misses: u32,
+    /// Whether nothing is to be sent.
+    is_forbidden: bool,
     /// When the newest round began.
     started: Option<Instant>,
     /// When the next round is due; `None` while one runs, or if nothing can be sent.
@@ -109,17 +117,26 @@ impl Engine {
                 Some(reason) => {
                     tracked.enter(PathState::Cannot, now);
                     tracked.detail.clone_from(reason);
+                    tracked.is_forbidden = true;
                     tracked.due = None;
                 }
-                None if tracked.state == PathState::Cannot => *tracked = Tracked::new(now),
+                None if tracked.is_forbidden => *tracked = Tracked::new(now),
                 None => {}
             }
         }
     }
 
+    /// Begins a round of each path at once, as if none ran: those that did run were given up.
+    pub fn restart(&mut self, wanted: &[WantedPath], now: Now) {
+        self.follow(wanted, now);
+        for tracked in self.paths.values_mut().filter(|tracked| !tracked.is_forbidden) {
+            tracked.due = Some(now.at);
+        }
+    }
+
     /// Something changed that may matter to every path: each is probed as soon as [`RETRY_INTERVAL`] allows.
     pub fn probe_soon(&mut self, now: Now) {
-        for tracked in self.paths.values_mut().filter(|tracked| tracked.state != PathState::Cannot) {
+        for tracked in self.paths.values_mut().filter(|tracked| !tracked.is_forbidden) {
             match &mut tracked.due {
                 Some(due) => *due = (*due).min(tracked.started.map_or(now.at, |at| now.at.max(at + RETRY_INTERVAL))),
                 None => tracked.again = true,
@@ -148,7 +165,7 @@ impl Engine {
     /// Takes the result of a round; the change of the path's state, if there is one. Results of paths that are not
     /// followed any more are ignored.
     pub fn finish(&mut self, path: &Path, outcome: Outcome, now: Now) -> Option<Change> {
-        let tracked = self.paths.get_mut(path).filter(|tracked| tracked.state != PathState::Cannot)?;
+        let tracked = self.paths.get_mut(path).filter(|tracked| !tracked.is_forbidden)?;
         let before = tracked.state;
         match outcome {
             Outcome::Passed { round_trip, note } => {
@@ -166,10 +183,20 @@ impl Engine {
                     tracked.enter(if is_proven { PathState::Lost } else { PathState::Unproven }, now);
                 }
             }
+            Outcome::Cannot { reason } => {
+                tracked.misses = 0;
+                tracked.detail = reason;
+                tracked.enter(PathState::Cannot, now);
+            }
         }
         tracked.schedule(now);
         let change = Change { path: path.clone(), from: before, to: tracked.state, detail: tracked.detail.clone() };
         (change.from != change.to).then_some(change)
+    }
+
+    /// Says which server this is, once that is known.
+    pub fn set_server(&mut self, server: Option<ServerId>) {
+        self.proven = std::mem::take(&mut self.proven).on(server);
     }
 
     /// The paths that have passed on this server.
@@ -199,6 +226,7 @@ impl Tracked {
             round_trip: None,
             detail: String::new(),
             misses: 0,
+            is_forbidden: false,
             started: None,
             due: Some(now.at),
             again: false,
@@ -383,6 +411,18 @@ mod tests {
         assert_eq!(bench.engine.finish(&path(), missed(), bench.now), None, "a late result");
         bench.engine.follow(&wanted(None), bench.now);
         assert_eq!((bench.state().0, bench.engine.next_due()), (PathState::Unproven, Some(bench.now.at)));
+    }
+
+    #[test]
+    fn a_round_that_could_send_nothing_says_nothing_about_the_path_and_is_tried_again() {
+        let mut bench = Bench::new(Proven::default());
+        bench.round(passed(), QUICK);
+        let cannot = Outcome::Cannot { reason: "no interface".to_owned() };
+        let (change, _) = bench.round(cannot, QUICK);
+        assert_eq!(change.map(|change| change.to), Some(PathState::Cannot));
+        bench.engine.follow(&wanted(None), bench.now);
+        let (change, _) = bench.round(passed(), QUICK);
+        assert_eq!(change.map(|change| (change.from, change.to)), Some((PathState::Cannot, PathState::Ok)));
     }
 
     #[test]

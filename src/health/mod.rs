@@ -3,13 +3,20 @@
 //! The components keep rules, settings and routes as configured; this layer proves by packets that traffic gets through
 //! them. It changes nothing that a component owns.
 //!
-//! [`engine`] decides when which path is probed and what its state is; it knows neither sockets nor clocks. To add a
-//! kind of probe: a variant of [`Path`], and a task that runs a round for each path that the engine starts.
+//! [`engine`] decides when which path is probed and what its state is; it knows neither sockets nor clocks. [`prober`]
+//! is the thread that sends what the engine asks for. To add a kind of probe: a variant of [`Path`], and a module that
+//! runs one round of it, as [`nat_path`] does.
 
 mod engine;
+mod interface;
 mod memory;
+mod nat_path;
+mod packet;
 mod path;
+mod prober;
+mod targets;
 
 pub use engine::{Change, Engine, INTERVAL, MISSES, Now, Outcome, RETRY_INTERVAL, ROUND_TIMEOUT, WantedPath};
 pub use memory::Proven;
 pub use path::{Path, PathReport, PathState};
+pub(crate) use prober::{Orders, Prober};

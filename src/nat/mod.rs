@@ -25,12 +25,16 @@ mod sources;
 mod statement;
 mod status;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use ipnet::Ipv4Net;
 
 pub use boot_rules::{LoadedRules, load_boot_rules};
 #[cfg(test)]
 pub(crate) use counters::Count;
+pub(crate) use desired::{ProbedPath, probed_paths};
 pub use foreign::{ForwardPath, Packets, forward_paths};
 pub use netlink::concerns_our_table;
 pub(crate) use netlink::table_exists;
@@ -46,6 +50,7 @@ use crate::component::{Component, Steps};
 use crate::config::{Config, Fastpath};
 use crate::error::chain;
 use crate::inputs::{Inputs, Tunnel};
+use crate::net::InterfaceName;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::site::{PrivateLink, Site};
 use crate::state;
@@ -200,6 +205,31 @@ impl Nat {
             Some(change) => self.apply_change(&desired, &change, &table).await,
             None => Ok(()),
         }
+    }
+
+    /// By private network: a chain of another program that knows the private link by its name, and so drops the packets
+    /// of probes although it lets those of hosts pass.
+    pub(crate) fn obstacles_to_probes(&self, config: &Config, site: &Site) -> BTreeMap<Ipv4Net, String> {
+        let chains = self.drop_chains.last();
+        let Some(public) = &site.public else { return BTreeMap::new() };
+        let obstacle = |probe: &ProbedPath| {
+            let link = site.private.iter().find(|link| link.network == probe.network)?;
+            let directions = |inside: &InterfaceName| {
+                let path = |from: &InterfaceName, to: &InterfaceName, packets| ForwardPath {
+                    from: from.clone(),
+                    to: to.clone(),
+                    packets,
+                };
+                let out = path(inside, &public.interface, Packets::New(vec![link.network]));
+                [out, path(&public.interface, inside, Packets::Answers)]
+            };
+            let pairs = directions(&link.interface).into_iter().zip(directions(&probe.interface));
+            let chain = pairs.into_iter().find_map(|(known, probe)| chains.chain_that_tells_apart(&known, &probe))?;
+            let (link, probe) = (&link.interface, &probe.interface);
+            Some(format!("{chain} lets packets of {link} pass and not those of {probe}: let those pass as well"))
+        };
+        let paths = probed_paths(config, site);
+        paths.iter().filter_map(|path| Some((path.network, obstacle(path)?))).collect()
     }
 
     async fn probe_flowtable(&mut self) -> Result<Flowtable, Error> {

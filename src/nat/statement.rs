@@ -165,7 +165,7 @@ pub(super) fn lookup(key: Value, name: &str) -> Value {
 
 /// Left to itself the kernel takes another seed for each new rule, and every source would have another slot after a
 /// reload.
-const SEED: u32 = 1;
+pub(super) const SEED: u32 = 1;
 
 /// `jhash ip saddr mod N seed SEED map { 0 : ADDRESS, … }`: each source has its own slot, always the same.
 pub(super) fn address_by_source(slots: &[Ipv4Addr]) -> Value {

@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
 use super::command::Command;
@@ -382,7 +384,11 @@ fn forward_paths(rules: &Ruleset) -> Vec<String> {
         if let Some(pairs) = rule.pointer("/0/vmap/data/set").and_then(Value::as_array) {
             paths.extend(pairs.iter().map(|pair| path(&pair[0]["concat"][0], &pair[0]["concat"][1], &pair[1])));
         } else if rule[1]["match"]["left"]["meta"]["key"] == "oifname" {
-            paths.push(path(&rule[0]["match"]["right"], &rule[1]["match"]["right"], &rule[2]));
+            let from = &rule[0]["match"]["right"];
+            let several = from.get("set").and_then(Value::as_array);
+            for from in several.map_or_else(|| vec![from], |from| from.iter().collect()) {
+                paths.push(path(from, &rule[1]["match"]["right"], &rule[2]));
+            }
         }
     }
     paths
@@ -390,7 +396,8 @@ fn forward_paths(rules: &Ruleset) -> Vec<String> {
 
 #[test]
 fn the_tunnel_has_paths_to_private_networks_and_to_the_internet_only_if_configured() {
-    let inside = ["eth1 -> eth0: egress", "wg0 -> eth1: from_tunnel", "eth1 -> wg0: to_tunnel"];
+    let egress = ["eth1 -> eth0: egress", "probe-0a000000 -> eth0: egress"];
+    let inside = [&egress[..], &["wg0 -> eth1: from_tunnel", "eth1 -> wg0: to_tunnel"]].concat();
     assert_eq!(forward_paths(&with_tunnel(&[])), inside);
     let config = config(&TUNNEL.replace("[wireguard]", "[wireguard]\nfull_tunnel = true"));
     let full = tunnel(&config, &one_network(), &SeenReturnRoutes::new());
@@ -398,7 +405,50 @@ fn the_tunnel_has_paths_to_private_networks_and_to_the_internet_only_if_configur
         forward_paths(&desired(&config, &one_network(), full.as_ref(), false)),
         [&inside[..], &["wg0 -> eth0: from_tunnel"]].concat()
     );
-    assert_eq!(forward_paths(&rules("", &one_network())), ["eth1 -> eth0: egress"]);
+    assert_eq!(forward_paths(&rules("", &one_network())), egress);
+    let without_probes = rules("health.enabled = false", &one_network());
+    assert_eq!(forward_paths(&without_probes), ["eth1 -> eth0: egress"]);
+}
+
+/// The sources of probes and the addresses under which they leave.
+fn probes(text: &str, site: &Site) -> Vec<String> {
+    let paths = probed_paths(&config(text), site);
+    paths.iter().map(|path| format!("{} as {:?}", path.source, path.egress)).collect()
+}
+
+#[test]
+fn a_probe_has_the_networks_broadcast_address_unless_the_kernel_takes_it_for_one() {
+    let mut site = one_network();
+    assert_eq!(probes("", &site), ["10.0.255.255 as Some(198.51.100.2)"]);
+    assert_eq!(probes("health.enabled = false", &site), [""; 0]);
+    site.broadcasts.insert("10.0.255.255".parse().unwrap());
+    assert_eq!(probes("", &site), ["198.19.240.1 as Some(198.51.100.2)"]);
+    let postrouting = |site: &Site| {
+        let rules = rules("", site);
+        serde_json::to_string(&rules.chains.iter().find(|chain| chain.name == "postrouting").unwrap().rules).unwrap()
+    };
+    assert!(postrouting(&site).contains("198.19.240.1"), "{}", postrouting(&site));
+    assert!(!postrouting(&one_network()).contains("198.19"), "{}", postrouting(&one_network()));
+    site.public = None;
+    assert_eq!(probes("", &site), [""; 0]);
+}
+
+#[test]
+fn each_address_of_a_pool_has_a_probe_of_its_own() {
+    let addresses: Vec<Ipv4Addr> = (2..42).map(|last| Ipv4Addr::new(198, 51, 100, last)).collect();
+    let mut site = one_network();
+    site.private.push(private("eth2", "10.2.0.2", "10.2.0.0/16"));
+    site.public.as_mut().unwrap().addresses.clone_from(&addresses);
+    let pool: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+    let config = config(&format!("[nat]\negress_addresses = [{}]", pool.join(", ")));
+    let paths = probed_paths(&config, &site);
+    for link in &site.private {
+        let of_link = paths.iter().filter(|path| path.network == link.network);
+        let egress: Vec<Ipv4Addr> = of_link.filter_map(|path| path.egress).collect();
+        assert_eq!(egress, addresses);
+    }
+    let sources: std::collections::BTreeSet<Ipv4Addr> = paths.iter().map(|path| path.source).collect();
+    assert_eq!(sources.len(), paths.len(), "no two probes have the same source");
 }
 
 #[test]

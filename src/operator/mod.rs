@@ -5,6 +5,7 @@ mod firewall;
 mod flow_table;
 mod login;
 mod offline;
+mod paths;
 mod plan;
 mod show;
 mod table;

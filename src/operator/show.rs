@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::table::{Column, format_table};
-use super::{firewall, flow_table, tunnel};
+use super::{firewall, flow_table, paths, tunnel};
 use crate::outcome::{ComponentName, Problem};
 use crate::report::{ComponentReport, Report, Totals};
 
@@ -41,6 +41,7 @@ pub(super) fn format_report(report: &Report, now: SystemTime) -> String {
     let mut text = format!("bastiond {}{server}: {}\n", report.version, report.health);
     line(&mut text, format_args!("pass {} ended {ago} s ago ({})\n", report.passes, report.trigger));
     text.push_str(&format_components(report));
+    text.push_str(&paths::format_paths(&report.paths, now));
     if let Some(report) = &report.tunnel {
         text.push_str(&tunnel::format_tunnel(report, now));
     }

@@ -30,6 +30,8 @@ pub struct Site {
     /// Ranges that other interfaces of this server lead to, like those of bridges: hosts there can reach the bastion.
     #[serde(skip)]
     pub elsewhere: Vec<Ipv4Net>,
+    /// The broadcast addresses of private networks that the kernel takes for such, because they are on a link.
+    pub broadcasts: BTreeSet<Ipv4Addr>,
     /// TCP ports in sshd's own configuration.
     pub sshd_ports: BTreeSet<u16>,
     /// What is missing or contradictory.

@@ -13,7 +13,7 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
 use super::route::Route;
-use crate::net::{InterfaceName, MacAddress, ROUTE_PROTOCOL};
+use crate::net::{InterfaceName, MacAddress, PROBE_ROUTE_PROTOCOL, ROUTE_PROTOCOL};
 use crate::outcome::ComponentError;
 
 /// The kernel's view of the network.
@@ -148,7 +148,11 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
         links: links.into_values().collect(),
         default_routes: routes.iter().flat_map(default_routes).collect(),
         default_routes_v6: routes_v6.iter().flat_map(to_everywhere).map(|route| route.interface).collect(),
-        routes: routes.iter().filter_map(Route::from_message).filter(|it| it.protocol != ROUTE_PROTOCOL).collect(),
+        routes: routes
+            .iter()
+            .filter_map(Route::from_message)
+            .filter(|it| ![ROUTE_PROTOCOL, PROBE_ROUTE_PROTOCOL].contains(&it.protocol))
+            .collect(),
         bridges,
     })
 }

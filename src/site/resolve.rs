@@ -48,12 +48,20 @@ pub(super) fn resolve(
     };
     let public = public.map(|link| public_link(link, metadata, previous, &mut problems));
     let server_id = config.server_id.or(metadata.latest.as_ref().and_then(|metadata| metadata.server_id));
-    Site { server_id, public, private, sshd_ports, problems, hints, ..Site::default() }
+    let broadcasts = broadcasts(kernel, &private);
+    Site { server_id, public, private, broadcasts, sshd_ports, problems, hints, ..Site::default() }
 }
 
 /// This server's primary public address.
 fn own_address(metadata: &MetadataView) -> Option<Ipv4Addr> {
     metadata.latest.as_ref().and_then(|latest| latest.public_ipv4)
+}
+
+/// The broadcast addresses of private networks that the kernel takes for such: those of the prefixes that are on a link.
+fn broadcasts(kernel: &Kernel, private: &[PrivateLink]) -> BTreeSet<Ipv4Addr> {
+    let on_link = kernel.links.iter().flat_map(|link| &link.addresses).filter(|prefix| prefix.prefix_len() < 31);
+    let of_networks = |address: &Ipv4Addr| private.iter().any(|link| link.network.broadcast() == *address);
+    on_link.map(Ipv4Net::broadcast).filter(of_networks).collect()
 }
 
 fn discovered_links(

@@ -73,5 +73,26 @@ pub(crate) fn component(
 
 /// nft's listing of one table without its state, such as counters.
 pub(crate) fn table(world: &World, table: &str) -> Result<String> {
-    Ok(text(&world.bastion().command("nft").args(["-s", "list", "table"]).args(table.split(' ')).output()?.stdout))
+    let output = world.bastion().command("nft").args(["-s", "list", "table"]).args(table.split(' ')).output()?;
+    Ok(without_what_packets_put(&text(&output.stdout)))
+}
+
+/// A listing without the elements of the sets that rules fill: packets of probes come and go.
+fn without_what_packets_put(listing: &str) -> String {
+    let (mut kept, mut is_filled_by_rules, mut is_in_elements) = (String::new(), false, false);
+    for line in listing.lines() {
+        let text = line.trim_start();
+        match text {
+            _ if text.starts_with("set ") || text.starts_with("map ") => is_filled_by_rules = false,
+            _ if text.starts_with("flags dynamic") => is_filled_by_rules = true,
+            _ if text.starts_with("elements = ") => is_in_elements = is_filled_by_rules,
+            _ => {}
+        }
+        if !is_in_elements {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        is_in_elements &= !text.ends_with('}');
+    }
+    kept
 }

@@ -11,6 +11,7 @@ mod flows;
 mod forwarding;
 mod gateway;
 mod healing;
+mod health;
 mod input;
 mod kernel_wireguard;
 mod last_good;
@@ -48,6 +49,7 @@ fn main() {
         forwarding::trials(),
         input::trials(),
         healing::trials(),
+        health::trials(),
         coexistence::trials(),
         drops::trials(),
         sources::trials(),

@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 
 use super::addresses as at;
 use super::hosts;
+use super::resolver;
 use crate::namespace::{self, Namespace};
 
 /// The MAC address of the bastion's public interface. At Hetzner those begin with 96:00.
@@ -29,6 +30,8 @@ pub(super) fn connect_internet(
          addr add {gateway}/32 dev bastion
          addr add {gateway_v6}/64 dev bastion nodad
          addr add {metadata}/32 dev lo
+         addr add {resolver}/32 dev lo
+         addr add {other_resolver}/32 dev lo
          route add {bastion}/32 dev bastion scope link
          route add 10.0.0.0/8 via {bastion} dev bastion onlink
          route add {bastion_v6}/128 dev bastion
@@ -38,6 +41,8 @@ pub(super) fn connect_internet(
         gateway = at::PUBLIC_GATEWAY,
         gateway_v6 = at::PUBLIC_GATEWAY_V6,
         metadata = at::METADATA,
+        resolver = resolver::RESOLVERS[0],
+        other_resolver = resolver::RESOLVERS[1],
         bastion = at::BASTION,
     ))?;
     server.ip(&format!(

@@ -17,6 +17,7 @@ pub(crate) mod hosts;
 mod links;
 mod outages;
 mod private;
+mod resolver;
 mod services;
 mod settings;
 
@@ -38,6 +39,7 @@ use crate::timeouts::scaled;
 pub use gateway::{Gateway, NextHop, RouteNotApplied};
 pub use links::BASTION_MAC;
 pub use outages::Outage;
+pub use resolver::RESOLVERS;
 pub use services::UPSTREAM_METADATA;
 pub use settings::{Interfaces, Laptop, Metadata, Names, PrivateNic, PublicAddress, SecondNetwork, Settings};
 
@@ -148,6 +150,9 @@ impl World {
 
     fn start_services(&self) -> Result<(), Error> {
         self.services.serve_api(&self.cloud, self.internet.listen_tcp((at::API, 80))?);
+        for resolver in resolver::RESOLVERS {
+            self.services.serve_resolver(self.internet.bind_udp((resolver, resolver::PORT))?);
+        }
         self.services.serve_upstream_metadata(self.internet.listen_tcp((at::METADATA, 80))?);
         if self.settings.metadata == Metadata::Serving {
             self.serve_metadata()?;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use axum::Router;
 use tokio::runtime::{Builder, Runtime};
 
 use super::gateway::{self, Gateway};
+use super::resolver;
 use crate::cloud::{Cloud, ServerId};
 
 /// The answer of the metadata address on the internet. A client that reads it was forwarded by the bastion.
@@ -44,6 +45,11 @@ impl Services {
             listener.set_nonblocking(true)?;
             axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
         });
+    }
+
+    /// Starts a resolver of the provider.
+    pub(super) fn serve_resolver(&self, socket: UdpSocket) {
+        self.spawn("a resolver", resolver::serve(socket));
     }
 
     pub(super) fn follow(&self, gateway: &Arc<Gateway>, cloud: &Cloud) {

@@ -9,6 +9,7 @@ mod egress;
 mod firewall;
 mod forwards;
 mod hcloud;
+mod health;
 mod key_files;
 mod lockout;
 mod nat;
@@ -63,9 +64,10 @@ pub(super) fn check(raw: RawConfig, context: &CheckContext<'_, impl Files>) -> R
         hcloud::check_hcloud(diagnostics.section_or_default("hcloud", raw.hcloud), context.environment, diagnostics);
     let networks: Vec<_> = networks.into_iter().filter_map(CheckedNetwork::finish).collect();
     behind::check_ranges_behind(&site, &networks, tunnel.wireguard.as_ref(), diagnostics);
+    let health = health::check_health(diagnostics.section_or_default("health", raw.health), diagnostics);
     let warnings = all.into_warnings()?;
     let (nat, wireguard) = (nat.finish(), tunnel.wireguard);
-    Ok(Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings })
+    Ok(Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, warnings })
 }
 
 fn check_log(raw: RawLog, diagnostics: &mut Diagnostics) -> Log {

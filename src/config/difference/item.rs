@@ -61,7 +61,7 @@ pub(super) fn place_of(kind: &'static str) -> usize {
 }
 
 /// Every kind of item, in the order of the file.
-pub(super) const KINDS: [&str; 50] = [
+pub(super) const KINDS: [&str; 52] = [
     "log.level",
     "site.public_interface",
     "site.server_id",
@@ -101,6 +101,8 @@ pub(super) const KINDS: [&str; 50] = [
     "cloud route",
     "hcloud.take_over",
     "hcloud.poll_interval",
+    "health.enabled",
+    "probe target",
     "tunnel",
     "wireguard.listen_port",
     "wireguard.private_key_file",

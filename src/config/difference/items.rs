@@ -2,12 +2,12 @@
 
 use super::item::{Item, SecretValue, duration, list, or};
 use super::{policy, tunnel};
-use crate::config::model::{Config, DockerBridges, Hcloud, Log, PrivateLink, Site, TokenSource};
+use crate::config::model::{Config, DockerBridges, Hcloud, Health, Log, PrivateLink, Site, TokenSource};
 
 /// Everything that a configuration says.
 pub(super) fn items(config: &Config) -> Vec<Item<'_>> {
     // `warnings` say something about the file, not about the gateway.
-    let Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings: _ } = config;
+    let Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, warnings: _ } = config;
     let Log { level } = log;
     let mut items = vec![Item::key("log.level", level.as_str().to_lowercase())];
     items.extend(of_site(site));
@@ -17,6 +17,9 @@ pub(super) fn items(config: &Config) -> Vec<Item<'_>> {
     items.extend(tenants.iter().map(|line| Item::entry("tenants allow", policy::acl(line))));
     items.extend(policy::of_firewall(firewall));
     items.extend(of_hcloud(hcloud));
+    let Health { enabled, targets } = health;
+    items.push(Item::key("health.enabled", enabled));
+    items.extend(targets.iter().map(|target| Item::entry("probe target", target.to_string())));
     items.extend(wireguard.iter().flat_map(tunnel::of_tunnel));
     items
 }

@@ -74,6 +74,8 @@ pub(in crate::config) const KNOWN_KEYS: &[&str] = &[
     "hcloud.destinations",
     "hcloud.take_over",
     "hcloud.poll_interval",
+    "health.enabled",
+    "health.targets",
     "wireguard.enabled",
     "wireguard.interface",
     "wireguard.listen_port",

@@ -69,7 +69,15 @@ section! {
         tenants: RawTenants,
         firewall: RawFirewall,
         hcloud: RawHcloud,
+        health: RawHealth,
         wireguard: RawWireguard,
+    }
+}
+
+section! {
+    RawHealth {
+        enabled: bool,
+        targets: Vec<Entry<String>>,
     }
 }
 

@@ -219,6 +219,10 @@ fn every_key() -> Config {
             poll_interval: Duration::from_secs(90),
             network: None,
         },
+        health: Health {
+            enabled: false,
+            targets: vec!["203.0.113.53:5353".parse().unwrap(), "203.0.113.54:53".parse().unwrap()],
+        },
         wireguard: Some(every_key_of_the_tunnel()),
         warnings: Vec::new(),
     }

@@ -83,6 +83,8 @@ fn toml_like() -> impl Strategy<Value = String> {
         "ssh_from",
         "wireguard_port",
         "hcloud",
+        "health",
+        "targets",
         "endpoint",
         "https://x",
         "destinations",

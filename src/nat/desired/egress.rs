@@ -16,6 +16,7 @@ use super::drops::{DropReason, drop_as};
 use super::early::unroutable;
 use super::feature::{Feature, ForwardPath, Section, Slot};
 use super::postrouting::egress_nat;
+use super::probes::interface_of;
 use super::{FILTER, Scope, answer_unknown_flows, filter};
 use crate::config::{Config, EgressLists, NetworkPolicy};
 use crate::hetzner::{METADATA_NETWORK, PUBLIC_GATEWAY};
@@ -59,13 +60,16 @@ pub(super) fn feature(scope: Scope<'_>) -> Feature {
     }
 }
 
-/// From each private link to the public one.
+/// From each private link to the public one, and from the probes that stand in for its hosts.
 fn paths<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = ForwardPath> + 'a {
     site.public.iter().flat_map(|public| {
-        site.private.iter().map(|link| ForwardPath {
-            from: link.interface.clone(),
-            to: public.interface.clone(),
-            chain: chain_for(config, link),
+        site.private.iter().flat_map(|link| {
+            let probe = config.health.enabled.then(|| interface_of(link));
+            [link.interface.clone()].into_iter().chain(probe).map(|from| ForwardPath {
+                from,
+                to: public.interface.clone(),
+                chain: chain_for(config, link),
+            })
         })
     })
 }

@@ -15,8 +15,9 @@ use super::super::statement::{
 use super::drops::{DropReason, drop_as};
 use super::early::unroutable;
 use super::feature::{Feature, ForwardPath, Slot};
+use super::probes::further_sources;
 use super::{BEFORE_FILTER, Scope, filter, known_flows};
-use crate::net::v4;
+use crate::net::{InterfaceName, v4};
 use crate::site::{PrivateLink, Site};
 
 /// Bytes of the headers that the size of a TCP segment does not contain: IPv4's and TCP's, without options.
@@ -56,14 +57,32 @@ fn lower_clamps(link: &PrivateLink) -> Vec<Rule> {
 }
 
 fn path_rules(paths: Vec<ForwardPath>) -> Vec<Rule> {
-    if paths.len() <= MANY_PATHS {
-        let rule = |ForwardPath { from, to, chain }| {
-            vec![eq(iifname(), interface(&from)), eq(oifname(), interface(&to)), goto(chain)]
+    let groups = by_destination(&paths);
+    if groups.len() <= MANY_PATHS {
+        let rule = |(from, ForwardPath { to, chain, .. }): (Vec<&InterfaceName>, &ForwardPath)| {
+            let from = match from.as_slice() {
+                [single] => interface(single),
+                several => anonymous_set(several.iter().map(|name| interface(name))),
+            };
+            vec![eq(iifname(), from), eq(oifname(), interface(to)), goto(chain.clone())]
         };
-        return paths.into_iter().map(rule).collect();
+        return groups.into_iter().map(rule).collect();
     }
     let entry = |ForwardPath { from, to, chain }| (concat([interface(&from), interface(&to)]), chain);
     vec![vec![vmap(concat([iifname(), oifname()]), paths.into_iter().map(entry))]]
+}
+
+/// The paths that lead to the same interface by the same chain, in their order: the interfaces that they come from, and
+/// one of them.
+fn by_destination(paths: &[ForwardPath]) -> Vec<(Vec<&InterfaceName>, &ForwardPath)> {
+    let mut groups: Vec<(Vec<&InterfaceName>, &ForwardPath)> = Vec::new();
+    for path in paths {
+        match groups.iter_mut().find(|(_, first)| (&first.to, &first.chain) == (&path.to, &path.chain)) {
+            Some((from, _)) => from.push(&path.from),
+            None => groups.push((vec![&path.from], path)),
+        }
+    }
+    groups
 }
 
 /// Matches `SYN` and `SYN+ACK`.
@@ -88,12 +107,14 @@ pub(super) fn inside_guard(scope: Scope<'_>) -> Feature {
     }
 }
 
-/// The ranges of private networks and of the tunnel, without those that contain the public link's address.
-fn inside(Scope { site, tunnel, .. }: Scope<'_>) -> Vec<Ipv4Net> {
+/// The ranges of private networks, of the tunnel and of further sources of probes, without those that contain the public
+/// link's address.
+fn inside(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Ipv4Net> {
     let unroutable = unroutable(site.public.as_ref());
     let tunnel = tunnel.into_iter().flat_map(|tunnel| v4(tunnel.sources()));
+    let probes = further_sources(config, site, |_| true).into_iter().map(Ipv4Net::from);
     let unroutable = |range: &Ipv4Net| unroutable.iter().any(|block| block.contains(range));
-    let networks = site.private.iter().map(|link| link.network).chain(tunnel).filter(unroutable);
+    let networks = site.private.iter().map(|link| link.network).chain(tunnel).chain(probes).filter(unroutable);
     let behind = site.private.iter().flat_map(|link| link.behind.iter().copied());
     Ipv4Net::aggregate(&networks.chain(behind).collect())
 }

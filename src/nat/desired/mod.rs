@@ -8,12 +8,14 @@ mod access_list;
 mod drops;
 mod early;
 mod egress;
+mod egress_address;
 mod feature;
 mod forward;
 mod input;
 mod lateral;
 mod local;
 mod postrouting;
+mod probes;
 mod published;
 mod services;
 mod ssh;
@@ -34,6 +36,7 @@ use crate::site::{PrivateLink, Site};
 use drops::{DropReason, drop_as};
 use feature::{Feature, Section};
 
+pub(crate) use probes::{ProbedPath, probed_paths};
 pub(super) use tunnel::describe as describe_tunnel;
 
 /// nft's `raw`: before connection tracking.

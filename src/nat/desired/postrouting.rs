@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use nftables::types::NfHook;
 
 use super::super::model::{Chain, Rule};
@@ -9,7 +10,9 @@ use super::super::statement::{
     RuleStatement, address, address_by_source, anonymous_set, eq, field, iifname, interface, masquerade, oifname,
     prefix, set, snat,
 };
+use super::egress_address::{own_address, slots};
 use super::feature::{Feature, Slot};
+use super::probes::further_sources;
 use super::published::{is_translated, publishes};
 use super::{Scope, nat};
 use crate::config::Config;
@@ -38,28 +41,44 @@ pub(super) fn egress_nat(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Rule>
     let out = |from: RuleStatement, pool: &[Ipv4Addr]| {
         vec![eq(oifname(), interface(&public.interface)), from, translation(pool, config, public)]
     };
-    let source = |link: &PrivateLink| {
-        let ranges = || link.ranges().map(|range| prefix(range.into()));
-        let single = link.behind.is_empty().then(|| prefix(link.network.into()));
-        eq(field("ip", "saddr"), single.unwrap_or_else(|| anonymous_set(ranges())))
-    };
     let shared = slots(&config.nat.egress_addresses, config, public);
     for link in &site.private {
         let policy = config.policy_of(link.network, &link.interface);
         if let Some(addresses) = policy.and_then(|policy| policy.egress_addresses.as_ref()) {
-            rules.push(out(source(link), &slots(addresses, config, public)));
+            let further = further_sources(config, site, |network| network == link.network);
+            rules.push(out(source(std::slice::from_ref(link), &further), &slots(addresses, config, public)));
         }
     }
+    let has_own_pool = |network: Ipv4Net| {
+        let link = site.private.iter().find(|link| link.network == network);
+        let policy = link.and_then(|link| config.policy_of(link.network, &link.interface));
+        policy.is_some_and(|policy| policy.egress_addresses.is_some())
+    };
+    let further = further_sources(config, site, |network| !has_own_pool(network));
     match site.private.as_slice() {
         [] => {}
-        // One comparison is cheaper than a look-up.
-        [link] if link.behind.is_empty() => rules.push(out(source(link), &shared)),
-        _ => rules.push(out(eq(field("ip", "saddr"), set("private_networks")), &shared)),
+        [link] if link.behind.is_empty() => rules.push(out(source(std::slice::from_ref(link), &further), &shared)),
+        _ if further.is_empty() => rules.push(out(eq(field("ip", "saddr"), set("private_networks")), &shared)),
+        links => rules.push(out(source(links, &further), &shared)),
     }
     if tunnel.is_some_and(|tunnel| tunnel.full_tunnel) {
         rules.push(out(eq(field("ip", "saddr"), set("tunnel_sources4")), &shared));
     }
     rules
+}
+
+/// Matches packets from the networks of these links and from what is behind them, and from further sources of probes.
+fn source(links: &[PrivateLink], further: &[Ipv4Addr]) -> RuleStatement {
+    let ranges = Ipv4Net::aggregate(&links.iter().flat_map(PrivateLink::ranges).collect());
+    let sources = match (ranges.as_slice(), further) {
+        // One comparison is cheaper than a look-up.
+        ([single], []) => prefix((*single).into()),
+        _ => {
+            let ranges = ranges.into_iter().map(|range| prefix(range.into()));
+            anonymous_set(ranges.chain(further.iter().copied().map(address)))
+        }
+    };
+    eq(field("ip", "saddr"), sources)
 }
 
 /// Answers to a private host that used the public address of another one must come back here: otherwise the two would
@@ -98,31 +117,4 @@ fn translation(pool: &[Ipv4Addr], config: &Config, public: &PublicLink) -> RuleS
         ([single], _) => snat(address(*single), random_ports),
         (several, _) => snat(address_by_source(several), random_ports),
     }
-}
-
-/// The server's own address for new flows: the first one, unless that is drained and there is another one that no
-/// static entry has.
-fn own_address(config: &Config, public: &PublicLink) -> Option<Ipv4Addr> {
-    let is_drained = |address: &Ipv4Addr| config.nat.drain.contains(address);
-    let first = public.addresses.first()?;
-    let other =
-        || public.addresses.iter().find(|address| !is_drained(address) && !config.nat.is_static_address(**address));
-    if is_drained(first) { other().or(Some(first)).copied() } else { Some(*first) }
-}
-
-/// The addresses that sources are spread over, a slot each. Only addresses of this server: answers to others do not
-/// come here. A slot whose address is drained or missing is filled by the others in turn, so that the sources of the
-/// other slots keep the address they have. Empty if this server has none of them.
-fn slots(addresses: &[Ipv4Addr], config: &Config, public: &PublicLink) -> Vec<Ipv4Addr> {
-    let is_usable = |address: &Ipv4Addr| public.addresses.contains(address) && !config.nat.drain.contains(address);
-    let substitutes: Vec<Ipv4Addr> = addresses.iter().copied().filter(is_usable).collect();
-    let mut in_turn = substitutes.iter().copied().cycle();
-    let mut slots: Vec<Ipv4Addr> = addresses
-        .iter()
-        .filter_map(|address| if is_usable(address) { Some(*address) } else { in_turn.next() })
-        .collect();
-    if slots.iter().all(|slot| Some(slot) == slots.first()) {
-        slots.truncate(1);
-    }
-    slots
 }

@@ -47,7 +47,7 @@ pub(super) fn for_ports(drop_chain: &DropChain, closed: &[&OpenPort]) -> Option<
 }
 
 /// `chain FORWARD of table ip filter (Docker)`
-fn name_of(drop_chain: &DropChain) -> String {
+pub(super) fn name_of(drop_chain: &DropChain) -> String {
     let DropChain { family, table, chain, owner, .. } = drop_chain;
     match drop_chain.rule_system {
         RuleSystem::Nftables => format!("chain {chain} of table {family} {table} ({owner})"),

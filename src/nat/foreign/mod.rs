@@ -90,6 +90,13 @@ impl ObservedDropChains {
         report.hints.extend(self.hidden.clone());
         report
     }
+
+    /// A chain that lets packets of `known` pass and not those of `unknown`, which differs from it in its interfaces.
+    pub(super) fn chain_that_tells_apart(&self, known: &ForwardPath, unknown: &ForwardPath) -> Option<String> {
+        let accepts = |chain: &DropChain, path| chain.rules.iter().any(|rule| rule.accepts_path(path));
+        let mut forwarding = self.chains.iter().filter(|chain| matches!(chain.hook, Hook::Forward));
+        forwarding.find(|chain| accepts(chain, known) && !accepts(chain, unknown)).map(advice::name_of)
+    }
 }
 
 async fn list_chains() -> Result<Vec<DropChain>, Error> {

@@ -163,6 +163,7 @@ fn usual_site() -> Site {
         needs_no_nat: false,
         public: Some(public("eth0", &["203.0.113.10"])),
         private: vec![production_link()],
+        broadcasts: BTreeSet::new(),
         sshd_ports: BTreeSet::new(),
         hints: Vec::new(),
         conflicts: Vec::new(),
@@ -418,6 +419,7 @@ fn the_configuration_overrides_discovery() {
             network_id: Some(NetworkId(7)),
             ..tenant_link()
         }],
+        broadcasts: BTreeSet::new(),
         sshd_ports: BTreeSet::new(),
         hints: Vec::new(),
         misrouted: BTreeSet::new(),
@@ -536,6 +538,7 @@ fn a_dedicated_server_with_configured_links_needs_no_metadata() {
             is_local: false,
             ..production_link()
         }],
+        broadcasts: BTreeSet::new(),
         sshd_ports: BTreeSet::new(),
         hints: Vec::new(),
         conflicts: Vec::new(),
@@ -819,4 +822,18 @@ fn a_private_link_with_another_mtu_than_the_networks_is_reported() {
     for right in [1450, 1400] {
         assert_eq!(with_mtu(right), (vec![], vec![]), "{right}");
     }
+}
+
+#[test]
+fn the_broadcast_address_of_a_network_is_known_where_the_kernel_takes_it_for_one() {
+    let broadcasts = |address: &str, network: &str| {
+        let kernel =
+            kernel(&["lo up - 65536 127.0.0.1/8", &format!("enp7s0 up aa:00:00:00:00:01 1450 {address}")], &[]);
+        let config = configured(|site| site.private = vec![configured_link("enp7s0", network)]);
+        site(&config, &kernel, &no_metadata()).broadcasts
+    };
+    assert_eq!(broadcasts("10.0.0.2/32", "10.0.0.0/16"), BTreeSet::new());
+    assert_eq!(broadcasts("10.0.0.2/24", "10.0.0.0/16"), BTreeSet::new());
+    assert_eq!(broadcasts("10.0.0.2/16", "10.0.0.0/16"), BTreeSet::from([Ipv4Addr::new(10, 0, 255, 255)]));
+    assert_eq!(broadcasts("10.0.255.2/24", "10.0.0.0/16"), BTreeSet::from([Ipv4Addr::new(10, 0, 255, 255)]));
 }

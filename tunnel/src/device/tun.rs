@@ -120,6 +120,13 @@ impl TunInterface {
         Ok(Self::with_queues(name, vnet_header, files))
     }
 
+    /// Makes an interface of this name with one queue whose packets are as on the wire: no header of the kernel's, no
+    /// checksum left to be made, no segments joined. Reading the file, which does not block, takes one packet from it,
+    /// and writing gives it one.
+    pub fn open_plain(name: &str) -> Result<File, Error> {
+        Ok(Self::open_queue(name, false, false)?.1)
+    }
+
     /// Takes over the queues of an interface that another process made.
     pub fn adopt(name: &str, queues: Vec<OwnedFd>) -> Result<Self, Error> {
         let mut vnet_header = true;

@@ -92,6 +92,14 @@ fn any_hcloud() -> impl Strategy<Value = Hcloud> {
     })
 }
 
+fn any_health() -> impl Strategy<Value = Health> {
+    let target =
+        |n: u8| (Just(n), 1..=65535_u16).prop_map(|(n, port)| SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, n), port));
+    let targets = subsequence((0..=255_u8).collect::<Vec<_>>(), 1..=4)
+        .prop_flat_map(move |numbers| numbers.into_iter().map(target).collect::<Vec<_>>());
+    (any::<bool>(), targets).prop_map(|(enabled, targets)| Health { enabled, targets })
+}
+
 fn any_peers() -> impl Strategy<Value = Vec<Peer>> {
     let peer = |n: u8| {
         let site =
@@ -145,13 +153,15 @@ fn any_wireguard() -> impl Strategy<Value = Wireguard> {
 pub(super) fn any_config() -> impl Strategy<Value = Config> {
     use tracing::Level;
     let levels = vec![Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
-    let parts = (select(levels), any_site(), any_policy(), any_firewall(), any_hcloud(), option::of(any_wireguard()));
-    parts.prop_map(|(level, site, (nat, egress, networks, tenants), mut firewall, hcloud, mut wireguard)| {
+    let tunnel = option::of(any_wireguard());
+    let parts = (select(levels), any_site(), any_policy(), any_firewall(), (any_hcloud(), any_health()), tunnel);
+    parts.prop_map(|(level, site, (nat, egress, networks, tenants), mut firewall, (hcloud, health), mut wireguard)| {
         if let Some((tunnel, open)) = wireguard.as_mut().zip(firewall.wireguard_port.as_mut()) {
             *open = tunnel.listen_port;
         }
         let (log, warnings) = (Log { level }, Vec::new());
-        let mut config = Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings };
+        let mut config =
+            Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, warnings };
         fit(&mut config);
         config
     })

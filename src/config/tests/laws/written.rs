@@ -31,7 +31,7 @@ fn in_quotes<T: Display>(item: &T) -> String {
 
 /// The file with every key of the configuration.
 pub(super) fn written(config: &Config) -> String {
-    let Config { log, site, nat, egress, networks, tenants, firewall, hcloud, wireguard, warnings: _ } = config;
+    let Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, warnings: _ } = config;
     let mut lines = vec![
         "[log]".to_owned(),
         format!("level = {}", quoted(log.level).to_lowercase()),
@@ -42,6 +42,9 @@ pub(super) fn written(config: &Config) -> String {
         format!("destinations = {}", list(hcloud.destinations.iter().map(quoted))),
         format!("take_over = {}", hcloud.take_over),
         format!("poll_interval = {}", quoted(humantime::format_duration(hcloud.poll_interval))),
+        "[health]".to_owned(),
+        format!("enabled = {}", health.enabled),
+        format!("targets = {}", list(health.targets.iter().map(quoted))),
         "[site]".to_owned(),
         format!("public_interface = {}", or_auto(site.public_interface.as_ref().map(quoted))),
         format!("server_id = {}", or_auto(site.server_id)),
