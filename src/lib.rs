@@ -27,6 +27,7 @@ mod http;
 mod inputs;
 mod nat;
 mod net;
+mod nflog;
 mod operator;
 mod outcome;
 mod reconcile;

@@ -3,17 +3,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io;
 use std::net::IpAddr;
-
-use netlink_packet_core::{NetlinkBuffer, ParseableParametrized};
-use netlink_packet_netfilter::nflog::{PacketNla, ULogMessage};
-use nix::libc;
 
 use bastiond_tunnel::packet;
 
-/// Of `struct nfgenmsg`, which comes before the attributes, in bytes (`linux/netfilter/nfnetlink.h`).
-const NFGENMSG: usize = 4;
+use crate::nflog::{self, Logged};
+
 /// How our rules begin the text that they log; the reason follows.
 const PREFIX: &str = "bastiond ";
 /// Bytes of the longest reason. The kernel keeps 127 bytes of the whole text.
@@ -72,51 +67,15 @@ pub(super) fn protocol_name(number: u8) -> Cow<'static, str> {
 /// The packets in a datagram that rules of ours dropped. What cannot be read, or was logged by other rules, is left
 /// out.
 pub fn read(datagram: &[u8]) -> Vec<Dropped> {
-    messages(datagram).filter_map(|message| dropped(&message)).collect()
+    nflog::packets(datagram).filter_map(dropped).collect()
 }
 
-/// The kernel's answer to a request, if the datagram has one.
-pub(super) fn answer(datagram: &[u8]) -> Option<io::Result<()>> {
-    messages(datagram).filter(|message| libc::c_int::from(message.message_type()) == libc::NLMSG_ERROR).find_map(
-        |message| {
-            let code = i32::from_ne_bytes(*message.payload().first_chunk()?);
-            // 0 confirms the request.
-            Some(if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.saturating_neg())) })
-        },
-    )
-}
-
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
-    std::iter::from_fn(move || {
-        let length = NetlinkBuffer::new_checked(datagram).ok()?.length() as usize;
-        let message = NetlinkBuffer::new_checked(datagram.get(..length)?).ok()?;
-        // Messages start at multiples of four; a length is never below the header's.
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(message)
-    })
-}
-
-fn dropped(message: &NetlinkBuffer<&[u8]>) -> Option<Dropped> {
-    let [subsystem, kind] = message.message_type().to_be_bytes();
-    // Only nflog's own messages are given to the crate: its parsers of others panic on some bytes.
-    if libc::c_int::from(subsystem) != libc::NFNL_SUBSYS_ULOG {
-        return None;
-    }
-    let attributes = message.payload().get(NFGENMSG..)?;
-    let Ok(ULogMessage::Packet(attributes)) = ULogMessage::parse_with_param(attributes, kind) else { return None };
-    let (mut reason, mut from, mut to, mut bytes) = (None, None, None, Vec::new());
-    for attribute in attributes {
-        match attribute {
-            PacketNla::Prefix(prefix) => reason = reason_in(prefix.to_bytes()),
-            PacketNla::IfIndexInDev(index) => from = Some(index),
-            PacketNla::IfIndexOutDev(index) => to = Some(index),
-            PacketNla::Payload(payload) => bytes = payload,
-            _ => {}
-        }
-    }
+fn dropped(logged: Logged) -> Option<Dropped> {
+    let Logged { prefix, from, to, bytes } = logged;
+    let reason = reason_in(&prefix)?;
     let transport = packet::transport(&bytes);
     Some(Dropped {
-        reason: reason?,
+        reason,
         from,
         to,
         source: packet::source(&bytes),

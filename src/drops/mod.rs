@@ -9,48 +9,28 @@ mod message;
 use std::io;
 use std::time::Duration;
 
-use futures::future::poll_fn;
-use netlink_packet_netfilter::NetfilterProtoFamily;
-use netlink_packet_netfilter::nflog::{ConfigCmd, ConfigMode, Timeout, config_request};
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
-use nix::libc;
+use netlink_sys::TokioSocket;
 use nix::net::if_::if_indextoname;
 use tokio::task::JoinHandle;
 
 use crate::config::LogDrops;
 use crate::error::chain;
 use crate::inputs::JOURNAL_GROUP;
+use crate::nflog::{self, Delivery};
 
 pub use message::{Dropped, read};
 
 /// How long the kernel collects packets before it wakes us; its default is a second.
 const COLLECTED: Duration = Duration::from_millis(100);
-/// Bytes of the receive buffer. The kernel collects packets into a page; a larger packet would come alone, but the
-/// rules cut packets off.
-const BUFFER: usize = 64 * 1024;
-/// How many datagrams with packets may come before the answer to the request that asked for them.
-const MAX_BEFORE_ANSWER: usize = 16;
-
-/// Why dropped packets are not logged.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("cannot open a netlink socket for dropped packets")]
-    Open(#[source] io::Error),
-    #[error("cannot listen to nflog group {JOURNAL_GROUP}")]
-    Listen(#[source] io::Error),
-}
-
-impl Error {
-    fn advice(&self) -> &'static str {
-        match self {
-            Self::Listen(source) if source.kind() == io::ErrorKind::ResourceBusy => {
-                "another program listens to that group: stop it, then reload; drops are counted in any case"
-            }
-            Self::Open(_) | Self::Listen(_) => {
-                "it needs CAP_NET_ADMIN and a kernel with nfnetlink_log; drops are counted in any case, and \
-                 firewall.log_drops = false ends this message"
-            }
+/// What helps against an error.
+fn advice(error: &nflog::Error) -> &'static str {
+    match error {
+        nflog::Error::Listen { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
+            "another program listens to that group: stop it, then reload; drops are counted in any case"
+        }
+        nflog::Error::Open(_) | nflog::Error::Listen { .. } => {
+            "it needs CAP_NET_ADMIN and a kernel with nfnetlink_log; drops are counted in any case, and \
+             firewall.log_drops = false ends this message"
         }
     }
 }
@@ -68,12 +48,12 @@ impl DropLog {
         let listens = self.task.as_ref().is_some_and(|task| !task.is_finished());
         match log_drops {
             LogDrops::Journal if listens => {}
-            LogDrops::Journal => match listen().await {
+            LogDrops::Journal => match nflog::listen(JOURNAL_GROUP, Delivery::Collected(COLLECTED)).await {
                 Ok(socket) => self.task = Some(tokio::spawn(log_packets(socket))),
                 Err(error) => {
                     tracing::warn!(
                         component = "nat",
-                        advice = error.advice(),
+                        advice = advice(&error),
                         "dropped packets are not logged: {}",
                         chain(&error)
                     );
@@ -98,43 +78,10 @@ impl Drop for DropLog {
     }
 }
 
-/// A socket that receives what the rules log.
-async fn listen() -> Result<TokioSocket, Error> {
-    let mut socket = TokioSocket::new(NETLINK_NETFILTER).map_err(Error::Open)?;
-    let own = socket.socket_mut();
-    own.bind_auto().map_err(Error::Open)?;
-    // A connected netlink socket receives messages from the kernel only.
-    own.connect(&SocketAddr::new(0, 0)).map_err(Error::Open)?;
-    // The rules decide how much of a packet is copied.
-    let wanted = vec![ConfigCmd::Bind.into(), ConfigMode::PACKET_MAX.into(), Timeout::from(COLLECTED).into()];
-    let request = config_request(NetfilterProtoFamily::Unspec, JOURNAL_GROUP, wanted);
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes).await.map_err(Error::Listen)?;
-    for _ in 0..MAX_BEFORE_ANSWER {
-        let (datagram, _) = socket.recv_from_full().await.map_err(Error::Listen)?;
-        if let Some(answer) = message::answer(&datagram) {
-            return answer.map(|()| socket).map_err(Error::Listen);
-        }
-    }
-    Err(Error::Listen(io::ErrorKind::InvalidData.into()))
-}
-
 /// Logs what comes, until the socket fails.
 async fn log_packets(socket: TokioSocket) {
-    let mut buffer = Vec::with_capacity(BUFFER);
-    loop {
-        buffer.clear();
-        match poll_fn(|context| socket.poll_recv(context, &mut buffer)).await {
-            Ok(()) => read(&buffer).iter().for_each(log),
-            // The socket was full; the lost packets are counted only.
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-            Err(error) => {
-                tracing::warn!(component = "nat", %error, "no dropped packet is logged until the next reload");
-                return;
-            }
-        }
-    }
+    let error = nflog::receive(&socket, |datagram| read(datagram).iter().for_each(log)).await;
+    tracing::warn!(component = "nat", %error, "no dropped packet is logged until the next reload");
 }
 
 fn log(dropped: &Dropped) {

@@ -1,6 +1,7 @@
 use std::ffi::CString;
 
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nflog::{PacketNla, ULogMessage};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 use proptest::prelude::*;
@@ -109,7 +110,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_to_their_end(bytes in proptest::collection::vec(0u8.., 0..300)) {
         prop_assert!(read(&bytes).len() <= bytes.len() / 16);
-        message::answer(&bytes);
+        nflog::answer(&bytes);
     }
 
     #[test]

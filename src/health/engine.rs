@@ -62,6 +62,8 @@ pub struct WantedPath {
     pub path: Path,
     /// Why nothing can be sent on it, if so.
     pub cannot: Option<String>,
+    /// Whether its probes should come back, once one did. Otherwise a missed path is never more than unproven.
+    pub is_expected: bool,
 }
 
 /// What a change of a path's state was, for the journal.
@@ -92,6 +94,8 @@ struct Tracked {
     detail: String,
     /// Missed rounds in a row.
     misses: u32,
+    /// See [`WantedPath::is_expected`].
+    is_expected: bool,
     /// Whether nothing is to be sent.
     is_forbidden: bool,
     /// When the newest round began.
@@ -111,8 +115,9 @@ impl Engine {
     /// Replaces the list of paths. A path that stays keeps its state; a new one is probed at once.
     pub fn follow(&mut self, wanted: &[WantedPath], now: Now) {
         self.paths.retain(|path, _| wanted.iter().any(|wanted| wanted.path == *path));
-        for WantedPath { path, cannot } in wanted {
+        for WantedPath { path, cannot, is_expected } in wanted {
             let tracked = self.paths.entry(path.clone()).or_insert_with(|| Tracked::new(now));
+            tracked.is_expected = *is_expected;
             match cannot {
                 Some(reason) => {
                     tracked.enter(PathState::Cannot, now);
@@ -120,7 +125,7 @@ impl Engine {
                     tracked.is_forbidden = true;
                     tracked.due = None;
                 }
-                None if tracked.is_forbidden => *tracked = Tracked::new(now),
+                None if tracked.is_forbidden => *tracked = Tracked { is_expected: *is_expected, ..Tracked::new(now) },
                 None => {}
             }
         }
@@ -178,7 +183,7 @@ impl Engine {
             Outcome::Missed { reason } => {
                 tracked.misses = tracked.misses.saturating_add(1);
                 if tracked.misses >= MISSES {
-                    let is_proven = self.proven.contains(path);
+                    let is_proven = tracked.is_expected && self.proven.contains(path);
                     tracked.detail = reason;
                     tracked.enter(if is_proven { PathState::Lost } else { PathState::Unproven }, now);
                 }
@@ -226,6 +231,7 @@ impl Tracked {
             round_trip: None,
             detail: String::new(),
             misses: 0,
+            is_expected: true,
             is_forbidden: false,
             started: None,
             due: Some(now.at),
@@ -260,7 +266,7 @@ mod tests {
     }
 
     fn wanted(cannot: Option<&str>) -> Vec<WantedPath> {
-        vec![WantedPath { path: path(), cannot: cannot.map(str::to_owned) }]
+        vec![WantedPath { path: path(), cannot: cannot.map(str::to_owned), is_expected: true }]
     }
 
     fn passed() -> Outcome {
@@ -364,6 +370,18 @@ mod tests {
         let changes: Vec<_> = (0..4).filter_map(|_| bench.round(missed(), ROUND_TIMEOUT).0).collect();
         assert_eq!(changes.len(), 1);
         assert_eq!((changes[0].from, changes[0].to), (PathState::Unproven, PathState::Lost));
+    }
+
+    #[test]
+    fn a_path_that_is_not_expected_to_pass_is_ok_or_unproven() {
+        let mut bench = Bench::new(Proven::default());
+        bench.round(passed(), QUICK);
+        let unexpected = wanted(None).into_iter().map(|path| WantedPath { is_expected: false, ..path });
+        bench.engine.follow(&unexpected.collect::<Vec<_>>(), bench.now);
+        let changes: Vec<_> = (0..5).filter_map(|_| bench.round(missed(), ROUND_TIMEOUT).0).collect();
+        assert_eq!(changes.iter().map(|change| change.to).collect::<Vec<_>>(), [PathState::Unproven]);
+        bench.engine.follow(&wanted(None), bench.now);
+        assert_eq!(bench.round(missed(), ROUND_TIMEOUT).0.map(|change| change.to), Some(PathState::Lost));
     }
 
     #[test]

@@ -7,10 +7,13 @@
 //! is the thread that sends what the engine asks for. To add a kind of probe: a variant of [`Path`], and a module that
 //! runs one round of it, as [`nat_path`] does.
 
+mod blame;
 mod engine;
 mod interface;
+mod link_path;
 mod memory;
 mod nat_path;
+mod orders;
 mod packet;
 mod path;
 mod prober;
@@ -18,5 +21,6 @@ mod targets;
 
 pub use engine::{Change, Engine, INTERVAL, MISSES, Now, Outcome, RETRY_INTERVAL, ROUND_TIMEOUT, WantedPath};
 pub use memory::Proven;
+pub(crate) use orders::Orders;
 pub use path::{Path, PathReport, PathState};
-pub(crate) use prober::{Orders, Prober};
+pub(crate) use prober::Prober;

@@ -19,7 +19,7 @@ use crate::conntrack::{FlowDeleter, find_flow};
 use crate::nat::ProbedPath;
 
 /// How long a target has before the next one is asked as well.
-const STAGGER: Duration = Duration::from_millis(200);
+pub(super) const STAGGER: Duration = Duration::from_millis(200);
 
 /// Why a target does not count as reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,12 @@ pub(super) struct Round {
     pub outcome: Outcome,
     pub answered: Option<Target>,
     pub silent: Vec<Target>,
+}
+
+impl From<Outcome> for Round {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, answered: None, silent: Vec::new() }
+    }
 }
 
 /// Asks the targets in this order until one answers.
@@ -174,7 +180,7 @@ fn check_translation(source: SocketAddrV4, target: Target, egress: Option<Ipv4Ad
 }
 
 /// Removes the flow of an answered probe: it would stay for half a minute. It is no harm if that fails.
-fn forget(source: SocketAddrV4, target: Target) {
+pub(super) fn forget(source: SocketAddrV4, target: Target) {
     if let (Ok(Some(flow)), Ok(mut deleter)) = (find_flow(&tuple(source, target)), FlowDeleter::open()) {
         let _ = deleter.delete(&flow);
     }

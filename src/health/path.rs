@@ -22,6 +22,21 @@ pub enum Path {
         /// The private network.
         network: Ipv4Net,
     },
+    /// Both in one packet: out by the private link and back, and then, as a private host's packet that comes in by it,
+    /// through the rules and the translation to the internet and back.
+    Whole {
+        /// The private network.
+        network: Ipv4Net,
+    },
+}
+
+impl Path {
+    /// The private network that the path serves.
+    pub fn network(&self) -> Ipv4Net {
+        match self {
+            Self::Nat { network, .. } | Self::Private { network } | Self::Whole { network } => *network,
+        }
+    }
 }
 
 impl fmt::Display for Path {
@@ -30,6 +45,7 @@ impl fmt::Display for Path {
             Self::Nat { network, egress: Some(egress) } => write!(f, "nat {network} by {egress}"),
             Self::Nat { network, egress: None } => write!(f, "nat {network}"),
             Self::Private { network } => write!(f, "private {network}"),
+            Self::Whole { network } => write!(f, "whole {network}"),
         }
     }
 }

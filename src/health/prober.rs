@@ -4,60 +4,30 @@
 //! busy, and nothing that they wait for delays a repair.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ipnet::Ipv4Net;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::engine::{Engine, Now, Outcome, WantedPath};
+use super::blame::blame;
+use super::engine::{Engine, Now, Outcome};
 use super::interface::ProbeInterface;
+use super::link_path::{self, Returns};
 use super::memory::Proven;
 use super::nat_path::{self, Round};
+use super::orders::{Orders, path_of};
 use super::packet::Target;
 use super::path::{Path, PathReport};
-use super::targets::{Targets, targets};
-use crate::config::Config;
 use crate::error::chain;
-use crate::inputs::Tunnel;
-use crate::nat::{ProbedPath, probed_paths};
-use crate::net::{InterfaceName, ServerId};
-use crate::site::Site;
+use crate::nat::ProbedPath;
+use crate::net::InterfaceName;
 use crate::state;
 
 /// The file in the state directory of the paths that have passed on this server.
 const MEMORY_FILE: &str = "paths.json";
-
-/// What is to be probed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Orders {
-    server: Option<ServerId>,
-    paths: Vec<ProbedPath>,
-    targets: Targets,
-    /// By network: what drops probes although it lets private hosts pass.
-    obstacles: BTreeMap<Ipv4Net, String>,
-    /// Counts what may have changed the way of packets.
-    changes: u64,
-}
-
-impl Orders {
-    /// What is to be probed with this configuration on this server.
-    pub(crate) fn new(
-        config: &Config,
-        site: &Site,
-        tunnel: Option<&Tunnel>,
-        obstacles: BTreeMap<Ipv4Net, String>,
-    ) -> Self {
-        let paths = probed_paths(config, site);
-        let networks: BTreeSet<Ipv4Net> = paths.iter().map(|path| path.network).collect();
-        let targets = targets(config, site, tunnel, networks);
-        Self { server: site.server_id, paths, targets, obstacles, changes: 0 }
-    }
-}
 
 /// The thread, as the daemon holds it. Dropping the value ends it, and its interfaces with it.
 #[derive(Debug)]
@@ -138,6 +108,7 @@ struct Task {
     entrances: BTreeMap<InterfaceName, Entrance>,
     asking: BTreeMap<Path, Asking>,
     rounds: JoinSet<(Path, Round)>,
+    returns: Returns,
 }
 
 impl Task {
@@ -151,6 +122,7 @@ impl Task {
             entrances: BTreeMap::new(),
             asking: BTreeMap::new(),
             rounds: JoinSet::new(),
+            returns: Returns::default(),
         }
     }
 
@@ -184,7 +156,7 @@ impl Task {
         let has_changed = orders.changes != self.orders.changes;
         self.orders = orders;
         self.engine.set_server(self.orders.server);
-        let wanted: Vec<WantedPath> = self.orders.paths.iter().map(|path| self.wanted(path)).collect();
+        let wanted = self.orders.wanted();
         self.asking.retain(|path, _| wanted.iter().any(|wanted| wanted.path == *path));
         self.engine.follow(&wanted, now());
         if has_changed {
@@ -192,23 +164,11 @@ impl Task {
         }
         let names: Vec<InterfaceName> = self.entrances.keys().cloned().collect();
         for name in names {
-            let is_current = |entrance: &Entrance| *entrance.interface.sources() == self.sources_of(&name);
+            let is_current = |entrance: &Entrance| *entrance.interface.sources() == self.orders.sources_of(&name);
             if !self.entrances.get(&name).is_some_and(is_current) {
                 self.close(&name).await;
             }
         }
-    }
-
-    fn wanted(&self, path: &ProbedPath) -> WantedPath {
-        let cannot = match self.orders.targets.get(&path.network) {
-            Some(Err(reason)) => Some(reason.clone()),
-            Some(Ok(_)) | None => None,
-        };
-        WantedPath { path: path_of(path), cannot }
-    }
-
-    fn sources_of(&self, name: &InterfaceName) -> BTreeSet<Ipv4Addr> {
-        self.orders.paths.iter().filter(|path| path.interface == *name).map(|path| path.source).collect()
     }
 
     async fn close(&mut self, name: &InterfaceName) {
@@ -219,7 +179,7 @@ impl Task {
         let _ = reader.await;
         drop(interface);
         // The results of those rounds are missing: all paths begin anew.
-        let wanted: Vec<WantedPath> = self.orders.paths.iter().map(|path| self.wanted(path)).collect();
+        let wanted = self.orders.wanted();
         self.engine.restart(&wanted, now());
     }
 
@@ -232,7 +192,8 @@ impl Task {
         if let Some(entrance) = self.entrances.get(name) {
             return Ok(Arc::clone(&entrance.interface));
         }
-        let interface = ProbeInterface::open(name, self.sources_of(name)).await.map_err(|error| chain(&error))?;
+        let interface =
+            ProbeInterface::open(name, self.orders.sources_of(name)).await.map_err(|error| chain(&error))?;
         let reading = Arc::clone(&interface);
         let reader = tokio::spawn(async move {
             let error = reading.deliver().await;
@@ -245,6 +206,10 @@ impl Task {
 
     async fn start_rounds(&mut self) {
         for path in self.engine.start_due(now()) {
+            if matches!(path, Path::Private { .. } | Path::Whole { .. }) {
+                self.start_link_round(path).await;
+                continue;
+            }
             let Some(probed) = self.orders.paths.iter().find(|probed| path_of(probed) == path).cloned() else {
                 continue;
             };
@@ -270,9 +235,40 @@ impl Task {
         }
     }
 
+    /// Starts a round of a path by a private link.
+    async fn start_link_round(&mut self, path: Path) {
+        let network = path.network();
+        let Some(link) = self.orders.links.iter().find(|link| link.network == network).cloned() else { return };
+        let is_private = matches!(path, Path::Private { .. });
+        if !is_private && self.orders.misrouted.contains(&network) {
+            // The probe's own address has a route of its own, so its answer says nothing about those to private hosts.
+            let reason = format!("the kernel routes packets of {network} elsewhere, as the problems of site say");
+            self.engine.finish(&path, Outcome::Missed { reason }, now());
+            return;
+        }
+        let ready = if is_private {
+            self.returns.listen().await.map(|probes| {
+                self.rounds.spawn(async move { (path.clone(), link_path::round(&probes, &link).await.into()) });
+            })
+        } else {
+            let probed = self.orders.paths.iter().find(|probed| probed.network == network).cloned();
+            let Some(ProbedPath { interface, source, .. }) = probed else { return };
+            let targets = self.orders.link_targets(network);
+            self.entrance(&interface).await.map(|interface| {
+                self.rounds.spawn(async move {
+                    (path.clone(), link_path::whole_round(&interface, source, &link, &targets).await.into())
+                });
+            })
+        };
+        if let Err(reason) = ready {
+            let path = if is_private { Path::Private { network } } else { Path::Whole { network } };
+            self.engine.finish(&path, Outcome::Cannot { reason: format!("no probe can be sent: {reason}") }, now());
+        }
+    }
+
     async fn finish(&mut self, path: &Path, round: Round) {
         let Round { mut outcome, answered, silent } = round;
-        let obstacle = network_of(path).and_then(|network| self.orders.obstacles.get(&network)).cloned();
+        let obstacle = self.orders.obstacle(path).cloned();
         let asking = self.asking.entry(path.clone()).or_default();
         asking.silent.extend(silent);
         if let Some(answered) = answered {
@@ -284,7 +280,7 @@ impl Task {
                 let silent: Vec<String> = asking.silent.iter().map(ToString::to_string).collect();
                 *note = format!("no answer from {}", silent.join(", "));
             }
-        } else if let Some(probed) = self.orders.paths.iter().find(|probed| path_of(probed) == *path) {
+        } else if let Some(probed) = self.orders.paths.iter().find(|probed| probed.network == path.network()) {
             // Another program may have taken the interface down, or its routes.
             if let Some(entrance) = self.entrances.get(&probed.interface) {
                 if let Err(error) = entrance.interface.set_up().await {
@@ -313,7 +309,8 @@ impl Task {
 
     /// Publishes what is known. Only a change of state wakes the daemon.
     fn report(&self) {
-        let reports = self.engine.reports();
+        let mut reports = self.engine.reports();
+        blame(&mut reports);
         self.publish.send_if_modified(|published| {
             let states = |reports: &[PathReport]| -> Vec<_> {
                 reports.iter().map(|report| (report.path.clone(), report.state, report.detail.clone())).collect()
@@ -322,17 +319,6 @@ impl Task {
             *published = reports;
             is_news
         });
-    }
-}
-
-fn path_of(probed: &ProbedPath) -> Path {
-    Path::Nat { network: probed.network, egress: probed.egress }
-}
-
-fn network_of(path: &Path) -> Option<Ipv4Net> {
-    match path {
-        Path::Nat { network, .. } => Some(*network),
-        Path::Private { .. } => None,
     }
 }
 

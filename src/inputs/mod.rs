@@ -5,6 +5,7 @@
 
 mod drop_log;
 mod forwards;
+mod link_probes;
 mod overlap;
 mod return_routes;
 mod tunnel;
@@ -14,6 +15,8 @@ use tokio::time::Instant;
 pub use drop_log::JOURNAL_GROUP;
 pub(crate) use drop_log::nflog_group;
 pub(crate) use forwards::is_reserved;
+pub(crate) use link_probes::{DESTINATIONS, RETURN_PORT, RETURNED_GROUP, target_ports};
+pub(crate) use link_probes::{LinkProbe, link_probes};
 pub(crate) use return_routes::{WantedReturnRoutes, wanted_return_routes};
 pub(crate) use tunnel::interface_taken;
 pub use tunnel::{SeenReturnRoutes, Tunnel, tunnel};

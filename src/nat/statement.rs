@@ -153,6 +153,11 @@ pub(super) fn dnat(address: Value) -> RuleStatement {
     Statement::DNAT(Some(translation(address, None))).into()
 }
 
+/// `dnat ip to ADDRESS:PORT`
+pub(super) fn dnat_to(to: Ipv4Addr, port: u16) -> RuleStatement {
+    Statement::DNAT(Some(NAT { port: Some(number(port)), ..translation(address(to), None) })).into()
+}
+
 fn translation(address: Value, flags: Option<HashSet<NATFlag>>) -> NAT<'static> {
     NAT { addr: Some(address), family: Some(NATFamily::IP), port: None, flags }
 }

@@ -54,13 +54,19 @@ pub(super) fn unknown_addresses(plan: &Plan) -> Vec<Problem> {
     unknown.collect()
 }
 
-/// `wg0 10.100.0.1/24; routes to 192.168.178.0/24; 10.8.0.0/24 behind eth1`
-pub(super) fn all_standing(desired: Option<&Desired>, behind: &BTreeSet<RangeBehind>) -> String {
+/// `wg0 10.100.0.1/24; routes to 192.168.178.0/24; 10.8.0.0/24 behind eth1; probes by eth1`
+pub(super) fn all_standing(
+    desired: Option<&Desired>,
+    behind: &BTreeSet<RangeBehind>,
+    probes: &BTreeSet<RangeBehind>,
+) -> String {
+    let links: Vec<String> = probes.iter().map(|probe| probe.interface.to_string()).collect();
+    let probes = (!links.is_empty()).then(|| format!("probes by {}", links.join(", ")));
     let ranges = behind.iter().take(SHOWN_RANGES);
     let ranges = ranges.map(|range| format!("{} behind {}", range.destination, range.interface));
     let more = behind.len().saturating_sub(SHOWN_RANGES);
     let more = (more > 0).then(|| format!("{more} more"));
-    desired.map(standing).into_iter().chain(ranges).chain(more).collect::<Vec<_>>().join("; ")
+    desired.map(standing).into_iter().chain(ranges).chain(more).chain(probes).collect::<Vec<_>>().join("; ")
 }
 
 /// `wg0 10.100.0.1/24; routes to 192.168.178.0/24`

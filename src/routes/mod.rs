@@ -1,4 +1,5 @@
-//! The addresses of the tunnel's interface, the kernel's routes into it, and those to ranges behind private networks.
+//! The addresses of the tunnel's interface, the kernel's routes into it, those to ranges behind private networks, and
+//! those of the probes of private links.
 //!
 //! Ours are the routes of the main table that carry our own protocol number ([`model::PROTOCOL`]), wherever they lead,
 //! and the addresses of the tunnel's interface that carry the same number (kernels since 5.18 keep it). Every other
@@ -18,7 +19,7 @@ use crate::error::chain;
 use crate::inputs::Inputs;
 use crate::outcome::{ComponentError, ComponentName, Outcome, Problem, State};
 use crate::site::Site;
-use model::{Desired, Observed, RangeBehind, desired, ranges_behind};
+use model::{Desired, Observed, RangeBehind, desired, probe_routes, ranges_behind};
 use observe::{Error, Netlink};
 use plan::{Plan, Tense, plan_changes};
 
@@ -67,10 +68,15 @@ impl Component for Routes {
     fn plan(&self, inputs: &Inputs<'_>, observed: &Observed) -> Plan {
         let desired = inputs.tunnel.map(desired);
         let behind = ranges_behind(inputs.site);
-        let changes = plan_changes(desired.as_ref(), &behind, observed);
+        let probes = probe_routes(inputs.config, inputs.site);
+        let beyond_gateways = behind.union(&probes).cloned().collect();
+        let mut changes = plan_changes(desired.as_ref(), &beyond_gateways, observed);
+        // Where another program routes a probe elsewhere, its path tells.
+        changes.conflicts.retain(|conflict| probes.iter().all(|probe| probe.destination != conflict.destination));
         Plan {
             desired,
             behind,
+            probes,
             changes,
             interface_names: observed.names.clone(),
             tunnel_index: observed.link.map(|it| it.index),
@@ -86,13 +92,15 @@ impl Component for Routes {
         let failed = !problems.is_empty();
         problems.extend(describe::conflicts(&plan));
         let hints = describe::unknown_addresses(&plan);
-        let standing = Some((plan.desired.clone().zip(plan.tunnel_index), plan.behind.clone()));
-        let is_something = plan.tunnel_index.is_some_and(|_| plan.desired.is_some()) || !plan.behind.is_empty();
+        let beyond_gateways: BTreeSet<RangeBehind> = plan.behind.union(&plan.probes).cloned().collect();
+        let has_routes = !beyond_gateways.is_empty();
+        let standing = Some((plan.desired.clone().zip(plan.tunnel_index), beyond_gateways));
+        let is_something = plan.tunnel_index.is_some_and(|_| plan.desired.is_some()) || has_routes;
         let repaired = !changes.is_empty() && is_something && self.stood == standing;
         self.stood = standing.filter(|_| !failed);
         let is_in_the_way = !plan.changes.conflicts.is_empty() || !plan.changes.without_route.is_empty();
         let unchanged = match (&plan.desired, observed.link) {
-            (None, _) if plan.behind.is_empty() => Outcome::unchanged(State::Off, "no tunnel"),
+            (None, _) if !has_routes && !failed => Outcome::unchanged(State::Off, "no tunnel"),
             (Some(desired), None) => not_there_yet(desired),
             (desired, _) => {
                 let state = match (failed, is_in_the_way) {
@@ -100,7 +108,7 @@ impl Component for Routes {
                     (false, true) => State::Waiting,
                     (false, false) => State::Ok,
                 };
-                Outcome::unchanged(state, describe::all_standing(desired.as_ref(), &plan.behind))
+                Outcome::unchanged(state, describe::all_standing(desired.as_ref(), &plan.behind, &plan.probes))
             }
         };
         Outcome { changes, repaired, problems, hints, ..unchanged }

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::inputs::Tunnel;
+use crate::config::Config;
+use crate::inputs::{LinkProbe, Tunnel, link_probes};
 use crate::net::InterfaceName;
 use crate::site::{PrivateLink, Site};
 
@@ -46,6 +47,16 @@ pub(super) fn ranges_behind(site: &Site) -> BTreeSet<RangeBehind> {
         .filter(|link| !link.is_local)
         .flat_map(|link| link.behind.iter().map(move |range| behind(link, *range)))
         .collect()
+}
+
+/// The destinations of the probes of private links, which lie behind the networks' gateways like those ranges.
+pub(super) fn probe_routes(config: &Config, site: &Site) -> BTreeSet<RangeBehind> {
+    let route = |probe: LinkProbe| RangeBehind {
+        destination: Ipv4Net::from(probe.destination).into(),
+        interface: probe.interface,
+        gateway: Some(probe.gateway),
+    };
+    link_probes(config, site).into_iter().map(route).collect()
 }
 
 /// The addresses of the tunnel, and routes for the ranges behind its peers.

@@ -14,6 +14,8 @@ pub struct Plan {
     pub desired: Option<Desired>,
     /// The ranges behind private networks.
     pub behind: BTreeSet<RangeBehind>,
+    /// The destinations of probes.
+    pub probes: BTreeSet<RangeBehind>,
     /// How to get there.
     pub changes: Changes,
     /// Names of interfaces by index, for messages.

@@ -16,6 +16,7 @@ mod input;
 mod kernel_wireguard;
 mod last_good;
 mod lifecycle;
+mod outages;
 mod owned_routes;
 mod plan;
 mod policy;
@@ -74,6 +75,7 @@ fn main() {
         tunnel_alone::trials(),
         kernel_wireguard::trials(),
         debian_kernel::trials(),
+        outages::trials(),
     ]
     .into_iter()
     .flatten()

@@ -14,6 +14,7 @@ use super::super::statement::{
 };
 use super::drops::{DropReason, drop_as};
 use super::feature::{Feature, Section};
+use super::link_probes::returned_probes;
 use super::{RAW, Scope, comes_in_by, filter};
 use crate::hetzner::{self, METADATA_ADDRESS, PUBLIC_GATEWAY};
 use crate::inputs::Tunnel;
@@ -68,8 +69,10 @@ pub(super) fn feature(scope: Scope<'_>) -> Feature {
     let behind = sources_behind(site);
     let has_sources_behind = behind.is_some();
     sets.extend(behind);
-    let chains = [unexpected_chain(has_sources_behind), Chain::base("early", base, rules)];
-    Feature { sets, chains: chains.map(|chain| (Section::Early, chain)).into(), ..Feature::default() }
+    let (to_probes, probes) = returned_probes(scope).unzip();
+    let unexpected = unexpected_chain(to_probes, has_sources_behind);
+    let chains = probes.into_iter().chain([unexpected, Chain::base("early", base, rules)]);
+    Feature { sets, chains: chains.map(|chain| (Section::Early, chain)).collect(), ..Feature::default() }
 }
 
 /// A source is either inside the tunnel or outside.
@@ -102,8 +105,9 @@ fn sources_behind(site: &Site) -> Option<Set> {
     (!elements.is_empty()).then(|| Set::ranges(SOURCES_BEHIND, [fields::INTERFACE, fields::V4], elements))
 }
 
-/// Packets with a source that their link should not have. Some pass for a reason, most are dropped.
-fn unexpected_chain(has_sources_behind: bool) -> Chain {
+/// Packets with a source that their link should not have. Some pass for a reason, most are dropped. `to_probes`: the
+/// rule for probes that come back by a private link.
+fn unexpected_chain(to_probes: Option<Rule>, has_sources_behind: bool) -> Chain {
     let from_cloud: [Value; 2] = [address(PUBLIC_GATEWAY), address(METADATA_ADDRESS)];
     let for_us = || eq(destination_type(), anonymous_set(["local", "broadcast"].map(text)));
     // Routers on the internet may send errors from private addresses of their operators. Connection tracking knows
@@ -111,7 +115,8 @@ fn unexpected_chain(has_sources_behind: bool) -> Chain {
     let errors = ["destination-unreachable", "time-exceeded", "parameter-problem"].map(text);
     // Pods, and clients of other VPN servers. Here, so that the packets of the network's own hosts cost no look-up.
     let known = || vec![eq(concat([iifname(), field("ip", "saddr")]), set(SOURCES_BEHIND)), accept()];
-    let mut rules = Vec::from_iter(has_sources_behind.then(known));
+    let mut rules = Vec::from_iter(to_probes);
+    rules.extend(has_sources_behind.then(known));
     rules.extend([
         // Answers to our own DHCP requests come from a private range: Hetzner's server is there. The first two
         // rules hold for packets to the bastion only: a private host may forge that source, and must not reach the

@@ -53,6 +53,7 @@ pub(super) enum Slot {
     SourceNatHairpin,
     SourceNatLocal,
     SourceNatTunnel,
+    SourceNatProbes,
 }
 
 /// New flows from one interface to another, about which a chain decides.

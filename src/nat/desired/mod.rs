@@ -13,6 +13,7 @@ mod feature;
 mod forward;
 mod input;
 mod lateral;
+mod link_probes;
 mod local;
 mod postrouting;
 mod probes;
@@ -72,6 +73,7 @@ pub(super) fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fas
         postrouting::hairpin(scope),
         postrouting::local_guests(site),
         local::feature(scope),
+        link_probes::feature(scope),
         tunnel.map(|tunnel| tunnel::feature(tunnel, scope)).unwrap_or_default(),
     ];
     let mut all = Feature::merged(features);

@@ -10,7 +10,7 @@ use super::super::statement::{
     RuleStatement, address, address_by_source, anonymous_set, eq, field, iifname, interface, masquerade, oifname,
     prefix, set, snat,
 };
-use super::egress_address::{own_address, slots};
+use super::egress_address::{egress_pool, own_address, slots};
 use super::feature::{Feature, Slot};
 use super::probes::further_sources;
 use super::published::{is_translated, publishes};
@@ -29,6 +29,7 @@ pub(super) fn chain(features: &mut Feature) -> Chain {
         Slot::SourceNatHairpin,
         Slot::SourceNatLocal,
         Slot::SourceNatTunnel,
+        Slot::SourceNatProbes,
     ];
     let rules = slots.into_iter().flat_map(|slot| features.take_rules(slot)).collect();
     Chain::base("postrouting", nat(NfHook::Postrouting, SRCNAT), rules)
@@ -79,6 +80,11 @@ fn source(links: &[PrivateLink], further: &[Ipv4Addr]) -> RuleStatement {
         }
     };
     eq(field("ip", "saddr"), sources)
+}
+
+/// The translation of what a private network sends to the internet.
+pub(super) fn egress_translation(link: &PrivateLink, config: &Config, public: &PublicLink) -> RuleStatement {
+    translation(&egress_pool(link, config, public), config, public)
 }
 
 /// Answers to a private host that used the public address of another one must come back here: otherwise the two would

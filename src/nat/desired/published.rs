@@ -26,7 +26,7 @@ use crate::site::{PublicLink, Site};
 /// First packets of flows to private hosts by a forward or a static address.
 const PUBLISHED_FLOWS: &str = "published_flows";
 /// nft's `dstnat`.
-const DSTNAT: i32 = -100;
+pub(super) const DSTNAT: i32 = -100;
 /// The set of the public addresses that lead to private hosts, if there is more than one.
 const PUBLISHED_ADDRESSES: &str = "published_addresses";
 
