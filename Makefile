@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test test-system test-long demo sandbox bench fuzz deb audit release-check fmt
+.PHONY: help check test test-system test-long soak demo sandbox bench fuzz deb audit release-check fmt
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,10 +21,14 @@ test-system: ## test the package on booted systems (needs root): first boot on D
 	@scripts/test-system
 	@scripts/test-docker
 
-test-long: ## tests that take long: Debian's kernels in virtual machines (needs root), each fuzz target for SECONDS_EACH (300) seconds, reproducible packages
+test-long: ## tests that take long: Debian's kernels in virtual machines (needs root), each fuzz target for SECONDS_EACH (300) seconds, reproducible packages, the soak
 	@scripts/test-vm
 	@SECONDS_EACH=$${SECONDS_EACH:-300} scripts/fuzz
 	@scripts/check-deb
+	@scripts/soak
+
+soak: ## random faults in the sandbox beside a private host's traffic; BASTIOND_SOAK_SECONDS bounds it, BASTIOND_SOAK_SEED repeats it
+	@scripts/soak
 
 demo: ## show what bastiond does, in under 20 s; installs what is missing
 	@scripts/demo

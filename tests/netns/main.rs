@@ -26,6 +26,7 @@ mod routes;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod site;
+mod soak;
 mod sources;
 mod table;
 mod tunnel;
@@ -76,6 +77,7 @@ fn main() {
         kernel_wireguard::trials(),
         debian_kernel::trials(),
         outages::trials(),
+        soak::trials(),
     ]
     .into_iter()
     .flatten()
