@@ -2,7 +2,7 @@
 //! receiver, which for packets of this host is the interface's own (`wg_xmit` calls `icmp_ndo_send` to the same effect).
 //!
 //! Into the TUN interface such a packet cannot be written over IPv4: the kernel drops what comes in with an address of its
-//! own as the source (`fib_validate_source`). A raw socket needs CAP_NET_RAW; without it an error over IPv6 is written
+//! own as the source (`fib_validate_source`). A raw socket needs `CAP_NET_RAW`; without it an error over IPv6 is written
 //! into the interface with the source that the kernel would choose, and one over IPv4 with the unreachable address.
 
 use std::io;
