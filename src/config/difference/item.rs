@@ -61,11 +61,12 @@ pub(super) fn place_of(kind: &'static str) -> usize {
 }
 
 /// Every kind of item, in the order of the file.
-pub(super) const KINDS: [&str; 52] = [
+pub(super) const KINDS: [&str; 53] = [
     "log.level",
     "site.public_interface",
     "site.server_id",
     "site.metadata_endpoint",
+    "site.docker",
     "private link",
     "nat.random_ports",
     "nat.egress_addresses",
