@@ -156,6 +156,7 @@ fn a_forward_into_a_peers_range_is_for_private_hosts_alone() {
     let mut config = config();
     if let Some(wireguard) = &mut config.wireguard {
         wireguard.peers[1].allowed_ips.push(read("10.0.9.0/24"));
+        wireguard.peers[1].in_private_network = true;
     }
     config.nat.forwards[0].to = read("10.0.9.4");
     let from = |source: &str| redirected(&format!("tcp {source}:4000 198.51.100.2:443"), "10.0.9.4:8443");
@@ -223,6 +224,7 @@ fn a_peers_range_inside_a_private_network_belongs_to_the_peer() {
     let mut config = config();
     if let Some(wireguard) = &mut config.wireguard {
         wireguard.peers[1].allowed_ips.push(read("10.0.9.0/24"));
+        wireguard.peers[1].in_private_network = true;
     }
     assert_permissions(
         &config,
