@@ -38,7 +38,7 @@ pub(crate) use model::Log;
 pub(crate) use model::{DockerBridges, Hcloud, PrivateLink, Site, TokenSource};
 pub use policy::{Acl, Fastpath, Forward, Ports, Service, Transports};
 #[cfg(test)]
-pub(crate) use policy::{Egress, Nat};
+pub(crate) use policy::{Egress, EgressOfHosts, Nat};
 pub(crate) use policy::{EgressLists, Firewall, LogDrops, NetworkName, NetworkPolicy, Protocol, StaticNat, Transport};
 pub use secret::Secret;
 pub use wireguard::BackendChoice;

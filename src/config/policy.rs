@@ -282,8 +282,21 @@ pub struct NetworkPolicy {
     pub also: Vec<Ipv4Net>,
     /// Its egress addresses; empty: the public interface's own address; `None`: those of `[nat]`.
     pub egress_addresses: Option<Vec<Ipv4Addr>>,
+    /// `[[network.egress]]`: addresses of parts of it. Of two entries that contain a host, the narrower one counts.
+    pub egress: Vec<EgressOfHosts>,
     /// Its lists. Lists that the block does not have are those of `[egress]`.
     pub lists: EgressLists,
+}
+
+/// `[[network.egress]]`: the egress addresses of some hosts of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressOfHosts {
+    /// Its place in the file, for messages: `network[0].egress[1]`.
+    pub key: String,
+    /// The hosts. No two entries of a network have the same range.
+    pub from: Vec<Ipv4Net>,
+    /// Their egress addresses; empty: the public interface's own address.
+    pub addresses: Vec<Ipv4Addr>,
 }
 
 /// `[firewall]`

@@ -125,6 +125,11 @@ fn check_addresses(config: &Config, site: &Site, found: &mut Vec<Problem>) {
         for (index, address) in policy.egress_addresses.iter().flatten().enumerate() {
             missing(found, format!("{}.egress_addresses[{index}]", policy.key), *address, "no flow leaves under it");
         }
+        for entry in &policy.egress {
+            for (index, address) in entry.addresses.iter().enumerate() {
+                missing(found, format!("{}.addresses[{index}]", entry.key), *address, "no flow leaves under it");
+            }
+        }
     }
     for entry in &config.nat.statics {
         missing(

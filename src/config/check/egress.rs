@@ -11,9 +11,9 @@ use super::diagnostics::Diagnostics;
 use super::nat::{self, Pool};
 use super::private::PrivateNetworks;
 use super::values;
-use crate::config::policy::{Egress, EgressLists, NetworkName, NetworkPolicy};
-use crate::config::raw::{Entry, RawAcl, RawEgress, RawNetwork};
-use crate::net::{InterfaceName, InvalidInterfaceName, overlap};
+use crate::config::policy::{Egress, EgressLists, EgressOfHosts, NetworkName, NetworkPolicy};
+use crate::config::raw::{Entry, RawAcl, RawEgress, RawNetwork, RawNetworkEgresses};
+use crate::net::{InterfaceName, InvalidInterfaceName, is_private, overlap};
 
 /// A busy host opens tens of flows a second; a scanning host opens thousands.
 const DEFAULT_NEW_FLOWS: u32 = 500;
@@ -22,6 +22,8 @@ const DEFAULT_NEW_FLOWS: u32 = 500;
 const DEFAULT_MAX_FLOWS: u32 = 4096;
 /// For each new flow the kernel walks the list of the source's flows (`ct count`): with 7 000 flows that took 0.9 ms.
 const SLOW_MAX_FLOWS: u32 = 8192;
+/// Each block costs a rule for each length of its prefixes.
+const MAX_EGRESS_BLOCKS: usize = 64;
 /// Mail between servers (RFC 5321 section 4.5.4.2), and spam from hijacked hosts.
 const SMTP_PORT: u16 = 25;
 
@@ -85,15 +87,40 @@ pub(super) struct CheckedNetwork {
     range: Option<Ipv4Net>,
     interface: Option<InterfaceName>,
     also: Vec<Ipv4Net>,
-    pub(super) pool: Option<Pool>,
+    pool: Option<Pool>,
+    egress: Vec<CheckedEgress>,
     lists: EgressLists,
 }
 
+/// A `[[network.egress]]`.
+struct CheckedEgress {
+    key: String,
+    from: Vec<Ipv4Net>,
+    pool: Pool,
+}
+
 impl CheckedNetwork {
+    /// All lists of egress addresses in the block.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.pool.iter().chain(self.egress.iter().map(|entry| &entry.pool))
+    }
+
     pub(super) fn finish(self) -> Option<NetworkPolicy> {
-        let Self { key, range, interface, also, pool, lists } = self;
+        let Self { key, range, interface, also, pool, egress, lists } = self;
+        let egress = egress.into_iter().map(|CheckedEgress { key, from, pool }| EgressOfHosts {
+            key,
+            from,
+            addresses: pool.into_addresses(),
+        });
         let network = range.map(NetworkName::Range).or(interface.map(NetworkName::Interface))?;
-        Some(NetworkPolicy { key, network, also, egress_addresses: pool.map(Pool::into_addresses), lists })
+        Some(NetworkPolicy {
+            key,
+            network,
+            also,
+            egress_addresses: pool.map(Pool::into_addresses),
+            egress: egress.collect(),
+            lists,
+        })
     }
 }
 
@@ -121,15 +148,74 @@ pub(super) fn check_networks(
             interface: diagnostics.parse_field(&key, "interface", raw.interface, parse_interface),
             also: behind::check_also(&key, raw.also, diagnostics),
             range: diagnostics.parse_field(&key, "range", raw.range, |text: &str| private.parse_network(text)),
-            pool: nat::check_pool(&key, raw.egress_addresses, private, diagnostics),
+            pool: nat::check_pool(&key, "egress_addresses", raw.egress_addresses, private, diagnostics),
+            egress: check_egress_of_hosts(&key, raw.egress, private, diagnostics),
             lists: check_lists(&key, (raw.smtp, raw.allow, raw.deny), egress, budget, diagnostics),
             key,
         }
     };
     let networks: Vec<_> = blocks.into_iter().map(&mut check_network).collect();
+    for network in &networks {
+        check_hosts_are_inside(network, diagnostics);
+    }
     check_ranges_are_disjoint(&networks, diagnostics);
     check_interfaces_differ(&networks, diagnostics);
     networks
+}
+
+/// The `[[network.egress]]` blocks of a network.
+fn check_egress_of_hosts(
+    network: &str,
+    blocks: Entry<RawNetworkEgresses>,
+    private: &PrivateNetworks,
+    diagnostics: &mut Diagnostics,
+) -> Vec<CheckedEgress> {
+    let section = format!("{network}.egress");
+    let mut blocks = diagnostics.value(&section, blocks).map(|blocks| blocks.0).unwrap_or_default();
+    if blocks.len() > MAX_EGRESS_BLOCKS {
+        let reason = format!("{} blocks; at most {MAX_EGRESS_BLOCKS} are supported for a network", blocks.len());
+        diagnostics.error(&section, reason);
+        blocks.truncate(MAX_EGRESS_BLOCKS);
+    }
+    let mut checked: Vec<CheckedEgress> = Vec::new();
+    for (key, raw) in diagnostics.elements(&section, blocks) {
+        diagnostics.reject_unknown_keys(&key, &raw.unknown);
+        diagnostics.require(&key, "from", &raw.from, "the hosts and ranges whose flows leave under these addresses");
+        diagnostics.require(&key, "addresses", &raw.addresses, "the public addresses under which they leave");
+        let empty = "an empty list names no host; remove the block";
+        let from =
+            diagnostics.parse_list(&key, "from", raw.from, Some(empty), values::parse_net_v4).unwrap_or_default();
+        for (index, range) in &from {
+            if let Some(earlier) = checked.iter().find(|earlier| earlier.from.contains(range)) {
+                let reason = format!("{range} is also in {}.from; write it into one block", earlier.key);
+                diagnostics.error(format!("{key}.from[{index}]"), reason);
+            }
+        }
+        let pool = nat::check_pool(&key, "addresses", raw.addresses, private, diagnostics).unwrap_or_default();
+        checked.push(CheckedEgress { key, from: from.into_iter().map(|(_, range)| range).collect(), pool });
+    }
+    checked
+}
+
+/// Reports hosts of `[[network.egress]]` that are not in the block's network, as far as the file alone tells.
+fn check_hosts_are_inside(network: &CheckedNetwork, diagnostics: &mut Diagnostics) {
+    let Some(whole) = network.range else { return };
+    let is_inside = |range: &Ipv4Net| whole.contains(range) || network.also.iter().any(|also| also.contains(range));
+    for entry in &network.egress {
+        for range in entry.from.iter().filter(|range| !is_inside(range) && is_private(**range)) {
+            // A route of the cloud may deliver it: then it is behind the network, which only the server knows.
+            let reason = format!(
+                "{range} is outside {whole} ({}.range) and its `also`; it counts only if a route of \
+                                  the Hetzner Network leads there",
+                network.key
+            );
+            diagnostics.warn(format!("{}.from", entry.key), reason);
+        }
+        for range in entry.from.iter().filter(|range| !is_inside(range) && !is_private(**range)) {
+            let reason = format!("{range} is outside {whole} ({}.range) and its `also`", network.key);
+            diagnostics.error(format!("{}.from", entry.key), reason);
+        }
+    }
 }
 
 /// Reports each interface that an earlier block names too.

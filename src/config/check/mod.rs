@@ -52,7 +52,7 @@ pub(super) fn check(raw: RawConfig, context: &CheckContext<'_, impl Files>) -> R
     let networks = egress::check_networks(networks, &egress.lists, &private, &mut budget, diagnostics);
     let tenants = acl::check_tenants(diagnostics.section_or_default("tenants", raw.tenants), &mut budget, diagnostics);
     budget.check(diagnostics);
-    nat.check_public_addresses(networks.iter().filter_map(|network| network.pool.as_ref()), diagnostics);
+    nat.check_public_addresses(networks.iter().flat_map(CheckedNetwork::pools), diagnostics);
     let (mut firewall, port) =
         firewall::check_firewall(diagnostics.section_or_default("firewall", raw.firewall), diagnostics);
     let tunnel = wireguard::check_wireguard(raw.wireguard, port, &site, context, diagnostics);

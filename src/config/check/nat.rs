@@ -53,7 +53,7 @@ pub(super) fn check_nat(
     let statics = diagnostics.value("nat.static", raw.statics).map(|blocks| blocks.0).unwrap_or_default();
     CheckedNat {
         random_ports: diagnostics.field("nat", "random_ports", raw.random_ports).unwrap_or(true),
-        pool: check_pool("nat", raw.egress_addresses, private, diagnostics).unwrap_or_default(),
+        pool: check_pool("nat", "egress_addresses", raw.egress_addresses, private, diagnostics).unwrap_or_default(),
         drain: drain.unwrap_or_default(),
         fastpath: match diagnostics.field("nat", "fastpath", raw.fastpath) {
             None | Some(SwitchOrAuto::Auto) => Fastpath::Auto,
@@ -65,14 +65,14 @@ pub(super) fn check_nat(
     }
 }
 
-/// The `egress_addresses` of a section; `None` if it has no such key.
+/// The list of egress addresses of a section under this name; `None` if it has no such key.
 pub(super) fn check_pool(
     section: &str,
+    name: &str,
     raw: Entry<TextsOrAuto>,
     private: &PrivateNetworks,
     diagnostics: &mut Diagnostics,
 ) -> Option<Pool> {
-    let name = "egress_addresses";
     let key = format!("{section}.{name}");
     let mut texts = match raw {
         Entry::Absent => return None,

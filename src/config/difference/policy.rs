@@ -61,7 +61,7 @@ pub(super) fn of_egress(egress: &Egress) -> Vec<Item<'_>> {
 
 /// A network's block. Lists that are those of `[egress]` are not repeated.
 pub(super) fn of_network<'a>(network: &'a NetworkPolicy, egress: &Egress) -> Vec<Item<'a>> {
-    let NetworkPolicy { key: _, network, also, egress_addresses, lists } = network;
+    let NetworkPolicy { key: _, network, also, egress_addresses, egress: of_hosts, lists } = network;
     let EgressLists { smtp, allow, deny } = lists;
     let range = match network {
         NetworkName::Range(range) => range.to_string(),
@@ -73,6 +73,10 @@ pub(super) fn of_network<'a>(network: &'a NetworkPolicy, egress: &Egress) -> Vec
     if let Some(addresses) = egress_addresses {
         items.push(item("addresses", format!("{range} egress_addresses = {}", auto_or(addresses))));
     }
+    items.extend(of_hosts.iter().map(|entry| {
+        let text = format!("{range} egress of {} = {}", list(&entry.from), auto_or(&entry.addresses));
+        Item::entry("network", text)
+    }));
     if *smtp != egress.lists.smtp {
         items.push(item("smtp", format!("{range} smtp = {smtp}")));
     }

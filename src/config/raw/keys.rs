@@ -43,6 +43,8 @@ pub(in crate::config) const KNOWN_KEYS: &[&str] = &[
     "network.interface",
     "network.also",
     "network.egress_addresses",
+    "network.egress.from",
+    "network.egress.addresses",
     "network.smtp",
     "network.allow.to",
     "network.allow.protocol",

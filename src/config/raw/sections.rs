@@ -174,9 +174,19 @@ section! {
         interface: String,
         also: Vec<Entry<String>>,
         egress_addresses: TextsOrAuto,
+        egress: RawNetworkEgresses,
         smtp: bool,
         allow: Vec<Entry<RawAcl>>,
         deny: Vec<Entry<RawAcl>>,
+    }
+}
+
+blocks!(RawNetworkEgresses of RawNetworkEgress, "network.egress");
+
+section! {
+    RawNetworkEgress {
+        from: Vec<Entry<String>>,
+        addresses: TextsOrAuto,
     }
 }
 

@@ -117,6 +117,11 @@ fn the_example_with_its_comments_removed_is_valid() {
         key: "network[0]".to_owned(),
         network: NetworkName::Range(net_v4("10.0.0.0/16")),
         also: vec![net_v4("10.8.0.0/24")],
+        egress: vec![EgressOfHosts {
+            key: "network[0].egress[0]".to_owned(),
+            from: vec![net_v4("10.0.2.0/24"), net_v4("10.0.0.9/32")],
+            addresses: vec!["203.0.113.53".parse().unwrap()],
+        }],
         egress_addresses: Some(vec!["203.0.113.52".parse().unwrap()]),
         lists: EgressLists {
             smtp: true,

@@ -146,6 +146,7 @@ fn policy_limits() -> Config {
         key: "network[0]".to_owned(),
         network: NetworkName::Range(net_v4("192.168.0.0/32")),
         also: Vec::new(),
+        egress: Vec::new(),
         egress_addresses: Some(Vec::new()),
         lists: config.egress.lists.clone(),
     }];
@@ -300,6 +301,7 @@ fn every_key_of_networks() -> Vec<NetworkPolicy> {
             key: "network[0]".to_owned(),
             network: NetworkName::Range(net_v4("10.2.0.0/16")),
             also: Vec::new(),
+            egress: Vec::new(),
             egress_addresses: Some(vec!["203.0.113.52".parse().unwrap()]),
             lists: EgressLists { smtp: false, allow: Some(vec![Acl::default()]), deny: Vec::new() },
         },
@@ -307,6 +309,7 @@ fn every_key_of_networks() -> Vec<NetworkPolicy> {
             key: "network[1]".to_owned(),
             network: NetworkName::Range(net_v4("10.0.0.0/16")),
             also: Vec::new(),
+            egress: Vec::new(),
             egress_addresses: None,
             lists: every_key_of_egress().lists,
         },

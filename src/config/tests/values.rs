@@ -75,6 +75,9 @@ fn every_section_accepts_its_known_keys() {
             "nat.static.open" => {
                 (format!("[[nat.static]]\nopen = [{{ {name} = 0.5 }}]"), format!("nat.static[0].open[0].{name}"))
             }
+            "network.egress" => {
+                (format!("[[network]]\n[[network.egress]]\n{name} = 0.5"), format!("network[0].egress[0].{name}"))
+            }
             "network.allow" | "network.deny" => {
                 let list = section.replace("network.", "");
                 (format!("[[network]]\n{list} = [{{ {name} = 0.5 }}]"), format!("network[0].{list}[0].{name}"))

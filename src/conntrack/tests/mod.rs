@@ -124,6 +124,7 @@ fn config() -> Config {
         key: String::new(),
         network: NetworkName::Range(read("10.2.0.0/16")),
         also: Vec::new(),
+        egress: Vec::new(),
         egress_addresses: None,
         lists: EgressLists { allow: Some(vec![dns]), ..EgressLists::default() },
     }];

@@ -42,6 +42,11 @@ pub(super) fn egress_nat(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Rule>
     let out = |from: RuleStatement, pool: &[Ipv4Addr]| {
         vec![eq(oifname(), interface(&public.interface)), from, translation(pool, config, public)]
     };
+    for (hosts, addresses) in hosts_with_addresses(config, site) {
+        let ranges = hosts.into_iter().map(|range| prefix(range.into()));
+        let from = eq(field("ip", "saddr"), anonymous_set(ranges));
+        rules.push(out(from, &slots(addresses, config, public)));
+    }
     let shared = slots(&config.nat.egress_addresses, config, public);
     for link in &site.private {
         let policy = config.policy_of(link.network, &link.interface);
@@ -85,6 +90,30 @@ fn source(links: &[PrivateLink], further: &[Ipv4Addr]) -> RuleStatement {
 /// The translation of what a private network sends to the internet.
 pub(super) fn egress_translation(link: &PrivateLink, config: &Config, public: &PublicLink) -> RuleStatement {
     translation(&egress_pool(link, config, public), config, public)
+}
+
+/// The hosts of `[[network.egress]]` that are in a network of this server, with their addresses. Narrow ranges come
+/// first, so that the first match is the narrowest: one rule for each list of addresses and length of prefix.
+fn hosts_with_addresses<'a>(config: &'a Config, site: &Site) -> Vec<(Vec<Ipv4Net>, &'a [Ipv4Addr])> {
+    let mut all: Vec<(Ipv4Net, &[Ipv4Addr])> = Vec::new();
+    for link in &site.private {
+        let policy = config.policy_of(link.network, &link.interface);
+        for entry in policy.iter().flat_map(|policy| &policy.egress) {
+            let is_served = |range: &&Ipv4Net| link.ranges().any(|own| own.contains(*range));
+            all.extend(entry.from.iter().filter(is_served).map(|range| (*range, entry.addresses.as_slice())));
+        }
+    }
+    all.sort_by_key(|(range, addresses)| (std::cmp::Reverse(range.prefix_len()), *addresses, *range));
+    let mut grouped: Vec<(Vec<Ipv4Net>, &[Ipv4Addr])> = Vec::new();
+    for (range, addresses) in all {
+        match grouped.last_mut() {
+            Some((hosts, same)) if *same == addresses && hosts[0].prefix_len() == range.prefix_len() => {
+                hosts.push(range)
+            }
+            _ => grouped.push((vec![range], addresses)),
+        }
+    }
+    grouped
 }
 
 /// Answers to a private host that used the public address of another one must come back here: otherwise the two would

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use bastiond::internals::outcome::ComponentName;
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, HeldConnection, Reflector};
@@ -10,12 +11,13 @@ use sandbox::world::{Settings, World, addresses as at};
 
 use super::Attempt::Tcp;
 use super::{assign, counted, gateway, pings, reload, silent, tcp, udp};
-use crate::gateway::{NEVER, Result, SOON, Server, ensure, ensure_eq, trial};
+use crate::gateway::{NEVER, Result, SOON, Server, ensure, ensure_eq, report, trial};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("each_source_uses_one_address_of_a_pool_and_the_sources_are_spread_over_it", pool),
         trial("a_network_with_its_own_addresses_uses_only_these", own_addresses),
+        trial("a_subnet_and_a_host_with_egress_addresses_of_their_own_use_only_these", of_hosts),
         trial("new_flows_avoid_a_drained_address_and_old_ones_keep_it", drained),
         trial("with_an_allow_list_nothing_else_passes", allowed),
         trial("denied_packets_are_dropped_and_counted_and_the_rest_passes", denied),
@@ -249,4 +251,33 @@ fn own_lists() -> Result {
     reload(&installation, &mut daemon, sections)?;
     ensure_eq(reachable(world.web()), vec!["http", "irc", "dns", "ntp", "ping"])?;
     ensure_eq(reachable(world.tenant()), vec!["smtp", "http", "irc", "dns", "ntp", "ping"])
+}
+
+fn of_hosts() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let addresses = [50, 51, 52].map(|last| Ipv4Addr::new(198, 51, 100, last));
+    for address in addresses {
+        assign(&world, address)?;
+    }
+    let [network, subnet, host] = addresses;
+    let block = |from: &str, address: Ipv4Addr| {
+        format!("[[network.egress]]\nfrom = [\"{from}\"]\naddresses = [\"{address}\"]\n")
+    };
+    let whole = format!("[[network]]\nrange = \"10.0.0.0/16\"\negress_addresses = [\"{network}\"]\n");
+    // The wider entry comes first in the file.
+    let sections = [whole.clone(), block("10.0.1.0/24", subnet), block("10.0.1.5", host)].concat();
+    let (installation, mut daemon) = gateway(&world, &sections)?;
+    let seen = |from: &Namespace| tcp(from, (at::SERVER, server.tcp.address().port()));
+    ensure_eq((seen(world.web()), seen(world.worker())), (Ok(network.into()), Ok(host.into())))?;
+    ensure_eq(seen(world.tenant()), Ok(at::BASTION.into()))?;
+    reload(&installation, &mut daemon, &[whole.clone(), block("10.0.1.0/24", subnet)].concat())?;
+    ensure_eq((seen(world.web()), seen(world.worker())), (Ok(network.into()), Ok(subnet.into())))?;
+    // An address that the server does not have is reported, and its hosts leave under the server's own.
+    let missing = Ipv4Addr::new(198, 51, 100, 99);
+    reload(&installation, &mut daemon, &[whole, block("10.0.1.0/24", missing)].concat())?;
+    ensure_eq((seen(world.web()), seen(world.worker())), (Ok(network.into()), Ok(at::BASTION.into())))?;
+    let problems = report(&installation)?.components[&ComponentName::Nat].problems.clone();
+    let expected = "network[0].egress[0].addresses[0]: eth0 does not have 198.51.100.99, so no flow leaves under it";
+    ensure_eq(problems.iter().map(|problem| problem.what.as_str()).collect::<Vec<_>>(), vec![expected])
 }

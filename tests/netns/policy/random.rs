@@ -139,6 +139,11 @@ fn networks(rng: &mut Rng, shared: &[&str], text: &mut String) {
             let _ = writeln!(text, "smtp = {}", rng.bool());
         }
         lists(rng, text);
+        if !shared.is_empty() && rng.bool() {
+            let hosts = [format!("{network}.1.0/24"), format!("{network}.1.7"), format!("{network}.0.0/16")];
+            let from = &hosts[rng.usize(0..hosts.len())..];
+            let _ = writeln!(text, "[[network.egress]]\nfrom = {from:?}\naddresses = {:?}", &shared[..1]);
+        }
     }
 }
 

@@ -125,6 +125,7 @@ fn any_networks() -> impl Strategy<Value = Vec<NetworkPolicy>> {
             key: String::new(),
             network: NetworkName::Range(Ipv4Net::new(Ipv4Addr::new(10, n, 0, 0), 16).unwrap()),
             also: Vec::new(),
+            egress: Vec::new(),
             egress_addresses,
             lists,
         })

@@ -67,7 +67,7 @@ pub(super) fn written(config: &Config) -> String {
         format!("max_flows = {}", or_false(egress.max_flows)),
     ]);
     lines.extend(written_lists(&egress.lists));
-    for NetworkPolicy { key: _, network, also, egress_addresses, lists } in networks {
+    for NetworkPolicy { key: _, network, also, egress_addresses, egress: of_hosts, lists } in networks {
         let name = match network {
             NetworkName::Range(range) => format!("range = {}", quoted(range)),
             NetworkName::Interface(name) => format!("interface = {}", quoted(name)),
@@ -76,6 +76,11 @@ pub(super) fn written(config: &Config) -> String {
         lines.push(format!("also = {}", list(also.iter().map(quoted))));
         lines.extend(egress_addresses.as_ref().map(|pool| format!("egress_addresses = {}", written_pool(pool))));
         lines.extend(written_lists(lists));
+        for entry in of_hosts {
+            lines.push("[[network.egress]]".to_owned());
+            lines.push(format!("from = {}", list(entry.from.iter().map(quoted))));
+            lines.push(format!("addresses = {}", written_pool(&entry.addresses)));
+        }
     }
     lines.extend(["[tenants]".to_owned(), format!("allow = {}", list(tenants.iter().map(written_acl)))]);
     lines.extend(written_firewall(firewall));
