@@ -41,7 +41,7 @@ pub(super) async fn recreate(nft: &Nft, desired: &Ruleset) -> Result<(), Error> 
 
 /// Lists what was just loaded. From now on this listing counts as the desired rules, so it is checked against them:
 /// another program may have changed the table in between.
-pub(super) async fn read_back(nft: &Nft, desired: &Arc<Ruleset>) -> Result<LastApplied, Error> {
+pub(super) async fn read_back(nft: &Nft, desired: &Arc<Ruleset>, outranked: Vec<String>) -> Result<LastApplied, Error> {
     // Asked before the table is listed: a change after that has another generation.
     let generation = netlink::generation().ok();
     let listing = observe::list_table(nft).await?.filter(|listing| drift::is_listing_of(desired, listing));
@@ -49,6 +49,7 @@ pub(super) async fn read_back(nft: &Nft, desired: &Arc<Ruleset>) -> Result<LastA
         fingerprint: plan::fingerprint(desired),
         listing: listing.ok_or(Error::Disturbed)?,
         meters: desired.meters.iter().map(|meter| (meter.name.to_owned(), meter.limit)).collect(),
+        outranked,
         generation,
         ruleset: Some(Arc::clone(desired)),
     })

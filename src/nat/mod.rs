@@ -28,6 +28,7 @@ mod status;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
@@ -45,6 +46,8 @@ pub(crate) use status::Ban;
 #[cfg(test)]
 pub(crate) use status::{Bans, Source};
 pub use status::{FirewallReport, Sources};
+
+use tokio::time::Instant;
 
 use crate::component::{Component, Steps};
 use crate::config::{Config, Fastpath};
@@ -65,6 +68,10 @@ use plan::{Change, LastApplied};
 /// The file of [`LastApplied`] in the runtime directory.
 const LAST_APPLIED_FILE: &str = "nat.json";
 
+/// Within this time our nat chains are registered anew so many times at most.
+const CONTEST: Duration = Duration::from_secs(60);
+const CONTEST_ROUNDS: usize = 5;
+
 /// The component, with what it remembers from pass to pass.
 #[derive(Debug)]
 pub struct Nat {
@@ -81,6 +88,8 @@ pub struct Nat {
     flowtable: Option<Flowtable>,
     /// What other programs drop. It is read again when the kernel says that some rule has changed.
     drop_chains: DropChains,
+    /// When our nat chains were registered anew, within [`CONTEST`].
+    overtaken: Vec<Instant>,
 }
 
 /// What a pass finds.
@@ -129,12 +138,19 @@ impl Component for Nat {
         let Inputs { config, site, tunnel, .. } = *inputs;
         let fastpath = observed.flowtable.is_some_and(|flowtable| flowtable.is_wanted(config.nat.fastpath));
         let desired = Arc::new(desired::desired(config, site, tunnel, fastpath));
-        let change = plan::change(&desired, self.listing(&observed.table), self.last_applied.as_ref());
+        let mut change = plan::change(&desired, self.listing(&observed.table), self.last_applied.as_ref());
         let foreign = observed.drop_chains.report(config, site, tunnel);
         let mut problems = site_conflicts::site_conflicts(config, site);
         problems.extend(foreign.problems);
         let mut hints = foreign.hints;
         hints.extend(site_conflicts::unreachable_sources(config, site, tunnel));
+        if change.is_none() {
+            let overtaking = plan::overtake(&desired, observed.drop_chains.rivals(), self.last_applied.as_ref());
+            match overtaking {
+                Some(overtaking) if self.is_contest(inputs.now) => problems.push(contest(&overtaking)),
+                overtaking => change = overtaking,
+            }
+        }
         Plan { desired, change, problems, hints }
     }
 
@@ -149,6 +165,10 @@ impl Component for Nat {
                 return Outcome::failed(&error);
             }
             self.has_boot_rules = false;
+            if !change.outranks.is_empty() {
+                self.overtaken.push(inputs.now);
+                self.overtaken.retain(|at| inputs.now.saturating_duration_since(*at) < CONTEST);
+            }
             (changes, repaired) = (change.reasons, change.is_repair);
         } else if let Some(last) = &mut self.last_applied {
             last.generation = observed.generation;
@@ -189,7 +209,14 @@ impl Nat {
             state_directory: state_directory.to_owned(),
             flowtable: None,
             drop_chains: DropChains::default(),
+            overtaken: Vec::new(),
         }
+    }
+
+    /// Whether another program registers its nat chains before ours again and again, as we do.
+    fn is_contest(&self, now: Instant) -> bool {
+        let recent = self.overtaken.iter().filter(|at| now.saturating_duration_since(**at) < CONTEST);
+        recent.count() >= CONTEST_ROUNDS
     }
 
     /// Loads the rules for `site` if no table filters yet, and leaves a table that does as it is. For the time before
@@ -269,8 +296,12 @@ impl Nat {
         let nft = Nft::find()?;
         apply::apply(&nft, desired, change, !matches!(table, ObservedTable::Absent)).await?;
         // Whatever fails from here on, the listing of before is no longer true.
-        self.last_applied = None;
-        self.last_applied = Some(apply::read_back(&nft, desired).await?);
+        let last = self.last_applied.take();
+        let outranked = match change.outranks.as_slice() {
+            [] => last.map(|last| last.outranked).unwrap_or_default(),
+            outranks => outranks.to_vec(),
+        };
+        self.last_applied = Some(apply::read_back(&nft, desired, outranked).await?);
         if let Err(error) = state::write_json(&self.last_applied_file, &self.last_applied) {
             tracing::warn!(
                 component = "nat",
@@ -294,6 +325,19 @@ impl Nat {
         }
         written.is_ok()
     }
+}
+
+/// The problem of a program that contests the first place.
+fn contest(change: &Change) -> Problem {
+    Problem::new(
+        "nat-contested",
+        format!(
+            "{}, again and again: its program registers it anew whenever ours come first, so flows may be translated \
+             by it",
+            change.reasons.join(", ")
+        ),
+        "give that chain a priority above -199, or stop the program that registers it",
+    )
 }
 
 /// Returns what was done, a line each.

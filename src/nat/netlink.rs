@@ -23,10 +23,13 @@ pub(super) const NFGENMSG: usize = 4;
 /// Attributes of `linux/netfilter/nf_tables.h` that `libc` does not have. The table's name is attribute 1 of every
 /// nftables message but the generation's.
 const NFTA_TABLE_NAME: u16 = 1;
+/// The type of a base chain as text: `nat`.
+const NFTA_CHAIN_TYPE: u16 = 7;
 /// A number in network byte order.
 const NFTA_GEN_ID: u16 = 1;
 
-/// Whether one of the messages in `datagram` says that something in our table was added, changed or deleted.
+/// Whether one of the messages in `datagram` says that something in our table was added, changed or deleted, or that a nat
+/// chain was registered anywhere: it may come before ours.
 /// What cannot be read counts as such a message: a needless listing is harmless.
 pub fn concerns_our_table(datagram: &[u8]) -> bool {
     let concerns = |message: &NetlinkBuffer<&[u8]>| is_about_our_table(message).unwrap_or(true);
@@ -140,10 +143,18 @@ fn is_about_our_table(message: &NetlinkBuffer<&[u8]>) -> Option<bool> {
         return Some(false);
     }
     let family = *message.payload().first_chunk::<NFGENMSG>()?.first()?;
+    let is_new_chain = message.message_type() == message_type(libc::NFT_MSG_NEWCHAIN);
     for attribute in attributes(message) {
         let attribute = attribute.ok()?;
-        if attribute.kind() == NFTA_TABLE_NAME {
-            return Some(libc::c_int::from(family) == libc::NFPROTO_INET && attribute.value() == table_name());
+        let is_ours = attribute.kind() == NFTA_TABLE_NAME
+            && libc::c_int::from(family) == libc::NFPROTO_INET
+            && attribute.value() == table_name();
+        let is_nat = is_new_chain && attribute.kind() == NFTA_CHAIN_TYPE && attribute.value() == b"nat\0";
+        if is_ours || is_nat {
+            return Some(true);
+        }
+        if attribute.kind() == NFTA_TABLE_NAME && !is_new_chain {
+            return Some(false);
         }
     }
     Some(false)

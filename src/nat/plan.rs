@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use nftables::types::NfChainType;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, ObjectKind, chain_object, kind_of, set_object};
@@ -33,6 +34,9 @@ pub(super) struct LastApplied {
     /// What nft listed after the rules were loaded.
     pub listing: Listing,
     pub meters: MeterLimits,
+    /// The nat chains of other programs that stood when ours were registered after them, so that ours come first.
+    #[serde(default)]
+    pub outranked: Vec<String>,
     /// The kernel's generation of all rules at which the listing was true. While it is the same, nothing has changed.
     #[serde(skip)]
     pub generation: Option<u32>,
@@ -65,6 +69,8 @@ pub(super) struct Change {
     pub declarations: Vec<&'static Declaration>,
     /// The transaction.
     pub commands: Vec<Command>,
+    /// The nat chains of other programs that ours come before from now on.
+    pub outranks: Vec<String>,
 }
 
 /// How much a plan changes.
@@ -140,6 +146,36 @@ pub(super) fn change(desired: &Ruleset, observed: Option<&Listing>, last: Option
         is_repair,
         declarations: declarations::missing(exists),
         commands: commands(desired, observed, before, last.map(|last| &last.meters)),
+        outranks: Vec::new(),
+    })
+}
+
+/// Registers our nat chains anew if one of `rivals` came since the last time: of chains with the same priority, the kernel
+/// asks the one that was registered last. Both are in one transaction, so that the old ones serve until the new ones do.
+/// For a table that is otherwise as desired; `None` if ours come first.
+pub(super) fn overtake(desired: &Ruleset, rivals: &[String], last: Option<&LastApplied>) -> Option<Change> {
+    let last = last?;
+    let new: Vec<&String> = rivals.iter().filter(|rival| !last.outranked.contains(rival)).collect();
+    if new.is_empty() {
+        return None;
+    }
+    let is_nat = |chain: &&Chain| chain.base.is_some_and(|base| base.kind == NfChainType::NAT);
+    let mut commands = vec![Command::AddTable];
+    for Chain { name, base, rules } in desired.chains.iter().filter(is_nat) {
+        commands.push(Command::Flush(ObjectKind::Chain, name.clone()));
+        commands.push(Command::Delete(ObjectKind::Chain, name.clone()));
+        commands.push(Command::AddChain { name: name.clone(), base: *base });
+        commands.extend(rules.iter().map(|rule| Command::AddRule { chain: name.clone(), rule: rule.clone() }));
+    }
+    // The number in brackets is for us.
+    let without_number = |rival: &&String| rival.split(" (").next().unwrap_or_default().to_owned();
+    let names: Vec<String> = new.iter().map(without_number).collect();
+    Some(Change {
+        reasons: vec![format!("{} translated before ours", names.join(", "))],
+        is_repair: true,
+        declarations: Vec::new(),
+        commands,
+        outranks: rivals.to_vec(),
     })
 }
 

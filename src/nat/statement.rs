@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use nftables::expr::{
-    CT, Expression, Fib, FibFlag, FibResult, JHash, Map, Meta, MetaKey, NamedExpression, Payload, PayloadBase,
+    CT, CTDir, Expression, Fib, FibFlag, FibResult, JHash, Map, Meta, MetaKey, NamedExpression, Payload, PayloadBase,
     PayloadField, PayloadRaw, Prefix, RT, RTKey, SetItem, TcpOption,
 };
 use nftables::stmt::{
@@ -274,6 +274,20 @@ pub(super) fn clear_ct_mark(bits: u32) -> RuleStatement {
 /// `ct status`
 pub(super) fn ct_status() -> Value {
     ct("status")
+}
+
+/// `ct original ip daddr`: the destination of a flow's first packet before any translation.
+pub(super) fn original_destination() -> Value {
+    ct_original("ip daddr")
+}
+
+/// `ct original proto-dst`: its destination port, likewise. Only after a match of the transport protocol.
+pub(super) fn original_port() -> Value {
+    ct_original("proto-dst")
+}
+
+fn ct_original(key: &'static str) -> Value {
+    Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir: Some(CTDir::Original) }))
 }
 
 fn ct(key: &'static str) -> Value {

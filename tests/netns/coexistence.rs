@@ -47,16 +47,16 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Runs a pass and returns its report.
-fn reconciled(installation: &Installation<'_>) -> Result<Report> {
+pub(crate) fn reconciled(installation: &Installation<'_>) -> Result<Report> {
     let output = installation.ctl(&["reconcile", "--json"])?;
     serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {}", text(&output.stderr)).into())
 }
 
-fn nat(report: &Report) -> Result<&ComponentReport> {
+pub(crate) fn nat(report: &Report) -> Result<&ComponentReport> {
     report.components.get(&ComponentName::Nat).ok_or_else(|| "there is no component nat".into())
 }
 
-fn run(world: &World, command: &str) -> Result {
+pub(crate) fn run(world: &World, command: &str) -> Result {
     let output = world.bastion().command("bash").args(["-ec", command]).output()?;
     ensure(output.status.success(), format!("{command}: {}", text(&output.stderr)))
 }

@@ -2,6 +2,7 @@
 
 mod antispoof;
 mod boot;
+mod bypass;
 mod dead_flows;
 mod differential;
 mod egress;
@@ -36,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         antispoof::trials(),
         dead_flows::trials(),
         boot::trials(),
+        bypass::trials(),
         reloads::trials(),
         differential::trials(),
     ]

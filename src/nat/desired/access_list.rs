@@ -68,10 +68,10 @@ impl Field {
         }
     }
 
-    /// Where a packet has it.
-    fn expression(self) -> Value {
+    /// Where a packet has it; `to`: where it has its destination.
+    fn expression(self, to: &Value) -> Value {
         match self {
-            Self::To => field("ip", "daddr"),
+            Self::To => to.clone(),
             Self::From => field("ip", "saddr"),
             Self::Ports => field("th", "dport"),
             Self::Protocol => l4proto(),
@@ -168,12 +168,17 @@ impl AccessList {
 
     /// A rule for each set: packets that it contains get `verdict`.
     pub(super) fn rules(&self, verdict: impl Fn() -> Rule) -> Vec<Rule> {
+        self.rules_at(&field("ip", "daddr"), verdict)
+    }
+
+    /// The same, with the destination somewhere else.
+    pub(super) fn rules_at(&self, to: &Value, verdict: impl Fn() -> Rule) -> Vec<Rule> {
         let rule = |part: &Part| {
             if part.fields.is_empty() {
                 return verdict();
             }
-            let key = concat(part.fields.iter().map(|field| field.expression()));
-            let host = part.hosts.clone().map(|hosts| eq(Field::To.expression(), set(hosts)));
+            let key = concat(part.fields.iter().map(|field| field.expression(to)));
+            let host = part.hosts.clone().map(|hosts| eq(to.clone(), set(hosts)));
             host.into_iter().chain([eq(key, set(part.name.clone()))]).chain(verdict()).collect()
         };
         self.parts.iter().map(rule).collect()

@@ -32,6 +32,8 @@ pub(super) enum DropReason {
     Unroutable,
     /// To the internet, and the network's lists do not allow it.
     Egress,
+    /// To the internet, and it would leave with its private source.
+    Untranslated,
     /// Its source has opened too many flows in a second.
     NewFlows,
     /// Its source has too many flows.
@@ -49,7 +51,7 @@ pub(super) enum DropReason {
 }
 
 impl DropReason {
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Spoofed,
         Self::Bogon,
         Self::Blocked,
@@ -58,6 +60,7 @@ impl DropReason {
         Self::Input,
         Self::Unroutable,
         Self::Egress,
+        Self::Untranslated,
         Self::NewFlows,
         Self::Flows,
         Self::Tenant,
@@ -78,6 +81,7 @@ impl DropReason {
             Self::Input => "dropped_input",
             Self::Unroutable => "dropped_unroutable",
             Self::Egress => "dropped_egress",
+            Self::Untranslated => "dropped_untranslated",
             Self::NewFlows => "dropped_new_flows",
             Self::Flows => "dropped_flows",
             Self::Tenant => "dropped_tenant",
@@ -99,6 +103,7 @@ impl DropReason {
             Self::Input => "drop_input",
             Self::Unroutable => "drop_unroutable",
             Self::Egress => "drop_egress",
+            Self::Untranslated => "drop_untranslated",
             Self::NewFlows => "drop_new_flows",
             Self::Flows => "drop_flows",
             Self::Tenant => "drop_tenant",

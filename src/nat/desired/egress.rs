@@ -17,7 +17,7 @@ use super::early::unroutable;
 use super::feature::{Feature, ForwardPath, Section, Slot};
 use super::postrouting::egress_nat;
 use super::probes::interface_of;
-use super::{FILTER, Scope, answer_unknown_flows, filter};
+use super::{FILTER, Scope, answer_unknown_flows, filter, untranslated};
 use crate::config::{Config, EgressLists, NetworkPolicy};
 use crate::hetzner::{METADATA_NETWORK, PUBLIC_GATEWAY};
 use crate::site::{PrivateLink, PublicLink, Site};
@@ -49,7 +49,7 @@ pub(super) fn feature(scope: Scope<'_>) -> Feature {
         sets.extend(allow.into_iter().flat_map(AccessList::into_sets));
     }
     let mut chains: Vec<_> = chains.into_iter().map(|chain| (Section::Egress, chain)).collect();
-    chains.extend(config.egress.guard.then(|| (Section::Output, output_chain(site.public.as_ref()))));
+    chains.push((Section::Output, output_chain(scope)));
     Feature {
         counters: vec![EGRESS_FLOWS, RESET_FLOWS],
         sets,
@@ -132,7 +132,7 @@ fn guard(config: &Config) -> Rule {
 
 /// The guard of the bastion's own packets, as far as they go to hosts. Its neighbours and groups on the link are
 /// exempt, and so is the cloud's gateway, which assigns addresses too.
-fn output_chain(public: Option<&PublicLink>) -> Chain {
+fn output_chain(scope: Scope<'_>) -> Chain {
     let groups = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3);
     let neighbours = [prefix(METADATA_NETWORK.into()), address(PUBLIC_GATEWAY), prefix(groups.into())];
     let rule = |public: &PublicLink| {
@@ -143,8 +143,9 @@ fn output_chain(public: Option<&PublicLink>) -> Chain {
             drop_as(DropReason::Unroutable),
         ]
     };
-    let base = filter(NfHook::Output, FILTER, NfChainPolicy::Accept);
-    Chain::base("output", base, public.map(rule).into_iter().collect())
+    let public = scope.site.public.as_ref().filter(|_| scope.config.egress.guard);
+    let rules = public.map(rule).into_iter().chain(untranslated::output_rule(scope));
+    Chain::base("output", filter(NfHook::Output, FILTER, NfChainPolicy::Accept), rules.collect())
 }
 
 /// The sender gets a reset, so that applications fail at once instead of waiting for minutes (AWS's and Azure's

@@ -26,6 +26,7 @@ pub(super) enum Section {
     Early,
     Prerouting,
     Egress,
+    Translated,
     Published,
     Lateral,
     Local,
@@ -41,6 +42,8 @@ pub(super) enum Section {
 pub(super) enum Slot {
     /// In `forward`, before packets of known flows pass.
     ForwardGuard,
+    /// In `forward`, after packets of known flows have passed.
+    ForwardUntranslated,
     /// In `input`, after packets of known flows have passed, in this order.
     InputTunnel,
     InputStatic,
@@ -54,6 +57,8 @@ pub(super) enum Slot {
     SourceNatLocal,
     SourceNatTunnel,
     SourceNatProbes,
+    SourceNatKeep,
+    SourceNatMissing,
 }
 
 /// New flows from one interface to another, about which a chain decides.

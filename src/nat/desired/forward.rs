@@ -22,6 +22,8 @@ use crate::site::{PrivateLink, Site};
 
 /// Bytes of the headers that the size of a TCP segment does not contain: IPv4's and TCP's, without options.
 const TCP_AND_IP_HEADERS: u32 = 40;
+/// The set of all ranges inside, if there are several.
+pub(super) const INSIDE: &str = "inside";
 /// With more paths than this, one look-up of both names is cheaper than comparing them one after the other (measured).
 const MANY_PATHS: usize = 4;
 
@@ -35,6 +37,7 @@ pub(super) fn chain(features: &mut Feature, site: &Site, fastpath: bool) -> Chai
         rules.push(vec![any_of(ct_state(), text("established")), offload(FLOWTABLE)]);
     }
     rules.extend(known_flows());
+    rules.extend(features.take_rules(Slot::ForwardUntranslated));
     let paths: Vec<ForwardPath> = std::mem::take(&mut features.paths).into_iter().map(|(_, path)| path).collect();
     if !paths.is_empty() {
         // IPv6 is not forwarded at all: Hetzner's networks are IPv4 only.
@@ -98,7 +101,7 @@ fn is_syn_or_answer() -> RuleStatement {
 pub(super) fn inside_guard(scope: Scope<'_>) -> Feature {
     let inside = inside(scope);
     let several = inside.len() > 1;
-    let set = several.then(|| Set::ranges("inside", [fields::V4], ranges(inside.iter().copied())));
+    let set = several.then(|| Set::ranges(INSIDE, [fields::V4], ranges(inside.iter().copied())));
     let rule = guard_rule(&inside, scope.site);
     Feature {
         sets: set.into_iter().collect(),
@@ -109,7 +112,7 @@ pub(super) fn inside_guard(scope: Scope<'_>) -> Feature {
 
 /// The ranges of private networks, of the tunnel and of further sources of probes, without those that contain the public
 /// link's address.
-fn inside(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Ipv4Net> {
+pub(super) fn inside(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Ipv4Net> {
     let unroutable = unroutable(site.public.as_ref());
     let tunnel = tunnel.into_iter().flat_map(|tunnel| v4(tunnel.sources()));
     let probes = further_sources(config, site, |_| true).into_iter().map(Ipv4Net::from);
@@ -129,7 +132,7 @@ fn guard_rule(inside: &[Ipv4Net], site: &Site) -> Option<Rule> {
         several => {
             let bytes: BTreeSet<u8> = several.iter().copied().flat_map(first_bytes).collect();
             let bytes = bytes.into_iter().map(|byte| number(byte.into()));
-            rule.extend([eq(destination_first_byte(), anonymous_set(bytes)), eq(destination(), set("inside"))]);
+            rule.extend([eq(destination_first_byte(), anonymous_set(bytes)), eq(destination(), set(INSIDE))]);
         }
     }
     rule.push(drop_as(DropReason::Forward));

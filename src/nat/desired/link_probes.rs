@@ -11,7 +11,6 @@ use super::drops::{DropReason, drop_as};
 use super::feature::{Feature, ForwardPath, Section, Slot};
 use super::postrouting::egress_translation;
 use super::probes::interface_of;
-use super::published::DSTNAT;
 use super::{Scope, comes_in_by, nat};
 use crate::inputs::{DESTINATIONS, LinkProbe, RETURN_PORT, RETURNED_GROUP, link_probes, target_ports};
 
@@ -95,6 +94,6 @@ pub(super) fn feature(scope: Scope<'_>) -> Feature {
     }
     let to_probe = eq(field("ip", "daddr"), prefix(DESTINATIONS.into()));
     let out = Chain::regular("probe_out", vec![vec![to_probe, accept()], vec![drop_as(DropReason::Forward)]]);
-    let targets = Chain::base("probe_targets", nat(NfHook::Prerouting, DSTNAT), prerouting);
+    let targets = Chain::base("probe_targets", nat(NfHook::Prerouting), prerouting);
     Feature { chains: vec![(Section::Prerouting, targets), (Section::Egress, out)], rules, paths, ..Feature::default() }
 }

@@ -7,7 +7,7 @@ use super::super::model::{Chain, Rule};
 use super::super::statement::{accept, anonymous_set, eq, field, goto, iifname, interface, l4proto, number, text};
 use super::drops::{DropReason, drop_as};
 use super::feature::{Feature, ForwardPath, Section, Slot};
-use super::published::accept_translated;
+use super::published::accept_translated_by_anyone;
 use super::{Scope, drop_excess_syns};
 use crate::site::PrivateLink;
 
@@ -36,11 +36,11 @@ pub(super) fn feature(Scope { config, site, .. }: Scope<'_>) -> Feature {
         }
         let limit = config.firewall.syns_per_second.map(|rate| drop_excess_syns(rate, "syns4", &field("ip", "saddr")));
         let mut rules: Vec<Rule> = limit.into_iter().collect();
-        rules.extend([accept_translated(), vec![drop_as(DropReason::Forward)]]);
+        rules.extend([accept_translated_by_anyone(), vec![drop_as(DropReason::Forward)]]);
         feature.chains.push((Section::Local, Chain::regular("guests", rules)));
         // With one private link there are no lists between networks.
         let rest = if site.private.len() > 1 { goto("lateral") } else { drop_as(DropReason::Tenant) };
-        let rules = vec![accept_translated(), vec![rest]];
+        let rules = vec![accept_translated_by_anyone(), vec![rest]];
         feature.chains.push((Section::Local, Chain::regular("guests_from_inside", rules)));
     }
     let links = || anonymous_set(local.iter().map(|link| interface(&link.interface)));

@@ -20,7 +20,9 @@ mod probes;
 mod published;
 mod services;
 mod ssh;
+mod translated;
 mod tunnel;
+mod untranslated;
 
 use nftables::types::{NfChainPolicy, NfChainType, NfHook};
 
@@ -47,6 +49,10 @@ const FILTER: i32 = 0;
 /// nft's `filter - 5`: before the chains that Docker, ufw and iptables register at 0, whatever was loaded last.
 const BEFORE_FILTER: i32 = -5;
 
+/// Before every other program's: of all nat chains at a hook the first one that translates a flow decides, and the kernel
+/// takes none at -200 (connection tracking) or below. The hooks themselves stay where they are (-100 and 100).
+pub(super) const BEFORE_OTHER_NAT: i32 = -199;
+
 /// What the rules depend on.
 #[derive(Clone, Copy)]
 struct Scope<'a> {
@@ -65,6 +71,8 @@ pub(super) fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fas
         private_networks(site),
         early::feature(scope),
         published::feature(scope),
+        translated::feature(scope),
+        untranslated::feature(scope),
         lateral::feature(scope),
         egress::feature(scope),
         forward::inside_guard(scope),
@@ -74,6 +82,7 @@ pub(super) fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fas
         postrouting::local_guests(site),
         local::feature(scope),
         link_probes::feature(scope),
+        postrouting::keep_sources(scope),
         tunnel.map(|tunnel| tunnel::feature(tunnel, scope)).unwrap_or_default(),
     ];
     let mut all = Feature::merged(features);
@@ -99,6 +108,13 @@ pub(super) fn desired(config: &Config, site: &Site, tunnel: Option<&Tunnel>, fas
 fn private_networks(site: &Site) -> Feature {
     let networks = ranges(site.private.iter().flat_map(PrivateLink::ranges));
     Feature { sets: vec![Set::ranges("private_networks", [fields::V4], networks)], ..Feature::default() }
+}
+
+/// The public link, the private ones, and the tunnel's interface.
+fn all_links(scope: Scope<'_>) -> Vec<&InterfaceName> {
+    let tunnel = scope.tunnel.map(|tunnel| &tunnel.interface);
+    let public = scope.site.public.iter().map(|link| &link.interface);
+    public.chain(scope.site.private.iter().map(|link| &link.interface)).chain(tunnel).collect()
 }
 
 /// The links between which packets are forwarded.
@@ -164,8 +180,8 @@ fn filter(hook: NfHook, priority: i32, policy: NfChainPolicy) -> BaseChain {
     BaseChain { kind: NfChainType::Filter, hook, priority, policy }
 }
 
-fn nat(hook: NfHook, priority: i32) -> BaseChain {
-    BaseChain { kind: NfChainType::NAT, hook, priority, policy: NfChainPolicy::Accept }
+fn nat(hook: NfHook) -> BaseChain {
+    BaseChain { kind: NfChainType::NAT, hook, priority: BEFORE_OTHER_NAT, policy: NfChainPolicy::Accept }
 }
 
 /// For a TCP packet that neither belongs to a flow nor opens one: the flow was forgotten here, by a reboot or a

@@ -1,4 +1,7 @@
 //! The chain `postrouting`: the addresses under which packets leave.
+//!
+//! It decides about every flow between our links, also about those that keep their source: what it left undecided, the
+//! nat chains of other programs could translate.
 
 use std::net::Ipv4Addr;
 
@@ -14,12 +17,10 @@ use super::egress_address::{egress_pool, own_address, slots};
 use super::feature::{Feature, Slot};
 use super::probes::further_sources;
 use super::published::{is_translated, publishes};
-use super::{Scope, nat};
+use super::{Scope, all_links, nat};
 use crate::config::Config;
+use crate::net::InterfaceName;
 use crate::site::{PrivateLink, PublicLink, Site};
-
-/// nft's `srcnat`.
-const SRCNAT: i32 = 100;
 
 /// The chain, made of the features' rules.
 pub(super) fn chain(features: &mut Feature) -> Chain {
@@ -30,9 +31,11 @@ pub(super) fn chain(features: &mut Feature) -> Chain {
         Slot::SourceNatLocal,
         Slot::SourceNatTunnel,
         Slot::SourceNatProbes,
+        Slot::SourceNatKeep,
+        Slot::SourceNatMissing,
     ];
     let rules = slots.into_iter().flat_map(|slot| features.take_rules(slot)).collect();
-    Chain::base("postrouting", nat(NfHook::Postrouting, SRCNAT), rules)
+    Chain::base("postrouting", nat(NfHook::Postrouting), rules)
 }
 
 /// The public addresses of private hosts, and of peers that may reach the internet.
@@ -139,6 +142,22 @@ pub(super) fn local_guests(site: &Site) -> Feature {
     }
     let rule = vec![eq(iifname(), anonymous_set(local)), eq(oifname(), anonymous_set(others)), masquerade(false)];
     Feature { rules: vec![(Slot::SourceNatLocal, rule)], ..Feature::default() }
+}
+
+/// Flows between our links keep their source where no rule translates it. A translation to the same address is one: no
+/// chain of another program is asked after it.
+pub(super) fn keep_sources(scope: Scope<'_>) -> Feature {
+    let tunnel = scope.tunnel.map(|tunnel| &tunnel.interface);
+    // What goes to a bridge of this server, the program that manages it translates.
+    let private = scope.site.private.iter().filter(|link| !link.is_local);
+    let inside: Vec<_> = private.map(|link| &link.interface).chain(tunnel).collect();
+    let names = |links: &[&InterfaceName]| anonymous_set(links.iter().map(|link| interface(link)));
+    let rule = || {
+        let between = [eq(iifname(), names(&all_links(scope))), eq(oifname(), names(&inside))];
+        between.into_iter().chain([snat(field("ip", "saddr"), false)]).collect()
+    };
+    let is_wanted = scope.site.public.is_some() && !inside.is_empty();
+    Feature { rules: is_wanted.then(|| (Slot::SourceNatKeep, rule())).into_iter().collect(), ..Feature::default() }
 }
 
 /// Rules name the server's own address instead of using `masquerade`, which looks it up for every flow (a fifth of a

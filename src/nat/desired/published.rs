@@ -1,7 +1,8 @@
 //! What leads from public addresses to private hosts: port forwards and static addresses.
 //!
 //! Who may use a forward is decided where it is translated: what no map contains is not translated, and what was not
-//! translated is not let in. So one rule in `forward` suffices, whatever the number of forwards.
+//! translated by our maps is not let in ([`super::translated`]). So a few rules in `forward` suffice, whatever the number
+//! of forwards.
 
 use std::net::Ipv4Addr;
 
@@ -13,7 +14,7 @@ use super::super::element::{Element, FieldValue};
 use super::super::model::{Chain, Rule, Set, fields};
 use super::super::statement::{
     RuleStatement, accept, address, anonymous_set, any_of, concat, counter, ct_status, dnat, eq, field, interface,
-    l4proto, lookup, ne, oifname, set, snat, text,
+    jump, l4proto, lookup, ne, oifname, set, snat, text,
 };
 use super::access_list::AccessList;
 use super::drops::{DropReason, drop_as};
@@ -24,9 +25,7 @@ use crate::inputs::is_reserved;
 use crate::site::{PublicLink, Site};
 
 /// First packets of flows to private hosts by a forward or a static address.
-const PUBLISHED_FLOWS: &str = "published_flows";
-/// nft's `dstnat`.
-pub(super) const DSTNAT: i32 = -100;
+pub(super) const PUBLISHED_FLOWS: &str = "published_flows";
 /// The set of the public addresses that lead to private hosts, if there is more than one.
 const PUBLISHED_ADDRESSES: &str = "published_addresses";
 
@@ -79,7 +78,7 @@ fn usable_forwards<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item
 
 /// The static entries whose host is in a network of this server. One for this server's own first address is left out:
 /// it would lock the operator out.
-fn usable_statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
+pub(super) fn usable_statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
     let own = site.own_address();
     let is_served = |entry: &&StaticNat| site.private.iter().any(|link| link.serves(entry.private));
     config.nat.statics.iter().filter(is_served).filter(move |entry| Some(entry.public) != own)
@@ -107,16 +106,28 @@ fn published_addresses(config: &Config, site: &Site, statics: &[&StaticNat]) -> 
     published
 }
 
+/// The forwards with the public addresses at which they lead to their hosts.
+pub(super) fn forwards_at<'a>(config: &'a Config, site: &'a Site) -> Vec<(&'a Forward, Vec<Ipv4Addr>)> {
+    let Some(public) = &site.public else { return Vec::new() };
+    let with_addresses = |forward: &'a Forward| {
+        let mut addresses = addresses_of(forward, config, public);
+        addresses.retain(|address| !is_reserved(forward, *address, config, site));
+        (forward, addresses)
+    };
+    usable_forwards(config, site).map(with_addresses).collect()
+}
+
+/// The sources that may use a forward, without overlaps.
+pub(super) fn sources_of(forward: &Forward) -> Vec<Ipv4Net> {
+    if forward.from.is_empty() { vec![Ipv4Net::default()] } else { Ipv4Net::aggregate(&forward.from) }
+}
+
 /// The maps from forwarded ports to private hosts: single ports for everyone, single ports for some sources, and port
 /// ranges.
 fn forward_maps(config: &Config, site: &Site) -> [Set; 3] {
     let mut maps = ForwardMaps::default();
-    if let Some(public) = &site.public {
-        for forward in usable_forwards(config, site) {
-            let mut addresses = addresses_of(forward, config, public);
-            addresses.retain(|address| !is_reserved(forward, *address, config, site));
-            maps.add(forward, &addresses);
-        }
+    for (forward, addresses) in forwards_at(config, site) {
+        maps.add(forward, &addresses);
     }
     [
         Set::map("forwards", maps.forwards),
@@ -136,8 +147,7 @@ impl ForwardMaps {
     fn add(&mut self, forward: &Forward, public: &[Ipv4Addr]) {
         let Ports { first, last } = forward.ports;
         let target = || [FieldValue::address(forward.to), FieldValue::port(forward.to_port.unwrap_or(first))];
-        let everyone = [Ipv4Net::default()];
-        let sources = if forward.from.is_empty() { everyone.to_vec() } else { Ipv4Net::aggregate(&forward.from) };
+        let sources = sources_of(forward);
         for address in public.iter().copied().map(FieldValue::address) {
             for transport in forward.transports.each().iter().copied().map(FieldValue::transport) {
                 if forward.ports.is_single() && forward.from.is_empty() {
@@ -175,7 +185,7 @@ fn static_sets(statics: &[&StaticNat]) -> Vec<Set> {
 }
 
 /// What may come in to hosts with a public address of their own.
-fn open_statics(statics: &[&StaticNat]) -> AccessList {
+pub(super) fn open_statics(statics: &[&StaticNat]) -> AccessList {
     let at = |entry: &StaticNat, line: &Acl| Acl { to: vec![entry.public.into()], ..line.clone() };
     let lines: Vec<Acl> = statics.iter().flat_map(|entry| entry.open.iter().map(move |line| at(entry, line))).collect();
     AccessList::of_pairs("static_open", &lines)
@@ -188,8 +198,6 @@ fn prerouting_chain(config: &Config, site: &Site, published: &[Ipv4Addr], open: 
     let destination = || field("ip", "daddr");
     let port = || field("th", "dport");
     let by_source = || concat([port(), destination(), field("ip", "saddr"), l4proto()]);
-    // nft requires a match of the transport protocol before it translates a port.
-    let transport = || eq(l4proto(), anonymous_set(["tcp", "udp"].map(text)));
     let (mut exact, mut restricted, mut ranges) = (false, false, false);
     for forward in usable_forwards(config, site) {
         match (forward.ports.is_single(), forward.from.is_empty()) {
@@ -202,17 +210,22 @@ fn prerouting_chain(config: &Config, site: &Site, published: &[Ipv4Addr], open: 
         rules.push(vec![dnat(lookup(concat([destination(), l4proto(), port()]), "forwards"))]);
     }
     if restricted {
-        rules.push(vec![transport(), dnat(lookup(by_source(), "forwards_from"))]);
+        rules.push(vec![translates_ports(), dnat(lookup(by_source(), "forwards_from"))]);
     }
     if ranges {
-        rules.push(vec![transport(), dnat(lookup(by_source(), "forward_ranges"))]);
+        rules.push(vec![translates_ports(), dnat(lookup(by_source(), "forward_ranges"))]);
     }
     rules.extend(open.rules(|| vec![dnat(lookup(destination(), "static_in"))]));
     if rules.is_empty() {
         return None;
     }
     rules.splice(0..0, skip_other_addresses(published));
-    Some(Chain::base("prerouting", nat(NfHook::Prerouting, DSTNAT), rules))
+    Some(Chain::base("prerouting", nat(NfHook::Prerouting), rules))
+}
+
+/// Matches the protocols whose ports are translated. nft requires it before a translation of a port.
+pub(super) fn translates_ports() -> RuleStatement {
+    eq(l4proto(), anonymous_set(["tcp", "udp"].map(text)))
 }
 
 /// Flows to addresses at which nothing is published, which are nearly all, are spared the look-ups.
@@ -231,7 +244,13 @@ pub(super) fn is_translated() -> RuleStatement {
     any_of(ct_status(), text("dnat"))
 }
 
+/// Flows that our maps have translated pass. Others continue: the rules after this one decide about their real addresses.
 pub(super) fn accept_translated() -> Rule {
+    vec![is_translated(), jump("translated")]
+}
+
+/// Translated flows pass, whoever has translated them: to guests of a bridge whose ports another program publishes.
+pub(super) fn accept_translated_by_anyone() -> Rule {
     vec![is_translated(), counter(PUBLISHED_FLOWS), accept()]
 }
 

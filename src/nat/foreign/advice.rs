@@ -48,10 +48,16 @@ pub(super) fn for_ports(drop_chain: &DropChain, closed: &[&OpenPort]) -> Option<
 
 /// `chain FORWARD of table ip filter (Docker)`
 pub(super) fn name_of(drop_chain: &DropChain) -> String {
-    let DropChain { family, table, chain, owner, .. } = drop_chain;
-    match drop_chain.rule_system {
+    let DropChain { rule_system, family, table, chain, owner, .. } = drop_chain;
+    chain_name(*rule_system, family, table, chain, *owner)
+}
+
+/// The same for any chain.
+pub(super) fn chain_name(system: RuleSystem, family: &str, table: &str, chain: &str, owner: Owner) -> String {
+    match system {
         RuleSystem::Nftables => format!("chain {chain} of table {family} {table} ({owner})"),
-        RuleSystem::LegacyIptables => format!("chain {chain} of the old iptables ({owner})"),
+        RuleSystem::LegacyIptables if table == "filter" => format!("chain {chain} of the old iptables ({owner})"),
+        RuleSystem::LegacyIptables => format!("chain {chain} of table {table} of the old iptables ({owner})"),
     }
 }
 

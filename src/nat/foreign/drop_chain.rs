@@ -28,7 +28,7 @@ pub(super) struct DropChain {
 }
 
 /// Netfilter's two rule systems. A packet passes the chains of both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RuleSystem {
     /// nftables, which today's iptables uses too.
     Nftables,
@@ -46,7 +46,7 @@ pub(super) enum Hook {
 }
 
 /// Which program made a chain, as far as its table shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
     /// ufw, alone or with others in the same table: only its rules come back after a boot.
     Ufw,
@@ -93,8 +93,12 @@ impl Owner {
             (_, "f2b-table") => Self::Fail2ban,
             _ if any(|chain| chain.starts_with("ufw-")) => Self::Ufw,
             _ if any(|chain| chain == "DOCKER-USER") => Self::Docker,
+            ("ip", "nat" | "raw") if any(|chain| chain == "DOCKER") => Self::Docker,
             _ if table.starts_with("libvirt") || any(|chain| chain.starts_with("LIBVIRT_")) => Self::Libvirt,
             ("ip", "filter") if any(|chain| matches!(chain, "FORWARD" | "INPUT")) => Self::Iptables,
+            ("ip", "nat" | "raw") if any(|chain| matches!(chain, "PREROUTING" | "POSTROUTING" | "OUTPUT")) => {
+                Self::Iptables
+            }
             ("inet", "filter") => Self::NftablesConf,
             _ => Self::Unknown,
         }

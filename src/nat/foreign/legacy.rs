@@ -1,4 +1,4 @@
-//! The old iptables (`iptables-legacy`), whose filter table nft does not show.
+//! The old iptables (`iptables-legacy`), whose tables nft does not show.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,11 +9,15 @@ use tokio::process::Command;
 use super::TIMEOUT;
 use super::drop_chain::{DropChain, Hook, Owner, RuleSystem};
 use super::rule::{Destination, Rule};
+use super::translation::{Translation, read_iptables};
 use crate::config::{Ports, Transport};
 use crate::outcome::Problem;
 
 /// The existing tables, a line each. Listing one that is not among them with iptables would make it.
 const TABLES: &str = "/proc/thread-self/net/ip_tables_names";
+
+/// The program of the old iptables.
+const LEGACY: &str = "iptables-legacy";
 
 /// The loaded modules, a line each.
 const MODULES: &str = "/proc/modules";
@@ -62,33 +66,62 @@ fn hidden_table() -> Problem {
     )
 }
 
+/// The rules of the old tables that translate, or keep packets out of connection tracking.
+pub(super) async fn list_translations() -> Vec<Translation> {
+    let tables = std::fs::read_to_string(TABLES).unwrap_or_default();
+    let mut found = Vec::new();
+    for table in ["nat", "raw"] {
+        if tables.lines().any(|there| there == table) {
+            found.extend(run_iptables_on(LEGACY, RuleSystem::LegacyIptables, table).await);
+        }
+    }
+    found
+}
+
+/// The rules of a table of iptables that translate.
+pub(super) async fn run_iptables_on(program: &str, system: RuleSystem, table: &str) -> Vec<Translation> {
+    let listing = run(program, &["-t", table, "-S"]).await;
+    read_iptables(&listing.unwrap_or_default(), system, table)
+}
+
 async fn run_iptables() -> Vec<DropChain> {
-    let Some(program) = find_program() else { return Vec::new() };
+    run(LEGACY, &["-S"]).await.map(|listing| read_chains(&listing)).unwrap_or_default()
+}
+
+/// The output of a variant of iptables; `None` if it is not installed, or fails.
+async fn run(program: &str, arguments: &[&str]) -> Option<String> {
+    let program = find_program(program)?;
     let listing = Command::new(&program)
-        .args(["-w", "1", "-S"])
+        .args(["-w", "1"])
+        .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
     match tokio::time::timeout(TIMEOUT, listing).await {
-        Ok(Ok(output)) if output.status.success() => read_chains(&String::from_utf8_lossy(&output.stdout)),
+        Ok(Ok(output)) if output.status.success() => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
         Ok(Ok(output)) => {
             let complaint = String::from_utf8_lossy(&output.stderr);
-            tracing::debug!(component = "nat", complaint = complaint.trim(), "the old iptables cannot be listed");
-            Vec::new()
+            tracing::debug!(
+                component = "nat",
+                complaint = complaint.trim(),
+                program = %program.display(),
+                "the rules of iptables cannot be listed"
+            );
+            None
         }
         Ok(Err(error)) => {
             tracing::debug!(component = "nat", %error, program = %program.display(), "cannot be run");
-            Vec::new()
+            None
         }
-        Err(_) => Vec::new(),
+        Err(_) => None,
     }
 }
 
-fn find_program() -> Option<PathBuf> {
+fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    let programs = directories.filter(|directory| directory.is_absolute()).map(|d| d.join("iptables-legacy"));
+    let programs = directories.filter(|directory| directory.is_absolute()).map(|d| d.join(name));
     programs.into_iter().find(|program| program.is_file())
 }
 

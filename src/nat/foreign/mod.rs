@@ -1,4 +1,5 @@
-//! What other programs on this server would drop of our traffic. It is named in the report and never changed.
+//! What other programs on this server would drop or translate of our traffic. It is named in the report and never
+//! changed.
 //!
 //! A packet passes only if the base chains of all tables let it, so an `accept` of ours does not help against another
 //! table's `drop`. This module finds base chains that drop whatever no rule of theirs decides, in nftables and in the
@@ -12,21 +13,24 @@ mod drop_chain;
 mod legacy;
 mod paths;
 mod rule;
+mod translation;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::desired::BEFORE_OTHER_NAT;
 use super::nft::{Error, Nft};
 use crate::config::Config;
 use crate::error::chain;
 use crate::inputs::Tunnel;
 use crate::outcome::Problem;
 use crate::site::Site;
-use drop_chain::{DropChain, Hook};
+use drop_chain::{DropChain, Hook, RuleSystem};
 use paths::OpenPort;
 pub use paths::{ForwardPath, Packets, forward_paths};
+use translation::{Place, Translation};
 
 /// How long `iptables-legacy` may run.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,14 +40,25 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct DropChains {
     /// The kernel's generation of all rules when the chains of nftables were listed.
     generation: Option<u32>,
-    nftables: Vec<DropChain>,
+    nftables: ListedChains,
     last: Arc<ObservedDropChains>,
 }
 
-/// The chains that drop, of nftables and of the old iptables.
+/// What matters of the chains of nftables.
+#[derive(Debug, Default, Clone)]
+struct ListedChains {
+    drop: Vec<DropChain>,
+    translations: Vec<Translation>,
+    rivals: Vec<String>,
+}
+
+/// The chains that drop and those that translate, of nftables and of the old iptables.
 #[derive(Debug, Default)]
 pub(super) struct ObservedDropChains {
     chains: Vec<DropChain>,
+    translations: Vec<Translation>,
+    /// The nat chains of nftables that the kernel may ask before ours.
+    rivals: Vec<String>,
     /// Says that the old iptables is in use and its rules cannot be read.
     hidden: Option<Problem>,
 }
@@ -71,8 +86,10 @@ impl DropChains {
             }
         }
         let (legacy, hidden) = legacy::list_chains().await;
-        let chains = self.nftables.iter().cloned().chain(legacy).collect();
-        self.last = Arc::new(ObservedDropChains { chains, hidden });
+        let ListedChains { drop, mut translations, rivals } = self.nftables.clone();
+        translations.extend(legacy::list_translations().await);
+        let chains = drop.into_iter().chain(legacy).collect();
+        self.last = Arc::new(ObservedDropChains { chains, translations, rivals, hidden });
         self.last()
     }
 
@@ -87,6 +104,9 @@ impl ObservedDropChains {
     pub(super) fn report(&self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> ForeignReport {
         let (paths, ports) = (forward_paths(config, site, tunnel), paths::open_ports(config, site));
         let mut report = report(&self.chains, &paths, &ports);
+        let (problems, hints) = translation::report(&self.translations, config, site, tunnel);
+        report.problems.extend(problems);
+        report.hints.extend(hints);
         report.hints.extend(self.hidden.clone());
         report
     }
@@ -97,11 +117,17 @@ impl ObservedDropChains {
         let mut forwarding = self.chains.iter().filter(|chain| matches!(chain.hook, Hook::Forward));
         forwarding.find(|chain| accepts(chain, known) && !accepts(chain, unknown)).map(advice::name_of)
     }
+
+    /// The nat chains of others that the kernel may ask before ours.
+    pub(super) fn rivals(&self) -> &[String] {
+        &self.rivals
+    }
 }
 
-async fn list_chains() -> Result<Vec<DropChain>, Error> {
+async fn list_chains() -> Result<ListedChains, Error> {
     let nft = Nft::find()?;
-    let mut drop_chains = drop_chain::read_chains(&nft.run(&["-j", "list", "chains"], None).await?)?;
+    let listing = nft.run(&["-j", "list", "chains"], None).await?;
+    let mut drop_chains = drop_chain::read_chains(&listing)?;
     for drop_chain in &mut drop_chains {
         for name in std::mem::take(&mut drop_chain.unread) {
             let listed = nft.run(&["-j", "list", "chain", &drop_chain.family, &drop_chain.table, &name], None).await;
@@ -110,7 +136,33 @@ async fn list_chains() -> Result<Vec<DropChain>, Error> {
             drop_chain.rules.extend(rules);
         }
     }
-    Ok(drop_chains)
+    let mut translations = Vec::new();
+    for table in translation::nat_tables(&listing) {
+        translations.extend(list_translations(&nft, table).await);
+    }
+    let mut rivals = translation::rivals(&listing, "", BEFORE_OTHER_NAT);
+    if !rivals.is_empty() {
+        let tables = nft.run(&["-j", "list", "tables"], None).await?;
+        rivals = translation::rivals(&listing, &tables, BEFORE_OTHER_NAT);
+    }
+    Ok(ListedChains { drop: drop_chains, translations, rivals })
+}
+
+/// The rules of a table that translate.
+async fn list_translations(nft: &Nft, table: translation::NatTable) -> Vec<Translation> {
+    let translation::NatTable { family, name: table, owner, chains } = table;
+    let mut found = Vec::new();
+    for chain in chains {
+        let listed = nft.run(&["-j", "list", "chain", &family, &table, &chain], None).await.unwrap_or_default();
+        let (family, table) = (family.clone(), table.clone());
+        let place = Place { system: RuleSystem::Nftables, family, table, chain, owner };
+        match translation::read_rules(&place, &listed) {
+            Some(rules) => found.extend(rules),
+            // Only iptables itself shows what its rules do.
+            None => return legacy::run_iptables_on("iptables-nft", RuleSystem::Nftables, &place.table).await,
+        }
+    }
+    found
 }
 
 /// The rules of a listing that accept something.

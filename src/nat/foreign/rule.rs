@@ -107,9 +107,7 @@ impl Rule {
 
     /// Whether this rule accepts all packets of a path.
     pub(super) fn accepts_path(&self, path: &ForwardPath) -> bool {
-        let includes = |named: &[String], interface: &str| {
-            named.is_empty() || named.iter().any(|name| name == interface || is_wildcard_of(name, interface))
-        };
+        let includes = |named: &[String], interface: &str| named.is_empty() || includes_interface(named, interface);
         let has_interfaces = includes(&self.from, path.from.as_str()) && includes(&self.to, path.to.as_str());
         if self.narrower || self.ports.is_some() || !has_interfaces {
             return false;
@@ -138,6 +136,11 @@ impl Rule {
     }
 }
 
+/// Whether these names, or wildcards, contain an interface.
+pub(super) fn includes_interface(names: &[String], interface: &str) -> bool {
+    names.iter().any(|name| name == interface || is_wildcard_of(name, interface))
+}
+
 /// `eth*` matches all names that begin with `eth`.
 fn is_wildcard_of(name: &str, interface: &str) -> bool {
     name.strip_suffix('*').is_some_and(|beginning| interface.starts_with(beginning))
@@ -150,12 +153,12 @@ fn items(right: &Value) -> &[Value] {
 }
 
 /// `None` if one of them is the name of a set: its elements are not read.
-fn words(right: &Value) -> Option<Vec<String>> {
+pub(super) fn words(right: &Value) -> Option<Vec<String>> {
     let word = |value: &Value| value.as_str().filter(|word| !word.starts_with('@')).map(str::to_owned);
     items(right).iter().map(word).collect()
 }
 
-fn networks(right: &Value) -> Option<Vec<Ipv4Net>> {
+pub(super) fn networks(right: &Value) -> Option<Vec<Ipv4Net>> {
     let network = |value: &Value| match value.get("prefix") {
         Some(prefix) => {
             let length = u8::try_from(prefix["len"].as_u64()?).ok()?;

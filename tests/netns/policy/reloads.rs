@@ -163,7 +163,12 @@ fn one_of_many() -> Result {
     let element = |what: &str, port: u16| {
         format!("{what} element inet bastiond forwards {{ 198.51.100.2 . tcp . {port} : 10.0.1.5 . {port} }}")
     };
-    ensure_eq(ours, vec![&*element("delete", 10_000), &*element("add", 11_000)])
+    let translated = |what: &str, port: u16| {
+        format!("{what} element inet bastiond translated {{ 198.51.100.2 . tcp . {port} . 10.0.1.5 . {port} }}")
+    };
+    let mut expected = vec![element("delete", 10_000), element("add", 11_000)];
+    expected.extend([translated("delete", 10_000), translated("add", 11_000)]);
+    ensure_eq(ours, expected.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// A flow limit that no reload changes.
