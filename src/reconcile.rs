@@ -407,7 +407,8 @@ fn site_outcome(site: &Site) -> Outcome {
     });
     let private = site.private.iter().map(|link| {
         let network = link.network_id.map_or_else(String::new, |id| format!(" (network {id})"));
-        let behind: String = link.behind.iter().map(|range| format!(" and {range}")).collect();
+        let behind: Vec<String> = link.behind.iter().map(|range| format!(" and {range}")).collect();
+        let behind = behind.concat();
         let kind = if link.is_local { "local" } else { "private" };
         format!("{kind} {} {} in {}{behind}{network}", link.interface, link.address, link.network)
     });

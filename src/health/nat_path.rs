@@ -119,15 +119,13 @@ async fn ask(
     let first = question();
     let round_trip = exchange(interface, &mut listener, &first, deadline).await?;
     check_translation(source, target, path.egress)?;
-    match first.farewell() {
+    if let Some(farewell) = first.farewell() {
         // The flow is over; an error means that the interface went meanwhile.
-        Some(farewell) => drop(interface.send(&farewell)),
-        None => {
-            let later = exchange(interface, &mut listener, &question(), deadline).await;
-            later.map_err(
-                |failure| if matches!(failure, Failure::NoAnswer(_)) { Failure::LaterPackets } else { failure },
-            )?;
-        }
+        drop(interface.send(&farewell));
+    } else {
+        let later = exchange(interface, &mut listener, &question(), deadline).await;
+        let is_silent = |failure: &Failure| matches!(failure, Failure::NoAnswer(_));
+        later.map_err(|failure| if is_silent(&failure) { Failure::LaterPackets } else { failure })?;
     }
     forget(source, target);
     Ok(round_trip)

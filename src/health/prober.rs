@@ -273,7 +273,7 @@ impl Task {
         asking.silent.extend(silent);
         if let Some(answered) = answered {
             asking.silent.remove(&answered);
-            asking.passed_in_spite_of = obstacle.clone();
+            asking.passed_in_spite_of.clone_from(&obstacle);
         }
         if let Outcome::Passed { note, .. } = &mut outcome {
             if !asking.silent.is_empty() {

@@ -52,8 +52,11 @@ impl component::Plan for Plan {
 /// If it differs later, another program changed it.
 #[derive(Debug, Default)]
 pub struct Routes {
-    stood: Option<(Option<(Desired, u32)>, BTreeSet<RangeBehind>)>,
+    stood: Option<Standing>,
 }
+
+/// The addresses and routes of the tunnel with the index of its interface, and the routes to ranges behind networks.
+type Standing = (Option<(Desired, u32)>, BTreeSet<RangeBehind>);
 
 impl Component for Routes {
     const NAME: ComponentName = ComponentName::Routes;

@@ -42,7 +42,6 @@ pub(super) fn add_local_links(site: &mut Site, config: &Config, kernel: &Kernel)
                     "name a bridge, or the interface of a private network",
                 ));
             }
-            (None, true) => {}
             (policy, false) if policy.is_some() || is_docker && config.site.docker == DockerBridges::Serve => {
                 let key = policy.map_or_else(|| "site.docker".to_owned(), |policy| format!("{}.interface", policy.key));
                 match local_link(link) {
@@ -59,7 +58,7 @@ pub(super) fn add_local_links(site: &mut Site, config: &Config, kernel: &Kernel)
                 }
             }
             (_, false) if guests.is_some_and(|guests| guests > 0) => report(site, config, link, is_docker),
-            (_, false) => {}
+            (None, true) | (_, false) => {}
         }
     }
     for policy in &config.networks {

@@ -248,7 +248,7 @@ fn docker() -> Result {
         let fetch = format!("exec {name} /bin/busybox nc -w 2 {} 8080", at::SERVER);
         docker.run(&fetch)?;
         ensure_eq(
-            server.tcp.seen()[before..].iter().map(|seen| seen.ip()).collect::<Vec<_>>(),
+            server.tcp.seen()[before..].iter().map(std::net::SocketAddr::ip).collect::<Vec<_>>(),
             vec![at::BASTION.into()],
         )
     };

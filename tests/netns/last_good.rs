@@ -26,6 +26,9 @@ const NARROW: &str = "[firewall]\nssh_from = [\"192.0.2.7\"]\n[wireguard]\ninter
                       [\"10.100.0.1/24\"]\n[[wireguard.peer]]\npublic_key = \
                       \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\nallowed_ips = [\"10.100.0.2\"]\n";
 
+/// Makes the configuration file unusable.
+type Spoil<'a> = dyn Fn() -> std::io::Result<()> + 'a;
+
 fn restart() -> Result {
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
     let server = Server::start(&world)?;
@@ -37,7 +40,7 @@ fn restart() -> Result {
     let kept = installation.state_directory().join("last-good.json");
     ensure_eq(std::fs::metadata(&kept)?.permissions().mode() & 0o777, 0o600)?;
     let file = installation.config_path();
-    let wrong: [(&str, &str, &dyn Fn() -> std::io::Result<()>); 3] = [
+    let wrong: [(&str, &str, &Spoil<'_>); 3] = [
         ("the file is wrong", "firewall.ssh_form: unknown key", &|| {
             std::fs::write(&file, "[firewall]\nssh_form = []\n")
         }),

@@ -25,7 +25,7 @@ fn ctl(installation: &Installation<'_>, world: &World, file: Option<&Path>, argu
     let mut command = command
         .env("RUNTIME_DIRECTORY", installation.runtime_directory())
         .env("STATE_DIRECTORY", installation.state_directory())
-        .env("HCLOUD_ENDPOINT", &world.api_endpoint());
+        .env("HCLOUD_ENDPOINT", world.api_endpoint());
     if let Some(file) = file {
         command = command.args(["--config".as_ref(), file.as_os_str()]);
     }

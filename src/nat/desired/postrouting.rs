@@ -79,13 +79,12 @@ pub(super) fn egress_nat(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Rule>
 /// Matches packets from the networks of these links and from what is behind them, and from further sources of probes.
 fn source(links: &[PrivateLink], further: &[Ipv4Addr]) -> RuleStatement {
     let ranges = Ipv4Net::aggregate(&links.iter().flat_map(PrivateLink::ranges).collect());
-    let sources = match (ranges.as_slice(), further) {
-        // One comparison is cheaper than a look-up.
-        ([single], []) => prefix((*single).into()),
-        _ => {
-            let ranges = ranges.into_iter().map(|range| prefix(range.into()));
-            anonymous_set(ranges.chain(further.iter().copied().map(address)))
-        }
+    // One comparison is cheaper than a look-up.
+    let sources = if let ([single], []) = (ranges.as_slice(), further) {
+        prefix((*single).into())
+    } else {
+        let ranges = ranges.into_iter().map(|range| prefix(range.into()));
+        anonymous_set(ranges.chain(further.iter().copied().map(address)))
     };
     eq(field("ip", "saddr"), sources)
 }
@@ -111,7 +110,7 @@ fn hosts_with_addresses<'a>(config: &'a Config, site: &Site) -> Vec<(Vec<Ipv4Net
     for (range, addresses) in all {
         match grouped.last_mut() {
             Some((hosts, same)) if *same == addresses && hosts[0].prefix_len() == range.prefix_len() => {
-                hosts.push(range)
+                hosts.push(range);
             }
             _ => grouped.push((vec![range], addresses)),
         }

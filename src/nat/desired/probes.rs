@@ -112,9 +112,9 @@ impl Reserve {
 }
 
 /// The slot of a pool that the kernel gives to a source: `jhash ip saddr mod SLOTS seed SEED` (`nft_jhash_eval` in
-/// net/netfilter/nft_hash.c, which scales by `reciprocal_scale`).
+/// `net/netfilter/nft_hash.c`, which scales by `reciprocal_scale`).
 fn slot_of(source: Ipv4Addr, slots: usize) -> usize {
-    let scaled = u64::from(jhash(source)) * u64::try_from(slots).unwrap_or(u64::MAX) >> 32;
+    let scaled = (u64::from(jhash(source)) * u64::try_from(slots).unwrap_or(u64::MAX)) >> 32;
     usize::try_from(scaled).unwrap_or_default()
 }
 

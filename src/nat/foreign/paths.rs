@@ -75,8 +75,8 @@ pub fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> V
 }
 
 /// Whether a line of `tenants.allow` lets hosts of one network reach others of the same network through the bastion.
-fn is_within(line: &Acl, link: &PrivateLink) -> bool {
-    let touches = |ranges: &[Ipv4Net]| link.ranges().any(|own| ranges.iter().any(|range| overlap(*range, own)));
+fn is_within(line: &Acl, network: &PrivateLink) -> bool {
+    let touches = |ranges: &[Ipv4Net]| network.ranges().any(|own| ranges.iter().any(|range| overlap(*range, own)));
     touches(&line.from) && touches(&line.to)
 }
 

@@ -289,7 +289,8 @@ impl Case<'_> {
 
     fn describe(&self, mismatches: &[String]) -> String {
         let link = |link: &PrivateLink| {
-            let behind: String = link.behind.iter().map(|range| format!(" with {range}")).collect();
+            let behind: Vec<String> = link.behind.iter().map(|range| format!(" with {range}")).collect();
+            let behind = behind.concat();
             format!("{}{behind}", link.interface)
         };
         let links: Vec<String> = self.site.private.iter().map(link).collect();

@@ -101,7 +101,7 @@ impl Timeline {
             let said = self.said_at(at).filter(|(_, said, _)| *said == wrong);
             current = match (current.take(), said) {
                 (Some(error), Some((_, said, _))) if error.said == *said => {
-                    Some(Error { lasted: at + STEP - error.begin, ..error })
+                    Some(Error { lasted: (at + STEP).saturating_sub(error.begin), ..error })
                 }
                 (before, said) => {
                     errors.extend(before);
