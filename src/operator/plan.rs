@@ -34,7 +34,7 @@ pub(super) fn ask(socket: &Path, arguments: &Bastionctl, environment: &Environme
             let config = candidate.map_or_else(|| config::load(path, environment).map_err(wrong), Ok)?;
             offline::plan(path, &config, environment).map_err(|error| exit::failure(&error))
         }
-        answer => answer.map_err(|error| exit::failure(&error)),
+        answer => answer.map_err(|error| exit::no_daemon(&error)),
     }
 }
 

@@ -252,11 +252,12 @@ fn public_link(
     let own = own_address(metadata);
     let has_none = own.is_none() && metadata.latest.as_ref().is_some_and(|latest| latest.server_id.is_some());
     let mut addresses: Vec<Ipv4Addr> = link.addresses.iter().map(Ipv4Net::addr).collect();
-    let was_first =
-        |own: &Ipv4Addr| previous.is_some_and(|it| it.interface == link.name && it.addresses.first() == Some(own));
+    let known = previous.filter(|it| it.interface == link.name).map_or(&[][..], |it| it.addresses.as_slice());
+    // An address that was not there before replaces it: the server's address has changed, and the metadata is older.
+    let is_away = |own: &Ipv4Addr| known.first() == Some(own) && addresses.iter().all(|it| known.contains(it));
     if let Some(position) = addresses.iter().position(|address| Some(*address) == own) {
         addresses[..=position].rotate_right(1);
-    } else if let Some(own) = own.filter(|own| !addresses.is_empty() && was_first(own)) {
+    } else if let Some(own) = own.filter(|own| !addresses.is_empty() && is_away(own)) {
         addresses.insert(0, own);
         problems.push(Problem::new(
             "own-address-missing",

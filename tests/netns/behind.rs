@@ -14,7 +14,7 @@ use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{
     FAST, NEVER, Result, SOON, Server, component, egress, ensure, ensure_eq, healthy, installation, is_shut, open,
-    report, trial, wait_for,
+    our_routes, report, trial, wait_for,
 };
 use crate::policy::{gateway, reload};
 use crate::way_in::{ADA, Client, seen, serving, tunnel};
@@ -52,10 +52,6 @@ fn pings(from: &Namespace, to: Ipv4Addr) -> Result<bool> {
     Ok(!traffic::ping(from, to, Ping { timeout: SOON, ..Ping::default() })?.replies.is_empty())
 }
 
-fn kernel_route(world: &World) -> Result<String> {
-    Ok(world.bastion().ip("route show proto 98")?.trim().to_owned())
-}
-
 fn is_served(installation: &Installation<'_>) -> Result<bool> {
     Ok(component(installation, ComponentName::Site)?.detail.contains(PODS))
 }
@@ -72,7 +68,7 @@ fn by_the_clouds_route() -> Result {
     ensure(is_shut(&egress(&pod, &server, NEVER)?), "the pod reaches the internet without a route")?;
     world.put_route(PODS.parse()?, at::WORKER);
     wait_for("the range is served", POLLED, || is_served(&installation))?;
-    ensure_eq(kernel_route(&world)?, "10.244.1.0/24 via 10.0.0.1 dev eth1 onlink".to_owned())?;
+    ensure_eq(our_routes(&world)?, "10.244.1.0/24 via 10.0.0.1 dev eth1 onlink".to_owned())?;
     ensure_eq(component(&installation, ComponentName::Routes)?.state, State::Ok)?;
     // The pod uses the internet under the public address, and logs in to the bastion.
     ensure_eq(egress(&pod, &server, SOON)?, open())?;
@@ -95,7 +91,7 @@ fn by_the_clouds_route() -> Result {
     // Without the route, nothing of it is left.
     world.remove_route(PODS.parse()?);
     wait_for("the range is not served any more", POLLED, || Ok(!is_served(&installation)?))?;
-    wait_for("its route is gone", SOON, || Ok(kernel_route(&world)?.is_empty()))?;
+    wait_for("its route is gone", SOON, || Ok(our_routes(&world)?.is_empty()))?;
     ensure(is_shut(&egress(&pod, &server, NEVER)?), "the pod reaches the internet without a route")
 }
 
@@ -145,13 +141,13 @@ fn by_hand() -> Result {
         ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "the reload did not end")?;
         wait_for("the range is served", SOON, || is_served(&installation))?;
         ensure_eq(egress(&pod, &server, SOON)?, open())?;
-        ensure_eq(kernel_route(&world)?, "10.244.1.0/24 via 10.0.0.1 dev eth1 onlink".to_owned())?;
+        ensure_eq(our_routes(&world)?, "10.244.1.0/24 via 10.0.0.1 dev eth1 onlink".to_owned())?;
     }
     // An operator's own route stays, and then needs none of ours.
     world.bastion().ip(&format!("route del {PODS}\nroute add {PODS} via 10.0.0.1 dev eth1 proto static"))?;
     daemon.signal(Signal::SIGHUP)?;
     ensure(daemon.wait_for_notification("READY=1", SOON).is_some(), "the reload did not end")?;
-    ensure_eq(kernel_route(&world)?, String::new())?;
+    ensure_eq(our_routes(&world)?, String::new())?;
     ensure_eq(egress(&pod, &server, SOON)?, open())
 }
 
@@ -207,7 +203,7 @@ fn overlapping() -> Result {
     let expected = "the network behind eth1 sends 10.2.128.0/17 to 10.0.1.5, and it is not served here: it overlaps \
                     10.2.0.0/16 on eth2";
     ensure_eq(hints.iter().map(|hint| hint.what.as_str()).collect::<Vec<_>>(), vec![expected])?;
-    ensure_eq(kernel_route(&world)?, "10.244.1.0/24 via 10.0.0.1 dev eth1 onlink".to_owned())?;
+    ensure_eq(our_routes(&world)?, "10.244.1.0/24 via 10.0.0.1 dev eth1 onlink".to_owned())?;
     ensure_eq(egress(&pod, &server, SOON)?, open())?;
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())
 }

@@ -71,6 +71,13 @@ pub(crate) fn component(
     report.components.get(&component).cloned().ok_or_else(|| format!("no component {component} in {report:?}").into())
 }
 
+/// The kernel routes of the daemon, a line each, without those of the probes (`198.19.239.0/24`).
+pub(crate) fn our_routes(world: &World) -> Result<String> {
+    let routes = world.bastion().ip("route show proto 98")?;
+    let others: Vec<&str> = routes.lines().map(str::trim).filter(|route| !route.starts_with("198.19.239.")).collect();
+    Ok(others.join("\n"))
+}
+
 /// nft's listing of one table without its state, such as counters.
 pub(crate) fn table(world: &World, table: &str) -> Result<String> {
     let output = world.bastion().command("nft").args(["-s", "list", "table"]).args(table.split(' ')).output()?;

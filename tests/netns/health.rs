@@ -108,10 +108,15 @@ fn two_networks() -> Result {
     let _daemon = healthy(&installation)?;
     become_states(&installation, &[(at::BASTION, PathState::Ok), (at::BASTION, PathState::Ok)], SOON)?;
     let networks: Vec<String> = paths(&installation)?.iter().map(|report| report.path.to_string()).collect();
-    ensure_eq(
-        networks,
-        vec!["nat 10.0.0.0/16 by 198.51.100.2".to_owned(), "nat 10.2.0.0/16 by 198.51.100.2".to_owned()],
-    )
+    let expected = [
+        "nat 10.0.0.0/16 by 198.51.100.2",
+        "nat 10.2.0.0/16 by 198.51.100.2",
+        "private 10.0.0.0/16",
+        "private 10.2.0.0/16",
+        "whole 10.0.0.0/16",
+        "whole 10.2.0.0/16",
+    ];
+    ensure_eq(networks, expected.map(str::to_owned).to_vec())
 }
 
 fn uplink() -> Result {
@@ -123,7 +128,10 @@ fn uplink() -> Result {
     becomes(&installation, PathState::Lost, NOTICED)?;
     let lost = report(&installation)?;
     ensure_eq(lost.health, Health::Degraded)?;
-    ensure_eq(lost.paths[0].detail.as_str(), "no answer from 185.12.64.1, 185.12.64.2")?;
+    ensure(
+        lost.paths[0].detail.starts_with("no answer from 185.12.64.1, 185.12.64.2; "),
+        lost.paths[0].detail.clone(),
+    )?;
     ensure_eq(installation.ctl(&["status"])?.status.success(), false)?;
     lose_nothing(&world)?;
     becomes(&installation, PathState::Ok, NOTICED)?;
@@ -335,7 +343,8 @@ fn allowed_host() -> Result {
     becomes(&installation, PathState::Ok, SOON)?;
     lose(&world, "prerouting", &format!("iifname bastion ip daddr {}", at::SERVER))?;
     becomes(&installation, PathState::Lost, NOTICED)?;
-    ensure_eq(paths(&installation)?[0].detail.as_str(), "no answer from 203.0.113.10:8080/tcp")?;
+    let detail = paths(&installation)?[0].detail.clone();
+    ensure(detail.starts_with("no answer from 203.0.113.10:8080/tcp; "), detail)?;
     drop(server);
     Ok(())
 }

@@ -708,6 +708,9 @@ fn the_address_that_the_metadata_names_stays_the_first_one_in_any_order_and_whil
     );
     kernel.links[1].addresses.clear();
     assert_eq!(found(&kernel, Some(&both)).public, Some(public("eth0", &[])));
+    // Another one in its place: the server's address has changed.
+    kernel.links[1].addresses.push("203.0.113.77/32".parse().unwrap());
+    assert_eq!(found(&kernel, Some(&both)).public, Some(public("eth0", &["203.0.113.77"])));
 }
 
 #[test]

@@ -11,7 +11,8 @@ use sandbox::world::addresses as at;
 
 use super::{ADA, BOB, Client, INSIDE, peer, pings, seen, serving, with_laptop, world};
 use crate::gateway::{
-    FAST, NEVER, Result, SOON, all_components_ok, component, ensure, ensure_eq, report, text, trial, wait_for,
+    FAST, NEVER, Result, SOON, all_components_ok, component, ensure, ensure_eq, our_routes, report, text, trial,
+    wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -45,7 +46,7 @@ fn reload() -> Result {
     ensure_eq((after.last_handshake_unix, after.endpoint), (before.last_handshake_unix, before.endpoint))?;
     let changes = component(&installation, ComponentName::Wireguard)?.last_changes;
     ensure_eq(changes, vec!["peer bob added".to_owned()])?;
-    let routes = world.bastion().ip("route show proto 98")?;
+    let routes = our_routes(&world)?;
     ensure(routes.contains("192.168.77.0/24 dev wi-reload"), routes)?;
     // With another port, the daemon initiates a handshake with Bob, who is not behind NAT.
     installation.write_config(
@@ -56,7 +57,7 @@ fn reload() -> Result {
         Ok(report(&installation)?.tunnel.is_some_and(|tunnel| tunnel.listen_port == 51999))
     })?;
     wait_for("Bob follows", SOON, || pings(world.server(), INSIDE, Duration::from_millis(200)))?;
-    ensure_eq(world.bastion().ip("route show proto 98")?.trim().to_owned(), String::new())?;
+    ensure_eq(our_routes(&world)?, String::new())?;
     // The old port again, and Bob is removed: Ada's session continues.
     installation.write_config(&config)?;
     daemon.signal(Signal::SIGHUP)?;
@@ -192,7 +193,7 @@ fn down() -> Result {
     ensure(daemon.wait_for_exit(SOON)?.is_some(), "the daemon has not ended")?;
     ensure(!world.bastion().links()?.contains_key("wi-down"), "the interface exists")?;
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)?;
-    ensure_eq(world.bastion().ip("route show proto 98")?, String::new())?;
+    ensure_eq(our_routes(&world)?, String::new())?;
     ensure(!installation.runtime_directory().join("wireguard-wi-down.json").exists(), "the peers are remembered")?;
     ensure(
         installation.state_directory().join("wireguard.key").exists(),

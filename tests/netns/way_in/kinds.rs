@@ -13,7 +13,8 @@ use sandbox::world::addresses as at;
 
 use super::{ADA, INSIDE, seen, serving, tunnel, with_laptop, world};
 use crate::gateway::{
-    FAST, Result, SOON, all_components_ok, component, ensure, ensure_eq, installation, report, text, trial, wait_for,
+    FAST, Result, SOON, all_components_ok, component, ensure, ensure_eq, installation, our_routes, report, text, trial,
+    wait_for,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -58,7 +59,7 @@ fn wg_file() -> Result {
         let report = component(&installation, ComponentName::Wireguard)?;
         Ok(report.state == State::Waiting && report.problems[0].what.starts_with("test.wireguard.com does not resolve"))
     })?;
-    let routes = world.bastion().ip("route show proto 98")?;
+    let routes = our_routes(&world)?;
     for range in ["10.192.122.3", "10.192.124.0/24", "10.192.122.4", "192.168.0.0/16", "10.10.10.230"] {
         ensure(routes.contains(&format!("{range} dev wi-file")), format!("no {range} in {routes}"))?;
     }
