@@ -83,10 +83,10 @@ mod tests {
             let at = Duration::from_secs(second);
             let last_handshake = handshake.map(|second| epoch + Duration::from_secs(second));
             let peer = PeerSnapshot {
+                persistent_keepalive,
+                last_handshake,
                 rx_bytes,
                 tx_bytes,
-                last_handshake,
-                persistent_keepalive,
                 ..PeerSnapshot::new(PublicKey([1; 32]))
             };
             watch.check(&peer, epoch + at, start + at).map(|change| (second, change))
