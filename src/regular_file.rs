@@ -89,8 +89,8 @@ pub(crate) fn read_text(path: &Path, max: u64) -> Result<Zeroizing<String>, Erro
     text(&content.bytes)
 }
 
-/// The bytes as text, without a byte order mark. What stands behind a `#` may be in any encoding: with all files that are
-/// read so, that is a comment, and people write comments in what their editor has.
+/// The bytes as text, without a byte order mark. What stands behind a `#` may be in any encoding: with all files that
+/// are read so, that is a comment, and people write comments in what their editor has.
 pub(crate) fn text(bytes: &[u8]) -> Result<Zeroizing<String>, Error> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {

@@ -176,8 +176,9 @@ pub fn start_logging(level: tracing::Level) -> LogLevel {
     LogLevel(handle)
 }
 
-/// Our own messages at `level`; those of libraries only from `warn` on. The tunnel's protocol core warns at each attempt
-/// of a handshake, without the peer's name: the component logs when a peer stops to answer, and when it answers again.
+/// Our own messages at `level`; those of libraries only from `warn` on. The tunnel's protocol core warns at each
+/// attempt of a handshake, without the peer's name: the component logs when a peer stops to answer, and when it answers
+/// again.
 fn filter(level: tracing::Level) -> Targets {
     Targets::new()
         .with_default(LevelFilter::WARN)

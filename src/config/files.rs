@@ -54,7 +54,8 @@ pub(super) fn remedy(error: &ReadError, path: &Path) -> String {
 pub(super) struct PeerFiles {
     /// The files of peers, sorted by name.
     pub(super) used: Vec<PathBuf>,
-    /// The names of other entries that somebody may take for a peer's file, sorted, each with the reason why it is none.
+    /// The names of other entries that somebody may take for a peer's file, sorted, each with the reason why it is
+    /// none.
     pub(super) ignored: Vec<(String, String)>,
 }
 

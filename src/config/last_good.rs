@@ -1,8 +1,8 @@
 //! The configuration that was applied last, kept in the state directory.
 //!
 //! A start with a file that is wrong, unreadable or missing uses it: without it a restart, which a library update or a
-//! reboot makes at any time, would take the tunnel away, or leave a server whose rules nobody keeps. What is kept are the
-//! texts, with the secrets in them, in a file that only its owner can read; see [`Bundle`].
+//! reboot makes at any time, would take the tunnel away, or leave a server whose rules nobody keeps. What is kept are
+//! the texts, with the secrets in them, in a file that only its owner can read; see [`Bundle`].
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -93,8 +93,8 @@ impl Wireguard {
         self.addresses.iter().map(IpNet::trunc)
     }
 
-    /// The ranges behind peers, each with its peer: the allowed-ips that are outside the tunnel's own networks. `0.0.0.0/0` and `::/0` are
-    /// left out, because a gateway does not send the whole internet to a peer.
+    /// The ranges behind peers, each with its peer: the allowed-ips that are outside the tunnel's own networks.
+    /// `0.0.0.0/0` and `::/0` are left out, because a gateway does not send the whole internet to a peer.
     pub fn remote_networks(&self) -> impl Iterator<Item = (&Peer, IpNet)> + '_ {
         let is_inside = |range: &IpNet| self.networks().any(|network| network.contains(range));
         let allowed_ips = self.peers.iter().flat_map(|peer| peer.allowed_ips.iter().map(move |range| (peer, *range)));

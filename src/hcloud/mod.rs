@@ -198,8 +198,8 @@ impl Component for Hcloud {
     }
 }
 
-/// Whether routes that lead to another server are replaced. Not those of the server that this one is a copy of: a person
-/// decides first which of the two goes on.
+/// Whether routes that lead to another server are replaced. Not those of the server that this one is a copy of: a
+/// person decides first which of the two goes on.
 fn takes_over(inputs: &Inputs<'_>) -> bool {
     inputs.config.hcloud.take_over && inputs.site.state_of.is_none()
 }

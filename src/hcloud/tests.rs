@@ -256,12 +256,15 @@ fn a_vswitch_is_named_with_its_mtu_and_the_command_that_exposes_the_routes() {
         describe::vswitch_hints(table).iter().map(ToString::to_string).collect()
     };
     let mtu = format!(
-        "network {NETWORK} (private) has the vSwitch subnet 10.0.3.0/24, which carries packets of at most 1400 bytes: set \
-         that on the VLAN interface of its servers: ip link set dev IF mtu 1400; such a server cannot be the gateway of a \
+        "network {NETWORK} (private) has the vSwitch subnet 10.0.3.0/24, which carries packets of at most 1400 \
+         bytes: set \
+         that on the VLAN interface of its servers: ip link set dev IF mtu 1400; such a server cannot be the \
+         gateway of a \
          route"
     );
     let hidden = format!(
-        "network {NETWORK} (private) does not expose its routes to its vSwitch, so servers there cannot use this gateway: \
+        "network {NETWORK} (private) does not expose its routes to its vSwitch, so servers there cannot use \
+         this gateway: \
          if they are to: hcloud network expose-routes-to-vswitch {NETWORK}"
     );
     assert_eq!(texts(&table(&[])), [""; 0]);

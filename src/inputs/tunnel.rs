@@ -239,7 +239,8 @@ mod tests {
             assert_eq!(tunnel.networks, [net("10.100.0.0/24")]);
             assert_eq!(tunnel.remote_networks, [net("192.168.1.0/24")]);
         }
-        // A person says that the hosts are behind the peer: then a part of a network may be, and never our own addresses.
+        // A person says that the hosts are behind the peer: then a part of a network may be, and never our own
+        // addresses.
         let opted_in = |range: &str| tunnel(own, &format!(r#"["{range}"]"#), "in_private_network = true");
         assert_eq!(
             (opted_in("10.0.9.0/24").remote_networks, opted_in("10.0.9.0/24").problems),

@@ -28,8 +28,8 @@ const NFTA_CHAIN_TYPE: u16 = 7;
 /// A number in network byte order.
 const NFTA_GEN_ID: u16 = 1;
 
-/// Whether one of the messages in `datagram` says that something in our table was added, changed or deleted, or that a nat
-/// chain was registered anywhere: it may come before ours.
+/// Whether one of the messages in `datagram` says that something in our table was added, changed or deleted, or that a
+/// nat chain was registered anywhere: it may come before ours.
 /// What cannot be read counts as such a message: a needless listing is harmless.
 pub fn concerns_our_table(datagram: &[u8]) -> bool {
     let concerns = |message: &NetlinkBuffer<&[u8]>| is_about_our_table(message).unwrap_or(true);

@@ -150,9 +150,9 @@ pub(super) fn change(desired: &Ruleset, observed: Option<&Listing>, last: Option
     })
 }
 
-/// Registers our nat chains anew if one of `rivals` came since the last time: of chains with the same priority, the kernel
-/// asks the one that was registered last. Both are in one transaction, so that the old ones serve until the new ones do.
-/// For a table that is otherwise as desired; `None` if ours come first.
+/// Registers our nat chains anew if one of `rivals` came since the last time: of chains with the same priority, the
+/// kernel asks the one that was registered last. Both are in one transaction, so that the old ones serve until the new
+/// ones do. For a table that is otherwise as desired; `None` if ours come first.
 pub(super) fn overtake(desired: &Ruleset, rivals: &[String], last: Option<&LastApplied>) -> Option<Change> {
     let last = last?;
     let new: Vec<&String> = rivals.iter().filter(|rival| !last.outranked.contains(rival)).collect();

@@ -38,7 +38,8 @@ pub(super) fn ask(socket: &Path, arguments: &Bastionctl, environment: &Environme
     }
 }
 
-/// Prints the plan. `exit_code`: the exit code says whether there is something to do, and not whether there are problems.
+/// Prints the plan. `exit_code`: the exit code says whether there is something to do, and not whether there are
+/// problems.
 pub(super) fn print(answer: Response, json: bool, exit_code: bool) -> ExitCode {
     let plan = match answer {
         Response::Plan(plan) => plan,

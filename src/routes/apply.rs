@@ -58,8 +58,8 @@ pub(super) async fn apply(plan: &Plan) -> Result<Steps, observe::Error> {
     Ok((changes, problems))
 }
 
-/// The kernel says "permission denied" where IPv6 is switched off (`inet6_rtm_newaddr`, `ip6_route_add`), and nothing of
-/// why.
+/// The kernel says "permission denied" where IPv6 is switched off (`inet6_rtm_newaddr`, `ip6_route_add`), and nothing
+/// of why.
 fn problem(error: &Error, interface: Option<&str>) -> Problem {
     let disabled = interface.filter(|_| error.is_v6).and_then(|interface| disabled_v6(Path::new(CONF), interface));
     match disabled {
@@ -67,7 +67,8 @@ fn problem(error: &Error, interface: Option<&str>) -> Problem {
             "ipv6-disabled",
             format!("cannot {}: IPv6 is disabled by sysctl ({setting} = 1)", error.step),
             format!(
-                "`sysctl -w {setting}=0`, and in /etc/sysctl.d the setting of `default` or `all` that it comes from; or \
+                "`sysctl -w {setting}=0`, and in /etc/sysctl.d the setting of `default` or `all` that it comes \
+                 from; or \
                  remove the IPv6 addresses of the tunnel from the configuration"
             ),
         ),

@@ -1,7 +1,8 @@
 //! Whether the state directory is this server's own.
 //!
-//! A server that is made from another one's snapshot has its state directory, with the tunnel's private key. Two servers
-//! with one key take each other's peers away, and both want the same cloud routes. So the server's number is remembered.
+//! A server that is made from another one's snapshot has its state directory, with the tunnel's private key. Two
+//! servers with one key take each other's peers away, and both want the same cloud routes. So the server's number is
+//! remembered.
 
 use std::path::Path;
 

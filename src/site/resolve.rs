@@ -18,9 +18,9 @@ use reports::{doubtful, mtu_hint, mtu_problem, silent_metadata};
 
 /// Builds the site. What is missing or contradictory becomes a problem and does not affect the rest.
 ///
-/// `previous` is the public link of the previous pass. It stays the public one while it exists, even if no default route
-/// uses it at the moment: a DHCP client removes the route and adds it again. Its own address stays the first one while
-/// it is away.
+/// `previous` is the public link of the previous pass. It stays the public one while it exists, even if no default
+/// route uses it at the moment: a DHCP client removes the route and adds it again. Its own address stays the first one
+/// while it is away.
 pub(super) fn resolve(
     config: &config::Site,
     kernel: &Kernel,
@@ -57,7 +57,8 @@ fn own_address(metadata: &MetadataView) -> Option<Ipv4Addr> {
     metadata.latest.as_ref().and_then(|latest| latest.public_ipv4)
 }
 
-/// The broadcast addresses of private networks that the kernel takes for such: those of the prefixes that are on a link.
+/// The broadcast addresses of private networks that the kernel takes for such: those of the prefixes that are on a
+/// link.
 fn broadcasts(kernel: &Kernel, private: &[PrivateLink]) -> BTreeSet<Ipv4Addr> {
     let on_link = kernel.links.iter().flat_map(|link| &link.addresses).filter(|prefix| prefix.prefix_len() < 31);
     let of_networks = |address: &Ipv4Addr| private.iter().any(|link| link.network.broadcast() == *address);
@@ -274,8 +275,12 @@ fn public_link(
     } else if addresses.is_empty() && has_none {
         problems.push(Problem::new(
             "no-public-address",
-            format!("{} has no IPv4 address, and Hetzner lists none for this server: NAT needs a public one", link.name),
-            "switch the server off and add one: hcloud primary-ip create --type ipv4 --assignee-id SERVER; if it is to be \
+            format!(
+                "{} has no IPv4 address, and Hetzner lists none for this server: NAT needs a public one",
+                link.name
+            ),
+            "switch the server off and add one: hcloud primary-ip create --type ipv4 --assignee-id SERVER; if \
+             it is to be \
              a VPN only, set egress.allow = []",
         ));
     } else if addresses.is_empty() {

@@ -1,5 +1,5 @@
-//! Reads the ports in the options that sshd is started with: `SSHD_OPTS` of Debian's `/etc/default/ssh`, and the command
-//! lines of its units.
+//! Reads the ports in the options that sshd is started with: `SSHD_OPTS` of Debian's `/etc/default/ssh`, and the
+//! command lines of its units.
 
 use std::path::Path;
 

@@ -144,8 +144,8 @@ fn other_ways_win() -> Result {
     host.has("ours alone is left", &[OURS])
 }
 
-/// What other programs put beside the private interface: its name, and the commands for `ip`. Each of them sorts before the
-/// network 192.168.0.0/16 or 172.16.0.0/16.
+/// What other programs put beside the private interface: its name, and the commands for `ip`. Each of them sorts before
+/// the network 192.168.0.0/16 or 172.16.0.0/16.
 const STRANGERS: [(&str, &str); 8] = [
     // flannel with VXLAN, which every k3s has.
     (

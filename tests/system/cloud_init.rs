@@ -168,7 +168,8 @@ fn not_hardened() -> Result {
     bastion.serves()
 }
 
-/// Lets ssh.socket start sshd at the first connection, as Ubuntu does. Debian 12 creates /run/sshd then too, and not before.
+/// Lets ssh.socket start sshd at the first connection, as Ubuntu does. Debian 12 creates /run/sshd then too, and not
+/// before.
 fn start_ssh_by_socket(machine: &Machine) -> Result {
     let units = machine.path("/etc/systemd/system");
     for service in ["multi-user.target.wants/ssh.service", "sshd.service"] {
@@ -179,7 +180,8 @@ fn start_ssh_by_socket(machine: &Machine) -> Result {
     Ok(())
 }
 
-/// A server whose token was installed by SSH, and whose sshd is started by a socket. cloud-init treats it as new, as with a server from a snapshot.
+/// A server whose token was installed by SSH, and whose sshd is started by a socket. cloud-init treats it as new, as
+/// with a server from a snapshot.
 fn second_run() -> Result {
     let mut bastion = new_server(Release::Debian12, |text| by_repository(&text).replace("@HCLOUD_TOKEN@", ""))?;
     put_repository(&bastion.machine, &Package::given()?)?;

@@ -1,5 +1,5 @@
-//! The releases that machines boot, and how each configures its network: as Hetzner's documentation describes it by hand,
-//! <https://docs.hetzner.com/cloud/networks/server-configuration/>.
+//! The releases that machines boot, and how each configures its network: as Hetzner's documentation describes it by
+//! hand, <https://docs.hetzner.com/cloud/networks/server-configuration/>.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -43,8 +43,8 @@ impl Release {
         std::env::var_os(self.variable()).is_some_and(|value| !value.is_empty())
     }
 
-    /// The command that sets up a private host's link anew, as an administrator does it. `netplan apply` needs udevd, which
-    /// does not run in containers.
+    /// The command that sets up a private host's link anew, as an administrator does it. `netplan apply` needs udevd,
+    /// which does not run in containers.
     pub(crate) fn restart_network(self) -> &'static [&'static str] {
         match self {
             Self::Debian12 | Self::Debian13 => &["systemctl", "restart", "networking.service"],

@@ -8,9 +8,9 @@ use crate::interface::InterfaceName;
 ///
 /// Creates the TUN interface and its control socket, /var/run/wireguard/INTERFACE.sock, and continues in the
 /// background. Configure keys and peers with wg(8). To use it with wg-quick(8), set
-/// WG_QUICK_USERSPACE_IMPLEMENTATION=bastiond-tunnel; where the kernel has WireGuard, wg-quick ignores that and uses the
-/// kernel's (`ip -d link show INTERFACE` says `wireguard` then, and not `tun`). The program ends on SIGTERM or SIGINT, and when the interface or
-/// the socket is removed.
+/// WG_QUICK_USERSPACE_IMPLEMENTATION=bastiond-tunnel; where the kernel has WireGuard, wg-quick ignores that and uses
+/// the kernel's (`ip -d link show INTERFACE` says `wireguard` then, and not `tun`). The program ends on SIGTERM or
+/// SIGINT, and when the interface or the socket is removed.
 #[derive(Debug, Parser)]
 #[command(name = "bastiond-tunnel", version, after_long_help = TUNNEL_ENVIRONMENT)]
 pub struct BastiondTunnel {

@@ -1,4 +1,5 @@
-//! The order of messages: that of the file, which is not the order of their text, where `line 10` comes before `line 5`.
+//! The order of messages: that of the file, which is not the order of their text, where `line 10` comes before `line
+//! 5`.
 
 use std::cmp::Ordering;
 

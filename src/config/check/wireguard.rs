@@ -281,7 +281,8 @@ fn check_allowed_ips_of(
         if let Some(EndpointName::Address(endpoint)) = peer.endpoint.as_ref().filter(|_| fwmark == 0) {
             if net.contains(&endpoint.ip()) {
                 let reason = format!(
-                    "{net} contains {}, the peer's own endpoint, so the tunnel's packets would go into the tunnel; write \
+                    "{net} contains {}, the peer's own endpoint, so the tunnel's packets would go into the \
+                     tunnel; write \
                      ranges without it",
                     endpoint.ip()
                 );

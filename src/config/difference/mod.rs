@@ -1,8 +1,8 @@
 //! What differs between two configurations, in the words in which an operator wrote them. Pure.
 //!
-//! A configuration is listed as items: one for each block, for each entry of a list without an order, and for each other
-//! key. Items with the same identity are compared. Every field of [`Config`] is taken apart by name, so that a new key
-//! cannot be left out.
+//! A configuration is listed as items: one for each block, for each entry of a list without an order, and for each
+//! other key. Items with the same identity are compared. Every field of [`Config`] is taken apart by name, so that a
+//! new key cannot be left out.
 
 mod item;
 mod items;

@@ -277,13 +277,15 @@ fn a_range_of_the_tunnel_that_would_cut_off_what_the_file_names_is_refused() {
     for (allowed_ip, reason) in [
         (
             "10.0.5.0/24",
-            "10.0.5.0/24 is inside 10.0.0.0/16 (site.private[0].network), so its packets would go to the peer instead of \
+            "10.0.5.0/24 is inside 10.0.0.0/16 (site.private[0].network), so its packets would go to the peer \
+             instead of \
              the private network; write another range, or set the peer's in_private_network = true if these hosts are \
              behind it",
         ),
         (
             "10.0.0.0/15",
-            "10.0.0.0/15 covers 10.0.0.0/16 (site.private[0].network), so the network would lead into the tunnel; write \
+            "10.0.0.0/15 covers 10.0.0.0/16 (site.private[0].network), so the network would lead into the \
+             tunnel; write \
              ranges without that network",
         ),
         ("10.0.0.2", "10.0.0.2/32 contains 10.0.0.2, this server's own address (site.private[0].address)"),
@@ -307,10 +309,9 @@ fn a_range_of_the_tunnel_that_would_cut_off_what_the_file_names_is_refused() {
     }
     assert_eq!(
         with_peer("203.0.113.0/24", "endpoint = \"203.0.113.5:51820\""),
-        [
-            "wireguard.peer[0].allowed_ips[0]: 203.0.113.0/24 contains 203.0.113.5, the peer's own endpoint, so the tunnel's \
-          packets would go into the tunnel; write ranges without it"
-        ]
+        ["wireguard.peer[0].allowed_ips[0]: 203.0.113.0/24 contains 203.0.113.5, the peer's own endpoint, so \
+             the tunnel's \
+          packets would go into the tunnel; write ranges without it"]
     );
     // Hosts of a network may be behind a peer, if a person says so; this server itself and a whole network never are.
     assert_eq!(with_peer("10.0.5.0/24", "in_private_network = true"), [""; 0]);
@@ -457,7 +458,8 @@ fn directives_of_wg_quick_that_bastiond_ignores_get_a_warning() {
             "wireguard.file: /srv/world-readable has no PrivateKey: a new key is made in \
              /var/lib/bastiond/wireguard.key, which every peer needs; if the tunnel has a key, name its file in \
              private_key_file",
-            "wireguard.file: a file NAME.conf, with 1 to 15 letters, digits, `.`, `_` or `-` as NAME, gives the interface \
+            "wireguard.file: a file NAME.conf, with 1 to 15 letters, digits, `.`, `_` or `-` as NAME, gives the \
+             interface \
              its name; `world-readable` is called otherwise (a back-up?), and the interface world-readable: rename it, \
              or write wireguard.interface",
             "wireguard.file: line 3 of /srv/world-readable: bastiond ignores DNS",
@@ -480,7 +482,8 @@ fn a_hook_that_sets_a_key_is_refused_with_what_to_write_instead() {
     for (lines, expected) in [
         (
             "PostUp = wg set %i private-key /etc/wireguard/%i.key",
-            "PostUp sets the private key from /etc/wireguard/wg7.key; bastiond runs no hooks: write `private_key_file = \
+            "PostUp sets the private key from /etc/wireguard/wg7.key; bastiond runs no hooks: write \
+             `private_key_file = \
              \"/etc/wireguard/wg7.key\"` in [wireguard]",
         ),
         (

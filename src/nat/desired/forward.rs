@@ -110,8 +110,8 @@ pub(super) fn inside_guard(scope: Scope<'_>) -> Feature {
     }
 }
 
-/// The ranges of private networks, of the tunnel and of further sources of probes, without those that contain the public
-/// link's address.
+/// The ranges of private networks, of the tunnel and of further sources of probes, without those that contain the
+/// public link's address.
 pub(super) fn inside(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Ipv4Net> {
     let unroutable = unroutable(site.public.as_ref());
     let tunnel = tunnel.into_iter().flat_map(|tunnel| v4(tunnel.sources()));

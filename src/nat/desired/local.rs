@@ -11,7 +11,8 @@ use super::published::accept_translated_by_anyone;
 use super::{Scope, drop_excess_syns};
 use crate::site::PrivateLink;
 
-/// DNS, and the requests of DHCP clients: guests ask the program that manages their bridge (libvirt's and LXC's dnsmasq).
+/// DNS, and the requests of DHCP clients: guests ask the program that manages their bridge (libvirt's and LXC's
+/// dnsmasq).
 const DNS: u16 = 53;
 const DHCP_SERVER: u16 = 67;
 

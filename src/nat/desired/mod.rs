@@ -49,8 +49,8 @@ const FILTER: i32 = 0;
 /// nft's `filter - 5`: before the chains that Docker, ufw and iptables register at 0, whatever was loaded last.
 const BEFORE_FILTER: i32 = -5;
 
-/// Before every other program's: of all nat chains at a hook the first one that translates a flow decides, and the kernel
-/// takes none at -200 (connection tracking) or below. The hooks themselves stay where they are (-100 and 100).
+/// Before every other program's: of all nat chains at a hook the first one that translates a flow decides, and the
+/// kernel takes none at -200 (connection tracking) or below. The hooks themselves stay where they are (-100 and 100).
 pub(super) const BEFORE_OTHER_NAT: i32 = -199;
 
 /// What the rules depend on.

@@ -1,8 +1,8 @@
 //! What leads from public addresses to private hosts: port forwards and static addresses.
 //!
 //! Who may use a forward is decided where it is translated: what no map contains is not translated, and what was not
-//! translated by our maps is not let in ([`super::translated`]). So a few rules in `forward` suffice, whatever the number
-//! of forwards.
+//! translated by our maps is not let in ([`super::translated`]). So a few rules in `forward` suffice, whatever the
+//! number of forwards.
 
 use std::net::Ipv4Addr;
 
@@ -244,7 +244,8 @@ pub(super) fn is_translated() -> RuleStatement {
     any_of(ct_status(), text("dnat"))
 }
 
-/// Flows that our maps have translated pass. Others continue: the rules after this one decide about their real addresses.
+/// Flows that our maps have translated pass. Others continue: the rules after this one decide about their real
+/// addresses.
 pub(super) fn accept_translated() -> Rule {
     vec![is_translated(), jump("translated")]
 }

@@ -13,8 +13,8 @@ use super::drops::{DropReason, drop_as};
 use super::feature::{Feature, Slot};
 use super::forward::{INSIDE, inside};
 
-/// Rules in `forward` for packets that are not translated, and the last one of `postrouting` for those that no rule of it
-/// translates.
+/// Rules in `forward` for packets that are not translated, and the last one of `postrouting` for those that no rule of
+/// it translates.
 pub(super) fn feature(scope: Scope<'_>) -> Feature {
     let Some(public) = &scope.site.public else { return Feature::default() };
     let out = || eq(oifname(), interface(&public.interface));

@@ -1,8 +1,8 @@
 //! Rules of other programs that translate addresses, or keep packets out of connection tracking.
 //!
 //! They do not bypass ours: our nat chains come first, a flow that another program has translated passes only where the
-//! configuration allows it by its real addresses, and what is not tracked does not leave with a private source. But whoever
-//! wrote them wants something that they do not do, so they are named, with the commands that remove them.
+//! configuration allows it by its real addresses, and what is not tracked does not leave with a private source. But
+//! whoever wrote them wants something that they do not do, so they are named, with the commands that remove them.
 
 use std::collections::BTreeMap;
 
@@ -104,8 +104,8 @@ fn foreign_name(chain: &Value) -> Option<(&str, &str, &str)> {
     (matches!(name.0, "ip" | "inet") && (name.0, name.1) != ("inet", TABLE)).then_some(name)
 }
 
-/// The nat chains of other programs in a listing of all chains that the kernel asks before ours or among them, each with
-/// the number that tells it from one that replaces it. `tables`: a listing of all tables.
+/// The nat chains of other programs in a listing of all chains that the kernel asks before ours or among them, each
+/// with the number that tells it from one that replaces it. `tables`: a listing of all tables.
 pub(super) fn rivals(chains: &str, tables: &str, ours: i32) -> Vec<String> {
     let tables = objects(tables, "table");
     let table_handle = |family: &str, name: &str| {

@@ -754,7 +754,8 @@ fn what_the_metadata_contradicts_is_served_and_reported() {
         texts,
         [
             "the metadata service calls this server 1, and called it 4711 before",
-            "the metadata service lists network 1234 with the range 10.0.0.0/24, but enp7s0 has the route of 10.0.0.0/16, \
+            "the metadata service lists network 1234 with the range 10.0.0.0/24, but enp7s0 has the route of \
+             10.0.0.0/16, \
              which is served",
         ]
     );
@@ -767,7 +768,8 @@ fn a_slow_metadata_service_is_told_from_one_that_is_not_there() {
         |is_slow| MetadataView { error: Some(Failure { text: "timed out".to_owned(), is_slow }), ..no_metadata() };
     assert_eq!(
         advice(&failed(true)),
-        "the metadata service does not answer: it accepts the connection, but is slow: timed out: wait: the daemon asks \
+        "the metadata service does not answer: it accepts the connection, but is slow: timed out: wait: the \
+         daemon asks \
          again by itself, and gives it 15 s each time"
     );
     assert!(
@@ -776,7 +778,8 @@ fn a_slow_metadata_service_is_told_from_one_that_is_not_there() {
     );
     assert_eq!(
         advice(&MetadataView::default()),
-        "the metadata service has not answered yet: wait: the first answer may take several seconds, and the networks are \
+        "the metadata service has not answered yet: wait: the first answer may take several seconds, and the \
+         networks are \
          served once it is there"
     );
 }
@@ -792,7 +795,8 @@ fn a_server_with_ipv6_only_is_told_that_nat_needs_a_public_ipv4_address() {
         site.problems = vec![Problem::new(
             "no-public-address",
             "eth0 has no IPv4 address, and Hetzner lists none for this server: NAT needs a public one",
-            "switch the server off and add one: hcloud primary-ip create --type ipv4 --assignee-id SERVER; if it is to be a \
+            "switch the server off and add one: hcloud primary-ip create --type ipv4 --assignee-id SERVER; if \
+             it is to be a \
              VPN only, set egress.allow = []",
         )];
     });
@@ -815,10 +819,13 @@ fn a_private_link_with_another_mtu_than_the_networks_is_reported() {
         let texts = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
         (texts(&site.problems), texts(&site.hints))
     };
-    let large = "enp7s0 has MTU 1500, but Hetzner's networks carry packets of at most 1450 bytes: larger ones are lost: run \
-                 `ip link set enp7s0 mtu 1450`, and correct the network configuration and that of hosts with a larger MTU; \
+    let large = "enp7s0 has MTU 1500, but Hetzner's networks carry packets of at most 1450 bytes: larger ones \
+    are lost: run \
+                 `ip link set enp7s0 mtu 1450`, and correct the network configuration and that of hosts with a \
+                 larger MTU; \
                  until then only TCP connections keep below it";
-    let small = "enp7s0 has MTU 1300, and Hetzner's networks carry 1450 bytes: if that is not intended: ip link set enp7s0 \
+    let small = "enp7s0 has MTU 1300, and Hetzner's networks carry 1450 bytes: if that is not intended: ip link \
+    set enp7s0 \
                  mtu 1450";
     assert_eq!(with_mtu(1500), (vec![large.to_owned()], vec![]));
     assert_eq!(with_mtu(1300), (vec![], vec![small.to_owned()]));

@@ -172,11 +172,10 @@ fn a_default_route_that_wins_over_the_public_links_is_named() {
     let (problems, misrouted) = judged(&kernel(&[host, network, halves[0].clone(), halves[1].clone()]), true);
     assert_eq!(
         problems,
-        [
-            "packets to the internet do not leave by eth0: they leave by tun0 (0.0.0.0/1 via 10.66.0.1 dev tun0): remove \
+        ["packets to the internet do not leave by eth0: they leave by tun0 (0.0.0.0/1 via 10.66.0.1 dev \
+             tun0): remove \
           the route that wins: ip route del 0.0.0.0/1 via 10.66.0.1 dev tun0; if they are to leave by tun0, set \
-          site.public_interface = \"tun0\""
-        ]
+          site.public_interface = \"tun0\""]
     );
     assert_eq!(misrouted, ["eth1"]);
 }

@@ -130,8 +130,8 @@ fn problem_codes(report: &Report) -> Result<Vec<String>> {
     Ok(nat(report)?.problems.iter().map(|problem| problem.code.to_string()).collect())
 }
 
-/// Another program translates a destination: to a port that is closed, to one that a forward opens for others, and to one
-/// that tenants may reach.
+/// Another program translates a destination: to a port that is closed, to one that a forward opens for others, and to
+/// one that tenants may reach.
 fn foreign_flows() -> Result {
     let world = World::start(Settings { laptop: Laptop::BehindNat, ..Settings::default() })?;
     assign(&world, STATIC)?;

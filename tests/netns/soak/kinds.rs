@@ -1,5 +1,5 @@
-//! The kinds of faults: each hits a whole network or a public address, on the bastion or in the cloud, or should not hit
-//! anything.
+//! The kinds of faults: each hits a whole network or a public address, on the bastion or in the cloud, or should not
+//! hit anything.
 
 use std::time::Duration;
 

@@ -1,9 +1,11 @@
-//! ICMP errors by the kernel's own hand: it chooses the source as for its own errors, an address of this host towards the
-//! receiver, which for packets of this host is the interface's own (`wg_xmit` calls `icmp_ndo_send` to the same effect).
+//! ICMP errors by the kernel's own hand: it chooses the source as for its own errors, an address of this host towards
+//! the receiver, which for packets of this host is the interface's own (`wg_xmit` calls `icmp_ndo_send` to the same
+//! effect).
 //!
-//! Into the TUN interface such a packet cannot be written over IPv4: the kernel drops what comes in with an address of its
-//! own as the source (`fib_validate_source`). A raw socket needs `CAP_NET_RAW`; without it an error over IPv6 is written
-//! into the interface with the source that the kernel would choose, and one over IPv4 with the unreachable address.
+//! Into the TUN interface such a packet cannot be written over IPv4: the kernel drops what comes in with an address of
+//! its own as the source (`fib_validate_source`). A raw socket needs `CAP_NET_RAW`; without it an error over IPv6 is
+//! written into the interface with the source that the kernel would choose, and one over IPv4 with the unreachable
+//! address.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -16,8 +18,8 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 /// Whether this process may open raw sockets, as far as is known.
 static MAY: AtomicBool = AtomicBool::new(true);
 
-/// Sends an ICMP message without its IP header; whether it could. Few are sent, since the caller limits them, so each has
-/// a socket of its own.
+/// Sends an ICMP message without its IP header; whether it could. Few are sent, since the caller limits them, so each
+/// has a socket of its own.
 pub(super) fn send(to: IpAddr, icmp: &[u8]) -> bool {
     if !MAY.load(Ordering::Relaxed) {
         return false;

@@ -38,7 +38,8 @@ pub struct File {
     pub mtu: Option<u32>,
     /// `Table` of wg-quick.
     pub table: Table,
-    /// The peers in their order. No two have the same key, and no two the same allowed-ip: the last one in the file has it.
+    /// The peers in their order. No two have the same key, and no two the same allowed-ip: the last one in the file
+    /// has it.
     pub peers: Vec<FilePeer>,
     /// Keys that are not acted on, in the file's order.
     pub ignored: Vec<Ignored>,

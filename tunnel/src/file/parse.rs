@@ -21,8 +21,8 @@ const MAX_PROBLEMS: usize = 100;
 /// From the least that every link carries (RFC 791 §3.2) to the largest packet there is.
 const MTUS: std::ops::RangeInclusive<u32> = 68..=65535;
 
-/// Reads a configuration file as wg(8) and wg-quick(8) do: sections and keys may be in capitals or not, and where a file
-/// sets one thing twice, the last value counts. They do that silently; here it is a warning.
+/// Reads a configuration file as wg(8) and wg-quick(8) do: sections and keys may be in capitals or not, and where a
+/// file sets one thing twice, the last value counts. They do that silently; here it is a warning.
 pub fn parse(bytes: &[u8]) -> Result<File, Vec<Problem>> {
     if bytes.len() > MAX_BYTES {
         let reason = format!("more than {MAX_BYTES} bytes are no configuration");

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a client that has asked nothing yet may be silent while another one waits for its place. wg(8) asks at once.
+/// How long a client that has asked nothing yet may be silent while another one waits for its place. wg(8) asks at
+/// once.
 const GRACE_OF_NEW: Duration = Duration::from_millis(100);
 /// How long a client that has sent something may be silent while another one waits for its place.
 const GRACE: Duration = Duration::from_secs(1);

@@ -43,8 +43,8 @@ pub struct Peer {
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; none excludes another")]
 pub struct State {
-    /// The protocol core. It is made with the first packet from or to the peer: it takes some 18 KB, and most of 10 000
-    /// peers are silent.
+    /// The protocol core. It is made with the first packet from or to the peer: it takes some 18 KB, and most of 10
+    /// 000 peers are silent.
     tunn: Option<Box<Tunn>>,
     /// The session of a former preshared key, used until a handshake with the new one is done.
     retiring: Option<Box<Tunn>>,
@@ -233,8 +233,8 @@ impl State {
         (self.last_handshake, self.rx_bytes, self.tx_bytes)
     }
 
-    /// Counts a packet from an inner address that is not the peer's. What hosts send on a link alone, without an address
-    /// of the tunnel, is not worth a report.
+    /// Counts a packet from an inner address that is not the peer's. What hosts send on a link alone, without an
+    /// address of the tunnel, is not worth a report.
     #[cold]
     pub fn note_foreign_source(&mut self, address: IpAddr, now: Now) {
         let is_link_local = match address {
