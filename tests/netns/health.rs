@@ -384,7 +384,8 @@ fn off() -> Result {
     installation.write_config(&format!("{FAST}[health]\nenabled = false\n"))?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     wait_for("the interface is gone", SOON, || Ok(!world.bastion().ip("link")?.contains("probe-")))?;
-    ensure_eq(paths(&installation)?, Vec::new())
+    wait_for("no path is reported", SOON, || Ok(paths(&installation)?.is_empty()))?;
+    Ok(())
 }
 
 fn no_traces() -> Result {

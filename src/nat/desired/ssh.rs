@@ -5,8 +5,8 @@ use ipnet::IpNet;
 use super::super::element::{Element, FieldValue, ranges_by_family};
 use super::super::model::{Chain, Meter, Rule, Set, fields};
 use super::super::statement::{
-    RuleStatement, accept, add_with_timeout, anonymous_set, any_of, clear_ct_mark, ct_mark_has, ct_state, eq, field,
-    goto, iifname, interface, limit_over, set, set_ct_mark, text, update, update_with,
+    RuleStatement, accept, add_with_timeout, and, anonymous_set, any_of, clear_ct_mark, ct_mark_has, ct_state, eq,
+    field, flags, goto, iifname, interface, limit_over, set, set_ct_mark, text, update, update_with,
 };
 use super::drops::{DropReason, drop_as};
 use super::feature::{Feature, Section, Slot};
@@ -25,7 +25,7 @@ const INSIDE_PER_ATTEMPT: u32 = 10;
 ///
 /// Only a completed handshake counts as an attempt: anybody can send a connection request with anybody's address. A
 /// new connection gets the mark [`HANDSHAKE`], and the first packet of the flow after that, which only a sender that
-/// has received our answer can send, is counted and takes the mark away.
+/// has received our answer can send, is counted and takes the mark away. A reset is no such packet.
 pub(super) fn feature(Scope { config, site, .. }: Scope<'_>) -> Feature {
     let firewall = &config.firewall;
     let (ssh_from4, ssh_from6) = ranges_by_family(&firewall.ssh_from);
@@ -82,7 +82,15 @@ const METERS: [(&str, u32); 6] = [
 /// before packets of known flows pass, for packets that are not UDP.
 pub(super) fn count_handshakes(config: &Config) -> Option<Rule> {
     let known = any_of(ct_state(), text("established"));
-    config.firewall.ssh_attempts.map(|_| vec![ct_mark_has(HANDSHAKE), known, is_to_ssh(), goto("ssh_opened")])
+    config
+        .firewall
+        .ssh_attempts
+        .map(|_| vec![ct_mark_has(HANDSHAKE), known, is_to_ssh(), confirms(), goto("ssh_opened")])
+}
+
+/// Matches packets that confirm the handshake. The host whose address was forged answers our answer too, with a reset.
+fn confirms() -> RuleStatement {
+    eq(and(field("tcp", "flags"), flags(["rst", "ack"])), text("ack"))
 }
 
 /// Matches TCP packets to a port of sshd.
