@@ -89,7 +89,7 @@ pub mod internals {
         pub use crate::hetzner::unroutable;
     }
     pub mod inputs {
-        pub use crate::inputs::{Inputs, JOURNAL_GROUP, SeenReturnRoutes, Tunnel, egress_addresses, tunnel};
+        pub use crate::inputs::{Inputs, JOURNAL_GROUP, SeenReturnRoutes, Tunnel, tunnel};
     }
     pub mod nat {
         pub use crate::nat::{

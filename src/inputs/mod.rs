@@ -4,7 +4,6 @@
 //! tunnel's ranges, for example) is derived here, once, from the configuration and the site.
 
 mod drop_log;
-mod egress_addresses;
 mod forwards;
 mod link_probes;
 mod overlap;
@@ -15,7 +14,6 @@ use tokio::time::Instant;
 
 pub use drop_log::JOURNAL_GROUP;
 pub(crate) use drop_log::nflog_group;
-pub use egress_addresses::egress_addresses;
 pub(crate) use forwards::is_reserved;
 pub(crate) use link_probes::{DESTINATIONS, RETURN_PORT, RETURNED_GROUP, target_ports};
 pub(crate) use link_probes::{LinkProbe, link_probes};

@@ -7,8 +7,12 @@ use crate::site::{PrivateLink, PublicLink};
 
 /// The addresses that the sources of a private network are spread over, a slot each; empty: this server's own address.
 pub(super) fn egress_pool(link: &PrivateLink, config: &Config, public: &PublicLink) -> Vec<Ipv4Addr> {
-    let own = config.policy_of(link.network, &link.interface).and_then(|policy| policy.egress_addresses.as_ref());
-    slots(own.unwrap_or(&config.nat.egress_addresses), config, public)
+    slots(own_pool(link, config).unwrap_or(&config.nat.egress_addresses), config, public)
+}
+
+/// The egress addresses that a network has of its own; `None`: it shares those of all networks.
+pub(super) fn own_pool<'a>(link: &PrivateLink, config: &'a Config) -> Option<&'a [Ipv4Addr]> {
+    config.policy_of(link.network, &link.interface)?.egress_addresses.as_deref()
 }
 
 /// The server's own address for new flows: the first one, unless that is drained and there is another one that no

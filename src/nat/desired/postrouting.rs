@@ -13,7 +13,7 @@ use super::super::statement::{
     RuleStatement, address, address_by_source, anonymous_set, eq, field, iifname, interface, masquerade, oifname,
     prefix, set, snat,
 };
-use super::egress_address::{egress_pool, own_address, slots};
+use super::egress_address::{egress_pool, own_address, own_pool, slots};
 use super::feature::{Feature, Slot};
 use super::probes::further_sources;
 use super::published::{is_translated, publishes};
@@ -52,16 +52,14 @@ pub(super) fn egress_nat(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Rule>
     }
     let shared = slots(&config.nat.egress_addresses, config, public);
     for link in &site.private {
-        let policy = config.policy_of(link.network, &link.interface);
-        if let Some(addresses) = policy.and_then(|policy| policy.egress_addresses.as_ref()) {
+        if let Some(addresses) = own_pool(link, config) {
             let further = further_sources(config, site, |network| network == link.network);
             rules.push(out(source(std::slice::from_ref(link), &further), &slots(addresses, config, public)));
         }
     }
     let has_own_pool = |network: Ipv4Net| {
         let link = site.private.iter().find(|link| link.network == network);
-        let policy = link.and_then(|link| config.policy_of(link.network, &link.interface));
-        policy.is_some_and(|policy| policy.egress_addresses.is_some())
+        link.is_some_and(|link| own_pool(link, config).is_some())
     };
     let further = further_sources(config, site, |network| !has_own_pool(network));
     match site.private.as_slice() {
