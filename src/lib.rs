@@ -34,6 +34,7 @@ mod reconcile;
 mod regular_file;
 mod report;
 mod routes;
+mod rtnetlink_connection;
 mod site;
 mod state;
 mod sysctl;

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::packet::Received;
 use crate::net::{InterfaceName, PROBE_ROUTE_PROTOCOL};
+use crate::rtnetlink_connection::RtnetlinkConnection;
 
 /// The lowest source port of probes; each port is used again after all others.
 const FIRST_PORT: u16 = 10_240;
@@ -79,10 +80,8 @@ impl ProbeInterface {
     pub(super) async fn set_up(&self) -> Result<(), Error> {
         // No IPv6, and so no packets of the kernel's own. Err: the kernel has no IPv6.
         let _ = std::fs::write(self.setting("ipv6", "disable_ipv6"), "1");
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Netlink)?;
-        let connection = tokio::spawn(connection);
-        let done = self.configure(&handle).await;
-        connection.abort();
+        let connection = RtnetlinkConnection::open().map_err(Error::Netlink)?;
+        let done = self.configure(&connection.handle).await;
         // A new interface takes `default.forwarding`, which says nothing about the private links.
         if read_flag(Path::new("/proc/sys/net/ipv4/conf/all/forwarding")) {
             let own = self.setting("ipv4", "forwarding");

@@ -302,7 +302,8 @@ impl Task {
         self.engine.finish(path, outcome, now());
         if !was_proven && self.engine.proven().contains(path) {
             if let Err(error) = state::write_json(&self.memory, self.engine.proven()) {
-                tracing::warn!(component = "health", error = %chain(&error), "a path that passes may count as unproven later");
+                let error = chain(&error);
+                tracing::warn!(component = "health", error, "a path that passes may count as unproven later");
             }
         }
     }

@@ -107,14 +107,14 @@ fn disabled_v6(conf: &Path, interface: &str) -> Option<Disabled> {
 
 async fn carry_out(netlink: &Netlink, index: u32, step: Step) -> Result<(), rtnetlink::Error> {
     match step {
-        Step::RemoveRoute(route) => netlink.handle.route().del(removal(route)).execute().await,
-        Step::RemoveAddress(net) => netlink.handle.address().del(address(index, net)).execute().await,
+        Step::RemoveRoute(route) => netlink.0.handle.route().del(removal(route)).execute().await,
+        Step::RemoveAddress(net) => netlink.0.handle.address().del(address(index, net)).execute().await,
         Step::AddAddress(net) => {
-            let mut request = netlink.handle.address().add(index, net.addr(), net.prefix_len());
+            let mut request = netlink.0.handle.address().add(index, net.addr(), net.prefix_len());
             request.message_mut().attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL)));
             request.execute().await
         }
-        Step::AddRoute(destination, hop) => netlink.handle.route().add(to_hop(destination, hop)).execute().await,
+        Step::AddRoute(destination, hop) => netlink.0.handle.route().add(to_hop(destination, hop)).execute().await,
     }
 }
 

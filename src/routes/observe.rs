@@ -9,11 +9,11 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
-use rtnetlink::{Handle, RouteMessageBuilder};
-use tokio::task::JoinHandle;
+use rtnetlink::RouteMessageBuilder;
 
 use super::model::{Address, Link, Observed, PROTOCOL, Route};
 use crate::net::InterfaceName;
+use crate::rtnetlink_connection::RtnetlinkConnection;
 
 /// Why the kernel could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -31,21 +31,11 @@ pub enum Error {
 }
 
 /// A conversation with the kernel; it ends when dropped.
-pub(super) struct Netlink {
-    pub(super) handle: Handle,
-    connection: JoinHandle<()>,
-}
-
-impl Drop for Netlink {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
+pub(super) struct Netlink(pub(super) RtnetlinkConnection);
 
 impl Netlink {
     pub(super) fn open() -> Result<Self, Error> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        RtnetlinkConnection::open().map(Self).map_err(Error::Open)
     }
 
     /// Looks at the interface, if one is named, and at the main table.
@@ -59,14 +49,14 @@ impl Netlink {
             observed.up.extend(up.then_some(index));
         }
         if let Some(link) = observed.link {
-            let addresses = self.handle.address().get().set_link_index_filter(link.index).execute();
+            let addresses = self.0.handle.address().get().set_link_index_filter(link.index).execute();
             let addresses: Vec<_> =
                 addresses.try_collect().await.map_err(|source| Error::List { what: "addresses", source })?;
             observed.addresses = addresses.iter().filter_map(|message| address(message, link)).collect();
         }
         for request in [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
         {
-            let routes: Result<Vec<_>, _> = self.handle.route().get(request).execute().try_collect().await;
+            let routes: Result<Vec<_>, _> = self.0.handle.route().get(request).execute().try_collect().await;
             let routes = routes.map_err(|source| Error::List { what: "routes", source })?;
             observed.routes.extend(routes.iter().filter_map(route));
         }
@@ -75,7 +65,7 @@ impl Netlink {
 
     async fn links(&self) -> Result<BTreeMap<u32, (String, bool)>, rtnetlink::Error> {
         let mut links = BTreeMap::new();
-        for message in self.handle.link().get().execute().try_collect::<Vec<_>>().await? {
+        for message in self.0.handle.link().get().execute().try_collect::<Vec<_>>().await? {
             let name = message.attributes.iter().find_map(|attribute| match attribute {
                 LinkAttribute::IfName(name) => Some(name.clone()),
                 _ => None,

@@ -56,7 +56,7 @@ pub(crate) async fn observe(
     };
     let mut site = resolve(&config.site, &kernel, metadata, sshd_ports, previous.public.as_ref());
     site.hints.extend(hints);
-    ways::check(&netlink.handle, config, &kernel, metadata, &mut site, forwards).await;
+    ways::check(&netlink.0.handle, config, &kernel, metadata, &mut site, forwards).await;
     local::add_local_links(&mut site, config, &kernel);
     vpn_only::settle(config, &mut site);
     site.elsewhere = elsewhere(&kernel, &site, config.wireguard.as_ref().map(|tunnel| &tunnel.interface));

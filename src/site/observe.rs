@@ -10,11 +10,11 @@ use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
-use tokio::task::JoinHandle;
 
 use super::route::Route;
 use crate::net::{InterfaceName, MacAddress, PROBE_ROUTE_PROTOCOL, ROUTE_PROTOCOL};
 use crate::outcome::ComponentError;
+use crate::rtnetlink_connection::RtnetlinkConnection;
 
 /// The kernel's view of the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,26 +91,16 @@ impl ComponentError for Error {
 }
 
 /// A conversation with the kernel; it ends when dropped.
-pub(super) struct Netlink {
-    pub(super) handle: Handle,
-    connection: JoinHandle<()>,
-}
-
-impl Drop for Netlink {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
+pub(super) struct Netlink(pub(super) RtnetlinkConnection);
 
 impl Netlink {
     pub(super) fn open() -> Result<Self, Error> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        RtnetlinkConnection::open().map(Self).map_err(Error::Open)
     }
 
     /// Lists links, addresses and routes.
     pub(super) async fn observe(&self) -> Result<Kernel, Error> {
-        list(&self.handle).await
+        list(&self.0.handle).await
     }
 }
 

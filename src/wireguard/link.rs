@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use futures::TryStreamExt;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use nix::errno::Errno;
-use rtnetlink::{Handle, LinkUnspec, LinkWireguard};
-use tokio::task::JoinHandle;
+use rtnetlink::{LinkUnspec, LinkWireguard};
 
 use crate::net::InterfaceName;
 use crate::outcome::ComponentError;
+use crate::rtnetlink_connection::RtnetlinkConnection;
 
 /// The alias (`ip link set alias`) of interfaces that outlive the daemon: the kernel's own WireGuard continues when the
 /// daemon ends, and the next daemon recognizes it by this.
@@ -147,32 +147,22 @@ impl Link {
 }
 
 /// A connection to the kernel for links. It closes when it is dropped.
-pub(super) struct Links {
-    handle: Handle,
-    connection: JoinHandle<()>,
-}
-
-impl Drop for Links {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
+pub(super) struct Links(RtnetlinkConnection);
 
 impl Links {
     pub(super) fn open() -> Result<Self, Error> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Open)?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        RtnetlinkConnection::open().map(Self).map_err(Error::Open)
     }
 
     /// All links of this network namespace.
     pub(super) async fn list(&self) -> Result<Vec<Link>, Error> {
-        let messages = self.handle.link().get().execute().map_ok(|message| Link::from_message(&message));
+        let messages = self.0.handle.link().get().execute().map_ok(|message| Link::from_message(&message));
         messages.try_collect().await.map_err(Error::List)
     }
 
     /// The link of this name, if there is one.
     pub(super) async fn find(&self, name: &InterfaceName) -> Result<Option<Link>, Error> {
-        let mut found = self.handle.link().get().match_name(name.as_str()).execute();
+        let mut found = self.0.handle.link().get().match_name(name.as_str()).execute();
         match found.try_next().await {
             Ok(message) => Ok(message.as_ref().map(Link::from_message)),
             Err(error) if errno(&error) == Some(Errno::ENODEV) => Ok(None),
@@ -182,27 +172,27 @@ impl Links {
 
     /// `ip link add NAME type wireguard`
     pub(super) async fn add_wireguard(&self, name: &InterfaceName) -> Result<(), Error> {
-        let added = self.handle.link().add(LinkWireguard::new(name.as_str()).build()).execute().await;
+        let added = self.0.handle.link().add(LinkWireguard::new(name.as_str()).build()).execute().await;
         added.map_err(|source| Error::Make { interface: name.clone(), source })
     }
 
     /// Marks a link as ours.
     pub(super) async fn mark(&self, name: &InterfaceName, index: u32) -> Result<(), Error> {
         let change = LinkUnspec::new_with_index(index).alias(MARK).build();
-        let marked = self.handle.link().set(change).execute().await;
+        let marked = self.0.handle.link().set(change).execute().await;
         marked.map_err(|source| Error::Mark { interface: name.clone(), source })
     }
 
     /// Sets a link up, with this MTU in bytes.
     pub(super) async fn set_up(&self, name: &InterfaceName, index: u32, mtu: u32) -> Result<(), Error> {
         let change = LinkUnspec::new_with_index(index).mtu(mtu).up().build();
-        let set = self.handle.link().set(change).execute().await;
+        let set = self.0.handle.link().set(change).execute().await;
         set.map_err(|source| Error::SetUp { interface: name.clone(), mtu, source })
     }
 
     /// `ip link del`, even while a process holds its descriptors; whether it was still there.
     pub(super) async fn remove(&self, name: &InterfaceName, index: u32) -> Result<bool, Error> {
-        match self.handle.link().del(index).execute().await {
+        match self.0.handle.link().del(index).execute().await {
             Ok(()) => Ok(true),
             Err(error) if errno(&error) == Some(Errno::ENODEV) => Ok(false),
             Err(source) => Err(Error::Remove { interface: name.clone(), source }),

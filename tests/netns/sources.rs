@@ -88,7 +88,8 @@ fn get_banned(world: &World, target: SocketAddr) -> Result {
 fn lifted_ban() -> Result {
     let world = World::start(Settings::default())?;
     let ssh = Reflector::tcp(world.bastion(), (at::BASTION, 22))?;
-    // Two: the connection that was banned repeats its last packet, and that counts as an attempt after the ban is lifted.
+    // Two: the connection that was banned repeats its last packet, and that counts as an attempt after the ban is
+    // lifted.
     let (installation, _daemon) = gateway(&world, "[firewall]\nssh_attempts = 2\nssh_ban = \"10m\"")?;
     get_banned(&world, ssh.address())?;
     let banned = firewall(&installation)?.banned;
