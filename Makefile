@@ -12,7 +12,7 @@ check: ## check the format and the lints; CI runs this before the tests
 		cargo clippy --workspace --lib --bins --tests --benches --examples --test system --locked -- -D warnings && \
 		cargo clippy -p bastiond-tunnel --lib --tests --features virtual-clock --locked -- -D warnings && \
 		RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet && \
-		scripts/check-shell && scripts/check-units && scripts/check-terraform && scripts/check-docs'
+		scripts/check-fastpath-object && scripts/check-shell && scripts/check-units && scripts/check-terraform && scripts/check-docs'
 
 test: ## run all tests that need no root; installs what is missing
 	@scripts/test
@@ -21,10 +21,11 @@ test-system: ## test the package on booted systems (needs root): first boot on D
 	@scripts/test-system
 	@scripts/test-docker
 
-test-long: ## tests that take long: Debian's kernels in virtual machines (needs root), each fuzz target for SECONDS_EACH (300) seconds, reproducible packages, the soak
+test-long: ## tests that take long: Debian's kernels in virtual machines (needs root), each fuzz target for SECONDS_EACH (300) seconds, reproducible packages, attacks of a minute each, the soak
 	@scripts/test-vm
 	@SECONDS_EACH=$${SECONDS_EACH:-300} scripts/fuzz
 	@scripts/check-deb
+	@bash -c '. scripts/setup test && cargo test --quiet --locked --test netns -- --ignored for_a_minute'
 	@scripts/soak
 
 soak: ## random faults in the sandbox beside a private host's traffic; BASTIOND_SOAK_SECONDS bounds it, BASTIOND_SOAK_SEED repeats it

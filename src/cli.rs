@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use ipnet::IpNet;
 
-use crate::config::DEFAULT_PATH;
+use crate::config::{BPF_DIRECTORY, DEFAULT_PATH};
 
 /// NAT gateway, firewall and VPN access for private Hetzner Cloud networks.
 ///
@@ -38,6 +38,26 @@ pub enum Subcommand {
     /// The daemon cannot read every file of sshd's configuration. The unit runs before the daemon, and again whenever
     /// that configuration changes.
     SshPorts,
+    /// Print the kernel settings that the daemon has changed and exit; for the package's removal.
+    ///
+    /// One line each: the path below /proc/sys, the former value, and the daemon's.
+    SavedSettings,
+}
+
+/// Load the BPF programs of bastiond's fast path and exit; for a unit that the daemon asks for.
+///
+/// The programs and their maps stay as files of a BPF file system, which belong to the daemon's account. The daemon
+/// attaches them to links and takes them away; loading them attaches nothing. Needs root, or its capabilities for BPF,
+/// performance monitoring and network administration.
+#[derive(Debug, Parser)]
+#[command(name = "bastiond-fastpath", version)]
+pub struct BastiondFastpath {
+    /// Directory of a BPF file system; made if it is missing.
+    #[arg(long, value_name = "PATH", default_value = BPF_DIRECTORY)]
+    pub directory: PathBuf,
+    /// The user that the files belong to. Default: the caller.
+    #[arg(long, value_name = "USER")]
+    pub owner: Option<String>,
 }
 
 /// Show and control the running bastiond.
@@ -54,7 +74,8 @@ pub struct Bastionctl {
     /// another one.
     #[arg(long, value_name = "PATH", global = true)]
     pub config: Option<PathBuf>,
-    /// The daemon's control socket [default: control.sock in `$RUNTIME_DIRECTORY` or /run/bastiond].
+    /// The daemon's control socket [default: control.sock in `$RUNTIME_DIRECTORY` or /run/bastiond; for members of
+    /// group bastiond-monitor, who may read the status, /run/bastiond-monitor/status.sock].
     #[arg(long, value_name = "PATH", global = true)]
     pub socket: Option<PathBuf>,
 }

@@ -17,13 +17,15 @@ use tokio::task::JoinHandle;
 use crate::error::chain;
 use crate::nat;
 
-/// Multicast groups of route netlink. The last one announces changes of `ip_forward` and `rp_filter`.
-const ROUTE_GROUPS: [u32; 5] = [
+/// Multicast groups of route netlink. The last but one announces changes of `ip_forward` and `rp_filter`, the last one
+/// those of filters at links, where the fast path stands.
+const ROUTE_GROUPS: [u32; 6] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV4_ROUTE,
     libc::RTNLGRP_IPV4_RULE,
     libc::RTNLGRP_IPV4_NETCONF,
+    libc::RTNLGRP_TC,
 ];
 /// The multicast group of nftables.
 const NFTABLES_GROUPS: [u32; 1] = [libc::NFNLGRP_NFTABLES.unsigned_abs()];
@@ -39,6 +41,8 @@ pub(crate) struct Changes {
     pub network: u64,
     /// Changes of `table inet bastiond`.
     pub rules: u64,
+    /// Changes of filters at links, by whatever program.
+    pub filters: u64,
 }
 
 /// Why kernel events cannot be received.
@@ -61,7 +65,13 @@ impl KernelEvents {
         let (sender, changes) = watch::channel(Changes::default());
         let count_network = {
             let sender = sender.clone();
-            move |_: &[u8]| sender.send_modify(|changes| changes.network += 1)
+            move |datagram: &[u8]| {
+                let is_of_filters = is_of_filters(datagram);
+                sender.send_modify(|changes| {
+                    let count = if is_of_filters { &mut changes.filters } else { &mut changes.network };
+                    *count += 1;
+                });
+            }
         };
         let count_rules = move |datagram: &[u8]| {
             if nat::concerns_our_table(datagram) {
@@ -82,6 +92,15 @@ impl KernelEvents {
     pub(crate) fn changes(&self) -> watch::Receiver<Changes> {
         self.changes.clone()
     }
+}
+
+/// Whether a datagram is about filters at links, and the queueing disciplines that hold them, and about nothing else.
+/// The kernel sends each group its own datagrams.
+fn is_of_filters(datagram: &[u8]) -> bool {
+    // Of `struct nlmsghdr`, after the length.
+    let kind = datagram.get(4..6).and_then(|bytes| bytes.first_chunk()).map(|bytes| u16::from_ne_bytes(*bytes));
+    let filters = [libc::RTM_NEWQDISC, libc::RTM_DELQDISC, libc::RTM_NEWTFILTER, libc::RTM_DELTFILTER];
+    kind.is_some_and(|kind| filters.contains(&kind))
 }
 
 impl Drop for KernelEvents {
@@ -144,5 +163,18 @@ async fn read(socket: &mut TokioSocket, buffer: &mut Vec<u8>, changed: impl Fn(&
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changed(&[]),
             Err(error) => return error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_filters_are_told_from_those_of_links_and_lost_events_may_be_anything() {
+        let datagram = |kind: u16| [&20_u32.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 14]].concat();
+        assert!(is_of_filters(&datagram(libc::RTM_NEWTFILTER)) && is_of_filters(&datagram(libc::RTM_DELQDISC)));
+        assert!(!is_of_filters(&datagram(libc::RTM_NEWLINK)) && !is_of_filters(&datagram(libc::RTM_DELROUTE)));
+        assert!(!is_of_filters(&[]));
     }
 }

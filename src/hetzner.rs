@@ -6,6 +6,8 @@ use ipnet::Ipv4Net;
 
 /// The most routes that one Hetzner Network holds (Hetzner documentation, "Networks", limits).
 pub(crate) const MAX_ROUTES: usize = 100;
+/// Networks that one server can be attached to (Hetzner API documentation, "Attach a Server to a Network").
+pub(crate) const MAX_NETWORKS: usize = 3;
 
 /// The largest packet in bytes that Hetzner's private networks carry (Hetzner documentation, "Networks", FAQ).
 pub(crate) const NETWORK_MTU: u32 = 1450;

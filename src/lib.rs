@@ -20,6 +20,7 @@ mod drops;
 mod error;
 mod events;
 pub mod exit;
+mod fastpath;
 mod hcloud;
 mod health;
 mod hetzner;
@@ -30,6 +31,8 @@ mod net;
 mod nflog;
 mod operator;
 mod outcome;
+mod own_file;
+mod printable;
 mod reconcile;
 mod regular_file;
 mod report;
@@ -44,9 +47,11 @@ mod wireguard;
 pub use config::{Environment, Fallback, start as start_configuration};
 pub use daemon::{run as run_daemon, run_boot};
 pub use error::chain;
+pub use fastpath::{LoadError as FastpathLoadError, Owner as FastpathOwner, load as load_fastpath};
 pub use operator::run as run_operator;
 pub use outcome::ComponentError;
 pub use site::record_ssh_ports;
+pub use sysctl::saved_settings;
 pub use systemd::{inherited_descriptors, start_logging};
 
 /// What tests, benchmarks and fuzz targets use besides the programs' interface. It may change at any time.
@@ -59,17 +64,19 @@ pub mod internals {
     }
     pub mod config {
         pub use crate::config::{
-            Acl, BackendChoice, Config, Environment, Fastpath, Forward, Ports, Secret, Service, Transports, parse,
+            Acl, BackendChoice, Config, Environment, Fastpath, Forward, Ports, Protocol, Secret, Service, Transports,
+            parse,
         };
     }
     pub mod conntrack {
         pub use crate::conntrack::{
             BlockReason, Conntrack, EndReason, Error, Flow, FlowDeleter, Layer4, Permission, Policy, PolicyEvaluator,
-            Status, Tuple, find_flow, for_each_flow, observe_counters,
+            Status, Tuple, count_events, encode_flow, find_flow, for_each_flow, observe_counters, parse_flow,
+            read_answer,
         };
     }
     pub mod control {
-        pub use crate::control::parse_request;
+        pub use crate::control::{Request, parse_request, read_request};
     }
     pub mod drops {
         pub use crate::drops::{Dropped, read};
@@ -82,8 +89,8 @@ pub mod internals {
     }
     pub mod health {
         pub use crate::health::{
-            Change, Engine, INTERVAL, MISSES, Now, Outcome, Path, PathReport, PathState, Proven, RETRY_INTERVAL,
-            ROUND_TIMEOUT, WantedPath,
+            Change, Engine, INTERVAL, MISSES, Now, Outcome, PROMPT_TURNS, Path, PathReport, PathState, Proven,
+            RETRY_INTERVAL, ROUND_TIMEOUT, TURN, WantedPath,
         };
     }
     pub mod hetzner {
@@ -94,8 +101,8 @@ pub mod internals {
     }
     pub mod nat {
         pub use crate::nat::{
-            FirewallReport, ForwardPath, LoadedRules, Nat, Packets, Sources, concerns_our_table, forward_paths,
-            load_boot_rules,
+            FirewallReport, ForwardPath, LoadedRules, Nat, Packets, Sources, boot_commands, concerns_our_table,
+            counters_in, forward_paths, judge_listings, load_boot_rules,
         };
     }
     pub mod net {
@@ -111,10 +118,15 @@ pub mod internals {
         pub use crate::routes::Routes;
     }
     pub mod site {
-        pub use crate::site::{OtherRoute, PrivateLink, PublicLink, SeenOtherRoutes, Site, add_ranges_behind};
+        pub use crate::site::{
+            OtherRoute, PrivateLink, PublicLink, SeenOtherRoutes, Site, add_ranges_behind, sshd_includes, sshd_ports_in,
+        };
         pub mod metadata {
             pub use crate::site::metadata::parse_private_networks;
         }
+    }
+    pub mod sysctl {
+        pub use crate::sysctl::saved_settings_of;
     }
     pub mod wireguard {
         pub use crate::wireguard::BackendKind;

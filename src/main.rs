@@ -25,6 +25,10 @@ fn main() -> ExitCode {
     match arguments.subcommand {
         Some(Subcommand::Boot) => return boot(&arguments.config, &environment),
         Some(Subcommand::SshPorts) => return ssh_ports(&environment),
+        Some(Subcommand::SavedSettings) => {
+            print!("{}", bastiond::saved_settings(&environment.state_directory()));
+            return ExitCode::SUCCESS;
+        }
         None => {}
     }
     let start = match bastiond::start_configuration(&arguments.config, &environment) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::chain;
+use crate::printable::printable;
 
 /// How soon a failed component is retried, unless it says otherwise.
 const RETRY: Duration = Duration::from_secs(2);
@@ -26,9 +27,13 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Names what is wrong and what to do.
+    /// Names what is wrong and what to do. Both are made printable on one line: they may quote other people's text.
     pub fn new(code: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { code: Cow::Borrowed(code), what: what.into(), advice: advice.into() }
+        let text = |text: String| match printable(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(escaped) => escaped,
+        };
+        Self { code: Cow::Borrowed(code), what: text(what.into()), advice: text(advice.into()) }
     }
 
     /// The error with its causes, and the advice that belongs to it.
@@ -80,6 +85,8 @@ pub enum ComponentName {
     Conntrack,
     /// Forwarding, and the settings that wait for the rules.
     Forwarding,
+    /// The flow cache in BPF.
+    Fastpath,
     /// Cloud routes.
     Hcloud,
 }
@@ -94,6 +101,7 @@ impl fmt::Display for ComponentName {
             Self::Routes => "routes",
             Self::Conntrack => "flows",
             Self::Forwarding => "forwarding",
+            Self::Fastpath => "fastpath",
             Self::Hcloud => "hcloud",
         })
     }

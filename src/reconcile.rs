@@ -6,38 +6,33 @@
 //! is repaired all the same. Traffic is attracted last: that task starts only while [`Gateway::holds_back_cloud`] finds
 //! nothing that it has to wait for.
 
+mod cloud;
+mod paths;
 mod preview;
+mod unserved;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ipnet::Ipv4Net;
 use tokio::time::Instant;
 
 use crate::component::{Reconcile, Steps};
 use crate::config::{Config, Environment};
 use crate::conntrack::Conntrack;
 use crate::error::chain;
-use crate::hcloud::SeenRoutes;
-use crate::health::{Orders, PathReport, PathState};
+use crate::fastpath::Fastpath;
+use crate::health::{PathReport, TunnelPaths};
 use crate::inputs::{Inputs, SeenReturnRoutes, tunnel};
 use crate::nat::{self, Nat};
-use crate::net::InterfaceName;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::report::{Report, Trigger};
 use crate::routes::Routes;
 use crate::site::{self, FirstSight, MetadataView, SeenOtherRoutes, Site};
 use crate::state;
 use crate::sysctl::{Forwarding, Sysctl, SysctlPaths};
-use crate::wireguard::fd_store::{Handover, NamedFds};
+use crate::wireguard::held::NamedFds;
 use crate::wireguard::{self, Wireguard};
 pub(crate) use preview::Preview;
-
-/// The file of what the cloud's networks were last seen to send here.
-const RETURN_ROUTES_FILE: &str = "ways-back.json";
-/// The file of the routes to other servers that the cloud's networks were last seen to have.
-const OTHER_ROUTES_FILE: &str = "other-routes.json";
 
 /// A component's place in the pass.
 struct Entry {
@@ -76,7 +71,7 @@ impl Requirement {
 }
 
 /// The components of a pass, in their order. `bastionctl down` takes the opposite order.
-const PASS: [Entry; 6] = [
+const PASS: [Entry; 7] = [
     Entry { component: |gateway| &mut gateway.sysctl, waits_for: &[] },
     Entry { component: |gateway| &mut gateway.nat, waits_for: &[] },
     // Without rules no tunnel starts; one that runs continues.
@@ -85,10 +80,9 @@ const PASS: [Entry; 6] = [
     // After the tunnel: a peer that is still there would start an ended flow again.
     Entry { component: |gateway| &mut gateway.conntrack, waits_for: &[Requirement::Ok(ComponentName::Nat)] },
     Entry { component: |gateway| &mut gateway.forwarding, waits_for: &[Requirement::Ok(ComponentName::Nat)] },
+    // After everything that decides what may pass: what was learnt before its changes does not count after them.
+    Entry { component: |gateway| &mut gateway.fastpath, waits_for: &[Requirement::Ok(ComponentName::Nat)] },
 ];
-
-/// What has to stand before the cloud's networks send traffic here.
-const BEFORE_CLOUD: [ComponentName; 3] = [ComponentName::Nat, ComponentName::Sysctl, ComponentName::Forwarding];
 
 /// The components of the pass, and the account of the whole gateway.
 #[derive(Debug)]
@@ -99,15 +93,21 @@ pub(crate) struct Gateway {
     routes: Routes,
     conntrack: Conntrack,
     forwarding: Forwarding,
+    fastpath: Fastpath,
     /// What the cloud's networks were last seen to send here, for the tunnel. It is kept in the runtime directory too:
     /// a daemon that was killed and started again does not masquerade peers until it has asked the API.
     seen_return_routes: SeenReturnRoutes,
     /// The routes of the cloud's networks to other servers: what is behind these is served too. Kept in the same way.
     seen_other_routes: SeenOtherRoutes,
+    /// What probes prove.
+    probed_paths: Vec<PathReport>,
+    tunnel_paths: TunnelPaths,
     runtime_directory: PathBuf,
     state_directory: PathBuf,
     report: Report,
     site: Site,
+    /// The interfaces by which packets come in or would leave that no rule lets pass.
+    refused_interfaces: Vec<String>,
 }
 
 impl Gateway {
@@ -115,17 +115,22 @@ impl Gateway {
     pub(crate) fn new(environment: &Environment) -> Self {
         let (runtime, state) = (environment.runtime_directory(), environment.state_directory());
         let sysctl_paths = SysctlPaths::of_kernel(&state);
+        let (seen_return_routes, seen_other_routes) = cloud::remembered(&runtime);
         Self {
             sysctl: Sysctl::new(sysctl_paths.clone()),
             nat: Nat::load(&runtime, &state),
-            wireguard: Wireguard::load(&runtime, &state),
+            wireguard: Wireguard::load(&runtime, &state, environment.tunnel_unit.clone()),
             routes: Routes::default(),
             conntrack: Conntrack::load(&runtime),
-            forwarding: Forwarding::new(sysctl_paths, nat::table_exists),
-            seen_return_routes: state::read_json(&runtime.join(RETURN_ROUTES_FILE)).unwrap_or_default(),
-            seen_other_routes: state::read_json(&runtime.join(OTHER_ROUTES_FILE)).unwrap_or_default(),
+            forwarding: Forwarding::new(sysctl_paths, nat::table_filters),
+            fastpath: Fastpath::new(environment.bpf_directory(), &runtime),
+            seen_return_routes,
+            seen_other_routes,
+            probed_paths: Vec::new(),
+            tunnel_paths: TunnelPaths::new(state::read_json(&state.join(paths::TUNNEL_FILE)).unwrap_or_default()),
             report: Report::new(),
             site: Site::default(),
+            refused_interfaces: Vec::new(),
             runtime_directory: runtime,
             state_directory: state,
         }
@@ -139,11 +144,12 @@ impl Gateway {
     /// Notes that a person has reloaded the configuration.
     pub(crate) fn note_reload(&mut self) {
         self.wireguard.note_reload();
+        self.fastpath.note_change();
     }
 
-    /// What the service manager is to keep for the next daemon, if that has changed.
-    pub(crate) fn handover(&mut self) -> Option<Handover> {
-        self.wireguard.handover()
+    /// Names of descriptors that the service manager need not store any more.
+    pub(crate) fn unused_descriptors(&mut self) -> Vec<String> {
+        self.wireguard.unused_names()
     }
 
     /// The account so far.
@@ -203,8 +209,13 @@ impl Gateway {
 
     async fn reconcile_components(&mut self, config: &Config) -> Option<Duration> {
         let site = self.site.clone();
+        let now = Instant::now();
+        if self.conntrack.wants_senders(now).await {
+            self.conntrack.learn_senders(nat::portless_senders().await, config, &site).await;
+        }
         let tunnel = tunnel(config, &site, &self.seen_return_routes);
-        let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now: Instant::now() };
+        self.conntrack.count_flows(config, &site, tunnel.as_ref());
+        let inputs = Inputs { config, site: &site, tunnel: tunnel.as_ref(), now };
         let mut next = None;
         for Entry { component, waits_for } in PASS {
             let tunnel_runs = inputs.tunnel.is_none() || self.wireguard.is_running();
@@ -212,16 +223,26 @@ impl Gateway {
             let unmet = waits_for.iter().find(|requirement| !requirement.is_met(state, tunnel_runs)).copied();
             let component = component(self);
             let name = component.name();
-            let outcome = match unmet {
+            let mut outcome = match unmet {
                 None => component.reconcile(&inputs).await,
                 Some(requirement) => component.hold_back(&inputs, requirement.component()).await,
             };
+            if !outcome.changes.is_empty() || outcome.state == State::Failed {
+                self.fastpath.note_change();
+            }
+            if name == ComponentName::Nat {
+                self.fastpath.note_strangers(self.nat.needs_every_packet());
+                outcome.hints.extend(unserved::hints(&self.refused_interfaces, config, &site));
+            }
             next = next.into_iter().chain(outcome.next_pass()).min();
             // A component that was never on is not shown.
             let was_never_on = outcome.state == State::Off && !self.report.components.contains_key(&name);
             if !was_never_on || !outcome.changes.is_empty() {
                 self.record(name, outcome);
             }
+        }
+        if !self.wireguard.is_running() {
+            self.forget_tunnel_paths();
         }
         self.report.tunnel = self.wireguard.report().await;
         self.report.flows = self.conntrack.report().cloned();
@@ -240,11 +261,6 @@ impl Gateway {
         self.wireguard.event().await
     }
 
-    /// Checks the tunnel's peers between passes.
-    pub(crate) async fn check_peers(&mut self) {
-        self.wireguard.check_peers(Instant::now()).await;
-    }
-
     /// Loads closed rules if none stand, for the time until the site is known. An error here is reported by the first
     /// pass.
     pub(crate) async fn close_if_open(&mut self, config: &Config) {
@@ -254,84 +270,6 @@ impl Gateway {
         if let Err(error) = self.nat.load_rules_if_absent(config, &closed).await {
             tracing::debug!(component = "nat", error = %chain(&error), "closed rules cannot be loaded yet");
         }
-    }
-
-    /// Takes over what the probes prove, and writes each change of a path's state into the journal.
-    /// Returns whether one has just been lost.
-    pub(crate) fn learn_paths(&mut self, paths: Vec<PathReport>) -> bool {
-        let mut is_lost = false;
-        for PathReport { path, state, detail, .. } in &paths {
-            let before = self.report.paths.iter().find(|before| before.path == *path).map(|before| before.state);
-            let why = if detail.is_empty() { String::new() } else { format!(": {detail}") };
-            match (state, before) {
-                (state, Some(before)) if *state == before => {}
-                // Nothing is known of a path before its first probe.
-                (PathState::Unproven, None) => {}
-                (PathState::Lost, _) => {
-                    is_lost = true;
-                    tracing::warn!(component = "health", %path, %state, "{path} is lost{why}");
-                }
-                _ => tracing::info!(component = "health", %path, %state, "{path} is {state}{why}"),
-            }
-        }
-        self.report.learn_paths(paths);
-        is_lost
-    }
-
-    /// What is to be probed now.
-    pub(crate) fn probe_orders(&self, config: &Config) -> Orders {
-        let tunnel = tunnel(config, &self.site, &self.seen_return_routes);
-        Orders::new(config, &self.site, tunnel.as_ref(), self.obstacles_to_probes(config))
-    }
-
-    /// By private network: what drops probes although it lets private hosts pass.
-    pub(crate) fn obstacles_to_probes(&self, config: &Config) -> BTreeMap<Ipv4Net, String> {
-        self.nat.obstacles_to_probes(config, &self.site)
-    }
-
-    /// Records an outcome of the cloud's component.
-    pub(crate) fn record_cloud(&mut self, outcome: Outcome) {
-        self.record(ComponentName::Hcloud, outcome);
-    }
-
-    /// Takes over the routes that the cloud's networks have now; whether they differ from before. A network that could
-    /// not be read keeps its routes.
-    pub(crate) fn learn_routes(&mut self, config: &Config, seen: &SeenRoutes) -> bool {
-        let is_asked = |interface: &InterfaceName| {
-            config.hcloud.enabled && self.site.private.iter().any(|link| link.interface == *interface)
-        };
-        let returns = merged(&self.seen_return_routes, &seen.here, is_asked);
-        let others = merged(&self.seen_other_routes, &seen.elsewhere, is_asked);
-        let is_news = (&returns, &others) != (&self.seen_return_routes, &self.seen_other_routes);
-        if self.seen_return_routes != returns {
-            self.seen_return_routes = returns;
-            self.remember(RETURN_ROUTES_FILE, &self.seen_return_routes, "peers are masqueraded after the next restart");
-        }
-        if self.seen_other_routes != others {
-            self.seen_other_routes = others;
-            let effect = "ranges behind networks are not served after the next restart, until the API has answered";
-            self.remember(OTHER_ROUTES_FILE, &self.seen_other_routes, effect);
-        }
-        is_news
-    }
-
-    fn remember(&self, file: &str, routes: &impl serde::Serialize, effect: &str) {
-        if let Err(error) = state::write_json(&self.runtime_directory.join(file), routes) {
-            tracing::warn!(component = "hcloud", error = %chain(&error), "{effect}");
-        }
-    }
-
-    /// Why the cloud's networks must not send traffic here now; `None` if they may.
-    pub(crate) fn holds_back_cloud(&self) -> Option<Outcome> {
-        let not_ok = BEFORE_CLOUD.into_iter().find(|&component| self.report.state(component) != Some(State::Ok));
-        let reason = match (not_ok, &self.site.public) {
-            (Some(component), _) => format!("waits for {component}"),
-            (None, Some(public)) if public.addresses.is_empty() && !self.site.needs_no_nat => {
-                format!("waits for an address of {}", public.interface)
-            }
-            _ => return None,
-        };
-        Some(Outcome::unchanged(State::HeldBack, reason))
     }
 
     /// Takes the gateway down, in the opposite order of a pass: traffic is sent elsewhere, forwarding is switched off,
@@ -385,18 +323,6 @@ impl Gateway {
         }
         self.report.record(component, outcome);
     }
-}
-
-/// What is known of each network's routes: what was read now, or else what was known before.
-fn merged<T: Clone>(
-    known: &BTreeMap<InterfaceName, Vec<T>>,
-    read: &BTreeMap<InterfaceName, Vec<T>>,
-    is_asked: impl Fn(&InterfaceName) -> bool,
-) -> BTreeMap<InterfaceName, Vec<T>> {
-    let mut merged = known.clone();
-    merged.extend(read.clone());
-    merged.retain(|interface, _| is_asked(interface));
-    merged
 }
 
 fn site_outcome(site: &Site) -> Outcome {

@@ -42,6 +42,12 @@ pub enum Error {
     /// It is text in an encoding that no program here reads.
     #[error("it is UTF-16 text; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")]
     Utf16,
+    /// It holds a byte of zero, as no text does.
+    #[error("line {line} holds a byte of zero, so this is no text; save the file as UTF-8 text")]
+    ZeroByte {
+        /// The number of the first such line, from 1.
+        line: usize,
+    },
     /// It is text in another encoding, or no text.
     #[error("line {line} is not UTF-8 text; save the file as UTF-8")]
     NotText {
@@ -55,7 +61,11 @@ impl Error {
     pub(crate) fn kind(&self) -> Option<io::ErrorKind> {
         match self {
             Self::Io(error) => Some(error.kind()),
-            Self::NotRegular { .. } | Self::TooLarge { .. } | Self::Utf16 | Self::NotText { .. } => None,
+            Self::NotRegular { .. }
+            | Self::TooLarge { .. }
+            | Self::Utf16
+            | Self::ZeroByte { .. }
+            | Self::NotText { .. } => None,
         }
     }
 
@@ -76,7 +86,11 @@ impl Error {
 /// Reads the regular file at `path` of at most `max` bytes. Symbolic links are followed.
 pub(crate) fn read(path: &Path, max: u64) -> Result<Content, Error> {
     check_is_regular(&std::fs::metadata(path)?)?;
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    read_opened(OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?, max)
+}
+
+/// Reads a file that was opened with `O_NONBLOCK`, of at most `max` bytes.
+pub(crate) fn read_opened(file: File, max: u64) -> Result<Content, Error> {
     let metadata = file.metadata()?;
     check_is_regular(&metadata)?;
     let bytes = read_all(file, metadata.len(), max)?;
@@ -104,8 +118,12 @@ pub(crate) fn text(bytes: &[u8]) -> Result<Zeroizing<String>, Error> {
     let mut text = Zeroizing::new(String::with_capacity(2 * bytes.len()));
     for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
         let content = line.split(|&byte| byte == b'#').next().unwrap_or_default();
-        if content.contains(&0) || std::str::from_utf8(content).is_err() {
-            return Err(Error::NotText { line: index + 1 });
+        let line_number = index + 1;
+        if content.contains(&0) {
+            return Err(Error::ZeroByte { line: line_number });
+        }
+        if std::str::from_utf8(content).is_err() {
+            return Err(Error::NotText { line: line_number });
         }
         text.push_str(&String::from_utf8_lossy(line));
     }
@@ -178,7 +196,8 @@ mod tests {
         assert_eq!(read(b"a = 1 # B\xfcro\nb = 2\n"), Ok("a = 1 # B\u{fffd}ro\nb = 2\n".to_owned()));
         let not_text = |line: usize| Err(format!("line {line} is not UTF-8 text; save the file as UTF-8"));
         assert_eq!(read(b"a = 1\nb = \"B\xfcro\"\n"), not_text(2));
-        assert_eq!(read(b"a = 1\n\nb = \0\n"), not_text(3));
+        let zero = "line 3 holds a byte of zero, so this is no text; save the file as UTF-8 text";
+        assert_eq!(read(b"a = 1\n\nb = \0\n"), Err(zero.to_owned()));
         let utf_16 = Err("it is UTF-16 text; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)".to_owned());
         for bytes in [&b"\xff\xfea\0=\0"[..], b"\xfe\xff\0a\0=", b"a\0=\0", b"\0a\0="] {
             assert_eq!(read(bytes), utf_16, "{bytes:?}");

@@ -14,6 +14,9 @@ use crate::net::ServerId;
 use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::wireguard::status::TunnelReport;
 
+/// How many lost paths the line for `systemctl status` names.
+const MAX_LOST_NAMED: usize = 4;
+
 /// Counts of a component's passes since the daemon started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
@@ -59,6 +62,8 @@ pub enum Trigger {
     Cloud,
     /// The name of a peer's endpoint resolves to another address, or does not resolve.
     Names,
+    /// The tunnel's process has ended.
+    Tunnel,
     /// A path has been lost.
     Paths,
     /// The regular interval, or a component's own timer.
@@ -76,6 +81,7 @@ impl fmt::Display for Trigger {
             Self::Metadata => "metadata",
             Self::Cloud => "cloud routes",
             Self::Names => "endpoint names",
+            Self::Tunnel => "end of the tunnel's process",
             Self::Paths => "lost path",
             Self::Timer => "timer",
             Self::Operator => "operator",
@@ -145,7 +151,8 @@ pub struct Report {
     /// The kernel's connection tracking, if it tracks flows.
     #[serde(default)]
     pub flows: Option<FlowsReport>,
-    /// What probes prove: one entry for each private network and each of its addresses on the internet.
+    /// What probes prove: one entry for each private network and each of its addresses on the internet; and what the
+    /// tunnel's peers tell.
     #[serde(default)]
     pub paths: Vec<PathReport>,
     /// Counters of dropped packets and limited sources, if the table exists. They are read for each request.
@@ -172,6 +179,12 @@ impl Report {
             paths: Vec::new(),
             firewall: None,
         }
+    }
+
+    /// Records that the cloud's component has given no result yet: until its first one nobody knows whether traffic
+    /// comes here.
+    pub(crate) fn expect_cloud(&mut self) {
+        self.record(ComponentName::Hcloud, Outcome::unchanged(State::Waiting, "the first pass is not over"));
     }
 
     /// Adds the outcome of one pass of one component.
@@ -240,8 +253,9 @@ impl Report {
         self.health = self.overall_health();
     }
 
+    /// The lost paths that make the gateway degraded.
     fn lost_paths(&self) -> impl Iterator<Item = &PathReport> {
-        self.paths.iter().filter(|report| report.state == PathState::Lost)
+        self.paths.iter().filter(|report| report.state == PathState::Lost && report.path.is_ours())
     }
 
     /// How many passes of components have changed something.
@@ -273,9 +287,13 @@ impl Report {
         if !self.refused_configuration.is_empty() {
             parts.push(self.describe_refusal());
         }
-        for lost in self.lost_paths() {
+        for lost in self.lost_paths().take(MAX_LOST_NAMED) {
             let reason = if lost.detail.is_empty() { String::new() } else { format!(": {}", lost.detail) };
             parts.push(format!("{} lost{reason}", lost.path));
+        }
+        let further = self.lost_paths().skip(MAX_LOST_NAMED).count();
+        if further > 0 {
+            parts.push(format!("{further} more paths lost"));
         }
         for (name, report) in &self.components {
             match report.state {
@@ -298,86 +316,4 @@ impl Default for Report {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::health::Path;
-
-    #[test]
-    fn a_repair_counts_as_a_change_and_the_first_set_up_is_no_repair() {
-        let mut report = Report::new();
-        let changed = |repaired| Outcome {
-            changes: vec!["table loaded".to_owned()],
-            repaired,
-            ..Outcome::unchanged(State::Ok, "")
-        };
-        report.record(ComponentName::Nat, changed(false));
-        report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, ""));
-        report.record(ComponentName::Nat, changed(true));
-        assert_eq!(report.components[&ComponentName::Nat].totals, Totals { changes: 2, repairs: 1, failures: 0 });
-        assert_eq!(report.components[&ComponentName::Nat].last_changes, ["table loaded"]);
-    }
-
-    #[test]
-    fn the_status_says_which_configuration_runs_in_place_of_the_files() {
-        let mut report = Report::new();
-        report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "stands"));
-        report.refuse_configuration(vec!["colour: unknown key".to_owned()]);
-        assert_eq!(report.status_line(), "degraded; the last reload was refused, the old configuration is kept");
-        report.fallback = Some(ConfigurationFallback { applied_unix: Some(1_000_000_000) });
-        assert_eq!(
-            report.status_line(),
-            "degraded; running the configuration of 2001-09-09T01:46:40Z, the file is wrong"
-        );
-        report.fallback = Some(ConfigurationFallback { applied_unix: None });
-        assert_eq!(report.status_line(), "degraded; running with an empty configuration, there is no file");
-    }
-
-    #[test]
-    fn the_gateway_is_degraded_while_a_component_fails() {
-        let mut report = Report::new();
-        report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "stands"));
-        assert_eq!(report.health, Health::Healthy);
-        report.record(ComponentName::Hcloud, Outcome::unchanged(State::Waiting, "no token"));
-        assert_eq!(report.health, Health::Waiting);
-        report.record(ComponentName::Nat, Outcome::unchanged(State::Failed, "nft is missing"));
-        assert_eq!(report.health, Health::Degraded);
-        assert_eq!(report.status_line(), "degraded; nat failed: nft is missing; hcloud waiting: no token");
-        report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "stands"));
-        report.record(ComponentName::Hcloud, Outcome::unchanged(State::Off, "off"));
-        assert_eq!(report.health, Health::Healthy);
-    }
-
-    #[test]
-    fn a_lost_path_makes_the_gateway_degraded_and_an_unproven_one_does_not() {
-        let mut report = Report::new();
-        report.record(ComponentName::Nat, Outcome::unchanged(State::Ok, "stands"));
-        let path = |state| PathReport {
-            path: Path::Nat { network: "10.0.0.0/16".parse().unwrap(), egress: None },
-            state,
-            since_unix: 0,
-            round_trip_us: None,
-            detail: "no answer from 185.12.64.1".to_owned(),
-        };
-        for state in [PathState::Ok, PathState::Unproven, PathState::Cannot] {
-            report.learn_paths(vec![path(state)]);
-            assert_eq!(report.health, Health::Healthy, "{state}");
-        }
-        report.learn_paths(vec![path(PathState::Lost)]);
-        assert_eq!(report.health, Health::Degraded);
-        assert_eq!(report.status_line(), "degraded; nat 10.0.0.0/16 lost: no answer from 185.12.64.1");
-    }
-
-    #[test]
-    fn a_problem_of_a_working_component_makes_the_gateway_wait_and_a_hint_does_not() {
-        let problem = Problem::new("foreign-chain-drops", "another program drops our packets", "let them pass");
-        let mut report = Report::new();
-        let hint = Outcome { hints: vec![problem.clone()], ..Outcome::unchanged(State::Ok, "stands") };
-        report.record(ComponentName::Nat, hint);
-        assert_eq!(report.health, Health::Healthy);
-        report
-            .record(ComponentName::Nat, Outcome { problems: vec![problem], ..Outcome::unchanged(State::Ok, "stands") });
-        assert_eq!(report.health, Health::Waiting);
-        assert_eq!(report.status_line(), "waiting; nat ok: another program drops our packets");
-        assert_eq!(report.state(ComponentName::Nat), Some(State::Ok), "forwarding depends on the state only");
-    }
-}
+mod tests;

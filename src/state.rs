@@ -1,12 +1,14 @@
-//! Small JSON files in the runtime and state directories. They are replaced atomically, and any of them may be missing.
+//! JSON files in the runtime and state directories. They are replaced atomically, and any of them may be missing or
+//! changed by somebody: what is read is a typed value, which the reader checks against what the daemon could have
+//! written.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::regular_file;
+use crate::own_file;
 
 /// The largest file that is read, in bytes: the rules of the largest access lists take 20 MB.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -22,7 +24,7 @@ pub enum Error {
 
 /// The file's content; `None` if the file is missing, unreadable or no such JSON, which is treated like a missing file.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let content = regular_file::read(path, MAX_BYTES).ok()?;
+    let content = own_file::read(path, MAX_BYTES).ok()?;
     serde_json::from_slice(&content.bytes).ok()
 }
 
@@ -30,15 +32,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
 pub(crate) fn write_json<T: Serialize>(path: &Path, content: &T) -> Result<(), Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     let bytes = serde_json::to_vec(content).map_err(|error| failed(error.into()))?;
-    let unfinished = path.with_extension("new");
-    let write = || {
-        use std::os::unix::fs::OpenOptionsExt;
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(&bytes)?;
-        std::fs::rename(&unfinished, path)
-    };
-    write().map_err(failed)
+    own_file::replace(path, &bytes).map_err(failed)
 }
 
 /// Removes the file if it is there.

@@ -1,7 +1,7 @@
 //! The service manager and the journal: readiness, status, watchdog, stored descriptors, structured logs. Without
 //! systemd nothing is sent, and logs go to standard error.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
@@ -38,7 +38,6 @@ enum Message {
     Stopping,
     Watchdog,
     Status(String),
-    Keep(String, Vec<OwnedFd>),
     Forget(String),
 }
 
@@ -87,16 +86,7 @@ impl Notifier {
         }
     }
 
-    /// Has the service manager keep these descriptors under a name, over restarts and crashes
-    /// (`FileDescriptorStoreMax=` of the unit says how many it takes). The next daemon gets them by
-    /// [`inherited_descriptors`].
-    pub(crate) fn keep(&self, name: &str, descriptors: Vec<OwnedFd>) {
-        if !descriptors.is_empty() {
-            self.queue(Message::Keep(name.to_owned(), descriptors));
-        }
-    }
-
-    /// Has it close the descriptors that it stores under a name.
+    /// Has the service manager close the descriptors that it stores under a name.
     pub(crate) fn forget(&self, name: &str) {
         self.queue(Message::Forget(name.to_owned()));
     }
@@ -115,12 +105,6 @@ fn send(message: &Message) {
         Message::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
         Message::Watchdog => sd_notify::notify(&[NotifyState::Watchdog]),
         Message::Status(line) => sd_notify::notify(&[NotifyState::Status(line)]),
-        // FDPOLL=0: epoll reports an error for a TUN interface that is down, and systemd would close it.
-        Message::Keep(name, descriptors) => {
-            let state = [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
-            let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-            sd_notify::notify_with_fds(&state, &borrowed)
-        }
         Message::Forget(name) => sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]),
         // systemd takes RELOADING only together with the monotonic time (sd_notify(3)).
         Message::Reloading => {
@@ -132,8 +116,8 @@ fn send(message: &Message) {
     }
 }
 
-/// The descriptors that a former daemon has left with the service manager, with their names (`sd_listen_fds(3)`). The
-/// first call gets all of them; what is dropped is closed.
+/// The descriptors that a daemon of version 0.1.0 has left with the service manager, with their names
+/// (`sd_listen_fds(3)`). The first call gets all of them; what is dropped is closed.
 pub fn inherited_descriptors() -> Vec<(String, OwnedFd)> {
     inherited::listen_fds().unwrap_or_else(|error| {
         tracing::warn!(%error, "the descriptors that the service manager stores cannot be read");

@@ -114,6 +114,36 @@ impl<'w> Installation<'w> {
         self.command("bastionctl").args(arguments).stdin(Stdio::null()).output()
     }
 
+    /// The tunnel's processes, which the daemon has started.
+    pub fn tunnel_processes(&self) -> io::Result<Vec<Pid>> {
+        let place = format!("RUNTIME_DIRECTORY={}", self.runtime_directory().display());
+        let mut found = Vec::new();
+        for process in std::fs::read_dir("/proc")? {
+            let process = process?;
+            let Ok(pid) = process.file_name().to_string_lossy().parse() else { continue };
+            // Err: it has ended meanwhile, or is another user's.
+            let read = |name: &str| std::fs::read(process.path().join(name)).unwrap_or_default();
+            let has = |file: &[u8], wanted: &str| file.split(|&byte| byte == 0).any(|word| word == wanted.as_bytes());
+            if has(&read("cmdline"), "--controlled") && has(&read("environ"), &place) {
+                found.push(Pid::from_raw(pid));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Kills the tunnel's process, as a bug in it would.
+    pub fn kill_tunnel(&self) -> io::Result<()> {
+        for pid in self.tunnel_processes()? {
+            kill(pid, Signal::SIGKILL)?;
+        }
+        Ok(())
+    }
+
+    /// Stores a descriptor, as a former daemon did.
+    pub fn store_descriptor(&self, name: &str, descriptor: OwnedFd) {
+        self.descriptors.lock().push((name.to_owned(), descriptor));
+    }
+
     /// The names of the stored descriptors, oldest first.
     pub fn stored_descriptor_names(&self) -> Vec<String> {
         self.descriptors.lock().iter().map(|(name, _)| name.clone()).collect()
@@ -147,6 +177,13 @@ impl<'w> Installation<'w> {
             .env("RUNTIME_DIRECTORY", self.runtime_directory())
             .env("STATE_DIRECTORY", self.state_directory())
             .args(["--config".as_ref(), self.config_path().as_os_str()])
+    }
+}
+
+impl Drop for Installation<'_> {
+    /// Ends the tunnel's process, which outlives its daemon: it has the runtime directory in its environment.
+    fn drop(&mut self) {
+        let _ = self.kill_tunnel();
     }
 }
 

@@ -85,6 +85,12 @@ impl Place {
         self.text.is_empty()
     }
 
+    /// The text that the message is about.
+    #[cfg(test)]
+    pub(super) fn marked(&self) -> &str {
+        &self.text[self.span.0..self.span.1]
+    }
+
     /// The place of these bytes of a file's text. Only the first of several lines counts.
     pub(super) fn new(text: &str, span: Range<usize>, file: Option<&str>) -> Self {
         let before = text.get(..span.start).unwrap_or(text);

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use super::secret::Secret;
 
+/// The default directory of a BPF file system for the fast path's programs and maps.
+pub(crate) const BPF_DIRECTORY: &str = "/sys/fs/bpf/bastiond";
+
 /// The variables of the process. The names are those of the official Hetzner tools and of systemd, except
 /// `HCLOUD_METADATA_ENDPOINT`, which is bastiond's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +27,12 @@ pub struct Environment {
     pub runtime_directory: Option<PathBuf>,
     /// `STATE_DIRECTORY`, which survives a reboot; default `/var/lib/bastiond`.
     pub state_directory: Option<PathBuf>,
+    /// `BASTIOND_TUNNEL_UNIT`: the unit that listens for the tunnel's process and starts it; without it the daemon
+    /// does.
+    pub tunnel_unit: Option<String>,
+    /// `BASTIOND_BPF_DIRECTORY`: the directory of a BPF file system that holds the fast path's programs; default
+    /// `/sys/fs/bpf/bastiond`.
+    pub bpf_directory: Option<PathBuf>,
 }
 
 impl Environment {
@@ -40,12 +49,19 @@ impl Environment {
             credentials_directory: path("CREDENTIALS_DIRECTORY"),
             runtime_directory: path("RUNTIME_DIRECTORY"),
             state_directory: path("STATE_DIRECTORY"),
+            tunnel_unit: text("BASTIOND_TUNNEL_UNIT"),
+            bpf_directory: path("BASTIOND_BPF_DIRECTORY"),
         }
     }
 
     /// The directory of the control socket and of files that need not survive a reboot.
     pub fn runtime_directory(&self) -> PathBuf {
         self.runtime_directory.clone().unwrap_or_else(|| PathBuf::from("/run/bastiond"))
+    }
+
+    /// The directory of the fast path's programs and maps.
+    pub fn bpf_directory(&self) -> PathBuf {
+        self.bpf_directory.clone().unwrap_or_else(|| PathBuf::from(BPF_DIRECTORY))
     }
 
     /// The directory of files that must survive a reboot.

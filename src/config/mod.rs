@@ -15,17 +15,19 @@ mod last_good;
 mod locate;
 mod model;
 mod policy;
+mod protocol;
 mod raw;
 mod secret;
 mod wireguard;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use bundle::{Bundle, load_with_texts};
 pub(crate) use diagnostic::{Diagnostic, Severity};
 #[cfg(test)]
 pub(crate) use difference::ChangeKind;
 pub(crate) use difference::{Change, difference};
+pub(crate) use environment::BPF_DIRECTORY;
 pub use environment::Environment;
 pub(crate) use error::Error;
 pub(crate) use files::ReadError;
@@ -36,10 +38,12 @@ pub use model::Config;
 #[cfg(test)]
 pub(crate) use model::Log;
 pub(crate) use model::{DockerBridges, Hcloud, PrivateLink, Site, TokenSource};
-pub use policy::{Acl, Fastpath, Forward, Ports, Service, Transports};
+pub use policy::{Acl, Fastpath, Forward, Service};
 #[cfg(test)]
 pub(crate) use policy::{Egress, EgressOfHosts, Nat};
-pub(crate) use policy::{EgressLists, Firewall, LogDrops, NetworkName, NetworkPolicy, Protocol, StaticNat, Transport};
+pub(crate) use policy::{EgressLists, Firewall, LogDrops, NetworkName, NetworkPolicy, StaticNat};
+pub(crate) use protocol::{IpProtocol, Transport, protocol_name};
+pub use protocol::{Ports, Protocol, Transports};
 pub use secret::Secret;
 pub use wireguard::BackendChoice;
 pub(crate) use wireguard::{Peer, Snat, Wireguard};
@@ -82,14 +86,21 @@ fn locate_all(diagnostics: &mut [Diagnostic], text: &str, files: &impl Files) {
         return;
     }
     locate::locate(diagnostics, text, None);
-    let peers = files.peers().unwrap_or_default().used;
-    for path in peers {
+    // So that those about one file are beside each other: there may be thousands of files.
+    diagnostics.sort_by(|one, other| one.key.cmp(&other.key));
+    let about = |path: PathBuf| {
         let file = peer_file_name(&path);
-        let is_about_it = |diagnostic: &Diagnostic| diagnostic.key.starts_with(&format!("{file}: "));
-        if diagnostics.iter().any(is_about_it) {
-            if let Ok(content) = files.read(&path) {
-                locate::locate(diagnostics, &content.text, Some(&file));
-            }
+        let beginning = format!("{file}: ");
+        let first = diagnostics.partition_point(|diagnostic| diagnostic.key < beginning);
+        let about_it = diagnostics[first..].iter().take_while(|diagnostic| diagnostic.key.starts_with(&beginning));
+        let about_it = first..first + about_it.count();
+        (!about_it.is_empty()).then_some((path, file, about_it))
+    };
+    // All of them first: a diagnostic that has its place has another key.
+    let peers: Vec<_> = files.peers().unwrap_or_default().used.into_iter().filter_map(about).collect();
+    for (path, file, about_it) in peers {
+        if let Ok(content) = files.read(&path) {
+            locate::locate(&mut diagnostics[about_it], &content.text, Some(&file));
         }
     }
     let place = |diagnostic: &Diagnostic| diagnostic.place.as_ref().map(|place| (place.file.clone(), place.line));

@@ -2,13 +2,13 @@
 //! `[tenants]` and `[firewall]`.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
+use super::protocol::{Ports, Protocol, Transports};
 use crate::net::InterfaceName;
 
 /// `[nat]`
@@ -21,7 +21,7 @@ pub struct Nat {
     pub egress_addresses: Vec<Ipv4Addr>,
     /// Egress addresses, of any pool, that new flows do not use. Existing flows keep them.
     pub drain: BTreeSet<Ipv4Addr>,
-    /// Whether established flows use the kernel's flowtable.
+    /// Which shorter path established flows take.
     pub fastpath: Fastpath,
     /// `[[nat.forward]]`: ports that lead to private hosts. No two forwards have a port of the same address in common.
     pub forwards: Vec<Forward>,
@@ -39,11 +39,13 @@ impl Nat {
 /// `nat.fastpath`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fastpath {
-    /// If the kernel has a flowtable that is known to be reliable.
+    /// The kernel's flowtable, if it has one that is known to be reliable.
     Auto,
-    /// If the kernel has one.
-    On,
-    /// Never.
+    /// The flow cache in BPF, where nothing needs every packet.
+    Bpf,
+    /// The kernel's flowtable, if it has one.
+    Flowtable,
+    /// None.
     Off,
 }
 
@@ -58,20 +60,31 @@ pub struct Forward {
     pub public: Vec<Ipv4Addr>,
     /// The protocols.
     pub transports: Transports,
-    /// The public ports.
+    /// The public ports; [`Ports::ALL`] if the protocol has none.
     pub ports: Ports,
     /// The private host.
     pub to: Ipv4Addr,
-    /// The host's port; `None`: the same as the public one. Never set if `ports` is a range.
+    /// The host's port; `None`: the same as the public one. Never set if `ports` is a range, or the protocol has no
+    /// ports.
     pub to_port: Option<u16>,
     /// The sources that may connect; empty: everyone.
     pub from: Vec<Ipv4Net>,
+    /// Whether the host sees this server's own address as the source.
+    pub snat: bool,
 }
 
 impl Forward {
     /// How messages call it: `nat.forward "web"`, or by its place in the file.
     pub(crate) fn label(&self) -> String {
         label("nat.forward", self.name.as_deref(), &self.key)
+    }
+
+    /// What it forwards, in words: `tcp 443`, `gre`.
+    pub(crate) fn traffic(&self) -> String {
+        match self.transports.without_ports() {
+            Some(protocol) => protocol.to_string(),
+            None => format!("{} {}", self.transports, self.ports),
+        }
     }
 }
 
@@ -82,92 +95,8 @@ impl StaticNat {
     }
 }
 
-fn label(section: &str, name: Option<&str>, key: &str) -> String {
+pub(super) fn label(section: &str, name: Option<&str>, key: &str) -> String {
     name.map_or_else(|| key.to_owned(), |name| format!("{section} {name:?}"))
-}
-
-/// Which transport protocols a forward or a service is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transports {
-    /// TCP alone.
-    Tcp,
-    /// UDP alone.
-    Udp,
-    /// Both.
-    Both,
-}
-
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl Transports {
-    /// Each transport protocol in it.
-    pub fn each(self) -> &'static [Transport] {
-        match self {
-            Self::Tcp => &[Transport::Tcp],
-            Self::Udp => &[Transport::Udp],
-            Self::Both => &[Transport::Tcp, Transport::Udp],
-        }
-    }
-}
-
-impl Transport {
-    /// Its number in the IP header (IANA, "Assigned Internet Protocol Numbers").
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-        }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        })
-    }
-}
-
-/// A port, or a range of ports that includes both ends: 1 <= `first` <= `last`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Ports {
-    /// The lowest port.
-    pub first: u16,
-    /// The highest port.
-    pub last: u16,
-}
-
-impl Ports {
-    /// A single port.
-    pub fn single(port: u16) -> Self {
-        Self { first: port, last: port }
-    }
-
-    /// Whether it is a single port.
-    pub fn is_single(self) -> bool {
-        self.first == self.last
-    }
-
-    /// Whether both contain the same port.
-    pub fn overlaps(self, other: Self) -> bool {
-        self.first <= other.last && other.first <= self.last
-    }
-}
-
-impl fmt::Display for Ports {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_single() { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
-    }
 }
 
 /// `[[nat.static]]`: a public address that belongs to one private host, in both directions.
@@ -194,7 +123,7 @@ pub struct Acl {
     pub to: Vec<Ipv4Net>,
     /// Protocol.
     pub protocol: Protocol,
-    /// Destination ports; empty: any. Only with TCP or UDP.
+    /// Destination ports; empty: any. Only with protocols that have ports.
     pub ports: Vec<Ports>,
 }
 
@@ -203,21 +132,6 @@ impl Acl {
     pub(super) fn names_tcp_port(&self, port: u16) -> bool {
         self.protocol == Protocol::Tcp && self.ports.iter().any(|ports| ports.overlaps(Ports::single(port)))
     }
-}
-
-/// Which protocol an access list's entry matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// Every protocol.
-    #[default]
-    Any,
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP.
-    Icmp,
 }
 
 /// `[egress]`: what private hosts may reach on the internet, and how much of it.
@@ -229,6 +143,9 @@ pub struct Egress {
     pub new_flows_per_second: Option<u32>,
     /// Flows that one source may have at the same time; `None`: no limit.
     pub max_flows: Option<u32>,
+    /// New flows per second that all sources of one network, or all peers, may open together, with a burst of twice as
+    /// many; `None`: no limit.
+    pub network_new_flows_per_second: Option<u32>,
     /// The lists of every network without lists of its own.
     pub lists: EgressLists,
 }
@@ -323,10 +240,19 @@ pub struct Firewall {
     /// New TCP connections per second to forwards and services from one outside source, with a burst of twice as many;
     /// `None`: no limit.
     pub syns_per_second: Option<u32>,
+    /// New flows per second of any protocol to forwards and services from one outside source, with a burst of twice as
+    /// many; `None`: no limit.
+    pub new_flows_per_second: Option<u32>,
+    /// Flows that one outside source may have at the same time; `None`: no limit.
+    pub max_flows: Option<u32>,
+    /// Whether sources with many flows open no more while the connection tracking table is more than half full.
+    pub fair_share: bool,
     /// Sources whose packets are always dropped.
     pub blocklist: Vec<IpNet>,
     /// Where dropped packets are logged.
     pub log_drops: LogDrops,
+    /// The ids of the users that may use the metadata service besides root and the daemon; `None`: everyone may.
+    pub metadata_users: Option<BTreeSet<u32>>,
 }
 
 /// `firewall.log_drops`
@@ -347,9 +273,9 @@ pub struct Service {
     pub key: String,
     /// The operator's name for it, unique among blocks of this kind.
     pub name: Option<String>,
-    /// TCP, UDP or both.
+    /// The protocols.
     pub transports: Transports,
-    /// The ports that are open, each once.
+    /// The ports that are open, each once; empty if the protocol has none.
     pub ports: Vec<Ports>,
     /// The sources that may connect; empty: everyone.
     pub from: Vec<IpNet>,

@@ -84,6 +84,7 @@ fn defaults() -> Config {
             guard: true,
             new_flows_per_second: Some(500),
             max_flows: Some(4096),
+            network_new_flows_per_second: Some(10_000),
             lists: EgressLists { smtp: false, allow: None, deny: Vec::new() },
         },
         networks: Vec::new(),
@@ -98,8 +99,12 @@ fn defaults() -> Config {
             services: Vec::new(),
             pings_per_second: Some(100),
             syns_per_second: Some(200),
+            new_flows_per_second: Some(2000),
+            max_flows: Some(50_000),
+            fair_share: true,
             blocklist: Vec::new(),
             log_drops: LogDrops::Journal,
+            metadata_users: Some(BTreeSet::new()),
         },
         hcloud: Hcloud {
             enabled: true,
@@ -141,6 +146,7 @@ fn forward(index: usize, public: &str, port: u16, to: &str) -> Forward {
         to: to.parse().unwrap(),
         to_port: None,
         from: Vec::new(),
+        snat: false,
     }
 }
 

@@ -120,10 +120,24 @@ impl<'p> PolicyEvaluator<'p> {
         if from == Location::Tunnel && self.peer(first.source).is_none() {
             return Permission::Blocked(BlockReason::NoPeer);
         }
-        if flow.is_redirected() {
-            return self.redirect_permission(flow);
+        if !flow.is_redirected() {
+            return self.direct_permission(first);
         }
-        match (from, to) {
+        let permission = self.redirect_permission(flow);
+        let is_from_inside = matches!(from, Location::PrivateNetwork(_) | Location::Tunnel);
+        if is_from_inside && matches!(permission, Permission::Blocked(_)) {
+            // Another program translated it. The rules decide by the addresses that it has now.
+            match self.direct_permission(&flow.translated()) {
+                Permission::Blocked(_) | Permission::Unknown => {}
+                allowed => return allowed,
+            }
+        }
+        permission
+    }
+
+    /// By which permission a flow with this first packet passes that is not translated on its way in.
+    fn direct_permission(&self, first: &Tuple) -> Permission {
+        match (self.location(first.source), self.location(first.destination)) {
             (_, Location::Bastion) => self.bastion_permission(first),
             (Location::Tunnel, to) => self.peer_permission(first, to),
             (Location::PrivateNetwork(_), Location::Tunnel) => self.remote_network_permission(first),
@@ -154,8 +168,12 @@ impl<'p> PolicyEvaluator<'p> {
         if flow.has_zone() || self.location(first.source) == Location::Bastion {
             return None;
         }
-        let forward = self.forwards.target(first).map(|(host, port)| (host, Some(port)));
-        forward.or_else(|| Some((self.static_host(first)?, first.destination_port())))
+        self.forwards.target(first).or_else(|| Some((self.static_host(first)?, first.destination_port())))
+    }
+
+    /// Whether a flow with this first packet is forwarded with the bastion's own address as its source.
+    pub fn hides_source(&self, flow: &Flow) -> bool {
+        self.forwards.find(&flow.original).is_some_and(|(index, ..)| self.policy.forwards[index].snat)
     }
 
     /// The peer of the tunnel that the flow comes from or goes to.
@@ -177,10 +195,10 @@ impl<'p> PolicyEvaluator<'p> {
             return Permission::Blocked(BlockReason::Tunnel);
         }
         if let Some((to, to_port)) = self.forwards.target(first) {
-            let is_target = to == host && port == Some(to_port);
+            let is_target = to == host && to_port.is_none_or(|to_port| port == Some(to_port));
             return if is_target {
                 Permission::Forward(to, to_port)
-            } else if self.is_local(host) {
+            } else if self.is_published_guest(first, host) {
                 Permission::Guest(host)
             } else {
                 Permission::Blocked(BlockReason::OtherTarget)
@@ -188,7 +206,7 @@ impl<'p> PolicyEvaluator<'p> {
         }
         match self.static_host(first) {
             Some(private) if private == host => Permission::Static(host),
-            _ if self.is_local(host) => Permission::Guest(host),
+            _ if self.is_published_guest(first, host) => Permission::Guest(host),
             Some(_) => Permission::Blocked(BlockReason::OtherTarget),
             None if self.statics.contains_key(&first.destination) => Permission::Blocked(BlockReason::StaticClosed),
             None if self.forwards.has_forward(first) => Permission::Blocked(BlockReason::ForwardSource),
@@ -196,9 +214,10 @@ impl<'p> PolicyEvaluator<'p> {
         }
     }
 
-    /// Whether an address is a guest's of one of this server's bridges.
-    fn is_local(&self, host: Ipv4Addr) -> bool {
-        matches!(self.location(host), Location::PrivateNetwork(index) if self.policy.networks[index].is_local)
+    /// Whether a flow to an address of this server was translated to a guest of one of its bridges.
+    fn is_published_guest(&self, first: &Tuple, host: Ipv4Addr) -> bool {
+        self.location(first.destination) == Location::Bastion
+            && matches!(self.location(host), Location::PrivateNetwork(index) if self.policy.networks[index].is_local)
     }
 
     /// The private host whose public address is the destination, if it is open for a flow with this first packet.
@@ -235,8 +254,9 @@ impl<'p> PolicyEvaluator<'p> {
 
     fn service_permission(&self, first: &Tuple) -> Permission {
         let matches = |(service, from): &(&Service, Option<AddressSet>)| {
+            let has_port = || first.destination_port().is_some_and(|port| contains_port(&service.ports, port));
             includes_protocol(service.transports, first.protocol)
-                && first.destination_port().is_some_and(|port| contains_port(&service.ports, port))
+                && (service.transports.without_ports().is_some() || has_port())
                 && from.as_ref().is_none_or(|from| from.contains(first.source))
         };
         if self.services.iter().any(matches) {

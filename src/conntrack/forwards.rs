@@ -13,7 +13,8 @@ use crate::config::Ports;
 pub(super) struct Forwards {
     /// Forwards of one port, by address, protocol and port.
     single: HashMap<(Ipv4Addr, u8, u16), Vec<Target>>,
-    /// Forwards of several ports, by address and protocol, in the order of their first ports.
+    /// Forwards of several ports, and of protocols without ports, by address and protocol, in the order of their first
+    /// ports.
     ranges: HashMap<(Ipv4Addr, u8), Vec<RangeForward>>,
     /// The sources that may use each forward, by its index in the policy; `None`: all sources.
     from: Vec<Option<AddressSet>>,
@@ -23,8 +24,9 @@ pub(super) struct Forwards {
 #[derive(Debug, Clone, Copy)]
 struct Target {
     host: Ipv4Addr,
-    /// `None`: the same port as outside.
+    /// `None`: the same port as outside, if the protocol has ports.
     port: Option<u16>,
+    has_ports: bool,
     /// The index of the forward in the policy.
     forward: usize,
 }
@@ -65,9 +67,10 @@ impl Forwards {
     }
 
     fn add(&mut self, address: Ipv4Addr, index: usize, forward: &Forward) {
-        let target = Target { host: forward.to, port: forward.to_port, forward: index };
+        let has_ports = forward.transports.without_ports().is_none();
+        let target = Target { host: forward.to, port: forward.to_port, has_ports, forward: index };
         let Ports { first, last } = forward.ports;
-        for protocol in forward.transports.each().iter().map(|transport| transport.number()) {
+        for protocol in forward.transports.numbers() {
             if forward.ports.is_single() {
                 self.single.entry((address, protocol, first)).or_default().push(target);
             } else {
@@ -77,13 +80,19 @@ impl Forwards {
         }
     }
 
-    /// The host and port to which a flow with this first packet is forwarded.
-    pub(super) fn target(&self, first: &Tuple) -> Option<(Ipv4Addr, u16)> {
-        let public_port = first.destination_port()?;
+    /// The host to which a flow with this first packet is forwarded, and the port if the protocol has ports.
+    pub(super) fn target(&self, first: &Tuple) -> Option<(Ipv4Addr, Option<u16>)> {
+        self.find(first).map(|(_, host, port)| (host, port))
+    }
+
+    /// The forward of a flow with this first packet, by its index in the policy, with the host, and the port if the
+    /// protocol has ports.
+    pub(super) fn find(&self, first: &Tuple) -> Option<(usize, Ipv4Addr, Option<u16>)> {
         let is_allowed =
             |target: &Target| self.from[target.forward].as_ref().is_none_or(|from| from.contains(first.source));
         let target = self.targets(first).find(is_allowed)?;
-        Some((target.host, target.port.unwrap_or(public_port)))
+        let port = || target.port.or_else(|| first.destination_port());
+        Some((target.forward, target.host, target.has_ports.then(port).flatten()))
     }
 
     /// Whether there is a forward of the destination and port, for this source or for others.
@@ -92,6 +101,8 @@ impl Forwards {
     }
 
     fn targets(&self, first: &Tuple) -> impl Iterator<Item = Target> + '_ {
+        // Connection tracking has numbers in the place of ports for some protocols that we treat as having none (the
+        // keys of GRE): their forwards are for all of them.
         let port = first.destination_port().unwrap_or_default();
         let single = self.single.get(&(first.destination, first.protocol, port)).into_iter().flatten();
         let ranges = self.ranges.get(&(first.destination, first.protocol)).map_or(&[][..], Vec::as_slice);

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use prefix_trie::{PrefixMap, PrefixSet};
 
-use super::model::{ICMP, TCP, Tuple, UDP};
+use super::model::{SCTP, TCP, Tuple, UDP};
 use crate::config::{Acl, Ports, Protocol, Transports};
 
 /// A set of addresses, given as ranges that may overlap.
@@ -67,12 +67,10 @@ impl AccessList {
 
 impl Line {
     fn matches(&self, flow: &Tuple) -> bool {
-        let protocol_matches = match self.protocol {
+        let protocol_matches = match self.protocol.number() {
+            Some(number) => flow.protocol == number,
             // A line with ports and no protocol is about the protocols that have ports.
-            Protocol::Any => self.ports.is_empty() || matches!(flow.protocol, TCP | UDP),
-            Protocol::Tcp => flow.protocol == TCP,
-            Protocol::Udp => flow.protocol == UDP,
-            Protocol::Icmp => flow.protocol == ICMP,
+            None => self.ports.is_empty() || matches!(flow.protocol, TCP | UDP | SCTP),
         };
         let port_matches =
             || self.ports.is_empty() || flow.destination_port().is_some_and(|port| contains_port(&self.ports, port));
@@ -87,7 +85,7 @@ pub(super) fn contains_port(ports: &[Ports], port: u16) -> bool {
 
 /// Whether the transports include the protocol with this number in the IP header.
 pub(super) fn includes_protocol(transports: Transports, protocol: u8) -> bool {
-    transports.each().iter().any(|transport| transport.number() == protocol)
+    transports.numbers().any(|number| number == protocol)
 }
 
 #[cfg(test)]
@@ -95,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
 
-    use super::super::model::Layer4;
+    use super::super::model::{ICMP, Layer4};
     use super::*;
 
     fn net() -> impl Strategy<Value = Ipv4Net> {
@@ -115,7 +113,8 @@ mod tests {
     }
 
     fn acl() -> impl Strategy<Value = Acl> {
-        let protocol = select(vec![Protocol::Any, Protocol::Tcp, Protocol::Udp, Protocol::Icmp]);
+        let gre = serde_json::from_str("{\"other\":47}").unwrap();
+        let protocol = select(vec![Protocol::Any, Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::Sctp, gre]);
         let nets = || prop::collection::vec(net(), 0..3);
         (nets(), nets(), protocol, prop::collection::vec(ports(), 0..3)).prop_map(|(from, to, protocol, ports)| Acl {
             from,
@@ -130,7 +129,7 @@ mod tests {
             (any::<u16>(), 0_u16..12).prop_map(|(source, destination)| Layer4::Ports { source, destination }),
             Just(Layer4::Icmp { id: 1, kind: 8, code: 0 }),
         ];
-        (address(), address(), select(vec![ICMP, TCP, UDP, 47]), layer4).prop_map(
+        (address(), address(), select(vec![ICMP, TCP, UDP, SCTP, 47]), layer4).prop_map(
             |(source, destination, protocol, layer4)| Tuple { source, destination, protocol, layer4, zone: None },
         )
     }
@@ -139,10 +138,12 @@ mod tests {
     fn matches_by_walking(list: &[Acl], flow: &Tuple) -> bool {
         let among = |nets: &[Ipv4Net], address| nets.is_empty() || nets.iter().any(|net| net.contains(&address));
         let protocol = |acl: &Acl| match acl.protocol {
-            Protocol::Any => acl.ports.is_empty() || [6, 17].contains(&flow.protocol),
+            Protocol::Any => acl.ports.is_empty() || [6, 17, 132].contains(&flow.protocol),
             Protocol::Tcp => flow.protocol == 6,
             Protocol::Udp => flow.protocol == 17,
             Protocol::Icmp => flow.protocol == 1,
+            Protocol::Sctp => flow.protocol == 132,
+            Protocol::Other(protocol) => flow.protocol == protocol.number(),
         };
         let port = |acl: &Acl| match flow.layer4 {
             Layer4::Ports { destination, .. } => {

@@ -10,7 +10,10 @@
 //! What it remembers is the policy that the live flows follow, which the kernel cannot tell: an entry of its table does
 //! not say which rule let it in.
 
+mod answers;
 mod apply;
+mod collisions;
+mod counting;
 mod evaluator;
 mod forwards;
 mod lookup;
@@ -29,7 +32,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
+pub(crate) use answers::UnansweredForward;
 pub use apply::FlowDeleter;
+pub use counting::count_events;
+pub(crate) use counting::{BusySource, FlowCount, LimitReason};
 pub use evaluator::PolicyEvaluator;
 pub use model::{BlockReason, Flow, Layer4, Permission, Status, Tuple};
 pub(crate) use observe::{ConntrackUsage, FlowCounters};
@@ -42,12 +48,18 @@ pub(crate) use port_use::PortPool;
 pub(crate) use port_use::{PortReport, PortUse};
 pub use socket::Error;
 pub(crate) use status::FlowsReport;
+pub use wire::{encode_flow, parse_flow, read_answer};
 
 use crate::component::{Component, Steps};
+use crate::config::Config;
 use crate::error::chain;
-use crate::inputs::Inputs;
+use crate::inputs::{FlowLimits, Inputs, PortlessSender, Tunnel};
 use crate::outcome::{ComponentName, Outcome, Problem, State};
+use crate::site::Site;
 use crate::state;
+use answers::Answers;
+use collisions::Collision;
+use counting::{FlowCounter, SourceNames};
 use plan::{Action, FlowCounts, PolicyChange};
 use port_use::PortCounter;
 
@@ -64,6 +76,15 @@ pub struct Conntrack {
     report: Option<FlowsReport>,
     port_count: Option<JoinHandle<Result<PortReport, Error>>>,
     port_count_began: Option<Instant>,
+    answers: Answers,
+    /// The counters, and the moment for which they were read.
+    counters: Option<(Instant, FlowCounters)>,
+    /// How many flows had found no place when that was looked at last.
+    failed_before: u64,
+    collisions: Vec<Collision>,
+    /// Counts flows by source, while something limits them.
+    counter: Option<FlowCounter>,
+    names: SourceNames,
 }
 
 /// What [`Conntrack`] observes: the policy of the moment, and the live flows that it ends.
@@ -86,6 +107,29 @@ impl Conntrack {
             report: None,
             port_count: None,
             port_count_began: None,
+            answers: Answers::default(),
+            counters: None,
+            failed_before: 0,
+            collisions: Vec::new(),
+            counter: None,
+            names: SourceNames::default(),
+        }
+    }
+
+    /// Counts flows by source as far as something limits them. Called before rules are loaded, so that no flow of
+    /// theirs is missed.
+    pub(crate) fn count_flows(&mut self, config: &Config, site: &Site, tunnel: Option<&Tunnel>) {
+        self.names = SourceNames::new(config, site, tunnel);
+        let Some(limits) = FlowLimits::new(config, site, tunnel) else {
+            self.counter = None;
+            return;
+        };
+        match &self.counter {
+            Some(counter) => counter.follow(limits),
+            None => match FlowCounter::start(limits, &self.sysctls) {
+                Ok(counter) => self.counter = Some(counter),
+                Err(error) => tracing::warn!(component = "flows", %error, "flows are not counted"),
+            },
         }
     }
 
@@ -96,9 +140,9 @@ impl Conntrack {
             self.report = None;
             return;
         };
-        // An error here is one of `observe` too, which reports it.
-        let counters = spawn_blocking(observe_counters).await.ok().and_then(Result::ok);
-        let mut ports = self.report.take().and_then(|report| report.ports);
+        let counters = self.counters(now).await;
+        let (mut ports, unanswered) =
+            self.report.take().map_or_else(Default::default, |report| (report.ports, report.unanswered));
         if self.port_count.as_ref().is_some_and(JoinHandle::is_finished) {
             if let Some(count) = self.port_count.take() {
                 ports = count.await.ok().and_then(Result::ok);
@@ -106,15 +150,53 @@ impl Conntrack {
         }
         if self.port_count.is_none() && port_use::is_due(usage.entries, self.port_count_began, now) {
             self.port_count_began = Some(now);
-            self.port_count = Some(spawn_blocking(count_ports));
+            let tunnel_port = self.followed.as_ref().and_then(Policy::untracked_port);
+            self.port_count = Some(spawn_blocking(move || count_ports(tunnel_port)));
         }
         let ports = ports.filter(|_| port_use::is_worth_counting(usage.entries));
-        self.report = Some(FlowsReport { usage, counters, ports });
+        let by_source = self.counter.as_ref().map(|counter| counter.report(&self.names));
+        self.report = Some(FlowsReport { usage, counters, ports, unanswered, by_source });
+    }
+
+    /// The kernel's counters, which are read once for each moment: a pass needs them twice. An error here is one of
+    /// `observe` too, which reports it.
+    async fn counters(&mut self, now: Instant) -> Option<FlowCounters> {
+        if let Some((_, counters)) = self.counters.filter(|(read, _)| *read == now) {
+            return Some(counters);
+        }
+        let counters = spawn_blocking(observe_counters).await.ok().and_then(Result::ok)?;
+        self.counters = Some((now, counters));
+        Some(counters)
+    }
+
+    /// Whether flows have found no place since the last question, so that it matters who sends protocols without ports.
+    /// `now`: the beginning of the pass.
+    pub(crate) async fn wants_senders(&mut self, now: Instant) -> bool {
+        let Some(counters) = self.counters(now).await else { return false };
+        let before = std::mem::replace(&mut self.failed_before, counters.insert_failed);
+        before != counters.insert_failed || !self.collisions.is_empty()
+    }
+
+    /// Takes over who sends protocols without ports, and looks for those who have no flow.
+    pub(crate) async fn learn_senders(&mut self, senders: Vec<PortlessSender>, config: &Config, site: &Site) {
+        let addresses = collisions::egress_addresses(config, site);
+        match spawn_blocking(move || collisions::find(&senders, &addresses)).await {
+            Ok(Ok(found)) => self.collisions = found,
+            Ok(Err(error)) => tracing::debug!(component = "flows", error = %chain(&error), "collisions are not known"),
+            Err(error) => tracing::debug!(component = "flows", %error, "collisions are not known"),
+        }
     }
 
     /// The report as of the last update; `None` while the kernel tracks no flows.
     pub fn report(&self) -> Option<&FlowsReport> {
         self.report.as_ref()
+    }
+
+    /// What is nearly used up, who does not answer, and whose packets find no place.
+    fn problems(&self, config: &Config) -> Vec<Problem> {
+        let used_up = self.report.iter().flat_map(FlowsReport::problems);
+        let collisions = self.collisions.iter().map(Collision::problem);
+        used_up.chain(self.answers.problems(config)).chain(collisions).collect()
     }
 
     /// Counts the live flows that `new` ends.
@@ -159,6 +241,12 @@ impl Component for Conntrack {
         // Its problems are part of the plan.
         self.update_report(inputs.now).await;
         let policy = Policy::new(inputs.config, inputs.site, inputs.tunnel, self.followed.as_ref());
+        if let Some(policy) = &policy {
+            self.answers.update(policy, inputs.config, inputs.now).await;
+        }
+        if let Some(report) = &mut self.report {
+            report.unanswered = self.answers.listed(inputs.config);
+        }
         let losing = match policy.as_ref().filter(|policy| self.followed.as_ref() != Some(*policy)) {
             Some(new) => self.count_losing(new.clone()).await?,
             None => FlowCounts::default(),
@@ -166,7 +254,7 @@ impl Component for Conntrack {
         Ok(Observed { policy, losing })
     }
 
-    fn plan(&self, _: &Inputs<'_>, observed: &Observed) -> Plan {
+    fn plan(&self, inputs: &Inputs<'_>, observed: &Observed) -> Plan {
         let action = match &observed.policy {
             None => Action::Wait,
             Some(policy) if self.followed.as_ref() == Some(policy) => Action::Keep,
@@ -176,17 +264,25 @@ impl Component for Conntrack {
                 ends: observed.losing.clone(),
             })),
         };
-        Plan { action, problems: self.report.iter().flat_map(FlowsReport::problems).collect() }
+        Plan { action, problems: self.problems(inputs.config), hints: self.answers.hints(inputs.config) }
     }
 
-    fn failed(&mut self, _: &Inputs<'_>, error: &Error) -> Outcome {
-        let problems = self.report.iter().flat_map(FlowsReport::problems).collect();
+    fn failed(&mut self, inputs: &Inputs<'_>, error: &Error) -> Outcome {
+        let problems = self.problems(inputs.config);
         failed(error, Outcome { problems, ..Outcome::unchanged(State::Ok, "") }, Vec::new())
     }
 
     async fn apply(&mut self, inputs: &Inputs<'_>, _: Observed, plan: Plan) -> Outcome {
-        let following =
-            Outcome { problems: plan.problems, ..Outcome::unchanged(State::Ok, "live flows follow the rules") };
+        // The rules stand, and may be new.
+        if let Some(counter) = &self.counter {
+            counter.write_sets_again();
+        }
+        let following = Outcome {
+            problems: plan.problems,
+            hints: plan.hints,
+            next: self.answers.next(),
+            ..Outcome::unchanged(State::Ok, "live flows follow the rules")
+        };
         let change = match plan.action {
             Action::Wait => {
                 let waits = "flows are looked through once the public link has an address";
@@ -218,7 +314,7 @@ impl Component for Conntrack {
 
     /// Forgets what was allowed. Flows continue until they end by themselves: without rules they follow no policy.
     async fn down(&mut self, _: &Inputs<'_>) -> Steps {
-        self.followed = None;
+        (self.followed, self.counter) = (None, None);
         match state::remove(&self.path) {
             Ok(()) => (Vec::new(), Vec::new()),
             Err(error) => {
@@ -235,7 +331,7 @@ impl Component for Conntrack {
 fn failed(error: &Error, following: Outcome, changes: Vec<String>) -> Outcome {
     let mut failed = Outcome::failed(error);
     failed.problems.extend(following.problems);
-    Outcome { changes, ..failed }
+    Outcome { changes, hints: following.hints, ..failed }
 }
 
 /// Calls `visit` for each flow of the calling thread's network namespace that `new` ends. Blocks.
@@ -264,13 +360,14 @@ fn end_losing_flows(change: PolicyChange) -> (PolicyChange, FlowCounts, Result<(
     (change, ended, result)
 }
 
-fn count_ports() -> Result<PortReport, Error> {
+fn count_ports(tunnel_port: Option<u16>) -> Result<PortReport, Error> {
     let mut counter = PortCounter::default();
     for_each_flow(|flow| {
         counter.add(flow);
         Ok(())
     })?;
-    Ok(counter.into_report(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())))
+    let counted_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Ok(counter.into_report(counted_unix, tunnel_port))
 }
 
 #[cfg(test)]

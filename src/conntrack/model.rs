@@ -1,6 +1,5 @@
 //! The nouns: a flow as the kernel tracks it, and the permissions by which one may pass.
 
-use std::fmt;
 use std::net::Ipv4Addr;
 
 use bastiond_tunnel::key::PublicKey;
@@ -9,6 +8,7 @@ use bastiond_tunnel::key::PublicKey;
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
+pub(super) const SCTP: u8 = 132;
 
 /// One flow: an entry of the kernel's connection tracking table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub enum Layer4 {
 pub struct Status(pub u32);
 
 impl Status {
+    /// `IPS_SEEN_REPLY`: the other side has sent a packet.
+    pub const SEEN_REPLY: Self = Self(1 << 1);
     /// `IPS_ASSURED`: packets went both ways, so the kernel does not evict the entry early when the table is full.
     pub const ASSURED: Self = Self(1 << 2);
     /// `IPS_CONFIRMED`: its first packet has left, so the entry is in the table.
@@ -97,6 +99,16 @@ impl Flow {
     /// Whether its destination is translated.
     pub fn is_redirected(&self) -> bool {
         self.status.has(Status::DST_NAT)
+    }
+
+    /// Its first packet as it goes on: with the destination after the translation.
+    pub(super) fn translated(&self) -> Tuple {
+        let mut tuple = self.original;
+        tuple.destination = self.reply.source;
+        if let (Layer4::Ports { destination, .. }, Some(port)) = (&mut tuple.layer4, self.reply.source_port()) {
+            *destination = port;
+        }
+        tuple
     }
 
     /// Whether one of its directions is in a conntrack zone other than the default one. Only other programs make such
@@ -128,8 +140,8 @@ impl Tuple {
 /// What a policy says about a flow: by which permission it passes, or why it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
-    /// A port forward to this private host and port.
-    Forward(Ipv4Addr, u16),
+    /// A forward to this private host and port; `None`: the protocol has no ports.
+    Forward(Ipv4Addr, Option<u16>),
     /// A public address that belongs to this private host.
     Static(Ipv4Addr),
     /// To this guest of a bridge of this server, whose port the bridge's program has published.
@@ -180,18 +192,4 @@ pub enum BlockReason {
     NoService,
     /// It comes from the internet and goes to a private address.
     FromInternet,
-}
-
-/// The name of a protocol as operators know it.
-pub(super) struct ProtocolName(pub(super) u8);
-
-impl fmt::Display for ProtocolName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            ICMP => f.write_str("icmp"),
-            TCP => f.write_str("tcp"),
-            UDP => f.write_str("udp"),
-            other => write!(f, "protocol {other}"),
-        }
-    }
 }

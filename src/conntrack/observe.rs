@@ -1,12 +1,13 @@
 //! Reads the kernel's connection tracking table: its flows one by one, its counters, and how full it is.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::model::{Flow, Tuple};
 use super::socket::{ConntrackSocket, Error};
-use super::wire::{self, Request};
+use super::wire::{self, Request, Selection};
 
 /// Calls `visit` for every IPv4 flow of the calling thread's network namespace, keeps none of them, and returns how
 /// many there were.
@@ -21,6 +22,17 @@ pub fn for_each_flow(mut visit: impl FnMut(&Flow) -> Result<(), Error>) -> Resul
         visit(&flow)
     })?;
     Ok(visited)
+}
+
+/// Calls `visit` for the IPv4 flows of a selection, until it has had enough. Blocks.
+pub(super) fn for_each_selected_flow(
+    selection: &Selection,
+    mut visit: impl FnMut(&Flow) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    ConntrackSocket::open()?.list_selected(&wire::select_flows(selection), |body| {
+        let flow = wire::parse_flow(body)?.filter(|flow| selection.contains(flow));
+        Ok(flow.map_or(ControlFlow::Continue(()), |flow| visit(&flow)))
+    })
 }
 
 /// The flow with this first packet in the calling thread's network namespace. Blocks for a moment.

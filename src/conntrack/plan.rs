@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::evaluator::PolicyEvaluator;
-use super::model::{Flow, Permission};
+use super::model::{Flow, Permission, Status};
 use super::policy::Policy;
 use crate::component;
 use crate::outcome::Problem;
@@ -12,7 +12,8 @@ use crate::outcome::Problem;
 /// Why a live flow ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EndReason {
-    /// Its port forward is gone, leads elsewhere, or no longer allows its source.
+    /// Its port forward is gone, leads elsewhere, no longer allows its source, or translates the source differently
+    /// while the host has not answered.
     Forward,
     /// Its static address is gone, belongs to another host, or is closed for it.
     Static,
@@ -73,8 +74,10 @@ impl fmt::Display for FlowCounts {
 #[derive(Debug, PartialEq)]
 pub struct Plan {
     pub(super) action: Action,
-    /// What is nearly used up.
+    /// What is nearly used up, and who does not answer.
     pub(super) problems: Vec<Problem>,
+    /// Who may not answer, and is not known to have to.
+    pub(super) hints: Vec<Problem>,
 }
 
 /// What a [`Plan`] does.
@@ -137,5 +140,11 @@ pub(crate) fn end_reason(old: &PolicyEvaluator<'_>, new: &PolicyEvaluator<'_>, f
         // A peer may use a forward or a service: that still stands, but the peer does not.
         return Some(EndReason::Tunnel);
     }
-    (new.permission(flow) != before).then_some(reason)
+    if new.permission(flow) != before {
+        return Some(reason);
+    }
+    // A flow goes on as it began. But a client that never pauses would wait for ever for a host that cannot answer it
+    // that way.
+    let is_unanswered = matches!(before, Permission::Forward(..)) && !flow.status.has(Status::SEEN_REPLY);
+    (is_unanswered && old.hides_source(flow) != new.hides_source(flow)).then_some(reason)
 }

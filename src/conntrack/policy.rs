@@ -84,6 +84,10 @@ pub(super) struct Forward {
     pub(super) to_port: Option<u16>,
     /// Empty: all sources.
     pub(super) from: Vec<Ipv4Net>,
+    /// Whether the host sees the bastion's address. It decides only about flows that are not answered. Older versions
+    /// do not write it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) snat: bool,
 }
 
 /// A static address: the public address of a private host.
@@ -164,6 +168,11 @@ impl Policy {
         self.networks.iter().any(|network| network.ranges().any(|range| range.contains(&host)))
     }
 
+    /// The tunnel's UDP port, if its packets are not tracked.
+    pub(super) fn untracked_port(&self) -> Option<u16> {
+        self.tunnel_port.filter(|port| self.wireguard_port == Some(*port))
+    }
+
     /// Whether it has forwards or static addresses.
     pub(super) fn has_redirects(&self) -> bool {
         !self.forwards.is_empty() || !self.statics.is_empty()
@@ -197,6 +206,7 @@ fn forwards(config: &Config, site: &Site) -> Vec<Forward> {
         to: forward.to,
         to_port: forward.to_port,
         from: forward.from.clone(),
+        snat: forward.snat,
     };
     config.nat.forwards.iter().map(forward).collect()
 }

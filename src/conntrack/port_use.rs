@@ -1,8 +1,8 @@
 //! How many of the source ports towards single destinations are in use.
 //!
 //! Source NAT distinguishes the flows of all private hosts to one destination by the port of the egress address alone,
-//! and there are 64 512 of them. When they run out, connections to that destination fail while all others work, which
-//! is hard to see from a private host.
+//! and there are 64 512 of them, of UDP fewer beside a tunnel. When they run out, connections to that destination fail
+//! while all others work, which is hard to see from a private host.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,13 +12,22 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::model::{Flow, ProtocolName, Status};
+use super::model::{Flow, Status};
+use crate::config::{Transport, protocol_name};
+use crate::inputs::source_ports_beside;
 use crate::outcome::Problem;
 
 /// Ports that the kernel's source NAT chooses from for one egress address, protocol, destination and destination port:
 /// 1024 to 65535, for source ports from 1024 on (`nf_nat_l4proto_unique_tuple` in `net/netfilter/nf_nat_core.c`).
 /// Measured: of 80 000 flows to one destination exactly that many pass, with and without random ports.
 pub(super) const POOL_SIZE: u32 = 64_512;
+
+/// The ports of one pool of a protocol, on a bastion with or without a tunnel on a UDP port that is not tracked.
+fn pool_size(protocol: u8, tunnel_port: Option<u16>) -> u32 {
+    let beside = tunnel_port.filter(|_| protocol == Transport::Udp.number()).map(source_ports_beside);
+    beside.map_or(POOL_SIZE, |ports| u32::try_from(ports.len()).unwrap_or(POOL_SIZE))
+}
+
 /// From here on a pool is a problem, in per cent. The kernel gives up after 248 tries to find a free port, so that
 /// connections begin to fail at some 87 %.
 pub(super) const ALARM: u32 = 80;
@@ -47,7 +56,7 @@ pub struct PortPool {
 impl fmt::Display for PortPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { egress_address, destination, port, protocol } = self;
-        write!(f, "{egress_address} to {destination}:{port} ({})", ProtocolName(*protocol))
+        write!(f, "{egress_address} to {destination}:{port} ({})", protocol_name(*protocol))
     }
 }
 
@@ -106,8 +115,8 @@ impl PortCounter {
         }
     }
 
-    /// The result. `counted_unix`: seconds since 1970-01-01 UTC.
-    pub(super) fn into_report(self, counted_unix: u64) -> PortReport {
+    /// The result. `counted_unix`: seconds since 1970-01-01 UTC; `tunnel_port`: the tunnel's, if it is not tracked.
+    pub(super) fn into_report(self, counted_unix: u64, tunnel_port: Option<u16>) -> PortReport {
         let mut all: Vec<(PortPool, u32)> = self.pools.into_iter().collect();
         let busiest_first = |(pool, used): &(PortPool, u32)| (std::cmp::Reverse(*used), *pool);
         if all.len() > REPORTED {
@@ -115,7 +124,10 @@ impl PortCounter {
             all.truncate(REPORTED);
         }
         all.sort_unstable_by_key(busiest_first);
-        let busiest = all.into_iter().map(|(pool, used)| PortUse { pool, used, total: POOL_SIZE }).collect();
+        let busiest = all
+            .into_iter()
+            .map(|(pool, used)| PortUse { pool, used, total: pool_size(pool.protocol, tunnel_port) })
+            .collect();
         PortReport { counted_unix, busiest, others: self.others }
     }
 }

@@ -4,6 +4,7 @@
 //! collect an answer as a list of parsed messages, and a table with a million flows is to be read without keeping them.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use netlink_packet_core::{DecodeError, NLM_F_ACK, NLM_F_DUMP};
@@ -98,11 +99,38 @@ impl ConntrackSocket {
 
     /// Requests a listing and calls `handle` with each part of it as it arrives.
     pub(super) fn list(
+        mut self,
+        request: Request,
+        mut handle: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.list_part(request, &[], |body| handle(body).map(ControlFlow::Continue))
+    }
+
+    /// Requests the flows of a listing that the attributes select, until `handle` has had enough. The rest of the
+    /// listing ends with the socket.
+    pub(super) fn list_selected(
+        mut self,
+        attributes: &[u8],
+        handle: impl FnMut(&[u8]) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        self.list_part(Request::ListFlows, attributes, handle)
+    }
+
+    /// Requests the flows of IPv4 and IPv6 and calls `handle` with each of them as it arrives.
+    pub(super) fn list_both_families(
+        mut self,
+        mut handle: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.list_part(Request::ListFlowsOfBothFamilies, &[], |body| handle(body).map(ControlFlow::Continue))
+    }
+
+    fn list_part(
         &mut self,
         request: Request,
-        handle: impl FnMut(&[u8]) -> Result<(), Error>,
+        attributes: &[u8],
+        handle: impl FnMut(&[u8]) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
-        let code = self.send_request(request, NLM_F_DUMP, &[], handle)?;
+        let code = self.send_request(request, NLM_F_DUMP, attributes, handle)?;
         if code < 0 { Err(Error::List(io::Error::from_raw_os_error(code.saturating_neg()))) } else { Ok(()) }
     }
 
@@ -111,7 +139,7 @@ impl ConntrackSocket {
         let mut found = None;
         let code = self.send_request(Request::ListFlows, NLM_F_ACK, &wire::name_flow(original), |body| {
             found = wire::parse_flow(body)?;
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         match Errno::from_raw(code.saturating_neg()) {
             Errno::ENOENT => Ok(None),
@@ -122,18 +150,18 @@ impl ConntrackSocket {
 
     /// Requests a change. The inner error is the kernel's refusal of it.
     pub(super) fn execute(&mut self, request: Request, attributes: &[u8]) -> Result<Result<(), Errno>, Error> {
-        let code = self.send_request(request, NLM_F_ACK, attributes, |_| Ok(()))?;
+        let code = self.send_request(request, NLM_F_ACK, attributes, |_| Ok(ControlFlow::Continue(())))?;
         Ok(if code < 0 { Err(Errno::from_raw(code.saturating_neg())) } else { Ok(()) })
     }
 
-    /// Sends a request and receives the answer up to its end. Returns the code that the answer ends with: 0, or a
-    /// negative errno.
+    /// Sends a request and receives the answer up to its end, or until `handle` has had enough. Returns the code that
+    /// the answer ends with: 0, or a negative errno.
     fn send_request(
         &mut self,
         request: Request,
         flags: u16,
         attributes: &[u8],
-        mut handle: impl FnMut(&[u8]) -> Result<(), Error>,
+        mut handle: impl FnMut(&[u8]) -> Result<ControlFlow<()>, Error>,
     ) -> Result<i32, Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let message = wire::encode_request(request, flags, self.sequence, attributes);
@@ -141,12 +169,14 @@ impl ConntrackSocket {
         let mut end = None;
         while end.is_none() {
             let length = self.receive()?;
-            wire::for_each_message::<Error>(&self.buffer[..length], self.sequence, |message| match message {
-                Message::Part(body) => handle(body),
-                Message::End(code) => {
-                    end = Some(code);
-                    Ok(())
+            wire::for_each_message::<Error>(&self.buffer[..length], self.sequence, |message| {
+                match message {
+                    Message::Part(_) if end.is_some() => {}
+                    Message::Part(body) if handle(body)?.is_break() => end = Some(0),
+                    Message::Part(_) => {}
+                    Message::End(code) => end = end.or(Some(code)),
                 }
+                Ok(())
             })?;
         }
         Ok(end.unwrap_or_default())

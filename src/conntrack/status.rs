@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::answers::UnansweredForward;
+use super::counting::FlowCount;
 use super::observe::{ConntrackUsage, FlowCounters};
 use super::port_use::PortReport;
 use crate::outcome::Problem;
@@ -19,6 +21,12 @@ pub struct FlowsReport {
     pub counters: Option<FlowCounters>,
     /// Where ports run short; `None` while there are too few flows for that.
     pub ports: Option<PortReport>,
+    /// Forwards and static addresses with flows that their hosts did not answer, at most ten.
+    #[serde(default)]
+    pub unanswered: Vec<UnansweredForward>,
+    /// The flows by source; `None` while nothing limits them, so that they are not counted.
+    #[serde(default)]
+    pub by_source: Option<FlowCount>,
 }
 
 impl FlowsReport {
@@ -36,6 +44,7 @@ impl FlowsReport {
                 "find the busiest destinations in `bastionctl status`; a server with more memory gets a larger table",
             )
         });
-        full.into_iter().chain(self.ports.iter().flat_map(PortReport::problems)).collect()
+        let by_source = self.by_source.iter().flat_map(FlowCount::problems);
+        full.into_iter().chain(by_source).chain(self.ports.iter().flat_map(PortReport::problems)).collect()
     }
 }

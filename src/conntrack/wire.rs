@@ -17,19 +17,36 @@ use nix::libc::AF_INET;
 use super::model::{Flow, Layer4, Status, Tuple};
 
 /// Size of `struct nlmsghdr` in bytes.
-const NETLINK_HEADER: usize = 16;
+pub(super) const NETLINK_HEADER: usize = 16;
 /// Size of `struct nfgenmsg` in bytes.
-const NETFILTER_HEADER: usize = 4;
+pub(super) const NETFILTER_HEADER: usize = 4;
 
 /// A kind of request (`enum cntl_msg_types` of `linux/netfilter/nfnetlink_conntrack.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
-    /// `IPCTNL_MSG_CT_GET`: all flows, or the one that the attributes name.
-    ListFlows = 1,
+    /// `IPCTNL_MSG_CT_GET`: all flows of IPv4, or the one that the attributes name.
+    ListFlows,
+    /// The same for IPv4 and IPv6.
+    ListFlowsOfBothFamilies,
     /// `IPCTNL_MSG_CT_DELETE`
-    Delete = 2,
+    Delete,
     /// `IPCTNL_MSG_CT_GET_STATS_CPU`
-    ListCounters = 4,
+    ListCounters,
+}
+
+impl Request {
+    fn message_type(self) -> u8 {
+        match self {
+            Self::ListFlows | Self::ListFlowsOfBothFamilies => 1,
+            Self::Delete => 2,
+            Self::ListCounters => 4,
+        }
+    }
+
+    /// The address family in `struct nfgenmsg`; 0 is `AF_UNSPEC`.
+    fn family(self) -> u8 {
+        if self == Self::ListFlowsOfBothFamilies { 0 } else { ipv4() }
+    }
 }
 
 /// The address family in `struct nfgenmsg`, which is one byte wide.
@@ -45,6 +62,18 @@ mod attribute {
     pub(super) const MARK: u16 = 8;
     pub(super) const ID: u16 = 12;
     pub(super) const ZONE: u16 = 18;
+    pub(super) const FILTER: u16 = 25;
+    pub(super) const STATUS_MASK: u16 = 26;
+}
+
+/// `enum ctattr_filter`
+mod filter {
+    pub(super) const ORIG_FLAGS: u16 = 1;
+    pub(super) const REPLY_FLAGS: u16 = 2;
+    /// Which fields of a direction are compared (`linux/netfilter/nf_internals.h` of the kernel's source).
+    pub(super) const IP_SRC: u32 = 1 << 0;
+    pub(super) const PROTO_NUM: u32 = 1 << 3;
+    pub(super) const PROTO_SRC_PORT: u32 = 1 << 4;
 }
 
 /// `enum ctattr_tuple`
@@ -117,8 +146,8 @@ fn end_code(body: &[u8]) -> i32 {
     body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes))
 }
 
-/// Decodes one entry of the answer to [`Request::ListFlows`]; `None` if it has no IPv4 addresses.
-pub(super) fn parse_flow(body: &[u8]) -> Result<Option<Flow>, DecodeError> {
+/// Decodes one entry of the answer to `Request::ListFlows`; `None` if it has no IPv4 addresses.
+pub fn parse_flow(body: &[u8]) -> Result<Option<Flow>, DecodeError> {
     let Some((header, attributes)) = body.split_at_checked(NETFILTER_HEADER) else {
         return Err("a message is shorter than netfilter's header".into());
     };
@@ -242,13 +271,56 @@ pub(super) fn encode_request(request: Request, flags: u16, sequence: u32, attrib
     let length = NETLINK_HEADER + NETFILTER_HEADER + attributes.len();
     let mut message = Vec::with_capacity(length);
     message.extend(u32::try_from(length).expect("a request is short").to_ne_bytes());
-    message.extend([request as u8, NetfilterSubsystem::Conntrack.into()]);
+    message.extend([request.message_type(), NetfilterSubsystem::Conntrack.into()]);
     message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     message.extend(sequence.to_ne_bytes());
     message.extend([0; 4]); // the sender's port ID: the kernel fills it in
-    message.extend([ipv4(), 0, 0, 0]);
+    message.extend([request.family(), 0, 0, 0]);
     message.extend(attributes);
     message
+}
+
+/// Which flows a listing is to contain. Kernels before 5.15 do not know all of it, and list more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// Bits that are set in the entry's status.
+    pub set: Status,
+    /// Bits that are not.
+    pub unset: Status,
+    /// Where the answers come from: address, number of the protocol and, if it matters, port.
+    pub answers_from: Option<(Ipv4Addr, u8, Option<u16>)>,
+}
+
+impl Selection {
+    /// Whether it contains the flow.
+    pub(super) fn contains(&self, flow: &Flow) -> bool {
+        let answers = &flow.reply;
+        flow.status.has(self.set)
+            && flow.status.0 & self.unset.0 == 0
+            && self.answers_from.is_none_or(|(host, protocol, port)| {
+                (answers.source, answers.protocol) == (host, protocol)
+                    && port.is_none_or(|port| answers.source_port() == Some(port))
+            })
+    }
+}
+
+/// The attributes of a listing of these flows only.
+pub(super) fn select_flows(selection: &Selection) -> Vec<u8> {
+    let mut attributes = Attributes::default();
+    attributes.put(attribute::STATUS, &selection.set.0.to_be_bytes());
+    attributes.put(attribute::STATUS_MASK, &(selection.set | selection.unset).0.to_be_bytes());
+    if let Some((source, protocol, port)) = selection.answers_from {
+        let port_flag = if port.is_some() { filter::PROTO_SRC_PORT } else { 0 };
+        let flags = filter::IP_SRC | filter::PROTO_NUM | port_flag;
+        attributes.put_nested(attribute::FILTER, |attributes| {
+            attributes.put(filter::ORIG_FLAGS, &0_u32.to_ne_bytes());
+            attributes.put(filter::REPLY_FLAGS, &flags.to_ne_bytes());
+        });
+        let layer4 = Layer4::Ports { source: port.unwrap_or_default(), destination: 0 };
+        let destination = Ipv4Addr::UNSPECIFIED;
+        attributes.put_tuple(attribute::TUPLE_REPLY, &Tuple { source, destination, protocol, layer4, zone: None });
+    }
+    attributes.0
 }
 
 /// The attributes that name the flow with this first packet.
@@ -319,9 +391,22 @@ impl Attributes {
     }
 }
 
-/// An entry of the answer to [`Request::ListFlows`], as the kernel encodes it.
-#[cfg(test)]
-pub(super) fn encode_flow(flow: &Flow) -> Vec<u8> {
+/// The flows in a datagram that answers the request with this sequence number, and its counters, as far as it can be
+/// read.
+pub fn read_answer(datagram: &[u8], sequence: u32) -> (Vec<Flow>, Vec<[u32; 3]>) {
+    let (mut flows, mut counters) = (Vec::new(), Vec::new());
+    let _ = for_each_message::<DecodeError>(datagram, sequence, |message| {
+        if let Message::Part(body) = message {
+            counters.extend(parse_counters(body).ok());
+            flows.extend(parse_flow(body)?);
+        }
+        Ok(())
+    });
+    (flows, counters)
+}
+
+/// An entry of the answer to `Request::ListFlows`, as the kernel encodes it.
+pub fn encode_flow(flow: &Flow) -> Vec<u8> {
     let mut attributes = Attributes(identify_flow(flow));
     attributes.put_tuple(attribute::TUPLE_REPLY, &flow.reply);
     attributes.put(attribute::STATUS, &flow.status.0.to_be_bytes());

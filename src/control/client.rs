@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::protocol::{MAX_LINE, Request, Response};
+use crate::printable::make_printable;
 
 /// How long an answer may take: a pass of the cloud's component may wait a minute for an action of the API.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -19,7 +20,11 @@ pub(crate) enum Error {
     #[error("no bastiond answers on {}", path.display())]
     NotRunning { path: PathBuf, source: io::Error },
     /// The socket cannot be used. A daemon may be running.
-    #[error("cannot ask bastiond on {} (root and the members of its group may)", path.display())]
+    #[error(
+        "cannot ask bastiond on {} (root and members of group bastiond may; members of group bastiond-monitor may \
+         read the status)",
+        path.display()
+    )]
     Unreachable { path: PathBuf, source: io::Error },
     /// The connection broke off, or the answer took too long.
     #[error("bastiond did not answer on {}", path.display())]
@@ -43,7 +48,8 @@ pub(crate) fn call(path: &Path, request: &Request) -> Result<Response, Error> {
     parse_response(&line).map_err(Error::Unreadable)
 }
 
-/// Reads a response. A daemon of 0.1.0 calls the components of a report `rooms`.
+/// Reads a response, and makes its texts printable: they quote other people's. A daemon of 0.1.0 calls the components
+/// of a report `rooms`.
 fn parse_response(line: &[u8]) -> Result<Response, serde_json::Error> {
     let mut response: Value = serde_json::from_slice(line)?;
     if let Some(report) = response.pointer_mut("/report").and_then(Value::as_object_mut) {
@@ -51,6 +57,7 @@ fn parse_response(line: &[u8]) -> Result<Response, serde_json::Error> {
             report.entry("components").or_insert(rooms);
         }
     }
+    make_printable(&mut response);
     serde_json::from_value(response)
 }
 

@@ -18,7 +18,9 @@ pub async fn run_boot(config: Option<Config>, environment: &Environment) -> Resu
     let runtime = environment.runtime_directory();
     let site = site::observe(&config, &MetadataView::default(), &Site::default(), &runtime).await.unwrap_or_default();
     let closed = Site { public: None, private: Vec::new(), ..site };
-    let loaded = nat::load_boot_rules(&environment.state_directory(), &config, &closed, alone).await?;
+    let applied = config::last_good(environment).map(|last| last.config);
+    let state = environment.state_directory();
+    let loaded = nat::load_boot_rules(&state, applied.as_ref(), &config, &closed, alone).await?;
     match loaded {
         LoadedRules::Existing => tracing::info!(component = "nat", "the table stands already"),
         LoadedRules::LastGood => tracing::info!(component = "nat", "the last good rules are loaded"),

@@ -7,12 +7,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::cloud_task::{self, Urgency};
-use super::descriptors::store_descriptors;
+use super::descriptors::forget_descriptors;
 use super::signals::{self, Signals};
-use super::waits::{SETTLE, changed, reached, tick};
+use super::waits::{MIN_INTERVAL, SETTLE, changed, reached, tick};
 use super::{Daemon, requests};
+use crate::config::Fastpath;
 use crate::control;
-use crate::events::KernelEvents;
+use crate::events::{Changes, KernelEvents};
 use crate::net::InterfaceName;
 use crate::reconcile::Gateway;
 use crate::report::Trigger;
@@ -20,8 +21,6 @@ use crate::site::PrivateLink;
 use crate::systemd::watchdog_pause;
 use crate::wireguard;
 
-/// Between two passes that kernel events start. Well below the 2 s within which a repair is promised.
-const MIN_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest time without a pass: the kernel reports no event for a few settings (`send_redirects`).
 const IDLE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a start waits for the metadata service before it closes the gateway for the time being.
@@ -40,6 +39,7 @@ enum Event {
     Paths,
     Tunnel(wireguard::Event),
     Call(control::Call),
+    OperatorsDue,
     Watchdog,
     ReadinessDeadline,
 }
@@ -53,7 +53,7 @@ impl Daemon {
         mut calls: mpsc::Receiver<control::Call>,
     ) {
         let mut kernel = events.changes();
-        let mut network_changes = 0;
+        let mut known = Changes::default();
         let mut paths = self.prober.reports();
         // When the newest pass of a kernel event ended, and when the next one is due.
         let (mut passed, mut kernel_due) = (Instant::now(), None);
@@ -71,6 +71,7 @@ impl Daemon {
                 event = self.gateway.tunnel_event() => Event::Tunnel(event),
                 () = changed(&mut kernel) => Event::KernelChanged,
                 () = reached(kernel_due) => Event::KernelSettled,
+                () = reached(self.operators_due) => Event::OperatorsDue,
                 () = changed(&mut metadata) => Event::Metadata,
                 () = changed(&mut paths) => Event::Paths,
                 () = sleep_until(next_pass) => Event::Timer,
@@ -87,12 +88,17 @@ impl Daemon {
                 Event::Watchdog => self.notifier.alive(),
                 Event::ReadinessDeadline => self.readiness.become_ready(&self.notifier, self.gateway.report()),
                 Event::KernelChanged => {
-                    let network = kernel.borrow_and_update().network;
-                    if std::mem::replace(&mut network_changes, network) != network {
+                    let changes = *kernel.borrow_and_update();
+                    let before = std::mem::replace(&mut known, changes);
+                    // Other programs may change filters all day long.
+                    let is_of_filters = Changes { filters: before.filters, ..changes } == before;
+                    if before.network != changes.network {
                         self.metadata.poll_soon();
                     }
-                    let soonest = (Instant::now() + SETTLE).max(passed + MIN_INTERVAL);
-                    kernel_due = kernel_due.or(Some(soonest));
+                    if !is_of_filters || self.config.nat.fastpath == Fastpath::Bpf {
+                        let soonest = (Instant::now() + SETTLE).max(passed + MIN_INTERVAL);
+                        kernel_due = kernel_due.or(Some(soonest));
+                    }
                 }
                 Event::KernelSettled => {
                     kernel_due = None;
@@ -106,22 +112,37 @@ impl Daemon {
                     if is_lost {
                         // What other programs do to our packets is looked at by a pass only.
                         next_pass = self.pass(Trigger::Paths).await;
+                        // Somebody may have taken a route away in the cloud.
+                        self.cloud.request(Urgency::Soon);
                     }
                 }
                 Event::Metadata => next_pass = self.pass(Trigger::Metadata).await,
                 Event::Timer => next_pass = self.pass(Trigger::Timer).await,
+                Event::Tunnel(wireguard::Event::Ended) => next_pass = self.pass(Trigger::Tunnel).await,
                 Event::Tunnel(wireguard::Event::EndpointChanged) => next_pass = self.pass(Trigger::Names).await,
-                Event::Tunnel(wireguard::Event::CheckPeers) => self.gateway.check_peers().await,
+                Event::Tunnel(wireguard::Event::CheckPeers) => {
+                    if self.gateway.check_peers().await {
+                        self.publish_status();
+                    }
+                }
                 Event::Cloud(event) => next_pass = self.cloud_event(event).await.unwrap_or(next_pass),
-                Event::Call((control::Request::Down {}, answer)) => return self.down(answer, watchdog).await,
+                Event::OperatorsDue => {
+                    // One pass for all who have asked meanwhile.
+                    self.operators_due = None;
+                    self.cloud_waiters.append(&mut self.operators);
+                    next_pass = self.pass(Trigger::Operator).await;
+                    self.operators_passed = Some(Instant::now());
+                }
+                Event::Call((control::Request::Down {}, answer)) => return Box::pin(self.down(answer, watchdog)).await,
                 Event::Call((request, answer)) => {
                     next_pass = self.answer(request, answer).await.unwrap_or(next_pass);
                 }
             }
         }
-        // The next daemon starts handshakes with the peers that are active now.
+        // If the tunnel's process ends before the next daemon runs, that starts handshakes with the peers that are
+        // active.
         self.gateway.check_peers().await;
-        tracing::info!("the daemon ends; rules and routes stay");
+        tracing::info!("the daemon ends; rules, routes and the tunnel stay");
         self.notifier.stopping();
     }
 
@@ -144,6 +165,7 @@ impl Daemon {
         let (links, was_held) = (private_links(&self.gateway), self.gateway.holds_back_cloud().is_some());
         let (changes, site) = (self.gateway.report().changes(), self.gateway.site().clone());
         let obstacles = self.gateway.obstacles_to_probes(&self.config);
+        self.gateway.learn_refused_interfaces(self.drops.refused_interfaces());
         let next = self.gateway.pass(&self.config, &view, trigger).await;
         let is_new_obstacle = self.gateway.obstacles_to_probes(&self.config) != obstacles;
         let is_new_configuration = matches!(trigger, Trigger::Start | Trigger::Configuration);
@@ -160,7 +182,7 @@ impl Daemon {
         } else if was_held || private_links(&self.gateway) != links {
             self.cloud.request(Urgency::Soon);
         }
-        store_descriptors(&mut self.gateway, &self.notifier);
+        forget_descriptors(&mut self.gateway, &self.notifier);
         self.keep_configuration();
         self.publish_status();
         Instant::now() + next.map_or(IDLE_INTERVAL, |next| next.min(IDLE_INTERVAL))

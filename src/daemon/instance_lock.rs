@@ -8,6 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::Error;
 use crate::config::Environment;
+use crate::own_file;
 
 /// The lock's file in the runtime directory.
 pub(crate) const FILE: &str = "lock";
@@ -33,9 +34,13 @@ impl InstanceLock {
         let path = environment.runtime_directory().join(FILE);
         let failed = |source| Error::Lock { path: path.clone(), source };
         for _ in 0..TRIES {
-            let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+            let file = own_file::open_lock(&path).map_err(failed)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(Self(lock)),
+                Ok(lock) => {
+                    own_file::remove_unfinished(&environment.runtime_directory());
+                    own_file::remove_unfinished(&environment.state_directory());
+                    return Ok(Self(lock));
+                }
                 Err((_, nix::errno::Errno::EWOULDBLOCK)) => std::thread::sleep(PAUSE),
                 Err((_, errno)) => return Err(failed(errno.into())),
             }

@@ -15,7 +15,8 @@ mod waits;
 
 use std::path::PathBuf;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::config::{self, Bundle, Config, Environment};
 use crate::control::{self, Response};
@@ -25,7 +26,7 @@ use crate::health::Prober;
 use crate::reconcile::Gateway;
 use crate::site::metadata::Watcher;
 use crate::systemd::{LogLevel, Notifier};
-use crate::wireguard::fd_store::NamedFds;
+use crate::wireguard::held::NamedFds;
 use cloud_task::CloudTask;
 use readiness::Readiness;
 use signals::Signals;
@@ -33,6 +34,9 @@ use signals::Signals;
 pub use boot::run_boot;
 pub(crate) use instance_lock::{FILE as LOCK, InstanceLock};
 pub(crate) use planning::complete_plan;
+
+/// Requests that wait for the loop.
+const CALLS: usize = 16;
 
 /// Why the daemon ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,12 @@ struct Daemon {
     cloud: CloudTask,
     /// Clients that wait for the end of a pass of the cloud's component.
     cloud_waiters: Vec<oneshot::Sender<Response>>,
+    /// Clients that wait for the next pass that operators have asked for.
+    operators: Vec<oneshot::Sender<Response>>,
+    /// When that pass is due.
+    operators_due: Option<Instant>,
+    /// When the newest such pass ended.
+    operators_passed: Option<Instant>,
     drops: DropLog,
     prober: Prober,
     notifier: Notifier,
@@ -101,7 +111,10 @@ pub async fn run(
 ) -> Result<(), Error> {
     let config::Start { config, texts, fallback } = start;
     let _lock = InstanceLock::acquire(&environment)?;
-    let (_server, calls) = control::Server::listen(&environment.runtime_directory().join(control::SOCKET))?;
+    let runtime = environment.runtime_directory();
+    let (sender, calls) = mpsc::channel(CALLS);
+    let _server = control::Server::listen(&runtime.join(control::SOCKET), control::Access::Full, sender.clone())?;
+    let _monitors = control::Server::listen_for_monitors(&runtime, sender);
     let signals = Signals::listen().map_err(Error::Signals)?;
     // Before anything is observed, so that no change is missed between the two.
     let events = KernelEvents::listen();
@@ -109,6 +122,7 @@ pub async fn run(
     let mut gateway = Gateway::new(&environment);
     gateway.take_over(inherited);
     gateway.report_mut().note_warnings(&config);
+    gateway.report_mut().expect_cloud();
     if let Some(fallback) = fallback {
         reload::report_fallback(&path, &fallback, &mut gateway);
     }
@@ -127,6 +141,9 @@ pub async fn run(
         log_level,
         cloud: CloudTask::new(state_directory),
         cloud_waiters: Vec::new(),
+        operators: Vec::new(),
+        operators_due: None,
+        operators_passed: None,
         drops,
         notifier: Notifier::start(),
         readiness: Readiness::Starting,

@@ -10,16 +10,16 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::descriptors::store_descriptors;
+use super::descriptors::forget_descriptors;
 use super::planning::complete_plan;
-use super::waits::{SETTLE, tick};
+use super::waits::{MIN_INTERVAL, SETTLE, tick};
 use super::{Daemon, loading};
 use crate::config::{self, Config};
 use crate::control::{Request, Response};
 use crate::error::chain;
 use crate::nat;
 use crate::outcome::Problem;
-use crate::report::{Report, Trigger};
+use crate::report::Report;
 use crate::site::MetadataView;
 use crate::site::metadata::Watcher;
 
@@ -54,8 +54,10 @@ impl Daemon {
                 None
             }
             Request::Reconcile {} => {
-                self.cloud_waiters.push(answer);
-                Some(self.pass(Trigger::Operator).await)
+                self.operators.push(answer);
+                let soonest = self.operators_passed.map_or_else(Instant::now, |passed| passed + MIN_INTERVAL);
+                self.operators_due = self.operators_due.or(Some(soonest));
+                None
             }
         }
     }
@@ -103,7 +105,7 @@ impl Daemon {
                 }
             }
         };
-        store_descriptors(&mut gateway, &notifier);
+        forget_descriptors(&mut gateway, &notifier);
         tracing::info!("down: {}", steps.join("; "));
         let _ = answer.send(Response::Steps { steps, problems });
         // A task of its own sends the answer to the client.

@@ -5,6 +5,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+/// Between two passes that kernel events start, or two that operators ask for. Well below the 2 s within which a repair
+/// is promised.
+pub(super) const MIN_INTERVAL: Duration = Duration::from_millis(250);
 /// Between a kernel event and the pass it starts: programs change several things at once.
 pub(super) const SETTLE: Duration = Duration::from_millis(50);
 

@@ -5,12 +5,15 @@
 //! wants another group, or no log, nothing listens. While nothing is dropped, nothing wakes up.
 
 mod message;
+mod tally;
 
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use netlink_sys::TokioSocket;
 use nix::net::if_::if_indextoname;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::config::LogDrops;
@@ -19,6 +22,7 @@ use crate::inputs::JOURNAL_GROUP;
 use crate::nflog::{self, Delivery};
 
 pub use message::{Dropped, read};
+use tally::Tally;
 
 /// How long the kernel collects packets before it wakes us; its default is a second.
 const COLLECTED: Duration = Duration::from_millis(100);
@@ -39,6 +43,7 @@ fn advice(error: &nflog::Error) -> &'static str {
 #[derive(Debug, Default)]
 pub(crate) struct DropLog {
     task: Option<JoinHandle<()>>,
+    tally: Arc<Mutex<Tally>>,
 }
 
 impl DropLog {
@@ -49,7 +54,7 @@ impl DropLog {
         match log_drops {
             LogDrops::Journal if listens => {}
             LogDrops::Journal => match nflog::listen(JOURNAL_GROUP, Delivery::Collected(COLLECTED)).await {
-                Ok(socket) => self.task = Some(tokio::spawn(log_packets(socket))),
+                Ok(socket) => self.task = Some(tokio::spawn(log_packets(socket, Arc::clone(&self.tally)))),
                 Err(error) => {
                     tracing::warn!(
                         component = "nat",
@@ -70,6 +75,14 @@ impl DropLog {
     }
 }
 
+impl DropLog {
+    /// The interfaces of which packets to be forwarded were dropped again and again in the last minutes, because no
+    /// rule lets them pass. Nothing is known where the configuration logs no drops here.
+    pub(crate) fn refused_interfaces(&self) -> Vec<String> {
+        self.tally.lock().interfaces(Instant::now())
+    }
+}
+
 impl Drop for DropLog {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
@@ -79,13 +92,17 @@ impl Drop for DropLog {
 }
 
 /// Logs what comes, until the socket fails.
-async fn log_packets(socket: TokioSocket) {
-    let error = nflog::receive(&socket, |datagram| read(datagram).iter().for_each(log)).await;
+async fn log_packets(socket: TokioSocket, tally: Arc<Mutex<Tally>>) {
+    let error =
+        nflog::receive(&socket, |datagram| read(datagram).iter().for_each(|dropped| log(dropped, &tally))).await;
     tracing::warn!(component = "nat", %error, "no dropped packet is logged until the next reload");
 }
 
-fn log(dropped: &Dropped) {
+fn log(dropped: &Dropped, tally: &Mutex<Tally>) {
     let (interface, out) = (dropped.from.map(interface_name), dropped.to.map(interface_name));
+    if let (Some(from), Some(to)) = (&interface, &out) {
+        tally.lock().add(&dropped.reason, from, to, Instant::now());
+    }
     let word =
         |word: &str, name: &Option<String>| name.as_ref().map_or_else(String::new, |name| format!(" {word} {name}"));
     let interfaces = word("by", &interface) + &word("out of", &out);

@@ -19,6 +19,7 @@ mod seen;
 mod token;
 
 pub use seen::SeenRoutes;
+pub(crate) use token::read_ahead as read_token_ahead;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;

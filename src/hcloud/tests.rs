@@ -37,17 +37,9 @@ fn table(texts: &[&str]) -> NetworkTable {
 /// The bastion with the address 10.0.0.2 and the alias IP 10.0.0.9.
 fn link() -> PrivateLink {
     PrivateLink {
-        interface: "eth1".parse().unwrap(),
-        mtu: 1450,
-        address: "10.0.0.2".parse().unwrap(),
-        address_present: true,
         aliases: ["10.0.0.9".parse().unwrap()].into(),
-        network: "10.0.0.0/16".parse().unwrap(),
         network_id: Some(NETWORK),
-        network_name: None,
-        gateway: None,
-        behind: Vec::new(),
-        is_local: false,
+        ..PrivateLink::example("eth1", "10.0.0.2", "10.0.0.0/16")
     }
 }
 

@@ -57,6 +57,14 @@ pub(super) fn read(source: &TokenSource) -> Result<Option<Secret>, Error> {
     }
 }
 
+/// Reads the token now and keeps it in place of its sources, for a process that will not be able to read them. An error
+/// is found again by the pass, which reports it.
+pub(crate) fn read_ahead(source: &mut TokenSource) {
+    if let Ok(Some(token)) = read(source) {
+        *source = TokenSource { credential: None, files: Vec::new(), value: Some(token) };
+    }
+}
+
 /// The content of a file; `None` if there is no such file.
 fn text(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };

@@ -1,6 +1,7 @@
 //! Which part is to blame: the combination of paths that are lost names the place. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
@@ -18,29 +19,49 @@ struct Lost {
 pub(super) fn blame(reports: &mut [PathReport]) {
     let mut lost: BTreeMap<Ipv4Net, Lost> = BTreeMap::new();
     for report in reports.iter().filter(|report| report.state == PathState::Lost) {
-        let of_network = lost.entry(report.path.network()).or_default();
+        let Some(network) = report.path.network() else { continue };
+        let of_network = lost.entry(network).or_default();
         match report.path {
             Path::Private { .. } => of_network.private = true,
             Path::Whole { .. } => of_network.whole = true,
             Path::Nat { .. } => of_network.nat += 1,
+            Path::Part { .. } | Path::Static { .. } | Path::Tunnel { .. } => {}
         }
     }
     let is_ok =
         |path: &dyn Fn(&Path) -> bool| reports.iter().any(|report| report.state == PathState::Ok && path(&report.path));
-    let other_address_is_ok = is_ok(&|path| matches!(path, Path::Nat { .. }));
-    let whole_is_ok = |network: Ipv4Net| is_ok(&|path| *path == Path::Whole { network });
+    let other_address_is_ok = is_ok(&|path| path.egress().is_some());
+    let working: BTreeSet<Ipv4Addr> = reports
+        .iter()
+        .filter(|report| report.state == PathState::Ok)
+        .filter_map(|report| report.path.egress())
+        .collect();
+    let address_works = |path: &Path| path.egress().is_some_and(|egress| working.contains(&egress));
+    let whole_is_ok: BTreeSet<Ipv4Net> =
+        lost.keys().copied().filter(|network| is_ok(&|path| *path == Path::Whole { network: *network })).collect();
+    let nat_is_ok: BTreeSet<Ipv4Net> = lost
+        .keys()
+        .copied()
+        .filter(|network| is_ok(&|path| matches!(path, Path::Nat { .. }) && path.network() == Some(*network)))
+        .collect();
     let places: Vec<Option<&'static str>> = reports
         .iter()
         .map(|report| {
-            let of_network = lost.get(&report.path.network()).filter(|_| report.state == PathState::Lost)?;
+            let of_network = lost.get(&report.path.network()?).filter(|_| report.state == PathState::Lost)?;
             Some(match report.path {
                 Path::Private { .. } => PRIVATE,
                 Path::Whole { .. } if of_network.private => PRIVATE_TOO,
                 Path::Whole { .. } if of_network.nat > 0 => NAT_TOO,
                 Path::Whole { .. } => WHOLE_ONLY,
-                Path::Nat { network, .. } if whole_is_ok(network) => NAT_ONLY,
-                Path::Nat { egress: Some(_), .. } if other_address_is_ok => ADDRESS,
-                Path::Nat { .. } => NAT,
+                // The network's other hosts have the same fault.
+                Path::Part { network, .. } | Path::Static { network, .. }
+                    if of_network.nat > 0 && !nat_is_ok.contains(&network) =>
+                {
+                    NAT_TOO
+                }
+                Path::Nat { network, .. } if whole_is_ok.contains(&network) || address_works(&report.path) => NAT_ONLY,
+                _ if other_address_is_ok && report.path.egress().is_some() => ADDRESS,
+                _ => NAT,
             })
         })
         .collect();
@@ -55,7 +76,7 @@ const PRIVATE_TOO: &str = "as the private path";
 const NAT_TOO: &str = "as the path to the internet";
 const WHOLE_ONLY: &str = "forwarding of the private link is off, or another program's rule (nft, iptables, ip rule) \
                           stops what comes in by it";
-const NAT_ONLY: &str = "another program's rule (nft, iptables, ip rule) for this network's addresses";
+const NAT_ONLY: &str = "another program's rule (nft, iptables, ip rule, ip xfrm policy) for this network's addresses";
 const ADDRESS: &str = "this public address: the provider does not route it here, or something stops its packets";
 const NAT: &str = "the public link, the way back to it, the rules or the translation";
 
@@ -105,9 +126,32 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_address_of_a_part_or_of_a_host_is_blamed_unless_the_network_is_cut_off() {
+        let network = network(0);
+        let host = Path::Static { network, host: [10, 0, 0, 7].into(), egress: [198, 51, 100, 51].into() };
+        let part = Path::Part { network, hosts: "10.0.2.0/24".parse().unwrap(), egress: [198, 51, 100, 52].into() };
+        let all = [nat(2), host.clone(), part.clone(), private(), whole()];
+        assert_eq!(blamed(&all, std::slice::from_ref(&host)), [ADDRESS]);
+        assert_eq!(blamed(&all, std::slice::from_ref(&part)), [ADDRESS]);
+        assert_eq!(blamed(&all, &[nat(2), host.clone(), part.clone(), whole()]), [NAT, NAT_TOO, NAT_TOO, NAT_TOO]);
+        assert_eq!(blamed(std::slice::from_ref(&host), std::slice::from_ref(&host)), [NAT]);
+        // The first address alone: the others prove that it is not the link.
+        assert_eq!(blamed(&all, &[nat(2), whole()]), [ADDRESS, NAT_TOO]);
+    }
+
+    #[test]
     fn another_networks_paths_do_not_count() {
         let other = Path::Private { network: network(2) };
         assert_eq!(blamed(&[whole(), other.clone()], &[whole(), other]), [WHOLE_ONLY, PRIVATE]);
+    }
+
+    #[test]
+    fn an_address_by_which_another_network_reaches_the_internet_is_not_blamed() {
+        let other = Path::Nat { network: network(2), egress: Some([198, 51, 100, 2].into()) };
+        let all = [nat(2), nat(50), other.clone(), private(), whole()];
+        assert_eq!(blamed(&all, &[nat(2), whole()]), [NAT_ONLY, NAT_TOO]);
+        assert_eq!(blamed(&all, &[nat(50), whole()]), [ADDRESS, NAT_TOO]);
+        assert_eq!(blamed(&all, &[nat(2), other, whole()]), [ADDRESS, ADDRESS, NAT_TOO]);
     }
 
     #[test]

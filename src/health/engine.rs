@@ -4,8 +4,13 @@
 //! or [`Outcome::Missed`]. A path is lost after [`MISSES`] missed rounds in a row. After the first missed one the
 //! rounds follow each other faster, so a path that dies is called lost within
 //! [`INTERVAL`] + [`MISSES`] × [`RETRY_INTERVAL`].
+//!
+//! There may be hundreds of addresses, each with a path. Such paths take turns: one round begins every [`TURN`] at
+//! most, of the path that has waited longest, and first of those that missed their last round. So however many they
+//! are, and whatever happens to them, the packets in an hour are bounded; with [`PROMPT_TURNS`] of them or fewer, none
+//! is lost for longer than ten seconds unnoticed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,6 +24,10 @@ pub const INTERVAL: Duration = Duration::from_secs(3);
 /// Between the beginnings of two rounds of a path that missed the last one and is not lost yet; also the least time
 /// between two rounds that changes ask for.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Between the beginnings of two rounds of paths that take turns.
+pub const TURN: Duration = Duration::from_millis(250);
+/// So many paths that take turns are noticed to be lost within ten seconds.
+pub const PROMPT_TURNS: usize = 20;
 /// How long a round may take. Shorter than [`RETRY_INTERVAL`], so that rounds of one path never overlap.
 pub const ROUND_TIMEOUT: Duration = Duration::from_millis(950);
 /// How many rounds in a row are missed before a path is lost.
@@ -64,6 +73,8 @@ pub struct WantedPath {
     pub cannot: Option<String>,
     /// Whether its probes should come back, once one did. Otherwise a missed path is never more than unproven.
     pub is_expected: bool,
+    /// Whether it is one of many: its rounds are spread ([`TURN`]).
+    pub takes_turns: bool,
 }
 
 /// What a change of a path's state was, for the journal.
@@ -84,6 +95,15 @@ pub struct Change {
 pub struct Engine {
     paths: BTreeMap<Path, Tracked>,
     proven: Proven,
+    /// When the newest round of a path that takes turns began.
+    last_turn: Option<Instant>,
+}
+
+/// See [`WantedPath::takes_turns`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turns {
+    Takes,
+    Ignores,
 }
 
 #[derive(Debug)]
@@ -96,6 +116,7 @@ struct Tracked {
     misses: u32,
     /// See [`WantedPath::is_expected`].
     is_expected: bool,
+    turns: Turns,
     /// Whether nothing is to be sent.
     is_forbidden: bool,
     /// When the newest round began.
@@ -109,15 +130,17 @@ struct Tracked {
 impl Engine {
     /// An engine without paths. `proven`: the paths that have passed on this server.
     pub fn new(proven: Proven) -> Self {
-        Self { paths: BTreeMap::new(), proven }
+        Self { paths: BTreeMap::new(), proven, last_turn: None }
     }
 
     /// Replaces the list of paths. A path that stays keeps its state; a new one is probed at once.
     pub fn follow(&mut self, wanted: &[WantedPath], now: Now) {
-        self.paths.retain(|path, _| wanted.iter().any(|wanted| wanted.path == *path));
-        for WantedPath { path, cannot, is_expected } in wanted {
+        let stays: BTreeSet<&Path> = wanted.iter().map(|wanted| &wanted.path).collect();
+        self.paths.retain(|path, _| stays.contains(path));
+        for WantedPath { path, cannot, is_expected, takes_turns } in wanted {
             let tracked = self.paths.entry(path.clone()).or_insert_with(|| Tracked::new(now));
-            tracked.is_expected = *is_expected;
+            let turns = if *takes_turns { Turns::Takes } else { Turns::Ignores };
+            (tracked.is_expected, tracked.turns) = (*is_expected, turns);
             match cannot {
                 Some(reason) => {
                     tracked.enter(PathState::Cannot, now);
@@ -125,7 +148,9 @@ impl Engine {
                     tracked.is_forbidden = true;
                     tracked.due = None;
                 }
-                None if tracked.is_forbidden => *tracked = Tracked { is_expected: *is_expected, ..Tracked::new(now) },
+                None if tracked.is_forbidden => {
+                    *tracked = Tracked { is_expected: *is_expected, turns, ..Tracked::new(now) };
+                }
                 None => {}
             }
         }
@@ -151,13 +176,39 @@ impl Engine {
 
     /// When the next round is due.
     pub fn next_due(&self) -> Option<Instant> {
-        self.paths.values().filter_map(|tracked| tracked.due).min()
+        let due = |takes_turns: bool| {
+            let paths = self.paths.values().filter(move |tracked| tracked.takes_turns() == takes_turns);
+            paths.filter_map(|tracked| tracked.due).min()
+        };
+        let turn = due(true).map(|due| self.next_turn().map_or(due, |turn| due.max(turn)));
+        due(false).into_iter().chain(turn).min()
+    }
+
+    /// When the next round of a path that takes turns may begin; `None`: at any time.
+    fn next_turn(&self) -> Option<Instant> {
+        self.last_turn.map(|last| last + TURN)
+    }
+
+    /// The path whose turn it is, if there is one.
+    fn in_turn(&self, now: Now) -> Option<Path> {
+        if self.next_turn().is_some_and(|turn| turn > now.at) {
+            return None;
+        }
+        let waiting = self.paths.iter().filter(|(_, tracked)| tracked.takes_turns() && tracked.is_due(now));
+        let first = waiting.min_by_key(|(_, tracked)| (!tracked.is_suspected(), tracked.started));
+        first.map(|(path, _)| path.clone())
     }
 
     /// The paths whose round begins now. Each must be [finished](Self::finish) within [`ROUND_TIMEOUT`].
     pub fn start_due(&mut self, now: Now) -> Vec<Path> {
-        let is_due = |tracked: &Tracked| tracked.due.is_some_and(|due| due <= now.at);
-        let due = self.paths.iter_mut().filter(|(_, tracked)| is_due(tracked));
+        let in_turn = self.in_turn(now);
+        if in_turn.is_some() {
+            self.last_turn = Some(now.at);
+        }
+        let begins = |path: &Path, tracked: &Tracked| {
+            if tracked.takes_turns() { in_turn.as_ref() == Some(path) } else { tracked.is_due(now) }
+        };
+        let due = self.paths.iter_mut().filter(|(path, tracked)| begins(path, tracked));
         let start = |(path, tracked): (&Path, &mut Tracked)| {
             tracked.due = None;
             tracked.started = Some(now.at);
@@ -232,11 +283,25 @@ impl Tracked {
             detail: String::new(),
             misses: 0,
             is_expected: true,
+            turns: Turns::Ignores,
             is_forbidden: false,
             started: None,
             due: Some(now.at),
             again: false,
         }
+    }
+
+    fn takes_turns(&self) -> bool {
+        self.turns == Turns::Takes
+    }
+
+    fn is_due(&self, now: Now) -> bool {
+        self.due.is_some_and(|due| due <= now.at)
+    }
+
+    /// Whether it missed its newest round and is not known to be lost yet.
+    fn is_suspected(&self) -> bool {
+        (1..MISSES).contains(&self.misses)
     }
 
     fn enter(&mut self, state: PathState, now: Now) {
@@ -250,208 +315,11 @@ impl Tracked {
     }
 
     fn schedule(&mut self, now: Now) {
-        let is_suspected = (1..MISSES).contains(&self.misses);
-        let pause = if is_suspected || self.again { RETRY_INTERVAL } else { INTERVAL };
+        let pause = if self.is_suspected() || self.again { RETRY_INTERVAL } else { INTERVAL };
         self.due = Some(self.started.map_or(now.at, |started| now.at.max(started + pause)));
         self.again = false;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path() -> Path {
-        Path::Nat { network: "10.0.0.0/16".parse().unwrap(), egress: Some("198.51.100.2".parse().unwrap()) }
-    }
-
-    fn wanted(cannot: Option<&str>) -> Vec<WantedPath> {
-        vec![WantedPath { path: path(), cannot: cannot.map(str::to_owned), is_expected: true }]
-    }
-
-    fn passed() -> Outcome {
-        Outcome::Passed { round_trip: Duration::from_micros(400), note: String::new() }
-    }
-
-    fn missed() -> Outcome {
-        Outcome::Missed { reason: "no answer".to_owned() }
-    }
-
-    /// An engine with one path, and a clock.
-    struct Bench {
-        engine: Engine,
-        start: Instant,
-        now: Now,
-    }
-
-    impl Bench {
-        fn new(proven: Proven) -> Self {
-            let start = Instant::now();
-            let now = Now { at: start, unix: 1000 };
-            let mut engine = Engine::new(proven);
-            engine.follow(&wanted(None), now);
-            Self { engine, start, now }
-        }
-
-        /// Waits for the next round, which takes `takes`; what changed, and how many milliseconds after the start.
-        fn round(&mut self, outcome: Outcome, takes: Duration) -> (Option<Change>, u128) {
-            self.wait(self.engine.next_due().unwrap());
-            assert_eq!(self.engine.start_due(self.now), [path()]);
-            assert_eq!(self.engine.next_due(), None, "no second round begins while one runs");
-            self.wait(self.now.at + takes);
-            (self.engine.finish(&path(), outcome, self.now), self.now.at.duration_since(self.start).as_millis())
-        }
-
-        fn wait(&mut self, until: Instant) {
-            self.now.at = self.now.at.max(until);
-            self.now.unix = 1000 + self.now.at.duration_since(self.start).as_secs();
-        }
-
-        fn state(&self) -> (PathState, u64) {
-            let report = &self.engine.reports()[0];
-            (report.state, report.since_unix)
-        }
-    }
-
-    const QUICK: Duration = Duration::from_millis(1);
-
-    #[test]
-    fn a_path_that_dies_is_lost_after_three_misses_and_within_seven_seconds() {
-        let mut bench = Bench::new(Proven::default());
-        assert_eq!(bench.round(passed(), QUICK).0.map(|change| change.to), Some(PathState::Ok));
-        // The path dies right after a round that passed.
-        let died = bench.now.at;
-        assert_eq!(bench.round(missed(), ROUND_TIMEOUT).0, None);
-        assert_eq!(bench.round(missed(), ROUND_TIMEOUT).0, None);
-        let (change, _) = bench.round(missed(), ROUND_TIMEOUT);
-        let change = change.unwrap();
-        assert_eq!((change.from, change.to, change.detail.as_str()), (PathState::Ok, PathState::Lost, "no answer"));
-        assert!(bench.now.at.duration_since(died) < Duration::from_secs(7));
-        assert_eq!(bench.engine.reports()[0].round_trip_us, None);
-    }
-
-    #[test]
-    fn two_misses_and_a_pass_change_nothing() {
-        let mut bench = Bench::new(Proven::default());
-        bench.round(passed(), QUICK);
-        for _ in 0..5 {
-            for outcome in [missed(), missed(), passed()] {
-                assert_eq!(bench.round(outcome, ROUND_TIMEOUT).0, None);
-            }
-        }
-        assert_eq!(bench.state(), (PathState::Ok, 1000));
-    }
-
-    #[test]
-    fn a_path_that_lives_again_is_ok_within_one_interval() {
-        let mut bench = Bench::new(Proven::default());
-        bench.round(passed(), QUICK);
-        for _ in 0..10 {
-            bench.round(missed(), ROUND_TIMEOUT);
-        }
-        let lives = bench.now.at;
-        let (change, _) = bench.round(passed(), QUICK);
-        assert_eq!(change.map(|change| (change.from, change.to)), Some((PathState::Lost, PathState::Ok)));
-        assert!(bench.now.at.duration_since(lives) <= INTERVAL);
-    }
-
-    #[test]
-    fn a_path_that_never_passed_is_unproven_and_one_that_passed_in_an_earlier_life_is_lost() {
-        let mut bench = Bench::new(Proven::default());
-        for _ in 0..10 {
-            assert_eq!(bench.round(missed(), ROUND_TIMEOUT).0, None);
-        }
-        assert_eq!(bench.state(), (PathState::Unproven, 1000));
-        assert_eq!(bench.engine.reports()[0].detail, "no answer");
-        let mut proven = Proven::default();
-        proven.add(&path());
-        let mut bench = Bench::new(proven);
-        assert_eq!(bench.state().0, PathState::Unproven);
-        let changes: Vec<_> = (0..4).filter_map(|_| bench.round(missed(), ROUND_TIMEOUT).0).collect();
-        assert_eq!(changes.len(), 1);
-        assert_eq!((changes[0].from, changes[0].to), (PathState::Unproven, PathState::Lost));
-    }
-
-    #[test]
-    fn a_path_that_is_not_expected_to_pass_is_ok_or_unproven() {
-        let mut bench = Bench::new(Proven::default());
-        bench.round(passed(), QUICK);
-        let unexpected = wanted(None).into_iter().map(|path| WantedPath { is_expected: false, ..path });
-        bench.engine.follow(&unexpected.collect::<Vec<_>>(), bench.now);
-        let changes: Vec<_> = (0..5).filter_map(|_| bench.round(missed(), ROUND_TIMEOUT).0).collect();
-        assert_eq!(changes.iter().map(|change| change.to).collect::<Vec<_>>(), [PathState::Unproven]);
-        bench.engine.follow(&wanted(None), bench.now);
-        assert_eq!(bench.round(missed(), ROUND_TIMEOUT).0.map(|change| change.to), Some(PathState::Lost));
-    }
-
-    #[test]
-    fn a_change_brings_the_next_round_forward_but_rounds_stay_a_second_apart() {
-        let mut bench = Bench::new(Proven::default());
-        bench.round(passed(), QUICK);
-        bench.engine.probe_soon(bench.now);
-        let (_, first) = bench.round(passed(), QUICK);
-        assert_eq!(first, 1001);
-        // Many changes while a round runs: one more round.
-        bench.wait(bench.engine.next_due().unwrap());
-        bench.engine.start_due(bench.now);
-        for _ in 0..100 {
-            bench.engine.probe_soon(bench.now);
-        }
-        bench.engine.finish(&path(), passed(), bench.now);
-        assert_eq!(bench.engine.next_due().unwrap().duration_since(bench.now.at), RETRY_INTERVAL);
-        // A path that was quiet for a while is probed at once.
-        bench.round(passed(), QUICK);
-        bench.wait(bench.now.at + RETRY_INTERVAL * 2);
-        bench.engine.probe_soon(bench.now);
-        assert_eq!(bench.engine.next_due(), Some(bench.now.at));
-    }
-
-    #[test]
-    fn an_hour_of_constant_changes_costs_at_most_3600_rounds() {
-        let mut bench = Bench::new(Proven::default());
-        let mut rounds = 0;
-        while bench.now.at.duration_since(bench.start) < Duration::from_secs(3600) {
-            bench.engine.probe_soon(bench.now);
-            bench.round(if rounds % 2 == 0 { missed() } else { passed() }, QUICK);
-            rounds += 1;
-        }
-        assert!(rounds <= 3601, "{rounds}");
-    }
-
-    #[test]
-    fn a_path_on_which_nothing_can_be_sent_is_not_probed_until_that_ends() {
-        let mut bench = Bench::new(Proven::default());
-        bench.round(passed(), QUICK);
-        bench.engine.follow(&wanted(Some("the list forbids it")), bench.now);
-        assert_eq!((bench.state().0, bench.engine.next_due()), (PathState::Cannot, None));
-        bench.engine.probe_soon(bench.now);
-        assert_eq!(bench.engine.next_due(), None);
-        assert_eq!(bench.engine.finish(&path(), missed(), bench.now), None, "a late result");
-        bench.engine.follow(&wanted(None), bench.now);
-        assert_eq!((bench.state().0, bench.engine.next_due()), (PathState::Unproven, Some(bench.now.at)));
-    }
-
-    #[test]
-    fn a_round_that_could_send_nothing_says_nothing_about_the_path_and_is_tried_again() {
-        let mut bench = Bench::new(Proven::default());
-        bench.round(passed(), QUICK);
-        let cannot = Outcome::Cannot { reason: "no interface".to_owned() };
-        let (change, _) = bench.round(cannot, QUICK);
-        assert_eq!(change.map(|change| change.to), Some(PathState::Cannot));
-        bench.engine.follow(&wanted(None), bench.now);
-        let (change, _) = bench.round(passed(), QUICK);
-        assert_eq!(change.map(|change| (change.from, change.to)), Some((PathState::Cannot, PathState::Ok)));
-    }
-
-    #[test]
-    fn a_path_that_goes_is_forgotten_and_one_that_stays_keeps_its_state() {
-        let mut bench = Bench::new(Proven::default());
-        bench.round(passed(), QUICK);
-        bench.wait(bench.now.at + Duration::from_secs(2));
-        bench.engine.follow(&wanted(None), bench.now);
-        assert_eq!(bench.state(), (PathState::Ok, 1000));
-        bench.engine.follow(&[], bench.now);
-        assert_eq!(bench.engine.reports(), []);
-        assert_eq!(bench.engine.finish(&path(), passed(), bench.now), None);
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use bastiond_tunnel::tun::TunInterface;
+use ipnet::Ipv4Net;
 use netlink_packet_route::route::{RouteProtocol, RouteScope};
 use nix::net::if_::if_nametoindex;
 use parking_lot::Mutex;
@@ -39,8 +40,8 @@ pub(super) enum Error {
     Netlink(#[source] io::Error),
     #[error("cannot set {name} up")]
     SetUp { name: InterfaceName, source: rtnetlink::Error },
-    #[error("cannot route {address} to {name}")]
-    Route { name: InterfaceName, address: Ipv4Addr, source: rtnetlink::Error },
+    #[error("cannot route {range} to {name}")]
+    Route { name: InterfaceName, range: Ipv4Net, source: rtnetlink::Error },
 }
 
 /// A probe's interface, with the probes that wait for packets from it.
@@ -99,15 +100,15 @@ impl ProbeInterface {
             if_nametoindex(name.as_str()).map_err(|errno| Error::Use { name: name.clone(), source: errno.into() })?;
         let up = LinkUnspec::new_with_index(index).up().build();
         handle.link().set(up).execute().await.map_err(|source| Error::SetUp { name: name.clone(), source })?;
-        for &address in &self.sources {
+        for range in Ipv4Net::aggregate(&self.sources.iter().copied().map(Ipv4Net::from).collect()) {
             let route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(address, 32)
+                .destination_prefix(range.addr(), range.prefix_len())
                 .output_interface(index)
                 .scope(RouteScope::Link)
                 .protocol(RouteProtocol::Other(PROBE_ROUTE_PROTOCOL))
                 .build();
             let added = handle.route().add(route).replace().execute().await;
-            added.map_err(|source| Error::Route { name: name.clone(), address, source })?;
+            added.map_err(|source| Error::Route { name: name.clone(), range, source })?;
         }
         Ok(())
     }

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::path::Path;
 use crate::net::ServerId;
 
-/// How many paths are remembered; the oldest are forgotten first. A server has at most a few tens.
-const MAX_PATHS: usize = 256;
+/// How many paths are remembered; the oldest are forgotten first. A server has a few, and one for each of its
+/// addresses: no more than there are sources for probes of these.
+const MAX_PATHS: usize = 4500;
 
 /// The paths that have passed on one server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use super::path::Path;
 use super::targets::{Targets, targets};
 use crate::config::Config;
 use crate::inputs::{LinkProbe, Tunnel, link_probes, target_ports};
-use crate::nat::{ProbedPath, probed_paths};
+use crate::nat::{ProbedHosts, ProbedPath, probed_paths};
 use crate::net::{InterfaceName, ServerId};
 use crate::site::Site;
 
@@ -57,21 +57,25 @@ impl Orders {
 
     /// The paths, and which of them cannot be probed.
     pub(super) fn wanted(&self) -> Vec<WantedPath> {
+        // One path of each network tells about everything but the other addresses.
+        let mut seen: BTreeSet<Ipv4Net> = BTreeSet::new();
         let translated = self.paths.iter().map(|path| WantedPath {
             path: path_of(path),
             cannot: self.targets.get(&path.network).and_then(|targets| targets.as_ref().err()).cloned(),
             is_expected: true,
+            takes_turns: !seen.insert(path.network),
         });
+        let translated: Vec<WantedPath> = translated.collect();
         let by_link = self.links.iter().flat_map(|link| {
             let (network, is_expected) = (link.network, link.keeps_route);
             let forbidden = || "the egress lists allow no resolver of health.targets".to_owned();
             let cannot = self.link_targets(network).is_empty().then(forbidden);
             [
-                WantedPath { path: Path::Private { network }, cannot: None, is_expected },
-                WantedPath { path: Path::Whole { network }, cannot, is_expected },
+                WantedPath { path: Path::Private { network }, cannot: None, is_expected, takes_turns: false },
+                WantedPath { path: Path::Whole { network }, cannot, is_expected, takes_turns: false },
             ]
         });
-        translated.chain(by_link).collect()
+        translated.into_iter().chain(by_link).collect()
     }
 
     /// The targets of probes by a private link that its hosts may ask.
@@ -85,8 +89,8 @@ impl Orders {
     /// forwarded.
     pub(super) fn obstacle(&self, path: &Path) -> Option<&String> {
         match path {
-            Path::Nat { network, .. } | Path::Whole { network } => self.obstacles.get(network),
             Path::Private { .. } => None,
+            translated => self.obstacles.get(&translated.network()?),
         }
     }
 
@@ -100,5 +104,10 @@ impl Orders {
 
 /// The path of a network's packets under an address.
 pub(super) fn path_of(probed: &ProbedPath) -> Path {
-    Path::Nat { network: probed.network, egress: probed.egress }
+    let ProbedPath { network, egress, .. } = *probed;
+    match (probed.hosts, egress) {
+        (ProbedHosts::Part(hosts), Some(egress)) => Path::Part { network, hosts, egress },
+        (ProbedHosts::Static(host), Some(egress)) => Path::Static { network, host, egress },
+        _ => Path::Nat { network, egress },
+    }
 }

@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::net::InterfaceName;
+
 /// A path through this server that probes prove.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -16,6 +18,24 @@ pub enum Path {
         network: Ipv4Net,
         /// The public address under which the packets leave; `None`: whichever the public link has.
         egress: Option<Ipv4Addr>,
+    },
+    /// The same from hosts of a network that have addresses of their own (`[[network.egress]]`).
+    Part {
+        /// The private network.
+        network: Ipv4Net,
+        /// The hosts, or the first range of them.
+        hosts: Ipv4Net,
+        /// The public address under which the packets leave.
+        egress: Ipv4Addr,
+    },
+    /// The same from a host that has a public address for itself (`[[nat.static]]`).
+    Static {
+        /// The private network.
+        network: Ipv4Net,
+        /// The host.
+        host: Ipv4Addr,
+        /// Its public address.
+        egress: Ipv4Addr,
     },
     /// Out by the private link to the network's gateway, and back by the cloud's route to this server.
     Private {
@@ -28,13 +48,53 @@ pub enum Path {
         /// The private network.
         network: Ipv4Net,
     },
+    /// The tunnel: its port, or the way to one site.
+    Tunnel {
+        /// The tunnel's interface.
+        interface: InterfaceName,
+        /// The site's name, or its key; `None`: the port, by any peer.
+        peer: Option<String>,
+    },
 }
 
 impl Path {
-    /// The private network that the path serves.
-    pub fn network(&self) -> Ipv4Net {
+    /// The private network that the path serves; `None`: it is the tunnel's.
+    pub fn network(&self) -> Option<Ipv4Net> {
         match self {
-            Self::Nat { network, .. } | Self::Private { network } | Self::Whole { network } => *network,
+            Self::Nat { network, .. }
+            | Self::Part { network, .. }
+            | Self::Static { network, .. }
+            | Self::Private { network }
+            | Self::Whole { network } => Some(*network),
+            Self::Tunnel { .. } => None,
+        }
+    }
+}
+
+impl Path {
+    /// The word for its kind, as in JSON.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Nat { .. } => "nat",
+            Self::Part { .. } => "part",
+            Self::Static { .. } => "static",
+            Self::Private { .. } => "private",
+            Self::Whole { .. } => "whole",
+            Self::Tunnel { .. } => "tunnel",
+        }
+    }
+
+    /// Whether it is this server's or its provider's fault if the path is lost. A single site may be down by itself.
+    pub fn is_ours(&self) -> bool {
+        !matches!(self, Self::Tunnel { peer: Some(_), .. })
+    }
+
+    /// The public address of a path to the internet, if it has a certain one.
+    pub fn egress(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Nat { egress, .. } => *egress,
+            Self::Part { egress, .. } | Self::Static { egress, .. } => Some(*egress),
+            Self::Private { .. } | Self::Whole { .. } | Self::Tunnel { .. } => None,
         }
     }
 }
@@ -44,8 +104,11 @@ impl fmt::Display for Path {
         match self {
             Self::Nat { network, egress: Some(egress) } => write!(f, "nat {network} by {egress}"),
             Self::Nat { network, egress: None } => write!(f, "nat {network}"),
-            Self::Private { network } => write!(f, "private {network}"),
-            Self::Whole { network } => write!(f, "whole {network}"),
+            Self::Part { hosts, egress, .. } => write!(f, "part {hosts} by {egress}"),
+            Self::Static { host, egress, .. } => write!(f, "static {host} by {egress}"),
+            Self::Private { network } | Self::Whole { network } => write!(f, "{} {network}", self.kind()),
+            Self::Tunnel { interface, peer: Some(peer) } => write!(f, "tunnel {interface} to {peer}"),
+            Self::Tunnel { interface, peer: None } => write!(f, "tunnel {interface}"),
         }
     }
 }

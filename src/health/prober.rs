@@ -237,7 +237,7 @@ impl Task {
 
     /// Starts a round of a path by a private link.
     async fn start_link_round(&mut self, path: Path) {
-        let network = path.network();
+        let Some(network) = path.network() else { return };
         let Some(link) = self.orders.links.iter().find(|link| link.network == network).cloned() else { return };
         let is_private = matches!(path, Path::Private { .. });
         if !is_private && self.orders.misrouted.contains(&network) {
@@ -280,7 +280,7 @@ impl Task {
                 let silent: Vec<String> = asking.silent.iter().map(ToString::to_string).collect();
                 *note = format!("no answer from {}", silent.join(", "));
             }
-        } else if let Some(probed) = self.orders.paths.iter().find(|probed| probed.network == path.network()) {
+        } else if let Some(probed) = self.orders.paths.iter().find(|probed| Some(probed.network) == path.network()) {
             // Another program may have taken the interface down, or its routes.
             if let Some(entrance) = self.entrances.get(&probed.interface) {
                 if let Err(error) = entrance.interface.set_up().await {

@@ -137,24 +137,8 @@ mod tests {
     use crate::site::{PrivateLink, PublicLink};
 
     fn site() -> Site {
-        let public = PublicLink {
-            interface: "eth0".parse().unwrap(),
-            mtu: 1500,
-            addresses: vec![Ipv4Addr::new(198, 51, 100, 2)],
-        };
-        let private = PrivateLink {
-            interface: "eth1".parse().unwrap(),
-            mtu: 1450,
-            address: Ipv4Addr::new(10, 0, 0, 2),
-            address_present: true,
-            aliases: std::collections::BTreeSet::new(),
-            network: "10.0.0.0/16".parse().unwrap(),
-            network_id: None,
-            network_name: None,
-            gateway: None,
-            behind: Vec::new(),
-            is_local: false,
-        };
+        let public = PublicLink::example("eth0", &["198.51.100.2"]);
+        let private = PrivateLink::example("eth1", "10.0.0.2", "10.0.0.0/16");
         Site { public: Some(public), private: vec![private], ..Site::default() }
     }
 

@@ -89,25 +89,12 @@ mod tests {
     use crate::site::{PrivateLink, PublicLink};
 
     fn site() -> Site {
-        let link = |number: u8, network_id| PrivateLink {
-            interface: format!("eth{number}").parse().unwrap(),
-            mtu: 1450,
-            address: Ipv4Addr::new(10, number, 0, 2),
-            address_present: true,
-            aliases: std::collections::BTreeSet::new(),
-            network: Ipv4Net::new(Ipv4Addr::new(10, number, 0, 0), 16).unwrap(),
-            network_id,
-            network_name: None,
-            gateway: None,
-            behind: Vec::new(),
-            is_local: false,
+        let link = |number: u8, network_id| {
+            let [address, network] = ["0.2", "0.0/16"].map(|rest| format!("10.{number}.{rest}"));
+            PrivateLink { network_id, ..PrivateLink::example(&format!("eth{number}"), &address, &network) }
         };
         Site {
-            public: Some(PublicLink {
-                interface: "eth0".parse().unwrap(),
-                mtu: 1500,
-                addresses: vec![Ipv4Addr::new(198, 51, 100, 2)],
-            }),
+            public: Some(PublicLink::example("eth0", &["198.51.100.2"])),
             private: vec![link(1, Some(NetworkId(7))), link(2, None), link(3, Some(NetworkId(9)))],
             ..Site::default()
         }

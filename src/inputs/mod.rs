@@ -4,22 +4,30 @@
 //! tunnel's ranges, for example) is derived here, once, from the configuration and the site.
 
 mod drop_log;
+mod flow_limits;
 mod forwards;
 mod link_probes;
 mod overlap;
+mod portless;
 mod return_routes;
 mod tunnel;
+mod tunnel_port;
 
 use tokio::time::Instant;
 
 pub use drop_log::JOURNAL_GROUP;
 pub(crate) use drop_log::nflog_group;
+pub(crate) use flow_limits::{
+    FlowLimits, LIMITED_LINKS, LIMITED_RANGES, LIMITED4, LIMITED6, RULES_TABLE, Sample, counts_flows, limits_sites,
+};
 pub(crate) use forwards::is_reserved;
 pub(crate) use link_probes::{DESTINATIONS, RETURN_PORT, RETURNED_GROUP, target_ports};
 pub(crate) use link_probes::{LinkProbe, link_probes};
+pub(crate) use portless::PortlessSender;
 pub(crate) use return_routes::{WantedReturnRoutes, wanted_return_routes};
 pub(crate) use tunnel::interface_taken;
 pub use tunnel::{SeenReturnRoutes, Tunnel, tunnel};
+pub(crate) use tunnel_port::{source_ports_beside, untracked_port};
 
 use crate::config::Config;
 use crate::site::Site;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
 
 use super::overlap;
 use crate::config::{Config, Snat, Wireguard};
@@ -19,7 +20,7 @@ const USUAL_PUBLIC_MTU: u32 = 1500;
 const SMALLEST_MTU: u32 = 576;
 
 /// The tunnel on this server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tunnel {
     /// The name of the tunnel's interface.
     pub interface: InterfaceName,
@@ -38,6 +39,7 @@ pub struct Tunnel {
     /// By private link: the sources that are masqueraded there, because its hosts could not answer them.
     pub masqueraded: BTreeMap<InterfaceName, Vec<Ipv4Net>>,
     /// Parts of the configuration that this server cannot carry out as written.
+    #[serde(skip)]
     pub problems: Vec<Problem>,
 }
 
@@ -156,20 +158,8 @@ mod tests {
 
     fn site() -> Site {
         Site {
-            public: Some(PublicLink { interface: "eth0".parse().unwrap(), mtu: 1500, addresses: Vec::new() }),
-            private: vec![PrivateLink {
-                interface: "eth1".parse().unwrap(),
-                mtu: 1450,
-                address: "10.0.0.2".parse().unwrap(),
-                address_present: true,
-                aliases: std::collections::BTreeSet::new(),
-                network: "10.0.0.0/16".parse().unwrap(),
-                network_id: None,
-                network_name: None,
-                gateway: None,
-                behind: Vec::new(),
-                is_local: false,
-            }],
+            public: Some(PublicLink::example("eth0", &[])),
+            private: vec![PrivateLink::example("eth1", "10.0.0.2", "10.0.0.0/16")],
             ..Site::default()
         }
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::element::Element;
-use super::model::{BaseChain, FLOWTABLE, Name, Rule, Set, SetKind};
+use super::model::{BaseChain, FLOWTABLE, Name, Rule, SetKind, fields};
 use crate::net::InterfaceName;
 
 /// One command.
@@ -31,7 +31,7 @@ pub(super) enum Command {
         rule: Rule,
     },
     AddCounter(&'static str),
-    /// Of ranges or of single values; [`super::declarations`] declares the maps.
+    /// Of ranges or of single values, or a map to addresses; [`super::declarations`] declares the other maps.
     AddSet {
         name: Name,
         kind: SetKind,
@@ -127,7 +127,7 @@ impl Command {
             }
             // The crate writes a counter without values as `"bytes": null`.
             Self::AddCounter(name) => json!({"add": {"counter": named(name)}}),
-            Self::AddSet { name, kind } => json!({"add": {"set": set_object(table, name, kind)}}),
+            Self::AddSet { name, kind } => json!({"add": {kind.object().word(): set_object(table, name, kind)}}),
             Self::AddFlowtable(devices) => {
                 let flowtable = NfListObject::FlowTable(flowtable_object(table, devices));
                 to_value(&NfObject::CmdObject(NfCmd::Add(flowtable)))
@@ -177,10 +177,10 @@ pub(super) fn chain_object(table: &str, name: &str, base: Option<BaseChain>) -> 
     })
 }
 
-/// A set without its elements. The crate's set would have to hold an empty list of its expressions.
+/// A set or map without its elements. The crate's set would have to hold an empty list of its expressions.
 pub(super) fn set_object(table: &str, name: &str, kind: &SetKind) -> Value {
     let (fields, flags) = match kind {
-        SetKind::Ranges(fields) => (fields, Some(["interval"])),
+        SetKind::Ranges(fields) | SetKind::AddressMap(fields) => (fields, Some(["interval"])),
         SetKind::Exact(fields) => (fields, None),
         SetKind::Map => return Value::Null,
     };
@@ -188,6 +188,9 @@ pub(super) fn set_object(table: &str, name: &str, kind: &SetKind) -> Value {
     let mut set = json!({"family": "inet", "table": table, "name": name, "type": key});
     if let Some(flags) = flags {
         set["flags"] = json!(flags);
+    }
+    if matches!(kind, SetKind::AddressMap(_)) {
+        set["map"] = json!(fields::V4);
     }
     set
 }
@@ -209,7 +212,12 @@ fn to_value(object: &impl Serialize) -> Value {
     serde_json::to_value(object).expect("the nftables crate's types have string keys only, which JSON can hold")
 }
 
-/// nft has maps apart from sets.
-pub(super) fn kind_of(set: &Set) -> ObjectKind {
-    if set.kind == SetKind::Map { ObjectKind::Map } else { ObjectKind::Set }
+impl SetKind {
+    /// nft has maps apart from sets.
+    pub(super) fn object(&self) -> ObjectKind {
+        match self {
+            Self::Ranges(_) | Self::Exact(_) => ObjectKind::Set,
+            Self::Map | Self::AddressMap(_) => ObjectKind::Map,
+        }
+    }
 }

@@ -13,6 +13,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
+use super::model::{TUNNEL_ARRIVED, TUNNEL_PASSED};
 use super::netlink::{attribute, attributes, check_error, message_type, messages, question, table_name, unreadable};
 
 /// Attributes of `linux/netfilter/nf_tables.h`, which `libc` does not have.
@@ -36,6 +37,24 @@ pub struct Count {
     pub bytes: u64,
 }
 
+/// Packets for the tunnel's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PortCount {
+    /// That came in, before any chain for packets to this server.
+    pub arrived: u64,
+    /// That no such chain has dropped.
+    pub passed: u64,
+}
+
+/// What the rules have counted at the tunnel's port; `None` without a tunnel, or if the counters cannot be read.
+pub(crate) fn tunnel_port_count() -> Option<PortCount> {
+    let counters = read_counters()
+        .map_err(|error| tracing::debug!(component = "nat", %error, "the counters cannot be read"))
+        .ok()?;
+    let packets = |name: &str| counters.get(name).map(|count| count.packets);
+    Some(PortCount { arrived: packets(TUNNEL_ARRIVED)?, passed: packets(TUNNEL_PASSED)? })
+}
+
 /// All named counters of our table; none if there is no table.
 pub(super) fn read_counters() -> io::Result<BTreeMap<String, Count>> {
     let socket = Socket::new(NETLINK_NETFILTER)?;
@@ -51,6 +70,13 @@ pub(super) fn read_counters() -> io::Result<BTreeMap<String, Count>> {
         }
     }
     Err(unreadable())
+}
+
+/// The counters in a datagram of the answer, each with its packets and bytes.
+pub fn counters_in(datagram: &[u8]) -> io::Result<BTreeMap<String, (u64, u64)>> {
+    let mut counters = BTreeMap::new();
+    add_counters(datagram, &mut counters)?;
+    Ok(counters.into_iter().map(|(name, Count { packets, bytes })| (name, (packets, bytes))).collect())
 }
 
 /// Adds the counters in a datagram of the answer. Returns whether it was the last datagram.

@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::command::{ObjectKind, chain_object, kind_of};
+use super::command::{ObjectKind, chain_object};
 use super::declarations;
-use super::model::{FLOWTABLE, Ruleset, SetKind, TABLE};
-use super::observe::Listing;
+use super::model::{FLOWTABLE, Ruleset, TABLE};
+use super::observe::{DORMANT, Listing};
 use crate::net::InterfaceName;
 
 /// What has changed between two listings, in words that an operator can act on. At least one line.
 pub(super) fn describe(before: &Listing, now: &Listing) -> Vec<String> {
     let mut found = chains(before, now);
+    if now.of_kind(DORMANT).next().is_some() {
+        found.push("the table was dormant, so that its chains saw no packets".to_owned());
+    }
     for kind in ["set", "map"] {
         for set in before.of_kind(kind) {
             let name = set["name"].as_str().unwrap_or_default();
@@ -65,7 +68,7 @@ fn chains(before: &Listing, now: &Listing) -> Vec<String> {
 
 /// The objects of `listing` that are neither chains, nor rules, nor sets or maps of `before`.
 fn others<'a>(listing: &'a Listing, before: &Listing) -> Vec<&'a Value> {
-    let is_chain = |object: &Value| ["rule", "chain"].iter().any(|kind| object.get(kind).is_some());
+    let is_chain = |object: &Value| ["rule", "chain", DORMANT].iter().any(|kind| object.get(kind).is_some());
     let is_known_set = |object: &Value| {
         ["set", "map"].iter().any(|kind| {
             before.of_kind(kind).any(|set| object.get(kind).is_some_and(|there| there["name"] == set["name"]))
@@ -89,18 +92,21 @@ pub(super) fn is_listing_of(desired: &Ruleset, listing: &Listing) -> bool {
         rules == chain.rules.len() && listing.of_kind("chain").any(is_wanted)
     });
     let sets = desired.sets.iter().all(|set| {
-        let mut there = listing.of_kind(kind_of(set).word()).filter(|there| there["name"] == *set.name);
+        let mut there = listing.of_kind(set.kind.object().word()).filter(|there| there["name"] == *set.name);
         there.any(|there| there.get("elem").is_none() == set.elements.is_empty())
     });
-    let mut named_sets: BTreeSet<&str> = declarations::names(ObjectKind::Set).collect();
-    named_sets.extend(desired.sets.iter().filter(|set| set.kind != SetKind::Map).map(|set| &*set.name));
+    let wanted_names = |kind: ObjectKind| {
+        let mut wanted: BTreeSet<&str> = declarations::names(kind).collect();
+        wanted.extend(desired.sets.iter().filter(|set| set.kind.object() == kind).map(|set| &*set.name));
+        wanted
+    };
     let flowtables = usize::from(!desired.fastpath.is_empty());
     !foreign
         && chains
         && sets
         && names(ObjectKind::Chain) == desired.chains.iter().map(|chain| &*chain.name).collect()
-        && names(ObjectKind::Set) == named_sets
-        && names(ObjectKind::Map) == declarations::names(ObjectKind::Map).collect()
+        && names(ObjectKind::Set) == wanted_names(ObjectKind::Set)
+        && names(ObjectKind::Map) == wanted_names(ObjectKind::Map)
         && names(ObjectKind::Counter) == desired.counters.iter().copied().collect()
         && listing.of_kind("flowtable").count() == flowtables
         && listing.of_kind("flowtable").all(|there| is_desired_flowtable(desired, there))
@@ -121,7 +127,8 @@ pub(super) fn has_same(wanted: &Value, there: &Value, fields: &[&str]) -> bool {
     fields.iter().all(|&field| wanted.get(field) == there.get(field))
 }
 
-/// A set is the same if its key is. Flags are compared as text: nft 1.0.6 lists an array, later ones a single word.
+/// A set or map is the same if its key and its values' type are. Flags are compared as text: nft 1.0.6 lists an array,
+/// later ones a single word.
 pub(super) fn is_same_set(wanted: &Value, there: &Value) -> bool {
     let words = |flags: Option<&Value>| -> BTreeSet<String> {
         match flags {
@@ -130,5 +137,5 @@ pub(super) fn is_same_set(wanted: &Value, there: &Value) -> bool {
             _ => BTreeSet::new(),
         }
     };
-    has_same(wanted, there, &["type"]) && words(wanted.get("flags")) == words(there.get("flags"))
+    has_same(wanted, there, &["type", "map"]) && words(wanted.get("flags")) == words(there.get("flags"))
 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::disjoint::Range;
-use crate::config::{Ports, Transport};
+use crate::config::Ports;
 use crate::net::InterfaceName;
 
 /// The value of one field of an element.
@@ -86,8 +86,9 @@ impl FieldValue {
         Self::Protocols(protocol(range.first), protocol(range.last))
     }
 
-    pub(super) fn transport(transport: Transport) -> Self {
-        Self::Protocols(transport.number(), transport.number())
+    /// A protocol by its number.
+    pub(super) fn protocol(number: u8) -> Self {
+        Self::Protocols(number, number)
     }
 
     /// Writes it as nft's JSON has it. Nothing in it needs escaping: addresses, numbers, and names of interfaces, which

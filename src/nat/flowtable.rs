@@ -53,8 +53,8 @@ impl Flowtable {
     pub(super) fn is_wanted(self, fastpath: Fastpath) -> bool {
         match fastpath {
             Fastpath::Auto => self == Self::Sound,
-            Fastpath::On => self != Self::Absent,
-            Fastpath::Off => false,
+            Fastpath::Flowtable => self != Self::Absent,
+            Fastpath::Bpf | Fastpath::Off => false,
         }
     }
 }
@@ -63,7 +63,7 @@ impl fmt::Display for Flowtable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sound => "flowtable",
-            Self::Faulty => "this kernel's flowtable loses flows, used only with nat.fastpath = true",
+            Self::Faulty => "this kernel's flowtable loses flows, used only with nat.fastpath = \"flowtable\"",
             Self::Absent => "none in this kernel",
         })
     }
@@ -90,9 +90,12 @@ mod tests {
 
     #[test]
     fn the_configuration_decides_whether_a_flowtable_is_used() {
-        for (fastpath, used) in
-            [(Fastpath::Auto, [true, false, false]), (Fastpath::On, [true, true, false]), (Fastpath::Off, [false; 3])]
-        {
+        for (fastpath, used) in [
+            (Fastpath::Auto, [true, false, false]),
+            (Fastpath::Flowtable, [true, true, false]),
+            (Fastpath::Bpf, [false; 3]),
+            (Fastpath::Off, [false; 3]),
+        ] {
             let there = [Flowtable::Sound, Flowtable::Faulty, Flowtable::Absent];
             assert_eq!(there.map(|flowtable| flowtable.is_wanted(fastpath)), used, "{fastpath:?}");
         }

@@ -15,11 +15,13 @@ mod drift;
 mod element;
 mod flowtable;
 mod foreign;
+mod listed_set;
 mod model;
 mod netlink;
 mod nft;
 mod observe;
 mod plan;
+mod portless;
 mod site_conflicts;
 mod sources;
 mod statement;
@@ -32,15 +34,18 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-pub use boot_rules::{LoadedRules, load_boot_rules};
+pub use boot_rules::{LoadedRules, boot_commands, load_boot_rules};
 #[cfg(test)]
 pub(crate) use counters::Count;
-pub(crate) use desired::{ProbedPath, probed_paths};
-pub use foreign::{ForwardPath, Packets, forward_paths};
+pub use counters::counters_in;
+pub(crate) use counters::{PortCount, tunnel_port_count};
+pub(crate) use desired::{ProbedHosts, ProbedPath, is_probe_interface, probed_paths};
+pub use foreign::{ForwardPath, Packets, forward_paths, judge_listings};
 pub use netlink::concerns_our_table;
-pub(crate) use netlink::table_exists;
+pub(crate) use netlink::table_filters;
 pub(crate) use nft::Error;
 pub(crate) use plan::Plan;
+pub(crate) use portless::portless_senders;
 pub(crate) use sources::{firewall_report, unban};
 pub(crate) use status::Ban;
 #[cfg(test)]
@@ -58,8 +63,9 @@ use crate::outcome::{ComponentName, Outcome, Problem, State};
 use crate::site::{PrivateLink, Site};
 use crate::state;
 use command::Command;
+use desired::Machine;
 use flowtable::Flowtable;
-use foreign::{DropChains, ObservedDropChains};
+use foreign::{DropChains, EveryPacket, ObservedDropChains};
 use model::{Ruleset, TABLE};
 use nft::Nft;
 use observe::Listing;
@@ -68,7 +74,8 @@ use plan::{Change, LastApplied};
 /// The file of [`LastApplied`] in the runtime directory.
 const LAST_APPLIED_FILE: &str = "nat.json";
 
-/// Within this time our nat chains are registered anew so many times at most.
+/// Within this duration our nat chains are registered again at most [`CONTEST_ROUNDS`] times. A table that is repaired
+/// as often is contested.
 const CONTEST: Duration = Duration::from_secs(60);
 const CONTEST_ROUNDS: usize = 5;
 
@@ -84,12 +91,18 @@ pub struct Nat {
     /// this one may not have been able to write them.
     has_boot_rules: bool,
     state_directory: PathBuf,
+    machine: Machine,
     /// What kind of flowtable the kernel has. It is asked once, since the kernel does not change.
     flowtable: Option<Flowtable>,
     /// What other programs drop. It is read again when the kernel says that some rule has changed.
     drop_chains: DropChains,
+    /// Which chains of others see every packet, while the fast path has to know.
+    every_packet: EveryPacket,
+    needs_every_packet: Vec<String>,
     /// When our nat chains were registered anew, within [`CONTEST`].
     overtaken: Vec<Instant>,
+    /// When the table was repaired, within [`CONTEST`].
+    repaired: Vec<Instant>,
 }
 
 /// What a pass finds.
@@ -119,8 +132,8 @@ impl Component for Nat {
 
     async fn observe(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Error> {
         let flowtable = match inputs.config.nat.fastpath {
-            Fastpath::Off => None,
-            Fastpath::Auto | Fastpath::On => Some(self.probe_flowtable().await?),
+            Fastpath::Off | Fastpath::Bpf => None,
+            Fastpath::Auto | Fastpath::Flowtable => Some(self.probe_flowtable().await?),
         };
         // Asked before the table is listed: a change after that has another generation.
         let generation = netlink::generation().ok();
@@ -131,13 +144,19 @@ impl Component for Nat {
         } else {
             self.drop_chains.last()
         };
+        self.needs_every_packet = match inputs.config.nat.fastpath {
+            Fastpath::Bpf => Box::pin(self.every_packet.observe(generation)).await,
+            Fastpath::Auto | Fastpath::Flowtable | Fastpath::Off => Vec::new(),
+        };
         Ok(Observed { generation, table, flowtable, drop_chains })
     }
 
     fn plan(&self, inputs: &Inputs<'_>, observed: &Observed) -> Plan {
         let Inputs { config, site, tunnel, .. } = *inputs;
         let fastpath = observed.flowtable.is_some_and(|flowtable| flowtable.is_wanted(config.nat.fastpath));
-        let desired = Arc::new(desired::desired(config, site, tunnel, fastpath));
+        let foreign_rewrites = observed.drop_chains.rewrites_addresses();
+        let machine = Machine { fastpath, foreign_rewrites, ..self.machine };
+        let desired = Arc::new(desired::desired(config, site, tunnel, machine));
         let mut change = plan::change(&desired, self.listing(&observed.table), self.last_applied.as_ref());
         let foreign = observed.drop_chains.report(config, site, tunnel);
         let mut problems = site_conflicts::site_conflicts(config, site);
@@ -147,9 +166,12 @@ impl Component for Nat {
         if change.is_none() {
             let overtaking = plan::overtake(&desired, observed.drop_chains.rivals(), self.last_applied.as_ref());
             match overtaking {
-                Some(overtaking) if self.is_contest(inputs.now) => problems.push(contest(&overtaking)),
+                Some(overtaking) if is_contest(&self.overtaken, inputs.now) => problems.push(contest(&overtaking)),
                 overtaking => change = overtaking,
             }
+        }
+        if is_contest(&self.repaired, inputs.now) {
+            problems.push(contested_table());
         }
         Plan { desired, change, problems, hints }
     }
@@ -165,9 +187,12 @@ impl Component for Nat {
                 return Outcome::failed(&error);
             }
             self.has_boot_rules = false;
-            if !change.outranks.is_empty() {
-                self.overtaken.push(inputs.now);
-                self.overtaken.retain(|at| inputs.now.saturating_duration_since(*at) < CONTEST);
+            let overtook = !change.outranks.is_empty();
+            for (times, happened) in
+                [(&mut self.overtaken, overtook), (&mut self.repaired, change.is_repair && !overtook)]
+            {
+                times.extend(happened.then_some(inputs.now));
+                times.retain(|at| inputs.now.saturating_duration_since(*at) < CONTEST);
             }
             (changes, repaired) = (change.reasons, change.is_repair);
         } else if let Some(last) = &mut self.last_applied {
@@ -176,7 +201,7 @@ impl Component for Nat {
         }
         // The rules of a gateway that waits for its links are of no use after a boot: earlier ones are better.
         if !self.has_boot_rules && site.public.is_some() {
-            self.has_boot_rules = self.write_boot_rules(inputs, &desired);
+            self.has_boot_rules = self.write_boot_rules(inputs);
         }
         let flowtable = observed.flowtable.filter(|_| config.nat.fastpath != Fastpath::Off);
         Outcome { changes, repaired, problems, hints, ..status_of(site, tunnel, flowtable) }
@@ -207,16 +232,14 @@ impl Nat {
             last_applied_file,
             has_boot_rules: false,
             state_directory: state_directory.to_owned(),
+            machine: Machine::of_this_process(),
             flowtable: None,
             drop_chains: DropChains::default(),
+            every_packet: EveryPacket::default(),
+            needs_every_packet: Vec::new(),
             overtaken: Vec::new(),
+            repaired: Vec::new(),
         }
-    }
-
-    /// Whether another program registers its nat chains before ours again and again, as we do.
-    fn is_contest(&self, now: Instant) -> bool {
-        let recent = self.overtaken.iter().filter(|at| now.saturating_duration_since(**at) < CONTEST);
-        recent.count() >= CONTEST_ROUNDS
     }
 
     /// Loads the rules for `site` if no table filters yet, and leaves a table that does as it is. For the time before
@@ -227,11 +250,17 @@ impl Nat {
             return Ok(());
         }
         let table = observe::list_table(&nft).await?.map_or(ObservedTable::Absent, ObservedTable::Listed);
-        let desired = Arc::new(desired::desired(config, site, None, false));
+        let desired = Arc::new(desired::desired(config, site, None, self.machine));
         match plan::change(&desired, self.listing(&table), self.last_applied.as_ref()) {
             Some(change) => self.apply_change(&desired, &change, &table).await,
             None => Ok(()),
         }
+    }
+
+    /// What of other programs' rules needs every packet, in an operator's words, as of the last observation. Known only
+    /// while the configuration chooses the fast path that would bypass it.
+    pub(crate) fn needs_every_packet(&self) -> Vec<String> {
+        self.needs_every_packet.clone()
     }
 
     /// By private network: a chain of another program that knows the private link by its name, and so drops the packets
@@ -255,7 +284,10 @@ impl Nat {
             let (link, probe) = (&link.interface, &probe.interface);
             Some(format!("{chain} lets packets of {link} pass and not those of {probe}: let those pass as well"))
         };
-        let paths = probed_paths(config, site);
+        let mut paths = probed_paths(config, site);
+        // All paths of a network have the same interface.
+        paths.retain(|path| path.hosts == ProbedHosts::Network);
+        paths.dedup_by_key(|path| path.network);
         paths.iter().filter_map(|path| Some((path.network, obstacle(path)?))).collect()
     }
 
@@ -313,18 +345,31 @@ impl Nat {
     }
 
     /// Whether they could be written.
-    fn write_boot_rules(&self, inputs: &Inputs<'_>, applied: &Ruleset) -> bool {
-        let written = if applied.fastpath.is_empty() {
-            boot_rules::write(applied, &self.state_directory)
-        } else {
-            let slow = desired::desired(inputs.config, inputs.site, inputs.tunnel, false);
-            boot_rules::write(&slow, &self.state_directory)
-        };
+    fn write_boot_rules(&self, inputs: &Inputs<'_>) -> bool {
+        let written = boot_rules::write(inputs, &self.state_directory);
         if let Err(error) = &written {
             tracing::warn!(component = "nat", error = %chain(error), "the next boot will load older rules, or none");
         }
         written.is_ok()
     }
+}
+
+/// Whether another program undoes again and again what was done at these times.
+fn is_contest(times: &[Instant], now: Instant) -> bool {
+    times.iter().filter(|at| now.saturating_duration_since(**at) < CONTEST).count() >= CONTEST_ROUNDS
+}
+
+/// The problem of a table that another program changes again and again. It is repaired all the same.
+fn contested_table() -> Problem {
+    Problem::new(
+        "table-contested",
+        format!(
+            "another program changes table inet {TABLE} again and again, and it is repaired each time: in between its \
+             rules apply"
+        ),
+        "find it by `nft monitor` and stop it; a second bastiond on this server, with other directories, does this too \
+         (pgrep -a bastiond)",
+    )
 }
 
 /// The problem of a program that contests the first place.

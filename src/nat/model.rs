@@ -7,14 +7,20 @@ use nftables::types::{NfChainPolicy, NfChainType, NfHook};
 use super::element::Element;
 pub(super) use super::statement::Name;
 use super::statement::RuleStatement;
+use crate::inputs::RULES_TABLE;
 use crate::net::InterfaceName;
 
 /// The one table that belongs to bastiond, in family `inet`.
-pub(super) const TABLE: &str = "bastiond";
+pub(super) const TABLE: &str = RULES_TABLE;
 /// The table in which rules are checked before they replace ours. nft only checks its chains, so no packet passes them.
 pub(super) const TRIAL_TABLE: &str = "bastiond_trial";
 /// The name of the flowtable, where there is one.
 pub(super) const FLOWTABLE: &str = "fastpath";
+
+/// Counts packets for the tunnel's port that come in.
+pub(super) const TUNNEL_ARRIVED: &str = "tunnel_arrived";
+/// Counts those of them that no chain has dropped.
+pub(super) const TUNNEL_PASSED: &str = "tunnel_passed";
 
 /// A rule: its statements from left to right.
 pub(super) type Rule = Vec<RuleStatement>;
@@ -52,6 +58,8 @@ pub(super) enum SetKind {
     Exact(Vec<&'static str>),
     /// One of the maps that [`super::declarations`] declares.
     Map,
+    /// A map from ranges of several fields to an address; nft's names of the fields of its keys.
+    AddressMap(Vec<&'static str>),
 }
 
 /// A set that the rules fill; [`super::declarations`] declares it. Its content survives reloads.
@@ -110,6 +118,15 @@ impl Set {
     /// A map.
     pub(super) fn map(name: &'static str, elements: Vec<Element>) -> Self {
         Self::new(name.into(), SetKind::Map, elements)
+    }
+
+    /// A map from ranges of several fields to an address. It is there only if it has elements.
+    pub(super) fn address_map(
+        name: &'static str,
+        fields: impl Into<Vec<&'static str>>,
+        elements: Vec<Element>,
+    ) -> Option<Self> {
+        (!elements.is_empty()).then(|| Self::new(name.into(), SetKind::AddressMap(fields.into()), elements))
     }
 
     fn new(name: Name, kind: SetKind, mut elements: Vec<Element>) -> Self {

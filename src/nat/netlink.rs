@@ -15,6 +15,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::libc;
 
 use super::model::TABLE;
+use crate::inputs::{LIMITED_LINKS, LIMITED_RANGES, LIMITED4, LIMITED6};
 
 /// Of a netlink message's header, in bytes (`struct nlmsghdr`, `linux/netlink.h`).
 const HEADER: usize = 16;
@@ -23,27 +24,57 @@ pub(super) const NFGENMSG: usize = 4;
 /// Attributes of `linux/netfilter/nf_tables.h` that `libc` does not have. The table's name is attribute 1 of every
 /// nftables message but the generation's.
 const NFTA_TABLE_NAME: u16 = 1;
+/// The flags of a table, a number in network byte order, and the one of a table whose chains see no packets.
+const NFTA_TABLE_FLAGS: u16 = 2;
+const TABLE_DORMANT: u32 = 1;
 /// The type of a base chain as text: `nat`.
 const NFTA_CHAIN_TYPE: u16 = 7;
+/// The name of the set whose elements change.
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+/// The expressions of a rule, each with its name and its data, and in the data of `payload` what is written.
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_PAYLOAD_SREG: u16 = 5;
 /// A number in network byte order.
 const NFTA_GEN_ID: u16 = 1;
 
-/// Whether one of the messages in `datagram` says that something in our table was added, changed or deleted, or that a
-/// nat chain was registered anywhere: it may come before ours.
-/// What cannot be read counts as such a message: a needless listing is harmless.
+/// Whether one of the messages in `datagram` says that something in our table was added, changed or deleted, that a nat
+/// chain was registered anywhere, which may come before ours, or that a new rule writes into packets, so that the last
+/// chain of all has to look at what leaves. What cannot be read counts as such a message: a needless listing is
+/// harmless.
 pub fn concerns_our_table(datagram: &[u8]) -> bool {
     let concerns = |message: &NetlinkBuffer<&[u8]>| is_about_our_table(message).unwrap_or(true);
     datagram.is_empty() || messages(datagram).any(|message| message.as_ref().is_none_or(concerns))
 }
 
-/// Whether our table is in the kernel.
-pub(crate) fn table_exists() -> io::Result<bool> {
+/// How our table stands in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Absent,
+    /// It is there, and its chains see no packets (`flags dormant`).
+    Dormant,
+    Active,
+}
+
+/// Whether our table is in the kernel, and its chains see packets.
+pub(crate) fn table_filters() -> io::Result<bool> {
+    Ok(standing()? == Standing::Active)
+}
+
+/// How our table stands. nft's JSON does not say whether a table is dormant before version 1.1.
+pub(super) fn standing() -> io::Result<Standing> {
     let answer = ask(libc::NFT_MSG_GETTABLE, &attribute(NFTA_TABLE_NAME, &table_name()))?;
     let message = messages(&answer).next().flatten().ok_or_else(unreadable)?;
     match check_error(&message) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Standing::Absent),
         Err(error) => Err(error),
-        Ok(()) if message.message_type() == message_type(libc::NFT_MSG_NEWTABLE) => Ok(true),
+        Ok(()) if message.message_type() == message_type(libc::NFT_MSG_NEWTABLE) => {
+            let is_flags = |attribute: &NlaBuffer<&[u8]>| attribute.kind() == NFTA_TABLE_FLAGS;
+            let flags = attributes(&message).map_while(Result::ok).find(is_flags);
+            let flags = flags.and_then(|flags| flags.value().try_into().ok()).map_or(0, u32::from_be_bytes);
+            Ok(if flags & TABLE_DORMANT != 0 { Standing::Dormant } else { Standing::Active })
+        }
         Ok(()) => Err(unreadable()),
     }
 }
@@ -143,19 +174,66 @@ fn is_about_our_table(message: &NetlinkBuffer<&[u8]>) -> Option<bool> {
         return Some(false);
     }
     let family = *message.payload().first_chunk::<NFGENMSG>()?.first()?;
+    let kind = message.message_type();
+    let changes_elements =
+        [libc::NFT_MSG_NEWSETELEM, libc::NFT_MSG_DELSETELEM].iter().any(|changed| message_type(*changed) == kind);
     let is_new_chain = message.message_type() == message_type(libc::NFT_MSG_NEWCHAIN);
+    let is_new_rule = message.message_type() == message_type(libc::NFT_MSG_NEWRULE);
     for attribute in attributes(message) {
         let attribute = attribute.ok()?;
         let is_ours = attribute.kind() == NFTA_TABLE_NAME
             && libc::c_int::from(family) == libc::NFPROTO_INET
             && attribute.value() == table_name();
         let is_nat = is_new_chain && attribute.kind() == NFTA_CHAIN_TYPE && attribute.value() == b"nat\0";
-        if is_ours || is_nat {
+        if is_ours && changes_elements {
+            continue;
+        }
+        let writes = || {
+            is_new_rule
+                && attribute.kind() == NFTA_RULE_EXPRESSIONS
+                && writes_into_packets(attribute.value()) != Some(false)
+        };
+        if is_ours || is_nat || writes() {
             return Some(true);
         }
-        if attribute.kind() == NFTA_TABLE_NAME && !is_new_chain {
+        if attribute.kind() == NFTA_SET_ELEM_LIST_SET && changes_elements {
+            return Some(!is_filled_elsewhere(attribute.value()));
+        }
+        if attribute.kind() == NFTA_TABLE_NAME && !is_new_chain && !is_new_rule {
             return Some(false);
         }
     }
+    Some(changes_elements)
+}
+
+/// Whether the daemon fills a set besides its passes, many times a second in a flood.
+fn is_filled_elsewhere(set: &[u8]) -> bool {
+    let name = set.strip_suffix(b"\0").unwrap_or(set);
+    [LIMITED4, LIMITED6, LIMITED_RANGES, LIMITED_LINKS].iter().any(|filled| filled.as_bytes() == name)
+}
+
+/// Whether one of a rule's expressions writes into packets; `None` if they cannot be read.
+fn writes_into_packets(expressions: &[u8]) -> Option<bool> {
+    for expression in nested(expressions) {
+        let expression = expression.ok()?;
+        let (mut is_payload, mut writes) = (false, false);
+        for part in nested(expression.value()) {
+            let part = part.ok()?;
+            match part.kind() {
+                NFTA_EXPR_NAME => is_payload = part.value() == b"payload\0",
+                NFTA_EXPR_DATA => {
+                    writes = nested(part.value()).map_while(Result::ok).any(|it| it.kind() == NFTA_PAYLOAD_SREG);
+                }
+                _ => {}
+            }
+        }
+        if is_payload && writes {
+            return Some(true);
+        }
+    }
     Some(false)
+}
+
+fn nested(bytes: &[u8]) -> NlasIterator<&[u8]> {
+    NlasIterator::new(bytes)
 }

@@ -130,12 +130,7 @@ impl Nft {
 
     /// Carries the commands out as one transaction.
     pub(super) async fn apply(&self, commands: &[Command]) -> Result<(), Error> {
-        self.apply_document(command::document(commands, TABLE)).await
-    }
-
-    /// Carries a document of nft's JSON out as one transaction.
-    pub(super) async fn apply_document(&self, document: String) -> Result<(), Error> {
-        self.run(&["-j", "-f", "-"], Some(document)).await.map(drop)
+        self.run(&["-j", "-f", "-"], Some(command::document(commands, TABLE))).await.map(drop)
     }
 
     /// Carries commands in nft's text syntax out as one transaction.

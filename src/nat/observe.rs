@@ -15,7 +15,11 @@ use serde_json::{Value, json};
 use super::command::ObjectKind;
 use super::declarations;
 use super::model::TABLE;
+use super::netlink::{self, Standing};
 use super::nft::{Error, Nft};
+
+/// What stands in the listing of a table whose chains see no packets.
+pub(super) const DORMANT: &str = "dormant";
 
 /// The table's objects in nft's words and order. Equal listings mean equal tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +30,14 @@ pub(super) struct Listing(pub Vec<Value>);
 pub(super) async fn list_table(nft: &Nft) -> Result<Option<Listing>, Error> {
     let listed = nft.run(&["-j", "list", "table", "inet", TABLE], None).await;
     match listed {
-        Ok(output) => normalise(&output).map(Some),
+        Ok(output) => {
+            let mut listing = normalise(&output)?;
+            // Err: the next look shows it.
+            if netlink::standing().is_ok_and(|standing| standing == Standing::Dormant) {
+                listing.0.push(json!({ DORMANT: {} }));
+            }
+            Ok(Some(listing))
+        }
         // nft says "no such file" in words only, so the list of tables decides whether it is a failure.
         Err(error @ Error::Refused { .. }) => {
             let tables = normalise(&nft.run(&["-j", "list", "tables"], None).await?)?;

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use nftables::types::NfChainType;
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, ObjectKind, chain_object, kind_of, set_object};
+use super::command::{Command, ObjectKind, chain_object, set_object};
 use super::declarations::{self, Declaration};
 use super::drift;
 use super::element::Element;
-use super::model::{Chain, Meter, Ruleset, Set, TABLE};
+use super::model::{Chain, Meter, Ruleset, Set, SetKind, TABLE};
 use super::observe::Listing;
 use crate::component;
 use crate::outcome::Problem;
@@ -254,8 +254,8 @@ fn change_elements(set: &Set, before: Option<&Set>, commands: &mut Vec<Command>)
             }
         }
         _ => {
-            let kind = kind_of(set);
-            if kind == ObjectKind::Set {
+            let kind = set.kind.object();
+            if set.kind != SetKind::Map {
                 commands.push(Command::AddSet { name: set.name.clone(), kind: set.kind.clone() });
             }
             commands.push(Command::Flush(kind, set.name.clone()));
@@ -283,7 +283,13 @@ fn removals(desired: &Ruleset, observed: &Listing) -> Vec<Command> {
         }
     };
     // Maps come before chains, since verdicts in them refer to chains.
-    delete_where(ObjectKind::Map, &|name, _| !declarations::declares(ObjectKind::Map, name));
+    let is_wanted_set = |name: &str, there: &serde_json::Value| {
+        let wanted = desired.sets.iter().find(|set| set.name == name && set.kind != SetKind::Map);
+        wanted.is_some_and(|set| drift::is_same_set(&set_object(TABLE, name, &set.kind), there))
+    };
+    delete_where(ObjectKind::Map, &|name, there| {
+        !is_wanted_set(name, there) && !declarations::declares(ObjectKind::Map, name)
+    });
     for kind in ObjectKind::FOREIGN {
         delete_where(kind, &|_, _| true);
     }
@@ -294,10 +300,7 @@ fn removals(desired: &Ruleset, observed: &Listing) -> Vec<Command> {
         wanted.is_none_or(|wanted| !drift::has_same(&wanted, there, &["type", "hook", "prio"]))
     });
     delete_where(ObjectKind::Set, &|name, there| {
-        let wanted = desired.sets.iter().find(|set| set.name == name);
-        let wanted = wanted.map(|set| set_object(TABLE, name, &set.kind));
-        wanted.is_none_or(|wanted| !drift::is_same_set(&wanted, there))
-            && !declarations::declares(ObjectKind::Set, name)
+        !is_wanted_set(name, there) && !declarations::declares(ObjectKind::Set, name)
     });
     let counters: BTreeSet<&str> = desired.counters.iter().copied().collect();
     delete_where(ObjectKind::Counter, &|name, _| !counters.contains(name));

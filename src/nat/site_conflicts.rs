@@ -246,7 +246,7 @@ mod tests {
                 "nat.forward[1].port: this server itself needs 51000-52000 of 198.51.100.2, for SSH or the tunnel",
             ]
         );
-        let rules = desired::desired(&config(text), &site, None, false);
+        let rules = desired::desired(&config(text), &site, None, desired::Machine::default());
         let empty = |name: &str| rules.sets.iter().find(|set| set.name == name).unwrap().elements.is_empty();
         assert!(empty("forwards") && empty("forward_ranges"));
     }

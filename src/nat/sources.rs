@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::command::Command;
 use super::counters::{Count, read_counters};
 use super::element::{Element as SetElement, FieldValue};
+use super::listed_set;
 use super::model::TABLE;
 use super::nft::{Error, Nft};
 use super::status::{Ban, Bans, FirewallReport, Source, Sources};
@@ -102,20 +103,6 @@ struct Element {
 /// Reads nft's listing of a set; what the report does not need is skipped.
 fn read_set(listing: &str) -> Result<Set, Error> {
     #[derive(Deserialize)]
-    struct Document {
-        nftables: Vec<Object>,
-    }
-    #[derive(Deserialize)]
-    struct Object {
-        set: Option<Listed>,
-    }
-    #[derive(Deserialize)]
-    struct Listed {
-        timeout: Option<u64>,
-        #[serde(default)]
-        elem: Vec<ListedElement>,
-    }
-    #[derive(Deserialize)]
     #[serde(untagged)]
     enum ListedElement {
         Bare(IpAddr),
@@ -127,8 +114,7 @@ fn read_set(listing: &str) -> Result<Set, Error> {
         expires: Option<u64>,
         counter: Option<Count>,
     }
-    let document: Document = serde_json::from_str(listing).map_err(|source| Error::Unreadable { source })?;
-    let Some(set) = document.nftables.into_iter().find_map(|object| object.set) else { return Ok(Set::default()) };
+    let Some(set) = listed_set::read(listing)? else { return Ok(Set::default()) };
     let element = |element| match element {
         ListedElement::Bare(address) => Element { address, expires: None, counter: None },
         ListedElement::Full { elem: Full { val, expires, counter } } => Element { address: val, expires, counter },

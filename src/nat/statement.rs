@@ -1,18 +1,19 @@
 //! One function for each nft statement and expression that our rules use, so that the rules read as nft prints them.
 //!
-//! The types are the `nftables` crate's. Four of its habits are worked around here: a verdict inside a verdict map has
+//! The types are the `nftables` crate's. Five of its habits are worked around here: a verdict inside a verdict map has
 //! to be a statement (the crate's `Verdict` prints as a bare string, which nft refuses), `Operator::LT` prints as `>`
-//! (so no comparison of order is used), a counter object without values prints `null` (so counters are made by hand),
-//! and its statement that fills a set cannot hold the limit or counter of the new element (so that one is made by hand
-//! too).
+//! (so no comparison of order is used), `notrack` prints as a bare string, a counter object without values prints
+//! `null` (so both are made by hand), and its statement that fills a set cannot hold the limit or counter of the new
+//! element (so that one is made by hand too).
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use nftables::expr::{
-    CT, CTDir, Expression, Fib, FibFlag, FibResult, JHash, Map, Meta, MetaKey, NamedExpression, Payload, PayloadBase,
-    PayloadField, PayloadRaw, Prefix, RT, RTKey, SetItem, TcpOption,
+    CT, CTDir, Expression, Fib, FibFlag, FibResult, JHash, Map, Meta, MetaKey, NamedExpression, NgMode, Numgen,
+    Payload, PayloadBase, PayloadField, PayloadRaw, Prefix, RT, RTKey, Range, SetItem, TcpOption,
 };
 use nftables::stmt::{
     Counter, Flow, JumpTarget, Limit, Log, Mangle, Match, NAT, NATFamily, NATFlag, Operator, Reject, RejectType, SetOp,
@@ -53,6 +54,16 @@ pub(super) fn accept() -> RuleStatement {
 /// `drop`
 pub(super) fn drop() -> RuleStatement {
     Statement::Drop(None).into()
+}
+
+/// `return`: back to the rule after the `jump`.
+pub(super) fn return_() -> RuleStatement {
+    Statement::Return(None).into()
+}
+
+/// `notrack`
+pub(super) fn notrack() -> RuleStatement {
+    RuleStatement::Json(json!({"notrack": null}))
 }
 
 /// `goto CHAIN`
@@ -106,12 +117,6 @@ pub(super) fn update_with(set: &str, key: &Value, statement: &RuleStatement) -> 
     RuleStatement::Json(json!({"set": {"op": "update", "elem": key, "set": format!("@{set}"), "stmt": [statement]}}))
 }
 
-/// `add @SET { KEY ct count over COUNT }`: matches beyond so many flows of the key.
-pub(super) fn flows_over(set: &str, key: &Value, count: u32) -> RuleStatement {
-    let statement = json!({"ct count": {"val": count, "inv": true}});
-    RuleStatement::Json(json!({"set": {"op": "add", "elem": key, "set": format!("@{set}"), "stmt": [statement]}}))
-}
-
 /// `add @SET { KEY timeout SECONDS }`
 pub(super) fn add_with_timeout(set: &str, key: &Value, seconds: u64) -> RuleStatement {
     let element = json!({"elem": {"val": key, "timeout": seconds}});
@@ -158,6 +163,21 @@ pub(super) fn dnat_to(to: Ipv4Addr, port: u16) -> RuleStatement {
     Statement::DNAT(Some(NAT { port: Some(number(port)), ..translation(address(to), None) })).into()
 }
 
+/// The same source translation with source ports from this range only; `None` for other statements.
+pub(super) fn with_source_ports(statement: &RuleStatement, ports: &RangeInclusive<u16>) -> Option<RuleStatement> {
+    let RuleStatement::Typed(statement) = statement else { return None };
+    let range = Range { range: [number(*ports.start()), number(*ports.end())] };
+    let port = Some(Expression::Range(Box::new(range)));
+    match (**statement).clone() {
+        Statement::SNAT(Some(nat)) => Some(Statement::SNAT(Some(NAT { port, ..nat })).into()),
+        Statement::Masquerade(nat) => {
+            let nat = nat.unwrap_or(NAT { addr: None, family: None, port: None, flags: None });
+            Some(Statement::Masquerade(Some(NAT { port, ..nat })).into())
+        }
+        _ => None,
+    }
+}
+
 fn translation(address: Value, flags: Option<HashSet<NATFlag>>) -> NAT<'static> {
     NAT { addr: Some(address), family: Some(NATFamily::IP), port: None, flags }
 }
@@ -186,6 +206,13 @@ pub(super) fn address_by_source(slots: &[Ipv4Addr]) -> Value {
         key: Expression::Named(NamedExpression::JHash(hash)),
         data,
     })))
+}
+
+/// `oifname map { NAME : ADDRESS, … }`
+pub(super) fn address_by_link<'a>(addresses: impl IntoIterator<Item = (&'a InterfaceName, Ipv4Addr)>) -> Value {
+    let entry = |(link, own)| SetItem::Mapping(interface(link), address(own));
+    let data = Expression::Named(NamedExpression::Set(addresses.into_iter().map(entry).collect()));
+    Expression::Named(NamedExpression::Map(Box::new(Map { key: oifname(), data })))
 }
 
 /// An IPv4 address.
@@ -246,6 +273,11 @@ pub(super) fn nfproto() -> Value {
     meta(MetaKey::Nfproto)
 }
 
+/// `meta skuid`: the user who made the socket of a packet of this host. A packet without a socket matches nothing.
+pub(super) fn skuid() -> Value {
+    meta(MetaKey::Skuid)
+}
+
 fn meta(key: MetaKey) -> Value {
     Expression::Named(NamedExpression::Meta(Meta { key }))
 }
@@ -264,6 +296,20 @@ pub(super) fn ct_mark_has(bits: u32) -> RuleStatement {
 pub(super) fn set_ct_mark(bits: u32) -> RuleStatement {
     let value = nftables::expr::BinaryOperation::OR(vec![ct("mark"), Expression::Number(bits)]);
     Statement::Mangle(Mangle { key: ct("mark"), value: Expression::BinaryOperation(Box::new(value)) }).into()
+}
+
+/// `ct event set WORD, …`: what the flow reports of itself, to those who listen.
+pub(super) fn set_ct_events(words: &[&'static str]) -> RuleStatement {
+    let value = match words {
+        [single] => text(single),
+        several => Expression::List(several.iter().map(|word| text(word)).collect()),
+    };
+    Statement::Mangle(Mangle { key: ct("event"), value }).into()
+}
+
+/// `numgen random mod N`: another number from 0 on for each packet.
+pub(super) fn random(below: u32) -> Value {
+    Expression::Named(NamedExpression::Numgen(Numgen { mode: NgMode::Random, ng_mod: below, offset: None }))
 }
 
 /// `ct mark set ct mark & ~BITS`: every other bit stays.
@@ -313,8 +359,27 @@ pub(super) fn field(protocol: &'static str, field: &'static str) -> Value {
 
 /// `@nh,128,8`: the first byte of an IPv4 packet's destination (RFC 791 section 3.1). In IPv6 it is another byte.
 pub(super) fn destination_first_byte() -> Value {
-    let raw = PayloadRaw { base: PayloadBase::NH, offset: 128, len: 8 };
-    Expression::Named(NamedExpression::Payload(Payload::PayloadRaw(raw)))
+    network_byte(128)
+}
+
+/// `@nh,96,8`: the first byte of an IPv4 packet's source.
+pub(super) fn source_first_byte() -> Value {
+    network_byte(96)
+}
+
+fn network_byte(offset: u32) -> Value {
+    raw_payload(PayloadBase::NH, offset, 8)
+}
+
+/// `@th,224,16` and `@th,384,16`: the source port of the packet that an error of `icmp` or `icmpv6` is about, which
+/// follows 8 bytes of the error's own header and 20 or 40 of the packet's (RFC 792, RFC 4443 section 3.1). Options of
+/// an IPv4 packet would be in the way; WireGuard's packets have none.
+pub(super) fn icmp_error_port(protocol: &'static str) -> Value {
+    raw_payload(PayloadBase::TH, if protocol == "icmp" { 224 } else { 384 }, 16)
+}
+
+fn raw_payload(base: PayloadBase, offset: u32, len: u32) -> Value {
+    Expression::Named(NamedExpression::Payload(Payload::PayloadRaw(PayloadRaw { base, offset, len })))
 }
 
 /// `A . B . …`; a single part is itself.
@@ -359,6 +424,11 @@ pub(super) fn interface(name: &InterfaceName) -> Value {
 /// A port or another number.
 pub(super) fn number(number: u16) -> Value {
     Expression::Number(number.into())
+}
+
+/// A user's number.
+pub(super) fn user_id(id: u32) -> Value {
+    Expression::Number(id)
 }
 
 /// `ADDRESS/LENGTH` of either family; a whole-length prefix is the address alone, as nft prints it.

@@ -27,7 +27,9 @@ impl Connection {
     /// From `SSH_CONNECTION`: `client port server port` (ssh(1)).
     fn parse(text: &str) -> Option<Self> {
         let mut fields = text.split_whitespace();
-        let (client, port) = (fields.next()?.parse().ok()?, fields.nth(2)?.parse().ok()?);
+        // A link-local address comes with its interface: `fe80::1%eth0`.
+        let client = fields.next()?.split('%').next()?;
+        let (client, port) = (client.parse().ok()?, fields.nth(2)?.parse().ok()?);
         Some(Self { client, port })
     }
 }
@@ -119,6 +121,7 @@ mod tests {
               would be refused"]
         );
         assert_eq!(warned(narrow, "2001:db8::7 50000 2001:db8::2 22").len(), 1);
+        assert_eq!(warned(narrow, "fe80::7%eth1 50000 fe80::2%eth1 22").len(), 1);
         assert_eq!(warned(narrow, "203.0.113.7 50000 198.51.100.2 22"), Vec::<String>::new());
         for text in ["", "x", "203.0.113.7 50000 198.51.100.2", "203.0.113.7 50000 198.51.100.2 99999"] {
             assert_eq!(Connection::parse(text), None);

@@ -1,6 +1,7 @@
 //! The commands of `bastionctl`. They ask the running daemon; `plan` and `down` also work without one, with the same
 //! code.
 
+mod account;
 mod firewall;
 mod flow_table;
 mod login;
@@ -11,20 +12,31 @@ mod show;
 mod table;
 mod tunnel;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 
 use crate::cli::{Bastionctl, Command};
 use crate::config::{self, Config, Environment, LastGood, Severity};
 use crate::control::client::{self, Error};
-use crate::control::{Request, Response, SOCKET};
+use crate::control::{self, LOOK_ONLY, Request, Response, SOCKET};
 use crate::exit;
 use crate::site;
 
 /// Runs the command.
 pub fn run(arguments: &Bastionctl) -> ExitCode {
     let environment = Environment::from_process();
-    let socket = arguments.socket.clone().unwrap_or_else(|| environment.runtime_directory().join(SOCKET));
+    let socket = match (&arguments.socket, socket_of_this_account(&environment.runtime_directory())) {
+        (Some(socket), _) => socket.clone(),
+        (None, Socket::Control(socket)) => socket,
+        (None, Socket::Monitor(socket)) => match arguments.command {
+            Command::Check | Command::Status { .. } => socket,
+            // Before a file is read, which such an account may not read either.
+            _ => return show(Ok(Response::Refused { reason: LOOK_ONLY.to_owned() }), false),
+        },
+    };
     match arguments.command {
         Command::Check => check(arguments.config_path(), &environment),
         Command::Status { json } => show(ask(&socket, &Request::Status {}), json),
@@ -41,6 +53,25 @@ pub fn run(arguments: &Bastionctl) -> ExitCode {
     }
 }
 
+/// The socket that the caller may use.
+enum Socket {
+    /// For every request.
+    Control(PathBuf),
+    /// For the status: the caller may use this one, and not the other.
+    Monitor(PathBuf),
+}
+
+fn socket_of_this_account(runtime_directory: &Path) -> Socket {
+    let (control, monitor) = (runtime_directory.join(SOCKET), control::monitor_socket(runtime_directory));
+    // Without a daemon there may be neither. The call says so.
+    let is_refused = access(&control, AccessFlags::W_OK) == Err(Errno::EACCES);
+    if is_refused && access(&monitor, AccessFlags::W_OK).is_ok() {
+        Socket::Monitor(monitor)
+    } else {
+        Socket::Control(control)
+    }
+}
+
 fn ask(socket: &Path, request: &Request) -> Result<Response, Error> {
     client::call(socket, request)
 }
@@ -50,7 +81,7 @@ fn down(socket: &Path, arguments: &Bastionctl, environment: &Environment) -> Res
     match ask(socket, &Request::Down {}) {
         Err(Error::NotRunning { .. }) => {
             let config = config_for_down(arguments.config_path(), environment);
-            offline::down(&config, environment).map_err(|error| exit::failure(&error))
+            offline::down(config, environment).map_err(|error| exit::failure(&error))
         }
         answer => {
             let answer = answer.map_err(|error| exit::no_daemon(&error))?;

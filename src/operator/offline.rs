@@ -1,19 +1,20 @@
 //! `plan` and `down` without a daemon: one pass of the daemon's code in this process.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::account;
 use crate::component::Steps;
 use crate::config::{self, Config, Environment};
 use crate::control::Response;
 use crate::daemon::{self, InstanceLock, complete_plan};
 use crate::error::chain;
-use crate::hcloud::Hcloud;
+use crate::hcloud::{self, Hcloud};
 use crate::outcome::Problem;
+use crate::own_file;
 use crate::reconcile::Gateway;
 use crate::site::metadata::Watcher;
 use crate::site::{self, MetadataView, Site};
@@ -30,14 +31,18 @@ pub(super) enum Error {
     /// A daemon is running, although it does not answer.
     #[error(transparent)]
     Daemon(#[from] daemon::Error),
+    /// The daemon's account cannot be taken on.
+    #[error(transparent)]
+    Account(#[from] account::Error),
 }
 
 /// Removes everything that a daemon made.
-pub(super) fn down(config: &Config, environment: &Environment) -> Result<Response, Error> {
+pub(super) fn down(mut config: Config, environment: &Environment) -> Result<Response, Error> {
+    become_daemon(&mut config, environment)?;
     let (steps, problems) = block_on(async {
-        let metadata = metadata(config, environment).await;
+        let metadata = metadata(&config, environment).await;
         let _lock = InstanceLock::acquire(environment)?;
-        Ok(take_down(config, environment, &metadata).await)
+        Ok(take_down(&config, environment, &metadata).await)
     })?;
     Ok(Response::Steps { steps, problems })
 }
@@ -47,7 +52,7 @@ pub(super) fn await_end(socket: &Path) {
     let lock = socket.with_file_name(daemon::LOCK);
     let deadline = Instant::now() + END_TIMEOUT;
     while Instant::now() < deadline {
-        let Ok(file) = File::open(&lock) else { return };
+        let Ok(file) = own_file::open_lock(&lock) else { return };
         if Flock::lock(file, FlockArg::LockSharedNonblock).is_ok() {
             return;
         }
@@ -56,15 +61,22 @@ pub(super) fn await_end(socket: &Path) {
 }
 
 /// What a start with this configuration would do.
-pub(super) fn plan(path: &Path, config: &Config, environment: &Environment) -> Result<Response, Error> {
+pub(super) fn plan(path: &Path, mut config: Config, environment: &Environment) -> Result<Response, Error> {
+    become_daemon(&mut config, environment)?;
     // The last daemon's configuration: its rules stand, if no boot came between.
-    let changes = config::last_good(environment).map(|running| config::difference(&running.config, config));
+    let changes = config::last_good(environment).map(|running| config::difference(&running.config, &config));
     let plan = block_on(async {
-        let metadata = metadata(config, environment).await;
-        let preview = Gateway::new(environment).preview(config, &metadata).await;
-        Ok(complete_plan(path, &environment.state_directory(), config, changes, preview).await)
+        let metadata = metadata(&config, environment).await;
+        let preview = Gateway::new(environment).preview(&config, &metadata).await;
+        Ok(complete_plan(path, &environment.state_directory(), &config, changes, preview).await)
     })?;
     Ok(Response::Plan(plan))
+}
+
+/// Goes on with the daemon's account, which cannot read everything that root can.
+fn become_daemon(config: &mut Config, environment: &Environment) -> Result<(), account::Error> {
+    hcloud::read_token_ahead(&mut config.hcloud.token);
+    account::take_on(environment)
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, daemon::Error>>) -> Result<T, Error> {

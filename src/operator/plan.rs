@@ -32,7 +32,7 @@ pub(super) fn ask(socket: &Path, arguments: &Bastionctl, environment: &Environme
         Err(Error::NotRunning { .. }) => {
             let path = arguments.config_path();
             let config = candidate.map_or_else(|| config::load(path, environment).map_err(wrong), Ok)?;
-            offline::plan(path, &config, environment).map_err(|error| exit::failure(&error))
+            offline::plan(path, config, environment).map_err(|error| exit::failure(&error))
         }
         answer => answer.map_err(|error| exit::no_daemon(&error)),
     }

@@ -48,6 +48,10 @@ impl Gateway {
             } else {
                 component.preview(&inputs).await
             };
+            if name == ComponentName::Nat {
+                let needs_every_packet = self.nat.needs_every_packet();
+                self.fastpath.note_strangers(needs_every_packet);
+            }
             // Without a public link the rules are closed, and nothing is forwarded.
             let is_closed = name == ComponentName::Nat && inputs.site.public.is_none();
             match preview {

@@ -153,17 +153,8 @@ mod tests {
 
     fn link(interface: &str, address: &str, network: &str) -> PrivateLink {
         PrivateLink {
-            interface: interface.parse().unwrap(),
-            mtu: 1450,
-            address: address.parse().unwrap(),
-            address_present: true,
             aliases: ["10.0.0.3".parse().unwrap()].into(),
-            network: network.parse().unwrap(),
-            gateway: None,
-            behind: Vec::new(),
-            is_local: false,
-            network_id: None,
-            network_name: None,
+            ..PrivateLink::example(interface, address, network)
         }
     }
 

@@ -16,7 +16,7 @@ const DOCKER_ID_DIGITS: usize = 12;
 
 /// Whether Docker gives this name to bridges. Networks may have bridges with other names
 /// (`com.docker.network.bridge.name`); those are named one by one.
-fn is_dockers(name: &str) -> bool {
+pub(crate) fn is_dockers(name: &str) -> bool {
     let is_id = |id: &str| id.len() == DOCKER_ID_DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     matches!(name, "docker0" | "docker_gwbridge") || name.strip_prefix("br-").is_some_and(is_id)
 }

@@ -22,11 +22,14 @@ mod ways;
 pub(crate) use behind::is_reachable_inside;
 pub use behind::{OtherRoute, SeenOtherRoutes, add_ranges_behind};
 pub(crate) use identity::{FirstSight, check as check_identity};
+pub(crate) use local::is_dockers as is_docker_bridge;
 pub(crate) use metadata::MetadataView;
 pub use model::{PrivateLink, PublicLink, Site};
 pub(crate) use observe::Error;
 pub use recorded_ports::record as record_ssh_ports;
 pub(crate) use recorded_ports::sshd_ports;
+pub use sshd::matches as sshd_includes;
+pub use sshd_options::ports_in as sshd_ports_in;
 
 use std::path::Path;
 
@@ -59,6 +62,7 @@ pub(crate) async fn observe(
     ways::check(&netlink.0.handle, config, &kernel, metadata, &mut site, forwards).await;
     local::add_local_links(&mut site, config, &kernel);
     vpn_only::settle(config, &mut site);
+    site.dhcp_links = site.network_links().filter(|name| kernel.may_use_dhcp(name)).cloned().collect();
     site.elsewhere = elsewhere(&kernel, &site, config.wireguard.as_ref().map(|tunnel| &tunnel.interface));
     Ok(site)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Firewall;
 use crate::hetzner::NETWORK_MTU;
@@ -30,6 +30,9 @@ pub struct Site {
     /// Ranges that other interfaces of this server lead to, like those of bridges: hosts there can reach the bastion.
     #[serde(skip)]
     pub elsewhere: Vec<Ipv4Net>,
+    /// The interfaces that a DHCP client may have configured: each address of one is leased, or it has none yet.
+    #[serde(skip)]
+    pub dhcp_links: BTreeSet<InterfaceName>,
     /// The broadcast addresses of private networks that the kernel takes for such, because they are on a link.
     pub broadcasts: BTreeSet<Ipv4Addr>,
     /// TCP ports in sshd's own configuration.
@@ -49,6 +52,12 @@ impl Site {
         firewall.ssh_ports.clone().unwrap_or_else(discovered)
     }
 
+    /// The interfaces towards the internet and towards private networks that are not this server's own bridges.
+    pub(crate) fn network_links(&self) -> impl Iterator<Item = &InterfaceName> {
+        let private = self.private.iter().filter(|link| !link.is_local).map(|link| &link.interface);
+        self.public.iter().map(|link| &link.interface).chain(private)
+    }
+
     /// This server's first public address. It never belongs to a private host: the bastion itself is reached there.
     pub fn own_address(&self) -> Option<Ipv4Addr> {
         self.public.as_ref().and_then(|public| public.addresses.first()).copied()
@@ -56,7 +65,7 @@ impl Site {
 }
 
 /// The link towards the internet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicLink {
     /// The interface's name.
     pub interface: InterfaceName,
@@ -67,7 +76,7 @@ pub struct PublicLink {
 }
 
 /// A link towards one private network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrivateLink {
     /// The interface's name.
     pub interface: InterfaceName,
@@ -114,5 +123,38 @@ impl PrivateLink {
     /// Whether `address` is one of this server's addresses in the network.
     pub fn holds(&self, address: Ipv4Addr) -> bool {
         self.address == address || self.aliases.contains(&address)
+    }
+}
+
+/// Links for tests.
+#[cfg(test)]
+mod examples {
+    use super::{BTreeSet, PrivateLink, PublicLink};
+
+    impl PublicLink {
+        /// A link as Hetzner's, with these addresses.
+        pub(crate) fn example(interface: &str, addresses: &[&str]) -> Self {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            Self { interface: interface.parse().unwrap(), mtu: 1500, addresses }
+        }
+    }
+
+    impl PrivateLink {
+        /// A link as Hetzner's that is up. Of its network only the range is known.
+        pub(crate) fn example(interface: &str, address: &str, network: &str) -> Self {
+            Self {
+                interface: interface.parse().unwrap(),
+                mtu: 1450,
+                address: address.parse().unwrap(),
+                address_present: true,
+                aliases: BTreeSet::new(),
+                network: network.parse().unwrap(),
+                gateway: None,
+                behind: Vec::new(),
+                is_local: false,
+                network_id: None,
+                network_name: None,
+            }
+        }
     }
 }

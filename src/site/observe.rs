@@ -27,11 +27,19 @@ pub(super) struct Kernel {
     pub default_routes_v6: Vec<u32>,
     /// IPv4 routes of all tables that lead out of an interface or nowhere, without this daemon's own.
     pub routes: Vec<Route>,
+    /// IPv4 routes to this server itself, of its addresses and of ranges that are routed here.
+    pub local_routes: Vec<Route>,
     /// The bridges by index, each with the number of links that are its ports.
     pub bridges: BTreeMap<u32, usize>,
 }
 
 impl Kernel {
+    /// Whether a DHCP client may configure an interface: it has a leased address, or none and may wait for one.
+    pub(super) fn may_use_dhcp(&self, name: &InterfaceName) -> bool {
+        let link = self.links.iter().find(|link| link.name == *name);
+        link.is_none_or(|link| link.has_lease || link.addresses.is_empty())
+    }
+
     /// The name of an interface in messages.
     pub(super) fn name(&self, index: u32) -> String {
         let link = self.links.iter().find(|link| link.index == index);
@@ -53,6 +61,8 @@ pub(super) struct Link {
     pub up: bool,
     /// Its IPv4 addresses with their prefixes.
     pub addresses: Vec<Ipv4Net>,
+    /// Whether one of them has an end, which DHCP clients give to what they lease.
+    pub has_lease: bool,
 }
 
 /// An IPv4 default route.
@@ -122,6 +132,7 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
         link.addresses.push(address);
         if !message.header.flags.contains(AddressHeaderFlags::Permanent) {
             leased.push(address.addr());
+            link.has_lease = true;
         }
     }
     let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
@@ -143,6 +154,7 @@ async fn list(handle: &Handle) -> Result<Kernel, Error> {
             .filter_map(Route::from_message)
             .filter(|it| ![ROUTE_PROTOCOL, PROBE_ROUTE_PROTOCOL].contains(&it.protocol))
             .collect(),
+        local_routes: routes.iter().filter_map(Route::to_this_server).collect(),
         bridges,
     })
 }
@@ -182,7 +194,7 @@ async fn links(handle: &Handle) -> Result<(BTreeMap<u32, Link>, BTreeMap<u32, us
         }
         let Some(name) = name else { continue };
         let (index, up) = (message.header.index, message.header.flags.contains(LinkFlags::Up));
-        links.insert(index, Link { index, name, mac, mtu, up, addresses: Vec::new() });
+        links.insert(index, Link { index, name, mac, mtu, up, addresses: Vec::new(), has_lease: false });
     }
     for bridge in ports {
         if let Some(count) = bridges.get_mut(&bridge) {

@@ -17,6 +17,8 @@ pub(super) struct Route {
     pub gateway: Option<Ipv4Addr>,
     /// Index of its outgoing interface, of the first one if there are several; `None` if it leads nowhere.
     pub interface: Option<u32>,
+    /// Indices of its further interfaces.
+    pub further: Vec<u32>,
     /// The lower one wins.
     pub metric: u32,
     /// The table's number.
@@ -36,6 +38,8 @@ pub(super) enum RouteKind {
     Unreachable,
     /// It drops them and says that this is forbidden.
     Prohibit,
+    /// Its table has no route for them: the next rule decides (`ip rule`), and after the main table there is none.
+    Throw,
 }
 
 impl RouteKind {
@@ -45,6 +49,7 @@ impl RouteKind {
             RouteType::BlackHole => Some(Self::Blackhole),
             RouteType::Unreachable => Some(Self::Unreachable),
             RouteType::Prohibit => Some(Self::Prohibit),
+            RouteType::Throw => Some(Self::Throw),
             _ => None,
         }
     }
@@ -56,6 +61,7 @@ impl RouteKind {
             Self::Blackhole => "blackhole ",
             Self::Unreachable => "unreachable ",
             Self::Prohibit => "prohibit ",
+            Self::Throw => "throw ",
         }
     }
 }
@@ -63,15 +69,25 @@ impl RouteKind {
 impl Route {
     /// The route in a message; `None` if it is another kind of route (local, broadcast, multicast).
     pub(super) fn from_message(message: &RouteMessage) -> Option<Self> {
+        Self::of_kind(message, RouteKind::of(message.header.kind)?)
+    }
+
+    /// The local route in a message: packets that it matches are for this server.
+    pub(super) fn to_this_server(message: &RouteMessage) -> Option<Self> {
+        if message.header.kind == RouteType::Local { Self::of_kind(message, RouteKind::Unicast) } else { None }
+    }
+
+    fn of_kind(message: &RouteMessage, kind: RouteKind) -> Option<Self> {
         let header = &message.header;
         if header.address_family != AddressFamily::Inet {
             return None;
         }
         let mut route = Self {
-            kind: RouteKind::of(header.kind)?,
+            kind,
             destination: Ipv4Net::default(),
             gateway: None,
             interface: None,
+            further: Vec::new(),
             metric: 0,
             table: header.table.into(),
             protocol: header.protocol.into(),
@@ -85,7 +101,9 @@ impl Route {
                 RouteAttribute::Priority(priority) => route.metric = *priority,
                 RouteAttribute::Table(table) => route.table = *table,
                 RouteAttribute::MultiPath(hops) => {
-                    route.interface = hops.first().map(|hop| hop.interface_index);
+                    let mut hops = hops.iter().map(|hop| hop.interface_index);
+                    route.interface = hops.next();
+                    route.further = hops.collect();
                 }
                 _ => {}
             }
@@ -134,6 +152,7 @@ mod tests {
             destination: Ipv4Net::default(),
             gateway: Some(Ipv4Addr::new(10, 0, 0, 1)),
             interface: Some(3),
+            further: Vec::new(),
             metric: 0,
             table: 254,
             protocol: 3,
@@ -148,7 +167,9 @@ mod tests {
             ..route.clone()
         };
         assert_eq!(text(&narrow), "10.0.0.0/17 dev eth3 metric 50 table 51820");
-        let nowhere = Route { kind: RouteKind::Blackhole, interface: Some(1), gateway: None, ..narrow };
-        assert_eq!(text(&nowhere), "blackhole 10.0.0.0/17 metric 50 table 51820");
+        for (kind, word) in [(RouteKind::Blackhole, "blackhole"), (RouteKind::Throw, "throw")] {
+            let nowhere = Route { kind, interface: Some(1), gateway: None, ..narrow.clone() };
+            assert_eq!(text(&nowhere), format!("{word} 10.0.0.0/17 metric 50 table 51820"));
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -146,13 +147,15 @@ pub(super) fn port(value: &str) -> Option<u16> {
     value.parse().ok().filter(|&port| port > 0)
 }
 
-/// The port of `host:port` or `[v6]:port`; `None` for an address without a port.
+/// The port of `host:port` or `[v6]:port`; `None` for an address without a port, and for one that only this machine
+/// itself reaches.
 fn listen_port(value: &str) -> Option<u16> {
-    if let Some((_, after)) = value.rsplit_once("]:") {
-        return port(after);
-    }
-    let (host, after) = value.rsplit_once(':')?;
-    if host.contains(':') { None } else { port(after) }
+    let (host, after) = match value.rsplit_once("]:") {
+        Some((host, after)) => (host.trim_start_matches('['), after),
+        None => value.rsplit_once(':').filter(|(host, _)| !host.contains(':'))?,
+    };
+    let is_loopback = host.parse::<IpAddr>().map_or(host == "localhost", |host| host.is_loopback());
+    if is_loopback { None } else { port(after) }
 }
 
 /// The files of an `Include` pattern. Supports `*` in the last component only, as in the files that distributions ship.
@@ -173,7 +176,7 @@ pub(super) fn expand(directory: &Path, pattern: &str, found: &mut SshdPorts) -> 
 }
 
 /// Whether a file's name matches a pattern with `*`. A pattern does not match hidden files, as in glob(3).
-fn matches(pattern: &str, name: &str) -> bool {
+pub fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else { return false };
@@ -225,6 +228,9 @@ mod tests {
             ("ListenAddress \"0.0.0.0:2222\"", 2222),
             ("ListenAddress [::]:2222 rdomain vrf1", 2222),
             ("ListenAddress bastion.example.org:2222", 2222),
+            ("ListenAddress 127.0.0.1:2222", 22),
+            ("ListenAddress [::1]:2222", 22),
+            ("ListenAddress localhost:2222", 22),
             ("ListenAddress ::1", 22),
             ("ListenAddress 0.0.0.0", 22),
             ("ListenAddress fe80::1:2222", 22),

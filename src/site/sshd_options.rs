@@ -1,6 +1,7 @@
 //! Reads the ports in the options that sshd is started with: `SSHD_OPTS` of Debian's `/etc/default/ssh`, and the
 //! command lines of its units.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::sshd::{self, SshdPorts};
@@ -78,10 +79,21 @@ fn add_options(options: &str, found: &mut SshdPorts) {
     }
 }
 
+/// The ports that the lines of a text name as sshd's configuration, without files that it includes, and as its options,
+/// without files that they name.
+pub fn ports_in(text: &str) -> BTreeSet<u16> {
+    let mut found = SshdPorts::default();
+    for line in text.lines() {
+        sshd::add_line(line, &mut found);
+        if !line.contains('f') {
+            add_options(unquoted(line), &mut found);
+        }
+    }
+    found.ports
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     fn ports_of(options: &str) -> Vec<u16> {

@@ -32,19 +32,7 @@ mod tests {
     use crate::site::PrivateLink;
 
     fn settled(text: &str, codes: &[&'static str], has_network: bool) -> (Vec<String>, Vec<String>, bool) {
-        let link = PrivateLink {
-            interface: "eth1".parse().unwrap(),
-            mtu: 1450,
-            address: "10.0.0.2".parse().unwrap(),
-            address_present: true,
-            aliases: std::collections::BTreeSet::new(),
-            network: "10.0.0.0/16".parse().unwrap(),
-            behind: Vec::new(),
-            gateway: None,
-            is_local: false,
-            network_id: None,
-            network_name: None,
-        };
+        let link = PrivateLink::example("eth1", "10.0.0.2", "10.0.0.0/16");
         let problems = codes.iter().map(|code| Problem::new(code, "", "")).collect();
         let mut site = Site { private: has_network.then_some(link).into_iter().collect(), problems, ..Site::default() };
         settle(&parse(text, &Environment::default()).unwrap(), &mut site);

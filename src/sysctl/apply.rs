@@ -1,7 +1,11 @@
 //! Writes settings.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::Path;
+
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 
 use super::model::Need;
 use super::plan::Write;
@@ -55,10 +59,27 @@ pub(super) fn apply(root: &Path, steps: &[Write]) -> Applied {
     applied
 }
 
+/// Writes a setting below `root`. A path that leads out of it is refused.
 pub(super) fn write(root: &Path, path: &str, value: &str) -> Result<(), Error> {
-    std::fs::write(root.join(path), value).map_err(|source| Error {
-        path: path.to_owned(),
-        value: value.to_owned(),
-        source,
-    })
+    let failed = |source| Error { path: path.to_owned(), value: value.to_owned(), source };
+    open_setting(root, path).and_then(|mut file| file.write_all(value.as_bytes())).map_err(failed)
+}
+
+/// Directory by directory, without links and without a step upwards. openat2(2) would do it in one call, but systemd
+/// answers that it does not exist where a unit has `RestrictSUIDSGID=`.
+fn open_setting(root: &Path, path: &str) -> io::Result<File> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut directory = open(root, flags, Mode::empty())?;
+    let mut steps: Vec<&str> = path.split('/').collect();
+    let name = steps.pop().unwrap_or_default();
+    for step in steps {
+        directory = openat(&directory, plain(step)?, flags | OFlag::O_NOFOLLOW, Mode::empty())?;
+    }
+    let flags = OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(openat(&directory, plain(name)?, flags, Mode::empty())?.into())
+}
+
+/// A name that leads nowhere but to an entry of the directory.
+fn plain(name: &str) -> io::Result<&str> {
+    if name.is_empty() || name == "." || name == ".." { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(name) }
 }

@@ -17,6 +17,7 @@ mod settings;
 use std::path::{Path, PathBuf};
 
 pub(crate) use forwarding::Forwarding;
+pub use saved_values::lines_of as saved_settings_of;
 
 use crate::component::{Component, Steps};
 use crate::inputs::Inputs;
@@ -39,6 +40,12 @@ impl SysctlPaths {
     pub(crate) fn of_kernel(state_directory: &Path) -> Self {
         Self { root: PathBuf::from("/proc/sys"), saved_values: state_directory.join("sysctl.json") }
     }
+}
+
+/// The settings that were changed, as saved by the daemon, a line each: path, former value, our value. For the removal
+/// of the package, which takes them back when the programs are gone.
+pub fn saved_settings(state_directory: &Path) -> String {
+    saved_values::lines(&SysctlPaths::of_kernel(state_directory))
 }
 
 /// The settings that make links safe: no redirects, no source routes, no strict source check.

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::SysctlPaths;
+use super::desired::{is_value, is_written_here};
 use super::model::{IP_FORWARD, Setting};
 use crate::component::Steps;
 use crate::error::chain;
@@ -32,8 +33,32 @@ struct SavedValues {
 impl SavedValues {
     fn load(paths: &SysctlPaths) -> Self {
         let boot_id = read_setting(&paths.root, "kernel/random/boot_id").unwrap_or_default();
-        let saved = state::read_json::<Self>(&paths.saved_values).filter(|saved| saved.boot_id == boot_id);
+        let saved = Self::read(&paths.saved_values).filter(|saved| saved.boot_id == boot_id);
         saved.unwrap_or_else(|| Self { boot_id, settings: BTreeMap::new() })
+    }
+
+    /// What the file says of settings that are written here, in whatever boot.
+    fn read(file: &Path) -> Option<Self> {
+        state::read_json::<Self>(file).map(Self::without_strange)
+    }
+
+    /// Without what the daemon does not write.
+    fn without_strange(mut self) -> Self {
+        self.settings.retain(|path, value| {
+            let is_ours = is_written_here(path) && is_value(&value.was) && is_value(&value.became);
+            if !is_ours {
+                let path = path.escape_debug().to_string();
+                tracing::warn!(component = "sysctl", path, "the saved values name what is not ours; it is ignored");
+            }
+            is_ours
+        });
+        self
+    }
+
+    /// A line for each setting: path, former value, our value.
+    fn lines(&self) -> String {
+        let line = |(path, SavedValue { was, became }): (&String, &SavedValue)| format!("{path} {was} {became}\n");
+        self.settings.iter().map(line).collect()
     }
 
     /// Whether it was this daemon that switched forwarding on.
@@ -70,6 +95,18 @@ pub(super) fn save(paths: &SysctlPaths, desired: &[Setting], observed: &BTreeMap
         let error = chain(&error);
         tracing::warn!(component = "sysctl", error, "`bastionctl down` will not restore kernel settings");
     }
+}
+
+/// What is saved, a line each: path, former value, our value. The boot is not compared: in a container the daemon's
+/// unit and the scripts of the package may see different ids of it.
+pub(super) fn lines(paths: &SysctlPaths) -> String {
+    SavedValues::read(&paths.saved_values).map_or_else(String::new, |saved| saved.lines())
+}
+
+/// The same for the content of a file; `None` if it is no such file.
+pub fn lines_of(content: &[u8]) -> Option<String> {
+    let saved: SavedValues = serde_json::from_slice(content).ok()?;
+    Some(saved.without_strange().lines())
 }
 
 /// Whether the host forwards, and whether this daemon switched it on.

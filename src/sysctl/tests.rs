@@ -9,26 +9,14 @@ use super::plan::Write;
 use super::saved_values::{UnknownOrigin, is_our_forwarding, restore, stop_forwarding};
 use super::*;
 use crate::component;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Fastpath};
 use crate::outcome::State;
 use crate::site::{PrivateLink, PublicLink, Site};
 
 fn site() -> Site {
     Site {
-        public: Some(PublicLink { interface: "eth0".parse().unwrap(), mtu: 1500, addresses: vec![] }),
-        private: vec![PrivateLink {
-            interface: "eth0.7".parse().unwrap(),
-            mtu: 1450,
-            address: "10.0.0.2".parse().unwrap(),
-            address_present: true,
-            aliases: std::collections::BTreeSet::new(),
-            network: "10.0.0.0/16".parse().unwrap(),
-            network_id: None,
-            network_name: None,
-            gateway: None,
-            behind: Vec::new(),
-            is_local: false,
-        }],
+        public: Some(PublicLink::example("eth0", &[])),
+        private: vec![PrivateLink::example("eth0.7", "10.0.0.2", "10.0.0.0/16")],
         ..Site::default()
     }
 }
@@ -334,6 +322,34 @@ fn the_flow_table_is_tuned_once_its_module_is_loaded_and_restored() {
 }
 
 #[test]
+fn tracking_is_liberal_with_the_flow_cache_only_and_until_down() {
+    let (_directory, paths) = fresh();
+    with_flow_table(&paths, "65536");
+    let names = ["tcp_be_liberal", "tcp_ignore_invalid_rst"].map(|name| format!("net/netfilter/nf_conntrack_{name}"));
+    for name in &names {
+        std::fs::write(paths.root.join(name), "0").unwrap();
+    }
+    let of_names = || names.clone().map(|name| std::fs::read_to_string(paths.root.join(name)).unwrap());
+    let mut forwarding = forwarding(&paths);
+    let (mut config, site) = (config(), site());
+    let mut choose = |fastpath| {
+        config.nat.fastpath = fastpath;
+        block_on(component::reconcile(&mut forwarding, &inputs(&config, &site)));
+    };
+    for fastpath in [Fastpath::Auto, Fastpath::Flowtable, Fastpath::Off] {
+        choose(fastpath);
+        assert_eq!(of_names(), ["0", "0"], "{fastpath:?}");
+    }
+    choose(Fastpath::Bpf);
+    assert_eq!(of_names(), ["1", "1"]);
+    // Connections that are open still need it.
+    choose(Fastpath::Auto);
+    assert_eq!(of_names(), ["1", "1"]);
+    restore(&paths);
+    assert_eq!(of_names(), ["0", "0"]);
+}
+
+#[test]
 fn a_larger_flow_table_is_kept_now_and_by_down() {
     let (_directory, paths) = fresh();
     with_flow_table(&paths, "2000000");
@@ -377,4 +393,54 @@ fn a_tuning_that_fails_is_reported_and_stops_nothing_else() {
     }];
     let applied = apply::apply(&paths.root, &writes);
     assert_eq!((applied.failed, applied.denied, applied.problems.len()), (false, 0, 1));
+}
+
+#[test]
+fn every_setting_that_is_wanted_is_known_as_one_that_is_written_here() {
+    let (config, site) = (config::parse(TUNNEL, &config::Environment::default()).unwrap(), site());
+    let tunnel = crate::inputs::tunnel(&config, &site, &crate::inputs::SeenReturnRoutes::new()).unwrap();
+    let inputs = Inputs { config: &config, site: &site, tunnel: Some(&tunnel), now: Instant::now() };
+    let machine = model::Machine { memory: Some(8 << 30), strict_sources: true };
+    let wanted = [desired::hardening(&inputs, machine), desired::forwarding(&inputs, machine)].concat();
+    assert!(wanted.len() > 20, "{wanted:?}");
+    for setting in wanted {
+        assert!(desired::is_written_here(&setting.path) && desired::is_value(&setting.value), "{setting:?}");
+    }
+}
+
+const TUNNEL: &str = "[wireguard]\naddresses = [\"10.100.0.1/24\"]";
+
+#[test]
+fn saved_values_of_other_files_and_settings_are_not_restored() {
+    let (directory, paths) = fresh();
+    let boot_id = paths.root.join("kernel/random");
+    std::fs::create_dir_all(&boot_id).unwrap();
+    std::fs::write(boot_id.join("boot_id"), "this boot\n").unwrap();
+    let outside = directory.path().join("cron");
+    let other = paths.root.join("kernel/core_pattern");
+    let linked = paths.root.join("net/ipv4/conf/eth7");
+    std::fs::write(&outside, "# default").unwrap();
+    std::fs::write(&other, "core").unwrap();
+    std::os::unix::fs::symlink(paths.root.join("net/ipv4/conf/eth0"), linked).unwrap();
+    let absolute = outside.display().to_string();
+    let mut settings = serde_json::Map::new();
+    for (path, was, became) in [
+        (absolute.as_str(), "* * * * * root x", "# default"),
+        ("net/../kernel/core_pattern", "|/bin/x", "core"),
+        ("kernel/core_pattern", "1", "core"),
+        ("net/ipv4/conf/../../../../cron", "1", "# default"),
+        ("net/ipv4/conf/eth7/send_redirects", "0", "1"),
+        ("net/ipv4/conf/eth0/send_redirects", "0\nnet", "1"),
+        ("net/ipv4/conf/eth0/rp_filter", "2", "1"),
+    ] {
+        settings.insert(path.to_owned(), serde_json::json!({"was": was, "became": became}));
+    }
+    let saved = serde_json::json!({"boot": "this boot", "settings": settings});
+    std::fs::write(&paths.saved_values, saved.to_string()).unwrap();
+    let (changes, problems) = restore(&paths);
+    assert_eq!(changes, ["net/ipv4/conf/eth0/rp_filter: 1 -> 2"]);
+    assert_eq!(problems.len(), 1, "a link is not followed: {problems:?}");
+    assert_eq!(std::fs::read_to_string(outside).unwrap(), "# default");
+    assert_eq!(std::fs::read_to_string(other).unwrap(), "core");
+    assert_eq!(std::fs::read_to_string(paths.root.join("net/ipv4/conf/eth0/send_redirects")).unwrap(), "1\n");
 }

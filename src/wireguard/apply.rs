@@ -7,20 +7,20 @@ use tokio::time::Instant;
 
 use super::active_peers::{ActivePeers, ActivePeersFile, active_peers};
 use super::backend::{self, Backend, Start};
-use super::fd_store::InheritedFds;
+use super::held::Held;
 use super::kernel;
 use super::kernel_backend::KernelInterface;
-use super::link::Links;
+use super::link::{Links, mark};
 use super::model::BackendKind;
 use super::model::{ConfiguredEndpoints, host};
 use super::observe::{Observed, RunningState, wanted};
 use super::plan::{InterfacePlan, Plan, SetUp};
 use super::refused::RefusedLog;
 use super::running::{Running, detail};
-use super::userspace::Userspace;
+use super::userspace::{Started, Userspace};
 use super::{CHECK_INTERVAL, Error, Wireguard, keyfile};
 use crate::component::Steps;
-use crate::config;
+use crate::config::{self, BackendChoice};
 use crate::error::chain;
 use crate::inputs::{Inputs, Tunnel};
 use crate::net::InterfaceName;
@@ -107,25 +107,29 @@ impl Wireguard {
         tunnel.problems.iter().chain(of_start).cloned().chain(self.names.problems()).collect()
     }
 
-    /// Ends the threads of an interface that another program deleted; whether there was one.
+    /// Ends the data plane of an interface that another program deleted, or whose process is gone; whether there was
+    /// one.
     async fn reap_missing_interface(&mut self, plan: &Plan, changes: &mut Vec<String>) -> bool {
         let Some(mut running) = self.running.take_if(|running| Some(&running.interface) == plan.reap.as_ref()) else {
             return false;
         };
-        changes.push(format!("{} was gone", running.interface));
+        self.kept = running.backend.held();
+        let is_there = self.kept.has_interface(&running.interface);
+        let what = if is_there { "the process of " } else { "" };
+        changes.push(format!("{what}{} was gone", running.interface));
         // The data plane still knows its peers.
         if let Ok(snapshot) = running.backend.snapshot().await {
             running.active_peers.save(active_peers(&snapshot, SystemTime::now()));
         }
-        self.reaped_sockets = running.backend.device().map(|device| device.sockets().to_vec()).unwrap_or_default();
         // Err: there was nothing left to stop.
         let _ = running.backend.stop().await;
         true
     }
 
-    /// Closes the inherited descriptors; the service manager closes its copies.
-    fn release_inherited(&mut self) {
+    /// Closes descriptors that no process works with; the service manager closes its copies.
+    pub(super) fn release_inherited(&mut self) {
         self.unused_names.extend(self.inherited.drain(..).map(|(name, _)| name));
+        self.kept = Held::default();
     }
 
     /// Stops the running interface, and removes those that former daemons left to the kernel.
@@ -134,7 +138,7 @@ impl Wireguard {
         if let Some(running) = self.running.take_if(|_| stop_running) {
             let interface = running.interface;
             match running.backend.stop().await {
-                // The service manager may still store our descriptors.
+                // The service manager of a daemon of version 0.1.0 may still store the descriptors.
                 Ok(()) => match remove_link(&interface).await {
                     Ok(()) => changes.push(format!("{interface} removed")),
                     Err(error) => problems.push(Problem::new(
@@ -194,7 +198,7 @@ impl Wireguard {
             changes.push(format!("handshakes initiated with {} peer(s) that were active", initiate.len()));
             running.backend.initiate_handshakes(initiate.into_iter().collect()).await?;
         }
-        running.last_seen = ActivePeers::new();
+        (running.last_seen, running.sessions_live) = (ActivePeers::new(), false);
         running.has_settled = true;
         running.configured = desired.endpoints();
         running.key.clone_from(&desired.private_key);
@@ -217,6 +221,7 @@ impl Wireguard {
         let interface = start.interface.clone();
         let (backend, problems) = match start.kind {
             BackendKind::Kernel => {
+                self.release_inherited();
                 let kernel = KernelInterface::start(interface.clone(), start.is_left_in_kernel).await?;
                 (Box::new(kernel) as Box<dyn Backend>, Vec::new())
             }
@@ -225,40 +230,58 @@ impl Wireguard {
                 (Box::new(userspace) as Box<dyn Backend>, problems)
             }
         };
+        let mut running = self.running(interface, config.backend, backend, now);
+        (running.problems, running.last_seen) = (problems, last_seen);
+        Ok(running)
+    }
+
+    /// What is known of an interface that runs, before it is configured.
+    pub(super) fn running(
+        &self,
+        interface: InterfaceName,
+        choice: BackendChoice,
+        backend: Box<dyn Backend>,
+        now: Instant,
+    ) -> Running {
         let active_peers = ActivePeersFile::load(&interface, &self.runtime_directory);
-        Ok(Running {
+        Running {
             interface,
-            choice: config.backend,
+            choice,
             backend,
-            problems,
+            problems: Vec::new(),
             mtu: 0,
             labels: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            sites: BTreeSet::new(),
             watches: BTreeMap::new(),
             refused_log: RefusedLog::default(),
             configured: ConfiguredEndpoints::new(),
             settled: None,
             has_settled: false,
             key: None,
-            last_seen,
+            last_seen: ActivePeers::new(),
+            sessions_live: false,
+            is_end_told: false,
             active_peers,
             next_check: now + CHECK_INTERVAL,
-        })
+        }
     }
 
     async fn start_userspace(&mut self, start: Start) -> Result<(Userspace, Vec<Problem>), backend::Error> {
         let interface = start.interface.clone();
-        let names: Vec<String> = self.inherited.iter().map(|(name, _)| name.clone()).collect();
-        let (inherited, others) = InheritedFds::for_interface(&interface, std::mem::take(&mut self.inherited));
-        let inherited = inherited.with_sockets(std::mem::take(&mut self.reaped_sockets));
-        let started = Userspace::start(start, inherited).await;
-        let is_inherited = started.as_ref().is_ok_and(|started| started.is_inherited);
-        self.unused_names.extend(if is_inherited { others } else { names });
-        let started = started?;
-        if let (true, Some(device)) = (is_inherited, started.userspace.device()) {
-            self.fd_store.took_over(&interface, device);
+        if !self.inherited.is_empty() {
+            // From now on this process holds them.
+            self.unused_names.extend(self.inherited.iter().map(|(name, _)| name.clone()));
+            self.kept = Held::stored(&interface, std::mem::take(&mut self.inherited));
         }
-        Ok((started.userspace, started.problems))
+        let Started { userspace, problems } = Userspace::start(start, self.place.clone(), self.kept.copy()).await?;
+        self.kept = Held::default();
+        if let Err(error) = mark(&interface).await {
+            // The next daemon would not know it. Err: it has ended already.
+            let _ = Box::new(userspace).stop().await;
+            return Err(error.into());
+        }
+        Ok((userspace, problems))
     }
 
     /// Sets the link up again, which another program may have changed.

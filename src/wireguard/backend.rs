@@ -1,19 +1,23 @@
-//! What carries the tunnel's packets, behind one interface: our own data plane in threads of this process, or the
-//! WireGuard of the kernel.
+//! What carries the tunnel's packets, behind one interface: our own data plane in a process of its own, or the
+//! WireGuard of the kernel. Both outlive the daemon.
 
 use std::fmt;
 
 use futures::future::BoxFuture;
+use nix::errno::Errno;
 
+use super::held::Held;
 use super::kernel;
 use super::link;
 use super::model::BackendKind;
+use super::process;
 use crate::config::BackendChoice;
 use crate::net::InterfaceName;
 use crate::outcome::ComponentError;
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::model::{Refused, Snapshot, Update};
-use bastiond_tunnel::{Device, DeviceError, tun, udp};
+use bastiond_tunnel::private::RemoteError;
+use bastiond_tunnel::{tun, uapi, udp};
 
 /// An interface that carries packets.
 pub(super) trait Backend: fmt::Debug + Send + Sync {
@@ -29,7 +33,7 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
     /// What was refused from the outside; `None` if the data plane does not tell.
     fn refused(&self) -> BoxFuture<'_, Result<Option<Refused>, Error>>;
 
-    /// Starts handshakes with these peers, if sessions end with the process.
+    /// Starts handshakes with these peers, if sessions end with the data plane's process.
     fn initiate_handshakes(&self, peers: Vec<PublicKey>) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Whether the interface was deleted, or a thread ended.
@@ -38,11 +42,13 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
     /// The data plane and what the kernel does for it, for the status: `userspace`, `tun: tso, uso`, `udp: gso, gro`.
     fn features(&self) -> Vec<String>;
 
-    /// The device whose descriptors the service manager can store; `None` if the interface outlives the process by
-    /// itself.
-    fn device(&self) -> Option<&Device>;
+    /// Copies of the descriptors with which another process can go on; none if the kernel has the interface.
+    fn held(&self) -> Held;
 
-    /// Ends it. The interface is gone when this returns, unless the service manager stores its descriptors.
+    /// Waits for the end of the data plane's process; for ever if it has none.
+    fn ended(&self) -> BoxFuture<'static, ()>;
+
+    /// Ends it. The interface is gone when this returns, unless something else holds its descriptors.
     fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>>;
 }
 
@@ -86,9 +92,31 @@ pub(crate) enum Error {
     /// There are no sockets.
     #[error(transparent)]
     Socket(#[from] udp::Error),
-    /// The data plane does not run, or refuses a change.
+    /// The interface gets no owner.
+    #[error("cannot give {interface} to the user of the tunnel's process")]
+    Owner {
+        interface: InterfaceName,
+        /// The kernel's reason.
+        source: std::io::Error,
+    },
+    /// There is no process.
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Process(#[from] process::Error),
+    /// The process does not do what is wanted.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// It does not take a change, or does not tell what it has.
+    #[error(transparent)]
+    Uapi(#[from] uapi::ClientError),
+    /// It is of another version, also after a new start.
+    #[error("the program bastiond-tunnel is of another version than bastiond")]
+    Version,
+    /// It was stopped.
+    #[error("the tunnel's process has ended")]
+    Ended,
+    /// A descriptor cannot be copied, or a thread not be started.
+    #[error("the kernel gives no descriptor or thread")]
+    Copy(#[source] std::io::Error),
     /// The kernel's data plane refuses.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
@@ -103,7 +131,7 @@ pub(crate) enum Error {
 impl ComponentError for Error {
     fn code(&self) -> &'static str {
         match self {
-            Self::Socket(error) | Self::Device(DeviceError::Socket(error)) if is_port_in_use(error) => "port-in-use",
+            _ if self.is_port_in_use() => "port-in-use",
             Self::Kernel(error) => error.code(),
             Self::Link(error) => error.code(),
             _ => "tunnel-failed",
@@ -113,11 +141,16 @@ impl ComponentError for Error {
     fn advice(&self) -> String {
         let advice = match self {
             Self::Tun(error) => error.advice(),
-            Self::Socket(error) | Self::Device(DeviceError::Socket(error)) if is_port_in_use(error) => {
+            _ if self.is_port_in_use() => {
                 "another program has this port (ss -ulnp): stop it, or choose another wireguard.listen_port"
             }
-            Self::Mtu { .. } | Self::Socket(_) | Self::Device(_) => {
+            Self::Mtu { .. } | Self::Owner { .. } | Self::Socket(_) => {
                 "the daemon needs CAP_NET_ADMIN; it retries by itself"
+            }
+            Self::Process(error) => return error.advice(),
+            Self::Version => "install bastiond and bastiond-tunnel of one version",
+            Self::Remote(_) | Self::Uapi(_) | Self::Ended | Self::Copy(_) => {
+                "the daemon retries by itself; journalctl -u bastiond-tunnel has the process's own words"
             }
             Self::Kernel(error) => return error.advice(),
             Self::Link(error) => return error.advice(),
@@ -127,9 +160,12 @@ impl ComponentError for Error {
     }
 }
 
-fn is_port_in_use(error: &udp::Error) -> bool {
-    match error {
-        udp::Error::Bind { source, .. } => source.kind() == std::io::ErrorKind::AddrInUse,
-        udp::Error::NoFamily | udp::Error::Option { .. } => false,
+impl Error {
+    fn is_port_in_use(&self) -> bool {
+        match self {
+            Self::Socket(udp::Error::Bind { source, .. }) => source.kind() == std::io::ErrorKind::AddrInUse,
+            Self::Uapi(error) => error.errno() == Some(Errno::EADDRINUSE),
+            _ => false,
+        }
     }
 }

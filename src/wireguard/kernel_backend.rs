@@ -3,11 +3,11 @@
 use futures::future::{BoxFuture, FutureExt as _};
 
 use super::backend::{Backend, Error};
+use super::held::Held;
 use super::kernel;
 use super::link::Links;
 use super::model::BackendKind;
 use crate::net::InterfaceName;
-use bastiond_tunnel::Device;
 use bastiond_tunnel::key::PublicKey;
 use bastiond_tunnel::model::{Refused, Snapshot, Update};
 
@@ -64,8 +64,12 @@ impl Backend for KernelInterface {
         vec!["kernel".to_owned()]
     }
 
-    fn device(&self) -> Option<&Device> {
-        None
+    fn held(&self) -> Held {
+        Held::default()
+    }
+
+    fn ended(&self) -> BoxFuture<'static, ()> {
+        std::future::pending().boxed()
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>> {

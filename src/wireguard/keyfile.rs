@@ -1,13 +1,12 @@
 //! The interface's private key, in a file of its own that is made at the first start.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::outcome::ComponentError;
-use crate::regular_file;
+use crate::{own_file, regular_file};
 use bastiond_tunnel::key::{InvalidKey, PrivateKey};
+use zeroize::Zeroizing;
 
 /// The largest file that is read, in bytes. A key takes 45.
 const MAX_BYTES: u64 = 4096;
@@ -84,16 +83,8 @@ pub(super) fn make(path: &Path) -> Result<PrivateKey, Error> {
 /// Writes the file completely or not at all, as an incomplete key would lock every peer out; and never over another
 /// file.
 fn write(path: &Path, key: &PrivateKey) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    let linked = (|| {
-        file.write_all(key.to_base64().as_bytes())?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        std::fs::hard_link(&unfinished, path)
-    })();
-    let removed = std::fs::remove_file(&unfinished);
-    linked.and(removed)
+    let text = Zeroizing::new(format!("{}\n", *key.to_base64()));
+    own_file::create(path, text.as_bytes())
 }
 
 #[cfg(test)]

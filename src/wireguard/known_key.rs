@@ -1,18 +1,19 @@
 //! Which key the tunnel has: the one that its file holds, or the one that it had before. Peers know the public key by
 //! heart, so a key is made only where there never was one, and a running tunnel keeps its key until a person decides.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::keyfile;
 use crate::error::chain;
 use crate::net::InterfaceName;
 use crate::outcome::{ComponentError as _, Problem};
+use crate::own_file;
 use bastiond_tunnel::key::{PrivateKey, PublicKey};
 
 /// The file with the public key of the tunnel, in the state directory. Without it the next key is the first one.
 const FILE: &str = "wireguard.pub";
+/// The largest file that is read, in bytes. A key takes 45.
+const MAX_BYTES: u64 = 4096;
 
 /// The public key that peers of this server know.
 #[derive(Debug, Clone)]
@@ -30,18 +31,13 @@ impl KnownKey {
 
     /// The public key that was in use last; `None` if there never was one.
     pub(super) fn read(&self) -> Option<PublicKey> {
-        std::fs::read_to_string(&self.0).ok()?.trim().parse().ok()
+        let content = own_file::read(&self.0, MAX_BYTES).ok()?;
+        std::str::from_utf8(&content.bytes).ok()?.trim().parse().ok()
     }
 
     /// Remembers the key in use.
     pub(super) fn write(&self, key: &PublicKey) {
-        let unfinished = self.0.with_extension("pub.new");
-        let written = (|| {
-            let mut options = std::fs::OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-            writeln!(file, "{key}")?;
-            std::fs::rename(&unfinished, &self.0)
-        })();
+        let written = own_file::replace(&self.0, format!("{key}\n").as_bytes());
         if let Err(error) = written {
             let path = self.0.display();
             tracing::warn!(component = "wireguard", %error, "{path} cannot be written: a lost key is not noticed");

@@ -11,8 +11,8 @@ use crate::net::InterfaceName;
 use crate::outcome::ComponentError;
 use crate::rtnetlink_connection::RtnetlinkConnection;
 
-/// The alias (`ip link set alias`) of interfaces that outlive the daemon: the kernel's own WireGuard continues when the
-/// daemon ends, and the next daemon recognizes it by this.
+/// The alias (`ip link set alias`) of our interfaces, which outlive the daemon: the next daemon recognizes them by
+/// this.
 const MARK: &str = "bastiond";
 
 /// Why a link cannot be read or changed.
@@ -118,6 +118,16 @@ impl Link {
         self.kind.as_deref() == Some("wireguard")
     }
 
+    /// Whether it is the TUN interface of a tunnel's process of ours.
+    pub(super) fn is_of_our_process(&self) -> bool {
+        self.is_marked && self.is_tun()
+    }
+
+    /// Whether it is a TUN interface.
+    pub(super) fn is_tun(&self) -> bool {
+        self.kind.as_deref() == Some("tun")
+    }
+
     /// Whether a daemon of ours made it and left it to the kernel.
     pub(super) fn is_left_by_us(&self) -> bool {
         self.is_marked && self.is_wireguard()
@@ -198,6 +208,21 @@ impl Links {
             Err(source) => Err(Error::Remove { interface: name.clone(), source }),
         }
     }
+}
+
+/// Marks a link as ours, unless it is marked or gone.
+pub(super) async fn mark(interface: &InterfaceName) -> Result<(), Error> {
+    let links = Links::open()?;
+    match links.find(interface).await? {
+        Some(link) if !link.is_marked => links.mark(interface, link.index).await,
+        _ => Ok(()),
+    }
+}
+
+/// All links; none if they cannot be listed.
+pub(super) async fn list_or_none() -> Vec<Link> {
+    let Ok(links) = Links::open() else { return Vec::new() };
+    links.list().await.unwrap_or_default()
 }
 
 /// The WireGuard interfaces that daemons of ours left to the kernel.

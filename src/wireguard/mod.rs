@@ -1,15 +1,15 @@
 //! The tunnel: one WireGuard interface and its peers.
 //!
-//! Owns the interface that the configuration names, for as long as the daemon runs. Never touches a link of that name
+//! Owns the interface that the configuration names. It goes on when the daemon ends. Never touches a link of that name
 //! that another program made; that is reported. Addresses and routes are the routes component's, rules the nat
 //! component's. The configuration is the truth: what `wg set` changes is changed back by the next pass, except for a
 //! peer's endpoint, which is the peer's own.
 //!
-//! A `backend` carries the packets: our own data plane (the crate `bastiond-tunnel`) or the kernel's.
+//! A `backend` carries the packets: our own data plane (the crate `bastiond-tunnel`, in a process of its own) or the
+//! kernel's.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 mod active_peers;
 mod apply;
 mod backend;
-pub(crate) mod fd_store;
+pub(crate) mod held;
 pub(crate) mod kernel;
 mod kernel_backend;
 mod keyfile;
@@ -27,6 +27,7 @@ mod model;
 mod names;
 mod observe;
 mod plan;
+mod process;
 pub(crate) mod refused;
 mod running;
 pub(crate) mod status;
@@ -37,16 +38,17 @@ pub use model::BackendKind;
 
 use crate::component::{Component, Steps};
 use crate::inputs::Inputs;
+use crate::net::InterfaceName;
 use crate::outcome::{ComponentError, ComponentName, Outcome};
 use active_peers::active_peers;
 use bastiond_tunnel::key::PublicKey;
-use bastiond_tunnel::udp::UdpPair;
 use bastiond_tunnel::watch;
-use fd_store::{FdStore, Handover, NamedFds};
+use held::{Held, NamedFds};
 use known_key::KnownKey;
 use names::Names;
 use observe::Observed;
 use plan::Plan;
+use process::ProcessPlace;
 use refused::RefusedReport;
 use running::Running;
 use status::TunnelReport;
@@ -84,10 +86,42 @@ impl ComponentError for Error {
 /// What happens to the tunnel between passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
+    /// The process of the data plane has ended: a pass is due.
+    Ended,
     /// The address of an endpoint's name changed, or the name does not resolve: a pass is due.
     EndpointChanged,
     /// The peers are to be checked.
     CheckPeers,
+}
+
+/// What a check has seen of the peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PeersSeen {
+    /// The tunnel's interface.
+    pub interface: InterfaceName,
+    /// Its UDP port.
+    pub port: u16,
+    /// Whether something authentic was received from any peer since the check before.
+    pub is_heard: bool,
+    /// The peers that should always answer: those with an endpoint and persistent keepalives.
+    pub sites: Vec<Site>,
+}
+
+/// A peer that should always answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Site {
+    /// Its label.
+    pub name: String,
+    /// Whether something was received from it since the check before.
+    pub is_heard: bool,
+    /// Whether it has left packets unanswered for 15 s.
+    pub is_silent: bool,
+}
+
+impl PeersSeen {
+    fn new(interface: &InterfaceName, port: u16) -> Self {
+        Self { interface: interface.clone(), port, is_heard: false, sites: Vec::new() }
+    }
 }
 
 /// The component.
@@ -99,13 +133,15 @@ pub(crate) struct Wireguard {
     is_reloaded: bool,
     running: Option<Running>,
     names: Names,
-    /// Descriptors that the service manager stored, until the interface that they may belong to is known.
+    /// Where the data plane's process is.
+    place: ProcessPlace,
+    /// Descriptors that the service manager stored for a daemon of version 0.1.0, until the interface that they may
+    /// belong to is known.
     inherited: NamedFds,
-    /// The sockets of an interface that another program deleted, for the next one.
-    reaped_sockets: Vec<Arc<UdpPair>>,
-    /// Names of stored descriptors that are of no use.
+    /// The descriptors of a process that has ended, for the next one.
+    kept: Held,
+    /// Names under which the service manager stores what it need not store any more.
     unused_names: Vec<String>,
-    fd_store: FdStore,
 }
 
 impl Component for Wireguard {
@@ -127,6 +163,10 @@ impl Component for Wireguard {
     }
 
     async fn down(&mut self, inputs: &Inputs<'_>) -> Steps {
+        if self.running.is_none() {
+            Box::pin(self.adopt_left(&link::list_or_none().await, inputs)).await;
+        }
+        self.release_inherited();
         if let Some(running) = &mut self.running {
             running.active_peers.remove();
         }
@@ -149,17 +189,18 @@ impl Component for Wireguard {
 impl Wireguard {
     /// A component without an interface. The endpoints that a former daemon knew are in `runtime_directory`, its public
     /// key is in `state_directory`.
-    pub(crate) fn load(runtime_directory: &Path, state_directory: &Path) -> Self {
+    /// `unit` listens for connections to the data plane's process; without one, this daemon starts the process.
+    pub(crate) fn load(runtime_directory: &Path, state_directory: &Path, unit: Option<String>) -> Self {
         Self {
             runtime_directory: runtime_directory.to_owned(),
             known_key: KnownKey::in_directory(state_directory),
             is_reloaded: false,
             running: None,
             names: Names::with_system_resolver(),
+            place: ProcessPlace::new(runtime_directory, unit),
             inherited: NamedFds::new(),
-            reaped_sockets: Vec::new(),
+            kept: Held::default(),
             unused_names: Vec::new(),
-            fd_store: FdStore::default(),
         }
     }
 
@@ -173,18 +214,14 @@ impl Wireguard {
         self.inherited = inherited;
     }
 
-    /// What the service manager's store has to change, if anything.
-    pub(crate) fn handover(&mut self) -> Option<Handover> {
-        let device = self.running.as_ref().and_then(|running| Some((&running.interface, running.backend.device()?)));
-        let change = self.fd_store.update(device);
-        let unused = std::mem::take(&mut self.unused_names);
-        if change.is_none() && unused.is_empty() {
-            return None;
-        }
-        let mut handover = change.unwrap_or_default();
-        // Useless descriptors go before others are stored under the same name.
-        handover.forget.splice(0..0, unused);
-        Some(handover)
+    /// Names of descriptors that the service manager need not store any more.
+    pub(crate) fn unused_names(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unused_names)
+    }
+
+    /// Whether there are descriptors that no process works with.
+    fn holds_descriptors(&self) -> bool {
+        !self.inherited.is_empty() || !self.kept.is_empty()
     }
 
     /// Whether an interface of ours runs.
@@ -194,21 +231,30 @@ impl Wireguard {
 
     /// Waits until something happens between passes; for ever without an interface. Cancel-safe.
     pub(crate) async fn event(&mut self) -> Event {
-        let Some(running) = &self.running else { return std::future::pending().await };
+        let Some(running) = &mut self.running else { return std::future::pending().await };
         tokio::select! {
             () = self.names.changed() => Event::EndpointChanged,
             () = sleep_until(running.next_check) => Event::CheckPeers,
+            // Told once: a pass that fails is repeated by its own timer.
+            () = running.backend.ended(), if !running.is_end_told => {
+                running.is_end_told = true;
+                Event::Ended
+            }
         }
     }
 
     /// Writes down which peers are active, and resolves names again whose peers do not answer.
-    pub(crate) async fn check_peers(&mut self, now: Instant) {
-        let Some(running) = &mut self.running else { return };
+    /// What was seen of them; `None`: nothing is known.
+    pub(crate) async fn check_peers(&mut self, now: Instant) -> Option<PeersSeen> {
+        let running = self.running.as_mut()?;
         running.next_check = now + CHECK_INTERVAL;
         let snapshot = match running.backend.snapshot().await {
             Ok(snapshot) => snapshot,
             // The next pass reports it.
-            Err(error) => return tracing::debug!(component = "wireguard", %error, "the peers cannot be checked"),
+            Err(error) => {
+                tracing::debug!(component = "wireguard", %error, "the peers cannot be checked");
+                return None;
+            }
         };
         let wall_clock = SystemTime::now();
         running.active_peers.save(active_peers(&snapshot, wall_clock));
@@ -216,10 +262,17 @@ impl Wireguard {
             let label = |key: &PublicKey| running.labels.get(key).cloned();
             running.refused_log.note(&RefusedReport::new(&refused, label));
         }
+        let mut seen = PeersSeen::new(&running.interface, snapshot.listen_port);
         for peer in &snapshot.peers {
             let watch = running.watches.entry(peer.public_key).or_default();
+            let is_heard = watch.is_heard(peer);
             let change = watch.check(peer, wall_clock, now.into_std());
             let is_silent = watch.is_silent();
+            seen.is_heard |= is_heard;
+            if running.sites.contains(&peer.public_key) {
+                let name = running.label(&peer.public_key);
+                seen.sites.push(Site { name, is_heard, is_silent });
+            }
             if let Some(change) = change {
                 running.log_change(peer, change);
             }
@@ -233,6 +286,7 @@ impl Wireguard {
         }
         // Names that did not resolve are tried again when they are due.
         self.names.request(&running.hosts.values().cloned().collect(), now);
+        Some(seen)
     }
 
     /// The tunnel's part of the status.

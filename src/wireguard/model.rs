@@ -13,7 +13,7 @@ use bastiond_tunnel::key::{PresharedKey, PrivateKey, PublicKey};
 /// Which data plane carries the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendKind {
-    /// Our own, in threads of the daemon.
+    /// Our own, in a process of its own.
     Userspace,
     /// The kernel's.
     Kernel,

@@ -2,11 +2,16 @@
 
 use std::time::SystemTime;
 
+use tokio::time::Instant;
+
 use super::active_peers::{ActivePeers, ActivePeersFile, active_peers};
+use super::held::Held;
 use super::known_key::ObservedKey;
-use super::link::{self, Link, Links};
-use super::{Error, Wireguard, backend, fd_store, kernel, keyfile};
+use super::link::{self, Link, Links, list_or_none, mark};
+use super::userspace::{Left, Userspace};
+use super::{Error, Wireguard, backend, held, kernel, keyfile};
 use crate::config::{self, BackendChoice};
+use crate::error::chain;
 use crate::inputs::{Inputs, Tunnel};
 use crate::net::InterfaceName;
 use bastiond_tunnel::model::Snapshot;
@@ -23,7 +28,7 @@ pub(crate) struct Observed {
     pub(super) kernel_has_wireguard: bool,
     /// The interface that a former daemon left to the kernel, if it is wanted.
     pub(super) left_in_kernel: Option<Snapshot>,
-    /// Whether the service manager stored the wanted TUN interface.
+    /// Whether descriptors of the wanted TUN interface are held without a process that works with them.
     pub(super) has_inherited_tun: bool,
     /// What is known about the interface's key; `None` if no tunnel is wanted.
     pub(super) key: Option<ObservedKey>,
@@ -48,6 +53,9 @@ async fn list_links() -> Result<Vec<Link>, link::Error> {
 
 impl Wireguard {
     pub(super) async fn read(&mut self, inputs: &Inputs<'_>) -> Result<Observed, Error> {
+        if self.running.is_none() {
+            Box::pin(self.adopt_left(&list_or_none().await, inputs)).await;
+        }
         let running = match &self.running {
             Some(running) => Some(RunningState {
                 is_gone: running.backend.is_gone().await,
@@ -73,7 +81,9 @@ impl Wireguard {
         };
         let Some((config, _)) = wanted(inputs) else { return Ok(observed) };
         observed.key = Some(self.read_key(config));
-        observed.has_inherited_tun = fd_store::has_tun(&config.interface, &self.inherited);
+        observed.has_inherited_tun = held::has_tun(&config.interface, &self.inherited)
+            || self.kept.has_interface(&config.interface)
+            || self.has_ended_with(&config.interface, observed.running.as_ref());
         let is_kept = self.running.as_ref().zip(observed.running.as_ref()).is_some_and(|(running, state)| {
             !state.is_gone && running.interface == config.interface && running.choice == config.backend
         });
@@ -94,6 +104,44 @@ impl Wireguard {
             _ => ActivePeersFile::load(&config.interface, &self.runtime_directory).peers(),
         };
         Ok(observed)
+    }
+
+    /// Whether the process of this interface has ended, and the interface has not.
+    fn has_ended_with(&self, interface: &InterfaceName, state: Option<&RunningState>) -> bool {
+        self.running.as_ref().zip(state).is_some_and(|(running, state)| {
+            state.is_gone && running.interface == *interface && running.backend.held().has_interface(interface)
+        })
+    }
+
+    /// Continues with the process that a former daemon left, if one of these links is its.
+    pub(super) async fn adopt_left(&mut self, links: &[Link], inputs: &Inputs<'_>) {
+        let wanted = wanted(inputs).map(|(config, _)| &config.interface);
+        // A daemon that ended at once may not have marked its link.
+        let is_wanted = |link: &Link| link.is_tun() && wanted.is_some_and(|wanted| link.name == wanted.as_str());
+        if !links.iter().any(|link| link.is_of_our_process() || is_wanted(link)) {
+            return;
+        }
+        match Userspace::left(self.place.clone()).await {
+            Ok(Some(Left::Running(interface, userspace))) => {
+                let mut running =
+                    self.running(interface, BackendChoice::Userspace, Box::new(userspace), Instant::now());
+                (running.has_settled, running.sessions_live) = (true, true);
+                if let Ok(snapshot) = running.backend.snapshot().await {
+                    running.last_seen = active_peers(&snapshot, SystemTime::now());
+                }
+                if let Err(error) = mark(&running.interface).await {
+                    let interface = &running.interface;
+                    tracing::warn!(component = "wireguard", error = %chain(&error), "{interface} is not marked");
+                }
+                tracing::info!(component = "wireguard", "{} goes on", running.interface);
+                (self.running, self.kept) = (Some(running), Held::default());
+            }
+            Ok(Some(Left::Descriptors(descriptors))) => self.kept = descriptors,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(component = "wireguard", error = %chain(&error), "the former tunnel is not continued");
+            }
+        }
     }
 
     fn read_key(&self, config: &config::Wireguard) -> ObservedKey {

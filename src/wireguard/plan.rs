@@ -23,10 +23,10 @@ use bastiond_tunnel::model::{Snapshot, Update};
 /// The steps of a pass, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// The interface of this daemon that another program deleted: its threads end, and its sockets are kept for the
-    /// next one.
+    /// The interface of this daemon that another program deleted, or whose process has ended: what is left of it is
+    /// kept for the next one.
     pub(super) reap: Option<InterfaceName>,
-    /// Whether the inherited descriptors are of no use, and are closed.
+    /// Whether descriptors that are held without a process are of no use, and are closed.
     pub(super) release_inherited: bool,
     /// The interface of this daemon that is not wanted any more, or not with this data plane.
     pub(super) stop: Option<InterfaceName>,
@@ -114,7 +114,7 @@ impl Wireguard {
         let left = observed.links.iter().filter(|link| link.is_left_by_us()).filter_map(|link| link.name.parse().ok());
         plan.remove = left.filter(|name| !names.contains(&Some(name))).collect();
         let Some((config, tunnel)) = wanted else {
-            plan.release_inherited = !self.inherited.is_empty();
+            plan.release_inherited = self.holds_descriptors();
             plan.stop = running.map(|(running, _)| running.interface.clone());
             let taken = inputs.config.wireguard.as_ref().and_then(|wanted| interface_taken(wanted, inputs.site));
             plan.obstacles.extend(taken);
@@ -182,8 +182,8 @@ impl Wireguard {
         observed: &Observed,
         plan: &mut Plan,
     ) -> Result<Start, Problem> {
-        // The store of the service manager keeps the interface of its descriptors alive.
-        plan.release_inherited = kind == BackendKind::Kernel && !self.inherited.is_empty();
+        // Descriptors that are held keep their interface alive.
+        plan.release_inherited = kind == BackendKind::Kernel && self.holds_descriptors();
         let takes_over = kind == BackendKind::Userspace && observed.has_inherited_tun;
         let is_ours = takes_over || running.is_some_and(|running| running.interface == config.interface);
         let link = observed.link(&config.interface).filter(|_| !is_ours);
@@ -216,7 +216,8 @@ fn plan_running(
     desired: Interface,
 ) -> InterfacePlan {
     let update = update::update(&desired.with_endpoints(&running.last_seen), before, &running.configured);
-    let mut initiate: BTreeSet<PublicKey> = running.last_seen.keys().copied().collect();
+    let seen = running.last_seen.keys().filter(|_| !running.sessions_live);
+    let mut initiate: BTreeSet<PublicKey> = seen.copied().collect();
     if update.as_ref().is_some_and(|update| update.listen_port.is_some()) && running.has_settled {
         // They know the former port. A packet from the new one tells them, unless a NAT drops it.
         let active = before.peers.iter().filter(|peer| peer.is_active(wall_clock));

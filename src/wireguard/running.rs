@@ -33,6 +33,8 @@ pub(super) struct Running {
     pub(super) labels: BTreeMap<PublicKey, String>,
     /// Peers whose endpoints are names.
     pub(super) hosts: BTreeMap<PublicKey, Host>,
+    /// Peers that should always answer: those with an endpoint and persistent keepalives.
+    pub(super) sites: BTreeSet<PublicKey>,
     pub(super) watches: BTreeMap<PublicKey, AnswerWatch>,
     pub(super) refused_log: RefusedLog,
     /// Endpoints as they were configured when they were set last.
@@ -45,6 +47,11 @@ pub(super) struct Running {
     pub(super) has_settled: bool,
     /// The endpoints of peers that were active before the start, until a handshake with them is initiated.
     pub(super) last_seen: ActivePeers,
+    /// Whether the sessions of these peers go on, since a former daemon left the process to this one: nothing is
+    /// initiated.
+    pub(super) sessions_live: bool,
+    /// Whether the end of the data plane's process has been told.
+    pub(super) is_end_told: bool,
     pub(super) active_peers: ActivePeersFile,
     /// When the peers are checked next.
     pub(super) next_check: Instant,
@@ -57,13 +64,20 @@ impl Running {
         self.choice = config.backend;
         self.labels = config.peers.iter().filter_map(|peer| Some((peer.public_key, peer.name.clone()?))).collect();
         self.hosts = config.peers.iter().filter_map(|peer| Some((peer.public_key, host(peer)?))).collect();
+        let is_site = |peer: &&config::Peer| peer.endpoint.is_some() && peer.persistent_keepalive.is_some();
+        self.sites = config.peers.iter().filter(is_site).map(|peer| peer.public_key).collect();
         let peers: BTreeSet<PublicKey> = config.peers.iter().map(|peer| peer.public_key).collect();
         self.watches.retain(|key, _| peers.contains(key));
     }
 
+    /// The label of a peer, or its key.
+    pub(super) fn label(&self, key: &PublicKey) -> String {
+        self.labels.get(key).cloned().unwrap_or_else(|| key.to_string())
+    }
+
     /// A line of the log when a peer stops to answer, and when it answers again.
     pub(super) fn log_change(&self, peer: &PeerSnapshot, change: Change) {
-        let label = self.labels.get(&peer.public_key).cloned().unwrap_or_else(|| peer.public_key.to_string());
+        let label = self.label(&peer.public_key);
         let endpoint = peer.endpoint.map_or_else(|| "no endpoint".to_owned(), |endpoint| endpoint.to_string());
         match change {
             Change::Silent => {

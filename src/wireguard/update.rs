@@ -64,7 +64,9 @@ fn peer_updates(
         } else {
             Some(desired.preshared_key.clone().unwrap_or(no_key))
         },
-        endpoint: desired.endpoint.filter(|_| is_new_endpoint),
+        endpoint: desired
+            .endpoint
+            .filter(|wanted| is_new_endpoint && observed.and_then(|peer| peer.endpoint) != Some(*wanted)),
         persistent_keepalive: (keepalive != desired.persistent_keepalive).then_some(desired.persistent_keepalive),
         allowed_ips: listed(&mut desired.allowed_ips.difference(&there), false),
         ..PeerUpdate::new(key)

@@ -9,8 +9,8 @@ use sandbox::daemon::Installation;
 use sandbox::world::{Metadata, PublicAddress, Settings, World, addresses as at};
 
 use crate::gateway::{
-    FAST, Result, SOON, Server, all_components_ok, component, egress, ensure, ensure_eq, gateways, healthy,
-    installation, open, programs, report, table, text, trial, wait_for,
+    FAST, Result, SOON, Server, component, egress, ensure, ensure_eq, gateways, healthy, installation, open, programs,
+    report, table, text, trial, wait_for, wait_until_ok,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -82,7 +82,7 @@ fn no_public_address() -> Result {
     ensure_eq(component(&installation, ComponentName::Hcloud)?.state, State::HeldBack)?;
     ensure_eq(world.cloud().routes(world.private_network_id()).len(), 0)?;
     world.configure_public_address()?;
-    wait_for("the address is taken up", Duration::from_secs(4), || all_components_ok(&installation))?;
+    wait_until_ok("the address is taken up", Duration::from_secs(4), &installation)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -156,7 +156,7 @@ fn nothing_known() -> Result {
     // Nothing is forwarded, but the operator can log in.
     ensure(table(&world, "inet bastiond")?.contains("policy drop"), "no rules stand")?;
     world.serve_metadata()?;
-    wait_for("the metadata is taken up", Duration::from_secs(8), || all_components_ok(&installation))?;
+    wait_until_ok("the metadata is taken up", Duration::from_secs(8), &installation)?;
     ensure_eq(gateways(&world), vec![at::BASTION_PRIVATE])
 }
 
@@ -241,7 +241,7 @@ fn refused_rules() -> Result {
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     installation.write_config(FAST)?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
-    wait_for("every component is ok", SOON, || all_components_ok(&installation))?;
+    wait_until_ok("every component is ok", SOON, &installation)?;
     Ok(())
 }
 

@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("guests_of_a_served_bridge_reach_the_internet_and_private_hosts_as_allowed", served),
         trial("a_port_that_a_bridges_program_publishes_is_open_and_nothing_else_of_its_guests", published),
         trial("guests_of_a_bridge_get_their_address_and_names_from_the_bastion", dhcp_and_dns),
+        trial("an_interface_that_is_not_served_is_named_when_its_packets_are_dropped", unserved),
         // `scripts/test-docker` brings Docker, and runs it: no machine needs to have it installed.
         trial("containers_of_the_real_docker_and_their_published_ports_work_beside_the_gateway", docker)
             .with_ignored_flag(docker_tree().is_none()),
@@ -105,6 +106,35 @@ fn served() -> Result {
     Ok(())
 }
 
+fn unserved() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let guest = Namespace::create("unserved")?;
+    world.bastion().ip(&format!(
+        "link add wg1 type veth peer name eth0 netns {name}\naddr add 10.9.0.1/24 dev wg1\nlink set wg1 up",
+        name = guest.name()
+    ))?;
+    guest.ip("link set lo up\nlink set eth0 up\naddr add 10.9.0.2/24 dev eth0\nroute add default via 10.9.0.1")?;
+    let (installation, mut daemon) = gateway(&world, "")?;
+    let hints = || -> Result<Vec<String>> {
+        let hints = component(&installation, ComponentName::Nat)?.hints.into_iter();
+        Ok(hints.filter(|hint| hint.code == "interface-not-served").map(|hint| hint.what).collect())
+    };
+    ensure_eq(hints()?, Vec::new())?;
+    wait_for("it is named", Duration::from_secs(60), || {
+        let _ = traffic::udp_probe(&guest, (at::SERVER, 9), Duration::from_millis(50));
+        let _ = traffic::udp_probe(&guest, (at::WEB, 9), Duration::from_millis(50));
+        Ok(!hints()?.is_empty())
+    })?;
+    let expected = "wg1 is not served: what comes in by it for other hosts, or would leave by it, is dropped";
+    ensure_eq(hints()?, vec![expected.to_owned()])?;
+    ensure_eq(report(&installation)?.health, bastiond::internals::report::Health::Healthy)?;
+    // What the hint advises helps.
+    reload(&installation, &mut daemon, "[[network]]\ninterface = \"wg1\"\n")?;
+    ensure_eq(egress(&guest, &server, SOON)?, open())?;
+    ensure_eq(hints()?, Vec::new())
+}
+
 /// What Docker writes for `-p 8080:80`, in words of nft.
 const PUBLISHES: &str = "table ip guests {
     chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local tcp dport 8080 dnat to 172.17.0.2:80; }
@@ -126,6 +156,12 @@ fn published() -> Result {
     world.internet().ip("route add 172.17.0.0/16 via 198.51.100.2 dev bastion onlink")?;
     ensure(traffic::tcp_connects(world.server(), (GUEST, 81), NEVER).is_err(), "the internet reaches a guest")?;
     ensure(traffic::tcp_connects(world.web(), (GUEST, 81), NEVER).is_err(), "a private host reaches a guest")?;
+    ensure_eq(web.seen().len(), 2)?;
+    // What is translated from another address than this server's is no published port.
+    let server = (at::SERVER, 8080);
+    let led_away = format!("ip daddr {} tcp dport 8080 dnat to 172.17.0.2:80", at::SERVER);
+    world.bastion().nft(&format!("add rule ip guests prerouting {led_away}"))?;
+    ensure(traffic::tcp_connects(world.web(), server, NEVER).is_err(), "a host's requests are led to a guest")?;
     ensure_eq(web.seen().len(), 2)?;
     reload(&installation, &mut daemon, "[site]\ndocker = false\n")?;
     ensure(traffic::tcp_connects(world.server(), (at::BASTION, 8080), NEVER).is_err(), "the port is open, not served")

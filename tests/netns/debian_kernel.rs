@@ -2,19 +2,23 @@
 //!
 //! `scripts/test-vm` runs these on Debian's kernels, with `BASTIOND_DEBIAN_KERNEL=1`. Elsewhere they are ignored.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bastiond::internals::health::PathState;
 use bastiond::internals::nat::Nat;
 use bastiond::internals::outcome::ComponentName;
 use bastiond_tunnel::key::PublicKey;
 use libtest_mimic::Trial;
+use sandbox::daemon::{Daemon, Installation};
 use sandbox::namespace::Namespace;
-use sandbox::traffic::{self, DownloadServer, HeldConnection, Reflector};
+use sandbox::traffic::{self, Direction, DownloadServer, HeldConnection, Packet, Reflector, Sniffer};
 use sandbox::world::{World, addresses as at};
 
 use crate::gateway::{
-    FAST, NEVER, Result, SOON, component, ensure, ensure_eq, healthy, installation, text, trial, wait_for,
+    FAST, NEVER, Result, SOON, component, ensure, ensure_eq, healthy, installation, report, text, trial, wait_for,
 };
+use crate::health::{NOTICED, becomes, one_network};
 use crate::table::{config_with_fast_path, listed, reconcile, site};
 use crate::way_in::{ADA, Client, OFFICE_HOST, seen, serving, tunnel, world};
 
@@ -34,6 +38,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_established_flow_takes_the_fast_path_where_the_kernels_is_reliable", fast_path),
         trial("a_table_with_a_fast_path_is_recognised_and_a_new_link_changes_it", table_with_fast_path),
         trial("a_flow_takes_the_normal_path_where_the_fast_path_is_disabled", no_fast_path),
+        trial("the_later_answers_of_a_probe_come_by_the_fast_path", probed_fast_path),
+        trial("a_path_is_lost_while_the_fast_path_loses_packets", lossy_fast_path),
     ];
     trials.into_iter().map(|trial| trial.with_ignored_flag(elsewhere)).collect()
 }
@@ -174,4 +180,79 @@ fn no_fast_path() -> Result {
     }
     let flow = tracked(&world, 8080)?;
     ensure(flow.contains("ESTABLISHED") && !flow.contains("OFFLOAD"), flow)
+}
+
+/// The interface of the probes of the private network.
+const PROBE: &str = "probe-0a000000";
+
+/// A daemon with the fast path on, whose path to the internet is proven.
+fn with_fast_path<'w>(world: &'w World, fastpath: &str) -> Result<(Installation<'w>, Daemon)> {
+    let installation = installation(world)?;
+    installation.write_config(&format!("{FAST}[nat]\nfastpath = {fastpath}\n"))?;
+    let daemon = healthy(&installation)?;
+    becomes(&installation, PathState::Ok, SOON)?;
+    Ok((installation, daemon))
+}
+
+/// A chain of another program counts the answers that pass by `forward`: the first ones only. All come in by the public
+/// link.
+fn probed_fast_path() -> Result {
+    let world = one_network()?;
+    let (_installation, _daemon) = with_fast_path(&world, "\"flowtable\"")?;
+    let is_answer =
+        |packet: &Packet| packet.direction == Direction::In && packet.udp().is_some_and(|(source, _)| source == 53);
+    let arriving = Sniffer::start(world.bastion(), "eth0", is_answer)?;
+    world.bastion().nft(&format!(
+        "table inet counted {{
+            chain forward {{ type filter hook forward priority 10; oifname \"{PROBE}\" udp sport 53 counter; }}
+        }}"
+    ))?;
+    // The answers of each flow, by the port that the translation chose.
+    let flows = |packets: Vec<Packet>| {
+        let mut flows: BTreeMap<u16, usize> = BTreeMap::new();
+        for (_, port) in packets.iter().filter_map(Packet::udp) {
+            *flows.entry(port).or_default() += 1;
+        }
+        flows
+    };
+    // On a slow machine the second resolver is asked too, and then only once.
+    let answered_twice = |flows: &BTreeMap<u16, usize>| flows.values().filter(|answers| **answers == 2).count();
+    wait_for("later answers come in", A_WHILE, || Ok(answered_twice(&flows(arriving.packets())) >= 5))?;
+    let listing = text(&world.bastion().command("nft").args(["list", "table", "inet", "counted"]).output()?.stdout);
+    let counted = listing.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
+    let counted = counted.ok_or(format!("no counter: {listing}"))?;
+    let flows = flows(arriving.stop());
+    // Some may have begun before the chain was there, or after it was listed.
+    ensure((flows.len() - 3..=flows.len()).contains(&counted), format!("{counted} counted of {flows:?}"))
+}
+
+/// Packets that pass by `forward` get a mark there; those without it have come by the fast path, and are lost.
+fn lossy_fast_path() -> Result {
+    let world = one_network()?;
+    let lossy = format!(
+        "table inet marking {{
+            chain forward {{ type filter hook forward priority 10; udp sport 53 meta mark set 7; }}
+        }}
+        table netdev lossy {{
+            chain out {{
+                type filter hook egress device \"{PROBE}\" priority 0;
+                ip protocol udp udp sport 53 meta mark != 7 drop;
+            }}
+        }}"
+    );
+    {
+        let (installation, _daemon) = with_fast_path(&world, "\"flowtable\"")?;
+        world.bastion().nft(&lossy)?;
+        becomes(&installation, PathState::Lost, NOTICED)?;
+        let detail = report(&installation)?.paths[0].detail.clone();
+        ensure(detail.starts_with("the first packet of a flow is answered, the next one is not"), detail)?;
+        world.bastion().nft("delete table netdev lossy; delete table inet marking")?;
+        becomes(&installation, PathState::Ok, NOTICED)?;
+    }
+    // Without the fast path no packet goes by without the mark.
+    let (installation, _daemon) = with_fast_path(&world, "false")?;
+    world.bastion().nft(&lossy)?;
+    std::thread::sleep(NOTICED);
+    becomes(&installation, PathState::Ok, NEVER)?;
+    Ok(())
 }

@@ -320,6 +320,7 @@ fn forward(port: u16, transports: Transports, to: Ipv4Addr, to_port: u16) -> For
         to,
         to_port: Some(to_port),
         from: Vec::new(),
+        snat: false,
     }
 }
 

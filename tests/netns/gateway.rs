@@ -1,6 +1,7 @@
 //! Shared functions of the tests: a daemon on the bastion of a world, and checks of both.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bastiond::internals::outcome::{ComponentName, State};
@@ -16,9 +17,22 @@ pub(crate) use crate::shared::{
 /// The promised time limit of repairs in the kernel.
 pub(crate) const REPAIR: Duration = Duration::from_secs(2);
 
+type Test = (&'static str, fn() -> Result);
+
+/// The tests that returned an error. A test that panics is not among them.
+static FAILED: Mutex<Vec<Test>> = Mutex::new(Vec::new());
+
 /// A test named as a sentence.
 pub(crate) fn trial(name: &'static str, test: fn() -> Result) -> Trial {
-    Trial::test(name, test)
+    Trial::test(name, move || {
+        test().inspect_err(|_| FAILED.lock().unwrap_or_else(PoisonError::into_inner).push((name, test)))
+    })
+}
+
+/// The tests that returned an error since the last call.
+pub(crate) fn failed_trials() -> Vec<Trial> {
+    let failed = std::mem::take(&mut *FAILED.lock().unwrap_or_else(PoisonError::into_inner));
+    failed.into_iter().map(|(name, test)| trial(name, test)).collect()
 }
 
 /// The directory of `bastiond` and `bastionctl`.
@@ -41,6 +55,17 @@ pub(crate) fn all_components_ok(installation: &Installation<'_>) -> Result<bool>
     Ok(report(installation)?.components.values().all(|component| component.state == State::Ok))
 }
 
+/// Waits until the state of every component is ok. The error names those that are not.
+pub(crate) fn wait_until_ok(what: &str, limit: Duration, installation: &Installation<'_>) -> Result<Duration> {
+    wait_for(what, limit, || all_components_ok(installation)).map_err(|error| {
+        let missed = error.message().unwrap_or_default().to_owned();
+        match report(installation) {
+            Ok(report) => format!("{missed}; {}", report.status_line()).into(),
+            Err(error) => format!("{missed}; {}", error.message().unwrap_or_default()).into(),
+        }
+    })
+}
+
 /// The gateways of the routes in the private network.
 pub(crate) fn gateways(world: &World) -> Vec<std::net::Ipv4Addr> {
     world.cloud().routes(world.private_network_id()).iter().map(|route| route.gateway).collect()
@@ -50,7 +75,7 @@ pub(crate) fn gateways(world: &World) -> Vec<std::net::Ipv4Addr> {
 pub(crate) fn healthy(installation: &Installation<'_>) -> Result<Daemon> {
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
-    wait_for("every component is ok", SOON, || all_components_ok(installation))
+    wait_until_ok("every component is ok", SOON, installation)
         .map_err(|error| format!("{}\n{}", error.message().unwrap_or_default(), daemon.log()))?;
     Ok(daemon)
 }

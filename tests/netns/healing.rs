@@ -9,7 +9,7 @@ use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{
     FAST, REPAIR, Result, SOON, Server, all_components_ok, component, egress, ensure, ensure_eq, healthy, installation,
-    open, table, trial, wait_for,
+    open, table, trial, wait_for, wait_until_ok,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -28,6 +28,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_changed_chain_policy_is_restored", || {
             breaks("add chain inet bastiond forward { policy accept; }", "chain forward had another declaration")
         }),
+        trial("a_second_daemon_is_reported", second_daemon),
+        trial("a_dormant_table_is_woken", || {
+            breaks(
+                "add table inet bastiond { flags dormant; }",
+                "the table was dormant, so that its chains saw no packets",
+            )
+        }),
         trial("disabled_forwarding_is_restored", forwarding_comes_back),
         trial("tables_of_others_are_unchanged", foreign_tables_are_unchanged),
         trial("a_reload_under_load_loses_no_packet_and_cuts_no_connection", reload_under_load),
@@ -40,6 +47,26 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_flush_without_a_default_route_is_repaired", flush_without_default_route),
         trial("a_private_interface_that_disappears_and_returns_is_served_again", interface_comes_back),
     ]
+}
+
+/// Another daemon in directories of its own, which wants other rules.
+fn second_daemon() -> Result {
+    let world = World::start(Settings::default())?;
+    let first = installation(&world)?;
+    let _daemon = healthy(&first)?;
+    let second = installation(&world)?;
+    second.write_config(&format!("{FAST}[firewall]\nssh_from = [\"192.0.2.7\"]\n"))?;
+    let other = second.start()?;
+    let is_reported = || {
+        let problems = component(&first, ComponentName::Nat)?.problems;
+        Ok(problems
+            .iter()
+            .any(|problem| problem.code == "table-contested" && problem.advice.contains("second bastiond")))
+    };
+    wait_for("the contest is reported", Duration::from_secs(10), is_reported)?;
+    drop(other);
+    // It is told for a minute after the last repair.
+    ensure(is_reported()?, "the contest is forgotten at once")
 }
 
 /// Runs an nft command, and checks that the table is restored and the repair is reported.
@@ -276,7 +303,7 @@ fn interface_comes_back() -> Result {
     world.bastion().ip(
         "link set eth1 up\nroute replace 10.0.0.1 dev eth1 scope link\nroute replace 10.0.0.0/16 via 10.0.0.1 dev eth1",
     )?;
-    wait_for("every component is ok again", Duration::from_secs(4), || all_components_ok(&installation))?;
+    wait_until_ok("every component is ok again", Duration::from_secs(4), &installation)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -295,6 +322,6 @@ fn shut_at_once() -> Result {
     )?;
     world.bastion().nft("delete table inet silence")?;
     daemon.wait_until_ready();
-    wait_for("every component is ok", Duration::from_secs(8), || all_components_ok(&installation))?;
+    wait_until_ok("every component is ok", Duration::from_secs(8), &installation)?;
     Ok(())
 }

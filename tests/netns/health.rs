@@ -1,5 +1,7 @@
 //! The probes: the daemon proves by packets that traffic flows, and notices when it does not.
 
+mod addresses;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -14,12 +16,12 @@ use crate::gateway::{
 };
 
 /// How long a path may be called ok while it is dead, and lost while it works.
-const NOTICED: Duration = Duration::from_secs(10);
+pub(crate) const NOTICED: Duration = Duration::from_secs(10);
 /// Another public address of the bastion.
 const OTHER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 3);
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![
+    let own = vec![
         trial("the_path_to_the_internet_is_proven_within_seconds_of_the_start", proven),
         trial("each_network_has_a_path_of_its_own", two_networks),
         trial("an_uplink_that_carries_nothing_is_noticed_within_ten_seconds_and_so_is_its_return", uplink),
@@ -38,11 +40,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_probes_interface_that_another_program_removes_or_takes_down_comes_back", interface),
         trial("nothing_is_sent_where_probes_are_off", off),
         trial("probes_leave_no_flow_and_no_dropped_packet_behind", no_traces),
-    ]
+    ];
+    [own, addresses::trials()].into_iter().flatten().collect()
 }
 
 /// A world with one private network.
-fn one_network() -> Result<World> {
+pub(crate) fn one_network() -> Result<World> {
     Ok(World::start(Settings { second_network: SecondNetwork::Absent, laptop: Laptop::Absent, ..Settings::default() })?)
 }
 
@@ -70,7 +73,7 @@ fn become_states(
 }
 
 /// Waits until the only path is in this state.
-fn becomes(installation: &Installation<'_>, state: PathState, within: Duration) -> Result<Duration> {
+pub(crate) fn becomes(installation: &Installation<'_>, state: PathState, within: Duration) -> Result<Duration> {
     become_states(installation, &[(at::BASTION, state)], within)
 }
 

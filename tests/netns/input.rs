@@ -17,7 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_port_on_which_sshd_really_listens_is_open", listening_sshd),
         trial("ping_passes_over_both_families", ping_passes),
         trial("the_wireguard_port_passes_and_can_be_closed", wireguard_port),
-        trial("a_dhcp_answer_passes", dhcp_passes),
+        trial("an_answer_of_a_dhcp_server_passes_untracked_on_links_that_use_dhcp", dhcp_passes),
         trial("the_bastions_own_connections_are_answered", own_connections),
         trial("a_private_source_from_the_public_side_is_dropped", spoofed_from_outside),
     ]
@@ -134,13 +134,25 @@ fn wireguard_port() -> Result {
 fn dhcp_passes() -> Result {
     let world = World::start(Settings::default())?;
     let installation = installation(&world)?;
-    let _daemon = healthy(&installation)?;
-    let client = Reflector::udp(world.bastion(), (at::BASTION, 68))?;
-    // From Hetzner's public gateway, without a tracked flow.
-    let from = std::net::SocketAddr::from((at::PUBLIC_GATEWAY, 67));
-    ensure(traffic::udp_probe_from(world.internet(), from, client.address(), SOON).is_ok(), "a DHCP server's answer")?;
-    let from = std::net::SocketAddr::from((at::PUBLIC_GATEWAY, 6767));
-    ensure(traffic::udp_probe_from(world.internet(), from, client.address(), NEVER).is_err(), "another port's packet")
+    let daemon = healthy(&installation)?;
+    let client = Reflector::udp(world.bastion(), (std::net::Ipv4Addr::UNSPECIFIED, 68))?;
+    // Without a tracked flow. On the public link from Hetzner's gateway, whose address is a private one.
+    let public = |port: u16, timeout| {
+        let from = std::net::SocketAddr::from((at::PUBLIC_GATEWAY, port));
+        traffic::udp_probe_from(world.internet(), from, (at::BASTION, 68), timeout).is_ok()
+    };
+    let private = |timeout| {
+        let from = std::net::SocketAddr::from((at::WEB, 67));
+        traffic::udp_probe_from(world.web(), from, (at::BASTION_PRIVATE, 68), timeout).is_ok()
+    };
+    ensure(!public(67, NEVER), "an answer, although no address is leased")?;
+    // As a DHCP client sets it.
+    world.bastion().ip(&format!("addr change {}/32 dev eth0 valid_lft 3600 preferred_lft 3600", at::BASTION))?;
+    wait_for("the answer of a DHCP server passes", SOON, || Ok(public(67, NEVER)))?;
+    ensure_eq(crate::way_in::untracked::entries(&daemon, "port=68 ")?, Vec::new())?;
+    ensure(!public(6767, NEVER), "a packet from another port")?;
+    ensure(!private(NEVER), "an answer on a link that does not use DHCP")?;
+    ensure_eq(client.seen().len(), 1)
 }
 
 fn own_connections() -> Result {

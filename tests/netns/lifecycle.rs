@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use bastiond::internals::outcome::ComponentName;
+use bastiond::internals::outcome::{ComponentName, State};
 use bastiond::internals::report::Health;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -19,6 +19,7 @@ use crate::gateway::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("the_daemon_is_ready_when_traffic_is_forwarded_and_the_status_says_so", readiness),
+        trial("the_status_waits_for_the_clouds_component_before_it_is_healthy", before_the_cloud),
         trial("the_loop_notifies_the_watchdog", watchdog),
         trial("a_killed_daemon_leaves_traffic_flowing_and_its_successor_changes_nothing", killed),
         trial("a_daemon_killed_at_any_moment_loses_no_packet", killed_at_any_moment),
@@ -28,6 +29,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("down_works_without_a_daemon", || down(false)),
         trial("plan_shows_the_changes_and_makes_none", plan),
         trial("reconcile_waits_for_the_pass_and_shows_its_result", reconcile),
+        trial("reconciles_at_the_same_time_share_their_passes", shared_passes),
+        trial("a_private_neighbour_cannot_become_the_bastions_router", no_router),
         trial("a_second_daemon_is_refused", second_daemon),
         trial("two_reloads_at_once_end_in_the_newest_configuration", two_reloads),
         trial("down_retries_while_the_api_has_errors", down_under_trouble),
@@ -56,6 +59,32 @@ fn readiness() -> Result {
     )?;
     let report = report(&installation)?;
     ensure_eq((report.health, report.server_id.map(|id| id.0)), (Health::Healthy, Some(world.bastion_id().0)))
+}
+
+fn before_the_cloud() -> Result {
+    let world = World::start(Settings::default())?;
+    let installation = installation(&world)?;
+    let hold = Duration::from_secs(15);
+    world.cloud().inject(Injection {
+        matching: Matching::any(),
+        fault: Fault::Timeout { applied: false, hold },
+        times: Times::Next(1),
+    });
+    let _daemon = installation.start()?;
+    wait_for("the rules stand and paths are proven", SOON, || {
+        let Ok(report) = report(&installation) else { return Ok(false) };
+        let is_ok = |name| report.components.get(&name).is_some_and(|component| component.state == State::Ok);
+        Ok(is_ok(ComponentName::Nat) && is_ok(ComponentName::Forwarding))
+    })?;
+    let waiting = report(&installation)?;
+    ensure_eq(waiting.health, Health::Waiting)?;
+    ensure(waiting.status_line().contains("hcloud waiting: the first pass is not over"), waiting.status_line())?;
+    ensure_eq(installation.ctl(&["status"])?.status.code(), Some(1))?;
+    // The request is given up, and repeated.
+    wait_for("the gateway is healthy", Duration::from_secs(60), || {
+        Ok(report(&installation)?.health == Health::Healthy)
+    })?;
+    ensure_eq(installation.ctl(&["status"])?.status.code(), Some(0))
 }
 
 fn watchdog() -> Result {
@@ -309,6 +338,38 @@ fn nonsense() -> Result {
     let _silent: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&path)).collect();
     wait_for("the operator gets an answer", Duration::from_secs(8), || Ok(report(&installation).is_ok()))?;
     ensure_eq(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o660)
+}
+
+fn shared_passes() -> Result {
+    const CLIENTS: usize = 40;
+    let world = World::start(Settings::default())?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let before = report(&installation)?.passes;
+    let began = std::time::Instant::now();
+    let answered = std::thread::scope(|scope| {
+        let client = || installation.ctl(&["reconcile"]).is_ok_and(|output| output.status.success());
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+        clients.into_iter().filter_map(|client| client.join().ok()).filter(|answered| *answered).count()
+    });
+    ensure_eq(answered, CLIENTS)?;
+    // Four passes a second for the operators, and some that events start.
+    let most = began.elapsed().as_millis() / 250 + 10;
+    let passes = report(&installation)?.passes - before;
+    ensure(passes > 0 && u128::from(passes) <= most, format!("{passes} passes, {most} at most"))
+}
+
+/// The kernel takes no router advertisement (RFC 4861 section 4.2) from a private link, which any neighbour could send.
+fn no_router() -> Result {
+    let world = World::start(Settings::default())?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    let setting = || world.bastion().read_sysctl("net.ipv6.conf.eth1.accept_ra");
+    ensure_eq(setting()?.as_str(), "0")?;
+    world.bastion().sysctl("net.ipv6.conf.eth1.accept_ra", "2")?;
+    installation.ctl(&["reconcile"])?;
+    ensure_eq(setting()?.as_str(), "0")?;
+    ensure(world.bastion().read_sysctl("net.ipv6.conf.eth0.accept_ra")? != "0", "the public link has no router either")
 }
 
 fn two_reloads() -> Result {

@@ -15,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_route_that_is_gone_in_the_data_plane_only_is_noticed_by_the_private_path", route_is_gone),
         trial("a_route_that_leads_to_another_server_is_noticed_by_the_private_path", route_leads_elsewhere),
+        trial("a_route_that_somebody_takes_away_is_put_back_as_soon_as_its_path_is_lost", route_taken_away),
         trial("a_dead_private_link_is_noticed_by_its_own_paths_only", private_link),
         trial("a_dead_uplink_is_noticed_by_the_nat_paths", uplink),
         trial("a_public_address_without_a_way_back_is_noticed_alone", way_back),
@@ -121,6 +122,23 @@ fn route_is_gone() -> Result {
     let network = world.second_network_id();
     let outage = Outage::DataPlaneRoute { network, destination: "0.0.0.0/0".parse()?, to: None };
     notices(&world, &installation, &outage, &[(SECOND_PRIVATE, BY_LINK), (SECOND_WHOLE, "as the private path")])
+}
+
+/// The cloud is asked once an hour, and otherwise when there is a reason.
+fn route_taken_away() -> Result {
+    let world = World::start(Settings::default())?;
+    let installation = installation(&world)?;
+    installation.write_config("[hcloud]\npoll_interval = \"1h\"")?;
+    let daemon = healthy(&installation)?;
+    let is_proven = || Ok(in_state(&installation, "ok")?.iter().any(|path| path == PRIVATE));
+    wait_for("the private path is ok", NOTICED, is_proven)?;
+    world.remove_route("0.0.0.0/0".parse()?);
+    let routes = || world.cloud().routes(world.private_network_id()).len();
+    ensure_eq(routes(), 0)?;
+    wait_for("the route is put back", NOTICED, || Ok(routes() == 1))
+        .map_err(|error| format!("{error:?}: {:#?}\n{}", paths(&installation), daemon.log()))?;
+    wait_for("the private path is ok again", NOTICED, is_proven)?;
+    Ok(())
 }
 
 fn route_leads_elsewhere() -> Result {

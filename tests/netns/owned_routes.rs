@@ -83,7 +83,8 @@ fn moved_and_replaced() -> Result {
 fn tunnel_removed() -> Result {
     let world = one_network()?;
     let installation = installation(&world)?;
-    installation.write_config(&format!("{FAST}[wireguard]\naddresses = [\"10.100.0.1/24\"]"))?;
+    installation
+        .write_config(&format!("{FAST}[wireguard]\ninterface = \"wg-owned\"\naddresses = [\"10.100.0.1/24\"]"))?;
     let daemon = healthy(&installation)?;
     let range: Ipv4Net = "10.100.0.0/24".parse()?;
     let has_route = || world.cloud().routes(world.private_network_id()).iter().any(|route| route.destination == range);

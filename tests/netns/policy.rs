@@ -6,9 +6,11 @@ mod bypass;
 mod dead_flows;
 mod differential;
 mod egress;
+mod forward_source;
 mod forwards;
 mod guard;
 mod input_limits;
+mod protocols;
 mod random;
 mod reloads;
 mod static_nat;
@@ -29,11 +31,13 @@ use crate::gateway::{FAST, NEVER, Result, SOON, ensure, ensure_eq, healthy, repo
 pub(crate) fn trials() -> Vec<Trial> {
     [
         forwards::trials(),
+        forward_source::trials(),
         static_nat::trials(),
         egress::trials(),
         guard::trials(),
         tenants::trials(),
         input_limits::trials(),
+        protocols::trials(),
         antispoof::trials(),
         dead_flows::trials(),
         boot::trials(),
@@ -63,7 +67,7 @@ pub(crate) fn reload(installation: &Installation<'_>, daemon: &mut Daemon, secti
 }
 
 /// Gives the bastion another public address, as with a floating IP.
-fn assign(world: &World, address: Ipv4Addr) -> Result {
+pub(crate) fn assign(world: &World, address: Ipv4Addr) -> Result {
     world.bastion().ip(&format!("addr add {address}/32 dev eth0"))?;
     world.internet().ip(&format!("route add {address}/32 dev bastion scope link"))?;
     Ok(())
@@ -78,7 +82,7 @@ pub(crate) fn counted(world: &World, counter: &str) -> Result<u64> {
 }
 
 /// The listing of a set or map of our table.
-fn contents(world: &World, kind: &str, name: &str) -> Result<String> {
+pub(crate) fn contents(world: &World, kind: &str, name: &str) -> Result<String> {
     let output = world.bastion().command("nft").args(["list", kind, "inet", "bastiond", name]).output()?;
     ensure(output.status.success(), text(&output.stderr))?;
     Ok(text(&output.stdout))

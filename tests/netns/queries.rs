@@ -104,7 +104,7 @@ fn with_and_without_a_tunnel() -> Result {
     drop(daemon);
     let peer = "name = \"laptop\"\npublic_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\n\
                 allowed_ips = [\"10.100.0.2/32\"]\n";
-    let tunnel = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n";
+    let tunnel = "[wireguard]\ninterface = \"wg-queries\"\naddresses = [\"10.100.0.1/24\"]\n";
     installation.write_config(&format!("{FAST}{tunnel}"))?;
     let daemon = healthy(&installation)?;
     all_work(&installation, "with a tunnel that has no peers")?;

@@ -10,19 +10,22 @@ use sandbox::daemon::Installation;
 use sandbox::traffic::{DownloadServer, download};
 use sandbox::world::{PublicAddress, Settings, World, addresses as at};
 
+use crate::coexistence::run;
 use crate::gateway::{
-    FAST, Result, SOON, Server, all_components_ok, component, egress, ensure, ensure_eq, gateways, healthy,
-    installation, open, report, table, text, trial, wait_for,
+    FAST, NEVER, Result, SOON, Server, component, egress, ensure, ensure_eq, gateways, healthy, installation, is_shut,
+    open, report, table, text, trial, wait_for, wait_until_ok,
 };
 
 /// A pass follows a change within half a second.
-const NOTICED: Duration = Duration::from_secs(4);
+const NOTICED: Duration = Duration::from_secs(12);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_network_whose_route_is_gone_is_reported_and_attracts_nothing_until_the_named_command_ran", route_gone),
+        trial("a_rule_or_route_for_a_part_of_the_packets_is_named_with_the_command", parts),
         trial("every_route_and_rule_that_leads_a_network_elsewhere_is_named", swallowed),
         trial("a_default_route_that_wins_over_the_public_links_is_named_with_the_command", another_default_route),
+        trial("an_address_of_a_private_host_on_this_server_is_named_with_the_command", address_here),
         trial("a_metadata_service_that_takes_seconds_is_waited_for_at_the_first_start", slow_metadata),
         trial("a_metadata_service_that_lists_nothing_any_more_closes_nothing_and_is_reported", empty_metadata),
         trial("the_servers_own_address_stays_the_first_when_it_is_removed_and_added_again", own_address_again),
@@ -41,6 +44,28 @@ fn problems(installation: &Installation<'_>, what: &str) -> Result<Vec<Problem>>
     Ok(component(installation, ComponentName::Site)?.problems)
 }
 
+/// Another program gives this server the address of a host, or routes a range of the network to it.
+fn address_here() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    for command in ["addr add 10.0.1.5/32 dev lo", "route add local 10.0.1.0/24 dev lo"] {
+        world.bastion().ip(command)?;
+        ensure(is_shut(&egress(world.worker(), &server, NEVER)?), format!("{command}: this proves nothing"))?;
+        let found = problems(&installation, command)?;
+        let [Problem { code, what, advice, .. }] = &found[..] else { return Err(format!("{found:?}").into()) };
+        ensure(code == "address-of-network" && what.contains("10.0.1."), what)?;
+        let (_, remove) = advice.split_once(": ").ok_or(format!("no command in {advice}"))?;
+        run(&world, remove)?;
+        wait_for("nothing is reported", SOON, || {
+            Ok(component(&installation, ComponentName::Site)?.problems.is_empty())
+        })?;
+        ensure_eq(egress(world.worker(), &server, SOON)?, open())?;
+    }
+    Ok(())
+}
+
 fn slow_metadata() -> Result {
     let world = World::start(Settings::default())?;
     let server = Server::start(&world)?;
@@ -53,7 +78,7 @@ fn slow_metadata() -> Result {
         found.iter().map(|problem| problem.what.as_str()).collect::<Vec<_>>(),
         vec!["the metadata service has not answered yet"],
     )?;
-    wait_for("every component is ok", Duration::from_secs(10), || all_components_ok(&installation))?;
+    wait_until_ok("every component is ok", Duration::from_secs(10), &installation)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
@@ -82,7 +107,7 @@ fn empty_metadata() -> Result {
     for network in [world.private_network_id(), world.second_network_id()] {
         world.cloud().metadata_show_network(world.bastion_id(), network);
     }
-    wait_for("every component is ok again", Duration::from_secs(12), || all_components_ok(&installation))?;
+    wait_until_ok("every component is ok again", Duration::from_secs(12), &installation)?;
     Ok(())
 }
 
@@ -107,7 +132,7 @@ fn own_address_again() -> Result {
     world.bastion().ip("addr add 198.51.100.2/32 dev eth0")?;
     let order = text(&world.bastion().command("ip").args(["-4", "-o", "addr", "show", "dev", "eth0"]).output()?.stdout);
     ensure(order.find("100.50/").zip(order.find("100.2/")).is_some_and(|(other, own)| other < own), order)?;
-    wait_for("every component is ok again", NOTICED, || all_components_ok(&installation))?;
+    wait_until_ok("every component is ok again", NOTICED, &installation)?;
     ensure_eq(table(&world, "inet bastiond")?, before)?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     ensure_eq(egress(world.worker(), &server, SOON)?.tcp, Ok(std::net::Ipv4Addr::new(198, 51, 100, 50).into()))
@@ -133,7 +158,7 @@ fn large_mtu() -> Result {
     let loaded = download(world.web(), downloads.address(), 1 << 20, NOTICED * 2);
     ensure(loaded.is_ok(), format!("{loaded:?}"))?;
     world.bastion().ip("link set eth1 mtu 1450")?;
-    wait_for("every component is ok again", NOTICED * 3, || all_components_ok(&installation))?;
+    wait_until_ok("every component is ok again", NOTICED * 3, &installation)?;
     ensure(!table(&world, "inet bastiond")?.contains("size set 1410"), "the rule stayed")
 }
 
@@ -143,7 +168,7 @@ fn ipv6_only() -> Result {
     let v6 = world.bastion_v6();
     world.bastion().ip(&format!("addr add {v6}/64 dev eth0 nodad\nroute add default via fe80::1 dev eth0"))?;
     let installation = installation(&world)?;
-    let tunnel = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n";
+    let tunnel = "[wireguard]\ninterface = \"wg-site\"\naddresses = [\"10.100.0.1/24\"]\n";
     // Without the API: it has an IPv4 address only.
     installation.write_config(&format!("hcloud.enabled = false\n{tunnel}"))?;
     let mut daemon = installation.start()?;
@@ -186,7 +211,7 @@ fn snapshot() -> Result {
     std::fs::remove_file(&file)?;
     ensure(installation.ctl(&["reconcile"])?.status.code().is_some(), "bastionctl was killed")?;
     wait_for("the route is taken over", NOTICED * 2, || Ok(gateways(&world) == [at::BASTION_PRIVATE]))?;
-    wait_for("every component is ok", NOTICED, || all_components_ok(&installation))?;
+    wait_until_ok("every component is ok", NOTICED, &installation)?;
     wait_for("traffic flows", SOON, || Ok(egress(world.web(), &server, SOON)? == open()))?;
     Ok(())
 }
@@ -219,7 +244,7 @@ fn route_gone() -> Result {
     ensure_eq(component(&installation, ComponentName::Hcloud)?.state, State::Waiting)?;
     ensure_eq(egress(world.tenant(), &server, SOON)?, open())?;
     world.bastion().ip(&command(&found[0])?)?;
-    wait_for("every component is ok again", Duration::from_secs(12), || all_components_ok(&installation))?;
+    wait_until_ok("every component is ok again", Duration::from_secs(12), &installation)?;
     wait_for("the route in the cloud is back", Duration::from_secs(12), || {
         Ok(gateways(&world) == [at::BASTION_PRIVATE])
     })?;
@@ -241,6 +266,7 @@ fn swallowed() -> Result {
         ("route add 10.0.1.5/32 dev vpn0", "route del 10.0.1.5/32 dev vpn0", "(10.0.1.5/32 dev vpn0)", false),
         ("route add blackhole 10.0.1.0/24", "route del blackhole 10.0.1.0/24", "(blackhole 10.0.1.0/24)", false),
         ("route add unreachable 10.0.1.0/24", "route del unreachable 10.0.1.0/24", "(unreachable 10.0.1.0/24)", false),
+        ("route add throw 10.0.1.0/24", "route del throw 10.0.1.0/24", "(throw 10.0.1.0/24)", false),
         (
             "route add 10.0.0.0/17 dev vpn0\nroute add 10.0.128.0/17 dev vpn0",
             "route del 10.0.0.0/17 dev vpn0\nroute del 10.0.128.0/17 dev vpn0",
@@ -278,9 +304,56 @@ fn swallowed() -> Result {
             .map_err(|error| format!("{change}: {error:?}"))?;
         }
         world.bastion().ip(undo)?;
-        wait_for(&format!("solved: {undo}"), NOTICED * 3, || all_components_ok(&installation))?;
+        wait_until_ok(&format!("solved: {undo}"), NOTICED * 3, &installation)?;
     }
     ensure_eq(egress(world.web(), &server, SOON)?, open())
+}
+
+/// Rules and routes that concern a part of the packets only, so that neither the probes nor a few addresses meet them.
+fn parts() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let installation = installation(&world)?;
+    let _daemon = healthy(&installation)?;
+    world.bastion().ip("route add unreachable default table 77")?;
+    let site = || component(&installation, ComponentName::Site);
+    let add = |rule: &str| world.bastion().ip(&format!("rule add {rule} lookup 77 priority 50"));
+    for (rule, shown) in [
+        ("to 10.0.1.0/24", "from all to 10.0.1.0/24 lookup 77"),
+        ("from 10.0.1.0/24", "from 10.0.1.0/24 lookup 77"),
+        ("from 10.0.1.5", "from 10.0.1.5/32 lookup 77"),
+        ("iif eth1 from 10.0.1.4/30 to 0.0.0.0/1", "from 10.0.1.4/30 to 0.0.0.0/1 iif eth1 lookup 77"),
+        ("ipproto tcp", "from all ipproto 6 lookup 77"),
+        ("ipproto tcp dport 80", "from all ipproto 6 dport 80 lookup 77"),
+    ] {
+        add(rule)?;
+        let found = problems(&installation, rule)?;
+        let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+        ensure(found[0].code == "rule-misroutes" && texts[0].contains(shown), format!("{rule}: {texts:?}"))?;
+        if !rule.contains("/30") && !rule.contains("dport") {
+            ensure(egress(world.worker(), &server, NEVER)?.tcp.is_err(), format!("{rule}: this proves nothing"))?;
+        }
+        world.bastion().ip(&command(&found[0])?)?;
+        wait_until_ok(&format!("solved: {rule}"), NOTICED * 3, &installation)?;
+    }
+    // Whether packets of ours carry a mark is not known, and a part of the internet may be wanted elsewhere.
+    for (change, undo, code) in [
+        ("rule add fwmark 7 lookup 77 priority 50", "rule del priority 50", "rule-misroutes"),
+        ("rule add to 203.0.113.0/24 lookup 77 priority 50", "rule del priority 50", "rule-misroutes"),
+        ("route add blackhole 203.0.113.0/25", "route del blackhole 203.0.113.0/25", "part-of-internet-misrouted"),
+        ("route add 202.0.0.0/7 via 10.0.0.1 dev eth1", "route del 202.0.0.0/7", "part-of-internet-misrouted"),
+    ] {
+        world.bastion().ip(change)?;
+        wait_for(change, NOTICED, || Ok(site()?.hints.iter().any(|hint| hint.code == code)))?;
+        world.bastion().ip(undo)?;
+        wait_for(undo, NOTICED, || Ok(site()?.hints.is_empty()))?;
+    }
+    world.bastion().ip("route replace default nexthop via 172.31.1.1 dev eth0 onlink nexthop via 10.0.0.1 dev eth1")?;
+    let found = problems(&installation, "a default route with two links")?;
+    ensure(found[0].code == "internet-misrouted", format!("{found:?}"))?;
+    world.bastion().ip("route replace default via 172.31.1.1 dev eth0 onlink")?;
+    wait_until_ok("every component is ok again", NOTICED * 3, &installation)?;
+    ensure_eq(egress(world.worker(), &server, SOON)?, open())
 }
 
 fn another_default_route() -> Result {
@@ -291,7 +364,7 @@ fn another_default_route() -> Result {
     world.bastion().ip(
         "route add default via 172.31.1.1 dev eth0 onlink metric 100\nroute del default via 172.31.1.1 dev eth0 metric 0",
     )?;
-    wait_for("every component is ok", NOTICED, || all_components_ok(&installation))?;
+    wait_until_ok("every component is ok", NOTICED, &installation)?;
     world.bastion().ip("route add default via 10.0.0.1 dev eth1")?;
     let found = problems(&installation, "the other default route")?;
     ensure_eq(
@@ -299,7 +372,7 @@ fn another_default_route() -> Result {
         vec!["packets to the internet do not leave by eth0: they leave by eth1 (default via 10.0.0.1 dev eth1)"],
     )?;
     world.bastion().ip(&command(&found[0])?)?;
-    wait_for("every component is ok again", NOTICED * 3, || all_components_ok(&installation))?;
+    wait_until_ok("every component is ok again", NOTICED * 3, &installation)?;
     wait_for("traffic flows", SOON, || Ok(egress(world.web(), &server, SOON)? == open()))?;
     Ok(())
 }
@@ -319,7 +392,8 @@ fn tunnel_over_networks() -> Result {
         ("10.0.1.40/24", "\"10.100.0.2\"", Some("10.0.1.0/24 of wireguard.addresses is inside")),
     ] {
         let tunnel = format!(
-            "[wireguard]\naddresses = [\"{address}\"]\n[[wireguard.peer]]\nname = \"ada\"\npublic_key = \"{key}\"\n\
+            "[wireguard]\ninterface = \"wg-overlap\"\naddresses = [\"{address}\"]\n[[wireguard.peer]]\n\
+             name = \"ada\"\npublic_key = \"{key}\"\n\
              allowed_ips = [{allowed_ips}]\n"
         );
         installation.write_config(&format!("{FAST}{tunnel}"))?;
@@ -329,7 +403,7 @@ fn tunnel_over_networks() -> Result {
             Ok(found.into_iter().map(|problem| problem.what).collect())
         };
         match reported {
-            None => wait_for("the tunnel is ok", NOTICED, || all_components_ok(&installation))?,
+            None => wait_until_ok("the tunnel is ok", NOTICED, &installation)?,
             Some(reported) => wait_for(reported, NOTICED, || Ok(problems()?.iter().any(|it| it.contains(reported))))
                 .map_err(|error| format!("{error:?}: {:?}", problems()))?,
         };

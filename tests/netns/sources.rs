@@ -9,7 +9,7 @@ use sandbox::traffic::{self, Ping, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
 use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, report, text, trial, wait_for};
-use crate::policy::{counted, gateway};
+use crate::policy::{contents, counted, gateway};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -67,8 +67,11 @@ fn too_many() -> Result {
         }
         Ok(())
     };
-    // Forty at once are within the burst of the rate limit, and ten above the limit of thirty.
-    open(world.web(), 2000..2040)?;
+    // Forty are within the burst of the rate limit, and ten above the limit of thirty.
+    open(world.web(), 2000..2030)?;
+    let is_limited = || Ok(contents(&world, "set", "limited4")?.contains("10.0.0.4"));
+    wait_for("the source is limited", SOON, is_limited)?;
+    open(world.web(), 2030..2040)?;
     wait_for("ten were too many", SOON, || Ok(counted(&world, "dropped_flows")? == 10))?;
     open(world.tenant(), 2000..2100)?;
     wait_for("some came too fast", SOON, || Ok(counted(&world, "dropped_new_flows")? > 0))?;

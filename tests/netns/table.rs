@@ -7,6 +7,7 @@ use bastiond::internals::component;
 use bastiond::internals::config::{Config, Environment, Fastpath, parse};
 use bastiond::internals::inputs::{Inputs, SeenReturnRoutes, tunnel};
 use bastiond::internals::nat::{LoadedRules, Nat, load_boot_rules};
+use bastiond::internals::net::NetworkId;
 use bastiond::internals::outcome::Outcome;
 use bastiond::internals::site::{PrivateLink, PublicLink, Site};
 use libtest_mimic::Trial;
@@ -19,8 +20,12 @@ use crate::routes::inside;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("the_table_with_one_network_equals_the_golden_one", || golden("one-network")),
+        trial("the_table_with_a_hetzner_network_equals_the_golden_one_and_the_documented_one", || {
+            golden("hetzner-network")
+        }),
         trial("the_table_with_a_tunnel_equals_the_golden_one", || golden("tunnel")),
         trial("the_table_with_everything_equals_the_golden_one", || golden("everything")),
+        trial("the_table_with_other_protocols_equals_the_golden_one", || golden("protocols")),
         trial("removing_the_tunnel_removes_all_its_rules", tunnel_goes),
         trial("boot_replaces_a_table_that_does_not_filter", half_a_table),
         trial("boot_opens_the_current_port_of_sshd", sshd_moved),
@@ -43,13 +48,19 @@ fn link(interface: &str, address: &str, network: &str) -> Result<PrivateLink> {
     })
 }
 
-/// The site: one private network, or three with four public addresses for the table with everything.
+/// The site: one private network, which is one of Hetzner's with that name; or three of Hetzner's and four public
+/// addresses for the table with everything.
 pub(crate) fn site(name: &str) -> Result<Site> {
     let mut addresses = vec!["198.51.100.2".parse()?];
     let mut private = vec![link("eth1", "10.0.0.2", "10.0.0.0/16")?];
     if name == "everything" {
         addresses.extend([50, 51, 52].map(|host| Ipv4Addr::new(203, 0, 113, host)));
         private.extend([link("eth2", "10.2.0.2", "10.2.0.0/16")?, link("ens10.7", "10.3.0.2", "10.3.0.0/16")?]);
+    }
+    if ["hetzner-network", "everything"].contains(&name) {
+        for (link, number) in private.iter_mut().zip(1_000_004..) {
+            link.network_id = Some(NetworkId(number));
+        }
     }
     let public = Some(PublicLink { interface: "eth0".parse()?, mtu: 1500, addresses });
     Ok(Site { public, private, ..Site::default() })
@@ -135,8 +146,10 @@ fn golden(name: &str) -> Result {
         matches(&format!("{name}.nft"), &now)?;
         if name == "one-network" {
             matches("one-network.json", &object_a_line(&listed(&host, &["-j"])?)?)?;
+        }
+        if name == "hetzner-network" {
             let document = include_str!("../../docs/traffic.md");
-            ensure(document.contains(now.trim_end()), "docs/traffic.md lists another table than one-network.nft")?;
+            ensure(document.contains(now.trim_end()), "docs/traffic.md lists another table than hetzner-network.nft")?;
         }
     }
     Ok(())
@@ -162,7 +175,7 @@ fn sshd_moved() -> Result {
     reconcile(&host, &mut nat, &config, &site);
     host.nft("delete table inet bastiond")?;
     let moved = Site { public: None, private: Vec::new(), sshd_ports: [22, 2222].into(), ..site };
-    ensure_eq(inside(&host, load_boot_rules(state.path(), &config, &moved, false))?, LoadedRules::LastGood)?;
+    ensure_eq(inside(&host, load_boot_rules(state.path(), None, &config, &moved, false))?, LoadedRules::LastGood)?;
     let ports = host.nft("list set inet bastiond ssh_ports")?;
     ensure(ports.contains("elements = { 22, 2222 }"), ports)
 }
@@ -171,17 +184,21 @@ fn half_a_table() -> Result {
     let state = tempfile::tempdir()?;
     let (config, site) = (config("one-network")?, site("one-network")?);
     let closed = Site { public: None, private: Vec::new(), ..site.clone() };
-    let boot = |host: &Namespace| inside(host, load_boot_rules(state.path(), &config, &closed, false));
+    let boot = |host: &Namespace| inside(host, load_boot_rules(state.path(), None, &config, &closed, false));
     // As left by a process that ended between the two transactions of a table.
     let host = Namespace::create("half-a-table")?;
     host.nft("add table inet bastiond")?;
     ensure_eq(boot(&host)?, LoadedRules::Closed)?;
     ensure_eq(boot(&host)?, LoadedRules::Existing)?;
     host.nft("delete table inet bastiond")?;
-    std::fs::write(state.path().join("rules.json"), r#"{"format":1,"skeleton":"","commands":[]}"#)?;
-    ensure_eq(boot(&host)?, LoadedRules::Closed)?;
+    // Version 0.1.0 kept nft's text, which nobody reads: an account that is taken over could put anything there.
+    let foreign = r#"{"format":1,"skeleton":"include \"/etc/shadow\"","commands":[]}"#;
+    for text in [foreign, "", r#"{"format":2}"#] {
+        std::fs::write(state.path().join("rules.json"), text)?;
+        ensure_eq(boot(&host)?, LoadedRules::Closed)?;
+        host.nft("delete table inet bastiond")?;
+    }
     // Complete rules.
-    host.nft("delete table inet bastiond")?;
     let mut nat = Nat::load(state.path(), state.path());
     reconcile(&host, &mut nat, &config, &site);
     let good = listed(&host, &["--stateless"])?;

@@ -4,9 +4,11 @@ mod changes;
 mod kinds;
 mod lost_key;
 mod no_routes;
+mod paths;
 mod people;
 mod refused;
 mod silence;
+pub(crate) mod untracked;
 
 use std::net::Ipv4Addr;
 use std::process::{Child, Stdio};
@@ -20,7 +22,7 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, Ping, ProbeFailure, Reflector};
 use sandbox::world::{Laptop, SecondNetwork, Settings, World, addresses as at};
 
-use crate::gateway::{FAST, Result, SOON, all_components_ok, ensure, installation, report, text, wait_for};
+use crate::gateway::{FAST, Result, SOON, ensure, installation, report, text, wait_for, wait_until_ok};
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
@@ -30,7 +32,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         refused::trials(),
         lost_key::trials(),
         no_routes::trials(),
+        paths::trials(),
         silence::trials(),
+        untracked::trials(),
     ]
     .into_iter()
     .flatten()
@@ -138,7 +142,7 @@ pub(crate) fn serving(installation: &Installation<'_>) -> Result<(Daemon, Public
     let mut daemon = installation.start()?;
     daemon.wait_until_ready();
     // The return route exists shortly after the rest.
-    wait_for("every component is ok", SOON, || all_components_ok(installation))
+    wait_until_ok("every component is ok", SOON, installation)
         .map_err(|error| format!("{}\n{}", error.message().unwrap_or_default(), daemon.log()))?;
     let public_key = report(installation)?.tunnel.and_then(|tunnel| tunnel.public_key);
     Ok((daemon, public_key.ok_or("the status shows no public key")?))
@@ -176,6 +180,7 @@ pub(crate) fn seen(from: &Namespace, to: &Reflector) -> std::result::Result<std:
 
 /// Waits until flows from the laptop have the source `source`.
 fn wait_for_source(what: &str, laptop: &Namespace, reflector: &Reflector, source: Ipv4Addr) -> Result {
-    wait_for(what, Duration::from_secs(5), || Ok(seen(laptop, reflector) == Ok(source.into())))?;
+    // After an outage of the API the daemon asks it again in a few seconds.
+    wait_for(what, Duration::from_secs(10), || Ok(seen(laptop, reflector) == Ok(source.into())))?;
     Ok(())
 }

@@ -9,8 +9,9 @@ use sandbox::timeouts::scaled;
 use sandbox::traffic::{self, Ping, ProbeFailure, Reflector};
 use sandbox::world::{World, addresses as at};
 
-/// The time limit of a round trip on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(2);
+/// The time limit of what happens at once on a quiet machine: a round trip, a pass of the daemon. Tests run side by side
+/// on busy machines, and a wait that succeeds ends early, so the limit is a wide one.
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 /// How long to wait for a packet that must not arrive.
 pub(crate) const NEVER: Duration = Duration::from_millis(400);
 pub(crate) type Result<T = ()> = std::result::Result<T, Failed>;

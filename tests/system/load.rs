@@ -1,5 +1,5 @@
-//! Traffic through a bastion during a restart or an upgrade: NAT flows that must not lose a packet, and a tunnel whose
-//! pause is measured.
+//! Traffic through a bastion during a restart or an upgrade: NAT flows and a tunnel that must not lose a packet, and
+//! the tunnel's pause when its own program is another one.
 
 use std::time::Duration;
 
@@ -17,8 +17,9 @@ use crate::trial::{TIMEOUT, print_measurement, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_restart_under_load_loses_no_packet_and_the_tunnel_pauses_for_less_than_200_ms", restart),
-        trial("an_upgrade_under_load_loses_no_packet_and_the_tunnel_pauses_for_less_than_200_ms", upgrade),
+        trial("a_restart_under_load_loses_no_packet_and_is_no_gap_in_the_tunnel", restart),
+        trial("an_upgrade_under_load_loses_no_packet_and_is_no_gap_in_the_tunnel", upgrade),
+        trial("an_upgrade_of_the_tunnels_program_pauses_the_tunnel_for_less_than_200_ms", upgrade_of_the_tunnel),
     ]
 }
 
@@ -29,8 +30,13 @@ pub(crate) const TUNNEL: &str = "[wireguard]\naddresses = [\"10.100.0.1/24\"]\n"
 const RATE: u32 = 500;
 /// Datagrams per second through the tunnel: one every 5 ms.
 const TUNNEL_RATE: u32 = 200;
+/// The unit of the tunnel's process.
+const TUNNEL_UNIT: &str = "bastiond-tunnel.service";
 /// The longest allowed pause of the tunnel.
 const GAP: Duration = Duration::from_millis(200);
+/// Packets of the tunnel that may be missing without a gap: the client is a program too, and drops some on a busy
+/// machine. A gap of 200 ms takes 40, `RestartSec=` of the daemon 100.
+pub(crate) const NOISE: usize = 5;
 /// The number of repetitions.
 const ROUNDS: usize = 3;
 
@@ -182,9 +188,10 @@ fn client(bastion: &Bastion) -> Result<Interface> {
     Ok(client)
 }
 
-/// Repeats an operation under load. The interface and its sockets stay, and the process changes each time.
-fn under_load(bastion: &Bastion, what: &str, mut deed: impl FnMut(usize) -> Result) -> Result {
-    let mut gaps = Vec::new();
+/// Repeats an operation under load. The interface and its sockets stay, and the daemon's process changes each time. The
+/// pauses of the tunnel, from the shortest on, and the packets lost in it.
+fn under_load(bastion: &Bastion, what: &str, mut deed: impl FnMut(usize) -> Result) -> Result<(Vec<Duration>, usize)> {
+    let (mut gaps, mut lost) = (Vec::new(), 0);
     for round in 0..ROUNDS {
         let load = Load::start(bastion)?;
         let (pid, kept) = (bastion.main_pid()?, Load::kept(bastion)?);
@@ -197,29 +204,89 @@ fn under_load(bastion: &Bastion, what: &str, mut deed: impl FnMut(usize) -> Resu
         print_measurement(what, &report);
         ensure_eq(report.lost, 0)?;
         gaps.push(report.tunnel_gap);
+        lost += report.tunnel_lost;
     }
-    // The median, because other load of the machine makes single pauses longer.
     gaps.sort_unstable();
-    ensure(gaps[ROUNDS / 2] < scaled(GAP), format!("the tunnel was silent for {gaps:?}"))
+    Ok((gaps, lost))
+}
+
+/// The process of the tunnel, by the machine's systemd; 0 means none.
+pub(crate) fn tunnel_pid(bastion: &Bastion) -> Result<u32> {
+    Ok(bastion.machine.property(TUNNEL_UNIT, "MainPID")?.parse()?)
 }
 
 fn restart() -> Result {
     let bastion = Bastion::healthy(TUNNEL)?;
-    under_load(&bastion, "restart under load", |_| {
+    let tunnel = tunnel_pid(&bastion)?;
+    has_nothing(&bastion, tunnel)?;
+    let (_, lost) = under_load(&bastion, "restart under load", |_| {
         bastion.machine.run(&["systemctl", "restart", UNIT])?;
         Ok(())
     })?;
+    ensure(lost <= NOISE, format!("{lost} packets were lost in the tunnel"))?;
+    ensure_eq(tunnel_pid(&bastion)?, tunnel)?;
     // These are no automatic restarts.
     ensure_eq(bastion.restarts()?, 0)
 }
 
+/// The tunnel's process has no capability, another user than the daemon, and no network but what it was given.
+fn has_nothing(bastion: &Bastion, pid: u32) -> Result {
+    ensure(pid != 0, "the tunnel has no process")?;
+    let status = bastion.machine.run(&["cat", &format!("/proc/{pid}/status")])?;
+    let field =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        ensure_eq((set, field(set)), (set, "0000000000000000".to_owned()))?;
+    }
+    ensure_eq((field("NoNewPrivs:"), field("Seccomp:")), ("1".to_owned(), "2".to_owned()))?;
+    let user = bastion.machine.run(&["id", "-u", "bastiond-tunnel"])?;
+    ensure_eq(field("Uid:").split_whitespace().next().map(str::to_owned), Some(user.trim().to_owned()))?;
+    let network = |pid: &str| bastion.machine.run(&["readlink", &format!("/proc/{pid}/ns/net")]);
+    ensure(network(&pid.to_string())? != network("1")?, "the process is in the server's network")?;
+    let sockets =
+        bastion.machine.run(&["stat", "--format", "%U %a", "/run/bastiond/tunnel.sock", "/run/wireguard/wg0.sock"])?;
+    ensure_eq(sockets.trim(), "bastiond 600\nbastiond 600")?;
+    // No member of the daemon's group may pose as a tunnel.
+    let member = ["setpriv", "--reuid", "nobody", "--regid", "bastiond", "--clear-groups"];
+    let posed = [&member[..], &["touch", "/run/wireguard/wg1.sock"]].concat();
+    ensure(!bastion.machine.try_run(&posed)?.status.success(), "a member of the group may make a file")?;
+    bastion.machine.run(&["wg", "show", "wg0"]).map(drop)
+}
+
 fn upgrade() -> Result {
     let bastion = Bastion::healthy(TUNNEL)?;
-    under_load(&bastion, "upgrade under load", |round| {
-        let next = Package::given()?.next(&format!("+{}", round + 1))?;
-        bastion.machine.write("/root/next.deb", 0o644, std::fs::read(next.path())?)?;
-        bastion.machine.run(&["dpkg", "--install", "/root/next.deb"])?;
-        let version = bastion.machine.run(&["dpkg-query", "--show", "--showformat=${Version}", "bastiond"])?;
-        ensure_eq(version.as_str(), next.version())
-    })
+    let tunnel = tunnel_pid(&bastion)?;
+    let (_, lost) = under_load(&bastion, "upgrade under load", |round| {
+        install(&bastion, &Package::given()?.next(&format!("+{}", round + 1))?)
+    })?;
+    ensure(lost <= NOISE, format!("{lost} packets were lost in the tunnel"))?;
+    ensure_eq(tunnel_pid(&bastion)?, tunnel)
+}
+
+fn install(bastion: &Bastion, next: &Package) -> Result {
+    bastion.machine.write("/root/next.deb", 0o644, std::fs::read(next.path())?)?;
+    bastion.machine.run(&["dpkg", "--install", "/root/next.deb"])?;
+    let version = bastion.machine.run(&["dpkg-query", "--show", "--showformat=${Version}", "bastiond"])?;
+    ensure_eq(version.as_str(), next.version())
+}
+
+fn upgrade_of_the_tunnel() -> Result {
+    let bastion = Bastion::healthy(TUNNEL)?;
+    let mut processes = vec![tunnel_pid(&bastion)?];
+    let (gaps, _) = under_load(&bastion, "upgrade of the tunnel's program under load", |round| {
+        let next = Package::given()?.changed(&format!("+{}", round + 1), |tree| {
+            // What follows an ELF program's own bytes is not loaded.
+            let path = tree.join("usr/bin/bastiond-tunnel");
+            let mut program = std::fs::read(&path)?;
+            program.extend(round.to_ne_bytes());
+            Ok(std::fs::write(&path, program)?)
+        })?;
+        install(&bastion, &next)?;
+        processes.push(tunnel_pid(&bastion)?);
+        Ok(())
+    })?;
+    processes.dedup();
+    ensure_eq(processes.len(), ROUNDS + 1)?;
+    // The median, because other load of the machine makes single pauses longer.
+    ensure(gaps[ROUNDS / 2] < scaled(GAP), format!("the tunnel was silent for {gaps:?}"))
 }

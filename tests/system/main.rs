@@ -3,6 +3,7 @@
 
 mod bastion;
 mod cloud_init;
+mod hostile_state;
 mod lifecycle;
 mod load;
 mod machine;
@@ -21,11 +22,17 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let first_boots = cloud_init::trials();
-    let trials: Vec<Trial> =
-        [service::trials(), trouble::trials(), load::trials(), reboot::trials(), lifecycle::trials()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let trials: Vec<Trial> = [
+        service::trials(),
+        trouble::trials(),
+        load::trials(),
+        reboot::trials(),
+        lifecycle::trials(),
+        hostile_state::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     if !arguments.list {
         let count = first_boots.len() + trials.len();
         sandbox::isolation::require(count);

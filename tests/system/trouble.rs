@@ -10,7 +10,7 @@ use sandbox::traffic::HeldConnection;
 use sandbox::world::addresses as at;
 
 use crate::bastion::{Bastion, CONFIG, UNIT};
-use crate::load::Load;
+use crate::load::{Load, NOISE, tunnel_pid};
 use crate::memory::Limit;
 use crate::shared::{Result, SOON, ensure, ensure_eq, wait_for};
 use crate::trial::{TIMEOUT, print_measurement, trial};
@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_stopped_process_is_killed_by_the_watchdog_and_replaced", watchdog),
         trial("a_killed_process_is_replaced_at_once", killed),
+        trial("a_killed_process_of_the_tunnel_is_replaced_at_once_with_its_interface", killed_tunnel),
         trial("a_repeatedly_killed_process_is_replaced_every_time", killed_often),
         trial("a_process_that_the_kernel_kills_for_memory_is_replaced", out_of_memory),
         trial("a_full_disk_is_reported_and_the_gateway_continues", full_disk),
@@ -58,7 +59,8 @@ fn watchdog() -> Result {
     ensure_eq(Load::kept(&bastion)?, tunnel)?;
     let report = load.stop()?;
     print_measurement("with a watchdog limit of 2 s", &report);
-    ensure_eq((bastion.restarts()?, report.lost), (1, 0))
+    ensure_eq((bastion.restarts()?, report.lost), (1, 0))?;
+    ensure(report.tunnel_lost <= NOISE, format!("{} packets were lost in the tunnel", report.tunnel_lost))
 }
 
 fn killed() -> Result {
@@ -72,7 +74,25 @@ fn killed() -> Result {
     let report = load.stop()?;
     print_measurement("a killed process is replaced after", format!("{took:?}; {report}"));
     ensure_eq((bastion.restarts()?, report.lost), (1, 0))?;
-    // This includes RestartSec, half a second.
+    ensure(report.tunnel_lost <= NOISE, format!("{} packets were lost in the tunnel", report.tunnel_lost))
+}
+
+fn killed_tunnel() -> Result {
+    let bastion = Bastion::healthy(crate::load::TUNNEL)?;
+    let load = Load::start(&bastion)?;
+    let (pid, tunnel, kept) = (bastion.main_pid()?, tunnel_pid(&bastion)?, Load::kept(&bastion)?);
+    bastion.machine.run(&["kill", "-s", "KILL", &tunnel.to_string()])?;
+    wait_for("another process carries packets", TIMEOUT, || {
+        let now = tunnel_pid(&bastion)?;
+        Ok(now != 0 && now != tunnel)
+    })?;
+    bastion.becomes_healthy()?;
+    load.goes_on()?;
+    ensure_eq((Load::kept(&bastion)?, bastion.main_pid()?), (kept, pid))?;
+    let report = load.stop()?;
+    print_measurement("the tunnel's process is killed", &report);
+    ensure_eq(report.lost, 0)?;
+    // On its own a client notices after 15 s.
     ensure(report.tunnel_gap < Duration::from_secs(2), format!("the tunnel was silent for {:?}", report.tunnel_gap))
 }
 

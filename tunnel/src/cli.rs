@@ -15,7 +15,12 @@ use crate::interface::InterfaceName;
 #[command(name = "bastiond-tunnel", version, after_long_help = TUNNEL_ENVIRONMENT)]
 pub struct BastiondTunnel {
     /// Name of the interface.
-    pub interface: InterfaceName,
+    #[arg(required_unless_present = "controlled")]
+    pub interface: Option<InterfaceName>,
+    /// Carry the packets of bastiond's tunnel. Interface, sockets and keys come from the daemon, which connects to the
+    /// listening socket at standard input. systemd and bastiond use this.
+    #[arg(long, conflicts_with_all = ["interface", "foreground"])]
+    pub controlled: bool,
     /// Stay in the foreground.
     #[arg(short, long)]
     pub foreground: bool,

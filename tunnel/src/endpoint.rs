@@ -1,7 +1,7 @@
 //! A peer's endpoint: an address, or a name that has to be resolved.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use crate::syntax::decimal;
@@ -11,9 +11,10 @@ use crate::syntax::decimal;
 pub enum EndpointName {
     /// An address: `192.0.2.7:51820`, `[2001:db8::7]:51820`, `[fe80::7%2]:51820`.
     Address(SocketAddr),
-    /// A host's name.
+    /// What the system's resolver has to find: a host's name, or a link-local address whose interface has a name
+    /// (`[fe80::7%eth0]:51820`), since an interface's number may change.
     Name {
-        /// The name; a dot at its end keeps the resolver from trying search domains.
+        /// The name, where a dot at its end keeps the resolver from trying search domains; or `fe80::7%eth0`.
         host: String,
         /// The UDP port, from 1.
         port: u16,
@@ -35,8 +36,22 @@ impl FromStr for EndpointName {
         }
         let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
         let port = decimal(port).filter(|&port| port > 0).ok_or_else(invalid)?;
+        let scoped = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if let Some(host) = scoped.filter(|host| is_scoped_by_name(host)) {
+            return Ok(Self::Name { host: host.to_owned(), port });
+        }
         if is_host_name(host) { Ok(Self::Name { host: host.to_owned(), port }) } else { Err(invalid()) }
     }
+}
+
+/// `fe80::7%eth0`. The resolver finds an interface by its name for link-local addresses only.
+fn is_scoped_by_name(text: &str) -> bool {
+    /// An interface's name, less the byte of zero at its end (`IFNAMSIZ` in linux/if.h).
+    const MAX_INTERFACE: usize = 15;
+    let Some((address, interface)) = text.split_once('%') else { return false };
+    address.parse().is_ok_and(|address: Ipv6Addr| address.is_unicast_link_local())
+        && (1..=MAX_INTERFACE).contains(&interface.len())
+        && interface.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'%' | b'[' | b']'))
 }
 
 /// Labels of letters, digits and hyphens (RFC 1123 §2.1), and of underscores, which real names have too. What ends in
@@ -60,6 +75,7 @@ impl fmt::Display for EndpointName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
+            Self::Name { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
         }
     }
@@ -87,6 +103,13 @@ mod tests {
     }
 
     #[test]
+    fn a_link_local_address_may_name_its_interface() {
+        let endpoint = "[fe80::1%eth0]:51820".parse::<EndpointName>().unwrap();
+        assert_eq!(endpoint, EndpointName::Name { host: "fe80::1%eth0".to_owned(), port: 51820 });
+        assert_eq!(endpoint.to_string(), "[fe80::1%eth0]:51820");
+    }
+
+    #[test]
     fn other_texts_are_no_endpoints() {
         let (long_label, long_name) = (format!("{}.org:1", "a".repeat(64)), format!("{}org:1", "abc.".repeat(63)));
         for text in [
@@ -103,7 +126,12 @@ mod tests {
             "[2001:db8::1:51820",
             "2001:db8::1:51820",
             "[example.org]:51820",
-            "[fe80::1%eth0]:51820",
+            "[2001:db8::1%eth0]:51820",
+            "[fe80::1%]:51820",
+            "[fe80::1%eth0]:0",
+            "[fe80::1%a/b]:51820",
+            "[fe80::1%sixteen-letters-]:51820",
+            "fe80::1%eth0:51820",
             ":51820",
             "192.0.2.256:51820",
             "192.0.2:51820",

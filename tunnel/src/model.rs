@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 
@@ -104,7 +105,8 @@ pub struct PeerSnapshot {
 }
 
 /// What an interface refused since it was started.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Refused {
     /// Handshake messages.
     pub handshakes: RefusedHandshakes,
@@ -113,7 +115,8 @@ pub struct Refused {
 }
 
 /// Handshake messages that were refused.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RefusedHandshakes {
     /// Addresses that send handshakes with a public key that no peer has: at most 32, the most frequent first.
     pub unknown_keys: Vec<UnknownKey>,
@@ -132,7 +135,8 @@ pub struct RefusedHandshakes {
 }
 
 /// How often something was refused.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RefusedCount {
     /// How often.
     pub times: u64,
@@ -141,7 +145,8 @@ pub struct RefusedCount {
 }
 
 /// An address that sends handshakes with an unknown key. Without load it may be forged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UnknownKey {
     /// The address.
     pub address: IpAddr,
@@ -154,7 +159,8 @@ pub struct UnknownKey {
 }
 
 /// What is refused of one peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RefusedPeer {
     /// The peer.
     pub public_key: PublicKey,
@@ -166,7 +172,8 @@ pub struct RefusedPeer {
 }
 
 /// Packets of a peer from an inner address that is not its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ForeignSource {
     /// The newest such address.
     pub address: IpAddr,

@@ -23,7 +23,9 @@ const TUN_IOCTLS: u8 = b'T';
 // __tun_chr_ioctl).
 nix::ioctl_readwrite_bad!(tunsetiff, nix::request_code_write!(TUN_IOCTLS, 202, size_of::<c_int>()), ifreq);
 nix::ioctl_write_int_bad!(tunsetoffload, nix::request_code_write!(TUN_IOCTLS, 208, size_of::<libc::c_uint>()));
+nix::ioctl_write_int_bad!(tunsetowner, nix::request_code_write!(TUN_IOCTLS, 204, size_of::<c_int>()));
 nix::ioctl_read_bad!(tungetiff, nix::request_code_read!(TUN_IOCTLS, 210, size_of::<libc::c_uint>()), ifreq);
+nix::ioctl_readwrite_bad!(siocgifindex, libc::SIOCGIFINDEX, ifreq);
 nix::ioctl_readwrite_bad!(siocgifmtu, libc::SIOCGIFMTU, ifreq);
 nix::ioctl_write_ptr_bad!(siocsifmtu, libc::SIOCSIFMTU, ifreq);
 
@@ -73,6 +75,24 @@ pub(crate) fn set_tun_offload(tun: BorrowedFd<'_>, offload: c_int) -> io::Result
     // SAFETY: the argument is a number; nothing is pointed to.
     unsafe { tunsetoffload(tun.as_raw_fd(), offload) }?;
     Ok(())
+}
+
+/// Lets only this user, and who has `CAP_NET_ADMIN`, attach to the interface (`TUNSETOWNER`): while it has no owner,
+/// every user may who can open the device node.
+pub(crate) fn set_tun_owner(tun: BorrowedFd<'_>, user: u32) -> io::Result<()> {
+    let user = c_int::from_ne_bytes(user.to_ne_bytes());
+    // SAFETY: the argument is a number; nothing is pointed to.
+    unsafe { tunsetowner(tun.as_raw_fd(), user) }?;
+    Ok(())
+}
+
+/// The number of an interface (`SIOCGIFINDEX`), asked through any socket of its network namespace.
+pub(crate) fn interface_index(socket: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
+    let mut request = named(name)?;
+    // SAFETY: the kernel reads the name and writes the number of one `ifreq`.
+    unsafe { siocgifindex(socket.as_raw_fd(), &raw mut request) }?;
+    // SAFETY: the call filled in the number.
+    u32::try_from(unsafe { request.ifr_ifru.ifru_ifindex }).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// An interface's MTU (`SIOCGIFMTU`), asked through any socket of its network namespace.

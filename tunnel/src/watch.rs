@@ -58,6 +58,11 @@ impl AnswerWatch {
         }
     }
 
+    /// Whether something authentic was received from the peer since the last check.
+    pub fn is_heard(&self, peer: &PeerSnapshot) -> bool {
+        peer.rx_bytes > self.rx_bytes
+    }
+
     /// Whether the peer has left packets unanswered for 15 s.
     pub fn is_silent(&self) -> bool {
         self.is_silent

@@ -16,7 +16,7 @@ fn bastiond_tunnel_explains_itself() {
     );
     let help = run("--help").stdout;
     let help = String::from_utf8_lossy(&help);
-    for word in ["Usage: bastiond-tunnel [OPTIONS] <INTERFACE>", "--foreground", "LOG_LEVEL", "WG_TUN_FD"] {
+    for word in ["Usage: bastiond-tunnel [OPTIONS] [INTERFACE]", "--foreground", "LOG_LEVEL", "WG_TUN_FD"] {
         assert!(help.contains(word), "{word} is missing:\n{help}");
     }
     let bad = run("wg/0");

@@ -47,7 +47,7 @@ pub(crate) enum Limits {
     Off,
     /// The limit of new flows per second.
     Rate,
-    /// The limit of concurrent flows.
+    /// The limits of concurrent flows: those of a source, and the fair shares.
     Count,
     Both,
 }
@@ -66,12 +66,15 @@ impl Policy {
         let limit = |on| if on { "1000000" } else { "false" };
         let rate = limit(matches!(self.limits, Limits::Rate | Limits::Both));
         let count = limit(matches!(self.limits, Limits::Count | Limits::Both));
+        let fair_share = matches!(self.limits, Limits::Count | Limits::Both);
         let deny: String = (0..self.entries).map(|index| self.denied.entry(index)).collect();
         let tenants: String = (0..self.entries).map(tenant_pair).collect();
         format!(
             "{SITE}[egress]\nnew_flows_per_second = {rate}\nmax_flows = {count}\n\
+             network_new_flows_per_second = {rate}\n\
              deny = [\n{deny}]\n[tenants]\nallow = [\n{tenants}]\n\
-             [firewall]\nsyns_per_second = false\n{}",
+             [firewall]\nsyns_per_second = false\nnew_flows_per_second = {rate}\nmax_flows = {count}\n\
+             fair_share = {fair_share}\n{}",
             forwards(self.entries, self.last_port()),
         )
     }

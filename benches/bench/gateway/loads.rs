@@ -1,6 +1,7 @@
 //! The loads: packets and connections through a test bed.
 
-use std::net::{SocketAddrV4, UdpSocket};
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use sandbox::traffic::{EchoServer, Flow, PacketGenerator, Reflector, Sink, churn, flush_conntrack};
@@ -13,6 +14,8 @@ use crate::run::Result;
 const DURATION: Duration = Duration::from_millis(400);
 /// The time limit of a single answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// Longer than the flow cache in BPF remembers a flow, which the next run opens again.
+const FORGOTTEN: Duration = Duration::from_millis(1100);
 /// The discard port (RFC 863).
 const DISCARD: u16 = 9;
 /// New flows in one run. All must fit into the connection tracking table (`nf_conntrack_max`, at least 65 536).
@@ -32,7 +35,11 @@ pub(super) fn many_flows(testbed: &Testbed) -> Result<f64> {
     established(testbed, 256)
 }
 
-/// Packets per second that arrive, for established flows.
+pub(super) fn very_many_flows(testbed: &Testbed) -> Result<f64> {
+    established(testbed, 4096)
+}
+
+/// Packets that arrive for each second of processor time, for established flows.
 fn established(testbed: &Testbed, count: u16) -> Result<f64> {
     let sink = Sink::install(testbed.server(), "eth0")?;
     // The sockets stay open, because an answer to a closed port would cause an ICMP error.
@@ -43,7 +50,10 @@ fn established(testbed: &Testbed, count: u16) -> Result<f64> {
     let sent = generator.repeat(&flows, DURATION)?;
     let arrived = sink.settled_frames()? - before;
     flush_conntrack(testbed.bastion())?;
-    Ok(rate(arrived, sent.elapsed))
+    if testbed.rules().has_bpf() {
+        std::thread::sleep(FORGOTTEN);
+    }
+    Ok(rate(arrived, sent.processor_time))
 }
 
 /// Exchanges a datagram on each flow, so that the bastion tracks it as established.
@@ -61,39 +71,80 @@ fn open_flows(testbed: &Testbed, count: u16) -> Result<Vec<UdpSocket>> {
         .collect()
 }
 
-/// Packets per second that arrive, each the first of its flow.
+/// Packets that arrive for each second of processor time, each the first of its flow.
 pub(super) fn new_flows(testbed: &Testbed) -> Result<f64> {
     burst(testbed, 0, BURST)
 }
 
-/// New flows per second for a source without other flows.
+/// New flows for each second of processor time for a source without other flows.
 pub(super) fn first_flows(testbed: &Testbed) -> Result<f64> {
     repeated(testbed, 0)
 }
 
-/// New flows per second for a source that is close to the default limit.
+/// New flows for each second of processor time for a source that is close to the default limit.
 pub(super) fn further_flows(testbed: &Testbed) -> Result<f64> {
     repeated(testbed, 7000)
 }
 
+/// New flows for each second of processor time for ten sources that have two thousand each.
+pub(super) fn flows_of_ten(testbed: &Testbed) -> Result<f64> {
+    const SOURCES: u16 = 10;
+    let nth = |number: u16| {
+        let [a, b, c, d] = CLIENT.octets();
+        let host = u8::try_from(number % SOURCES).expect("ten sources");
+        let source = SocketAddrV4::new([a, b, c, d + host].into(), 20_000 + number / SOURCES);
+        Flow { source, ..nth_flow(number) }
+    };
+    mean(|| burst_of(testbed, 2000 * SOURCES, 1000, nth))
+}
+
+/// New flows for each second of processor time for one source while as many others are limited, and have a limit of
+/// their own, as the sets hold.
+pub(super) fn flows_with_full_sets(testbed: &Testbed) -> Result<f64> {
+    fill_sets(testbed)?;
+    mean(|| burst(testbed, 0, 1000))
+}
+
+/// Fills the sets of sources with others; what is there stays.
+fn fill_sets(testbed: &Testbed) -> Result {
+    const ELEMENTS: u32 = 65_000;
+    let first = u32::from(Ipv4Addr::new(203, 0, 0, 0));
+    let mut elements = String::new();
+    for address in (first..first + ELEMENTS).map(Ipv4Addr::from) {
+        let _ = write!(elements, "{address} timeout 1h,");
+    }
+    testbed.bastion().nft(&format!(
+        "add element inet bastiond limited4 {{ {elements} }}\nadd element inet bastiond inside_flows {{ {elements} }}"
+    ))?;
+    Ok(())
+}
+
 fn repeated(testbed: &Testbed, before: u16) -> Result<f64> {
+    mean(|| burst(testbed, before, 1000))
+}
+
+/// The mean of twenty short runs.
+fn mean(run: impl Fn() -> Result<f64>) -> Result<f64> {
     const TIMES: u16 = 20;
-    let rates = (0..TIMES).map(|_| burst(testbed, before, 1000)).collect::<Result<Vec<_>>>()?;
+    let rates = (0..TIMES).map(|_| run()).collect::<Result<Vec<_>>>()?;
     Ok(rates.iter().sum::<f64>() / f64::from(TIMES))
 }
 
-/// New flows per second for a source that has opened others before.
+/// New flows for each second of processor time for a source that has opened others before.
 fn burst(testbed: &Testbed, before: u16, flows: u16) -> Result<f64> {
+    burst_of(testbed, before, flows, nth_flow)
+}
+
+fn burst_of(testbed: &Testbed, before: u16, flows: u16, nth: impl Fn(u16) -> Flow) -> Result<f64> {
     let sink = Sink::install(testbed.server(), "eth0")?;
     let generator = PacketGenerator::open(testbed.client(), "eth0", BASTION_MAC)?;
-    let nth = |number| flow(20_000 + number, 1024 + number % SERVICES);
-    generator.once((0..before).map(nth))?;
+    generator.once((0..before).map(&nth))?;
     let others = sink.settled_frames()?;
-    let sent = generator.once((before..before + flows).map(nth))?;
+    let sent = generator.once((before..before + flows).map(&nth))?;
     let arrived = sink.settled_frames()? - others;
     // All namespaces share one hash table, and entries that are left in it would slow down the next run.
     flush_conntrack(testbed.bastion())?;
-    Ok(rate(arrived, sent.elapsed))
+    Ok(rate(arrived, sent.processor_time))
 }
 
 /// Connections per second that carried a byte in both directions.
@@ -106,6 +157,10 @@ pub(super) fn connections(testbed: &Testbed) -> Result<f64> {
         return Err(format!("{} of {} connections failed", report.failed, report.failed + report.completed).into());
     }
     Ok(rate(report.completed, report.elapsed))
+}
+
+fn nth_flow(number: u16) -> Flow {
+    flow(20_000 + number, 1024 + number % SERVICES)
 }
 
 fn flow(source: u16, target: u16) -> Flow {

@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, SocketAddrV4};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
 use sandbox::daemon::{Daemon, Installation};
 use sandbox::namespace::Namespace;
 use sandbox::traffic::{Reflector, tcp_probe};
@@ -33,7 +35,26 @@ pub(crate) enum Rules {
     IptablesNft,
     /// The table that the daemon loads for a configuration.
     Bastiond(Policy),
+    /// The same with the flow cache in BPF.
+    BastiondWithBpf(Policy),
 }
+
+impl Rules {
+    /// The configuration of the daemon, if one runs.
+    pub(crate) fn policy(self) -> Option<Policy> {
+        match self {
+            Self::None | Self::IptablesNft => None,
+            Self::Bastiond(policy) | Self::BastiondWithBpf(policy) => Some(policy),
+        }
+    }
+
+    pub(crate) fn has_bpf(self) -> bool {
+        matches!(self, Self::BastiondWithBpf(_))
+    }
+}
+
+/// Where the BPF file system is mounted, in the `/run` of the benchmark.
+const BPFFS: &str = "/run/bpf";
 
 /// The three namespaces.
 #[derive(Debug)]
@@ -50,6 +71,9 @@ impl Testbed {
         let testbed = Self { rules, client: part("client")?, bastion: part("bastion")?, server: part("server")? };
         // The default of systemd for new links (50-default.conf), as on real servers.
         testbed.bastion.sysctls(&[("net.ipv4.conf.all.rp_filter", "0"), ("net.ipv4.conf.default.rp_filter", "2")])?;
+        // While any program on the machine listens to flows, the kernel's default makes new ones dearer in all
+        // namespaces, and the daemons of other test beds listen. A daemon that counts flows needs no other value.
+        testbed.bastion.sysctl("net.netfilter.nf_conntrack_events", "0")?;
         let mac = BASTION_MAC.map(|byte| format!("{byte:02x}")).join(":");
         testbed.bastion.ip(&format!(
             "link add name eth1 address {mac} type veth peer name eth0 netns {client}
@@ -101,10 +125,28 @@ impl Testbed {
     /// An installation of the daemon on the bastion.
     pub(crate) fn installation(&self, programs: &Path) -> Result<Installation<'_>> {
         let installation = Installation::new(&self.bastion, programs)?;
-        if let Rules::Bastiond(policy) = self.rules {
+        let Some(policy) = self.rules.policy() else { return Ok(installation) };
+        if !self.rules.has_bpf() {
             installation.write_config(&policy.config())?;
+            return Ok(installation);
         }
-        Ok(installation)
+        installation.write_config(&format!("[nat]\nfastpath = \"bpf\"\n{}", policy.config()))?;
+        let directory = Path::new(BPFFS).join(self.bastion.name());
+        load_bpf(programs, &directory)?;
+        Ok(installation.env("BASTIOND_BPF_DIRECTORY", &directory.to_string_lossy()))
+    }
+
+    /// Checks that the programs of the flow cache stand exactly where they should. Otherwise the benchmark would
+    /// measure something else.
+    fn check_bpf(&self) -> Result {
+        let words = ["filter", "show", "dev", "eth1", "ingress"];
+        let listed = self.bastion.command("tc").args(words).output()?;
+        let stands = String::from_utf8_lossy(&listed.stdout).contains("bastiond-forward");
+        if stands == self.rules.has_bpf() {
+            Ok(())
+        } else {
+            Err(format!("{:?}: BPF stands: {stands}", self.rules).into())
+        }
     }
 
     /// Checks that the client reaches the server with the source address of the rules, and the server the client
@@ -116,7 +158,8 @@ impl Testbed {
         if seen != expected {
             return Err(format!("{:?}: the server sees {seen} instead of {expected}", self.rules).into());
         }
-        let Rules::Bastiond(policy) = self.rules else { return Ok(()) };
+        self.check_bpf()?;
+        let Some(policy) = self.rules.policy() else { return Ok(()) };
         // The last entry works, so all are loaded.
         policy.last_port().map_or(Ok(()), |port| {
             let _reflector = Reflector::tcp(&self.client, (CLIENT, port))?;
@@ -125,6 +168,16 @@ impl Testbed {
                 .map_err(|error| format!("port {port}: {error}").into())
         })
     }
+}
+
+/// Loads the programs of the flow cache into a directory of a BPF file system, which it mounts first.
+fn load_bpf(programs: &Path, directory: &Path) -> Result {
+    if !Path::new(BPFFS).exists() {
+        std::fs::create_dir(BPFFS)?;
+        mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)?;
+    }
+    let loader = Command::new(programs.join("bastiond-fastpath")).arg("--directory").arg(directory).output()?;
+    if loader.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&loader.stderr).into_owned().into()) }
 }
 
 /// Starts a daemon and waits until its table is loaded.

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bastiond::cli::{Bastionctl, Bastiond};
+use bastiond::cli::{Bastionctl, Bastiond, BastiondFastpath};
 use bastiond_tunnel::cli::BastiondTunnel;
 use clap::{Command, CommandFactory, Parser};
 use clap_complete::{Generator, shells};
@@ -48,7 +48,9 @@ fn write(directory: &Path) -> Result<(), Error> {
     for (name, text) in pages()? {
         put(&directory.join("man"), &name, text.as_bytes())?;
     }
-    for mut command in [Bastiond::command(), Bastionctl::command(), BastiondTunnel::command()] {
+    for mut command in
+        [Bastiond::command(), Bastionctl::command(), BastiondTunnel::command(), BastiondFastpath::command()]
+    {
         let name = command.get_name().to_owned();
         put(&directory.join("bash"), &name, &completion(shells::Bash, &mut command))?;
         put(&directory.join("zsh"), &format!("_{name}"), &completion(shells::Zsh, &mut command))?;
@@ -63,6 +65,7 @@ fn pages() -> Result<Vec<(String, String)>, Error> {
         ("bastiond.8".to_owned(), programs::bastiond(Bastiond::command())),
         ("bastionctl.1".to_owned(), programs::bastionctl(Bastionctl::command())),
         ("bastiond-tunnel.8".to_owned(), programs::tunnel(BastiondTunnel::command())),
+        ("bastiond-fastpath.8".to_owned(), programs::fastpath(BastiondFastpath::command())),
         ("bastiond.toml.5".to_owned(), settings::page(&example::parse(example::TEXT)?)),
     ])
 }
@@ -102,16 +105,20 @@ mod tests {
         let wanted = [
             "bash/bastionctl",
             "bash/bastiond",
+            "bash/bastiond-fastpath",
             "bash/bastiond-tunnel",
             "fish/bastionctl.fish",
+            "fish/bastiond-fastpath.fish",
             "fish/bastiond-tunnel.fish",
             "fish/bastiond.fish",
             "man/bastionctl.1",
+            "man/bastiond-fastpath.8",
             "man/bastiond-tunnel.8",
             "man/bastiond.8",
             "man/bastiond.toml.5",
             "zsh/_bastionctl",
             "zsh/_bastiond",
+            "zsh/_bastiond-fastpath",
             "zsh/_bastiond-tunnel",
         ];
         assert_eq!(files, wanted);

@@ -12,7 +12,7 @@ pub(crate) fn bastiond(command: Command) -> String {
     page.entry(typed("SIGHUP", None), "Reload the configuration. A configuration with errors changes nothing.");
     page.entry(
         typed("SIGTERM", None),
-        "Stop. Rules, settings and routes stay in place. systemd keeps the tunnel's descriptors for the next start.",
+        "Stop. Rules, settings and routes stay in place, and the tunnel's process carries packets on.",
     );
     page.section("EXIT STATUS");
     page.entry(typed("0", None), "Stopped by a signal.");
@@ -79,6 +79,19 @@ pub(crate) fn bastionctl(command: Command) -> String {
 pub(crate) fn tunnel(command: Command) -> String {
     let mut page = program(command, "8");
     page.see_also(&["wg(8)", "wg-quick(8)", "bastiond(8)"]);
+    page.finish()
+}
+
+/// bastiond-fastpath(8).
+pub(crate) fn fastpath(command: Command) -> String {
+    let mut page = program(command, "8");
+    page.section("FILES");
+    page.entry(
+        typed("/sys/fs/bpf/bastiond", None),
+        "The loaded programs and their maps, which a reboot clears. Packets are carried only while the daemon has attached \
+         them.",
+    );
+    page.see_also(&["bastiond(8)", "tc-bpf(8)"]);
     page.finish()
 }
 

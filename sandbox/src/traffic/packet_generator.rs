@@ -10,6 +10,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockType, SockaddrLike as _, bind, sendmmsg, socket,
 };
+use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::namespace::{self, Namespace};
@@ -37,6 +38,9 @@ pub struct GeneratorReport {
     pub frames: u64,
     /// Time from the first to the last frame.
     pub elapsed: Duration,
+    /// The processor time of the sending thread, in which the frames are forwarded and received too. Other load of the
+    /// machine does not add to it.
+    pub processor_time: Duration,
 }
 
 impl PacketGenerator {
@@ -45,23 +49,17 @@ impl PacketGenerator {
     /// On a veth pair the core that sends a frame also forwards and receives it, one by one: the rate is the inverse of
     /// the cost of a packet.
     pub fn open(namespace: &Namespace, link: &str, router: [u8; 6]) -> io::Result<Self> {
-        let open = || -> io::Result<_> {
-            let address = link_address(link)?;
-            // Protocol 0 means that the socket receives nothing; otherwise the kernel would copy every frame to it.
-            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
-            bind(socket.as_raw_fd(), &address)?;
-            Ok((socket, address.addr().unwrap_or_default()))
-        };
-        let (socket, source) = namespace.run(open)?;
+        let (socket, source) = open_packet_socket(namespace, link)?;
         Ok(Self { socket, source, router })
     }
 
     /// Sends one frame for each flow, in turn.
     pub fn once(&self, flows: impl IntoIterator<Item = Flow>) -> io::Result<GeneratorReport> {
         let frames: Vec<Frame> = flows.into_iter().map(|flow| self.frame(flow)).collect();
-        let start = Instant::now();
+        let (start, worked) = (Instant::now(), processor_time()?);
         self.send(&frames)?;
-        Ok(GeneratorReport { frames: frames.len() as u64, elapsed: start.elapsed() })
+        let processor_time = processor_time()?.saturating_sub(worked);
+        Ok(GeneratorReport { frames: frames.len() as u64, elapsed: start.elapsed(), processor_time })
     }
 
     /// Sends the flows' frames in turn, repeatedly, for `duration`.
@@ -72,12 +70,13 @@ impl PacketGenerator {
         assert!(!flows.is_empty(), "at least one flow must send");
         let frames = flows.len().next_multiple_of(BATCH);
         let frames: Vec<Frame> = flows.iter().cycle().take(frames).map(|&flow| self.frame(flow)).collect();
-        let (start, mut rounds) = (Instant::now(), 0);
+        let (start, worked, mut rounds) = (Instant::now(), processor_time()?, 0);
         while start.elapsed() < duration {
             self.send(&frames)?;
             rounds += 1;
         }
-        Ok(GeneratorReport { frames: rounds * frames.len() as u64, elapsed: start.elapsed() })
+        let processor_time = processor_time()?.saturating_sub(worked);
+        Ok(GeneratorReport { frames: rounds * frames.len() as u64, elapsed: start.elapsed(), processor_time })
     }
 
     fn frame(&self, flow: Flow) -> Frame {
@@ -100,8 +99,24 @@ impl PacketGenerator {
     }
 }
 
-/// The hardware address and the index of a link.
-fn link_address(link: &str) -> io::Result<LinkAddr> {
+/// The processor time of this thread.
+fn processor_time() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+/// A socket that sends frames over `link` of `namespace`, and the link's hardware address.
+pub(super) fn open_packet_socket(namespace: &Namespace, link: &str) -> io::Result<(OwnedFd, [u8; 6])> {
+    namespace.run(|| {
+        let address = link_address(link)?;
+        // Protocol 0 means that the socket receives nothing; otherwise the kernel would copy every frame to it.
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+        bind(socket.as_raw_fd(), &address)?;
+        Ok((socket, address.addr().unwrap_or_default()))
+    })
+}
+
+/// The hardware address and the index of a link of the calling thread's namespace.
+pub(super) fn link_address(link: &str) -> io::Result<LinkAddr> {
     getifaddrs()?
         .filter(|found| found.interface_name == link)
         .find_map(|found| found.address?.as_link_addr().copied())

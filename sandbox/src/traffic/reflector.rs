@@ -2,12 +2,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+use super::served::Served;
 use super::wait::{is_poll_timeout, set_poll_interval};
 use crate::namespace::{self, Namespace};
 
@@ -16,9 +15,7 @@ use crate::namespace::{self, Namespace};
 #[derive(Debug)]
 pub struct Reflector {
     address: SocketAddr,
-    seen: Arc<Mutex<Vec<SocketAddr>>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    served: Served<SocketAddr>,
 }
 
 impl Reflector {
@@ -28,7 +25,8 @@ impl Reflector {
         let listener = namespace.listen_tcp(address)?;
         let bound = set_poll_interval(&listener).and_then(|()| listener.local_addr());
         let bound = bound.map_err(|source| listen_error(namespace, address, source))?;
-        Ok(Self::start(namespace, bound, move |seen, stop| accept(&listener, seen, stop)))
+        let served = Served::start(namespace, move |seen, stop| accept(&listener, seen, stop));
+        Ok(Self { address: bound, served })
     }
 
     /// A UDP server for datagrams of up to 2000 bytes.
@@ -37,18 +35,8 @@ impl Reflector {
         let socket = namespace.bind_udp(address)?;
         let bound = set_poll_interval(&socket).and_then(|()| socket.local_addr());
         let bound = bound.map_err(|source| listen_error(namespace, address, source))?;
-        Ok(Self::start(namespace, bound, move |seen, stop| echo_datagrams(&socket, seen, stop)))
-    }
-
-    fn start(
-        namespace: &Namespace,
-        address: SocketAddr,
-        serve: impl FnOnce(&Arc<Mutex<Vec<SocketAddr>>>, &Arc<AtomicBool>) + Send + 'static,
-    ) -> Self {
-        let (seen, stop) = (Arc::default(), Arc::default());
-        let shared = (Arc::clone(&seen), Arc::clone(&stop));
-        let thread = namespace.spawn(move || serve(&shared.0, &shared.1));
-        Self { address, seen, stop, thread: Some(thread) }
+        let served = Served::start(namespace, move |seen, stop| echo_datagrams(&socket, seen, stop));
+        Ok(Self { address: bound, served })
     }
 
     /// The address that it listens on.
@@ -58,17 +46,7 @@ impl Reflector {
 
     /// The source addresses in the order of arrival, one for each connection or datagram.
     pub fn seen(&self) -> Vec<SocketAddr> {
-        self.seen.lock().clone()
-    }
-}
-
-impl Drop for Reflector {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread is on stderr already.
-            let _ = thread.join();
-        }
+        self.served.seen()
     }
 }
 

@@ -3,8 +3,9 @@
 use super::budget::Budget;
 use super::diagnostics::Diagnostics;
 use super::values;
-use crate::config::policy::{Acl, Protocol};
-use crate::config::raw::{Entry, RawAcl, RawTenants};
+use crate::config::policy::Acl;
+use crate::config::protocol::{IpProtocol, Protocol};
+use crate::config::raw::{Entry, NameOrNumber, RawAcl, RawTenants};
 
 const EMPTY: &str = "an empty list matches nothing; remove the key to match everything";
 
@@ -66,16 +67,20 @@ fn check_entry(key: &str, raw: RawAcl, kind: ListKind, diagnostics: &mut Diagnos
     let from = diagnostics.parse_list(key, "from", raw.from, Some(EMPTY), values::parse_net_v4);
     let to = diagnostics.parse_list(key, "to", raw.to, Some(EMPTY), values::parse_net_v4);
     let protocol_is_written = !matches!(raw.protocol, Entry::Absent);
+    let parse_protocol = |written: &NameOrNumber| values::parse_protocol(written, ("any", Protocol::Any));
     let protocol = diagnostics.parse_field(key, "protocol", raw.protocol, parse_protocol);
     let ports = diagnostics.parse_list(key, "ports", raw.ports, Some(EMPTY), values::parse_ports);
-    let may_have_ports = match protocol {
-        Some(Protocol::Tcp | Protocol::Udp) => true,
-        Some(Protocol::Any | Protocol::Icmp) => false,
+    let refused = match protocol {
+        Some(Protocol::Tcp | Protocol::Udp | Protocol::Sctp) => None,
+        Some(Protocol::Icmp) => Some(IpProtocol::ICMP.refused_ports("ports")),
+        Some(Protocol::Other(protocol)) => Some(protocol.refused_ports("ports")),
         // A wrong protocol has its own error already.
-        None => protocol_is_written,
+        None if protocol_is_written => None,
+        Some(Protocol::Any) | None => {
+            Some("not every protocol has ports; add protocol = \"tcp\" or protocol = \"udp\"".to_owned())
+        }
     };
-    if ports.is_some() && !may_have_ports {
-        let reason = "only TCP and UDP have ports; add protocol = \"tcp\" or protocol = \"udp\"";
+    if let Some(reason) = refused.filter(|_| ports.is_some()) {
         diagnostics.error(format!("{key}.ports"), reason);
     }
     Acl {
@@ -94,14 +99,4 @@ fn reject_key<T>(block: &str, name: &str, entry: &Entry<T>, reason: &str, diagno
 
 fn without_indexes<T>(list: Option<Vec<(usize, T)>>) -> Vec<T> {
     list.unwrap_or_default().into_iter().map(|(_, element)| element).collect()
-}
-
-fn parse_protocol(text: &str) -> Result<Protocol, String> {
-    match text {
-        "any" => Ok(Protocol::Any),
-        "tcp" => Ok(Protocol::Tcp),
-        "udp" => Ok(Protocol::Udp),
-        "icmp" => Ok(Protocol::Icmp),
-        _ => Err(format!("`{text}` is not one of any, tcp, udp, icmp")),
-    }
 }

@@ -7,6 +7,7 @@ use std::fmt::Display;
 use super::natural_order::natural_order;
 use super::suggestion::{quoted, similar_key};
 use crate::config::diagnostic::Diagnostic;
+use crate::config::protocol::IpProtocol;
 use crate::config::raw::Entry;
 
 /// The errors and warnings so far.
@@ -142,6 +143,13 @@ impl Diagnostics {
     pub(super) fn require<T>(&mut self, block: &str, name: &str, entry: &Entry<T>, meaning: &str) {
         if matches!(entry, Entry::Absent) {
             self.error(format!("{block}.{name}"), format!("is missing: {meaning}"));
+        }
+    }
+
+    /// Reports a key with ports beside a protocol that has none.
+    pub(super) fn refuse_ports<T>(&mut self, block: &str, name: &str, entry: &Entry<T>, protocol: IpProtocol) {
+        if !matches!(entry, Entry::Absent) {
+            self.error(format!("{block}.{name}"), protocol.refused_ports(name));
         }
     }
 

@@ -9,7 +9,7 @@ use super::diagnostics::Diagnostics;
 use super::values::{EVERYWHERE_V4, EVERYWHERE_V6};
 use super::{lockout, services, values};
 use crate::config::policy::{Firewall, LogDrops};
-use crate::config::raw::{Entry, JournalGroupOrOff, PortAutoOrClosed, PortsOrAuto, RawFirewall};
+use crate::config::raw::{Entry, JournalGroupOrOff, NumbersOrOff, PortAutoOrClosed, PortsOrAuto, RawFirewall};
 
 /// New connections a minute. Tools that open one connection per host stay below it; password guessers do not.
 const DEFAULT_SSH_ATTEMPTS: u32 = 60;
@@ -18,6 +18,10 @@ const DEFAULT_SSH_BAN: Duration = Duration::from_secs(600);
 const DEFAULT_PINGS: u32 = 100;
 /// New TCP connections a second from one source.
 const DEFAULT_SYNS: u32 = 200;
+/// New flows a second from one source, whatever their protocol: a resolver that asks a busy name server.
+const DEFAULT_NEW_FLOWS: u32 = 2000;
+/// Flows of one source: Hetzner's largest load balancer keeps 40 000 connections, all from one address.
+const DEFAULT_MAX_FLOWS: u32 = 50_000;
 
 /// `firewall.wireguard_port`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +61,9 @@ pub(super) fn check_firewall(raw: RawFirewall, diagnostics: &mut Diagnostics) ->
         ssh_attempts: limit("ssh_attempts", raw.ssh_attempts, DEFAULT_SSH_ATTEMPTS),
         pings_per_second: limit("pings_per_second", raw.pings_per_second, DEFAULT_PINGS),
         syns_per_second: limit("syns_per_second", raw.syns_per_second, DEFAULT_SYNS),
+        new_flows_per_second: limit("new_flows_per_second", raw.new_flows_per_second, DEFAULT_NEW_FLOWS),
+        max_flows: limit("max_flows", raw.max_flows, DEFAULT_MAX_FLOWS),
+        fair_share: diagnostics.field(section, "fair_share", raw.fair_share).unwrap_or(true),
         ssh_only_by_tunnel: diagnostics.field(section, "ssh_only_by_tunnel", raw.ssh_only_by_tunnel).unwrap_or(false),
         ssh_ban: diagnostics
             .parse_field(section, "ssh_ban", raw.ssh_ban, values::parse_duration)
@@ -67,6 +74,11 @@ pub(super) fn check_firewall(raw: RawFirewall, diagnostics: &mut Diagnostics) ->
         log_drops: diagnostics
             .parse_field(section, "log_drops", raw.log_drops, parse_log_drops)
             .unwrap_or(LogDrops::Journal),
+        metadata_users: match diagnostics.field(section, "metadata_users", raw.metadata_users) {
+            None => Some(BTreeSet::new()),
+            Some(NumbersOrOff::Numbers(numbers)) => Some(check_users(numbers, diagnostics)),
+            Some(NumbersOrOff::Off) => None,
+        },
         ssh_ports,
         ssh_from,
     };
@@ -85,6 +97,20 @@ fn check_ssh_ports(numbers: Vec<Entry<i64>>, diagnostics: &mut Diagnostics) -> B
     }
     let numbers = diagnostics.elements("firewall.ssh_ports", numbers);
     numbers.into_iter().filter_map(|(key, number)| diagnostics.parse_port(&key, number)).collect()
+}
+
+/// User ids. The largest number of 32 bits means "no user" (chown(2)).
+fn check_users(numbers: Vec<Entry<i64>>, diagnostics: &mut Diagnostics) -> BTreeSet<u32> {
+    let mut users = BTreeSet::new();
+    for (key, number) in diagnostics.elements("firewall.metadata_users", numbers) {
+        match u32::try_from(number).ok().filter(|id| *id != u32::MAX) {
+            Some(id) => {
+                users.insert(id);
+            }
+            None => diagnostics.error(&key, format!("{number} is not a user id; `id -u NAME` prints a user's")),
+        }
+    }
+    users
 }
 
 fn parse_blocked(text: &str) -> Result<IpNet, String> {

@@ -1,5 +1,6 @@
 //! `[hcloud]`
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,15 @@ pub(super) fn check_hcloud(raw: RawHcloud, environment: &Environment, diagnostic
     let from_file = diagnostics.value("hcloud.endpoint", raw.endpoint);
     let from_environment = ("HCLOUD_ENDPOINT", environment.hcloud_endpoint.as_deref());
     let endpoint = diagnostics.parse_endpoint("hcloud.endpoint", from_file, from_environment);
+    // What the environment says was said for this one process, by a person who sees it.
+    let is_from_file = environment.hcloud_endpoint.is_none();
+    if let Some(host) = endpoint.as_deref().filter(|_| is_from_file).and_then(exposed_host) {
+        let reason = format!(
+            "the API token goes to {host} unencrypted, and everybody on the way can take it; write https://, or reach \
+             it by loopback"
+        );
+        diagnostics.warn("hcloud.endpoint", reason);
+    }
     let token_file = diagnostics.value("hcloud.token_file", raw.token_file);
     let token_file = token_file.unwrap_or_else(|| DEFAULT_TOKEN_FILE.to_owned());
     if !token_file.starts_with('/') {
@@ -45,6 +55,15 @@ pub(super) fn check_hcloud(raw: RawHcloud, environment: &Environment, diagnostic
         poll_interval: poll_interval.unwrap_or(DEFAULT_POLL_INTERVAL),
         network: environment.hcloud_network.clone(),
     }
+}
+
+/// The host of an endpoint without TLS, unless it is this machine itself.
+fn exposed_host(endpoint: &str) -> Option<String> {
+    let url = reqwest::Url::parse(endpoint).ok().filter(|url| url.scheme() == "http")?;
+    let host = url.host_str()?;
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    let is_own = address.map_or(host == "localhost", |address| address.is_loopback());
+    (!is_own).then(|| host.to_owned())
 }
 
 fn check_destinations(mut texts: Vec<Entry<String>>, diagnostics: &mut Diagnostics) -> Vec<Ipv4Net> {

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 
 use super::diagnostics::Diagnostics;
-use crate::config::policy::{Firewall, Ports};
+use crate::config::policy::Firewall;
+use crate::config::protocol::Ports;
 use crate::config::wireguard::Wireguard;
 
 /// The port of SSH (IANA). It is open if the configuration names no ports.

@@ -9,7 +9,7 @@ use super::forwards::{self, CheckedForward};
 use super::private::PrivateNetworks;
 use super::statics::{self, CheckedStatic};
 use crate::config::policy::{Fastpath, Nat};
-use crate::config::raw::{Entry, RawNat, SwitchOrAuto, TextsOrAuto};
+use crate::config::raw::{Entry, FastpathChoice, RawNat, TextsOrAuto};
 
 /// Sources are spread over a pool by a map with one element per address. No server has as many floating IPs.
 const MAX_POOL: usize = 64;
@@ -56,9 +56,14 @@ pub(super) fn check_nat(
         pool: check_pool("nat", "egress_addresses", raw.egress_addresses, private, diagnostics).unwrap_or_default(),
         drain: drain.unwrap_or_default(),
         fastpath: match diagnostics.field("nat", "fastpath", raw.fastpath) {
-            None | Some(SwitchOrAuto::Auto) => Fastpath::Auto,
-            Some(SwitchOrAuto::Switch(true)) => Fastpath::On,
-            Some(SwitchOrAuto::Switch(false)) => Fastpath::Off,
+            None | Some(FastpathChoice::Auto) => Fastpath::Auto,
+            Some(FastpathChoice::Bpf) => Fastpath::Bpf,
+            Some(FastpathChoice::Flowtable) => Fastpath::Flowtable,
+            Some(FastpathChoice::Off) => Fastpath::Off,
+            Some(FastpathChoice::Xdp) => {
+                diagnostics.error("nat.fastpath", "\"xdp\" is not built yet; choose \"bpf\" or \"auto\"");
+                Fastpath::Auto
+            }
         },
         forwards: forwards::check_forwards(forwards, private, diagnostics),
         statics: statics::check_statics(statics, private, budget, diagnostics),

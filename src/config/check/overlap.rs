@@ -1,9 +1,9 @@
-//! Finds forwards that claim the same port of the same public address.
+//! Finds forwards that claim the same port of the same public address, or the same protocol without ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use crate::config::policy::{Ports, Transport};
+use crate::config::protocol::{Named, Ports};
 
 /// Ports that a forward claims.
 #[derive(Debug, Clone, Copy)]
@@ -12,7 +12,7 @@ pub(super) struct Claim<'a> {
     pub(super) forward: usize,
     /// Its public addresses, each with its index in the list; empty: every address.
     pub(super) public: &'a [(usize, Ipv4Addr)],
-    pub(super) transport: Transport,
+    pub(super) protocol: Named,
     pub(super) ports: Ports,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Claim<'a> {
 pub(super) struct Overlap {
     pub(super) later: usize,
     pub(super) earlier: usize,
-    pub(super) transport: Transport,
+    pub(super) protocol: Named,
 }
 
 /// Disjoint ranges of ports, each with the forward that owns it. `Scope` is what the ports belong to.
@@ -44,31 +44,31 @@ impl<Scope: Copy + Ord> Owners<Scope> {
 /// are looked up before the source is. Takes O(n log n).
 pub(super) fn find_overlaps<'a, I: Iterator<Item = Claim<'a>>>(claims: impl Fn() -> I) -> BTreeSet<Overlap> {
     let mut overlaps = BTreeSet::new();
-    let mut add = |one: usize, other: usize, transport| {
-        overlaps.insert(Overlap { later: one.max(other), earlier: one.min(other), transport });
+    let mut add = |one: usize, other: usize, protocol| {
+        overlaps.insert(Overlap { later: one.max(other), earlier: one.min(other), protocol });
     };
-    let mut of_all_addresses = Owners::<Transport>(BTreeMap::new());
-    for Claim { forward, transport, ports, .. } in claims().filter(|claim| claim.public.is_empty()) {
-        match of_all_addresses.find(transport, ports) {
-            Some((earlier, _)) => add(forward, earlier, transport),
-            None => of_all_addresses.insert(transport, ports, forward),
+    let mut of_all_addresses = Owners::<Named>(BTreeMap::new());
+    for Claim { forward, protocol, ports, .. } in claims().filter(|claim| claim.public.is_empty()) {
+        match of_all_addresses.find(protocol, ports) {
+            Some((earlier, _)) => add(forward, earlier, protocol),
+            None => of_all_addresses.insert(protocol, ports, forward),
         }
     }
-    let mut of_one_address = Owners::<(Transport, Ipv4Addr)>(BTreeMap::new());
-    for Claim { forward, public, transport, ports } in claims().filter(|claim| !claim.public.is_empty()) {
+    let mut of_one_address = Owners::<(Named, Ipv4Addr)>(BTreeMap::new());
+    for Claim { forward, public, protocol, ports } in claims().filter(|claim| !claim.public.is_empty()) {
         for &(_, address) in public {
-            match of_one_address.find((transport, address), ports) {
-                Some((earlier, _)) => add(forward, earlier, transport),
-                None => of_one_address.insert((transport, address), ports, forward),
+            match of_one_address.find((protocol, address), ports) {
+                Some((earlier, _)) => add(forward, earlier, protocol),
+                None => of_one_address.insert((protocol, address), ports, forward),
             }
         }
-        while let Some((other, first)) = of_all_addresses.find(transport, ports) {
-            add(forward, other, transport);
+        while let Some((other, first)) = of_all_addresses.find(protocol, ports) {
+            add(forward, other, protocol);
             if other < forward {
                 break;
             }
             // The other forward is the later one. It is reported, and more like it may follow.
-            of_all_addresses.0.remove(&(transport, first));
+            of_all_addresses.0.remove(&(protocol, first));
         }
     }
     overlaps

@@ -22,6 +22,8 @@ pub(super) struct CheckedPeer {
     pub(super) place: String,
     /// The beginning of its keys' names: `wireguard.peer[0].`, `peers.d/alice.toml: `.
     pub(super) prefix: String,
+    /// The key that names the file of wg-quick which it is in. That key names no peer.
+    pub(super) wg_file_key: Option<&'static str>,
     pub(super) name: Option<String>,
     pub(super) public_key: Option<PublicKey>,
     pub(super) preshared_key: Option<PresharedKey>,
@@ -156,6 +158,7 @@ fn check_peer(
     CheckedPeer {
         place,
         prefix,
+        wg_file_key: None,
         name,
         public_key,
         preshared_key,
@@ -249,7 +252,10 @@ pub(super) fn check_peers_differ(peers: &[CheckedPeer], diagnostics: &mut Diagno
         }
         if peer.allowed_ips.is_empty() {
             let reason = "is empty, so no packet can be sent to this peer or accepted from it; list its addresses";
-            diagnostics.warn(peer.key("allowed_ips"), reason);
+            match peer.wg_file_key {
+                Some(key) => diagnostics.warn(key, format!("AllowedIPs of {} {reason}", peer.place)),
+                None => diagnostics.warn(peer.key("allowed_ips"), reason),
+            }
         }
     }
 }

@@ -118,5 +118,12 @@ impl PrivateNetworks {
 }
 
 fn parse_address(text: &str) -> Result<Ipv4Addr, String> {
-    text.parse().map_err(|_| format!("`{text}` is not an IPv4 address (like 10.0.0.4 or 203.0.113.7)"))
+    text.parse().map_err(|_| match text.rsplit_once(':').filter(|(address, _)| address.parse::<Ipv4Addr>().is_ok()) {
+        Some((address, port)) => {
+            format!(
+                "`{text}` is an address with a port; write \"{address}\" here and the port {port} in a key of its own"
+            )
+        }
+        None => format!("`{text}` is not an IPv4 address (like 10.0.0.4 or 203.0.113.7)"),
+    })
 }

@@ -3,7 +3,8 @@
 use super::diagnostics::Diagnostics;
 use super::lockout::ssh_port_in;
 use super::values;
-use crate::config::policy::{Firewall, Service, Transport, Transports};
+use crate::config::policy::{Firewall, Service};
+use crate::config::protocol::{Transport, Transports};
 use crate::config::raw::{Entry, RawService};
 
 pub(super) fn check_services(blocks: Vec<Entry<RawService>>, diagnostics: &mut Diagnostics) -> Vec<Service> {
@@ -16,11 +17,31 @@ pub(super) fn check_services(blocks: Vec<Entry<RawService>>, diagnostics: &mut D
 /// Wrong values are left out, so that the rest can be compared with other services.
 fn check_service(key: String, raw: RawService, diagnostics: &mut Diagnostics) -> Service {
     diagnostics.reject_unknown_keys(&key, &raw.unknown);
-    diagnostics.require(&key, "ports", &raw.ports, "a list of ports, with ranges in quotes");
     let name = diagnostics.parse_field(&key, "name", raw.name, values::parse_label);
-    let transports = diagnostics.parse_field(&key, "protocol", raw.protocol, values::parse_transports);
-    let empty = "an empty list opens nothing; list a port";
-    let ports = diagnostics.parse_list(&key, "ports", raw.ports, Some(empty), values::parse_ports);
+    let transports = match raw.protocol {
+        Entry::Absent => Some(Transports::Tcp),
+        written => diagnostics.parse_field(&key, "protocol", written, values::parse_transports),
+    };
+    let ports = match transports.and_then(Transports::without_ports) {
+        None => {
+            if transports.is_some() {
+                diagnostics.require(&key, "ports", &raw.ports, "a list of ports, with ranges in quotes");
+            }
+            let empty = "an empty list opens nothing; list a port";
+            diagnostics.parse_list(&key, "ports", raw.ports, Some(empty), values::parse_ports)
+        }
+        Some(protocol) => {
+            diagnostics.refuse_ports(&key, "ports", &raw.ports, protocol);
+            if protocol.is_icmp() {
+                let reason = format!(
+                    "{protocol} needs no service: this server answers pings (firewall.pings_per_second) and accepts \
+                     errors about its connections; remove the block"
+                );
+                diagnostics.error(format!("{key}.protocol"), reason);
+            }
+            None
+        }
+    };
     let empty = "an empty list would admit no one; remove the key to admit everyone";
     let from = diagnostics.parse_list(&key, "from", raw.from, Some(empty), values::parse_net);
     Service {

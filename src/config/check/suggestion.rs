@@ -13,6 +13,8 @@ const OTHER_NAMES: &[((&str, &str), &str)] = &[
     (("wireguard.peer", "psk"), "wireguard.peer.preshared_key"),
     (("wireguard.peer", "keepalive"), "wireguard.peer.persistent_keepalive"),
     (("firewall", "ssh_port"), "firewall.ssh_ports"),
+    (("network", "max_flows"), "egress.max_flows"),
+    (("network", "new_flows_per_second"), "egress.network_new_flows_per_second"),
     (("nat.forward", "target"), "nat.forward.to"),
     (("nat.forward", "ports"), "nat.forward.port"),
 ];

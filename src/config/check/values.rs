@@ -6,8 +6,8 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::diagnostics::Diagnostics;
-use crate::config::policy::{Ports, Transports};
-use crate::config::raw::{LimitOrNone, PortOrRange};
+use crate::config::protocol::{self, Named, Ports, Transports};
+use crate::config::raw::{LimitOrNone, NameOrNumber, PortOrRange};
 use crate::net::{InterfaceName, InvalidInterfaceName};
 
 /// `0.0.0.0/0`
@@ -109,6 +109,11 @@ pub(super) fn parse_ports(written: &PortOrRange) -> Result<Ports, String> {
     }
     let ends = text.split_once('-').and_then(|(first, last)| number(first).zip(number(last)));
     let Some((first, last)) = ends else {
+        if text.contains(',') {
+            return Err(format!(
+                "`{text}` names several ports; write one block for each, or a list where the key is `ports`"
+            ));
+        }
         return Err(format!("`{text}` is not a range of ports (like \"30000-30100\")"));
     };
     let (first, last) = (parse_port(first)?, parse_port(last)?);
@@ -118,14 +123,33 @@ pub(super) fn parse_ports(written: &PortOrRange) -> Result<Ports, String> {
     Ok(Ports { first, last })
 }
 
-/// `tcp`, `udp` or `both`.
-pub(super) fn parse_transports(text: &str) -> Result<Transports, String> {
-    match text {
-        "tcp" => Ok(Transports::Tcp),
-        "udp" => Ok(Transports::Udp),
-        "both" => Ok(Transports::Both),
-        _ => Err(format!("`{text}` is not one of tcp, udp, both")),
+/// A protocol, or `both` for TCP and UDP.
+pub(super) fn parse_transports(written: &NameOrNumber) -> Result<Transports, String> {
+    parse_protocol(written, ("both", Transports::Both))
+}
+
+/// A protocol by its name or number, or the word for several of them.
+pub(super) fn parse_protocol<P: From<Named>>(
+    written: &NameOrNumber,
+    (several, all_of_them): (&str, P),
+) -> Result<P, String> {
+    let text = match written {
+        NameOrNumber::Number(number) => {
+            let number = u8::try_from(*number).map_err(|_| format!("{number} is not a protocol (0 to 255)"))?;
+            return Ok(Named::with_number(number).into());
+        }
+        NameOrNumber::Name(text) if text == several => return Ok(all_of_them),
+        NameOrNumber::Name(text) => text,
+    };
+    if text.parse::<u8>().is_ok() {
+        return Err(format!("`{text}` is a number in quotes; write it without quotes"));
     }
+    let lower = text.to_ascii_lowercase();
+    if lower != *text && (lower == several || Named::with_name(&lower).is_some()) {
+        return Err(format!("`{text}` has to be in lower case; write \"{lower}\""));
+    }
+    let names = || format!("`{text}` is not one of {several}, {}, and not a number from 0 to 255", protocol::names());
+    Named::with_name(text).map(P::from).ok_or_else(names)
 }
 
 /// A name that the operator gives to a block.
@@ -147,7 +171,7 @@ pub(super) fn parse_range_v4(text: &str) -> Result<Ipv4Net, String> {
 /// An IPv4 or IPv6 address, or a range without host bits.
 pub(super) fn parse_net(text: &str) -> Result<IpNet, String> {
     let Ok(net) = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) else {
-        return Err(wrong_prefix(text).unwrap_or_else(|| {
+        return Err(everybody(text, "0.0.0.0/0 and ::/0").or_else(|| wrong_prefix(text)).unwrap_or_else(|| {
             format!("`{text}` is neither an address nor a range (like 203.0.113.7 or 2001:db8::/32)")
         }));
     };
@@ -157,11 +181,17 @@ pub(super) fn parse_net(text: &str) -> Result<IpNet, String> {
 /// An IPv4 address, or a range without host bits, for keys whose traffic is IPv4 only.
 pub(super) fn parse_net_v4(text: &str) -> Result<Ipv4Net, String> {
     let Ok(net) = text.parse::<Ipv4Net>().or_else(|_| text.parse::<Ipv4Addr>().map(Ipv4Net::from)) else {
-        return Err(wrong_prefix(text).unwrap_or_else(|| {
+        return Err(everybody(text, "0.0.0.0/0").or_else(|| wrong_prefix(text)).unwrap_or_else(|| {
             format!("`{text}` is neither an IPv4 address nor an IPv4 range (like 203.0.113.7 or 10.0.0.0/16)")
         }));
     };
     check_net(net.into(), text, "0.0.0.0/0").map(|_| net)
+}
+
+/// The error for a word that means every address in other programs. `everywhere` is how all addresses are written here.
+fn everybody(text: &str, everywhere: &str) -> Option<String> {
+    let is_word = ["any", "all", "*", "everyone", "anywhere"].iter().any(|word| text.eq_ignore_ascii_case(word));
+    is_word.then(|| format!("`{text}` is not an address; write {everywhere} for every address"))
 }
 
 /// Rejects host bits and the unspecified address. `everywhere` is how all addresses are written.

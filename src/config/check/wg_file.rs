@@ -154,6 +154,7 @@ impl WgFile {
         self.content.peers.iter().map(|peer| CheckedPeer {
             place: format!("{} of {}", peer.public_key, self.path_text()),
             prefix: format!("{KEY}: "),
+            wg_file_key: Some(KEY),
             name: None,
             public_key: Some(peer.public_key),
             preshared_key: peer.preshared_key.clone(),

@@ -61,7 +61,7 @@ pub(super) fn place_of(kind: &'static str) -> usize {
 }
 
 /// Every kind of item, in the order of the file.
-pub(super) const KINDS: [&str; 53] = [
+pub(super) const KINDS: [&str; 58] = [
     "log.level",
     "site.public_interface",
     "site.server_id",
@@ -78,6 +78,7 @@ pub(super) const KINDS: [&str; 53] = [
     "egress.smtp",
     "egress.new_flows_per_second",
     "egress.max_flows",
+    "egress.network_new_flows_per_second",
     "egress.allow",
     "egress allow",
     "egress deny",
@@ -91,7 +92,11 @@ pub(super) const KINDS: [&str; 53] = [
     "firewall.wireguard_port",
     "firewall.pings_per_second",
     "firewall.syns_per_second",
+    "firewall.new_flows_per_second",
+    "firewall.max_flows",
+    "firewall.fair_share",
     "firewall.log_drops",
+    "firewall.metadata_users",
     "blocklist",
     "service",
     "hcloud.enabled",

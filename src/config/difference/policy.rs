@@ -4,15 +4,16 @@ use std::fmt::Display;
 
 use super::item::{Item, duration, list, name, or};
 use crate::config::policy::{
-    Acl, Egress, EgressLists, Fastpath, Firewall, Forward, LogDrops, Nat, NetworkName, NetworkPolicy, Protocol,
-    Service, StaticNat, Transports,
+    Acl, Egress, EgressLists, Fastpath, Firewall, Forward, LogDrops, Nat, NetworkName, NetworkPolicy, Service,
+    StaticNat,
 };
 
 pub(super) fn of_nat(nat: &Nat) -> Vec<Item<'_>> {
     let Nat { random_ports, egress_addresses, drain, fastpath, forwards, statics } = nat;
     let fastpath = match fastpath {
         Fastpath::Auto => "auto",
-        Fastpath::On => "true",
+        Fastpath::Bpf => "bpf",
+        Fastpath::Flowtable => "flowtable",
         Fastpath::Off => "false",
     };
     let mut items = vec![
@@ -28,12 +29,13 @@ pub(super) fn of_nat(nat: &Nat) -> Vec<Item<'_>> {
 
 fn of_forward(forward: &Forward) -> Item<'_> {
     // The key is the block's place in the file, which changes when another block comes before it.
-    let Forward { key: _, name: label, public, transports, ports, to, to_port, from } = forward;
-    let transports = self::transports(*transports);
+    let Forward { key: _, name: label, public, transports: _, ports: _, to, to_port, from, snat } = forward;
+    let traffic = forward.traffic();
     let public = if public.is_empty() { String::new() } else { format!("{} ", list(public)) };
     let to_port = to_port.map_or_else(String::new, |port| format!(":{port}"));
-    let text = format!("{public}{transports} {ports} -> {to}{to_port}{}{}", sources(from), name(label.as_ref()));
-    let identity = label.clone().unwrap_or_else(|| format!("{public}{transports} {ports}"));
+    let snat = if *snat { " snat" } else { "" };
+    let text = format!("{public}{traffic} -> {to}{to_port}{snat}{}{}", sources(from), name(label.as_ref()));
+    let identity = label.clone().unwrap_or_else(|| format!("{public}{traffic}"));
     Item::named("forward", identity, text)
 }
 
@@ -44,7 +46,7 @@ fn of_static(entry: &StaticNat) -> Item<'_> {
 }
 
 pub(super) fn of_egress(egress: &Egress) -> Vec<Item<'_>> {
-    let Egress { guard, new_flows_per_second, max_flows, lists } = egress;
+    let Egress { guard, new_flows_per_second, max_flows, network_new_flows_per_second, lists } = egress;
     let EgressLists { smtp, allow, deny } = lists;
     let allowed = if allow.is_some() { "only what is listed" } else { "everything" };
     let mut items = vec![
@@ -52,6 +54,7 @@ pub(super) fn of_egress(egress: &Egress) -> Vec<Item<'_>> {
         Item::key("egress.smtp", smtp),
         Item::key("egress.new_flows_per_second", limit(*new_flows_per_second)),
         Item::key("egress.max_flows", limit(*max_flows)),
+        Item::key("egress.network_new_flows_per_second", limit(*network_new_flows_per_second)),
         Item::key("egress.allow", allowed),
     ];
     items.extend(allow.iter().flatten().map(|line| Item::entry("egress allow", acl(line))));
@@ -107,8 +110,12 @@ pub(super) fn of_firewall(firewall: &Firewall) -> Vec<Item<'_>> {
         services,
         pings_per_second,
         syns_per_second,
+        new_flows_per_second,
+        max_flows,
+        fair_share,
         blocklist,
         log_drops,
+        metadata_users,
     } = firewall;
     let log_drops = match log_drops {
         LogDrops::Journal => "journal".to_owned(),
@@ -123,7 +130,11 @@ pub(super) fn of_firewall(firewall: &Firewall) -> Vec<Item<'_>> {
         Item::key("firewall.wireguard_port", or(wireguard_port.as_ref(), "closed")),
         Item::key("firewall.pings_per_second", limit(*pings_per_second)),
         Item::key("firewall.syns_per_second", limit(*syns_per_second)),
+        Item::key("firewall.new_flows_per_second", limit(*new_flows_per_second)),
+        Item::key("firewall.max_flows", limit(*max_flows)),
+        Item::key("firewall.fair_share", fair_share),
         Item::key("firewall.log_drops", log_drops),
+        Item::key("firewall.metadata_users", or(metadata_users.as_ref().map(list), "everyone")),
     ];
     items.extend(ssh_from.iter().map(|source| Item::entry("ssh", format!("from {source}"))));
     items.extend(blocklist.iter().map(|source| Item::entry("blocklist", source.to_string())));
@@ -133,7 +144,8 @@ pub(super) fn of_firewall(firewall: &Firewall) -> Vec<Item<'_>> {
 
 fn of_service(service: &Service) -> Item<'_> {
     let Service { key: _, name: label, transports, ports, from } = service;
-    let what = format!("{} {}", self::transports(*transports), joined(ports));
+    let ports = if ports.is_empty() { String::new() } else { format!(" {}", joined(ports)) };
+    let what = format!("{transports}{ports}");
     let text = format!("{what}{}{}", sources(from), name(label.as_ref()));
     Item::named("service", label.clone().unwrap_or(what), text)
 }
@@ -141,12 +153,6 @@ fn of_service(service: &Service) -> Item<'_> {
 /// One line of an access list: `tcp 443 from 10.0.0.0/16 to 192.0.2.0/24`.
 pub(super) fn acl(line: &Acl) -> String {
     let Acl { from, to, protocol, ports } = line;
-    let protocol = match protocol {
-        Protocol::Any => "any protocol",
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Icmp => "icmp",
-    };
     let ports = if ports.is_empty() { String::new() } else { format!(" {}", joined(ports)) };
     let to = if to.is_empty() { String::new() } else { format!(" to {}", joined(to)) };
     format!("{protocol}{ports}{}{to}", sources(from))
@@ -169,14 +175,6 @@ fn joined<T: Display>(values: &[T]) -> String {
     let mut values: Vec<String> = values.iter().map(ToString::to_string).collect();
     values.sort_unstable();
     values.join(", ")
-}
-
-fn transports(transports: Transports) -> &'static str {
-    match transports {
-        Transports::Tcp => "tcp",
-        Transports::Udp => "udp",
-        Transports::Both => "tcp+udp",
-    }
 }
 
 /// `false` is how the file says that there is none.

@@ -27,7 +27,10 @@ fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
     let Some(span) = error.span() else { return Diagnostic::new("the file", message) };
     let place = Place::new(text, span.clone(), None);
     let advice = if place.is_hidden() { None } else { syntax::advice(text, &span, &message) };
-    let reason = advice.unwrap_or(message);
+    let (reason, place) = match advice {
+        Some(syntax::Advice { reason, span }) => (reason, Place::new(text, span, None)),
+        None => (message, place),
+    };
     let key = format!("line {}, column {}", place.line, place.column);
     Diagnostic { place: Some(place), ..Diagnostic::new(key, reason) }
 }

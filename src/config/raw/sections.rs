@@ -3,8 +3,8 @@
 use toml::de::{DeTable, DeValue};
 
 use super::shape::{
-    Entry, JournalGroupOrOff, LimitOrNone, NumberOrAuto, PortAutoOrClosed, PortOrRange, PortsOrAuto, Section, Shape,
-    SwitchOrAuto, TextsOrAuto,
+    Entry, FastpathChoice, JournalGroupOrOff, LimitOrNone, NameOrNumber, NumberOrAuto, NumbersOrOff, PortAutoOrClosed,
+    PortOrRange, PortsOrAuto, Section, Shape, SwitchOrAuto, TextsOrAuto,
 };
 
 /// The key of a field: the field's name, unless that is a reserved word in Rust.
@@ -114,7 +114,7 @@ section! {
         random_ports: bool,
         egress_addresses: TextsOrAuto,
         drain: Vec<Entry<String>>,
-        fastpath: SwitchOrAuto,
+        fastpath: FastpathChoice,
         forward: RawForwards,
         statics = "static": RawStatics,
     }
@@ -126,11 +126,12 @@ section! {
     RawForward {
         name: String,
         public: TextsOrAuto,
-        protocol: String,
+        protocol: NameOrNumber,
         port: PortOrRange,
         to: String,
         to_port: i64,
         from: Vec<Entry<String>>,
+        snat: bool,
     }
 }
 
@@ -150,7 +151,7 @@ section! {
     RawAcl {
         from: Vec<Entry<String>>,
         to: Vec<Entry<String>>,
-        protocol: String,
+        protocol: NameOrNumber,
         ports: Vec<Entry<PortOrRange>>,
     }
 }
@@ -161,6 +162,7 @@ section! {
         smtp: bool,
         new_flows_per_second: LimitOrNone,
         max_flows: LimitOrNone,
+        network_new_flows_per_second: LimitOrNone,
         allow: Vec<Entry<RawAcl>>,
         deny: Vec<Entry<RawAcl>>,
     }
@@ -206,8 +208,12 @@ section! {
         ssh_ban: String,
         pings_per_second: LimitOrNone,
         syns_per_second: LimitOrNone,
+        new_flows_per_second: LimitOrNone,
+        max_flows: LimitOrNone,
+        fair_share: bool,
         blocklist: Vec<Entry<String>>,
         log_drops: JournalGroupOrOff,
+        metadata_users: NumbersOrOff,
         service: RawServices,
     }
 }
@@ -217,7 +223,7 @@ blocks!(RawServices of RawService, "firewall.service");
 section! {
     RawService {
         name: String,
-        protocol: String,
+        protocol: NameOrNumber,
         ports: Vec<Entry<PortOrRange>>,
         from: Vec<Entry<String>>,
     }

@@ -16,10 +16,19 @@ impl<T: Shape> From<DeValue<'_>> for Entry<T> {
     fn from(value: DeValue<'_>) -> Self {
         match T::from_value(value) {
             Ok(good) => Self::Good(good),
-            Err(other) => Self::Bad(format!("expected {}, found {}", T::EXPECTED, found(&other))),
+            Err(other) => {
+                let found = found(&other);
+                let is_single = matches!(other, DeValue::String(_) | DeValue::Integer(_));
+                let advice =
+                    if T::EXPECTED == LIST && is_single { format!("; write [{found}]") } else { String::new() };
+                Self::Bad(format!("expected {}, found {found}{advice}", T::EXPECTED))
+            }
         }
     }
 }
+
+/// What a list is called in an error.
+const LIST: &str = "a list";
 
 /// A type of values. serde could derive it, but its errors would talk about sequences and structs.
 pub(in crate::config) trait Shape: Sized {
@@ -76,7 +85,7 @@ impl Shape for String {
 }
 
 impl<T: Shape> Shape for Vec<Entry<T>> {
-    const EXPECTED: &'static str = "a list";
+    const EXPECTED: &'static str = LIST;
 
     fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
         match value {
@@ -122,6 +131,24 @@ impl Shape for PortsOrAuto {
     }
 }
 
+/// A list of numbers, or `false`.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) enum NumbersOrOff {
+    Numbers(Vec<Entry<i64>>),
+    Off,
+}
+
+impl Shape for NumbersOrOff {
+    const EXPECTED: &'static str = "a list of numbers, or false";
+
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+        match value {
+            DeValue::Boolean(false) => Ok(Self::Off),
+            other => Vec::from_value(other).map(Self::Numbers),
+        }
+    }
+}
+
 /// A port, `auto` for the tunnel's port, or `false` for no open port.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum PortAutoOrClosed {
@@ -161,6 +188,36 @@ impl Shape for SwitchOrAuto {
     }
 }
 
+/// Which shorter path established flows take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::config) enum FastpathChoice {
+    Auto,
+    Bpf,
+    Flowtable,
+    Xdp,
+    Off,
+}
+
+impl Shape for FastpathChoice {
+    const EXPECTED: &'static str = "\"auto\", \"bpf\", \"flowtable\", true or false";
+
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+        let choice = match &value {
+            DeValue::Boolean(true) => Some(Self::Auto),
+            DeValue::Boolean(false) => Some(Self::Off),
+            DeValue::String(word) => match word.as_ref() {
+                "auto" => Some(Self::Auto),
+                "bpf" => Some(Self::Bpf),
+                "flowtable" => Some(Self::Flowtable),
+                "xdp" => Some(Self::Xdp),
+                _ => None,
+            },
+            _ => None,
+        };
+        choice.ok_or(value)
+    }
+}
+
 /// A list of texts, or `auto` to let the daemon decide.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum TextsOrAuto {
@@ -193,6 +250,24 @@ impl Shape for PortOrRange {
         match value {
             DeValue::String(range) => Ok(Self::Range(range.into_owned())),
             other => i64::from_value(other).map(Self::Port),
+        }
+    }
+}
+
+/// A protocol, by its name or by its number.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) enum NameOrNumber {
+    Name(String),
+    Number(i64),
+}
+
+impl Shape for NameOrNumber {
+    const EXPECTED: &'static str = "the name of a protocol in quotes, or its number";
+
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+        match value {
+            DeValue::String(name) => Ok(Self::Name(name.into_owned())),
+            other => i64::from_value(other).map(Self::Number),
         }
     }
 }

@@ -118,3 +118,23 @@ fn the_directories_come_from_systemd_or_are_those_of_the_package() {
         ["/run/other", "/srv/state"].map(PathBuf::from)
     );
 }
+
+#[test]
+fn an_endpoint_that_shows_the_token_to_others_is_warned_of() {
+    let warnings = |endpoint: &str| warnings_of(&format!("hcloud.endpoint = \"{endpoint}\""));
+    for good in ["https://api.example.org/v1", "http://127.0.0.1:8080/v1", "http://[::1]/v1", "http://localhost:1/v1"] {
+        assert_eq!(warnings(good), [""; 0], "{good}");
+    }
+    for (bad, host) in [
+        ("http://api.hetzner.cloud/v1", "api.hetzner.cloud"),
+        ("http://10.0.0.9/v1", "10.0.0.9"),
+        ("http://[2001:db8::1]/v1", "[2001:db8::1]"),
+        ("http://localhost.example.org/v1", "localhost.example.org"),
+    ] {
+        let expected = format!(
+            "hcloud.endpoint: the API token goes to {host} unencrypted, and everybody on the way can take it; write \
+             https://, or reach it by loopback"
+        );
+        assert_eq!(warnings(bad), [expected], "{bad}");
+    }
+}

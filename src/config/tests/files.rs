@@ -117,7 +117,7 @@ fn limits() -> Config {
 /// Values at the ends of their ranges.
 fn policy_limits() -> Config {
     let mut config = defaults();
-    config.nat.fastpath = Fastpath::On;
+    config.nat.fastpath = Fastpath::Flowtable;
     config.nat.forwards = vec![
         Forward {
             name: Some("ü".repeat(64)),
@@ -157,6 +157,7 @@ fn policy_limits() -> Config {
         syns_per_second: Some(1_000_000),
         blocklist: vec!["0.0.0.0/1".parse().unwrap(), "::1/128".parse().unwrap()],
         log_drops: LogDrops::Group(65535),
+        metadata_users: None,
         ..config.firewall
     };
     config
@@ -281,6 +282,7 @@ fn every_key_of_egress() -> Egress {
         guard: false,
         new_flows_per_second: Some(100),
         max_flows: None,
+        network_new_flows_per_second: Some(20_000),
         lists: EgressLists {
             smtp: true,
             allow: Some(vec![Acl {
@@ -342,8 +344,12 @@ fn every_key_of_the_firewall() -> Firewall {
         ],
         pings_per_second: None,
         syns_per_second: Some(50),
+        new_flows_per_second: Some(300),
+        max_flows: None,
+        fair_share: false,
         blocklist: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8:bad::/48".parse().unwrap()],
         log_drops: LogDrops::Group(5),
+        metadata_users: Some(BTreeSet::from([998, 65_534])),
     }
 }
 

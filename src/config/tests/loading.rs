@@ -64,13 +64,16 @@ fn a_peers_file_is_named_with_the_line() {
     let (directory, path) = file_with(b"[wireguard]\n");
     std::fs::create_dir(directory.path().join("peers.d")).unwrap();
     std::fs::write(directory.path().join("peers.d/ada.toml"), "\nendpoint = \"here\"\n").unwrap();
+    std::fs::write(directory.path().join("peers.d/ada-2.toml"), "\n\nendpoint = \"there\"\n").unwrap();
     std::fs::write(directory.path().join("peers.d/bob.toml"), "allowed_ips = [10.100.0.3]\n").unwrap();
     let error = load(&path, &Environment::default()).unwrap_err();
     let lines: Vec<String> = error.diagnostics().iter().map(ToString::to_string).collect();
     let starts = [
+        "peers.d/ada-2.toml: line 1, column 1: public_key: is missing",
+        "peers.d/ada-2.toml: line 3, column 12: endpoint: `there` is not",
         "peers.d/ada.toml: line 1, column 1: public_key: is missing",
         "peers.d/ada.toml: line 2, column 12: endpoint: `here` is not",
-        "peers.d/bob.toml: line 1, column 22: 10.100.0.3 is an address; put addresses in quotes",
+        "peers.d/bob.toml: line 1, column 16: 10.100.0.3 is an address; put addresses in quotes",
     ];
     assert!(lines.iter().zip(starts).all(|(line, start)| line.starts_with(start)), "{lines:?}");
     assert_eq!(lines.len(), starts.len());

@@ -82,11 +82,6 @@ fn a_probable_mistake_gets_a_warning() {
             "egress.allow: allows TCP port 25, which stays closed unless egress.smtp = true",
         ),
         (
-            "egress.max_flows = 65537",
-            "egress.max_flows: 65537 is high: for each new flow the kernel walks the list of the source's flows, which \
-             takes a millisecond at 8192; choose at most 8192",
-        ),
-        (
             "[[firewall.service]]\nports = [80, \"20-30\"]",
             "firewall.service[0].ports[1]: opens SSH port 22 to sources that firewall.ssh_from and the SSH \
              limits would stop; remove the port",
@@ -103,7 +98,7 @@ fn a_probable_mistake_gets_a_warning() {
     for text in [
         "egress = { smtp = true, allow = [{ protocol = \"tcp\", ports = [25] }] }",
         "egress.allow = [{ protocol = \"udp\", ports = [25] }]",
-        "egress.max_flows = 8192",
+        "egress.max_flows = 1000000",
         "[[firewall.service]]\nprotocol = \"udp\"\nports = [22]",
         "[[firewall.service]]\nprotocol = \"udp\"\nports = [9100]\n[[nat.forward]]\nport = 9100\nto = \"10.0.0.4\"",
         "[[firewall.service]]\nports = [9100]\n[[nat.forward]]\nport = 9101\nto = \"10.0.0.4\"",
@@ -281,4 +276,36 @@ fn ten_thousand_forwards_of_one_port_are_reported_within_ten_seconds() {
         );
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     }
+}
+
+#[test]
+fn a_forward_that_takes_the_protocol_of_a_service_or_that_no_router_forwards_gets_a_warning() {
+    let text = "
+        [[nat.forward]]
+        protocol = \"esp\"
+        to = \"10.0.0.4\"
+        [[nat.forward]]
+        protocol = 112
+        public = [\"198.51.100.3\"]
+        to = \"10.0.0.4\"
+        snat = true
+        [[nat.forward]]
+        protocol = \"ipip\"
+        to = \"10.0.0.4\"
+        from = [\"203.0.113.10\"]
+        snat = true
+        [[firewall.service]]
+        protocol = 50
+        [[firewall.service]]
+        protocol = \"gre\"";
+    assert_eq!(
+        warnings_of(text),
+        [
+            "nat.forward[0].protocol: takes the protocol of firewall.service[0] at every public address, where the \
+             service cannot be reached any more",
+            "nat.forward[1].protocol: vrrp is for hosts on one link: what passed a router is not accepted",
+            "nat.forward[1].snat: vrrp has no ports by which the host's answers could be told apart, so only one \
+             client at a time gets through; name a single client in `from`, or leave out `snat`",
+        ]
+    );
 }

@@ -430,6 +430,18 @@ fn a_value_in_both_the_wg_file_and_the_configuration_is_an_error() {
 }
 
 #[test]
+fn a_peer_of_a_wg_file_without_allowed_ips_is_named_by_its_key() {
+    let text = format!("[Interface]\nAddress = 10.100.0.1/24\nPrivateKey = {PRIVATE}\n[Peer]\nPublicKey = {ADA}\n");
+    let config = checked("wireguard.file = \"/etc/bastiond/wg7.conf\"", &[("/etc/bastiond/wg7.conf", &text)]).unwrap();
+    let warned: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    let expected = format!(
+        "wireguard.file: AllowedIPs of {ADA} of /etc/bastiond/wg7.conf is empty, so no packet can be sent to this peer \
+         or accepted from it; list its addresses"
+    );
+    assert_eq!(warned, [expected]);
+}
+
+#[test]
 fn an_error_in_a_wg_file_is_reported_with_its_line() {
     let files = [("/srv/bad.conf", "[Interface]\nListenPort = x\nAddres = 10.7.0.1/24\n")];
     let errors = |text: &str| checked(text, &files).unwrap_err();

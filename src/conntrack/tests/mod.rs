@@ -1,5 +1,6 @@
 //! A server with two networks, a tunnel, and one of everything that lets a flow pass.
 
+mod answers;
 mod laws;
 mod permissions;
 mod plan;
@@ -50,22 +51,6 @@ fn key(text: &str) -> PublicKey {
     read(text)
 }
 
-fn link(interface: &str, address: &str, network: &str) -> PrivateLink {
-    PrivateLink {
-        interface: read(interface),
-        mtu: 1450,
-        address: read(address),
-        address_present: true,
-        aliases: std::collections::BTreeSet::new(),
-        network: read(network),
-        network_id: None,
-        network_name: None,
-        gateway: None,
-        behind: Vec::new(),
-        is_local: false,
-    }
-}
-
 fn site() -> Site {
     Site {
         public: Some(PublicLink {
@@ -73,7 +58,10 @@ fn site() -> Site {
             mtu: 1500,
             addresses: ["198.51.100.2", "198.51.100.3"].map(read).into(),
         }),
-        private: vec![link("eth1", "10.0.0.2", "10.0.0.0/16"), link("eth2", "10.2.0.2", "10.2.0.0/16")],
+        private: vec![
+            PrivateLink::example("eth1", "10.0.0.2", "10.0.0.0/16"),
+            PrivateLink::example("eth2", "10.2.0.2", "10.2.0.0/16"),
+        ],
         ..Site::default()
     }
 }
@@ -88,6 +76,7 @@ fn forward(ports: Ports, to: &str, to_port: Option<u16>) -> Forward {
         to: read(to),
         to_port,
         from: Vec::new(),
+        snat: false,
     }
 }
 

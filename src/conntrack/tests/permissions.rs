@@ -18,15 +18,15 @@ fn a_redirected_flow_passes_by_the_forward_that_leads_to_its_target() {
         &[
             (
                 redirected("tcp 192.0.2.9:4000 198.51.100.2:443", "10.0.0.4:8443"),
-                Permission::Forward(read("10.0.0.4"), 8443),
+                Permission::Forward(read("10.0.0.4"), Some(8443)),
             ),
             (
                 redirected("udp 192.0.2.9:4000 198.51.100.2:30000", "10.0.0.5:30000"),
-                Permission::Forward(read("10.0.0.5"), 30000),
+                Permission::Forward(read("10.0.0.5"), Some(30000)),
             ),
             (
                 redirected("udp 192.0.2.9:4000 198.51.100.2:30100", "10.0.0.5:30100"),
-                Permission::Forward(read("10.0.0.5"), 30100),
+                Permission::Forward(read("10.0.0.5"), Some(30100)),
             ),
             (
                 redirected("udp 192.0.2.9:4000 198.51.100.2:30101", "10.0.0.5:30101"),
@@ -50,7 +50,7 @@ fn a_redirected_flow_passes_by_the_forward_that_leads_to_its_target() {
             ),
             (
                 redirected("tcp 203.0.113.9:4000 198.51.100.2:8022", "10.0.0.4:22"),
-                Permission::Forward(read("10.0.0.4"), 22),
+                Permission::Forward(read("10.0.0.4"), Some(22)),
             ),
             (
                 redirected("tcp 192.0.2.9:4000 198.51.100.2:8022", "10.0.0.4:22"),
@@ -63,7 +63,7 @@ fn a_redirected_flow_passes_by_the_forward_that_leads_to_its_target() {
             // A private host uses the public address.
             (
                 redirected("tcp 10.0.0.9:4000 198.51.100.2:443", "10.0.0.4:8443"),
-                Permission::Forward(read("10.0.0.4"), 8443),
+                Permission::Forward(read("10.0.0.4"), Some(8443)),
             ),
             // A container's port, published by another program.
             (
@@ -163,7 +163,7 @@ fn a_forward_into_a_peers_range_is_for_private_hosts_alone() {
     assert_permissions(
         &config,
         &[
-            (from("10.0.0.4"), Permission::Forward(read("10.0.9.4"), 8443)),
+            (from("10.0.0.4"), Permission::Forward(read("10.0.9.4"), Some(8443))),
             (from("192.0.2.9"), Permission::Blocked(BlockReason::Tunnel)),
             (from("10.100.0.2"), Permission::Blocked(BlockReason::Tunnel)),
         ],
@@ -206,7 +206,7 @@ fn a_flow_of_the_tunnel_belongs_to_the_peer_with_its_address() {
             ),
             (
                 redirected("tcp 10.100.0.2:4000 198.51.100.2:443", "10.0.0.4:8443"),
-                Permission::Forward(read("10.0.0.4"), 8443),
+                Permission::Forward(read("10.0.0.4"), Some(8443)),
             ),
         ],
     );
@@ -318,8 +318,8 @@ fn a_forward_for_one_address_wins_over_one_for_all_addresses() {
     let evaluator = PolicyEvaluator::new(&policy);
     let permission =
         |to: &str, target: &str| evaluator.permission(&redirected(&format!("tcp 192.0.2.9:4000 {to}"), target));
-    assert_eq!(permission("198.51.100.2:443", "10.0.0.9:443"), Permission::Forward(read("10.0.0.9"), 443));
-    assert_eq!(permission("198.51.100.4:443", "10.0.0.4:8443"), Permission::Forward(read("10.0.0.4"), 8443));
+    assert_eq!(permission("198.51.100.2:443", "10.0.0.9:443"), Permission::Forward(read("10.0.0.9"), Some(443)));
+    assert_eq!(permission("198.51.100.4:443", "10.0.0.4:8443"), Permission::Forward(read("10.0.0.4"), Some(8443)));
 }
 
 #[test]
@@ -334,7 +334,10 @@ fn a_forward_for_all_addresses_does_not_hold_for_a_static_address() {
     let to_host = redirected("tcp 192.0.2.9:4000 203.0.113.51:8080", "10.0.0.7:8080");
     assert_eq!(PolicyEvaluator::new(&policy).permission(&to_host), Permission::Static(read("10.0.0.7")));
     let to_bastion = redirected("tcp 192.0.2.9:4000 198.51.100.2:8080", "10.0.0.4:8080");
-    assert_eq!(PolicyEvaluator::new(&policy).permission(&to_bastion), Permission::Forward(read("10.0.0.4"), 8080));
+    assert_eq!(
+        PolicyEvaluator::new(&policy).permission(&to_bastion),
+        Permission::Forward(read("10.0.0.4"), Some(8080))
+    );
 }
 
 #[test]
@@ -374,7 +377,7 @@ fn forwards_of_one_port_for_different_sources_lead_to_the_target_of_each() {
     let cases = cases.map(|(from, to, target)| {
         let flow = redirected(&format!("tcp {from}:4000 198.51.100.2:{to}"), target);
         let target: SocketAddrV4 = read(target);
-        (flow, Permission::Forward(*target.ip(), target.port()))
+        (flow, Permission::Forward(*target.ip(), Some(target.port())))
     });
     assert_permissions(&config, &cases);
     assert_permissions(
@@ -416,4 +419,96 @@ fn behind_another_gateway_the_range_of_the_public_link_is_the_internet() {
     let permission = |text: &str| PolicyEvaluator::new(&policy).permission(&flow(text));
     assert_eq!(permission("tcp 10.0.0.4:4000 192.168.7.7:443"), Permission::Egress);
     assert_eq!(permission("tcp 10.0.0.4:4000 172.16.9.9:443"), Permission::Blocked(BlockReason::Unroutable));
+}
+
+#[test]
+fn a_flow_without_ports_passes_by_the_forward_or_the_service_of_its_protocol() {
+    let text = "
+        [[nat.forward]]
+        protocol = \"esp\"
+        to = \"10.0.0.4\"
+        from = [\"203.0.113.0/24\"]
+        [[nat.forward]]
+        protocol = \"gre\"
+        to = \"10.0.0.5\"
+        [[firewall.service]]
+        protocol = \"esp\"
+        from = [\"10.0.0.0/16\"]
+        [[tenants.allow]]
+        from = [\"10.0.0.0/16\"]
+        to = [\"10.2.0.0/16\"]
+        protocol = \"esp\"";
+    let config = parse(text, &Environment::default()).unwrap();
+    // Connection tracking has a key of GRE in the place of each port.
+    let mut gre = redirected("tcp 192.0.2.9:7 198.51.100.2:9", "10.0.0.5:9");
+    (gre.original.protocol, gre.reply.protocol) = (47, 47);
+    let mut ah = redirected("esp 203.0.113.9 198.51.100.2", "10.0.0.4");
+    (ah.original.protocol, ah.reply.protocol) = (51, 51);
+    assert_permissions(
+        &config,
+        &[
+            (redirected("esp 203.0.113.9 198.51.100.2", "10.0.0.4"), Permission::Forward(read("10.0.0.4"), None)),
+            (redirected("esp 203.0.113.9 198.51.100.2", "10.0.0.5"), Permission::Blocked(BlockReason::OtherTarget)),
+            (redirected("esp 192.0.2.9 198.51.100.2", "10.0.0.4"), Permission::Blocked(BlockReason::ForwardSource)),
+            (ah, Permission::Blocked(BlockReason::NoForward)),
+            (gre, Permission::Forward(read("10.0.0.5"), None)),
+            (flow("esp 10.0.0.9 10.0.0.2"), Permission::Service),
+            (flow("esp 10.2.0.9 10.0.0.2"), Permission::Blocked(BlockReason::NoService)),
+            (flow("esp 10.0.0.9 10.2.0.4"), Permission::Tenant),
+            (flow("esp 10.2.0.4 10.0.0.9"), Permission::Blocked(BlockReason::OtherTenant)),
+        ],
+    );
+}
+
+#[test]
+fn what_others_translate_passes_from_inside_by_the_addresses_that_it_has_then() {
+    let ada = Permission::Tunnel(key(ADA));
+    assert_permissions(
+        &config(),
+        &[
+            (redirected("tcp 10.0.0.4:4000 10.2.0.2:15432", "10.2.0.4:5432"), Permission::Tenant),
+            (redirected("tcp 10.0.0.4:4000 198.51.100.2:15432", "10.2.0.4:5432"), Permission::Tenant),
+            // Our forward of that port leads elsewhere.
+            (redirected("tcp 10.0.0.4:4000 198.51.100.2:443", "10.2.0.4:5432"), Permission::Tenant),
+            (redirected("udp 10.0.0.4:4000 203.0.113.9:53", "203.0.113.10:5353"), Permission::Egress),
+            (redirected("tcp 10.100.0.2:4000 198.51.100.2:8080", "10.2.0.4:80"), ada),
+            // What the real addresses do not allow.
+            (
+                redirected("tcp 10.0.0.4:4000 10.2.0.2:5432", "10.2.0.4:5433"),
+                Permission::Blocked(BlockReason::NoForward),
+            ),
+            (
+                redirected("udp 10.0.0.4:4000 203.0.113.9:53", "192.0.2.9:53"),
+                Permission::Blocked(BlockReason::NoForward),
+            ),
+            // From outside only our own translations count.
+            (
+                redirected("tcp 192.0.2.9:4000 198.51.100.2:15432", "10.2.0.4:5432"),
+                Permission::Blocked(BlockReason::NoForward),
+            ),
+            // Inside one network nothing but a forward leads back, and it may be gone.
+            (
+                redirected("tcp 10.0.0.9:4000 198.51.100.2:8080", "10.0.0.4:80"),
+                Permission::Blocked(BlockReason::NoForward),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn what_others_translate_to_a_guest_passes_from_an_address_of_this_server_only() {
+    let mut site = site();
+    site.private.push(PrivateLink { is_local: true, ..PrivateLink::example("docker0", "172.17.0.1", "172.17.0.0/16") });
+    let policy = Policy::new(&config(), &site, None, None).unwrap();
+    let evaluator = PolicyEvaluator::new(&policy);
+    let guest = Permission::Guest(read("172.17.0.2"));
+    for (first, target, expected) in [
+        ("tcp 192.0.2.9:4000 198.51.100.3:8080", "172.17.0.2:80", guest),
+        ("tcp 10.0.0.4:4000 10.0.0.2:8080", "172.17.0.2:80", guest),
+        ("tcp 10.0.0.4:4000 172.17.0.1:8080", "172.17.0.2:80", guest),
+        ("tcp 10.0.0.4:4000 203.0.113.9:8080", "172.17.0.2:80", Permission::Blocked(BlockReason::NoForward)),
+        ("tcp 192.0.2.9:4000 198.51.100.3:8080", "10.2.0.4:80", Permission::Blocked(BlockReason::NoForward)),
+    ] {
+        assert_eq!(evaluator.permission(&redirected(first, target)), expected, "{first} to {target}");
+    }
 }

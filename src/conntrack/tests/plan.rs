@@ -45,6 +45,13 @@ fn a_forward_with_another_target_or_fewer_sources_ends_the_flows_that_lose_it() 
 }
 
 #[test]
+fn a_removed_line_of_tenants_ends_what_another_program_translated_by_it() {
+    let translated = redirected("tcp 10.0.0.4:4000 10.0.0.2:15432", "10.2.0.4:5432");
+    assert_eq!(ends(|config| config.tenants.clear(), &[translated]), [Some(EndReason::Tenant)]);
+    assert_eq!(ends(|config| config.nat.forwards.clear(), &[translated]), [None]);
+}
+
+#[test]
 fn a_change_that_allows_the_same_flows_ends_none() {
     let flows = [
         web(),
@@ -213,4 +220,21 @@ fn the_first_policy_ends_only_flows_that_would_bypass_it() {
     {
         assert_eq!(end_reason(&old, &new, &flow(alive)), None, "{alive}");
     }
+}
+
+#[test]
+fn a_flow_of_a_forward_whose_snat_is_switched_ends_only_while_its_host_has_not_answered() {
+    let (before, mut after) = (config(), config());
+    after.nat.forwards[0].snat = true;
+    let (before, after) = (policy_of(&before), policy_of(&after));
+    let (old, new) = (PolicyEvaluator::new(&before), PolicyEvaluator::new(&after));
+    let waiting = redirected("tcp 192.0.2.9:4000 198.51.100.2:443", "10.0.0.4:8443");
+    let answered = Flow { status: waiting.status | Status::SEEN_REPLY, ..waiting };
+    let other = redirected("udp 192.0.2.9:4000 198.51.100.2:30000", "10.0.0.5:30000");
+    for (from, to) in [(&old, &new), (&new, &old)] {
+        assert_eq!(end_reason(from, to, &waiting), Some(EndReason::Forward));
+        assert_eq!(end_reason(from, to, &answered), None);
+        assert_eq!(end_reason(from, to, &other), None);
+    }
+    assert!(new.hides_source(&waiting) && !new.hides_source(&other) && !old.hides_source(&waiting));
 }

@@ -21,7 +21,7 @@ fn flows_to(destination: &str, count: u32) -> impl Iterator<Item = Flow> + use<>
 fn count(flows: impl Iterator<Item = Flow>) -> PortReport {
     let mut counter = PortCounter::default();
     flows.for_each(|flow| counter.add(&flow));
-    counter.into_report(7)
+    counter.into_report(7, Some(51820))
 }
 
 #[test]
@@ -46,6 +46,12 @@ fn a_hairpin_flow_uses_the_ports_towards_the_private_host() {
     let report = count([hairpin].into_iter());
     let pool = PortPool { egress_address: read("10.0.0.2"), ..pool("10.0.0.4", 8443) };
     assert_eq!(report.busiest, [PortUse { pool, used: 1, total: POOL_SIZE }]);
+}
+
+#[test]
+fn udp_has_fewer_ports_beside_a_tunnel() {
+    let flow = masqueraded("udp 10.0.0.4:4000 203.0.113.9:53", "198.51.100.2:5000");
+    assert_eq!(count([flow].into_iter()).busiest[0].total, 50_796);
 }
 
 #[test]
@@ -85,7 +91,13 @@ fn ports_are_counted_once_a_minute_and_not_while_there_are_few_flows() {
 
 #[test]
 fn a_nearly_full_table_is_a_problem() {
-    let report = |entries, max| FlowsReport { usage: ConntrackUsage { entries, max }, counters: None, ports: None };
+    let report = |entries, max| FlowsReport {
+        usage: ConntrackUsage { entries, max },
+        counters: None,
+        ports: None,
+        unanswered: Vec::new(),
+        by_source: None,
+    };
     assert!(report(799, 1000).problems().is_empty());
     assert!(report(0, 0).problems().is_empty());
     let problems = report(800, 1000).problems();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::http;
+use crate::printable::printable;
 
 /// The API's error codes that we act on; every other one is kept as its text (Hetzner API documentation, "Errors").
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Code {
             "locked" => Self::Locked,
             "rate_limit_exceeded" => Self::RateLimitExceeded,
             "maintenance" => Self::Maintenance,
-            other => Self::Other(other.to_owned()),
+            other => Self::Other(printable(other).into_owned()),
         }
     }
 }

@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::net::{NetworkId, ServerId};
+use crate::printable;
 
 /// `{"network": …}`
 #[derive(Debug, Deserialize)]
@@ -29,7 +30,7 @@ pub(super) struct ActionEnvelope {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Network {
     pub id: NetworkId,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "printable::deserialize")]
     pub name: String,
     #[serde(default)]
     pub subnets: Vec<Subnet>,
@@ -96,7 +97,7 @@ pub struct Route {
 pub struct Action {
     pub id: u64,
     /// What it does: `add_route`, `delete_route`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "printable::deserialize")]
     pub command: String,
     /// Whether it runs, succeeded or failed.
     pub status: ActionStatus,
@@ -122,10 +123,10 @@ pub enum ActionStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ActionFailure {
     /// The API's error code.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "printable::deserialize")]
     pub code: String,
     /// The API's message, for people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "printable::deserialize")]
     pub message: String,
 }
 

@@ -8,15 +8,10 @@ use super::super::disjoint::{HyperRect, Range, disjoint};
 use super::super::element::{Element, FieldValue};
 use super::super::model::{Name, Rule, Set, fields};
 use super::super::statement::{Value, concat, eq, field, l4proto, set};
-use crate::config::{Acl, Protocol};
+use crate::config::{Acl, Protocol, Transport};
 
 /// Destination, source, ports, protocol: the most selective first, as the kernel looks them up.
 type Entry = HyperRect<4>;
-
-/// Protocol numbers in the IP header (IANA, "Assigned Internet Protocol Numbers").
-const ICMP: Range = Range::single(1);
-const TCP: Range = Range::single(6);
-const UDP: Range = Range::single(17);
 
 /// A list, with a set for each shape that its lines have. A list of ten thousand single hosts becomes a hash, which is
 /// filled in a seventh of the time that ranges take, and lines without ports cost no look-up of ports.
@@ -201,13 +196,10 @@ fn shape_of(line: &Acl) -> usize {
 
 /// The rectangles that an entry covers.
 fn entries_of(line: &Acl) -> impl Iterator<Item = Entry> + '_ {
-    let protocols: &[Range] = match line.protocol {
-        Protocol::Any if line.ports.is_empty() => &[Range::ALL_PROTOCOLS],
-        // Only TCP and UDP have ports.
-        Protocol::Any => &[TCP, UDP],
-        Protocol::Tcp => &[TCP],
-        Protocol::Udp => &[UDP],
-        Protocol::Icmp => &[ICMP],
+    let protocols: Vec<Range> = match line.protocol.number() {
+        Some(number) => vec![Range::single(number.into())],
+        None if line.ports.is_empty() => vec![Range::ALL_PROTOCOLS],
+        None => Transport::ALL.map(|transport| Range::single(transport.number().into())).into(),
     };
     let (to, from) = (addresses_of(&line.to), addresses_of(&line.from));
     let mut ports: Vec<Range> = line.ports.iter().copied().map(Range::from_ports).collect();

@@ -1,7 +1,9 @@
 //! A chain for each reason to drop packets. It logs some, counts all, and drops them.
 
 use super::super::model::{Chain, Name, Rule};
-use super::super::statement::{RuleStatement, Value, counter, drop, field, goto, limit, log, new_counter, update_with};
+use super::super::statement::{
+    RuleStatement, Value, counter, drop, eq, field, goto, l4proto, limit, log, new_counter, reset, text, update_with,
+};
 use super::feature::{Feature, Section};
 use crate::config::LogDrops;
 use crate::inputs::nflog_group;
@@ -38,6 +40,10 @@ pub(super) enum DropReason {
     NewFlows,
     /// Its source has too many flows.
     Flows,
+    /// Its network, or all peers together, opens too many flows in a second or has too many.
+    Network,
+    /// There is no room for its source in a set of sources.
+    Full,
     /// From one private network to another, and no line allows it.
     Tenant,
     /// SSH from a banned source.
@@ -48,10 +54,12 @@ pub(super) enum DropReason {
     Syns,
     /// There are more pings in a second than allowed.
     Pings,
+    /// To the metadata service, of a user who may not use it.
+    Metadata,
 }
 
 impl DropReason {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Spoofed,
         Self::Bogon,
         Self::Blocked,
@@ -63,11 +71,14 @@ impl DropReason {
         Self::Untranslated,
         Self::NewFlows,
         Self::Flows,
+        Self::Network,
+        Self::Full,
         Self::Tenant,
         Self::Banned,
         Self::Ssh,
         Self::Syns,
         Self::Pings,
+        Self::Metadata,
     ];
 
     /// The name of its counter, which is also the word in the log.
@@ -84,11 +95,14 @@ impl DropReason {
             Self::Untranslated => "dropped_untranslated",
             Self::NewFlows => "dropped_new_flows",
             Self::Flows => "dropped_flows",
+            Self::Network => "dropped_network",
+            Self::Full => "dropped_full",
             Self::Tenant => "dropped_tenant",
             Self::Banned => "dropped_banned",
             Self::Ssh => "dropped_ssh",
             Self::Syns => "dropped_syns",
             Self::Pings => "dropped_pings",
+            Self::Metadata => "dropped_metadata",
         }
     }
 
@@ -106,11 +120,14 @@ impl DropReason {
             Self::Untranslated => "drop_untranslated",
             Self::NewFlows => "drop_new_flows",
             Self::Flows => "drop_flows",
+            Self::Network => "drop_network",
+            Self::Full => "drop_full",
             Self::Tenant => "drop_tenant",
             Self::Banned => "drop_banned",
             Self::Ssh => "drop_ssh",
             Self::Syns => "drop_syns",
             Self::Pings => "drop_pings",
+            Self::Metadata => "drop_metadata",
         }
     }
 
@@ -151,9 +168,13 @@ fn chain(reason: DropReason, log_group: Option<u16>) -> Chain {
     let source: Value = field("ip", "saddr");
     let mut remember_source: Rule =
         reason.source_set().map(|set| update_with(set, &source, &new_counter())).into_iter().collect();
-    if reason == DropReason::Ssh {
-        // The only one of these whose packets may be IPv6: that rule does not match them.
+    if matches!(reason, DropReason::Ssh | DropReason::NewFlows | DropReason::Flows) {
+        // Their packets may be IPv6: that rule does not match them.
         rules.push(std::mem::take(&mut remember_source));
+    }
+    if reason == DropReason::Metadata {
+        // A program of this server that looks for a cloud learns at once that it gets no answer.
+        rules.push(vec![eq(l4proto(), text("tcp")), counter(reason.counter()), reset()]);
     }
     rules.push(remember_source.into_iter().chain([counter(reason.counter()), drop()]).collect());
     Chain::regular(reason.chain(), rules)

@@ -1,26 +1,26 @@
 //! From private networks to the internet.
 
-use std::net::Ipv4Addr;
-
 use ipnet::Ipv4Net;
-use nftables::types::{NfChainPolicy, NfHook};
 
 use super::super::element::ranges;
-use super::super::model::{Chain, Meter, Name, Rule, Set, fields};
+use super::super::model::{Chain, Name, Rule, Set, fields};
+use super::super::portless::PORTLESS;
 use super::super::statement::{
-    accept, address, anonymous_set, any_of, counter, ct_status, eq, field, flows_over, goto, interface, limit_over, ne,
-    number, oifname, prefix, reset, set, text, update_with,
+    Value, accept, anonymous_set, concat, counter, eq, field, goto, l4proto, new_counter, number, prefix, reset, set,
+    text, update_with,
 };
 use super::access_list::AccessList;
+use super::admission::admit_inside;
 use super::drops::{DropReason, drop_as};
 use super::early::unroutable;
 use super::feature::{Feature, ForwardPath, Section, Slot};
+use super::forward::first_byte_is_of;
 use super::postrouting::egress_nat;
 use super::probes::interface_of;
-use super::{FILTER, Scope, answer_unknown_flows, filter, untranslated};
+use super::{Scope, answer_unknown_flows};
 use crate::config::{Config, EgressLists, NetworkPolicy};
-use crate::hetzner::{METADATA_NETWORK, PUBLIC_GATEWAY};
-use crate::site::{PrivateLink, PublicLink, Site};
+use crate::hetzner::METADATA_NETWORK;
+use crate::site::{PrivateLink, Site};
 
 /// First packets of flows that were let out to the internet.
 const EGRESS_FLOWS: &str = "egress_flows";
@@ -32,31 +32,26 @@ const SMTP: u16 = 25;
 /// What may leave, how much of it, and under which address.
 pub(super) fn feature(scope: Scope<'_>) -> Feature {
     let Scope { config, site, .. } = scope;
-    let meters = vec![
-        Meter { name: "flows", limit: config.egress.max_flows },
-        Meter { name: "new_flows", limit: config.egress.new_flows_per_second },
-    ];
     let mut sets = Vec::new();
     if config.egress.guard {
         sets.push(Set::ranges("unroutable", [fields::V4], ranges(unroutable(site.public.as_ref()))));
     }
-    let mut chains = vec![unknown_flow_chain(), let_out_chain(config)];
+    let mut chains = vec![unknown_flow_chain(), let_out_chain(scope)];
     for (ending, lists) in lists_in_use(config, site) {
         let deny = AccessList::of_few_destinations(&format!("deny{ending}"), &lists.deny);
         let allow = lists.allow.as_ref().map(|lines| AccessList::of_destinations(&format!("allow{ending}"), lines));
-        chains.push(egress_chain(config, &ending, lists, &deny, allow.as_ref()));
+        chains.push(egress_chain(scope, &ending, lists, &deny, allow.as_ref()));
         sets.extend(deny.into_sets());
         sets.extend(allow.into_iter().flat_map(AccessList::into_sets));
     }
-    let mut chains: Vec<_> = chains.into_iter().map(|chain| (Section::Egress, chain)).collect();
-    chains.push((Section::Output, output_chain(scope)));
+    let chains = chains.into_iter().map(|chain| (Section::Egress, chain)).collect();
     Feature {
         counters: vec![EGRESS_FLOWS, RESET_FLOWS],
         sets,
-        meters,
         chains,
         rules: egress_nat(scope).into_iter().map(|rule| (Slot::SourceNatEgress, rule)).collect(),
         paths: paths(config, site).map(|path| (Section::Egress, path)).collect(),
+        ..Feature::default()
     }
 }
 
@@ -102,13 +97,13 @@ fn lists_in_use<'a>(config: &'a Config, site: &Site) -> Vec<(String, &'a EgressL
 
 /// The first packet of a flow of links that have these lists.
 fn egress_chain(
-    config: &Config,
+    scope: Scope<'_>,
     ending: &str,
     lists: &EgressLists,
     deny: &AccessList,
     allow: Option<&AccessList>,
 ) -> Chain {
-    let mut rules = vec![guard(config), answer_unknown_flows()];
+    let mut rules = vec![guard(scope), answer_unknown_flows()];
     rules.extend(deny.rules(|| vec![drop_as(DropReason::Egress)]));
     if !lists.smtp {
         rules.push(vec![eq(field("tcp", "dport"), number(SMTP)), drop_as(DropReason::Egress)]);
@@ -124,28 +119,22 @@ fn egress_chain(
 }
 
 /// Drops packets to destinations that are not routed on the internet, and always those to the bastion's own metadata
-/// service, which holds its user-data.
-fn guard(config: &Config) -> Rule {
-    let range = if config.egress.guard { set("unroutable") } else { prefix(METADATA_NETWORK.into()) };
-    vec![eq(field("ip", "daddr"), range), drop_as(DropReason::Unroutable)]
+/// service.
+fn guard(Scope { config, site, .. }: Scope<'_>) -> Rule {
+    if !config.egress.guard {
+        return not_to_metadata();
+    }
+    let ranges = unroutable(site.public.as_ref());
+    [vec![first_byte_is_of(&ranges)], drop_unroutable(set("unroutable"))].concat()
 }
 
-/// The guard of the bastion's own packets, as far as they go to hosts. Its neighbours and groups on the link are
-/// exempt, and so is the cloud's gateway, which assigns addresses too.
-fn output_chain(scope: Scope<'_>) -> Chain {
-    let groups = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3);
-    let neighbours = [prefix(METADATA_NETWORK.into()), address(PUBLIC_GATEWAY), prefix(groups.into())];
-    let rule = |public: &PublicLink| {
-        vec![
-            eq(oifname(), interface(&public.interface)),
-            eq(field("ip", "daddr"), set("unroutable")),
-            ne(field("ip", "daddr"), anonymous_set(neighbours)),
-            drop_as(DropReason::Unroutable),
-        ]
-    };
-    let public = scope.site.public.as_ref().filter(|_| scope.config.egress.guard);
-    let rules = public.map(rule).into_iter().chain(untranslated::output_rule(scope));
-    Chain::base("output", filter(NfHook::Output, FILTER, NfChainPolicy::Accept), rules.collect())
+/// Drops packets to the bastion's own metadata service, which holds its user data.
+pub(super) fn not_to_metadata() -> Rule {
+    drop_unroutable(prefix(METADATA_NETWORK.into()))
+}
+
+fn drop_unroutable(range: Value) -> Rule {
+    vec![eq(field("ip", "daddr"), range), drop_as(DropReason::Unroutable)]
 }
 
 /// The sender gets a reset, so that applications fail at once instead of waiting for minutes (AWS's and Azure's
@@ -155,22 +144,16 @@ fn unknown_flow_chain() -> Chain {
     Chain::regular("unknown_flow", vec![vec![counter(RESET_FLOWS), reset()]])
 }
 
-/// The last check of a flow that the lists let out: whether its source has too many.
-fn let_out_chain(config: &Config) -> Chain {
-    let source = || field("ip", "saddr");
-    let mut rules = Vec::new();
-    if config.egress.new_flows_per_second.or(config.egress.max_flows).is_some() {
-        // A flow stays new until it is answered, and some never are: syslog, voice. Its first packet was counted
-        // already.
-        rules.push(vec![any_of(ct_status(), text("confirmed")), accept()]);
-    }
-    if let Some(rate) = config.egress.new_flows_per_second {
-        let limit = limit_over(rate, "second", rate.saturating_mul(2));
-        rules.push(vec![update_with("new_flows", &source(), &limit), drop_as(DropReason::NewFlows)]);
-    }
-    if let Some(count) = config.egress.max_flows {
-        rules.push(vec![flows_over("flows", &source(), count), drop_as(DropReason::Flows)]);
-    }
+/// A flow that the lists let out, if its source has not too many. Flows of protocols without ports are noted, since the
+/// kernel has no place for two of them that differ in the private host only.
+fn let_out_chain(scope: Scope<'_>) -> Chain {
+    let mut rules: Vec<Rule> = admit_inside(scope).into_iter().collect();
+    // One rule for nearly all flows, as before: those of protocols without ports continue. Where the set is full, they
+    // pass without a note.
+    let with_ports = || anonymous_set(["icmp", "tcp", "udp", "sctp"].map(text));
+    let flow = concat([field("ip", "saddr"), l4proto(), field("ip", "daddr")]);
+    rules.push(vec![eq(l4proto(), with_ports()), counter(EGRESS_FLOWS), accept()]);
+    rules.push(vec![update_with(PORTLESS, &flow, &new_counter())]);
     rules.push(vec![counter(EGRESS_FLOWS), accept()]);
     Chain::regular("let_out", rules)
 }

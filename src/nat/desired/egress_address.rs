@@ -2,8 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use crate::config::Config;
-use crate::site::{PrivateLink, PublicLink};
+use ipnet::Ipv4Net;
+
+use crate::config::{Config, StaticNat};
+use crate::site::{PrivateLink, PublicLink, Site};
 
 /// The addresses that the sources of a private network are spread over, a slot each; empty: this server's own address.
 pub(super) fn egress_pool(link: &PrivateLink, config: &Config, public: &PublicLink) -> Vec<Ipv4Addr> {
@@ -40,4 +42,46 @@ pub(super) fn slots(addresses: &[Ipv4Addr], config: &Config, public: &PublicLink
         slots.truncate(1);
     }
     slots
+}
+
+/// Hosts that one rule translates to addresses of their own.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct HostsWithAddresses<'a> {
+    /// Their ranges, all of one length of prefix, each with the network that it is in.
+    pub ranges: Vec<(Ipv4Net, Ipv4Net)>,
+    /// Their addresses; empty: this server's own address.
+    pub addresses: &'a [Ipv4Addr],
+}
+
+/// The hosts of `[[network.egress]]` that are in a network of this server. Narrow ranges come first, so that the first
+/// match is the narrowest: one rule for each list of addresses and length of prefix.
+pub(super) fn hosts_with_addresses<'a>(config: &'a Config, site: &Site) -> Vec<HostsWithAddresses<'a>> {
+    let mut all: Vec<(Ipv4Net, Ipv4Net, &[Ipv4Addr])> = Vec::new();
+    for link in &site.private {
+        let policy = config.policy_of(link.network, &link.interface);
+        for entry in policy.iter().flat_map(|policy| &policy.egress) {
+            let is_served = |range: &&Ipv4Net| link.ranges().any(|own| own.contains(*range));
+            let served = entry.from.iter().filter(is_served);
+            all.extend(served.map(|range| (*range, link.network, entry.addresses.as_slice())));
+        }
+    }
+    all.sort_by_key(|(range, _, addresses)| (std::cmp::Reverse(range.prefix_len()), *addresses, *range));
+    let mut grouped: Vec<HostsWithAddresses<'a>> = Vec::new();
+    for (range, network, addresses) in all {
+        match grouped.last_mut() {
+            Some(same) if same.addresses == addresses && same.ranges[0].0.prefix_len() == range.prefix_len() => {
+                same.ranges.push((range, network));
+            }
+            _ => grouped.push(HostsWithAddresses { ranges: vec![(range, network)], addresses }),
+        }
+    }
+    grouped
+}
+
+/// The static entries whose host is in a network of this server. One for this server's own first address is left out:
+/// it would lock the operator out.
+pub(super) fn usable_statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
+    let own = site.own_address();
+    let is_served = |entry: &&StaticNat| site.private.iter().any(|link| link.serves(entry.private));
+    config.nat.statics.iter().filter(is_served).filter(move |entry| Some(entry.public) != own)
 }

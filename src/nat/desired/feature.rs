@@ -23,6 +23,8 @@ pub(super) struct Feature {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Section {
     DropReasons,
+    Related,
+    Admission,
     Early,
     Prerouting,
     Egress,
@@ -33,8 +35,10 @@ pub(super) enum Section {
     Tunnel,
     Forward,
     Input,
+    TunnelPort,
     Output,
     Postrouting,
+    Leaving,
 }
 
 /// The places for features' rules in shared chains.
@@ -53,6 +57,7 @@ pub(super) enum Slot {
     /// In `postrouting`, in this order.
     SourceNatStatic,
     SourceNatEgress,
+    SourceNatForward,
     SourceNatHairpin,
     SourceNatLocal,
     SourceNatTunnel,

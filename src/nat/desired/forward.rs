@@ -61,15 +61,25 @@ fn lower_clamps(link: &PrivateLink) -> Vec<Rule> {
 
 fn path_rules(paths: Vec<ForwardPath>) -> Vec<Rule> {
     let groups = by_destination(&paths);
+    let rule = |from: Value, ForwardPath { to, chain, .. }: &ForwardPath| {
+        vec![eq(iifname(), from), eq(oifname(), interface(to)), goto(chain.clone())]
+    };
+    let compared: usize = groups.iter().map(|(from, _)| from.len()).sum();
+    if compared <= MANY_PATHS {
+        let each = |(from, path): (Vec<&InterfaceName>, &ForwardPath)| {
+            from.into_iter().map(|from| rule(interface(from), path)).collect::<Vec<_>>()
+        };
+        return groups.into_iter().flat_map(each).collect();
+    }
     if groups.len() <= MANY_PATHS {
-        let rule = |(from, ForwardPath { to, chain, .. }): (Vec<&InterfaceName>, &ForwardPath)| {
+        let one = |(from, path): (Vec<&InterfaceName>, &ForwardPath)| {
             let from = match from.as_slice() {
                 [single] => interface(single),
                 several => anonymous_set(several.iter().map(|name| interface(name))),
             };
-            vec![eq(iifname(), from), eq(oifname(), interface(to)), goto(chain.clone())]
+            rule(from, path)
         };
-        return groups.into_iter().map(rule).collect();
+        return groups.into_iter().map(one).collect();
     }
     let entry = |ForwardPath { from, to, chain }| (concat([interface(&from), interface(&to)]), chain);
     vec![vec![vmap(concat([iifname(), oifname()]), paths.into_iter().map(entry))]]
@@ -97,12 +107,13 @@ fn is_syn_or_answer() -> RuleStatement {
 /// flows pass: while one of those links is gone for a moment, the default route is what is left for its flows.
 ///
 /// So every packet of every flow meets this rule, and a look-up of ranges alone would cost a tenth of a packet
-/// (measured). The first byte of most destinations rules them out: the kernel keeps a set of bytes as a bitmap.
+/// (measured). The first byte of most destinations rules them out. Answers to probes are harmless outside, and one more
+/// range would cost every packet that look-up.
 pub(super) fn inside_guard(scope: Scope<'_>) -> Feature {
     let inside = inside(scope);
     let several = inside.len() > 1;
-    let set = several.then(|| Set::ranges(INSIDE, [fields::V4], ranges(inside.iter().copied())));
-    let rule = guard_rule(&inside, scope.site);
+    let set = several.then(|| Set::ranges(INSIDE, [fields::V4], ranges(inside)));
+    let rule = guard_rule(&networks_inside(scope), scope.site);
     Feature {
         sets: set.into_iter().collect(),
         rules: rule.map(|rule| (Slot::ForwardGuard, rule)).into_iter().collect(),
@@ -112,12 +123,17 @@ pub(super) fn inside_guard(scope: Scope<'_>) -> Feature {
 
 /// The ranges of private networks, of the tunnel and of further sources of probes, without those that contain the
 /// public link's address.
-pub(super) fn inside(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Ipv4Net> {
+pub(super) fn inside(scope: Scope<'_>) -> Vec<Ipv4Net> {
+    let probes = further_sources(scope.probes, |_| true).into_iter().map(Ipv4Net::from);
+    Ipv4Net::aggregate(&networks_inside(scope).into_iter().chain(probes).collect())
+}
+
+/// The same without the sources of probes.
+fn networks_inside(Scope { site, tunnel, .. }: Scope<'_>) -> Vec<Ipv4Net> {
     let unroutable = unroutable(site.public.as_ref());
     let tunnel = tunnel.into_iter().flat_map(|tunnel| v4(tunnel.sources()));
-    let probes = further_sources(config, site, |_| true).into_iter().map(Ipv4Net::from);
     let unroutable = |range: &Ipv4Net| unroutable.iter().any(|block| block.contains(range));
-    let networks = site.private.iter().map(|link| link.network).chain(tunnel).chain(probes).filter(unroutable);
+    let networks = site.private.iter().map(|link| link.network).chain(tunnel).filter(unroutable);
     let behind = site.private.iter().flat_map(|link| link.behind.iter().copied());
     Ipv4Net::aggregate(&networks.chain(behind).collect())
 }
@@ -129,17 +145,20 @@ fn guard_rule(inside: &[Ipv4Net], site: &Site) -> Option<Rule> {
     match inside {
         [] => return None,
         [single] => rule.push(eq(destination(), prefix((*single).into()))),
-        several => {
-            let bytes: BTreeSet<u8> = several.iter().copied().flat_map(first_bytes).collect();
-            let bytes = bytes.into_iter().map(|byte| number(byte.into()));
-            rule.extend([eq(destination_first_byte(), anonymous_set(bytes)), eq(destination(), set(INSIDE))]);
-        }
+        several => rule.extend([first_byte_is_of(several), eq(destination(), set(INSIDE))]),
     }
     rule.push(drop_as(DropReason::Forward));
     Some(rule)
 }
 
+/// Matches IPv4 packets whose destination begins like an address of these ranges. For most packets this spares a
+/// look-up of the ranges: the kernel keeps a set of bytes as a bitmap.
+pub(super) fn first_byte_is_of(ranges: &[Ipv4Net]) -> RuleStatement {
+    let bytes: BTreeSet<u8> = ranges.iter().copied().flat_map(first_bytes).collect();
+    eq(destination_first_byte(), anonymous_set(bytes.into_iter().map(|byte| number(byte.into()))))
+}
+
 /// The first bytes of a range's addresses.
-fn first_bytes(range: Ipv4Net) -> impl Iterator<Item = u8> {
+pub(super) fn first_bytes(range: Ipv4Net) -> impl Iterator<Item = u8> {
     range.network().octets()[0]..=range.broadcast().octets()[0]
 }

@@ -1,31 +1,28 @@
 //! The chain `input`: what reaches the bastion itself.
 
-use ipnet::{IpNet, Ipv6Net};
 use nftables::types::{NfChainPolicy, NfHook};
 
 use super::super::model::{Chain, Rule};
-use super::super::statement::{
-    accept, anonymous_set, eq, field, iifname, jump, l4proto, limit_over, ne, nfproto, number, prefix, text,
-};
+use super::super::statement::{accept, anonymous_set, eq, field, iifname, jump, l4proto, limit_over, ne, number, text};
 use super::drops::{DropReason, drop_as};
 use super::feature::{Feature, Slot};
-use super::{FILTER, Scope, answer_unknown_flows, comes_from_inside, filter, known_flows, ssh};
+use super::{
+    ERRORS, FILTER, Scope, answer_unknown_flows, comes_from_inside, comes_in_by, filter, inside_links, known_flows,
+    ssh, untracked,
+};
 use crate::config::Config;
 
 /// The chain of the limits that stand before packets of known flows pass.
 const LIMITS: &str = "input_limits";
 /// The protocols of pings.
 const PINGS: [&str; 2] = ["icmp", "icmpv6"];
-/// Errors about flows.
-const ERRORS: [&str; 3] = ["destination-unreachable", "time-exceeded", "parameter-problem"];
-/// RFC 4890 section 4.4.1: what a host must accept to work at all.
-const ERRORS_V6: [&str; 8] = [
+/// RFC 4890 section 4.4.1: what a host must accept to work at all, from every link.
+const ERRORS_V6: [&str; 7] = [
     "destination-unreachable",
     "packet-too-big",
     "time-exceeded",
     "parameter-problem",
     "mld-listener-query",
-    "nd-router-advert",
     "nd-neighbor-solicit",
     "nd-neighbor-advert",
 ];
@@ -39,30 +36,19 @@ pub(super) fn chain(features: &mut Feature, scope: Scope<'_>) -> Chain {
         // comparison.
         rules.push(vec![ne(l4proto(), text("udp")), jump(LIMITS)]);
     }
-    rules.extend(known_flows());
-    rules.extend([
-        vec![eq(iifname(), text("lo")), accept()],
-        // Answers to our own DHCP requests come from addresses that no flow knows.
-        vec![
-            eq(nfproto(), text("ipv4")),
-            eq(field("udp", "sport"), number(67)),
-            eq(field("udp", "dport"), number(68)),
-            accept(),
-        ],
-    ]);
+    let [known, invalid] = known_flows();
+    rules.push(known);
+    rules.extend(untracked::tunnel_errors(scope));
+    rules.push(invalid);
+    rules.extend(untracked::accept_untracked(scope));
+    rules.push(vec![eq(iifname(), text("lo")), accept()]);
     for slot in [Slot::InputTunnel, Slot::InputStatic, Slot::InputSsh] {
         rules.extend(features.take_rules(slot));
     }
     rules.push(vec![eq(field("icmp", "type"), anonymous_set(ERRORS.map(text))), accept()]);
     rules.push(vec![eq(field("icmpv6", "type"), anonymous_set(ERRORS_V6.map(text))), accept()]);
     rules.extend(PINGS.map(|protocol| vec![eq(field(protocol, "type"), text("echo-request")), accept()]));
-    // DHCPv6.
-    rules.push(vec![
-        eq(field("ip6", "saddr"), prefix(link_local_v6())),
-        eq(field("udp", "sport"), number(547)),
-        eq(field("udp", "dport"), number(546)),
-        accept(),
-    ]);
+    rules.push(router_advertisements(scope));
     if let Some(port) = firewall.wireguard_port {
         rules.push(vec![eq(field("udp", "dport"), number(port)), accept()]);
     }
@@ -72,6 +58,16 @@ pub(super) fn chain(features: &mut Feature, scope: Scope<'_>) -> Chain {
     rules.extend(comes_from_inside(scope).map(|inside| [vec![inside], answer_unknown_flows()].concat()));
     rules.push(vec![drop_as(DropReason::Input)]);
     Chain::base("input", filter(NfHook::Input, FILTER, NfChainPolicy::Drop), rules)
+}
+
+/// Only a neighbour on the public link makes itself this server's IPv6 router; while that link is not known, one on a
+/// link that is not known to be private.
+fn router_advertisements(scope: Scope<'_>) -> Rule {
+    let from = match &scope.site.public {
+        Some(public) => Some(comes_in_by(&public.interface)),
+        None => inside_links(scope).map(|links| ne(iifname(), links)),
+    };
+    from.into_iter().chain([eq(field("icmpv6", "type"), text("nd-router-advert")), accept()]).collect()
 }
 
 /// The limits that count packets of known flows too, before those pass; `None` if there are none.
@@ -90,8 +86,4 @@ fn too_many_pings(pings_per_second: Option<u32>) -> Vec<Rule> {
         vec![eq(field(protocol, "type"), text("echo-request")), limit, drop_as(DropReason::Pings)]
     };
     PINGS.map(rule).into()
-}
-
-fn link_local_v6() -> IpNet {
-    Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10).into()
 }

@@ -4,29 +4,32 @@
 //! nat chains of other programs could translate.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use ipnet::Ipv4Net;
 use nftables::types::NfHook;
 
 use super::super::model::{Chain, Rule};
 use super::super::statement::{
-    RuleStatement, address, address_by_source, anonymous_set, eq, field, iifname, interface, masquerade, oifname,
-    prefix, set, snat,
+    RuleStatement, address, address_by_source, anonymous_set, eq, field, iifname, interface, l4proto, masquerade,
+    oifname, prefix, set, snat, text, with_source_ports,
 };
-use super::egress_address::{egress_pool, own_address, own_pool, slots};
+use super::egress_address::{HostsWithAddresses, egress_pool, hosts_with_addresses, own_address, own_pool, slots};
 use super::feature::{Feature, Slot};
-use super::probes::further_sources;
+use super::probes::{ProbedHosts, further_sources};
 use super::published::{is_translated, publishes};
 use super::{Scope, all_links, nat};
 use crate::config::Config;
+use crate::inputs::{source_ports_beside, untracked_port};
 use crate::net::InterfaceName;
 use crate::site::{PrivateLink, PublicLink, Site};
 
 /// The chain, made of the features' rules.
-pub(super) fn chain(features: &mut Feature) -> Chain {
+pub(super) fn chain(features: &mut Feature, config: &Config) -> Chain {
     let slots = [
         Slot::SourceNatStatic,
         Slot::SourceNatEgress,
+        Slot::SourceNatForward,
         Slot::SourceNatHairpin,
         Slot::SourceNatLocal,
         Slot::SourceNatTunnel,
@@ -34,86 +37,92 @@ pub(super) fn chain(features: &mut Feature) -> Chain {
         Slot::SourceNatKeep,
         Slot::SourceNatMissing,
     ];
-    let rules = slots.into_iter().flat_map(|slot| features.take_rules(slot)).collect();
+    let beside = untracked_port(config).map(source_ports_beside);
+    let rules = |slot: Slot| {
+        // Static addresses are not the tunnel's, and what keeps its source keeps its port.
+        let beside = beside.as_ref().filter(|_| !matches!(slot, Slot::SourceNatStatic | Slot::SourceNatKeep));
+        let rules = features.take_rules(slot).into_iter();
+        rules.flat_map(|rule| [beside.and_then(|ports| beside_tunnel(&rule, ports)), Some(rule)]).flatten().collect()
+    };
+    let rules = slots.into_iter().flat_map::<Vec<Rule>, _>(rules).collect();
     Chain::base("postrouting", nat(NfHook::Postrouting), rules)
 }
 
+/// The same translation for UDP, whose flows do not get the tunnel's port: answers to them would be taken for the
+/// tunnel's packets, which are not tracked. `None` if the rule translates nothing.
+fn beside_tunnel(rule: &Rule, ports: &RangeInclusive<u16>) -> Option<Rule> {
+    let (last, matches) = rule.split_last()?;
+    let translation = with_source_ports(last, ports)?;
+    Some([matches, &[eq(l4proto(), text("udp")), translation]].concat())
+}
+
 /// The public addresses of private hosts, and of peers that may reach the internet.
-pub(super) fn egress_nat(Scope { config, site, tunnel }: Scope<'_>) -> Vec<Rule> {
+pub(super) fn egress_nat(Scope { config, site, tunnel, probes, .. }: Scope<'_>) -> Vec<Rule> {
     let Some(public) = &site.public else { return Vec::new() };
     let mut rules = Vec::new();
     let out = |from: RuleStatement, pool: &[Ipv4Addr]| {
         vec![eq(oifname(), interface(&public.interface)), from, translation(pool, config, public)]
     };
-    for (hosts, addresses) in hosts_with_addresses(config, site) {
-        let ranges = hosts.into_iter().map(|range| prefix(range.into()));
-        let from = eq(field("ip", "saddr"), anonymous_set(ranges));
+    for HostsWithAddresses { ranges, addresses } in hosts_with_addresses(config, site) {
+        let is_theirs = |hosts: ProbedHosts| ranges.iter().any(|(range, _)| hosts == ProbedHosts::Part(*range));
+        let further = further_sources(probes, |path| is_theirs(path.hosts)).into_iter().map(address);
+        let sources = ranges.iter().map(|(range, _)| prefix((*range).into())).chain(further);
+        let from = eq(field("ip", "saddr"), anonymous_set(sources));
         rules.push(out(from, &slots(addresses, config, public)));
     }
+    let of_network = |of: &dyn Fn(Ipv4Net) -> bool| {
+        further_sources(probes, |path| path.hosts == ProbedHosts::Network && of(path.network))
+    };
     let shared = slots(&config.nat.egress_addresses, config, public);
     for link in &site.private {
         if let Some(addresses) = own_pool(link, config) {
-            let further = further_sources(config, site, |network| network == link.network);
-            rules.push(out(source(std::slice::from_ref(link), &further), &slots(addresses, config, public)));
+            let (pool, further) = (slots(addresses, config, public), of_network(&|network| network == link.network));
+            rules.push(out(source(link), &pool));
+            rules.extend(one_of(&further).map(|probes| out(probes, &pool)));
         }
     }
     let has_own_pool = |network: Ipv4Net| {
         let link = site.private.iter().find(|link| link.network == network);
         link.is_some_and(|link| own_pool(link, config).is_some())
     };
-    let further = further_sources(config, site, |network| !has_own_pool(network));
+    let further = of_network(&|network| !has_own_pool(network));
     match site.private.as_slice() {
         [] => {}
-        [link] if link.behind.is_empty() => rules.push(out(source(std::slice::from_ref(link), &further), &shared)),
-        _ if further.is_empty() => rules.push(out(eq(field("ip", "saddr"), set("private_networks")), &shared)),
-        links => rules.push(out(source(links, &further), &shared)),
+        [link] if link.behind.is_empty() => rules.push(out(source(link), &shared)),
+        _ => rules.push(out(eq(field("ip", "saddr"), set("private_networks")), &shared)),
     }
+    // Rules of their own: the packets of hosts are not to pay for a look-up of more sources.
+    rules.extend(one_of(&further).map(|probes| out(probes, &shared)));
     if tunnel.is_some_and(|tunnel| tunnel.full_tunnel) {
         rules.push(out(eq(field("ip", "saddr"), set("tunnel_sources4")), &shared));
     }
     rules
 }
 
-/// Matches packets from the networks of these links and from what is behind them, and from further sources of probes.
-fn source(links: &[PrivateLink], further: &[Ipv4Addr]) -> RuleStatement {
-    let ranges = Ipv4Net::aggregate(&links.iter().flat_map(PrivateLink::ranges).collect());
-    // One comparison is cheaper than a look-up.
-    let sources = if let ([single], []) = (ranges.as_slice(), further) {
-        prefix((*single).into())
-    } else {
-        let ranges = ranges.into_iter().map(|range| prefix(range.into()));
-        anonymous_set(ranges.chain(further.iter().copied().map(address)))
+/// Matches packets from the network of a link and from what is behind it.
+fn source(link: &PrivateLink) -> RuleStatement {
+    let ranges = Ipv4Net::aggregate(&link.ranges().collect());
+    let sources = match ranges.as_slice() {
+        // One comparison is cheaper than a look-up.
+        [single] => prefix((*single).into()),
+        several => anonymous_set(several.iter().map(|range| prefix((*range).into()))),
     };
     eq(field("ip", "saddr"), sources)
+}
+
+/// Matches packets with one of these sources; `None` without any.
+fn one_of(sources: &[Ipv4Addr]) -> Option<RuleStatement> {
+    let sources = match sources {
+        [] => return None,
+        [single] => address(*single),
+        several => anonymous_set(several.iter().copied().map(address)),
+    };
+    Some(eq(field("ip", "saddr"), sources))
 }
 
 /// The translation of what a private network sends to the internet.
 pub(super) fn egress_translation(link: &PrivateLink, config: &Config, public: &PublicLink) -> RuleStatement {
     translation(&egress_pool(link, config, public), config, public)
-}
-
-/// The hosts of `[[network.egress]]` that are in a network of this server, with their addresses. Narrow ranges come
-/// first, so that the first match is the narrowest: one rule for each list of addresses and length of prefix.
-fn hosts_with_addresses<'a>(config: &'a Config, site: &Site) -> Vec<(Vec<Ipv4Net>, &'a [Ipv4Addr])> {
-    let mut all: Vec<(Ipv4Net, &[Ipv4Addr])> = Vec::new();
-    for link in &site.private {
-        let policy = config.policy_of(link.network, &link.interface);
-        for entry in policy.iter().flat_map(|policy| &policy.egress) {
-            let is_served = |range: &&Ipv4Net| link.ranges().any(|own| own.contains(*range));
-            all.extend(entry.from.iter().filter(is_served).map(|range| (*range, entry.addresses.as_slice())));
-        }
-    }
-    all.sort_by_key(|(range, addresses)| (std::cmp::Reverse(range.prefix_len()), *addresses, *range));
-    let mut grouped: Vec<(Vec<Ipv4Net>, &[Ipv4Addr])> = Vec::new();
-    for (range, addresses) in all {
-        match grouped.last_mut() {
-            Some((hosts, same)) if *same == addresses && hosts[0].prefix_len() == range.prefix_len() => {
-                hosts.push(range);
-            }
-            _ => grouped.push((vec![range], addresses)),
-        }
-    }
-    grouped
 }
 
 /// Answers to a private host that used the public address of another one must come back here: otherwise the two would

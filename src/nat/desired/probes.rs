@@ -4,7 +4,9 @@
 //! rule that translates the network's hosts. An unused address of the network is best, since rules of other programs
 //! meet it too: the network's broadcast address, which no host can have. Where that does not do, further addresses are
 //! elements of the rule: if this server has the whole network on its link, so that the kernel takes no packet from the
-//! broadcast address, and for the other addresses of a pool, of which each source always has the same one.
+//! broadcast address, and for the other addresses of a pool, of which each source always has the same one. So have
+//! parts of a network with addresses of their own, and hosts with a static address: the source of their probe is an
+//! element of the rule or of the map that translates them.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -12,7 +14,9 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::super::statement::SEED;
-use super::egress_address::{egress_pool, own_address};
+use super::egress_address::{
+    HostsWithAddresses, egress_pool, hosts_with_addresses, own_address, slots, usable_statics,
+};
 use crate::config::Config;
 use crate::net::InterfaceName;
 use crate::site::{PrivateLink, PublicLink, Site};
@@ -26,6 +30,8 @@ const RESERVE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 19, 240, 0), 20)
 pub(crate) struct ProbedPath {
     /// The private network.
     pub network: Ipv4Net,
+    /// Whose packets of it.
+    pub hosts: ProbedHosts,
     /// The probe's own interface. All paths of a network have the same.
     pub interface: InterfaceName,
     /// The source of its packets.
@@ -34,25 +40,89 @@ pub(crate) struct ProbedPath {
     pub egress: Option<Ipv4Addr>,
 }
 
+/// Hosts of a private network that one rule translates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProbedHosts {
+    /// All that have no address of their own.
+    Network,
+    /// Those of a `[[network.egress]]`; the first range of this network that its rule has.
+    Part(Ipv4Net),
+    /// One with a static address.
+    Static(Ipv4Addr),
+}
+
 /// The paths that probes prove: one for each private network and address under which its hosts are seen on the
-/// internet. None while the public link is unknown, or if probes are off.
+/// internet, then those of hosts with addresses of their own. None while the public link is unknown, or if probes are
+/// off.
 pub(crate) fn probed_paths(config: &Config, site: &Site) -> Vec<ProbedPath> {
     let Some(public) = site.public.as_ref().filter(|_| config.health.enabled) else { return Vec::new() };
     let mut reserve = Reserve::new(site);
-    site.private.iter().flat_map(|link| paths_of(link, config, public, site, &mut reserve)).collect()
+    let mut paths: Vec<ProbedPath> =
+        site.private.iter().flat_map(|link| paths_of(link, config, public, site, &mut reserve)).collect();
+    for hosts in hosts_with_addresses(config, site) {
+        paths.extend(paths_of_hosts(&hosts, config, public, site, &mut reserve));
+    }
+    for entry in usable_statics(config, site) {
+        let link = site.private.iter().find(|link| link.serves(entry.private));
+        paths.extend(link.zip(reserve.take(|_| true)).map(|(link, source)| ProbedPath {
+            network: link.network,
+            hosts: ProbedHosts::Static(entry.private),
+            interface: interface_of(link),
+            source,
+            egress: Some(entry.public),
+        }));
+    }
+    paths
+}
+
+/// What the names of probes' interfaces begin with.
+const INTERFACE_PREFIX: &str = "probe-";
+
+/// Whether an interface is one of probes, of this daemon or of a former one.
+pub(crate) fn is_probe_interface(name: &str) -> bool {
+    name.starts_with(INTERFACE_PREFIX)
 }
 
 /// The name of the interface of the probes of a private network.
 pub(super) fn interface_of(link: &PrivateLink) -> InterfaceName {
-    let name = format!("probe-{:08x}", link.network.network().to_bits());
+    let name = format!("{INTERFACE_PREFIX}{:08x}", link.network.network().to_bits());
     name.parse().expect("letters, digits and a dash make a name of 14 characters")
 }
 
-/// The sources of probes that are not addresses of the networks themselves. `of`: whether a network's count.
-pub(super) fn further_sources(config: &Config, site: &Site, of: impl Fn(Ipv4Net) -> bool) -> Vec<Ipv4Addr> {
-    let paths = probed_paths(config, site).into_iter();
-    let further = paths.filter(|path| of(path.network) && !path.network.contains(&path.source));
+/// The sources of probes that are not addresses of the networks themselves. `of`: whether a probe's counts.
+pub(super) fn further_sources(probes: &[ProbedPath], of: impl Fn(&ProbedPath) -> bool) -> Vec<Ipv4Addr> {
+    let further = probes.iter().filter(|path| of(path) && !path.network.contains(&path.source));
     further.map(|path| path.source).collect()
+}
+
+/// The paths of hosts that one rule translates to addresses of their own: in each of their networks one for each
+/// address.
+fn paths_of_hosts(
+    HostsWithAddresses { ranges, addresses }: &HostsWithAddresses<'_>,
+    config: &Config,
+    public: &PublicLink,
+    site: &Site,
+    reserve: &mut Reserve,
+) -> Vec<ProbedPath> {
+    let mut pool = slots(addresses, config, public);
+    if pool.is_empty() {
+        pool.extend(own_address(config, public));
+    }
+    let distinct: BTreeSet<Ipv4Addr> = pool.iter().copied().collect();
+    let mut paths = Vec::new();
+    for link in &site.private {
+        let Some((first, _)) = ranges.iter().find(|(_, network)| *network == link.network) else { continue };
+        paths.extend(distinct.iter().filter_map(|egress| {
+            Some(ProbedPath {
+                network: link.network,
+                hosts: ProbedHosts::Part(*first),
+                interface: interface_of(link),
+                source: reserve.take(|source| pool[slot_of(source, pool.len())] == *egress)?,
+                egress: Some(*egress),
+            })
+        }));
+    }
+    paths
 }
 
 fn paths_of(
@@ -64,6 +134,7 @@ fn paths_of(
 ) -> Vec<ProbedPath> {
     let path = |source: Ipv4Addr, egress: Option<Ipv4Addr>| ProbedPath {
         network: link.network,
+        hosts: ProbedHosts::Network,
         interface: interface_of(link),
         source,
         egress,

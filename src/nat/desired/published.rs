@@ -4,6 +4,7 @@
 //! translated by our maps is not let in ([`super::translated`]). So a few rules in `forward` suffice, whatever the
 //! number of forwards.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -13,14 +14,16 @@ use super::super::disjoint::Range;
 use super::super::element::{Element, FieldValue};
 use super::super::model::{Chain, Rule, Set, fields};
 use super::super::statement::{
-    RuleStatement, accept, address, anonymous_set, any_of, concat, counter, ct_status, dnat, eq, field, interface,
-    jump, l4proto, lookup, ne, oifname, set, snat, text,
+    RuleStatement, accept, address, anonymous_set, any_of, concat, ct_status, dnat, eq, field, interface, jump,
+    l4proto, lookup, ne, number, oifname, set, snat, text,
 };
 use super::access_list::AccessList;
 use super::drops::{DropReason, drop_as};
+use super::egress_address::usable_statics;
 use super::feature::{Feature, ForwardPath, Section, Slot};
+use super::probes::{ProbedHosts, ProbedPath};
 use super::{Scope, answer_unknown_flows, comes_from_inside, drop_excess_syns, nat};
-use crate::config::{Acl, Config, Forward, Ports, StaticNat};
+use crate::config::{Acl, Config, Forward, IpProtocol, Ports, StaticNat, Transport};
 use crate::inputs::is_reserved;
 use crate::site::{PublicLink, Site};
 
@@ -28,6 +31,9 @@ use crate::site::{PublicLink, Site};
 pub(super) const PUBLISHED_FLOWS: &str = "published_flows";
 /// The set of the public addresses that lead to private hosts, if there is more than one.
 const PUBLISHED_ADDRESSES: &str = "published_addresses";
+
+/// The map of forwarded protocols without ports: public address, source and protocol, to the private host.
+const FORWARD_PROTOCOLS: &str = "forward_protocols";
 
 /// Whether the configuration has forwards or static addresses.
 pub(super) fn publishes(config: &Config) -> bool {
@@ -55,7 +61,7 @@ pub(super) fn feature(scope: Scope<'_>) -> Feature {
         feature.sets.push(Set::exact(PUBLISHED_ADDRESSES, [fields::V4], addresses.collect()));
     }
     feature.sets.extend(forward_maps(config, site));
-    feature.sets.extend(static_sets(&statics));
+    feature.sets.extend(static_sets(&statics, scope.probes));
     feature.sets.extend(open.into_sets());
     feature
 }
@@ -74,14 +80,6 @@ fn paths(site: &Site) -> impl Iterator<Item = ForwardPath> + '_ {
 /// The forwards that lead to a host of a network of this server.
 fn usable_forwards<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a Forward> {
     config.nat.forwards.iter().filter(|forward| site.private.iter().any(|link| link.serves(forward.to)))
-}
-
-/// The static entries whose host is in a network of this server. One for this server's own first address is left out:
-/// it would lock the operator out.
-pub(super) fn usable_statics<'a>(config: &'a Config, site: &'a Site) -> impl Iterator<Item = &'a StaticNat> {
-    let own = site.own_address();
-    let is_served = |entry: &&StaticNat| site.private.iter().any(|link| link.serves(entry.private));
-    config.nat.statics.iter().filter(is_served).filter(move |entry| Some(entry.public) != own)
 }
 
 /// The public addresses of a forward. One that names none gets all addresses of this server that no static entry has.
@@ -122,18 +120,20 @@ pub(super) fn sources_of(forward: &Forward) -> Vec<Ipv4Net> {
     if forward.from.is_empty() { vec![Ipv4Net::default()] } else { Ipv4Net::aggregate(&forward.from) }
 }
 
-/// The maps from forwarded ports to private hosts: single ports for everyone, single ports for some sources, and port
-/// ranges.
-fn forward_maps(config: &Config, site: &Site) -> [Set; 3] {
+/// The maps from what is forwarded to private hosts: single ports for everyone, single ports for some sources, port
+/// ranges, and protocols without ports, if there are any.
+fn forward_maps(config: &Config, site: &Site) -> impl Iterator<Item = Set> + use<> {
     let mut maps = ForwardMaps::default();
     for (forward, addresses) in forwards_at(config, site) {
         maps.add(forward, &addresses);
     }
-    [
+    let of_ports = [
         Set::map("forwards", maps.forwards),
         Set::map("forwards_from", maps.forwards_from),
         Set::map("forward_ranges", maps.forward_ranges),
-    ]
+    ];
+    let key = [fields::V4, fields::V4, fields::PROTOCOL];
+    of_ports.into_iter().chain(Set::address_map(FORWARD_PROTOCOLS, key, maps.forward_protocols))
 }
 
 #[derive(Default)]
@@ -141,6 +141,7 @@ struct ForwardMaps {
     forwards: Vec<Element>,
     forwards_from: Vec<Element>,
     forward_ranges: Vec<Element>,
+    forward_protocols: Vec<Element>,
 }
 
 impl ForwardMaps {
@@ -149,7 +150,16 @@ impl ForwardMaps {
         let target = || [FieldValue::address(forward.to), FieldValue::port(forward.to_port.unwrap_or(first))];
         let sources = sources_of(forward);
         for address in public.iter().copied().map(FieldValue::address) {
-            for transport in forward.transports.each().iter().copied().map(FieldValue::transport) {
+            if let Some(protocol) = forward.transports.without_ports() {
+                let key = |source: &Ipv4Net| {
+                    let source = FieldValue::addresses(Range::from_network(*source));
+                    [address.clone(), source, FieldValue::protocol(protocol.number())]
+                };
+                let host = || [FieldValue::address(forward.to)];
+                self.forward_protocols.extend(sources.iter().map(|source| Element::mapping(key(source), host())));
+            }
+            for transport in forward.transports.each().iter().map(|transport| transport.number()) {
+                let transport = FieldValue::protocol(transport);
                 if forward.ports.is_single() && forward.from.is_empty() {
                     let key = [address.clone(), transport, FieldValue::port(first)];
                     self.forwards.push(Element::mapping(key, target()));
@@ -169,14 +179,23 @@ impl ForwardMaps {
     }
 }
 
-/// The maps between static addresses and private hosts, both ways, and the set of these addresses.
-fn static_sets(statics: &[&StaticNat]) -> Vec<Set> {
+/// The maps between static addresses and private hosts, both ways, and the set of these addresses. The probe of an
+/// address leaves by the same map as its host.
+fn static_sets(statics: &[&StaticNat], probes: &[ProbedPath]) -> Vec<Set> {
     let public = |entry: &&StaticNat| [FieldValue::address(entry.public)];
     let private = |entry: &&StaticNat| [FieldValue::address(entry.private)];
     let elements = |element: &dyn Fn(&&StaticNat) -> Element| statics.iter().map(element).collect();
+    let probe = |path: &ProbedPath| match path {
+        ProbedPath { hosts: ProbedHosts::Static(_), source, egress: Some(egress), .. } => {
+            Some(Element::mapping([FieldValue::address(*source)], [FieldValue::address(*egress)]))
+        }
+        _ => None,
+    };
+    let mut out: Vec<Element> = elements(&|entry| Element::mapping(private(entry), public(entry)));
+    out.extend(probes.iter().filter_map(probe));
     let mut sets = vec![
         Set::map("static_in", elements(&|entry| Element::mapping(public(entry), private(entry)))),
-        Set::map("static_out", elements(&|entry| Element::mapping(private(entry), public(entry)))),
+        Set::map("static_out", out),
     ];
     if !statics.is_empty() {
         sets.push(Set::exact("static_public", [fields::V4], elements(&|entry| Element::new(public(entry)))));
@@ -199,7 +218,8 @@ fn prerouting_chain(config: &Config, site: &Site, published: &[Ipv4Addr], open: 
     let port = || field("th", "dport");
     let by_source = || concat([port(), destination(), field("ip", "saddr"), l4proto()]);
     let (mut exact, mut restricted, mut ranges) = (false, false, false);
-    for forward in usable_forwards(config, site) {
+    let of_ports = |forward: &&Forward| forward.transports.without_ports().is_none();
+    for forward in usable_forwards(config, site).filter(of_ports) {
         match (forward.ports.is_single(), forward.from.is_empty()) {
             (true, true) => exact = true,
             (true, false) => restricted = true,
@@ -210,10 +230,17 @@ fn prerouting_chain(config: &Config, site: &Site, published: &[Ipv4Addr], open: 
         rules.push(vec![dnat(lookup(concat([destination(), l4proto(), port()]), "forwards"))]);
     }
     if restricted {
-        rules.push(vec![translates_ports(), dnat(lookup(by_source(), "forwards_from"))]);
+        rules.push(vec![translates_ports(config), dnat(lookup(by_source(), "forwards_from"))]);
     }
     if ranges {
-        rules.push(vec![translates_ports(), dnat(lookup(by_source(), "forward_ranges"))]);
+        rules.push(vec![translates_ports(config), dnat(lookup(by_source(), "forward_ranges"))]);
+    }
+    let in_map = forwards_at(config, site).into_iter().filter(|(_, addresses)| !addresses.is_empty());
+    let without_ports: BTreeSet<IpProtocol> =
+        in_map.filter_map(|(forward, _)| forward.transports.without_ports()).collect();
+    if !without_ports.is_empty() {
+        let key = concat([destination(), field("ip", "saddr"), l4proto()]);
+        rules.push(vec![is_one_of(&without_ports), dnat(lookup(key, FORWARD_PROTOCOLS))]);
     }
     rules.extend(open.rules(|| vec![dnat(lookup(destination(), "static_in"))]));
     if rules.is_empty() {
@@ -224,8 +251,20 @@ fn prerouting_chain(config: &Config, site: &Site, published: &[Ipv4Addr], open: 
 }
 
 /// Matches the protocols whose ports are translated. nft requires it before a translation of a port.
-pub(super) fn translates_ports() -> RuleStatement {
-    eq(l4proto(), anonymous_set(["tcp", "udp"].map(text)))
+pub(super) fn translates_ports(config: &Config) -> RuleStatement {
+    let is_forwarded =
+        |transport: Transport| config.nat.forwards.iter().any(|forward| forward.transports.each().contains(&transport));
+    let sctp = is_forwarded(Transport::Sctp).then(|| number(Transport::Sctp.number().into()));
+    eq(l4proto(), anonymous_set(["tcp", "udp"].map(text).into_iter().chain(sctp)))
+}
+
+/// Matches packets of these protocols. Packets of others are spared the look-up of a forward.
+pub(super) fn is_one_of(protocols: &BTreeSet<IpProtocol>) -> RuleStatement {
+    let number = |protocol: &IpProtocol| number(protocol.number().into());
+    match protocols.iter().collect::<Vec<_>>().as_slice() {
+        [single] => eq(l4proto(), number(single)),
+        several => eq(l4proto(), anonymous_set(several.iter().map(|protocol| number(protocol)))),
+    }
 }
 
 /// Flows to addresses at which nothing is published, which are nearly all, are spared the look-ups.
@@ -248,11 +287,6 @@ pub(super) fn is_translated() -> RuleStatement {
 /// addresses.
 pub(super) fn accept_translated() -> Rule {
     vec![is_translated(), jump("translated")]
-}
-
-/// Translated flows pass, whoever has translated them: to guests of a bridge whose ports another program publishes.
-pub(super) fn accept_translated_by_anyone() -> Rule {
-    vec![is_translated(), counter(PUBLISHED_FLOWS), accept()]
 }
 
 /// New flows from outside to private hosts.

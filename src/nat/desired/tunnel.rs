@@ -5,36 +5,48 @@
 //! that interface.
 
 use ipnet::Ipv4Net;
+use nftables::types::{NfChainPolicy, NfHook};
 
 use super::super::element::{Element, FieldValue, ranges, ranges6};
-use super::super::model::{Chain, Rule, Set, fields};
-use super::super::statement::{accept, concat, counter, eq, field, goto, interface, masquerade, oifname, prefix, set};
+use super::super::model::{Chain, Rule, Set, TUNNEL_ARRIVED, TUNNEL_PASSED, fields};
+use super::super::statement::{
+    accept, concat, counter, eq, field, goto, interface, masquerade, number, oifname, prefix, set,
+};
+use super::admission::admit_inside;
 use super::drops::{DropReason, drop_as};
 use super::feature::{Feature, ForwardPath, Section, Slot};
 use super::ssh::is_to_ssh;
-use super::{Scope, answer_unknown_flows, comes_in_by};
+use super::{Scope, answer_unknown_flows, comes_in_by, filter};
+use crate::config::Config;
 use crate::hetzner::METADATA_NETWORK;
 use crate::inputs::Tunnel;
 use crate::net::{InterfaceName, v4, v6};
 use crate::site::{PublicLink, Site};
 
+/// Before the chains of other programs for packets to this server, whose first usual priority is -300 (`raw`), and
+/// after them: the last usual one is 100 (`srcnat`).
+const FIRST: i32 = -400;
+const LAST: i32 = 300;
 /// First packets of flows between the tunnel and the private networks.
 const TUNNEL_FLOWS: &str = "tunnel_flows";
+/// The chain that lets them pass.
+const LET_THROUGH: &str = "tunnel_let_through";
 
 /// Peers reach private networks, and the internet if they may; private networks reach the ranges behind peers.
-pub(super) fn feature(tunnel: &Tunnel, Scope { config, site, .. }: Scope<'_>) -> Feature {
+pub(super) fn feature(tunnel: &Tunnel, scope: Scope<'_>) -> Feature {
+    let Scope { config, site, .. } = scope;
     // Peers log in whatever `firewall.ssh_from` says: their keys have proven who they are.
     let mut rules = vec![(Slot::InputTunnel, vec![comes_in_by(&tunnel.interface), is_to_ssh(), accept()])];
     if !tunnel.masqueraded.is_empty() {
         rules.push((Slot::SourceNatTunnel, masquerade_rule(config.nat.random_ports)));
     }
     let public = site.public.as_ref();
-    let chains = [from_tunnel_chain(tunnel, public), to_tunnel_chain()];
+    let chains = [let_through_chain(scope), from_tunnel_chain(tunnel, public), to_tunnel_chain()];
     let paths = public.map(|public| paths(tunnel, public, site)).unwrap_or_default();
     Feature {
-        counters: vec![TUNNEL_FLOWS],
+        counters: vec![TUNNEL_ARRIVED, TUNNEL_FLOWS, TUNNEL_PASSED],
         sets: sets(tunnel, site),
-        chains: chains.map(|chain| (Section::Tunnel, chain)).into(),
+        chains: chains.map(|chain| (Section::Tunnel, chain)).into_iter().chain(port_chains(config)).collect(),
         rules,
         paths: paths.into_iter().map(|path| (Section::Tunnel, path)).collect(),
         ..Feature::default()
@@ -79,6 +91,12 @@ fn paths(tunnel: &Tunnel, public: &PublicLink, site: &Site) -> Vec<ForwardPath> 
     paths
 }
 
+/// A flow between peers and private networks, if its source has not too many.
+fn let_through_chain(scope: Scope<'_>) -> Chain {
+    let rules = admit_inside(scope).into_iter().chain([vec![counter(TUNNEL_FLOWS), accept()]]);
+    Chain::regular(LET_THROUGH, rules.collect())
+}
+
 /// The first packet of a flow from a peer: to private networks by their own links, and to the internet like private
 /// hosts, if peers may go there.
 fn from_tunnel_chain(tunnel: &Tunnel, public: Option<&PublicLink>) -> Chain {
@@ -87,7 +105,7 @@ fn from_tunnel_chain(tunnel: &Tunnel, public: Option<&PublicLink>) -> Chain {
     // reset.
     let mut rules = vec![
         vec![metadata, drop_as(DropReason::Unroutable)],
-        vec![eq(concat([oifname(), field("ip", "daddr")]), set("behind_links")), counter(TUNNEL_FLOWS), accept()],
+        vec![eq(concat([oifname(), field("ip", "daddr")]), set("behind_links")), goto(LET_THROUGH)],
     ];
     if let Some(public) = public.filter(|_| tunnel.full_tunnel) {
         rules.push(vec![eq(oifname(), interface(&public.interface)), goto("egress")]);
@@ -99,17 +117,25 @@ fn from_tunnel_chain(tunnel: &Tunnel, public: Option<&PublicLink>) -> Chain {
 /// The first packet of a flow from a private network: to the ranges behind peers, not to people's devices.
 fn to_tunnel_chain() -> Chain {
     let is_remote = eq(field("ip", "daddr"), set("tunnel_sites4"));
-    let rules = vec![
-        vec![is_remote, counter(TUNNEL_FLOWS), accept()],
-        answer_unknown_flows(),
-        vec![drop_as(DropReason::Forward)],
-    ];
+    let rules = vec![vec![is_remote, goto(LET_THROUGH)], answer_unknown_flows(), vec![drop_as(DropReason::Forward)]];
     Chain::regular("to_tunnel", rules)
 }
 
 /// Sources that private networks have no return route to are masqueraded towards private hosts.
 fn masquerade_rule(random_ports: bool) -> Rule {
     vec![eq(concat([oifname(), field("ip", "saddr")]), set("tunnel_masqueraded")), masquerade(random_ports)]
+}
+
+/// Two chains that count packets for the tunnel's port, before and after all others for packets to this server: what
+/// comes in and does not get through, some chain has dropped, of whatever program. Forwarded packets do not pass them.
+fn port_chains(config: &Config) -> Vec<(Section, Chain)> {
+    let Some(wireguard) = &config.wireguard else { return Vec::new() };
+    let chain = |name: &'static str, priority: i32, count: &'static str| {
+        let rule = vec![eq(field("udp", "dport"), number(wireguard.listen_port)), counter(count)];
+        let base = filter(NfHook::Input, priority, NfChainPolicy::Accept);
+        (Section::TunnelPort, Chain::base(name, base, vec![rule]))
+    };
+    vec![chain("tunnel_arrives", FIRST, TUNNEL_ARRIVED), chain("tunnel_passes", LAST, TUNNEL_PASSED)]
 }
 
 /// The tunnel's part of the status line.

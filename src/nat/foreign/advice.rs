@@ -76,7 +76,7 @@ fn forwarding_commands(drop_chain: &DropChain, dropped: &[&ForwardPath]) -> Stri
             }
         })),
         Owner::Firewalld => firewalld_commands(dropped),
-        Owner::DockerBridges => "Docker droppeds the chain when it is Docker that switches forwarding on: write \
+        Owner::DockerBridges => "Docker closes the chain when it is Docker that switches forwarding on: write \
              \"ip-forward-no-drop\": true into /etc/docker/daemon.json, then systemctl restart docker"
             .to_owned(),
         Owner::Docker => iptables_commands(drop_chain, "DOCKER-USER", dropped),

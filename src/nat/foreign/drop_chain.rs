@@ -96,12 +96,27 @@ impl Owner {
             ("ip", "nat" | "raw") if any(|chain| chain == "DOCKER") => Self::Docker,
             _ if table.starts_with("libvirt") || any(|chain| chain.starts_with("LIBVIRT_")) => Self::Libvirt,
             ("ip", "filter") if any(|chain| matches!(chain, "FORWARD" | "INPUT")) => Self::Iptables,
-            ("ip", "nat" | "raw") if any(|chain| matches!(chain, "PREROUTING" | "POSTROUTING" | "OUTPUT")) => {
+            ("ip", "nat" | "raw" | "mangle")
+                if any(|chain| matches!(chain, "PREROUTING" | "POSTROUTING" | "OUTPUT")) =>
+            {
                 Self::Iptables
             }
             ("inet", "filter") => Self::NftablesConf,
             _ => Self::Unknown,
         }
+    }
+}
+
+/// The chains of programs that an operator fills, by `ufw route`, in `/etc/ufw/before.rules` and the like.
+const FILLED_BY_OPERATORS: [&str; 4] = ["DOCKER-USER", "ufw-user-forward", "ufw-before-forward", "ufw-after-forward"];
+
+/// Whether a program keeps this chain for itself, and knows what it does there.
+pub(super) fn is_kept_by_a_program(chain: &str) -> bool {
+    let kept = ["DOCKER", "LIBVIRT_", "ufw-", "ufw6-", "f2b-", "KUBE-", "CNI-", "cali-", "CILIUM_", "ts-"];
+    match chain.strip_prefix("filter_FWD_") {
+        // Of a zone or a policy of firewalld: what its rich rules deny is an operator's, and so is what they accept.
+        Some(rest) => ["_pre", "_log", "_post"].iter().any(|part| rest.ends_with(part)),
+        None => !FILLED_BY_OPERATORS.contains(&chain) && kept.iter().any(|beginning| chain.starts_with(beginning)),
     }
 }
 

@@ -8,7 +8,8 @@ use tokio::process::Command;
 
 use super::TIMEOUT;
 use super::drop_chain::{DropChain, Hook, Owner, RuleSystem};
-use super::rule::{Destination, Rule};
+use super::iptables_words::words_of;
+use super::rule::{Destination, Rule, UFW_LIMIT};
 use super::translation::{Translation, read_iptables};
 use crate::config::{Ports, Transport};
 use crate::outcome::Problem;
@@ -17,7 +18,10 @@ use crate::outcome::Problem;
 const TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
 /// The program of the old iptables.
-const LEGACY: &str = "iptables-legacy";
+pub(super) const LEGACY: &str = "iptables-legacy";
+
+/// The program of today's iptables, whose rules are in nftables.
+pub(super) const NFT_VARIANT: &str = "iptables-nft";
 
 /// The loaded modules, a line each.
 const MODULES: &str = "/proc/modules";
@@ -66,6 +70,49 @@ fn hidden_table() -> Problem {
     )
 }
 
+/// The old tables whose rules see every packet.
+const EVERY_PACKET: [&str; 4] = ["filter", "mangle", "raw", "security"];
+
+/// The old tables with rules that forwarded packets pass, in an operator's words.
+pub(super) async fn needs_every_packet() -> Vec<String> {
+    let tables = match std::fs::read_to_string(TABLES) {
+        Ok(tables) => tables,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let modules = std::fs::read_to_string(MODULES).unwrap_or_default();
+            let is_loaded = |table: &&str| {
+                let module = format!("iptable_{table}");
+                modules.lines().any(|line| line.split(' ').next() == Some(module.as_str()))
+            };
+            let loaded = EVERY_PACKET.into_iter().filter(is_loaded);
+            return loaded.map(|table| format!("only root can list table {table} of the old iptables")).collect();
+        }
+        // The kernel does not have the old iptables.
+        Err(_) => return Vec::new(),
+    };
+    let mut found = Vec::new();
+    for table in EVERY_PACKET.into_iter().filter(|table| tables.lines().any(|there| there == *table)) {
+        // A table that cannot be listed counts as one with rules.
+        let has_rules = run(LEGACY, &["-t", table, "-S"]).await.is_none_or(|listing| sees_forwarded(&listing));
+        if has_rules {
+            found.push(format!("rules of the old iptables in table {table} see every packet"));
+        }
+    }
+    found
+}
+
+/// Whether rules or policies in the output of `iptables-legacy -S` concern packets that this server does not receive or
+/// send itself.
+fn sees_forwarded(listing: &str) -> bool {
+    listing.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["-P", chain, policy] => !matches!(chain, "INPUT" | "OUTPUT") && policy != "ACCEPT",
+            ["-A", chain, ..] => matches!(chain, "PREROUTING" | "FORWARD" | "POSTROUTING"),
+            _ => false,
+        }
+    })
+}
+
 /// The rules of the old tables that translate, or keep packets out of connection tracking.
 pub(super) async fn list_translations() -> Vec<Translation> {
     let tables = std::fs::read_to_string(TABLES).unwrap_or_default();
@@ -82,6 +129,21 @@ pub(super) async fn list_translations() -> Vec<Translation> {
 pub(super) async fn run_iptables_on(program: &str, system: RuleSystem, table: &str) -> Vec<Translation> {
     let listing = run(program, &["-t", table, "-S"]).await;
     read_iptables(&listing.unwrap_or_default(), system, table)
+}
+
+/// The rules of an old table as commands; `None` if there is no such table, or it cannot be listed.
+pub(super) async fn list_table(table: &str) -> Option<String> {
+    let tables = std::fs::read_to_string(TABLES).unwrap_or_default();
+    if !tables.lines().any(|there| there == table) {
+        return None;
+    }
+    run(LEGACY, &["-t", table, "-S"]).await
+}
+
+/// The rules of a table of today's iptables as commands: nft does not show all that they match. `None` if iptables is
+/// not installed, or another program has put rules of its own into the table.
+pub(super) async fn list_nft_table(table: &str) -> Option<String> {
+    run(NFT_VARIANT, &["-t", table, "-S"]).await
 }
 
 async fn run_iptables() -> Vec<DropChain> {
@@ -127,7 +189,7 @@ fn find_program(name: &str) -> Option<PathBuf> {
 
 /// The chains that drop in the output of `iptables-legacy -S`, with their rules.
 pub(super) fn read_chains(listing: &str) -> Vec<DropChain> {
-    let lines: Vec<Vec<&str>> = listing.lines().map(|line| line.split_whitespace().collect()).collect();
+    let lines: Vec<Vec<&str>> = listing.lines().map(words_of).collect();
     let policies = lines.iter().filter_map(|line| match line[..] {
         ["-P", "FORWARD", "DROP"] => Some(("FORWARD", Hook::Forward)),
         ["-P", "INPUT", "DROP"] => Some(("INPUT", Hook::Input)),
@@ -143,10 +205,6 @@ fn read_chain(chain: &str, hook: Hook, lines: &[Vec<&str>]) -> DropChain {
     });
     let owner = Owner::from_chains("ip", "filter", &chains);
     let chains_read = super::drop_chain::chains_to_read(hook, chain, chains);
-    let rules = lines.iter().filter_map(|line| match line[..] {
-        ["-A", chain, ref rest @ ..] if chains_read.iter().any(|read| read == chain) => accepting_rule(rest),
-        _ => None,
-    });
     DropChain {
         rule_system: RuleSystem::LegacyIptables,
         family: "ip".to_owned(),
@@ -154,19 +212,33 @@ fn read_chain(chain: &str, hook: Hook, lines: &[Vec<&str>]) -> DropChain {
         chain: chain.to_owned(),
         hook,
         owner,
-        rules: rules.collect(),
+        rules: accepting_rules(lines, &chains_read),
         unread: Vec::new(),
     }
 }
 
+/// The rules of these chains that accept something, in the output of `iptables -S`.
+pub(super) fn read_accepting_rules(listing: &str, chains: &[String]) -> Vec<Rule> {
+    let lines: Vec<Vec<&str>> = listing.lines().map(words_of).collect();
+    accepting_rules(&lines, chains)
+}
+
+fn accepting_rules(lines: &[Vec<&str>], chains: &[String]) -> Vec<Rule> {
+    let rules = lines.iter().filter_map(|line| match line[..] {
+        ["-A", chain, ref rest @ ..] if chains.iter().any(|read| read == chain) => accepting_rule(rest),
+        _ => None,
+    });
+    rules.collect()
+}
+
 /// Reads a rule; `None` if it does not accept.
-fn accepting_rule(mut rest: &[&str]) -> Option<Rule> {
+pub(super) fn accepting_rule(mut rest: &[&str]) -> Option<Rule> {
     let mut rule = Rule::default();
     let (mut transport, mut accepts) = (None, false);
     while let [option, value, more @ ..] = rest {
         rest = more;
         match (*option, *value) {
-            ("-j", "ACCEPT") => accepts = true,
+            ("-j", "ACCEPT" | UFW_LIMIT) => accepts = true,
             ("--comment", _) | ("-m", "conntrack" | "state" | "comment" | "tcp" | "udp") => {}
             ("-i", name) => rule.from = vec![wildcard(name)],
             ("-o", name) => rule.to = vec![wildcard(name)],

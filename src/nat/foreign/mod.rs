@@ -10,7 +10,10 @@
 
 mod advice;
 mod drop_chain;
+mod every_packet;
+mod iptables_words;
 mod legacy;
+mod obstacle;
 mod paths;
 mod rule;
 mod translation;
@@ -28,6 +31,8 @@ use crate::inputs::Tunnel;
 use crate::outcome::Problem;
 use crate::site::Site;
 use drop_chain::{DropChain, Hook, RuleSystem};
+pub(super) use every_packet::EveryPacket;
+use obstacle::Obstacle;
 use paths::OpenPort;
 pub use paths::{ForwardPath, Packets, forward_paths};
 use translation::{Place, Translation};
@@ -50,6 +55,9 @@ struct ListedChains {
     drop: Vec<DropChain>,
     translations: Vec<Translation>,
     rivals: Vec<String>,
+    obstacles: Vec<Obstacle>,
+    /// Chains with rules that nobody shows as a whole.
+    hidden: Vec<String>,
 }
 
 /// The chains that drop and those that translate, of nftables and of the old iptables.
@@ -59,8 +67,10 @@ pub(super) struct ObservedDropChains {
     translations: Vec<Translation>,
     /// The nat chains of nftables that the kernel may ask before ours.
     rivals: Vec<String>,
-    /// Says that the old iptables is in use and its rules cannot be read.
-    hidden: Option<Problem>,
+    /// Single rules that drop or spoil packets.
+    obstacles: Vec<Obstacle>,
+    /// Say that rules of iptables cannot be read.
+    hidden: Vec<Problem>,
 }
 
 /// What is in the way of our packets.
@@ -86,10 +96,12 @@ impl DropChains {
             }
         }
         let (legacy, hidden) = legacy::list_chains().await;
-        let ListedChains { drop, mut translations, rivals } = self.nftables.clone();
+        let ListedChains { drop, mut translations, rivals, mut obstacles, hidden: unseen } = self.nftables.clone();
+        let hidden = unseen.iter().map(|chain| obstacle::hidden_states(chain)).chain(hidden).collect();
         translations.extend(legacy::list_translations().await);
+        obstacles.extend(obstacle::list_legacy().await);
         let chains = drop.into_iter().chain(legacy).collect();
-        self.last = Arc::new(ObservedDropChains { chains, translations, rivals, hidden });
+        self.last = Arc::new(ObservedDropChains { chains, translations, rivals, obstacles, hidden });
         self.last()
     }
 
@@ -107,6 +119,9 @@ impl ObservedDropChains {
         let (problems, hints) = translation::report(&self.translations, config, site, tunnel);
         report.problems.extend(problems);
         report.hints.extend(hints);
+        let (problems, hints) = obstacle::report(&self.obstacles, config, site, tunnel);
+        report.problems.extend(problems);
+        report.hints.extend(hints);
         report.hints.extend(self.hidden.clone());
         report
     }
@@ -116,6 +131,11 @@ impl ObservedDropChains {
         let accepts = |chain: &DropChain, path| chain.rules.iter().any(|rule| rule.accepts_path(path));
         let mut forwarding = self.chains.iter().filter(|chain| matches!(chain.hook, Hook::Forward));
         forwarding.find(|chain| accepts(chain, known) && !accepts(chain, unknown)).map(advice::name_of)
+    }
+
+    /// Whether another program writes addresses into packets, past connection tracking.
+    pub(super) fn rewrites_addresses(&self) -> bool {
+        obstacle::rewrites_addresses(&self.obstacles)
     }
 
     /// The nat chains of others that the kernel may ask before ours.
@@ -129,11 +149,18 @@ async fn list_chains() -> Result<ListedChains, Error> {
     let listing = nft.run(&["-j", "list", "chains"], None).await?;
     let mut drop_chains = drop_chain::read_chains(&listing)?;
     for drop_chain in &mut drop_chains {
-        for name in std::mem::take(&mut drop_chain.unread) {
-            let listed = nft.run(&["-j", "list", "chain", &drop_chain.family, &drop_chain.table, &name], None).await;
+        let names = std::mem::take(&mut drop_chain.unread);
+        for name in &names {
+            let listed = nft.run(&["-j", "list", "chain", &drop_chain.family, &drop_chain.table, name], None).await;
             // A chain that cannot be listed counts as one without rules.
             let rules = listed.as_deref().map(accepting_rules).unwrap_or_default();
             drop_chain.rules.extend(rules);
+        }
+        if drop_chain.family == "ip" && drop_chain.rules.iter().any(|rule| rule.hidden_states) {
+            // Only iptables itself shows which states its rules match.
+            if let Some(listing) = legacy::list_nft_table(&drop_chain.table).await {
+                drop_chain.rules = legacy::read_accepting_rules(&listing, &names);
+            }
         }
     }
     let mut translations = Vec::new();
@@ -145,7 +172,8 @@ async fn list_chains() -> Result<ListedChains, Error> {
         let tables = nft.run(&["-j", "list", "tables"], None).await?;
         rivals = translation::rivals(&listing, &tables, BEFORE_OTHER_NAT);
     }
-    Ok(ListedChains { drop: drop_chains, translations, rivals })
+    let obstacle::Found { obstacles, hidden } = obstacle::list(&nft, &listing).await;
+    Ok(ListedChains { drop: drop_chains, translations, rivals, obstacles, hidden })
 }
 
 /// The rules of a table that translate.
@@ -159,10 +187,36 @@ async fn list_translations(nft: &Nft, table: translation::NatTable) -> Vec<Trans
         match translation::read_rules(&place, &listed) {
             Some(rules) => found.extend(rules),
             // Only iptables itself shows what its rules do.
-            None => return legacy::run_iptables_on("iptables-nft", RuleSystem::Nftables, &place.table).await,
+            None => return legacy::run_iptables_on(legacy::NFT_VARIANT, RuleSystem::Nftables, &place.table).await,
         }
     }
     found
+}
+
+/// What is in the way of our packets if `text` is all that nft lists, or all that iptables lists; problems and hints, a
+/// line each. Runs no program.
+pub fn judge_listings(text: &str, config: &Config, site: &Site) -> Vec<String> {
+    let mut chains = drop_chain::read_chains(text).unwrap_or_default();
+    for chain in &mut chains {
+        chain.rules = accepting_rules(text);
+    }
+    chains.extend(legacy::read_chains(text));
+    let mut translations = translation::read_iptables(text, RuleSystem::LegacyIptables, "nat");
+    for translation::NatTable { family, name: table, owner, chains } in translation::nat_tables(text) {
+        let places = chains.into_iter().map(|chain| Place {
+            system: RuleSystem::Nftables,
+            family: family.clone(),
+            table: table.clone(),
+            chain,
+            owner,
+        });
+        translations.extend(places.filter_map(|place| translation::read_rules(&place, text)).flatten());
+    }
+    let rivals = translation::rivals(text, text, BEFORE_OTHER_NAT);
+    let observed =
+        ObservedDropChains { chains, translations, rivals, obstacles: obstacle::read(text), hidden: Vec::new() };
+    let ForeignReport { problems, hints } = observed.report(config, site, None);
+    problems.iter().chain(&hints).map(ToString::to_string).chain(observed.rivals).collect()
 }
 
 /// The rules of a listing that accept something.

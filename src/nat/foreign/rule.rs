@@ -28,6 +28,9 @@ pub(super) struct Rule {
     pub(super) narrower: bool,
 }
 
+/// The chain of ufw to which `ufw limit` leads packets: it accepts them, as long as a source sends few.
+pub(super) const UFW_LIMIT: &str = "ufw-user-limit-accept";
+
 /// Ports that a rule matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Destination {
@@ -45,6 +48,7 @@ impl Rule {
             let (kind, body) = statement.as_object()?.iter().next()?;
             match kind.as_str() {
                 "accept" => accepts = true,
+                "jump" if body["target"] == UFW_LIMIT => accepts = true,
                 "match" => read.add_condition(body),
                 "vmap" => accepts = read.add_state_map(body),
                 // nft shows an extension of iptables without its arguments.
@@ -136,6 +140,15 @@ impl Rule {
     }
 }
 
+/// Whether nft's JSON hides which states a rule matches: it shows an extension of iptables without its arguments.
+pub(super) fn hides_states(rule: &Value) -> bool {
+    let is_of_states = |statement: &Value| {
+        let xt = &statement["xt"];
+        xt["type"] == "match" && matches!(xt["name"].as_str(), Some("conntrack" | "state"))
+    };
+    rule["expr"].as_array().is_some_and(|statements| statements.iter().any(is_of_states))
+}
+
 /// Whether these names, or wildcards, contain an interface.
 pub(super) fn includes_interface(names: &[String], interface: &str) -> bool {
     names.iter().any(|name| name == interface || is_wildcard_of(name, interface))
@@ -147,7 +160,7 @@ fn is_wildcard_of(name: &str, interface: &str) -> bool {
 }
 
 /// The items of a list or set; a single value is its own item.
-fn items(right: &Value) -> &[Value] {
+pub(super) fn items(right: &Value) -> &[Value] {
     let set = right.get("set").unwrap_or(right);
     set.as_array().map_or_else(|| std::slice::from_ref(set), Vec::as_slice)
 }

@@ -19,24 +19,12 @@ fn config(text: &str) -> Config {
 }
 
 fn private(interface: &str, network: &str) -> PrivateLink {
-    PrivateLink {
-        interface: interface.parse().unwrap(),
-        mtu: 1450,
-        address: "10.0.0.2".parse().unwrap(),
-        address_present: true,
-        aliases: std::collections::BTreeSet::new(),
-        network: network.parse().unwrap(),
-        network_id: None,
-        network_name: None,
-        gateway: None,
-        behind: Vec::new(),
-        is_local: false,
-    }
+    PrivateLink::example(interface, "10.0.0.2", network)
 }
 
 fn site() -> Site {
     Site {
-        public: Some(PublicLink { interface: "eth0".parse().unwrap(), mtu: 1500, addresses: Vec::new() }),
+        public: Some(PublicLink::example("eth0", &[])),
         private: vec![private("eth1", "10.0.0.0/16")],
         ..Site::default()
     }
@@ -208,6 +196,20 @@ fn rules_of_the_old_iptables_count_for_what_they_match() {
     ] {
         assert_eq!((passes(rule, &out), passes(rule, &answers)), expected, "{rule}");
     }
+}
+
+#[test]
+fn a_port_that_ufw_limits_is_open() {
+    let ssh = paths::open_ports(&config(""), &site()).into_iter().find(|port| port.port == 22).unwrap();
+    let limit = json!({ "jump": { "target": "ufw-user-limit-accept" } });
+    let tcp = json!({ "payload": { "protocol": "tcp", "field": "dport" } });
+    let rule = |port: u16| json!({ "expr": [{ "match": { "op": "==", "left": tcp, "right": port } }, limit] });
+    let opens = |port| rule::Rule::from_json(&rule(port)).is_some_and(|rule| rule.accepts_port(&ssh));
+    assert_eq!((opens(22), opens(2222)), (true, false));
+    let listed = "-P INPUT DROP\n-N ufw-user-input\n\
+                  -A ufw-user-input -p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m recent --set --name DEFAULT\n\
+                  -A ufw-user-input -p tcp -m tcp --dport 22 -j ufw-user-limit-accept\n";
+    assert!(legacy::read_chains(listed)[0].rules.iter().any(|rule| rule.accepts_port(&ssh)));
 }
 
 #[test]

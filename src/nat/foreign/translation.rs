@@ -11,12 +11,13 @@ use ipnet::Ipv4Net;
 use super::super::model::TABLE;
 use super::Value;
 use super::advice::chain_name;
-use super::drop_chain::{Owner, RuleSystem};
+use super::drop_chain::{Owner, RuleSystem, is_kept_by_a_program};
+use super::iptables_words::words_of;
 use super::rule::{includes_interface, networks, words};
 use super::{objects, paths};
 use crate::config::Config;
 use crate::inputs::Tunnel;
-use crate::net::{InterfaceName, overlap};
+use crate::net::{InterfaceName, is_private, overlap};
 use crate::outcome::Problem;
 use crate::site::{PrivateLink, Site};
 
@@ -51,6 +52,10 @@ pub(super) struct Translation {
     pub(super) to: Vec<String>,
     /// Their sources; empty: any.
     pub(super) sources: Vec<Ipv4Net>,
+    /// Their destinations; empty: any.
+    pub(super) destinations: Vec<Ipv4Net>,
+    /// Whether it is for packets to this server's own addresses only.
+    pub(super) to_this_server: bool,
     /// The new destination, if it is known.
     pub(super) target: Option<Ipv4Net>,
     /// The command that removes the rule.
@@ -135,7 +140,8 @@ pub(super) fn read_rules(place: &Place, listing: &str) -> Option<Vec<Translation
 fn read_rule(place: &Place, rule: &Value, statements: &[Value]) -> Option<Translation> {
     let Place { family, table, chain, .. } = place;
     let (mut effect, mut target) = (None, None);
-    let (mut from, mut to, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut from, mut to, mut sources, mut destinations) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut to_this_server = false;
     for statement in statements {
         let (kind, body) = statement.as_object()?.iter().next()?;
         match kind.as_str() {
@@ -152,19 +158,21 @@ fn read_rule(place: &Place, rule: &Value, statements: &[Value]) -> Option<Transl
                     (Some("iifname" | "iif"), _) => from = words(right).unwrap_or_default(),
                     (Some("oifname" | "oif"), _) => to = words(right).unwrap_or_default(),
                     (_, Some("saddr")) => sources = networks(right).unwrap_or_default(),
-                    _ => {}
+                    (_, Some("daddr")) => destinations = networks(right).unwrap_or_default(),
+                    _ => to_this_server |= left.get("fib").is_some(),
                 }
             }
             _ => {}
         }
     }
     let removal = format!("nft delete rule {family} {table} {chain} handle {}", rule["handle"]);
-    Some(Translation { place: place.clone(), effect: effect?, from, to, sources, target, removal })
+    let place = place.clone();
+    Some(Translation { place, effect: effect?, from, to, sources, destinations, to_this_server, target, removal })
 }
 
 /// The rules in the output of `iptables -t TABLE -S`.
 pub(super) fn read_iptables(listing: &str, system: RuleSystem, table: &str) -> Vec<Translation> {
-    let lines: Vec<Vec<&str>> = listing.lines().map(|line| line.split_whitespace().collect()).collect();
+    let lines: Vec<Vec<&str>> = listing.lines().map(words_of).collect();
     let chains = lines.iter().filter_map(|line| match line[..] {
         ["-N" | "-P", chain, ..] => Some(chain),
         _ => None,
@@ -186,13 +194,16 @@ pub(super) fn read_iptables(listing: &str, system: RuleSystem, table: &str) -> V
 
 fn read_iptables_rule(place: Place, text: &str, mut rest: &[&str]) -> Option<Translation> {
     let (mut effect, mut target) = (None, None);
-    let (mut from, mut to, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut from, mut to, mut sources, mut destinations) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut to_this_server = false;
     while let [option, more @ ..] = rest {
         let value = more.first().copied().unwrap_or_default();
         match *option {
             // What it excludes may be anything else.
             "!" => rest = &more[more.len().min(1)..],
             "-s" => sources = value.parse().into_iter().collect(),
+            "-d" => destinations = value.parse().into_iter().collect(),
+            "--dst-type" => to_this_server = true,
             "-i" => from = vec![value.replace('+', "*")],
             "-o" => to = vec![value.replace('+', "*")],
             "-j" => match value {
@@ -214,7 +225,7 @@ fn read_iptables_rule(place: Place, text: &str, mut rest: &[&str]) -> Option<Tra
         RuleSystem::LegacyIptables => "iptables-legacy",
     };
     let removal = format!("{program} -t {} {}", place.table, text.trim().replacen("-A ", "-D ", 1));
-    Some(Translation { place, effect: effect?, from, to, sources, target, removal })
+    Some(Translation { place, effect: effect?, from, to, sources, destinations, to_this_server, target, removal })
 }
 
 /// The first address of `ADDRESS[-ADDRESS][:PORT]`, or the range `NETWORK`.
@@ -237,7 +248,8 @@ pub(super) fn report(
     }
     let (mut problems, mut hints) = (Vec::new(), Vec::new());
     for ((place, effect), rules) in chains {
-        let list = if effect == Effect::NoTrack { &mut problems } else { &mut hints };
+        let stops = effect == Effect::NoTrack || rules.iter().any(|rule| ours.lose_flows_by(rule, config));
+        let list = if stops { &mut problems } else { &mut hints };
         list.push(message(place, effect, &rules));
     }
     (problems, hints)
@@ -246,7 +258,10 @@ pub(super) fn report(
 /// What belongs to us.
 struct Ours {
     links: Vec<InterfaceName>,
+    private_links: Vec<InterfaceName>,
     ranges: Vec<Ipv4Net>,
+    /// This server's public addresses.
+    public: Vec<Ipv4Net>,
 }
 
 impl Ours {
@@ -254,7 +269,15 @@ impl Ours {
         let paths = paths::forward_paths(config, site, tunnel);
         let links = paths.iter().flat_map(|path| [path.from.clone(), path.to.clone()]).collect();
         let tunnel = tunnel.map(Tunnel::routed).unwrap_or_default();
-        Self { links, ranges: site.private.iter().flat_map(PrivateLink::ranges).chain(tunnel).collect() }
+        let private_links = site.private.iter().filter(|link| !link.is_local).map(|link| link.interface.clone());
+        let public = site.public.iter().flat_map(|public| public.addresses.iter().copied().map(Ipv4Net::from));
+        let (private_links, public) = (private_links.collect(), public.collect());
+        Self {
+            links,
+            private_links,
+            public,
+            ranges: site.private.iter().flat_map(PrivateLink::ranges).chain(tunnel).collect(),
+        }
     }
 
     fn are_touched_by(&self, rule: &Translation) -> bool {
@@ -269,10 +292,41 @@ impl Ours {
                 // Without an interface and a source it may be limited by a mark: it is named all the same.
                 Effect::Source | Effect::NoTrack => has_sources,
                 Effect::Destination => match &rule.target {
-                    Some(target) => is_ours(target),
+                    Some(target) => is_ours(target) || self.catch(rule),
                     None => true,
                 },
                 Effect::Redirect => true,
+            }
+    }
+
+    /// Whether a rule changes the destination of flows from private hosts to the internet.
+    fn catch(&self, rule: &Translation) -> bool {
+        let from_inside =
+            rule.from.is_empty() || self.private_links.iter().any(|link| includes_interface(&rule.from, link.as_str()));
+        let is_ours = |range: &Ipv4Net| self.ranges.iter().any(|ours| overlap(*ours, *range));
+        let on_internet = |range: &Ipv4Net| !is_private(*range) && !self.public.contains(range);
+        let is_of_a_program = is_kept_by_a_program(&rule.place.chain)
+            || matches!(rule.place.owner, Owner::DockerBridges | Owner::Firewalld | Owner::Libvirt);
+        matches!(rule.effect, Effect::Destination | Effect::Redirect)
+            && from_inside
+            && !rule.to_this_server
+            && !is_of_a_program
+            && rule.place.chain != "OUTPUT"
+            && (rule.sources.is_empty() || rule.sources.iter().any(is_ours))
+            && (rule.destinations.is_empty() || rule.destinations.iter().any(on_internet))
+    }
+
+    /// Whether private hosts lose flows to the internet by a rule: our rules let them pass to where they were meant to
+    /// go, and not to where it leads them.
+    fn lose_flows_by(&self, rule: &Translation, config: &Config) -> bool {
+        let allowed = |target: Ipv4Net| {
+            config.tenants.iter().any(|line| line.to.is_empty() || line.to.iter().any(|to| overlap(*to, target)))
+        };
+        self.catch(rule)
+            && match (rule.effect, rule.target) {
+                (Effect::Redirect, _) => config.firewall.services.is_empty(),
+                (_, Some(target)) => is_private(target) && !allowed(target),
+                (_, None) => false,
             }
     }
 }
@@ -332,3 +386,6 @@ fn message(place: &Place, effect: Effect, rules: &[&Translation]) -> Problem {
 fn shown(range: Ipv4Net) -> String {
     if range.prefix_len() == 32 { range.addr().to_string() } else { range.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! One query of the metadata service, and its answer.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -7,13 +8,13 @@ use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::error::chain;
+use crate::hetzner::MAX_NETWORKS;
 use crate::http::{self, read_limited};
-use crate::net::{MacAddress, NetworkId, ServerId};
+use crate::net::{MacAddress, NetworkId, ServerId, is_private};
+use crate::printable::{self, printable};
 
 /// The largest answer that is read, in bytes. Three networks with five aliases each take less than 2 KiB.
 const MAX_BODY: usize = 64 * 1024;
-/// 10.0.0.0/8 is the largest private range (RFC 1918), and the largest that Hetzner accepts.
-const SHORTEST_PREFIX: u8 = 8;
 
 /// The answer of the metadata service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ pub struct PrivateNetwork {
     /// The network's number.
     pub network_id: NetworkId,
     /// The network's name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "printable::deserialize_option")]
     pub network_name: Option<String>,
     /// The network's whole range; the API calls it `ip_range`.
     pub network: Ipv4Net,
@@ -74,6 +75,9 @@ pub(crate) enum Doubt {
     Unlisted(NetworkId),
     /// A known network is listed with this range, and its routes are still those of the known one.
     Range(NetworkId, Ipv4Net),
+    /// A known network is listed with this Ethernet address, which no interface has, and the known one's has its
+    /// address.
+    Interface(NetworkId, MacAddress),
     /// The answer names another server. The number of a running server does not change.
     Server(ServerId),
 }
@@ -97,7 +101,7 @@ impl Error {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { text: chain(&error), is_slow: error.is_slow() }
+        Self { text: printable(&chain(&error)).into_owned(), is_slow: error.is_slow() }
     }
 }
 
@@ -126,8 +130,8 @@ pub enum Error {
         /// The parser's error, on one line.
         reason: String,
     },
-    /// A network is impossible: an answer that is truncated after the 1 of `/16` names a network of half of all
-    /// addresses.
+    /// A network is impossible: Hetzner's are private ranges (RFC 1918), and an answer that is truncated after the 1 of
+    /// `/16` names a network of half of all addresses.
     #[error("network {network_id} is listed with the impossible range {range} and this server's address {address}")]
     Range {
         /// The network.
@@ -136,6 +140,18 @@ pub enum Error {
         address: Ipv4Addr,
         /// The range in the answer.
         range: Ipv4Net,
+    },
+    /// More networks than a server can be attached to.
+    #[error("{count} private networks are listed, and Hetzner attaches a server to {MAX_NETWORKS} at most")]
+    TooMany {
+        /// How many.
+        count: usize,
+    },
+    /// Two networks at one interface.
+    #[error("two networks are listed with the Ethernet address {mac_address}")]
+    SameInterface {
+        /// The interface's address.
+        mac_address: MacAddress,
     },
 }
 
@@ -172,8 +188,15 @@ pub fn parse_private_networks(text: &str) -> Result<Vec<PrivateNetwork>, Error> 
         Error::PrivateNetworks { reason: reason.lines().next().unwrap_or_default().trim().to_owned() }
     };
     let mut networks = networks.map_err(failed)?.unwrap_or_default();
-    for PrivateNetwork { network_id, ip, network, .. } in &mut networks {
-        if network.prefix_len() < SHORTEST_PREFIX || !network.contains(&*ip) {
+    if networks.len() > MAX_NETWORKS {
+        return Err(Error::TooMany { count: networks.len() });
+    }
+    let mut seen = BTreeSet::new();
+    for PrivateNetwork { network_id, ip, network, mac_address, .. } in &mut networks {
+        if !seen.insert(*mac_address) {
+            return Err(Error::SameInterface { mac_address: *mac_address });
+        }
+        if !is_private(*network) || !network.contains(&*ip) {
             return Err(Error::Range { network_id: *network_id, address: *ip, range: *network });
         }
         // Later comparisons rely on ranges without host bits.

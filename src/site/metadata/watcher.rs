@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::super::observe::{Kernel, Link, Netlink};
 use super::client::{Doubt, Failure, Metadata, MetadataView, PrivateNetwork, fetch};
 use crate::error::chain;
-use crate::net::NetworkId;
+use crate::net::{NetworkId, overlap};
 use crate::{http, state};
 
 /// How long the service may take to answer. It usually takes milliseconds; seconds have been seen at first boots.
@@ -138,8 +138,18 @@ fn merge_answer(
     for network in &mut answer.private_networks {
         let known = before.latest.iter().flat_map(|metadata| &metadata.private_networks);
         let Some(known) = known.into_iter().find(|known| known.network_id == network.network_id) else { continue };
-        // A range only ever grows (Hetzner's API, "Change IP range"), and DHCP makes a route for all of it.
-        if !network.network.contains(&known.network) && has_route(kernel, known) {
+        let is_here = |mac| kernel.links.iter().any(|link| link.mac == Some(mac));
+        if network.mac_address != known.mac_address && !is_here(network.mac_address) && has_address(kernel, known) {
+            doubts.push(Doubt::Interface(network.network_id, network.mac_address));
+            (network.mac_address, network.ip) = (known.mac_address, known.ip);
+        }
+        // A range only ever grows (Hetzner's API, "Change IP range"), and DHCP makes a route for all of it. It does not
+        // grow into that of another network of this server.
+        let others = before.latest.iter().flat_map(|metadata| &metadata.private_networks);
+        let mut others = others.filter(|other| other.network_id != known.network_id && has_route(kernel, other));
+        let swallows =
+            others.any(|other| overlap(network.network, other.network) && !overlap(known.network, other.network));
+        if (swallows || !network.network.contains(&known.network)) && has_route(kernel, known) {
             doubts.push(Doubt::Range(network.network_id, network.network));
             network.network = known.network;
         }
@@ -229,12 +239,14 @@ mod tests {
                 mtu: 1450,
                 up: true,
                 addresses: vec![ip.into()],
+                has_lease: false,
             });
             kernel.routes.push(Route {
                 kind: RouteKind::Unicast,
                 destination: network,
                 gateway: None,
                 interface: Some(index),
+                further: Vec::new(),
                 metric: 0,
                 table: 254,
                 protocol: 3,
@@ -325,6 +337,35 @@ mod tests {
         // It may grow, and without a route nothing speaks for the known range.
         assert_eq!(after("10.0.0.0/15", &standing(&[1])).latest, Some(with_range("10.0.0.0/15")));
         assert_eq!(after("10.1.0.0/24", &standing(&[])).latest, Some(with_range("10.1.0.0/24")));
+    }
+
+    #[test]
+    fn a_range_that_grows_into_another_network_is_not_believed_while_both_have_their_routes() {
+        let mut answer = metadata(&[1, 2]);
+        answer.private_networks[0].network = "10.0.0.0/8".parse().unwrap();
+        let after = |kernel: &Kernel| {
+            merge_answer(&view(&[1, 2]), Ok(answer.clone()), &mut BTreeMap::new(), Instant::now(), kernel)
+        };
+        let doubts = vec![Doubt::Range(NetworkId(1), "10.0.0.0/8".parse().unwrap())];
+        assert_eq!(after(&standing(&[1, 2])), MetadataView { doubts, ..view(&[1, 2]) });
+        assert_eq!(after(&standing(&[1])).latest, Some(answer.clone()), "the other one is gone");
+    }
+
+    #[test]
+    fn another_interface_is_not_believed_while_the_known_one_stands_and_that_one_does_not() {
+        let mut answer = metadata(&[1]);
+        let mac: crate::net::MacAddress = "02:00:00:00:00:09".parse().unwrap();
+        answer.private_networks[0].mac_address = mac;
+        let after = |kernel: &Kernel| {
+            merge_answer(&view(&[1]), Ok(answer.clone()), &mut BTreeMap::new(), Instant::now(), kernel)
+        };
+        let doubts = vec![Doubt::Interface(NetworkId(1), mac)];
+        assert_eq!(after(&standing(&[1])), MetadataView { doubts, ..view(&[1]) });
+        // Detached and attached again: the old interface is gone, or the new one is there.
+        assert_eq!(after(&Kernel::default()).latest, Some(answer.clone()));
+        let mut both = standing(&[1, 2]);
+        both.links[1].mac = Some(mac);
+        assert_eq!(after(&both).latest, Some(answer.clone()));
     }
 
     #[test]

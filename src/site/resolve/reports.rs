@@ -45,6 +45,14 @@ pub(super) fn doubtful(doubt: &Doubt, links: &[PrivateLink], server_id: Option<S
                 link.interface, link.network
             )
         }
+        Doubt::Interface(id, mac) => {
+            let link = link_of(id)?;
+            format!(
+                "the metadata service lists network {id} with the Ethernet address {mac}, which no interface has, but {} \
+                 still has its address {}: it is served",
+                link.interface, link.address
+            )
+        }
         Doubt::Server(id) => format!(
             "the metadata service calls this server {id}, and called it {} before",
             server_id.map_or_else(String::new, |id| id.to_string())

@@ -128,7 +128,7 @@ pub(super) fn lost(way: &Way, link: Option<&PrivateLink>, kernel: &Kernel, site:
 }
 
 /// `leave by eth0 (default via 172.31.1.1 dev eth0)`
-fn leaves(way: &Way, route: Option<&Route>, kernel: &Kernel) -> String {
+pub(super) fn leaves(way: &Way, route: Option<&Route>, kernel: &Kernel) -> String {
     let by = match way.answer {
         Answer::Leaves(interface) => format!("leave by {}", kernel.name(interface)),
         Answer::Nowhere | Answer::Unknown => "lead nowhere".to_owned(),

@@ -7,6 +7,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, Rout
 use nix::libc;
 use rtnetlink::{Handle, RouteMessageBuilder};
 
+use super::selected::Selected;
 use super::{Answer, Forwarded, Question, Way};
 use crate::site::route::Route;
 
@@ -37,6 +38,12 @@ async fn ask(
         builder = builder.source_prefix(from, 32).input_interface(by);
     }
     let mut message = builder.build();
+    let Selected { mark, protocol, source_port, destination_port, tos } = question.selected;
+    message.header.tos = tos;
+    message.attributes.extend(mark.map(RouteAttribute::Mark));
+    message.attributes.extend(protocol.map(RouteAttribute::IpProto));
+    message.attributes.extend(source_port.map(RouteAttribute::Sport));
+    message.attributes.extend(destination_port.map(RouteAttribute::Dport));
     message.header.flags = flags;
     handle.route().get(message).execute().try_next().await
 }

@@ -6,7 +6,9 @@
 //! forwarded ones. Pure but for [`lookup`].
 
 mod describe;
+mod here;
 mod lookup;
+mod selected;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -20,6 +22,7 @@ use super::observe::Kernel;
 use super::route::{Route, RouteKind};
 use crate::config::Config;
 use crate::net::InterfaceName;
+use selected::Selected;
 
 /// Addresses of the internet, half of them below 128.0.0.0: programs that take over the default route often add two
 /// routes, `0.0.0.0/1` and `128.0.0.0/1`. Several in each half, since single destinations may have routes of their own.
@@ -44,6 +47,8 @@ struct Question {
     forwarded: Option<Forwarded>,
     /// The index of the interface that is expected in the answer.
     interface: u32,
+    /// What a routing rule selects it by, besides addresses.
+    selected: Selected,
 }
 
 /// Where a forwarded packet comes from.
@@ -107,8 +112,28 @@ pub(super) async fn check(
     site: &mut Site,
     forwards: impl Fn(&InterfaceName) -> bool,
 ) {
-    let ways = lookup::look_up(handle, questions(config, kernel, site, forwards)).await;
+    let (problems, hints) = here::foreign_addresses(kernel, site);
+    site.problems.extend(problems);
+    site.hints.extend(hints);
+    let ways = lookup::look_up(handle, questions(config, kernel, site, &forwards)).await;
+    let known = site.problems.len();
     judge(&ways, kernel, metadata, site);
+    if site.problems.len() > known {
+        return;
+    }
+    // What concerns a part of the packets only.
+    let rules = selected::rules(handle).await;
+    let (numbers, questions): (Vec<usize>, Vec<Question>) =
+        selected::questions(&rules, kernel, site, &forwards).into_iter().unzip();
+    let ways = numbers.into_iter().zip(lookup::look_up(handle, questions).await).collect::<Vec<_>>();
+    for (problems, hints) in [selected::judge(&rules, &ways, kernel), selected::further_routes(kernel, site)] {
+        site.problems.extend(problems);
+        site.hints.extend(hints);
+    }
+}
+
+fn index_of(kernel: &Kernel, name: &InterfaceName) -> Option<u32> {
+    kernel.links.iter().find(|link| link.name == *name).map(|link| link.index)
 }
 
 fn questions(
@@ -117,7 +142,8 @@ fn questions(
     site: &Site,
     forwards: impl Fn(&InterfaceName) -> bool,
 ) -> Vec<Question> {
-    let index = |name: &InterfaceName| kernel.links.iter().find(|link| link.name == *name).map(|link| link.index);
+    let index = |name: &InterfaceName| index_of(kernel, name);
+    let selected = Selected::default();
     let public = site.public.as_ref().filter(|public| !public.addresses.is_empty());
     let public = public.and_then(|public| Some((index(&public.interface)?, forwards(&public.interface))));
     let mut questions = Vec::new();
@@ -125,20 +151,21 @@ fn questions(
     let asks_internet = config.site.public_interface.is_some() || !kernel.default_routes.is_empty();
     if let Some((interface, _)) = public.filter(|_| asks_internet) {
         let subject = Subject::Internet(None);
-        questions.extend(INTERNET.map(|to| Question { subject, to, forwarded: None, interface }));
+        questions.extend(INTERNET.map(|to| Question { subject, to, forwarded: None, interface, selected }));
     }
     for (position, link) in site.private.iter().enumerate() {
         // A link that is not ready has no routes, and is reported.
         let Some(interface) = index(&link.interface).filter(|_| link.address_present) else { continue };
         let samples = samples(config, kernel, link, interface);
-        let network = |to, forwarded| Question { subject: Subject::Network(position), to, forwarded, interface };
+        let subject = Subject::Network(position);
+        let network = |to, forwarded| Question { subject, to, forwarded, interface, selected };
         questions.extend(samples.iter().map(|&to| network(to, None)));
         let Some((public, true)) = public.filter(|_| forwards(&link.interface)) else { continue };
         let answer = Forwarded { from: INTERNET[0], by: public };
         questions.extend(samples.iter().map(|&to| network(to, Some(answer))));
         if let Some(from) = a_host(link).filter(|_| asks_internet) {
             let (subject, forwarded) = (Subject::Internet(Some(position)), Some(Forwarded { from, by: interface }));
-            questions.extend(INTERNET.map(|to| Question { subject, to, forwarded, interface: public }));
+            questions.extend(INTERNET.map(|to| Question { subject, to, forwarded, interface: public, selected }));
         }
     }
     questions
@@ -222,10 +249,17 @@ fn lost_half<'a>(ways: &[&'a Way]) -> Option<&'a Way> {
     lost(low).or_else(|| lost(high))
 }
 
-/// The route that leads a packet elsewhere: what the kernel names, or else the narrowest one of the main table that
-/// leads nowhere.
+/// The route that leads a packet elsewhere: what the kernel names, or else the narrowest one that leads nowhere. A
+/// `throw` of another table than the main one leads on to that.
 fn blamed<'a>(way: &'a Way, kernel: &'a Kernel) -> Option<&'a Route> {
-    let covers = |route: &&Route| route.kind != RouteKind::Unicast && route.destination.contains(&way.question.to);
+    let covers = |route: &&Route| {
+        let drops = match route.kind {
+            RouteKind::Unicast => false,
+            RouteKind::Throw => route.is_in_main(),
+            RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit => true,
+        };
+        drops && route.destination.contains(&way.question.to)
+    };
     let nowhere = || kernel.routes.iter().filter(covers).max_by_key(|route| route.destination.prefix_len());
     match way.answer {
         Answer::Nowhere => nowhere(),

@@ -20,6 +20,7 @@ fn link(index: u32, name: &str, address: &str) -> Link {
         mtu: 1500,
         up: true,
         addresses: vec![address.parse().unwrap()],
+        has_lease: false,
     }
 }
 
@@ -29,6 +30,7 @@ fn route(destination: &str, gateway: Option<&str>, interface: u32) -> Route {
         destination: destination.parse().unwrap(),
         gateway: gateway.map(|text| text.parse().unwrap()),
         interface: Some(interface),
+        further: Vec::new(),
         metric: 0,
         table: MAIN,
         protocol: 3,
@@ -54,23 +56,10 @@ fn of_dhcp() -> [Route; 2] {
 
 fn site() -> Site {
     Site {
-        public: Some(PublicLink {
-            interface: "eth0".parse().unwrap(),
-            mtu: 1500,
-            addresses: vec!["198.51.100.2".parse().unwrap()],
-        }),
+        public: Some(PublicLink::example("eth0", &["198.51.100.2"])),
         private: vec![PrivateLink {
-            interface: "eth1".parse().unwrap(),
-            mtu: 1450,
-            address: "10.0.0.2".parse().unwrap(),
-            address_present: true,
-            aliases: BTreeSet::new(),
-            network: "10.0.0.0/16".parse().unwrap(),
             network_id: Some(NetworkId(7)),
-            network_name: None,
-            gateway: None,
-            behind: Vec::new(),
-            is_local: false,
+            ..PrivateLink::example("eth1", "10.0.0.2", "10.0.0.0/16")
         }],
         ..Site::default()
     }
@@ -140,6 +129,16 @@ fn a_route_that_swallows_a_network_or_a_part_of_it_is_named() {
         (
             Route { kind: RouteKind::Blackhole, interface: None, ..route("10.0.5.0/24", None, 0) },
             "blackhole 10.0.5.0/24",
+            false,
+        ),
+        (
+            Route { kind: RouteKind::Throw, interface: None, ..route("10.0.5.0/24", None, 0) },
+            "throw 10.0.5.0/24",
+            false,
+        ),
+        (
+            Route { kind: RouteKind::Throw, interface: None, metric: 5, ..route("10.0.0.0/17", None, 0) },
+            "throw 10.0.0.0/17 metric 5",
             false,
         ),
         (Route { table: 51820, ..route("0.0.0.0/0", None, TUN0) }, "default dev tun0 table 51820", true),

@@ -12,9 +12,9 @@ use crate::inputs::{SeenReturnRoutes, tunnel};
 use crate::site::{PublicLink, Site};
 use crate::wireguard::active_peers::{ActivePeers, ActivePeersFile};
 use crate::wireguard::backend::Backend;
+use crate::wireguard::held::Held;
 use crate::wireguard::known_key::ObservedKey;
 use crate::wireguard::refused::RefusedLog;
-use bastiond_tunnel::Device;
 use bastiond_tunnel::key::PrivateKey;
 use bastiond_tunnel::model::{PeerSnapshot, Refused};
 
@@ -53,8 +53,12 @@ impl Backend for Fake {
         Vec::new()
     }
 
-    fn device(&self) -> Option<&Device> {
-        None
+    fn held(&self) -> Held {
+        Held::default()
+    }
+
+    fn ended(&self) -> BoxFuture<'static, ()> {
+        std::future::pending().boxed()
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), backend::Error>> {
@@ -116,7 +120,7 @@ fn link(name: &str, kind: &str, is_marked: bool) -> Link {
 }
 
 fn idle() -> Wireguard {
-    Wireguard::load(std::path::Path::new("/nonexistent"), std::path::Path::new("/nonexistent"))
+    Wireguard::load(std::path::Path::new("/nonexistent"), std::path::Path::new("/nonexistent"), None)
 }
 
 /// A daemon whose interface `wg0` stands as configured.
@@ -139,6 +143,7 @@ fn running(config: &Config, kind: BackendKind) -> (Wireguard, Observed) {
         mtu: 1420,
         labels: [(ada(), "ada".to_owned())].into(),
         hosts: BTreeMap::new(),
+        sites: BTreeSet::new(),
         watches: BTreeMap::new(),
         refused_log: RefusedLog::default(),
         configured: ConfiguredEndpoints::new(),
@@ -146,6 +151,8 @@ fn running(config: &Config, kind: BackendKind) -> (Wireguard, Observed) {
         has_settled: true,
         key: Some(key()),
         last_seen: ActivePeers::new(),
+        sessions_live: false,
+        is_end_told: false,
         active_peers: ActivePeersFile::load(&interface("wg0"), std::path::Path::new("/nonexistent")),
         next_check: Instant::now(),
     });

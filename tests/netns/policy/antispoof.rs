@@ -128,6 +128,10 @@ fn dhcp() -> Result {
     let world = World::start(Settings::default())?;
     let client = Reflector::udp(world.bastion(), (Ipv4Addr::UNSPECIFIED, 68))?;
     let port = client.address().port();
+    // As DHCP clients set them.
+    for (link, address) in [("eth0", at::BASTION), ("eth1", at::BASTION_PRIVATE)] {
+        world.bastion().ip(&format!("addr change {address}/32 dev {link} valid_lft 3600 preferred_lft 3600"))?;
+    }
     let (_installation, _daemon) = gateway(&world, "")?;
     let server = SocketAddr::from((at::PUBLIC_GATEWAY, 67));
     let answer = traffic::udp_probe_from(world.internet(), server, (at::BASTION, port), SOON);

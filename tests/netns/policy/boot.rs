@@ -185,8 +185,9 @@ fn unreadable() -> Result {
     for bad in [
         String::new(),
         good[..good.len() / 2].to_owned(),
-        good.replace("accept", "acept"),
-        good.replace("\"format\":1", "\"format\":77"),
+        good.replace("10.0.0.0/16", "10.0.0.0/61"),
+        good.replace("10.0.0.0/16", "0.0.0.0/0"),
+        good.replace("\"format\":2", "\"format\":77"),
     ] {
         ensure(bad != good, "the file is unchanged, so the test proves nothing")?;
         std::fs::write(&kept, bad)?;

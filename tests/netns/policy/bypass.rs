@@ -10,7 +10,7 @@ use sandbox::world::{Laptop, Settings, World, addresses as at};
 
 use super::Attempt::{Tcp, Udp};
 use super::{assign, counted, gateway, pings, silent, tcp, udp};
-use crate::coexistence::{nat, reconciled, run};
+use crate::coexistence::{nat, reconciled, run, without_api};
 use crate::gateway::{
     NEVER, REPAIR, Result, SOON, Server, egress, ensure, ensure_eq, open, table, text, trial, wait_for,
 };
@@ -33,6 +33,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("a_contest_for_the_first_place_ends_and_is_reported", contest),
         trial("a_flow_that_another_program_translates_passes_only_where_the_configuration_allows_it", foreign_flows),
         trial("a_private_source_does_not_leave_when_another_program_stops_tracking", untracked),
+        trial("a_private_source_that_another_program_writes_does_not_leave", written_source),
         trial("a_flow_that_began_without_rules_does_not_go_on_with_its_private_source", began_without_rules),
     ]
 }
@@ -219,6 +220,36 @@ fn untracked() -> Result {
     run(&world, "nft delete table inet theirs")?;
     ensure_eq(egress(world.web(), &server, SOON)?, open())?;
     ensure_eq(problem_codes(&reconciled(&installation)?)?, vec![])
+}
+
+/// Rules that write a private source into packets, before and after ours, past connection tracking.
+fn written_source() -> Result {
+    let world = World::start(Settings::default())?;
+    let server = Server::start(&world)?;
+    let (installation, _daemon) = without_api(&world)?;
+    for rule in [
+        "hook prerouting priority -250; iifname eth1 ip saddr set 10.77.0.1",
+        "hook prerouting priority -150; iifname eth1 ip saddr set 10.77.0.1",
+        "hook forward priority 0; iifname eth1 ip saddr set 10.77.0.1",
+        "hook postrouting priority -300; oifname eth0 ip saddr set 10.77.0.1",
+        "hook postrouting priority 300; oifname eth0 ip saddr set 10.0.0.4",
+    ] {
+        world.bastion().nft(&format!("table ip theirs {{\nchain c {{ type filter {rule}\n}}\n}}"))?;
+        // The last chain of all stands only while somebody writes addresses, since it costs every packet.
+        let stands = || Ok(table(&world, "inet bastiond")?.contains("chain leaving"));
+        wait_for("the last chain stands", SOON, stands)?;
+        let leaked = private_sources(&world)?;
+        let before = counted(&world, "dropped_untranslated")?;
+        silent([Udp(world.web(), (at::SERVER, 53)), Tcp(world.web(), (at::SERVER, 80))])?;
+        ensure(counted(&world, "dropped_untranslated")? >= before + 2, format!("{rule}: not dropped"))?;
+        ensure_eq(problem_codes(&reconciled(&installation)?)?, vec!["foreign-rewrite".to_owned()])?;
+        ensure_eq(leaked.stop().len(), 0)?;
+        run(&world, "nft delete table ip theirs")?;
+        // Nobody has to wait for that.
+        reconciled(&installation)?;
+        ensure(!stands()?, "the last chain stands for nothing")?;
+    }
+    ensure_eq(egress(world.web(), &server, SOON)?, open())
 }
 
 fn began_without_rules() -> Result {

@@ -202,9 +202,14 @@ fn max_flows() -> Result {
     let modest = Reflector::udp(world.server(), (at::SERVER, 5002))?;
     let _service = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
     let (installation, mut daemon) = gateway(&world, &format!("[egress]\nmax_flows = {MOST}"))?;
-    let sockets = open_flows(world.web(), greedy.address(), 80)?;
+    let sockets = open_flows(world.web(), greedy.address(), MOST)?;
     ensure_eq(settled(&greedy), MOST)?;
-    ensure_eq(counted(&world, "dropped_flows")?, (sockets.len() - MOST) as u64)?;
+    // The daemon learns of the flows within some hundredths of a second.
+    let is_limited = || Ok(contents(&world, "set", "limited4")?.contains("10.0.0.4"));
+    wait_for("the source is limited", SOON, is_limited)?;
+    let further = open_flows(world.web(), greedy.address(), 30)?;
+    ensure_eq(settled(&greedy), MOST)?;
+    ensure_eq(counted(&world, "dropped_flows")?, further.len() as u64)?;
     ensure_eq(tcp(world.web(), (at::SERVER, 8080)), Err(traffic::ProbeFailure::Timeout))?;
     let other = open_flows(world.worker(), modest.address(), 30)?;
     ensure_eq(settled(&modest), other.len())?;
@@ -213,10 +218,13 @@ fn max_flows() -> Result {
     // Existing flows continue; a higher limit applies at once, and new flows pass when others have ended.
     sockets[0].send_to(b"more", greedy.address())?;
     ensure_eq(settled(&greedy), MOST + 1)?;
-    reload(&installation, &mut daemon, "[egress]\nmax_flows = 1000")?;
+    reload(&installation, &mut daemon, "[egress]\nmax_flows = 400")?;
+    wait_for("the source is not limited any more", SOON, || Ok(!is_limited()?))?;
     ensure_eq(udp(world.web(), (at::SERVER, 5002)), Ok(at::BASTION.into()))?;
     reload(&installation, &mut daemon, &format!("[egress]\nmax_flows = {MOST}"))?;
+    wait_for("the source is limited again", SOON, is_limited)?;
     flush_conntrack(world.bastion())?;
+    wait_for("the end of the flows is known", SOON, || Ok(!is_limited()?))?;
     ensure_eq(tcp(world.web(), (at::SERVER, 8080)), Ok(at::BASTION.into()))
 }
 

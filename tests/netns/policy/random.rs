@@ -31,6 +31,7 @@ fn draft(rng: &mut Rng) -> String {
     let (shared, own) = FLOATING.split_at(rng.usize(0..=FLOATING.len()));
     nat(rng, shared, &mut text);
     forwards(rng, shared, &mut text);
+    protocol_forwards(rng, shared, &mut text);
     statics(rng, own, &mut text);
     egress(rng, &mut text);
     networks(rng, shared, &mut text);
@@ -38,6 +39,7 @@ fn draft(rng: &mut Rng) -> String {
         let _ = writeln!(text, "[tenants]\nallow = {}", lines(rng, &["from", "to"], 6));
     }
     firewall(rng, &mut text);
+    protocol_services(rng, &mut text);
     if rng.u8(0..3) == 0 {
         tunnel(rng, &mut text);
     }
@@ -79,12 +81,36 @@ fn forwards(rng: &mut Rng, shared: &[&str], text: &mut String) {
         let range = rng.u8(0..4) == 0;
         let port = if range { format!("\"{first}-{}\"", first + rng.u16(1..10)) } else { first.to_string() };
         let to = format!("{}.{}.{}", NETWORKS[rng.usize(0..4)], rng.u8(0..4), rng.u8(4..250));
-        let protocol = ["tcp", "udp", "both"][rng.usize(0..3)];
+        let protocol = ["tcp", "udp", "both", "sctp"][rng.usize(0..4)];
         let _ = writeln!(text, "[[nat.forward]]\nprotocol = \"{protocol}\"\nport = {port}\nto = \"{to}\"");
         if !range && rng.bool() {
             let _ = writeln!(text, "to_port = {}", rng.u16(1..9999));
         }
         if rng.u8(0..3) == 0 {
+            let _ = writeln!(text, "from = {}", ranges(rng));
+        }
+        if rng.u8(0..4) == 0 {
+            text.push_str("snat = true\n");
+        }
+        if !shared.is_empty() && rng.bool() {
+            let _ = writeln!(text, "public = {:?}", &shared[..rng.usize(1..=shared.len())]);
+        }
+    }
+}
+
+/// Protocols without ports, by their names and numbers.
+const WITHOUT_PORTS: [&str; 4] = ["\"gre\"", "\"esp\"", "112", "253"];
+
+/// Forwards of whole protocols.
+fn protocol_forwards(rng: &mut Rng, shared: &[&str], text: &mut String) {
+    for protocol in WITHOUT_PORTS {
+        if rng.bool() {
+            continue;
+        }
+        let to = format!("{}.{}.{}", NETWORKS[rng.usize(0..4)], rng.u8(0..4), rng.u8(4..250));
+        let snat = rng.u8(0..4) == 0;
+        let _ = writeln!(text, "[[nat.forward]]\nprotocol = {protocol}\nto = \"{to}\"\nsnat = {snat}");
+        if rng.bool() {
             let _ = writeln!(text, "from = {}", ranges(rng));
         }
         if !shared.is_empty() && rng.bool() {
@@ -176,11 +202,24 @@ fn firewall(rng: &mut Rng, text: &mut String) {
     let _ = writeln!(text, "log_drops = {}", drops[rng.usize(0..3)]);
     for index in 0..rng.u16(0..3) {
         let first = 300 + index * 100;
-        let protocol = ["tcp", "udp", "both"][rng.usize(0..3)];
+        let protocol = ["tcp", "udp", "both", "sctp"][rng.usize(0..4)];
         let ports = format!("[{first}, \"{}-{}\"]", first - rng.u16(0..9), first + rng.u16(1..9));
         let _ = writeln!(text, "[[firewall.service]]\nprotocol = \"{protocol}\"\nports = {ports}");
         if rng.bool() {
             let _ = writeln!(text, "from = [\"10.0.0.0/8\", \"10.{}.0.0/16\", \"2001:db8::/64\"]", rng.u8(..));
+        }
+    }
+}
+
+/// Services of whole protocols.
+fn protocol_services(rng: &mut Rng, text: &mut String) {
+    for protocol in WITHOUT_PORTS {
+        if rng.u8(0..4) > 0 {
+            continue;
+        }
+        let _ = writeln!(text, "[[firewall.service]]\nprotocol = {protocol}");
+        if rng.bool() {
+            let _ = writeln!(text, "from = [\"10.0.0.0/8\", \"12.{}.0.0/16\", \"2001:db8::/64\"]", rng.u8(0..3));
         }
     }
 }
@@ -207,11 +246,12 @@ fn line(rng: &mut Rng, sides: &[&str]) -> String {
             keys.push(format!("{side} = {}", ranges(rng)));
         }
     }
-    match rng.u8(0..4) {
+    match rng.u8(0..6) {
         0 => {}
         1 => keys.push("protocol = \"icmp\"".to_owned()),
+        2 => keys.push(format!("protocol = {}", WITHOUT_PORTS[rng.usize(0..4)])),
         kind => {
-            keys.push(format!("protocol = \"{}\"", if kind == 2 { "tcp" } else { "udp" }));
+            keys.push(format!("protocol = \"{}\"", ["tcp", "udp", "sctp"][usize::from(kind - 3)]));
             if rng.bool() {
                 let first = rng.u16(1..2000);
                 keys.push(format!("ports = [{}, \"{first}-{}\"]", rng.u16(1..2000), first + rng.u16(1..2000)));

@@ -189,6 +189,8 @@ fn memory_survives() -> Result {
         flow.send_to(b"hello", reflector.address())?;
     }
     wait_for("all flows exist", SOON, || Ok(reflector.seen().len() == flows.len()))?;
+    let is_limited = || Ok(contents(&world, "set", "limited4")?.contains("10.0.0.4"));
+    wait_for("the source is limited", SOON, is_limited)?;
     let is_at_limit = || traffic::udp_probe(world.web(), reflector.address(), NEVER).is_err();
     ensure(is_at_limit(), "a flow beyond the limit passes")?;
     wait_for("the scan is counted", SOON, || Ok(counted(&world, "dropped_unroutable")? == 1))?;

@@ -41,7 +41,7 @@ fn everywhere() -> ipnet::Ipv4Net {
 
 const STRANGERS: &str = "delete table ip stranger";
 
-pub(super) const KINDS: [Kind; 28] = [
+pub(super) const KINDS: [Kind; 30] = [
     kind("the uplink is silent", What::World(|_| Outage::Uplink)),
     kind("the public link has no carrier", What::World(|_| Outage::PublicCarrier)),
     kind("the way back to the first address is lost", What::World(|_| Outage::WayBack(at::BASTION))),
@@ -74,10 +74,15 @@ pub(super) const KINDS: [Kind; 28] = [
         "the first private link has no carrier",
         What::World(|world| Outage::PrivateCarrier(world.private_network_id())),
     ),
+    kind(
+        "the second private link has no carrier",
+        What::World(|world| Outage::PrivateCarrier(world.second_network_id())),
+    ),
     kind("the first private link is silent", What::World(|world| Outage::PrivateLink(world.private_network_id()))),
     kind("the second private link is silent", What::World(|world| Outage::PrivateLink(world.second_network_id()))),
     kind("one resolver is dead", What::World(|_| Outage::Host([185, 12, 64, 1].into()))),
     kind("the metadata service is silent", What::World(|_| Outage::MetadataSilent)),
+    kind("the metadata service answers 503", What::World(|_| Outage::MetadataUnavailable)),
     kind("the metadata service lists no network", What::World(|_| Outage::MetadataEmpty)),
     kind("the metadata service is slow", What::World(|_| Outage::MetadataSlow(Duration::from_millis(2500)))),
     kind("the API fails", What::World(|_| Outage::Api(Fault::Status { code: 503, json: true }))),

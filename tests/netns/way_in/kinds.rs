@@ -13,8 +13,8 @@ use sandbox::world::addresses as at;
 
 use super::{ADA, INSIDE, seen, serving, tunnel, with_laptop, world};
 use crate::gateway::{
-    FAST, Result, SOON, all_components_ok, component, ensure, ensure_eq, installation, our_routes, report, text, trial,
-    wait_for,
+    FAST, Result, SOON, component, ensure, ensure_eq, installation, our_routes, report, text, trial, wait_for,
+    wait_until_ok,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -164,7 +164,7 @@ fn foreign_interface() -> Result {
     // The rest of the gateway works, and the tunnel is created once the name is free.
     ensure_eq(component(&installation, ComponentName::Hcloud)?.state, State::Ok)?;
     world.bastion().ip("link del wi-foreign")?;
-    wait_for("the tunnel is created", Duration::from_secs(4), || all_components_ok(&installation))?;
+    wait_until_ok("the tunnel is created", Duration::from_secs(4), &installation)?;
     Ok(())
 }
 
@@ -181,6 +181,6 @@ fn port_in_use() -> Result {
     ensure(problem.what.contains("cannot bind UDP port 51820"), problem.what.clone())?;
     ensure(problem.advice.contains("ss -ulnp"), problem.advice.clone())?;
     drop(other);
-    wait_for("the tunnel is created", Duration::from_secs(4), || all_components_ok(&installation))?;
+    wait_until_ok("the tunnel is created", Duration::from_secs(4), &installation)?;
     Ok(())
 }

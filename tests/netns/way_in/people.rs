@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_full_tunnel_reaches_the_internet_with_the_bastions_address", full_tunnel),
         trial("peers_are_masqueraded_until_the_cloud_has_a_return_route", masqueraded_meanwhile),
         trial("a_site_and_the_private_network_reach_each_other", site_to_site),
+        trial("a_peer_uses_a_forward_under_the_bastions_address_if_the_forward_says_so", forwards),
     ]
 }
 
@@ -183,8 +184,9 @@ fn site_to_site() -> Result {
     office.wg(&format!("peer {bastion} allowed-ips 10.100.0.0/24,10.0.0.0/16"))?;
     world.server().ip("route replace 10.0.0.0/16 dev wi-site-office")?;
     let (_daemon, _) = serving(&installation)?;
-    // The bastion initiates the handshake, because the office has no endpoint of it.
-    wait_for("a handshake", SOON, || Ok(peer(&installation, "office")?.last_handshake_unix.is_some()))?;
+    // The bastion initiates the handshake, because the office has no endpoint of it. It repeats that every 5 s, and has
+    // done so since the first daemon.
+    wait_for("a handshake", 4 * SOON, || Ok(peer(&installation, "office")?.last_handshake_unix.is_some()))?;
     let intranet = Reflector::tcp(world.server(), (OFFICE_HOST, 80))?;
     let web = Reflector::tcp(world.web(), (at::WEB, 80))?;
     wait_for("the return routes exist", SOON, || Ok(world.cloud().routes(world.private_network_id()).len() == 3))?;
@@ -196,4 +198,20 @@ fn site_to_site() -> Result {
     let office_seen = traffic::udp_probe_from(world.server(), from, dns.address(), SOON).map(|seen| seen.ip());
     ensure_eq(office_seen, Ok(OFFICE_HOST.into()))?;
     ensure_eq(seen(world.server(), &web), Ok(BOB.into()))
+}
+
+fn forwards() -> Result {
+    let world = world()?;
+    let floating = Ipv4Addr::new(198, 51, 100, 50);
+    world.add_public_address(floating)?;
+    let _web = Reflector::tcp(world.web(), (at::WEB, 80))?;
+    let forward = |port: u16, snat: bool| {
+        format!("[[nat.forward]]\nport = {port}\nto = \"10.0.0.4\"\nto_port = 80\nsnat = {snat}\n")
+    };
+    let forwards = format!("{}{}", forward(80, true), forward(81, false));
+    let (_installation, _daemon, _ada) =
+        with_laptop(&world, "wi-forwards", &forwards, "10.100.0.0/24,198.51.100.50/32")?;
+    let source = |port: u16| traffic::tcp_probe(world.laptop(), (floating, port), SOON).map(|seen| seen.ip());
+    ensure_eq(source(80), Ok(at::BASTION_PRIVATE.into()))?;
+    ensure_eq(source(81), Ok(ADA.into()))
 }

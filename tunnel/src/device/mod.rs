@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use ring::rand::SecureRandom;
+use serde::{Deserialize, Serialize};
 
 use crate::key::{self, PresharedKey, PublicKey};
 
@@ -39,6 +40,7 @@ pub mod message;
 pub(crate) mod outbound;
 pub mod packet;
 pub(crate) mod peer;
+pub mod probes;
 pub(crate) mod protocol;
 mod rate;
 pub(crate) mod refused;
@@ -46,6 +48,8 @@ pub(crate) mod run;
 pub mod segment;
 pub(crate) mod shared;
 pub mod simulation;
+pub(crate) mod socket;
+pub(crate) mod socket_source;
 pub mod table;
 mod threads;
 pub(crate) mod transport;
@@ -61,7 +65,9 @@ mod tests;
 compile_error!("virtual-clock is for unit tests: with it the protocol's timers never run");
 
 use crate::model::{Refused, Snapshot, Update};
+use crate::sys;
 use shared::{MAX_QUEUED_HANDSHAKES, Shared};
+use socket_source::{OwnSockets, SocketSource};
 use threads::ThreadContext;
 use tun::{TunFeatures, TunInterface};
 use udp::{UdpFeatures, UdpPair};
@@ -94,7 +100,8 @@ impl Error {
 }
 
 /// What the kernel does for an interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Features {
     /// For its inside.
     pub tun: TunFeatures,
@@ -115,17 +122,30 @@ pub struct Device {
     context: Arc<ThreadContext>,
     tun_features: TunFeatures,
     fwmark: AtomicU32,
+    source: Box<dyn SocketSource>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Device {
-    /// Starts an interface on these queues and sockets (one pair per queue; bound to any port if there are none).
+    /// Starts an interface on these queues, with sockets of this process's own on any port.
+    pub fn start(tun: TunInterface) -> Result<Self, Error> {
+        let sockets = UdpPair::bind(0, 0, tun.queues.len())?;
+        Self::start_with(tun, sockets, 0, Box::new(OwnSockets))
+    }
+
+    /// Starts an interface on these queues and sockets: one pair per queue, or others are taken from the source.
+    /// `fwmark` is the mark that they have.
     ///
     /// # Panics
     /// If the kernel gives no random numbers, which Linux does not do once it has booted.
-    pub fn start(tun: TunInterface, sockets: Vec<Arc<UdpPair>>) -> Result<Self, Error> {
+    pub fn start_with(
+        tun: TunInterface,
+        sockets: Vec<Arc<UdpPair>>,
+        fwmark: u32,
+        source: Box<dyn SocketSource>,
+    ) -> Result<Self, Error> {
         let queues = tun.queues.len();
-        let sockets = if sockets.len() == queues { sockets } else { UdpPair::bind(0, 0, queues)? };
+        let sockets = if sockets.len() == queues { sockets } else { source.bind(0, fwmark, queues)? };
         let (events, received_events) = mpsc::sync_channel(MAX_QUEUED_HANDSHAKES);
         let mut random = [0; 4];
         ring::rand::SystemRandom::new().fill(&mut random).expect("the kernel gives random numbers");
@@ -133,7 +153,8 @@ impl Device {
         let thread_error = |source| Error::Thread { interface: tun.name.clone(), source };
         let context = ThreadContext::new(tun.name.clone(), shared, tun.queues, tun.features.offloads(), sockets.into());
         let context = Arc::new(context.map_err(thread_error)?);
-        let mut device = Self { context, tun_features: tun.features, fwmark: AtomicU32::new(0), threads: Vec::new() };
+        let fwmark = AtomicU32::new(fwmark);
+        let mut device = Self { context, tun_features: tun.features, fwmark, source, threads: Vec::new() };
         let mut spawn = |name: String, body: Box<dyn FnOnce(&ThreadContext) + Send>| {
             let context = Arc::clone(&device.context);
             let thread = std::thread::Builder::new().name(name).spawn(move || body(&context)).map_err(thread_error)?;
@@ -155,11 +176,11 @@ impl Device {
         let sockets = Arc::clone(&self.context.sockets.read());
         let port = sockets.first().map_or(0, |pair| pair.port());
         if let Some(wanted) = update.listen_port.filter(|wanted| *wanted != port) {
-            let bound = UdpPair::bind(wanted, fwmark, self.context.queues.len())?;
+            let bound = self.source.bind(wanted, fwmark, self.context.queues.len())?;
             *self.context.sockets.write() = bound.into();
             self.context.wake();
         } else if update.fwmark.is_some() {
-            sockets.iter().try_for_each(|pair| pair.set_fwmark(fwmark))?;
+            self.source.mark(&sockets, fwmark)?;
         }
         self.fwmark.store(fwmark, Ordering::Relaxed);
         let shared = &self.context.shared;
@@ -250,6 +271,12 @@ impl crate::uapi::Interface for Device {
 
     fn snapshot(&self) -> Snapshot {
         Device::snapshot(self)
+    }
+
+    fn scope_of(&self, interface: &str) -> Option<u32> {
+        // Through a socket, which is in the right network namespace.
+        let pair = self.context.pair(0)?;
+        sys::interface_index(pair.sockets().next()?.as_fd(), interface).ok()
     }
 }
 

@@ -9,13 +9,16 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{self, c_int};
+use serde::{Deserialize, Serialize};
 
 use super::coalesce::Offloads;
 use super::kernel_icmp;
 use super::packet::VNET_HEADER_LEN;
+use super::probes::Probes;
 use super::transport::Tun;
 use crate::sys;
 
@@ -66,7 +69,8 @@ impl Error {
 }
 
 /// What the kernel can do for a TUN interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TunFeatures {
     /// Packets carry a virtio-net header, and their checksums may be left to be made.
     pub vnet_header: bool,
@@ -88,6 +92,8 @@ impl TunFeatures {
 pub struct TunQueue {
     file: File,
     vnet_header: bool,
+    /// Sockets that ask the kernel for routes; without them, ones of this process's own do.
+    probes: Option<Arc<Probes>>,
 }
 
 /// A TUN interface.
@@ -146,6 +152,21 @@ impl TunInterface {
         Ok(Self::with_queues(name.to_owned(), vnet_header, queues.into_iter().map(File::from).collect()))
     }
 
+    /// The same interface in another network namespace than this process is in: routes are asked for through these
+    /// sockets.
+    #[must_use]
+    pub fn with_probes(mut self, probes: &Arc<Probes>) -> Self {
+        for queue in &mut self.queues {
+            queue.probes = Some(Arc::clone(probes));
+        }
+        self
+    }
+
+    /// Lets only this user, and who has `CAP_NET_ADMIN`, attach further queues.
+    pub fn set_owner(&self, user: u32) -> io::Result<()> {
+        self.queues.first().map_or(Ok(()), |queue| sys::set_tun_owner(queue.as_fd(), user))
+    }
+
     /// Whether the descriptor is a queue of the TUN interface of this name.
     pub fn is_queue(descriptor: BorrowedFd<'_>, name: &str) -> bool {
         sys::tun_identity(descriptor).is_ok_and(|(found, _)| found == name)
@@ -175,6 +196,7 @@ impl TunInterface {
         }
         let attach = |source| Error::Attach { name: name.to_owned(), source };
         let name = sys::attach_tun(file.as_fd(), name, flags).map_err(attach)?;
+        sys::set_tun_owner(file.as_fd(), nix::unistd::geteuid().as_raw()).map_err(attach)?;
         Ok((name, file))
     }
 
@@ -191,7 +213,7 @@ impl TunInterface {
             all(0);
             (false, false)
         };
-        let queues = files.into_iter().map(|file| TunQueue { file, vnet_header }).collect();
+        let queues = files.into_iter().map(|file| TunQueue { file, vnet_header, probes: None }).collect();
         Self { name, features: TunFeatures { vnet_header, tso, uso }, queues }
     }
 }
@@ -224,10 +246,14 @@ impl Tun for TunQueue {
     }
 
     fn send_icmp(&self, to: IpAddr, icmp: &[u8]) -> bool {
-        kernel_icmp::send(to, icmp)
+        // With probes, this process is in another network namespace.
+        self.probes.is_none() && kernel_icmp::send(to, icmp)
     }
 
     fn source_towards(&self, to: IpAddr) -> Option<IpAddr> {
-        kernel_icmp::source_towards(to).ok()
+        match &self.probes {
+            Some(probes) => probes.source_towards(to),
+            None => kernel_icmp::source_towards(to).ok(),
+        }
     }
 }

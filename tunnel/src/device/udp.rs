@@ -6,10 +6,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::libc;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
-use nix::{getsockopt_impl, libc, sockopt_impl};
+use serde::{Deserialize, Serialize};
 
 use super::control::{Incoming, Outgoing};
+use super::probes::Probes;
+pub use super::socket::Error;
+use super::socket::{checked, connected_mtu, set_mark};
 use super::transport::{Batch, Endpoint, RECEIVE_BATCH, Received, Run, Sent, UdpReceive, UdpSend};
 use crate::sys::{self, Headers};
 
@@ -18,46 +22,9 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// How often another port is tried when IPv6 has the one taken that the kernel chose for IPv4.
 const PORT_ATTEMPTS: usize = 16;
 
-/// Why there is no socket.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The port cannot be bound.
-    #[error("cannot bind UDP port {port}")]
-    Bind {
-        /// The port; 0 is any.
-        port: u16,
-        /// The kernel's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// Neither family of addresses is there.
-    #[error("this host has neither IPv4 nor IPv6")]
-    NoFamily,
-    /// A socket option was refused.
-    #[error("cannot set {option} on the UDP socket")]
-    Option {
-        /// The option's name in socket(7), ip(7) or udp(7).
-        option: &'static str,
-        /// The kernel's reason.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl Error {
-    /// The closest error number.
-    pub fn errno(&self) -> nix::errno::Errno {
-        match self {
-            Self::Bind { source, .. } | Self::Option { source, .. } => {
-                nix::errno::Errno::from_raw(source.raw_os_error().unwrap_or(libc::EIO))
-            }
-            Self::NoFamily => nix::errno::Errno::EAFNOSUPPORT,
-        }
-    }
-}
-
 /// What the kernel does for the sockets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; none excludes another")]
 pub struct UdpFeatures {
     /// One send may carry many datagrams (`UDP_SEGMENT`).
@@ -78,6 +45,8 @@ pub struct UdpPair {
     port: u16,
     gso: AtomicBool,
     gro: bool,
+    /// Sockets that ask the kernel for routes; without them, ones of this process's own do.
+    probes: Option<Arc<Probes>>,
 }
 
 impl UdpPair {
@@ -115,17 +84,41 @@ impl UdpPair {
         Self::from_sockets(v4, v6)
     }
 
-    /// Takes over sockets that a former process bound.
+    /// Takes over sockets that another process bound.
     pub fn adopt(sockets: Vec<OwnedFd>) -> Result<Self, Error> {
         let (mut v4, mut v6) = (None, None);
-        for socket in sockets.into_iter().map(UdpSocket::from) {
-            match socket.local_addr() {
-                Ok(SocketAddr::V4(_)) => v4 = Some(socket),
-                Ok(SocketAddr::V6(_)) => v6 = Some(socket),
-                Err(source) => return Err(Error::Bind { port: 0, source }),
+        for socket in sockets {
+            let (socket, address) = checked(socket)?;
+            match address {
+                SocketAddr::V4(_) => v4 = Some(socket),
+                SocketAddr::V6(_) => v6 = Some(socket),
             }
         }
         Self::from_sockets(v4, v6)
+    }
+
+    /// Takes over the sockets of several pairs, in any order.
+    pub fn adopt_all(sockets: Vec<OwnedFd>) -> Result<Vec<Self>, Error> {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for socket in sockets {
+            let (socket, address) = checked(socket)?;
+            if address.is_ipv4() { v4.push(socket) } else { v6.push(socket) }
+        }
+        let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
+        let mut pairs = Vec::new();
+        loop {
+            match (v4.next(), v6.next()) {
+                (None, None) => return Ok(pairs),
+                (v4, v6) => pairs.push(Self::from_sockets(v4, v6)?),
+            }
+        }
+    }
+
+    /// The same pair in another network namespace than this process is in: routes are asked for through these sockets.
+    #[must_use]
+    pub fn with_probes(mut self, probes: &Arc<Probes>) -> Self {
+        self.probes = Some(Arc::clone(probes));
+        self
     }
 
     fn from_sockets(v4: Option<UdpSocket>, v6: Option<UdpSocket>) -> Result<Self, Error> {
@@ -137,7 +130,7 @@ impl UdpPair {
         // Setting no segment size changes nothing and shows whether the kernel knows the option.
         let gso = sockets.iter().all(|socket| socket::setsockopt(*socket, sockopt::UdpGsoSegment, &0).is_ok());
         let gro = sockets.iter().all(|socket| socket::setsockopt(*socket, sockopt::UdpGroSegment, &true).is_ok());
-        Ok(Self { v4, v6, port, gso: AtomicBool::new(gso), gro })
+        Ok(Self { v4, v6, port, gso: AtomicBool::new(gso), gro, probes: None })
     }
 
     /// The port that the sockets are bound to.
@@ -220,11 +213,6 @@ fn share(socket: &impl AsFd) -> Result<(), Error> {
         .map_err(|error| Error::Option { option: "SO_REUSEPORT", source: error.into() })
 }
 
-fn set_mark(socket: &impl AsFd, fwmark: u32) -> Result<(), Error> {
-    socket::setsockopt(socket, sockopt::Mark, &fwmark)
-        .map_err(|error| Error::Option { option: "SO_MARK", source: error.into() })
-}
-
 impl UdpSend for UdpPair {
     fn send(&self, run: &Run<'_>) -> io::Result<Sent> {
         let socket = self.socket_for(&run.endpoint.address)?.as_fd();
@@ -253,6 +241,9 @@ impl UdpSend for UdpPair {
     }
 
     fn path_mtu(&self, endpoint: &Endpoint) -> Option<usize> {
+        if let Some(probes) = &self.probes {
+            return probes.path_mtu(endpoint.address);
+        }
         let family = if endpoint.address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let probe = socket::socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
         if let Ok(mark) = socket::getsockopt(self.sockets().next()?, sockopt::Mark) {
@@ -262,23 +253,9 @@ impl UdpSend for UdpPair {
         }
         // Nothing is sent: connecting looks up the route.
         socket::connect(probe.as_raw_fd(), &SockaddrStorage::from(endpoint.address)).ok()?;
-        let mtu = if endpoint.address.is_ipv4() {
-            socket::getsockopt(&probe, sockopt::IpMtu).ok()?
-        } else {
-            socket::getsockopt(&probe, Ipv6Mtu).ok()?
-        };
-        usize::try_from(mtu).ok()
+        connected_mtu(&probe, endpoint.address)
     }
 }
-
-sockopt_impl!(
-    /// The path MTU of a connected IPv6 socket (ipv6(7)).
-    Ipv6Mtu,
-    GetOnly,
-    libc::IPPROTO_IPV6,
-    libc::IPV6_MTU,
-    libc::c_int
-);
 
 fn send_whole(socket: BorrowedFd<'_>, run: &Run<'_>, local: Option<IpAddr>) -> io::Result<()> {
     let segment = if run.bytes.len() > run.segment { u16::try_from(run.segment).ok() } else { None };

@@ -276,8 +276,8 @@ impl Reading {
                 peer.preshared_key = self.key::<PresharedKey>(key, value).filter(|key| !key.is_none());
             }
             "Endpoint" => {
-                let expected =
-                    "an address or a name with a port, as in 192.0.2.1:51820, [2001:db8::1]:51820, [fe80::1%2]:51820";
+                let expected = "an address or a name with a port, as in 192.0.2.1:51820, [2001:db8::1]:51820, \
+                                [fe80::1%eth0]:51820";
                 peer.endpoint = self.plain(key, value, expected, endpoint);
             }
             _ => {

@@ -149,6 +149,10 @@ fn allowed_ips_are_added_and_removed_in_their_order() {
 fn an_address_of_version_6_needs_no_brackets() {
     let endpoint = Some("[2001:db8::1]:51820".parse().unwrap());
     assert_eq!(peer("Endpoint = 2001:db8::1:51820"), Ok(FilePeer { endpoint, ..first() }));
+    for text in ["[fe80::1%eth0]:51820", "fe80::1%eth0:51820"] {
+        let endpoint = Some("[fe80::1%eth0]:51820".parse().unwrap());
+        assert_eq!(peer(&format!("Endpoint = {text}")), Ok(FilePeer { endpoint, ..first() }), "{text}");
+    }
 }
 
 #[test]
@@ -184,7 +188,7 @@ fn all_problems_of_a_file_are_reported_at_once() {
         "line 22: AllowedIPs: an empty value is no prefix, as in 10.0.0.0/24",
         "line 22: AllowedIPs: `x` is no prefix, as in 10.0.0.0/24",
         "line 23: Endpoint: `192.0.2.1` is not an address or a name with a port, as in 192.0.2.1:51820, \
-         [2001:db8::1]:51820, [fe80::1%2]:51820",
+         [2001:db8::1]:51820, [fe80::1%eth0]:51820",
         "line 24: PersistentKeepalive: `65536` is not off or a number of seconds (0 to 65535)",
         "line 25: `MTU` belongs to [Interface]",
         "line 29: `Colour` is no key",

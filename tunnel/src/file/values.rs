@@ -70,7 +70,8 @@ pub(super) fn table(text: &str) -> Option<Table> {
 pub(super) fn endpoint(text: &str) -> Option<EndpointName> {
     let bare = || {
         let (address, port) = text.rsplit_once(':')?;
-        format!("[{}]:{port}", address.parse::<Ipv6Addr>().ok()?).parse().ok()
+        let is_v6 = address.split('%').next()?.parse::<Ipv6Addr>().is_ok();
+        if is_v6 { format!("[{address}]:{port}").parse().ok() } else { None }
     };
     text.parse().ok().or_else(bare)
 }

@@ -13,9 +13,10 @@ mod end;
 mod environment;
 mod log;
 mod peers;
+mod privileges;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,10 +27,13 @@ pub use environment::{Descriptors, Environment};
 use crate::cli::BastiondTunnel;
 use crate::device::tun::{self, TunInterface};
 use crate::device::{self, Device, queues_for};
+use crate::interface::InterfaceName;
+use crate::private;
 use crate::uapi;
 use background::Ready;
 use end::End;
 use peers::PeerLog;
+use tracing::Level;
 
 /// The MTU, in bytes, until wg-quick(8) or `ip link` changes it: a path of 1500 bytes, less the headers of IPv6, UDP
 /// and WireGuard (80). wireguard-go starts with the same.
@@ -78,6 +82,9 @@ pub enum Error {
     /// The data plane does not start.
     #[error(transparent)]
     Device(#[from] device::Error),
+    /// The daemon's tunnel ends.
+    #[error(transparent)]
+    Controlled(#[from] private::Error),
     /// An event that ends the tunnel cannot be watched.
     #[error("cannot watch the {what}")]
     Watch {
@@ -103,12 +110,13 @@ pub enum Error {
 /// Runs the tunnel to its end, or starts it in the background and returns when it runs there.
 pub fn run(arguments: &BastiondTunnel, environment: Environment) -> Result<(), Error> {
     let Environment { foreground, log_level, descriptors } = environment;
+    let Some(interface) = &arguments.interface else { return run_controlled(log_level) };
     let Descriptors { tun, control, ready } = descriptors;
     if let Some(level) = log_level {
         log::start(level);
     }
     let ready = Ready::new(ready)?;
-    let started = open(arguments, tun, control).and_then(|(tun, listener)| {
+    let started = open(interface, tun, control).and_then(|(tun, listener)| {
         if foreground || arguments.foreground || ready.is_background() {
             serve(tun, listener, &ready)
         } else {
@@ -118,13 +126,23 @@ pub fn run(arguments: &BastiondTunnel, environment: Environment) -> Result<(), E
     started.inspect_err(|error| ready.failed(error))
 }
 
+/// Carries the packets of a daemon's tunnel. The private socket is standard input, as systemd passes a socket
+/// (`StandardInput=socket`).
+fn run_controlled(log_level: Option<Level>) -> Result<(), Error> {
+    if let Some(level) = log_level {
+        log::start(level);
+    }
+    privileges::give_up().map_err(private::Error::Kernel)?;
+    let listener = io::stdin().as_fd().try_clone_to_owned().map_err(private::Error::Listener)?;
+    Ok(private::run(&listener)?)
+}
+
 /// Opens the interface first: one process has its name, so that no other one uses its socket.
 fn open(
-    arguments: &BastiondTunnel,
+    name: &InterfaceName,
     tun: Vec<OwnedFd>,
     control: Option<UnixListener>,
 ) -> Result<(TunInterface, UnixListener), Error> {
-    let name = &arguments.interface;
     let tun = if tun.is_empty() {
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let tun = TunInterface::open(name.as_str(), queues_for(cores)).map_err(Error::Tun)?;
@@ -144,7 +162,7 @@ fn open(
 
 /// Carries packets until something ends it.
 fn serve(tun: TunInterface, listener: UnixListener, ready: &Ready) -> Result<(), Error> {
-    let started = End::watch(&listener).and_then(|end| Ok((end, Device::start(tun, Vec::new())?)));
+    let started = End::watch(&listener).and_then(|end| Ok((end, Device::start(tun)?)));
     let (end, device) = started.inspect_err(|_| uapi::discard(&listener))?;
     let device = Arc::new(device);
     let server = uapi::Server::from_listener(listener, Arc::<Device>::clone(&device))?;

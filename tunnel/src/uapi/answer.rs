@@ -35,7 +35,7 @@ pub fn format_get(snapshot: &Snapshot) -> Zeroizing<String> {
 /// peer, a peer's after its `public_key`.
 pub(crate) fn write_get(snapshot: &Snapshot, to: impl Write) -> io::Result<()> {
     let Snapshot { private_key, listen_port, fwmark, peers } = snapshot;
-    let mut answer = Answer { chunk: Zeroizing::new(String::with_capacity(CHUNK)), to };
+    let mut answer = Answer::new(to);
     if let Some(private_key) = private_key {
         answer.key("private_key", private_key.bytes())?;
     }
@@ -79,26 +79,30 @@ pub(crate) fn format_errno(result: Result<(), Errno>) -> String {
 }
 
 /// Lines that wait to be sent.
-struct Answer<W: Write> {
+pub(super) struct Answer<W: Write> {
     chunk: Zeroizing<String>,
     to: W,
 }
 
 impl<W: Write> Answer<W> {
-    fn line(&mut self, line: std::fmt::Arguments<'_>) -> io::Result<()> {
+    pub(super) fn new(to: W) -> Self {
+        Self { chunk: Zeroizing::new(String::with_capacity(CHUNK)), to }
+    }
+
+    pub(super) fn line(&mut self, line: std::fmt::Arguments<'_>) -> io::Result<()> {
         if self.chunk.len() + LONGEST_LINE > CHUNK {
             self.flush()?;
         }
         writeln!(self.chunk, "{line}").map_err(io::Error::other)
     }
 
-    fn key(&mut self, name: &str, key: &[u8; LENGTH]) -> io::Result<()> {
+    pub(super) fn key(&mut self, name: &str, key: &[u8; LENGTH]) -> io::Result<()> {
         let mut digits = Zeroizing::new([0; 2 * LENGTH]);
         let digits = base16ct::lower::encode_str(key, digits.as_mut_slice()).map_err(io::Error::other)?;
         self.line(format_args!("{name}={digits}"))
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         self.to.write_all(self.chunk.as_bytes())?;
         self.chunk.zeroize();
         Ok(())

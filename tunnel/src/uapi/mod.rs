@@ -8,6 +8,7 @@
 //! read the private key. That is the protocol's own rule.
 
 pub(crate) mod answer;
+pub(crate) mod client;
 mod clients;
 mod lines;
 pub(crate) mod request;
@@ -18,9 +19,10 @@ mod tests;
 
 use nix::errno::Errno;
 
+pub use client::{Client, Error as ClientError};
 pub use request::{Refused, parse_set};
-pub use server::Server;
-pub use socket::{DIRECTORY, Error, Watch, bind, discard};
+pub use server::{Server, serve_stream};
+pub use socket::{DIRECTORY, Error, Watch, bind, discard, remove_stale};
 
 use crate::model::{Snapshot, Update};
 
@@ -33,4 +35,9 @@ pub trait Interface: Send + Sync {
 
     /// The interface as it is now.
     fn snapshot(&self) -> Snapshot;
+
+    /// The number of a network interface: wg(8) writes the scope of a link-local endpoint by name.
+    fn scope_of(&self, interface: &str) -> Option<u32> {
+        nix::net::if_::if_nametoindex(interface).ok()
+    }
 }

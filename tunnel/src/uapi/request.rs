@@ -78,16 +78,14 @@ impl Refused {
     }
 }
 
-/// Finds the number of an interface by its name: wg(8) writes the scope of a link-local endpoint by name.
-pub(crate) type ScopeLookup = fn(&str) -> Option<u32>;
-
 /// Takes the lines of a connection, one after the other, and returns a request whenever an empty line ends one.
 ///
 /// After a mistake it reads on to that empty line, so that the answer comes when the client expects it, and the next
 /// request is read from its beginning.
 #[derive(Debug)]
-pub struct Parser {
-    scope_of: ScopeLookup,
+pub struct Parser<F> {
+    /// Finds the number of an interface by its name: wg(8) writes the scope of a link-local endpoint by name.
+    scope_of: F,
     line: usize,
     state: State,
 }
@@ -100,9 +98,9 @@ enum State {
     Refused(Refused),
 }
 
-impl Parser {
+impl<F: Fn(&str) -> Option<u32>> Parser<F> {
     /// A parser before the first request.
-    pub fn new(scope_of: ScopeLookup) -> Self {
+    pub fn new(scope_of: F) -> Self {
         Self { scope_of, line: 0, state: State::Between }
     }
 
@@ -136,7 +134,7 @@ impl Parser {
                 _ => Err(Reason::UnknownOperation),
             },
             State::Get => Err(Reason::GetHasNoKeys),
-            State::Set(update) => take_pair(update, line, self.scope_of),
+            State::Set(update) => take_pair(update, line, &self.scope_of),
             State::Refused(_) => Ok(()),
         };
         if let Err(reason) = taken {
@@ -156,7 +154,7 @@ impl Parser {
     /// Takes the end of the connection; the error if a request was incomplete.
     pub fn end(&mut self) -> Option<Refused> {
         let unfinished = self.is_inside().then_some(Refused { line: self.line, reason: Reason::Unfinished });
-        *self = Self::new(self.scope_of);
+        (self.line, self.state) = (0, State::Between);
         unfinished
     }
 
@@ -169,12 +167,12 @@ impl Parser {
 pub fn parse_set<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Update, Refused> {
     let mut update = Update::default();
     for (index, line) in lines.into_iter().enumerate() {
-        take_pair(&mut update, line.as_bytes(), |_| None).map_err(|reason| Refused { line: index + 1, reason })?;
+        take_pair(&mut update, line.as_bytes(), &|_| None).map_err(|reason| Refused { line: index + 1, reason })?;
     }
     Ok(update)
 }
 
-fn take_pair(update: &mut Update, line: &[u8], scope_of: ScopeLookup) -> Result<(), Reason> {
+fn take_pair(update: &mut Update, line: &[u8], scope_of: &dyn Fn(&str) -> Option<u32>) -> Result<(), Reason> {
     let line = std::str::from_utf8(line).map_err(|_| Reason::NoPair)?;
     let (key, value) = line.split_once('=').ok_or(Reason::NoPair)?;
     match update.peers.last_mut() {
@@ -203,7 +201,12 @@ fn take_interface_pair(update: &mut Update, key: &str, value: &str) -> Result<()
     Ok(())
 }
 
-fn take_peer_pair(peer: &mut PeerUpdate, key: &str, value: &str, scope_of: ScopeLookup) -> Result<(), Reason> {
+fn take_peer_pair(
+    peer: &mut PeerUpdate,
+    key: &str,
+    value: &str,
+    scope_of: &dyn Fn(&str) -> Option<u32>,
+) -> Result<(), Reason> {
     match key {
         "remove" => peer.remove = flag("remove", value)?,
         "update_only" => peer.update_only = flag("update_only", value)?,
@@ -230,7 +233,7 @@ fn take_peer_pair(peer: &mut PeerUpdate, key: &str, value: &str, scope_of: Scope
 }
 
 /// 64 hexadecimal digits, read in the same time whatever they are.
-fn secret(key: &'static str, value: &str) -> Result<Zeroizing<[u8; LENGTH]>, Reason> {
+pub(super) fn secret(key: &'static str, value: &str) -> Result<Zeroizing<[u8; LENGTH]>, Reason> {
     let mut bytes = Zeroizing::new([0; LENGTH]);
     let whole = base16ct::mixed::decode(value, bytes.as_mut_slice()).is_ok_and(|read| read.len() == LENGTH);
     if whole {
@@ -254,7 +257,7 @@ fn flag(key: &'static str, value: &str) -> Result<bool, Reason> {
     plain(key, value, "`true`", |text| (text == "true").then_some(true))
 }
 
-fn endpoint(text: &str, scope_of: ScopeLookup) -> Option<SocketAddr> {
+fn endpoint(text: &str, scope_of: &dyn Fn(&str) -> Option<u32>) -> Option<SocketAddr> {
     let named_scope = || {
         let (host, port) = text.strip_prefix('[')?.split_once("]:")?;
         let (address, scope) = host.split_once('%')?;

@@ -28,13 +28,14 @@ use crate::interface::InterfaceName;
 pub(super) struct Limits {
     /// Clients served at once; further ones wait in the socket's queue, and take the place of a silent one.
     pub(super) clients: usize,
-    /// How long a client may neither send nor receive anything.
-    pub(super) idle: Duration,
+    /// How long a client may neither send nor receive anything; `None`: for ever.
+    pub(super) idle: Option<Duration>,
     /// The longest request, in bytes: 10 000 peers with ten allowed-ips each take 6 MB.
     pub(super) request: u64,
 }
 
-pub(super) const LIMITS: Limits = Limits { clients: 16, idle: Duration::from_secs(30), request: 64 * 1024 * 1024 };
+pub(super) const LIMITS: Limits =
+    Limits { clients: 16, idle: Some(Duration::from_secs(30)), request: 64 * 1024 * 1024 };
 
 /// How long the accepting thread waits when the system lacks a resource, such as descriptors.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -71,6 +72,13 @@ impl Server {
     /// Serves a socket that listens already.
     pub fn from_listener(listener: UnixListener, interface: Arc<dyn Interface>) -> Result<Self, Error> {
         Self::start(listener, interface, LIMITS).map_err(|source| Error::Serve { source })
+    }
+
+    /// Serves a socket that listens already, and whose file another process removes.
+    pub fn from_foreign_listener(listener: UnixListener, interface: Arc<dyn Interface>) -> Result<Self, Error> {
+        let mut server = Self::from_listener(listener, interface)?;
+        server.file = None;
+        Ok(server)
     }
 
     pub(super) fn start(listener: UnixListener, interface: Arc<dyn Interface>, limits: Limits) -> io::Result<Self> {
@@ -152,6 +160,11 @@ impl Drop for ClientSlot<'_> {
         self.shared.state.lock().clients.remove(&self.number);
         self.shared.wake();
     }
+}
+
+/// Serves one client, which may be silent for as long as it likes, until it goes.
+pub fn serve_stream(stream: UnixStream, interface: &dyn Interface) -> io::Result<()> {
+    serve(&Client::new(stream), interface, Limits { idle: None, ..LIMITS })
 }
 
 fn accept(listener: &UnixListener, interface: &dyn Interface, shared: &Shared, limits: Limits) {
@@ -236,10 +249,10 @@ fn sleep(shared: &Shared, listener: Option<&UnixListener>, at_most: Option<Durat
 /// Answers one client's requests until it goes.
 fn serve(client: &Client, interface: &dyn Interface, limits: Limits) -> io::Result<()> {
     let stream = &client.stream;
-    stream.set_read_timeout(Some(limits.idle))?;
-    stream.set_write_timeout(Some(limits.idle))?;
+    stream.set_read_timeout(limits.idle)?;
+    stream.set_write_timeout(limits.idle)?;
     let mut lines = Lines::new(stream);
-    let mut parser = Parser::new(scope_of);
+    let mut parser = Parser::new(|name| interface.scope_of(name));
     let mut answer = stream;
     loop {
         let line = lines.next()?;
@@ -279,8 +292,4 @@ fn serve(client: &Client, interface: &dyn Interface, limits: Limits) -> io::Resu
 fn refusal(refused: &Refused) -> String {
     tracing::warn!("a configuration request was refused: {refused}");
     format_errno(Err(refused.errno()))
-}
-
-fn scope_of(interface: &str) -> Option<u32> {
-    nix::net::if_::if_nametoindex(interface).ok()
 }

@@ -93,7 +93,10 @@ pub fn bind(directory: &Path, interface: &InterfaceName) -> Result<UnixListener,
 }
 
 /// Removes the socket of a process that is gone; everything else stays.
-fn remove_stale(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// Something else is there, or a process that answers.
+pub fn remove_stale(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Listen { path: path.to_owned(), source };
     if std::fs::symlink_metadata(path).is_ok_and(|status| !status.file_type().is_socket()) {
         return Err(Error::NoSocket { path: path.to_owned() });

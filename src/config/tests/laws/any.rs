@@ -57,8 +57,11 @@ fn any_firewall() -> impl Strategy<Value = Firewall> {
     let blocklist = btree_set(range_of_hosts, 0..10);
     let log_drops = prop_oneof![Just(LogDrops::Journal), Just(LogDrops::Off), port().prop_map(LogDrops::Group)];
     let ssh = (option::of(btree_set(port(), 1..20)), btree_set(source, 1..20), any::<bool>(), 1000..=86_400_000_u64);
-    let parts = (ssh, option::of(port()), (limit(), limit(), limit()), any_services(), blocklist, log_drops);
-    parts.prop_map(|(ssh, wireguard_port, (ssh_attempts, pings, syns), services, blocklist, log_drops)| {
+    let users = option::of(btree_set(0..u32::MAX, 0..5));
+    let limits = ([limit(), limit(), limit(), limit(), limit()], any::<bool>());
+    let parts = (ssh, option::of(port()), limits, any_services(), blocklist, log_drops, users);
+    parts.prop_map(|(ssh, wireguard_port, limits, services, blocklist, log_drops, metadata_users)| {
+        let ([ssh_attempts, pings, syns, new_flows_per_second, max_flows], fair_share) = limits;
         let (ssh_ports, ssh_from, ssh_only_by_tunnel, ban) = ssh;
         Firewall {
             ssh_ports,
@@ -70,8 +73,12 @@ fn any_firewall() -> impl Strategy<Value = Firewall> {
             services,
             pings_per_second: pings,
             syns_per_second: syns,
+            new_flows_per_second,
+            max_flows,
+            fair_share,
             blocklist: blocklist.into_iter().collect(),
             log_drops,
+            metadata_users,
         }
     })
 }

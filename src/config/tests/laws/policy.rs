@@ -23,8 +23,18 @@ fn name(n: usize) -> impl Strategy<Value = Option<String>> {
     option::of("[a-zA-Z ü']{0,10}".prop_map(move |name| format!("{n} {name}")))
 }
 
+/// By numbers with and without a name.
+fn any_protocol_without_ports() -> impl Strategy<Value = IpProtocol> {
+    select(vec![0, 2, 41, 47, 50, 112, 136, 253, 255]).prop_map(protocol)
+}
+
+fn protocol(number: u8) -> IpProtocol {
+    serde_json::from_str(&number.to_string()).unwrap()
+}
+
 fn any_transports() -> impl Strategy<Value = Transports> {
-    select(vec![Transports::Tcp, Transports::Udp, Transports::Both])
+    let with_ports = select(vec![Transports::Tcp, Transports::Udp, Transports::Both, Transports::Sctp]);
+    prop_oneof![3 => with_ports, 1 => any_protocol_without_ports().prop_map(Transports::Other)]
 }
 
 fn any_ports(most: u16) -> impl Strategy<Value = Ports> {
@@ -39,10 +49,11 @@ fn ranges(count: Range<usize>) -> impl Strategy<Value = Vec<Ipv4Net>> {
 
 /// A rule with `sides` sources and `sides` destinations.
 fn any_acl(sides: Range<usize>) -> impl Strategy<Value = Acl> {
-    let protocol = select(vec![Protocol::Any, Protocol::Tcp, Protocol::Udp, Protocol::Icmp]);
+    let named = select(vec![Protocol::Any, Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::Sctp]);
+    let protocol = prop_oneof![4 => named, 1 => any_protocol_without_ports().prop_map(Protocol::Other)];
     (ranges(sides.clone()), ranges(sides), protocol, btree_set(any_ports(65535), 0..4)).prop_map(
         |(from, to, protocol, ports)| {
-            let has_ports = matches!(protocol, Protocol::Tcp | Protocol::Udp);
+            let has_ports = matches!(protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp);
             Acl { from, to, protocol, ports: ports.into_iter().filter(|_| has_ports).collect() }
         },
     )
@@ -62,10 +73,17 @@ fn any_forward(n: usize) -> impl Strategy<Value = Forward> {
     let public = subsequence((0..4).map(|of| address(FORWARDS, 4 * n + of)).collect::<Vec<_>>(), 0..=4);
     let own = u16::try_from(20_000 + 100 * n).unwrap();
     let numbers = (any_ports(19_999), 0..100_u16, 0..100_u16, option::of(1..=65535_u16));
-    (name(n), public, any_transports(), numbers, ranges(0..4)).prop_map(
-        move |(name, public, transports, (shared, one, other, to_port), from)| {
+    (name(n), public, any_transports(), numbers, ranges(0..4), any::<bool>()).prop_map(
+        move |(name, public, transports, (shared, one, other, to_port), from, snat)| {
             let own = ports(own + one.min(other), own + one.max(other));
-            let ports = if public.is_empty() { own } else { shared };
+            // A protocol of its own too.
+            let without_ports = transports.without_ports().map(|_| protocol(140 + u8::try_from(n).unwrap()));
+            let transports = without_ports.map_or(transports, Transports::Other);
+            let ports = match without_ports {
+                Some(_) => Ports::ALL,
+                None if public.is_empty() => own,
+                None => shared,
+            };
             Forward {
                 key: String::new(),
                 name,
@@ -75,6 +93,7 @@ fn any_forward(n: usize) -> impl Strategy<Value = Forward> {
                 to: address(FORWARDS, n),
                 to_port: to_port.filter(|_| ports.is_single()),
                 from,
+                snat,
             }
         },
     )
@@ -95,7 +114,7 @@ fn any_nat() -> impl Strategy<Value = Nat> {
     let numbers = |count: usize, most| subsequence((0..count).collect::<Vec<_>>(), 0..=most);
     let forwards = numbers(20, 10).prop_flat_map(|all| all.into_iter().map(any_forward).collect::<Vec<_>>());
     let statics = numbers(20, 5).prop_flat_map(|all| all.into_iter().map(any_static).collect::<Vec<_>>());
-    let fastpath = select(vec![Fastpath::Auto, Fastpath::On, Fastpath::Off]);
+    let fastpath = select(vec![Fastpath::Auto, Fastpath::Bpf, Fastpath::Flowtable, Fastpath::Off]);
     let drain = any_pool().prop_map(|addresses| addresses.into_iter().collect());
     (any::<bool>(), any_pool(), drain, fastpath, forwards, statics).prop_map(
         |(random_ports, egress_addresses, drain, fastpath, forwards, statics)| Nat {
@@ -114,9 +133,10 @@ fn any_limit() -> impl Strategy<Value = Option<u32>> {
 }
 
 fn any_egress() -> impl Strategy<Value = Egress> {
-    (any::<bool>(), any_limit(), any_limit(), any_lists()).prop_map(
-        |(guard, new_flows_per_second, max_flows, lists)| Egress { guard, new_flows_per_second, max_flows, lists },
-    )
+    (any::<bool>(), [any_limit(), any_limit(), any_limit()], any_lists()).prop_map(|(guard, limits, lists)| {
+        let [new_flows_per_second, max_flows, network_new_flows_per_second] = limits;
+        Egress { guard, new_flows_per_second, max_flows, network_new_flows_per_second, lists }
+    })
 }
 
 fn any_networks() -> impl Strategy<Value = Vec<NetworkPolicy>> {
@@ -149,12 +169,11 @@ pub(super) fn any_services() -> impl Strategy<Value = Vec<Service>> {
         let from = (ranges(0..4), sources).prop_map(|(v4, v6)| v4.into_iter().map(IpNet::V4).chain(v6).collect());
         let from = from.prop_map(|from: BTreeSet<IpNet>| from.into_iter().collect());
         let ports = btree_set(any_ports(65535), 1..4).prop_map(|ports| ports.into_iter().collect());
-        (name(n), any_transports(), ports, from).prop_map(move |(name, transports, ports, from)| Service {
-            key: format!("firewall.service[{n}]"),
-            name,
-            transports,
-            ports,
-            from,
+        (name(n), any_transports(), ports, from).prop_map(move |(name, transports, ports, from)| {
+            let ports: Vec<Ports> = ports;
+            let has_ports = transports.without_ports().is_none();
+            let ports = ports.into_iter().filter(|_| has_ports).collect();
+            Service { key: format!("firewall.service[{n}]"), name, transports, ports, from }
         })
     };
     (0..4_usize).prop_flat_map(move |count| (0..count).map(service).collect::<Vec<_>>())
@@ -186,7 +205,8 @@ pub(super) fn fit(config: &mut Config) {
         forward.key = format!("nat.forward[{index}]");
         let own_address = forward.to;
         forward.to = hosts[index % hosts.len()];
-        let is_open = |port: &u16| forward.ports.overlaps(Ports::single(*port));
+        let has_ports = forward.transports.without_ports().is_none();
+        let is_open = |port: &u16| has_ports && forward.ports.overlaps(Ports::single(*port));
         let of_bastion = firewall.ssh_ports.iter().flatten().chain(&firewall.wireguard_port).any(is_open);
         if forward.public.is_empty() && (of_bastion || is_open(&22)) {
             forward.public = vec![own_address];

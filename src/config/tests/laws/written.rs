@@ -65,6 +65,7 @@ pub(super) fn written(config: &Config) -> String {
         format!("guard = {}", egress.guard),
         format!("new_flows_per_second = {}", or_false(egress.new_flows_per_second)),
         format!("max_flows = {}", or_false(egress.max_flows)),
+        format!("network_new_flows_per_second = {}", or_false(egress.network_new_flows_per_second)),
     ]);
     lines.extend(written_lists(&egress.lists));
     for NetworkPolicy { key: _, network, also, egress_addresses, egress: of_hosts, lists } in networks {
@@ -109,10 +110,20 @@ fn written_acl(rule: &Acl) -> String {
     let keys = [
         unless_empty("from", from, in_quotes),
         unless_empty("to", to, in_quotes),
-        Some(format!("protocol = {}", quoted(format!("{protocol:?}").to_lowercase()))),
+        Some(match protocol {
+            Protocol::Other(protocol) => format!("protocol = {}", protocol.number()),
+            named => format!("protocol = {}", quoted(format!("{named:?}").to_lowercase())),
+        }),
         unless_empty("ports", ports, |&ports| written_ports(ports)),
     ];
     format!("{{ {} }}", keys.into_iter().flatten().collect::<Vec<_>>().join(", "))
+}
+
+fn written_transports(transports: Transports) -> String {
+    match transports.without_ports() {
+        Some(protocol) => format!("protocol = {}", protocol.number()),
+        None => format!("protocol = {}", quoted(format!("{transports:?}").to_lowercase())),
+    }
 }
 
 fn written_lists(lists: &EgressLists) -> Vec<String> {
@@ -126,7 +137,8 @@ fn written_nat(nat: &Nat) -> Vec<String> {
     let Nat { random_ports, egress_addresses, drain, fastpath, forwards, statics } = nat;
     let fastpath = match fastpath {
         Fastpath::Auto => "\"auto\"",
-        Fastpath::On => "true",
+        Fastpath::Bpf => "\"bpf\"",
+        Fastpath::Flowtable => "\"flowtable\"",
         Fastpath::Off => "false",
     };
     let mut lines = vec![
@@ -136,15 +148,16 @@ fn written_nat(nat: &Nat) -> Vec<String> {
         format!("drain = {}", list(drain.iter().map(quoted))),
         format!("fastpath = {fastpath}"),
     ];
-    for Forward { key: _, name, public, transports, ports, to, to_port, from } in forwards {
+    for Forward { key: _, name, public, transports, ports, to, to_port, from, snat } in forwards {
         lines.push("[[nat.forward]]".to_owned());
         lines.extend(name.as_ref().map(|name| format!("name = {}", quoted(name))));
         lines.push(format!("public = {}", written_pool(public)));
-        lines.push(format!("protocol = {}", quoted(format!("{transports:?}").to_lowercase())));
-        lines.push(format!("port = {}", written_ports(*ports)));
+        lines.push(written_transports(*transports));
+        lines.extend(transports.without_ports().is_none().then(|| format!("port = {}", written_ports(*ports))));
         lines.push(format!("to = {}", quoted(to)));
         lines.extend(to_port.map(|port| format!("to_port = {port}")));
         lines.extend(unless_empty("from", from, in_quotes));
+        lines.push(format!("snat = {snat}"));
     }
     for StaticNat { key: _, name, public, private, open } in statics {
         lines.push("[[nat.static]]".to_owned());
@@ -172,14 +185,18 @@ fn written_firewall(firewall: &Firewall) -> Vec<String> {
         format!("wireguard_port = {}", or_false(firewall.wireguard_port)),
         format!("pings_per_second = {}", or_false(firewall.pings_per_second)),
         format!("syns_per_second = {}", or_false(firewall.syns_per_second)),
+        format!("new_flows_per_second = {}", or_false(firewall.new_flows_per_second)),
+        format!("max_flows = {}", or_false(firewall.max_flows)),
+        format!("fair_share = {}", firewall.fair_share),
         format!("blocklist = {}", list(firewall.blocklist.iter().map(quoted))),
         format!("log_drops = {log_drops}"),
+        format!("metadata_users = {}", or_false(firewall.metadata_users.as_ref().map(list))),
     ];
     for Service { key: _, name, transports, ports, from } in &firewall.services {
         lines.push("[[firewall.service]]".to_owned());
         lines.extend(name.as_ref().map(|name| format!("name = {}", quoted(name))));
-        lines.push(format!("protocol = {}", quoted(format!("{transports:?}").to_lowercase())));
-        lines.push(format!("ports = {}", list(ports.iter().copied().map(written_ports))));
+        lines.push(written_transports(*transports));
+        lines.extend(unless_empty("ports", ports, |&ports| written_ports(ports)));
         lines.extend(unless_empty("from", from, in_quotes));
     }
     lines

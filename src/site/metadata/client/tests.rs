@@ -239,3 +239,35 @@ fn an_impossible_range_is_rejected() {
         assert_eq!(parse_private_networks(&text).unwrap_err().to_string(), expected);
     }
 }
+
+#[test]
+fn what_no_server_of_hetzner_can_have_is_refused_as_a_whole() {
+    let entry = |number: u8, range: &str, mac: u8| {
+        let address: Ipv4Net = range.parse().unwrap();
+        let ip = address.addr();
+        format!("- {{ip: {ip}, mac_address: \"86:00:00:00:00:{mac:02x}\", network_id: {number}, network: {range}}}\n")
+    };
+    let list = |entries: &[(&str, u8)]| -> String {
+        (1..).zip(entries).map(|(number, (range, mac))| entry(number, range, *mac)).collect()
+    };
+    let refused = |text: &str| parse_private_networks(text).unwrap_err().to_string();
+    assert_eq!(
+        refused(&list(&[("10.0.0.0/16", 1), ("77.0.0.0/8", 2)])),
+        "network 2 is listed with the impossible range 77.0.0.0/8 and this server's address 77.0.0.0"
+    );
+    assert_eq!(
+        refused(&list(&[("10.0.0.0/16", 1), ("10.1.0.0/16", 1)])),
+        "two networks are listed with the Ethernet address 86:00:00:00:00:01"
+    );
+    let many: Vec<(String, u8)> = (0..222).map(|number| (format!("10.{number}.0.0/16"), number)).collect();
+    let many: Vec<(&str, u8)> = many.iter().map(|(range, mac)| (range.as_str(), *mac)).collect();
+    assert_eq!(refused(&list(&many)), "222 private networks are listed, and Hetzner attaches a server to 3 at most");
+    assert_eq!(parse_private_networks(&list(&many[..3])).unwrap().len(), 3);
+}
+
+#[test]
+fn a_networks_name_cannot_write_to_a_terminal() {
+    let text = ONE.replace("nw-test1", "\"a\\e[2J\\nb\\u202E\"");
+    let name = parse_private_networks(&text).unwrap().remove(0).network_name.unwrap();
+    assert_eq!(name, "a\\u{1b}[2J\\nb\\u{202e}");
+}

@@ -20,6 +20,7 @@ fn any_kernel() -> impl Strategy<Value = Kernel> {
             mtu: 1500,
             up,
             addresses: addresses.into_iter().map(Ipv4Net::from).collect(),
+            has_lease: false,
         })
     });
     let route = (1..8_u32, 0..3_u32).prop_map(|(interface, metric)| DefaultRoute { interface, metric });

@@ -17,6 +17,14 @@ use super::testbed::{LINKS, Probe};
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const GRE: u8 = 47;
+const ESP: u8 = 50;
+const VRRP: u8 = 112;
+pub(super) const SCTP: u8 = 132;
+const EXPERIMENTAL: u8 = 253;
+
+/// How often each one is chosen.
+const PROTOCOLS: [u8; 15] = [TCP, TCP, TCP, TCP, UDP, UDP, UDP, UDP, ICMP, SCTP, SCTP, GRE, ESP, VRRP, EXPERIMENTAL];
 
 /// Ports for which there are rules by default, and some others.
 const WELL_KNOWN_PORTS: [u16; 5] = [22, 25, 53, 443, 51820];
@@ -126,7 +134,8 @@ impl Material {
         Self { sources, destinations, ports, own, not_from_outside, behind_peers }
     }
 
-    /// A packet with a source port, or an ICMP identifier, that no other one of the batch has.
+    /// A packet with a source port, or an ICMP identifier, that no other one of the batch has, or of a protocol without
+    /// either.
     pub(super) fn probe(&self, rng: &mut Rng, number: u16) -> Option<(Probe, Source)> {
         let (link, sources) = &self.sources[rng.usize(..self.sources.len())];
         let source = self.source(rng, link, sources)?;
@@ -135,16 +144,18 @@ impl Material {
         if is_martian || destination.octets()[0] >= 224 {
             return None;
         }
-        let protocol = *rng.choice([TCP, TCP, TCP, UDP, UDP, UDP, ICMP].as_slice())?;
+        let protocol = *rng.choice(PROTOCOLS.as_slice())?;
         let port = match rng.u8(0..4) {
             0 => rng.u16(1..3000),
             1 => *rng.choice(&WELL_KNOWN_PORTS)?,
             _ => *rng.choice(&self.ports)?,
         };
-        let layer4 = if protocol == ICMP {
-            Layer4::Icmp { id: number, kind: 8, code: 0 }
-        } else {
-            Layer4::Ports { source: number, destination: port }
+        let layer4 = match protocol {
+            ICMP => Layer4::Icmp { id: number, kind: 8, code: 0 },
+            TCP | UDP | SCTP => Layer4::Ports { source: number, destination: port },
+            // Connection tracking has keys in the place of ports, which plain packets do not have.
+            GRE => Layer4::Ports { source: 0, destination: 0 },
+            _ => Layer4::None,
         };
         let tuple = Tuple { source: source.0, destination, protocol, layer4, zone: None };
         Some((Probe { link, tuple }, source.1))

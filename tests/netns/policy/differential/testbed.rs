@@ -13,7 +13,8 @@ use bastiond::internals::conntrack::{Error, Flow, Layer4, Tuple, for_each_flow};
 use bastiond::internals::inputs::Tunnel;
 use bastiond::internals::site::Site;
 use etherparse::{
-    Icmpv4Type, NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice, ether_type, ip_number,
+    Icmpv4Type, IpHeaders, IpNumber, NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice,
+    ether_type, ip_number,
 };
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
@@ -23,8 +24,9 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use sandbox::namespace::Namespace;
-use sandbox::traffic::flush_conntrack;
+use sandbox::traffic::{flush_conntrack, sctp_init, sctp_init_ack};
 
+use super::probes::SCTP;
 use crate::gateway::Result;
 
 /// The links: the public one, the private ones of `site("everything")`, and the tunnel's interface.
@@ -82,7 +84,11 @@ fn describe_tuple(tuple: &Tuple) -> String {
     let Tuple { source, destination, protocol, layer4, .. } = tuple;
     match layer4 {
         Layer4::Ports { source: from, destination: to } => {
-            let name = if *protocol == ip_number::TCP.0 { "tcp" } else { "udp" };
+            let name = match *protocol {
+                6 => "tcp".to_owned(),
+                17 => "udp".to_owned(),
+                other => format!("protocol {other}"),
+            };
             format!("{name} {source}:{from} -> {destination}:{to}")
         }
         Layer4::Icmp { id, kind, .. } => format!("icmp {source} -> {destination} type {kind} id {id}"),
@@ -251,15 +257,35 @@ fn frame(tuple: &Tuple, id: u32, segment: Segment) -> Result<Vec<u8>> {
         (Layer4::Ports { source, destination }, Segment::Answer) if tuple.protocol == ip_number::TCP.0 => {
             written(ip.tcp(source, destination, id, 64_000).syn().ack(id.wrapping_add(1)), &[])
         }
-        (Layer4::Ports { source, destination }, _) => written(ip.udp(source, destination), &id.to_be_bytes()),
+        (Layer4::Ports { source, destination }, segment) if tuple.protocol == SCTP => {
+            let packet = match segment {
+                Segment::First => sctp_init(source, destination, id),
+                Segment::Answer => sctp_init_ack(source, destination, id, id),
+            };
+            written_as(ip, tuple.protocol, &packet)
+        }
+        (Layer4::Ports { source, destination }, _) if tuple.protocol == ip_number::UDP.0 => {
+            written(ip.udp(source, destination), &id.to_be_bytes())
+        }
         (Layer4::Icmp { id: identifier, .. }, Segment::First) => {
             written(ip.icmpv4_echo_request(identifier, 1), &id.to_be_bytes())
         }
         (Layer4::Icmp { id: identifier, .. }, Segment::Answer) => {
             written(ip.icmpv4_echo_reply(identifier, 1), &id.to_be_bytes())
         }
-        (Layer4::None, _) => Err("probes have ports or are pings".into()),
+        // As a header of GRE without a key (RFC 2784), which suits other protocols too.
+        (Layer4::Ports { .. } | Layer4::None, _) => {
+            let packet = [&[0, 0, 0x88, 0x0b], &id.to_be_bytes()[..]].concat();
+            written_as(ip, tuple.protocol, &packet)
+        }
     }
+}
+
+/// The bytes of a packet of any protocol.
+fn written_as(ip: PacketBuilderStep<IpHeaders>, protocol: u8, payload: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    ip.write(&mut bytes, IpNumber(protocol), payload)?;
+    Ok(bytes)
 }
 
 /// The bytes of a packet.
@@ -292,15 +318,18 @@ write_packet!(etherparse::TcpHeader, etherparse::UdpHeader, etherparse::Icmpv4He
 /// The number that [`frame`] put into a packet.
 fn packet_id(packet: &[u8]) -> Option<u32> {
     let packet = SlicedPacket::from_ether_type(ether_type::IPV4, packet).ok()?;
-    let Some(NetSlice::Ipv4(_)) = packet.net else { return None };
-    let payload = match packet.transport? {
-        TransportSlice::Tcp(tcp) => return Some(tcp.sequence_number()),
-        TransportSlice::Udp(udp) => udp.payload(),
-        TransportSlice::Icmpv4(icmp) => match icmp.icmp_type() {
+    let Some(NetSlice::Ipv4(ip)) = packet.net else { return None };
+    let payload = match packet.transport {
+        // The tag that the sender wants, behind the headers of the packet and of its first chunk.
+        None if ip.payload_ip_number().0 == SCTP => ip.payload().payload.get(16..)?,
+        None => ip.payload().payload.get(4..)?,
+        Some(TransportSlice::Tcp(tcp)) => return Some(tcp.sequence_number()),
+        Some(TransportSlice::Udp(udp)) => udp.payload(),
+        Some(TransportSlice::Icmpv4(icmp)) => match icmp.icmp_type() {
             Icmpv4Type::EchoRequest(_) | Icmpv4Type::EchoReply(_) => icmp.payload(),
             _ => return None,
         },
-        TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_) => return None,
+        Some(TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_)) => return None,
     };
     payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }

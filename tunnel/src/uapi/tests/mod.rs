@@ -102,7 +102,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_update()(
+    pub(super) fn any_update()(
         private_key in option::of(option::of(any::<[u8; LENGTH]>().prop_map(PrivateKey::from_bytes))),
         listen_port in option::of(any::<u16>()),
         fwmark in option::of(any::<u32>()),

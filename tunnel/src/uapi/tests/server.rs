@@ -154,7 +154,7 @@ fn a_request_that_is_too_long_is_refused_and_answered() {
 
 #[test]
 fn a_slow_client_delays_no_other_client_and_is_disconnected() {
-    let served = Served::within(Limits { idle: Duration::from_millis(300), ..LIMITS });
+    let served = Served::within(Limits { idle: Some(Duration::from_millis(300)), ..LIMITS });
     let slow = served.connect();
     { &slow }.write_all(b"set=1\nlisten").unwrap();
     let answer_text = format_get(&served.fake.snapshot());
