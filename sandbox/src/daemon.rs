@@ -21,6 +21,10 @@ use crate::namespace::{self, Namespace};
 use crate::timeouts::scaled;
 use crate::world::World;
 
+/// How long a daemon may take until it is ready: a second usually, and much longer with ten thousand peers beside other
+/// tests.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The environment of a daemon: namespace, programs and directories. As for a service, it outlives the process.
 #[derive(Debug)]
 pub struct Installation<'w> {
@@ -222,10 +226,10 @@ impl Daemon {
     /// Waits until the daemon is ready, and returns the time from its start.
     ///
     /// # Panics
-    /// The daemon is not ready within ten seconds. The message contains its log.
+    /// The daemon is not ready within [`READY_TIMEOUT`]. The message contains its log.
     pub fn wait_until_ready(&mut self) -> Duration {
-        let ready = self.wait_for_notification("READY=1", Duration::from_secs(10));
-        ready.unwrap_or_else(|| panic!("bastiond is not ready after 10 s:\n{}", self.log()))
+        let ready = self.wait_for_notification("READY=1", READY_TIMEOUT);
+        ready.unwrap_or_else(|| panic!("bastiond is not ready after {READY_TIMEOUT:?}:\n{}", self.log()))
     }
 
     /// Sends a signal to the daemon.

@@ -1,5 +1,6 @@
 //! Shared functions of the tests: a daemon on the bastion of a world, and checks of both.
 
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,17 +20,27 @@ pub(crate) const REPAIR: Duration = Duration::from_secs(2);
 
 type Test = (&'static str, fn() -> Result);
 
-/// The tests that returned an error. A test that panics is not among them.
+/// The tests that failed.
 static FAILED: Mutex<Vec<Test>> = Mutex::new(Vec::new());
 
 /// A test named as a sentence.
 pub(crate) fn trial(name: &'static str, test: fn() -> Result) -> Trial {
     Trial::test(name, move || {
-        test().inspect_err(|_| FAILED.lock().unwrap_or_else(PoisonError::into_inner).push((name, test)))
+        // A panic has printed its message already.
+        let result = catch_unwind(test).unwrap_or_else(|_| Err("the test panicked".into()));
+        result.inspect_err(|_| FAILED.lock().unwrap_or_else(PoisonError::into_inner).push((name, test)))
     })
 }
 
-/// The tests that returned an error since the last call.
+/// The kind of tests that run one by one, after all others.
+pub(crate) const ALONE: &str = "alone";
+
+/// A test that keeps the machine so busy that others beside it would miss their time limits, or it its own.
+pub(crate) fn lone_trial(name: &'static str, test: fn() -> Result) -> Trial {
+    trial(name, test).with_kind(ALONE)
+}
+
+/// The tests that failed since the last call.
 pub(crate) fn failed_trials() -> Vec<Trial> {
     let failed = std::mem::take(&mut *FAILED.lock().unwrap_or_else(PoisonError::into_inner));
     failed.into_iter().map(|(name, test)| trial(name, test)).collect()

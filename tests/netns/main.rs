@@ -90,29 +90,26 @@ fn main() {
         debian_kernel::trials(),
         outages::trials(),
         soak::trials(),
+        starvation::trials(),
     ]
     .into_iter()
     .flatten()
     .collect();
-    // They fill the kernel's table as fast as they can. Beside them, the time limits of other tests would not hold.
-    let one_by_one = starvation::trials();
     if !arguments.list {
         tunnel_program::build_if_outdated();
-        sandbox::isolation::require(trials.len() + one_by_one.len());
+        sandbox::isolation::require(trials.len());
     }
-    let side_by_side = libtest_mimic::run(&arguments, trials);
+    let (one_by_one, side_by_side) = trials.into_iter().partition(|trial| trial.kind() == gateway::ALONE);
+    let side_by_side = libtest_mimic::run(&arguments, side_by_side);
     arguments.test_threads = Some(1);
-    let failed = gateway::failed_trials();
     let one_by_one = libtest_mimic::run(&arguments, one_by_one);
-    if one_by_one.has_failed() {
-        one_by_one.exit();
-    }
     // Tests wait for each other's processes, and on a shared machine for those of others too. A time limit that a test
-    // misses beside others tells little. One that it misses alone is a finding, and so is a panic.
-    let few = 1..=MAY_FAIL_BESIDE_OTHERS;
-    if side_by_side.num_failed == failed.len() as u64 && few.contains(&failed.len()) {
+    // misses beside others tells little. One that it misses again, alone, is a finding.
+    let failed = gateway::failed_trials();
+    if (1..=MAY_FAIL_BESIDE_OTHERS).contains(&failed.len()) {
         println!("These failed beside others and run again alone:");
         libtest_mimic::run(&arguments, failed).exit();
     }
-    side_by_side.exit()
+    side_by_side.exit_if_failed();
+    one_by_one.exit()
 }

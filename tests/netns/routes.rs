@@ -12,13 +12,13 @@ use ipnet::IpNet;
 use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
 
-use crate::gateway::{Result, ensure_eq, text, trial};
+use crate::gateway::{Result, ensure_eq, lone_trial, text, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("addresses_and_routes_of_the_tunnel_are_set_and_foreign_ones_are_unchanged", addresses_and_routes),
         trial("a_conflicting_foreign_route_is_reported_and_ours_is_added_when_it_is_gone", contested),
-        trial("ten_thousand_routes_are_set_in_one_pass", many_routes),
+        lone_trial("ten_thousand_routes_are_set_in_one_pass", many_routes),
         trial("ipv6_that_a_setting_switches_off_is_named_with_the_setting", no_ipv6),
     ]
 }

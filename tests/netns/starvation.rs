@@ -1,5 +1,5 @@
 //! Attempts to fill the connection tracking table, so that nobody else can open a flow: each attacker goes on while
-//! others open flows and log in.
+//! others open flows and log in. They send as fast as they can, so they run alone.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,21 +13,21 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, Reflector};
 use sandbox::world::{Settings, World, addresses as at};
 
-use crate::gateway::{Result, SOON, ensure, installation, report, trial, wait_for};
+use crate::gateway::{Result, SOON, ensure, installation, lone_trial, report, wait_for};
 use crate::policy::{contents, counted, gateway};
 use crate::way_in::{ADA, Client, serving, tunnel, world as world_with_laptop};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_host_at_its_flow_limit_does_not_slow_or_stop_others", by_its_limit),
-        trial("sources_are_counted_again_by_the_next_daemon", next_daemon),
-        trial("flows_that_do_not_report_their_end_are_soon_forgotten", unreported),
-        trial("the_status_names_who_has_most_of_the_flows", named),
-        trial("without_fair_shares_one_host_fills_the_table", without_shares),
-        trial("a_private_host_that_fills_the_table_by_its_own_forward_stops_nobody_else", || by_hairpin(SHORT)),
-        trial("ten_private_hosts_that_fill_the_table_together_stop_nobody_else", || by_ten_hosts(SHORT)),
-        trial("an_internet_source_that_fills_the_table_by_a_forward_stops_nobody_else", || by_forward(SHORT)),
-        trial("a_peer_that_fills_the_table_stops_nobody_else", || by_peer(SHORT)),
+        lone_trial("a_host_at_its_flow_limit_does_not_slow_or_stop_others", by_its_limit),
+        lone_trial("sources_are_counted_again_by_the_next_daemon", next_daemon),
+        lone_trial("flows_that_do_not_report_their_end_are_soon_forgotten", unreported),
+        lone_trial("the_status_names_who_has_most_of_the_flows", named),
+        lone_trial("without_fair_shares_one_host_fills_the_table", without_shares),
+        lone_trial("a_private_host_that_fills_the_table_by_its_own_forward_stops_nobody_else", || by_hairpin(SHORT)),
+        lone_trial("ten_private_hosts_that_fill_the_table_together_stop_nobody_else", || by_ten_hosts(SHORT)),
+        lone_trial("an_internet_source_that_fills_the_table_by_a_forward_stops_nobody_else", || by_forward(SHORT)),
+        lone_trial("a_peer_that_fills_the_table_stops_nobody_else", || by_peer(SHORT)),
         long("a_private_host_that_fills_the_table_by_its_own_forward_for_a_minute_stops_nobody_else", || {
             by_hairpin(LONG)
         }),
@@ -179,7 +179,7 @@ fn established() -> Result {
 
 /// A trial of `make test-long`.
 fn long(name: &'static str, test: fn() -> Result) -> Trial {
-    trial(name, test).with_ignored_flag(true)
+    lone_trial(name, test).with_ignored_flag(true)
 }
 
 /// How long attackers go on: in CI until the table would be full several times, and with `make test-long`.

@@ -18,15 +18,15 @@ use serde_json::Value;
 
 use super::random::configuration;
 use super::{contents, counted, gateway, reload, tcp};
-use crate::gateway::{NEVER, Result, SOON, Server, component, ensure, ensure_eq, trial, wait_for};
+use crate::gateway::{NEVER, Result, SOON, Server, component, ensure, ensure_eq, lone_trial, trial, wait_for};
 use crate::table::{listed, reconcile, remove_handles, site};
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("a_reload_changes_any_configuration_into_any_other_in_place", any_into_any),
-        trial("a_reload_that_changes_one_forward_sends_only_that_one_to_the_kernel", one_of_many),
+        lone_trial("a_reload_that_changes_one_forward_sends_only_that_one_to_the_kernel", one_of_many),
         trial("bans_scanners_counters_and_flow_limits_survive_a_reload", memory_survives),
-        trial("twenty_reloads_of_a_thousand_forwards_under_load_lose_no_packet", under_load),
+        lone_trial("twenty_reloads_of_a_thousand_forwards_under_load_lose_no_packet", under_load),
     ]
 }
 

@@ -13,15 +13,15 @@ use sandbox::world::addresses as at;
 
 use super::{ADA, INSIDE, seen, serving, tunnel, with_laptop, world};
 use crate::gateway::{
-    FAST, Result, SOON, component, ensure, ensure_eq, installation, our_routes, report, text, trial, wait_for,
-    wait_until_ok,
+    FAST, Result, SOON, component, ensure, ensure_eq, installation, lone_trial, our_routes, report, text, trial,
+    wait_for, wait_until_ok,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_existing_wg_file_is_used_unchanged", wg_file),
         trial("the_kernels_wireguard_is_used_if_available_and_its_absence_is_reported", kernel),
-        trial("ten_thousand_peers_are_served_and_adding_one_is_a_small_change", crowd),
+        lone_trial("ten_thousand_peers_are_served_and_adding_one_is_a_small_change", crowd),
         trial("a_foreign_interface_is_not_changed", foreign_interface),
         trial("a_port_in_use_is_reported_and_used_once_it_is_free", port_in_use),
     ]
