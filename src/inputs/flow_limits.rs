@@ -6,6 +6,7 @@
 //! ([decision 22](../../docs/decisions/0022-flows-are-counted-by-samples.md)).
 
 use ipnet::Ipv4Net;
+use prefix_trie::PrefixSet;
 
 use super::Tunnel;
 use crate::config::Config;
@@ -106,21 +107,22 @@ pub(crate) fn limits_sites(config: &Config, tunnel: Option<&Tunnel>) -> bool {
 /// The ranges of each peer with more than one address. Of nested ranges WireGuard takes the narrowest, so a peer has
 /// what is left of its ranges without the narrower ones of others.
 fn sites(config: &Config, tunnel: &Tunnel) -> Vec<Vec<Ipv4Net>> {
-    let served = v4(tunnel.sources());
-    let is_served = |range: &Ipv4Net| served.iter().any(|served| served.contains(range));
+    let served: PrefixSet<Ipv4Net> = v4(tunnel.sources()).into_iter().collect();
     let peers = config.wireguard.iter().flat_map(|wireguard| &wireguard.peers);
     let ranges_of = |allowed: &[ipnet::IpNet]| -> Vec<Ipv4Net> {
         let ranges: Vec<Ipv4Net> = v4(allowed.iter().copied()).iter().map(Ipv4Net::trunc).collect();
-        Ipv4Net::aggregate(&ranges).into_iter().filter(is_served).collect()
+        Ipv4Net::aggregate(&ranges).into_iter().filter(|range| served.get_lpm(range).is_some()).collect()
     };
     let all: Vec<Vec<Ipv4Net>> = peers.map(|peer| ranges_of(&peer.allowed_ips)).collect();
-    let without_others = |(position, ranges): (usize, &Vec<Ipv4Net>)| {
-        let others = all.iter().enumerate().filter(|(other, _)| *other != position).flat_map(|(_, ranges)| ranges);
-        let others: Vec<Ipv4Net> = others.copied().collect();
-        let is_site = ranges.len() > 1 || ranges.iter().any(|range| range.prefix_len() < 32);
-        is_site.then(|| ranges.iter().flat_map(|range| without(*range, &others)).collect())
+    let of_all: PrefixSet<Ipv4Net> = all.iter().flatten().copied().collect();
+    // A peer's own ranges are aggregated, so those inside one of them are others'.
+    let without_others = |range: &Ipv4Net| {
+        let narrower: Vec<Ipv4Net> = of_all.children(range).filter(|other| other != range).collect();
+        without(*range, &narrower)
     };
-    all.iter().enumerate().filter_map(without_others).filter(|ranges: &Vec<Ipv4Net>| !ranges.is_empty()).collect()
+    let is_site = |ranges: &&Vec<Ipv4Net>| ranges.len() > 1 || ranges.iter().any(|range| range.prefix_len() < 32);
+    let sites = all.iter().filter(is_site).map(|ranges| ranges.iter().flat_map(without_others).collect());
+    sites.filter(|ranges: &Vec<Ipv4Net>| !ranges.is_empty()).collect()
 }
 
 /// The parts of a range that are in none of the narrower ones.
