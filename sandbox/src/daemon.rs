@@ -25,6 +25,15 @@ use crate::world::World;
 /// tests.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The configuration with `nat.fastpath`, in its section `[nat]` if it has one.
+fn with_fast_path(text: &str, choice: &str) -> String {
+    let setting = format!("[nat]\nfastpath = \"{choice}\"\n");
+    match text.split_once("[nat]") {
+        Some((before, after)) => format!("{before}{setting}{after}"),
+        None => format!("{text}\n{setting}"),
+    }
+}
+
 /// The environment of a daemon: namespace, programs and directories. As for a service, it outlives the process.
 #[derive(Debug)]
 pub struct Installation<'w> {
@@ -32,6 +41,8 @@ pub struct Installation<'w> {
     programs: PathBuf,
     directory: TempDir,
     environment: Vec<(String, String)>,
+    /// What `nat.fastpath` is in configurations that do not name it; `None`: not set.
+    fast_path: Option<String>,
     descriptors: DescriptorStore,
 }
 
@@ -59,6 +70,7 @@ impl<'w> Installation<'w> {
             programs: programs.to_owned(),
             directory,
             environment: Vec::new(),
+            fast_path: None,
             descriptors: DescriptorStore::default(),
         };
         installation.write_config("")?;
@@ -69,6 +81,13 @@ impl<'w> Installation<'w> {
     #[must_use]
     pub fn with_programs(mut self, programs: &Path) -> Self {
         programs.clone_into(&mut self.programs);
+        self
+    }
+
+    /// Adds `nat.fastpath` to each configuration that is written later and does not name it.
+    #[must_use]
+    pub fn with_fast_path(mut self, choice: &str) -> Self {
+        self.fast_path = Some(choice.to_owned());
         self
     }
 
@@ -97,6 +116,10 @@ impl<'w> Installation<'w> {
 
     /// Replaces the configuration file.
     pub fn write_config(&self, text: &str) -> io::Result<()> {
+        let text = match &self.fast_path {
+            Some(choice) if !text.contains("fastpath") => with_fast_path(text, choice),
+            _ => text.to_owned(),
+        };
         std::fs::write(self.config_path(), text)
     }
 

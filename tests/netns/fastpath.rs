@@ -1,25 +1,24 @@
 //! The fast path in BPF: which packets it carries, what they look like, and what stops them.
 //!
-//! Loading programs takes root of the machine, not of a user namespace. Without that these tests say so and do nothing.
+//! Loading programs takes root of the machine, not of a user namespace. Without that these tests are ignored.
 
 use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddrV4, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bastiond::internals::outcome::{ComponentName, State};
 use libtest_mimic::Trial;
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use sandbox::daemon::{Daemon, Installation};
 use sandbox::timeouts::scaled;
 use sandbox::traffic::{self, Direction, DownloadServer, HeldConnection, Packet, Reflector, Sniffer};
 use sandbox::world::{Settings, World, addresses as at};
 
+use crate::bpf;
 use crate::gateway::{
     FAST, NEVER, REPAIR, Result, SOON, all_components_ok, component, ensure, ensure_eq, installation, text, trial,
     wait_for,
@@ -39,41 +38,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_daemon_without_rights_for_bpf_attaches_counts_forgets_and_removes", confined),
         trial("no_packet_is_lost_when_the_daemon_restarts_or_is_killed", restarts),
     ];
-    // Without these rights they are shown as ignored, and in CI they fail.
-    let is_ignored = !may_load() && std::env::var_os("BASTIOND_REQUIRE_BPF").is_none();
+    let is_ignored = bpf::are_ignored();
     trials.into_iter().map(|trial| trial.with_ignored_flag(is_ignored)).collect()
-}
-
-/// Where the BPF file system of these tests is mounted: a directory of the sandbox's own `/run`.
-const BPFFS: &str = "/run/bpf";
-
-/// Whether this process is root of the machine, so that it may load programs.
-fn may_load() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    nix::unistd::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
-}
-
-/// The directory of one test, with the programs loaded.
-fn loaded(test: &str) -> Result<PathBuf> {
-    static MOUNTED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    let mounted = MOUNTED.get_or_init(|| {
-        std::fs::create_dir_all(BPFFS).map_err(|error| error.to_string())?;
-        mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(|error| error.to_string())
-    });
-    mounted.clone()?;
-    let directory = PathBuf::from(BPFFS).join(test);
-    load(&directory)?;
-    Ok(directory)
-}
-
-fn load(directory: &Path) -> Result {
-    load_for(directory, &[])
-}
-
-fn load_for(directory: &Path, owner: &[&str]) -> Result {
-    let program = env!("CARGO_BIN_EXE_bastiond-fastpath");
-    let output = Command::new(program).arg("--directory").arg(directory).args(owner).output()?;
-    ensure(output.status.success(), text(&output.stderr))
 }
 
 const BPF: &str = "[nat]\nfastpath = \"bpf\"\n";
@@ -176,7 +142,7 @@ impl UdpFlow {
 
 fn carries() -> Result {
     let world = World::start(Settings::default())?;
-    let installation = bpf_installation(&world, &loaded("carries")?)?;
+    let installation = bpf_installation(&world, &bpf::loaded("carries")?)?;
     let _daemon = serving(&installation)?;
     let mut flow = UdpFlow::out(&world)?;
     let before = carried(&installation)?;
@@ -193,7 +159,7 @@ fn carries() -> Result {
 /// The kernel's path makes the first packets of each payload, the fast path the others: all of them leave alike.
 fn bytes_are_equal() -> Result {
     let world = World::start(Settings::default())?;
-    let installation = bpf_installation(&world, &loaded("bytes")?)?;
+    let installation = bpf_installation(&world, &bpf::loaded("bytes")?)?;
     let daemon = serving(&installation)?;
     // Without offloads, so that every checksum is complete and the receivers check it.
     for (host, link) in [(world.web(), "eth0"), (world.server(), "eth0")] {
@@ -248,7 +214,7 @@ const BULK: u64 = 20_000_000;
 
 fn transfers() -> Result {
     let world = World::start(Settings::default())?;
-    let installation = bpf_installation(&world, &loaded("transfers")?)?;
+    let installation = bpf_installation(&world, &bpf::loaded("transfers")?)?;
     let _daemon = serving(&installation)?;
     let out = DownloadServer::start(world.server(), (at::SERVER, 0))?;
     let inwards = DownloadServer::start(world.web(), (at::WEB, 7000))?;
@@ -278,7 +244,7 @@ fn state_of(world: &World, port: u16) -> Result<String> {
 
 fn ends() -> Result {
     let world = World::start(Settings::default())?;
-    let installation = bpf_installation(&world, &loaded("ends")?)?;
+    let installation = bpf_installation(&world, &bpf::loaded("ends")?)?;
     let _daemon = serving(&installation)?;
     for (by_reset, port) in [(false, 8081), (true, 8082)] {
         let server = DownloadServer::start(world.server(), (at::SERVER, port))?;
@@ -314,7 +280,7 @@ fn ends() -> Result {
 
 fn forward_goes() -> Result {
     let world = World::start(Settings::default())?;
-    let installation = bpf_installation(&world, &loaded("forward")?)?;
+    let installation = bpf_installation(&world, &bpf::loaded("forward")?)?;
     let mut daemon = serving(&installation)?;
     let server = world.web().bind_udp((at::WEB, 7000))?;
     let mut flow = UdpFlow::inwards(&world, 6000, &server)?;
@@ -337,7 +303,7 @@ const REMOVALS: u16 = 12;
 /// however often that is tried, and flows that are still allowed are learnt all the time.
 fn removals_race() -> Result {
     let world = World::start(Settings::default())?;
-    let installation = bpf_installation(&world, &loaded("race")?)?;
+    let installation = bpf_installation(&world, &bpf::loaded("race")?)?;
     let mut daemon = serving(&installation)?;
     let server = world.web().bind_udp((at::WEB, 7000))?;
     let mut other = UdpFlow::out(&world)?;
@@ -403,7 +369,7 @@ fn our_filters(world: &World) -> Result<usize> {
 
 fn healed() -> Result {
     let world = World::start(Settings::default())?;
-    let installation = bpf_installation(&world, &loaded("healed")?)?;
+    let installation = bpf_installation(&world, &bpf::loaded("healed")?)?;
     let _daemon = serving(&installation)?;
     ensure_eq(our_filters(&world)?, 4)?;
     let mut flow = UdpFlow::out(&world)?;
@@ -423,7 +389,7 @@ fn healed() -> Result {
 
 fn stands_aside() -> Result {
     let world = World::start(Settings::default())?;
-    let installation = bpf_installation(&world, &loaded("aside")?)?;
+    let installation = bpf_installation(&world, &bpf::loaded("aside")?)?;
     let _daemon = serving(&installation)?;
     let mut flow = UdpFlow::out(&world)?;
     let counted = "table inet counted {\nchain every {\ntype filter hook forward priority 10; counter\n}\n}";
@@ -442,7 +408,7 @@ fn stands_aside() -> Result {
 
 fn taken_away() -> Result {
     let world = World::start(Settings::default())?;
-    let directory = loaded("away")?;
+    let directory = bpf::loaded("away")?;
     let installation = bpf_installation(&world, &directory)?;
     let mut daemon = serving(&installation)?;
     let foreign = "filter add dev eth1 ingress prio 10 protocol ip u32 match ip dst 192.0.2.99/32 flowid 1:1";
@@ -459,7 +425,7 @@ fn taken_away() -> Result {
     let path = component(&installation, ComponentName::Fastpath)?;
     ensure_eq((path.state, path.problems[0].code.to_string()), (State::Waiting, "fastpath-not-loaded".to_owned()))?;
     ensure(installation.runtime_directory().join("fastpath").exists(), "nobody is asked for the programs")?;
-    load(&directory)?;
+    bpf::load(&directory, &[])?;
     wait_for("the fast path stands", SOON, || Ok(our_filters(&world)? == 4))?;
     flow.exchange(b"carried")?;
     let down = installation.ctl(&["down"])?;
@@ -474,7 +440,7 @@ fn taken_away() -> Result {
 
 fn restarts() -> Result {
     let world = World::start(Settings::default())?;
-    let installation = bpf_installation(&world, &loaded("restarts")?)?;
+    let installation = bpf_installation(&world, &bpf::loaded("restarts")?)?;
     let mut daemon = serving(&installation)?;
     let mut flow = UdpFlow::out(&world)?;
     let source = Reflector::tcp(world.server(), (at::SERVER, 8080))?;
@@ -500,9 +466,9 @@ fn restarts() -> Result {
 /// As in the package: another account, with the one capability for the network, and the files of the programs.
 fn confined() -> Result {
     let world = World::start(Settings::default())?;
-    let directory = PathBuf::from(BPFFS).join("confined");
-    loaded("confined")?;
-    load_for(&directory, &["--owner", "nobody"])?;
+    let directory = bpf::directory("confined");
+    bpf::loaded("confined")?;
+    bpf::load(&directory, &["--owner", "nobody"])?;
     let tools = tempfile::tempdir()?;
     let real = crate::gateway::programs().join("bastiond");
     let capabilities = "-all,+net_admin,+net_bind_service";

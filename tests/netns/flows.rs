@@ -19,6 +19,7 @@ use sandbox::namespace::Namespace;
 use sandbox::traffic::{self, HeldConnection, Ping, Reflector};
 use sandbox::world::{World, addresses as at};
 
+use crate::bpf;
 use crate::gateway::{
     NEVER, Result, SOON, Server, component, ensure, ensure_eq, healthy, installation, report, text, trial, wait_for,
 };
@@ -103,6 +104,7 @@ fn read_and_delete() -> Result {
     held.exchange(SOON)?;
     ensure_eq(delete(world.bastion(), &tcp)?, true)?;
     ensure_eq(delete(world.bastion(), &tcp)?, false)?;
+    bpf::let_foreign_change_hold();
     ensure(held.exchange(NEVER).is_err(), "the connection continues")?;
     ensure_eq(delete(world.bastion(), &ping)?, true)?;
     let left = listed(world.bastion())?;

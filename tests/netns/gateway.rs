@@ -11,6 +11,7 @@ use libtest_mimic::Trial;
 use sandbox::daemon::{Daemon, Installation};
 use sandbox::world::World;
 
+use crate::bpf;
 pub(crate) use crate::shared::{
     Egress, NEVER, Result, SOON, Server, egress, ensure, ensure_eq, is_shut, open, text, wait_for,
 };
@@ -56,7 +57,7 @@ pub(crate) const FAST: &str = "[hcloud]\npoll_interval = \"1s\"\n";
 
 /// An installation with the configuration [`FAST`].
 pub(crate) fn installation(world: &World) -> Result<Installation<'_>> {
-    let installation = Installation::in_world(world, programs())?;
+    let installation = bpf::if_everywhere(Installation::in_world(world, programs())?)?;
     installation.write_config(FAST)?;
     Ok(installation)
 }

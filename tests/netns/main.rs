@@ -4,6 +4,7 @@ mod answers;
 mod attacks;
 mod bad_input;
 mod behind;
+mod bpf;
 mod bridges;
 mod cloud;
 mod coexistence;
@@ -54,47 +55,7 @@ fn main() {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         arguments.test_threads = Some(2 * cores + patient.len());
     }
-    let trials: Vec<Trial> = [
-        patient,
-        forwarding::trials(),
-        input::trials(),
-        healing::trials(),
-        health::trials(),
-        coexistence::trials(),
-        drops::trials(),
-        sources::trials(),
-        cloud::trials(),
-        last_good::trials(),
-        lifecycle::trials(),
-        owned_routes::trials(),
-        plan::trials(),
-        bad_input::trials(),
-        policy::trials(),
-        behind::trials(),
-        bridges::trials(),
-        portless::trials(),
-        private_host::trials(),
-        queries::trials(),
-        routes::trials(),
-        site::trials(),
-        flows::trials(),
-        fastpath::trials(),
-        answers::trials(),
-        attacks::trials(),
-        table::trials(),
-        tunnel::trials(),
-        way_in::trials(),
-        wg_tool::trials(),
-        tunnel_alone::trials(),
-        kernel_wireguard::trials(),
-        debian_kernel::trials(),
-        outages::trials(),
-        soak::trials(),
-        starvation::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let trials = if bpf::is_everywhere() { trials_of_passing_traffic() } else { all_trials(patient) };
     if !arguments.list {
         tunnel_program::build_if_outdated();
         sandbox::isolation::require(trials.len());
@@ -112,4 +73,58 @@ fn main() {
     }
     side_by_side.exit_if_failed();
     one_by_one.exit()
+}
+
+fn all_trials(patient: Vec<Trial>) -> Vec<Trial> {
+    [
+        trials_of_passing_traffic(),
+        patient,
+        input::trials(),
+        health::trials(),
+        coexistence::trials(),
+        cloud::trials(),
+        last_good::trials(),
+        owned_routes::trials(),
+        plan::trials(),
+        bad_input::trials(),
+        queries::trials(),
+        routes::trials(),
+        site::trials(),
+        fastpath::trials(),
+        table::trials(),
+        tunnel::trials(),
+        wg_tool::trials(),
+        tunnel_alone::trials(),
+        kernel_wireguard::trials(),
+        debian_kernel::trials(),
+        outages::trials(),
+        soak::trials(),
+        starvation::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The tests of what passes a gateway, which hold with the fast path in BPF too ([`bpf::EVERYWHERE`]).
+fn trials_of_passing_traffic() -> Vec<Trial> {
+    [
+        forwarding::trials(),
+        healing::trials(),
+        drops::trials(),
+        sources::trials(),
+        lifecycle::trials(),
+        policy::trials(),
+        behind::trials(),
+        bridges::trials(),
+        portless::trials(),
+        private_host::trials(),
+        flows::trials(),
+        answers::trials(),
+        attacks::trials(),
+        way_in::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -9,6 +9,7 @@ use sandbox::traffic::{Direction, HeldConnection, ProbeFailure, Reflector, Sniff
 use sandbox::world::{Settings, World, addresses as at};
 
 use super::{counted, gateway, reload, tcp};
+use crate::bpf;
 use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial};
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -26,6 +27,7 @@ fn from_inside() -> Result {
     let mut held = HeldConnection::open(world.web(), held_by.address(), SOON)?;
     held.exchange(SOON)?;
     flush_conntrack(world.bastion())?;
+    bpf::let_foreign_change_hold();
     let start = Instant::now();
     ensure_eq(held.exchange(SOON), Err(ProbeFailure::Disconnected))?;
     ensure(start.elapsed() < Duration::from_millis(200), format!("it took {:?}", start.elapsed()))?;
@@ -57,6 +59,7 @@ fn from_outside() -> Result {
     let (mut outside, peer) = listener.accept()?;
     ensure_eq(peer.ip(), at::BASTION.into())?;
     flush_conntrack(world.bastion())?;
+    bpf::let_foreign_change_hold();
     let answers = Sniffer::start(world.bastion(), "eth0", move |packet| {
         packet.direction == Direction::Out && packet.tcp().is_some_and(|tcp| tcp.destination == 9000)
     })?;

@@ -9,6 +9,7 @@ use sandbox::traffic::{self, Direction, HeldConnection, Reflector, Sniffer, flus
 use sandbox::world::{Settings, World, addresses as at};
 
 use super::{contents, counted, gateway, reload, tcp, udp};
+use crate::bpf;
 use crate::gateway::{NEVER, Result, SOON, ensure, ensure_eq, trial, wait_for};
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -113,6 +114,7 @@ fn astray() -> Result {
     world.bastion().ip("route del 10.2.0.0/16")?;
     let lost = world.bastion().ip(&format!("route get {}", at::TENANT))?;
     ensure(lost.contains("dev eth0"), lost)?;
+    bpf::let_foreign_change_hold();
     ensure(held.exchange(NEVER).is_err(), "the flow continues without its route")?;
     ensure_eq(left.stop().len(), 0)?;
     ensure(counted(&world, "dropped_forward")? > before, "nothing of the flow was dropped")
