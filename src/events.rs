@@ -41,8 +41,9 @@ pub(crate) struct Changes {
     pub network: u64,
     /// Changes of `table inet bastiond`.
     pub rules: u64,
-    /// Changes of filters at links, by whatever program.
-    pub filters: u64,
+    /// Changes of filters at links and of rules in other tables, by whatever program. They concern the fast path in BPF
+    /// only, which passes by both.
+    pub bypassed: u64,
 }
 
 /// Why kernel events cannot be received.
@@ -68,7 +69,7 @@ impl KernelEvents {
             move |datagram: &[u8]| {
                 let is_of_filters = is_of_filters(datagram);
                 sender.send_modify(|changes| {
-                    let count = if is_of_filters { &mut changes.filters } else { &mut changes.network };
+                    let count = if is_of_filters { &mut changes.bypassed } else { &mut changes.network };
                     *count += 1;
                 });
             }
@@ -76,6 +77,8 @@ impl KernelEvents {
         let count_rules = move |datagram: &[u8]| {
             if nat::concerns_our_table(datagram) {
                 sender.send_modify(|changes| changes.rules += 1);
+            } else if nat::changes_rules(datagram) {
+                sender.send_modify(|changes| changes.bypassed += 1);
             }
         };
         let network = Source { what: "network", protocol: NETLINK_ROUTE, groups: &ROUTE_GROUPS };

@@ -101,8 +101,8 @@ pub mod internals {
     }
     pub mod nat {
         pub use crate::nat::{
-            FirewallReport, ForwardPath, LoadedRules, Nat, Packets, Sources, boot_commands, concerns_our_table,
-            counters_in, forward_paths, judge_listings, load_boot_rules,
+            FirewallReport, ForwardPath, LoadedRules, Nat, Packets, Sources, boot_commands, changes_rules,
+            concerns_our_table, counters_in, forward_paths, judge_listings, load_boot_rules,
         };
     }
     pub mod net {

@@ -90,12 +90,12 @@ impl Daemon {
                 Event::KernelChanged => {
                     let changes = *kernel.borrow_and_update();
                     let before = std::mem::replace(&mut known, changes);
-                    // Other programs may change filters all day long.
-                    let is_of_filters = Changes { filters: before.filters, ..changes } == before;
+                    // Other programs may change theirs all day long.
+                    let is_bypassed = Changes { bypassed: before.bypassed, ..changes } == before;
                     if before.network != changes.network {
                         self.metadata.poll_soon();
                     }
-                    if !is_of_filters || self.config.nat.fastpath == Fastpath::Bpf {
+                    if !is_bypassed || self.config.nat.fastpath == Fastpath::Bpf {
                         let soonest = (Instant::now() + SETTLE).max(passed + MIN_INTERVAL);
                         kernel_due = kernel_due.or(Some(soonest));
                     }

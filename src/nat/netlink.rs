@@ -48,6 +48,22 @@ pub fn concerns_our_table(datagram: &[u8]) -> bool {
     datagram.is_empty() || messages(datagram).any(|message| message.as_ref().is_none_or(concerns))
 }
 
+/// Whether one of the messages in `datagram` says that a table, chain or rule was added, changed or deleted, whoever it
+/// belongs to: another program's may need every packet from then on. Elements of sets are left out.
+pub fn changes_rules(datagram: &[u8]) -> bool {
+    const KINDS: [libc::c_int; 6] = [
+        libc::NFT_MSG_NEWTABLE,
+        libc::NFT_MSG_DELTABLE,
+        libc::NFT_MSG_NEWCHAIN,
+        libc::NFT_MSG_DELCHAIN,
+        libc::NFT_MSG_NEWRULE,
+        libc::NFT_MSG_DELRULE,
+    ];
+    let changes =
+        |message: &NetlinkBuffer<&[u8]>| KINDS.iter().any(|kind| message_type(*kind) == message.message_type());
+    datagram.is_empty() || messages(datagram).any(|message| message.as_ref().is_none_or(changes))
+}
+
 /// How our table stands in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {

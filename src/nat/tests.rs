@@ -251,7 +251,7 @@ fn the_status_line_names_the_tunnel_and_what_is_masqueraded() {
 }
 
 mod events {
-    use super::super::concerns_our_table;
+    use super::super::{changes_rules, concerns_our_table};
 
     /// A netlink message of subsystem `subsystem` with one attribute.
     fn message(subsystem: u8, family: u8, attribute: u16, payload: &[u8]) -> Vec<u8> {
@@ -295,6 +295,18 @@ mod events {
     }
 
     #[test]
+    fn rules_of_any_table_change_the_rules_and_elements_and_generations_do_not() {
+        // NFT_MSG_NEWRULE
+        let rule = message(10, 2, 1, b"docker\0");
+        assert!(changes_rules(&rule));
+        let of_kind = |kind: u8| [&rule[..4], &[kind], &rule[5..]].concat();
+        // NFT_MSG_NEWSETELEM, DELSETELEM, NEWGEN
+        assert!([12, 14, 15].iter().all(|kind| !changes_rules(&of_kind(*kind))));
+        assert!(!changes_rules(&message(1, 2, 1, b"docker\0")), "connection tracking");
+        assert!(changes_rules(&[]), "something was lost");
+    }
+
+    #[test]
     fn a_message_that_cannot_be_read_counts_as_a_change() {
         assert!(concerns_our_table(&[]), "something was lost");
         let whole = message(10, 1, 1, b"other\0");
@@ -308,6 +320,7 @@ mod events {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(0u8.., 0..200)) {
             concerns_our_table(&bytes);
+            changes_rules(&bytes);
         }
     }
 }
