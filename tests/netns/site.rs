@@ -366,11 +366,13 @@ fn another_default_route() -> Result {
     )?;
     wait_until_ok("every component is ok", NOTICED, &installation)?;
     world.bastion().ip("route add default via 10.0.0.1 dev eth1")?;
+    let what = "packets to the internet do not leave by eth0: they leave by eth1 (default via 10.0.0.1 dev eth1)";
+    // The first look may have been half before and half after the change.
+    wait_for(what, NOTICED, || {
+        let found = component(&installation, ComponentName::Site)?.problems;
+        Ok(found.iter().map(|problem| problem.what.as_str()).eq([what]))
+    })?;
     let found = problems(&installation, "the other default route")?;
-    ensure_eq(
-        found.iter().map(|problem| problem.what.as_str()).collect::<Vec<_>>(),
-        vec!["packets to the internet do not leave by eth0: they leave by eth1 (default via 10.0.0.1 dev eth1)"],
-    )?;
     world.bastion().ip(&command(&found[0])?)?;
     wait_until_ok("every component is ok again", NOTICED * 3, &installation)?;
     wait_for("traffic flows", SOON, || Ok(egress(world.web(), &server, SOON)? == open()))?;
