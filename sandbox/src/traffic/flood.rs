@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::wait::set_poll_interval;
+use super::wait::{set_poll_interval, widen_receive_buffer};
 use crate::namespace::{self, Namespace};
 
 /// How long [`Flood::stop`] waits for the last answers.
@@ -60,7 +60,8 @@ impl Flood {
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let socket = from.bind_udp((any, 0))?;
-        let ready = set_poll_interval(&socket).and_then(|()| socket.try_clone());
+        let ready =
+            set_poll_interval(&socket).and_then(|()| widen_receive_buffer(&socket)).and_then(|()| socket.try_clone());
         let failed =
             |source| namespace::Error::Listen { namespace: from.name().to_owned(), address: (any, 0).into(), source };
         let answers = ready.map_err(failed)?;

@@ -8,17 +8,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
 
-use super::wait::set_poll_interval;
+use super::wait::{set_poll_interval, widen_receive_buffer};
 use crate::namespace::Namespace;
 
 /// Datagrams in one system call.
 const BATCH: usize = 64;
 /// The shortest pause of the sender: short compared with the queues on the way (a TUN interface's holds 500 packets).
 const MIN_PAUSE: Duration = Duration::from_micros(50);
-/// The size of the receiver's socket buffer in bytes, large enough to lose nothing there.
-const BUFFER: usize = 16 << 20;
 /// How long the receiver waits after the last datagram was sent.
 const LAST_DATAGRAMS_TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -75,10 +73,7 @@ pub fn offer_load(
 ) -> io::Result<DeliveredLoad> {
     assert_ne!(offered.rate, 0, "the rate is at least 1");
     let receiver = to.run(|| UdpSocket::bind(target))?;
-    // Refused without CAP_NET_ADMIN over the machine.
-    if setsockopt(&receiver, sockopt::RcvBufForce, &BUFFER).is_err() {
-        setsockopt(&receiver, sockopt::RcvBuf, &BUFFER)?;
-    }
+    widen_receive_buffer(&receiver)?;
     set_poll_interval(&receiver)?;
     let sender = from.run(|| UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)))?;
     sender.connect(SocketAddr::from(target))?;

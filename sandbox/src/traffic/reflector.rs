@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::served::Served;
-use super::wait::{is_poll_timeout, set_poll_interval};
+use super::wait::{is_poll_timeout, set_poll_interval, widen_receive_buffer};
 use crate::namespace::{self, Namespace};
 
 /// A server in a namespace that answers with the source address and port that it sees: over TCP in the first line of a
@@ -33,7 +33,8 @@ impl Reflector {
     pub fn udp(namespace: &Namespace, address: impl Into<SocketAddr>) -> Result<Self, namespace::Error> {
         let address = address.into();
         let socket = namespace.bind_udp(address)?;
-        let bound = set_poll_interval(&socket).and_then(|()| socket.local_addr());
+        let bound =
+            set_poll_interval(&socket).and_then(|()| widen_receive_buffer(&socket)).and_then(|()| socket.local_addr());
         let bound = bound.map_err(|source| listen_error(namespace, address, source))?;
         let served = Served::start(namespace, move |seen, stop| echo_datagrams(&socket, seen, stop));
         Ok(Self { address: bound, served })

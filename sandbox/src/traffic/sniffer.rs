@@ -9,17 +9,12 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, socket};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::packet::{Direction, Packet};
-use super::wait::set_poll_interval;
+use super::wait::{set_poll_interval, widen_receive_buffer};
 use crate::namespace::Namespace;
-
-/// The size of the socket buffer in bytes, for bursts. Packets that do not fit are lost.
-const BUFFER: usize = 8 << 20;
 
 /// How long a sniffer reads after it was stopped, on a link that is never idle.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
@@ -102,10 +97,7 @@ fn open(link: &str) -> io::Result<(OwnedFd, usize)> {
     let index = usize::try_from(if_nametoindex(link)?).expect("an index fits");
     // A datagram socket removes the link header, which tunnels do not have.
     let socket = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
-    if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
-        // Older kernels require root on the machine. Then the ordinary limit applies.
-        setsockopt(&socket, sockopt::RcvBuf, &BUFFER)?;
-    }
+    widen_receive_buffer(&socket)?;
     set_poll_interval(&socket)?;
     Ok((socket, index))
 }

@@ -16,6 +16,17 @@ pub(super) fn set_poll_interval(socket: &impl AsFd) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::ReceiveTimeout, &timeout)?)
 }
 
+/// Gives a receiver room for what arrives while its thread waits for a processor: 16 MiB, or as much as the machine's
+/// limit allows.
+pub(super) fn widen_receive_buffer(socket: &impl AsFd) -> io::Result<()> {
+    const SIZE: usize = 16 << 20;
+    // Refused without CAP_NET_ADMIN over the machine.
+    if setsockopt(socket, sockopt::RcvBufForce, &SIZE).is_err() {
+        setsockopt(socket, sockopt::RcvBuf, &SIZE)?;
+    }
+    Ok(())
+}
+
 /// Whether a wait ended only because [`POLL_INTERVAL`] was over.
 pub(super) fn is_poll_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
