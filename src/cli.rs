@@ -1,5 +1,7 @@
 //! The arguments of `bastiond` and `bastionctl`. The comments are their `--help`.
 
+mod peer;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,8 @@ use clap::Parser;
 use ipnet::IpNet;
 
 use crate::config::{BPF_DIRECTORY, DEFAULT_PATH};
+
+pub use peer::{AddPeer, ClientOutput, PeerCommand};
 
 /// NAT gateway, firewall and VPN access for private Hetzner Cloud networks.
 ///
@@ -88,7 +92,7 @@ impl Bastionctl {
 }
 
 /// A command of `bastionctl`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
     /// Show gateway status. Exit code 0: healthy; 1: waiting; 2: degraded; 3: the daemon does not answer.
     Status {
@@ -123,6 +127,17 @@ pub enum Command {
         /// The banned address. For IPv6, any address of the banned /64, or the /64 itself.
         #[arg(value_parser = parse_banned_source)]
         address: IpAddr,
+    },
+    /// Add, show and change peers of the tunnel: people, devices and sites.
+    ///
+    /// Peers are files in `peers.d`, beside the configuration file; only these are changed, and comments in them stay.
+    /// For a peer that is written elsewhere, the place to edit is named. Changes are checked before they are written,
+    /// and applied at once; other peers keep their sessions. Exit code 3: the change is written, and the daemon does not
+    /// run, so it is applied when the daemon starts.
+    Peer {
+        /// What to do.
+        #[command(subcommand)]
+        command: PeerCommand,
     },
     /// Remove everything that bastiond created (cloud routes, rules, settings) and stop it.
     ///

@@ -13,8 +13,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::unistd::{Gid, UnlinkatFlags, fchown, linkat, unlinkat};
 
 use crate::regular_file::{self, Content};
 
@@ -40,9 +40,32 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Makes the file, completely or not at all, and never over another one. Only the owner can read it. It is on the disk
 /// when this returns.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_for(path, bytes, false, Readers::None)
+}
+
+/// Who besides the owner can read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Nobody.
+    None,
+    /// The members of the directory's own group.
+    DirectoryGroup,
+}
+
+/// Makes the file as [`create`] does, or replaces it as [`replace`] does, for these readers. It is on the disk when this
+/// returns.
+pub(crate) fn write_for(path: &Path, bytes: &[u8], may_replace: bool, readers: Readers) -> io::Result<()> {
     let (directory, name) = open_directory(path)?;
     with_unfinished(&directory, name, bytes, |file, unfinished| {
+        if readers == Readers::DirectoryGroup {
+            let group = fstat(&directory)?.st_gid;
+            fchown(file, None, Some(Gid::from_raw(group)))?;
+            fchmod(file, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP)?;
+        }
         file.sync_all()?;
+        if may_replace {
+            return Ok(renameat(&directory, unfinished, &directory, name)?);
+        }
         linkat(&directory, unfinished, &directory, name, AtFlags::empty())?;
         Ok(unlinkat(&directory, unfinished, UnlinkatFlags::NoRemoveDir)?)
     })
@@ -160,6 +183,22 @@ mod tests {
         assert_eq!(&*read(&path, 100).unwrap().bytes, b"first");
         assert_eq!(names(directory.path()), ["key"], "nothing unfinished stays");
         create(&directory.path().join("no/such/place"), b"x").unwrap_err();
+    }
+
+    #[test]
+    fn a_file_for_the_directorys_group_has_that_group_from_the_beginning() {
+        use std::os::unix::fs::MetadataExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("peer.toml");
+        write_for(&path, b"first", false, Readers::DirectoryGroup).unwrap();
+        let made = std::fs::metadata(&path).unwrap();
+        let group = std::fs::metadata(directory.path()).unwrap().gid();
+        assert_eq!((made.mode() & 0o777, made.gid()), (0o640, group));
+        let again = write_for(&path, b"second", false, Readers::DirectoryGroup).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        write_for(&path, b"second", true, Readers::DirectoryGroup).unwrap();
+        assert_eq!(&*read(&path, 100).unwrap().bytes, b"second");
+        assert_eq!(names(directory.path()), ["peer.toml"]);
     }
 
     #[test]

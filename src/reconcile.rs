@@ -10,6 +10,7 @@ mod cloud;
 mod paths;
 mod preview;
 mod unserved;
+mod way_in;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,6 +34,7 @@ use crate::sysctl::{Forwarding, Sysctl, SysctlPaths};
 use crate::wireguard::held::NamedFds;
 use crate::wireguard::{self, Wireguard};
 pub(crate) use preview::Preview;
+pub(crate) use way_in::WayIn;
 
 /// A component's place in the pass.
 struct Entry {
@@ -247,6 +249,11 @@ impl Gateway {
         self.report.tunnel = self.wireguard.report().await;
         self.report.flows = self.conntrack.report().cloned();
         next
+    }
+
+    /// Updates the tunnel's part of the report.
+    pub(crate) async fn refresh_tunnel(&mut self) {
+        self.report.tunnel = self.wireguard.report().await;
     }
 
     /// Updates the parts of the report that change by themselves.

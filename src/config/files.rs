@@ -92,6 +92,11 @@ impl Disk {
     pub(super) fn beside(configuration: &Path) -> Self {
         Self { peers: configuration.parent().unwrap_or_else(|| Path::new("")).join("peers.d") }
     }
+
+    /// The directory of the peers' files.
+    pub(super) fn peers_directory(&self) -> &Path {
+        &self.peers
+    }
 }
 
 impl Files for Disk {
@@ -132,6 +137,8 @@ fn why_no_peer(path: &Path) -> Option<&'static str> {
     // Editors leave files like `alice.toml~` and `.alice.toml.swp` behind, and package managers `alice.toml.dpkg-old`.
     let is_leftover = name.contains(".toml") && extension != "toml";
     match std::fs::metadata(path) {
+        // What `bastionctl peer` has not finished writing.
+        _ if is_hidden && extension == "new" => Some(""),
         _ if is_leftover || (is_hidden && extension == "toml") => Some("it looks like a backup or an editor's file"),
         _ if is_hidden => Some(""),
         // Keys, which the peers' files name.

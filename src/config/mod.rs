@@ -8,6 +8,7 @@ mod bundle;
 mod check;
 mod diagnostic;
 mod difference;
+mod edited;
 mod environment;
 mod error;
 mod files;
@@ -27,6 +28,7 @@ pub(crate) use diagnostic::{Diagnostic, Severity};
 #[cfg(test)]
 pub(crate) use difference::ChangeKind;
 pub(crate) use difference::{Change, difference};
+pub(crate) use edited::{PeerEdits, PeerPlace, find_peer, load_edited, peers_directory};
 pub(crate) use environment::BPF_DIRECTORY;
 pub use environment::Environment;
 pub(crate) use error::Error;

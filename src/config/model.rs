@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::Ipv4Net;
 
@@ -40,6 +40,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The configuration at this time: without the peers of the tunnel that are disabled or have expired.
+    #[must_use]
+    pub fn at(&self, now: SystemTime) -> Self {
+        Self { wireguard: self.wireguard.as_ref().map(|tunnel| tunnel.at(now)), ..self.clone() }
+    }
+
     /// The settings of the private network with this range behind this interface, if it has some of its own.
     pub fn policy_of(&self, network: Ipv4Net, interface: &InterfaceName) -> Option<&NetworkPolicy> {
         self.networks.iter().find(|policy| policy.network.is(network, interface))

@@ -10,7 +10,7 @@ mod values;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -57,7 +57,10 @@ fn tunnel() -> Wireguard {
         full_tunnel: false,
         routes: true,
         snat: Snat::Auto,
+        endpoint: None,
+        dns: Vec::new(),
         peers: Vec::new(),
+        out: Vec::new(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The tunnel in the configuration.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
@@ -35,8 +37,15 @@ pub struct Wireguard {
     pub routes: bool,
     /// Whether private hosts see the bastion's address instead of the peer's.
     pub snat: Snat,
+    /// Where clients reach this server, as they are told; `None`: at its public address, on `listen_port`.
+    pub endpoint: Option<EndpointName>,
+    /// The resolvers that clients are told to use.
+    pub dns: Vec<IpAddr>,
     /// The peers. No two have the same key, name or allowed-ip.
     pub peers: Vec<Peer>,
+    /// Peers that are configured and may not use the tunnel: see [`Wireguard::at`]. Empty in a configuration as it is
+    /// written.
+    pub out: Vec<Peer>,
 }
 
 /// `[[wireguard.peer]]`: a device or site that may use the tunnel.
@@ -56,12 +65,21 @@ pub struct Peer {
     pub endpoint: Option<EndpointName>,
     /// Seconds between persistent keepalives, 1 to 65535; `None`: no keepalives.
     pub persistent_keepalive: Option<u16>,
+    /// Whether the peer may use the tunnel.
+    pub enabled: bool,
+    /// From this second on the peer may not use the tunnel.
+    pub expires: Option<SystemTime>,
 }
 
 impl Peer {
     /// The name for messages: the peer's name, or its key.
     pub fn label(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.public_key.to_string())
+    }
+
+    /// Whether the peer may use the tunnel at this time.
+    pub fn is_in(&self, now: SystemTime) -> bool {
+        self.enabled && self.expires.is_none_or(|expires| now < expires)
     }
 }
 
@@ -88,6 +106,19 @@ pub enum Snat {
 }
 
 impl Wireguard {
+    /// The tunnel at this time: disabled and expired peers are in `out`, and the others in `peers`.
+    #[must_use]
+    pub fn at(&self, now: SystemTime) -> Self {
+        let all = self.peers.iter().chain(&self.out).cloned();
+        let (peers, out) = all.partition(|peer| peer.is_in(now));
+        Self { peers, out, ..self.clone() }
+    }
+
+    /// When the next peer expires.
+    pub fn next_expiry(&self, now: SystemTime) -> Option<SystemTime> {
+        self.peers.iter().filter(|peer| peer.is_in(now)).filter_map(|peer| peer.expires).min()
+    }
+
     /// The networks of the tunnel's own addresses, without host bits.
     pub fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
         self.addresses.iter().map(IpNet::trunc)

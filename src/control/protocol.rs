@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Bundle, Change};
 use crate::outcome::Problem;
+use crate::reconcile::WayIn;
 use crate::report::Report;
+use crate::wireguard::status::TunnelReport;
 
 /// Longest response that a client accepts, in bytes: ten thousand peers take 3 MB.
 pub(crate) const MAX_LINE: usize = 64 * 1024 * 1024;
@@ -27,6 +29,13 @@ pub enum Request {
         /// The configuration to plan; `None`: the file that the daemon was started with.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         candidate: Option<Box<Bundle>>,
+    },
+    /// The peers of the tunnel, and what clients have to know.
+    Peers {},
+    /// Load the configuration file again and apply it. The answer comes when the pass has ended.
+    Reload {
+        /// The configuration file that the caller has changed. A daemon that was started with another one refuses.
+        path: PathBuf,
     },
     /// Reconcile all components now. The answer comes when the pass has ended.
     Reconcile {},
@@ -48,9 +57,23 @@ pub(crate) enum Response {
         /// The report, with the newest counters.
         report: Box<Report>,
     },
+    /// The answer to `Peers`.
+    Peers {
+        /// The tunnel and its peers, if it runs.
+        tunnel: Option<Box<TunnelReport>>,
+        /// What clients have to know; `None` if no tunnel is wanted.
+        way_in: Option<WayIn>,
+    },
+    /// The answer to `Reload`: the configuration is in use.
+    Reloaded {
+        /// What clients have to know; `None` if no tunnel is wanted.
+        way_in: Option<WayIn>,
+        /// What keeps peers from what the configuration gives them.
+        problems: Vec<Problem>,
+    },
     /// The answer to `Plan`.
     Plan(Plan),
-    /// The configuration to plan is wrong.
+    /// The configuration to plan or to load is wrong.
     WrongConfiguration {
         /// What is wrong as a whole, with the file's path.
         reason: String,

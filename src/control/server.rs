@@ -49,13 +49,13 @@ pub enum Error {
 pub(crate) enum Access {
     /// Every request.
     Full,
-    /// The status.
+    /// The status, and the peers, which it shows too.
     Look,
 }
 
 impl Access {
     fn allows(self, request: &Request) -> bool {
-        self == Self::Full || matches!(request, Request::Status {})
+        self == Self::Full || matches!(request, Request::Status {} | Request::Peers {})
     }
 
     fn longest_request(self) -> usize {

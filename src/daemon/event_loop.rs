@@ -1,7 +1,7 @@
 //! The loop: waits for events and starts passes.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -134,6 +134,10 @@ impl Daemon {
                     self.operators_passed = Some(Instant::now());
                 }
                 Event::Call((control::Request::Down {}, answer)) => return Box::pin(self.down(answer, watchdog)).await,
+                Event::Call((request @ control::Request::Reload { .. }, answer)) => {
+                    next_pass = self.answer(request, answer).await.unwrap_or(next_pass);
+                    metadata = self.metadata.view();
+                }
                 Event::Call((request, answer)) => {
                     next_pass = self.answer(request, answer).await.unwrap_or(next_pass);
                 }
@@ -161,6 +165,7 @@ impl Daemon {
 
     /// A pass, and what follows from it for the cloud's component; when the next one is due.
     pub(super) async fn pass(&mut self, trigger: Trigger) -> Instant {
+        let is_other_peers = self.follow_expiry(SystemTime::now());
         let view = self.metadata.view().borrow().clone();
         let (links, was_held) = (private_links(&self.gateway), self.gateway.holds_back_cloud().is_some());
         let (changes, site) = (self.gateway.report().changes(), self.gateway.site().clone());
@@ -168,7 +173,7 @@ impl Daemon {
         self.gateway.learn_refused_interfaces(self.drops.refused_interfaces());
         let next = self.gateway.pass(&self.config, &view, trigger).await;
         let is_new_obstacle = self.gateway.obstacles_to_probes(&self.config) != obstacles;
-        let is_new_configuration = matches!(trigger, Trigger::Start | Trigger::Configuration);
+        let is_new_configuration = is_other_peers || matches!(trigger, Trigger::Start | Trigger::Configuration);
         if is_new_configuration || is_new_obstacle || *self.gateway.site() != site {
             self.prober.follow(self.gateway.probe_orders(&self.config));
         } else if trigger != Trigger::Timer || self.gateway.report().changes() != changes {
@@ -177,7 +182,7 @@ impl Daemon {
         if let Some(outcome) = self.gateway.holds_back_cloud() {
             self.gateway.record_cloud(outcome);
             self.answer_cloud_waiters();
-        } else if matches!(trigger, Trigger::Configuration | Trigger::Operator) {
+        } else if is_other_peers || matches!(trigger, Trigger::Configuration | Trigger::Operator) {
             self.cloud.request(Urgency::Now);
         } else if was_held || private_links(&self.gateway) != links {
             self.cloud.request(Urgency::Soon);
@@ -185,6 +190,7 @@ impl Daemon {
         forget_descriptors(&mut self.gateway, &self.notifier);
         self.keep_configuration();
         self.publish_status();
+        let next = next.into_iter().chain(self.next_expiry(SystemTime::now())).min();
         Instant::now() + next.map_or(IDLE_INTERVAL, |next| next.min(IDLE_INTERVAL))
     }
 

@@ -4,6 +4,7 @@ mod boot;
 mod cloud_task;
 mod descriptors;
 mod event_loop;
+mod expiry;
 mod instance_lock;
 mod loading;
 mod planning;
@@ -14,6 +15,7 @@ mod signals;
 mod waits;
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -75,6 +77,9 @@ pub enum Error {
 struct Daemon {
     path: PathBuf,
     environment: Environment,
+    /// The configuration as it is written.
+    written: Config,
+    /// The same at this time: without disabled and expired peers.
     config: Config,
     /// The texts of `config`, until they are kept for the next start.
     unkept: Option<Bundle>,
@@ -136,7 +141,8 @@ pub async fn run(
         gateway,
         metadata: Watcher::start(config.site.metadata_to_query(), &environment.runtime_directory()),
         environment,
-        config,
+        config: config.at(SystemTime::now()),
+        written: config,
         unkept: texts,
         log_level,
         cloud: CloudTask::new(state_directory),

@@ -14,16 +14,16 @@ use crate::report::Trigger;
 use crate::site::metadata::Watcher;
 
 impl Daemon {
-    /// Takes a new configuration over, or keeps the old one and says why. When the next pass is due, if there was one.
-    pub(super) async fn reload(&mut self) -> Option<Instant> {
+    /// Takes a new configuration over, or keeps the old one and says why. When the next pass is due.
+    pub(super) async fn reload(&mut self) -> Result<Instant, config::Error> {
         self.notifier.reloading();
         let next_pass = match loading::load(&self.path, &self.environment).await {
-            Ok((config, texts)) => Some(self.take_over(config, texts).await),
+            Ok((config, texts)) => Ok(self.take_over(config, texts).await),
             Err(error) => {
                 log_refusal(&self.path, &error);
                 self.gateway.report_mut().refuse_configuration(error.lines());
                 self.publish_status();
-                None
+                Err(error)
             }
         };
         self.readiness.reloaded(&self.notifier);
@@ -40,7 +40,8 @@ impl Daemon {
             self.await_metadata().await;
         }
         self.drops.follow(config.firewall.log_drops).await;
-        self.config = config;
+        self.config = config.at(SystemTime::now());
+        self.written = config;
         self.unkept = Some(texts);
         self.gateway.report_mut().accept_configuration(&self.config);
         self.gateway.note_reload();

@@ -4,8 +4,8 @@
 //! nothing may delay the repair of a rule.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use crate::control::{Request, Response};
 use crate::error::chain;
 use crate::nat;
 use crate::outcome::Problem;
+use crate::printable::printable;
 use crate::report::Report;
 use crate::site::MetadataView;
 use crate::site::metadata::Watcher;
@@ -37,6 +38,15 @@ impl Daemon {
                 answer_report(self.gateway.report().clone(), answer);
                 None
             }
+            Request::Peers {} => {
+                self.gateway.refresh_tunnel().await;
+                let tunnel = self.gateway.report().tunnel.clone().map(Box::new);
+                let way_in = self.gateway.way_in(&self.config);
+                // Err, here and below: the client has gone.
+                let _ = answer.send(Response::Peers { tunnel, way_in });
+                None
+            }
+            Request::Reload { path } => self.answer_reload(&path, answer).await,
             Request::Plan { candidate } => {
                 let path = candidate.as_ref().map_or(self.path.as_path(), |bundle| bundle.path()).to_owned();
                 let config = match candidate {
@@ -63,15 +73,39 @@ impl Daemon {
     }
 
     async fn answer_plan(&mut self, path: PathBuf, config: Config, answer: oneshot::Sender<Response>) {
-        let changes = config::difference(&self.config, &config);
+        let changes = config::difference(&self.written, &config);
+        let config = config.at(SystemTime::now());
         let view = self.metadata_for(&config).await;
         let preview = self.gateway.preview(&config, &view).await;
         let state_directory = self.environment.state_directory();
         tokio::spawn(async move {
             let plan = complete_plan(&path, &state_directory, &config, Some(changes), preview).await;
-            // Err, here and below: the client has gone.
             let _ = answer.send(Response::Plan(plan));
         });
+    }
+
+    async fn answer_reload(&mut self, path: &Path, answer: oneshot::Sender<Response>) -> Option<Instant> {
+        let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if real(path) != real(&self.path) {
+            let reason = format!(
+                "the daemon runs with {}, and not with {}",
+                self.path.display(),
+                printable(&path.to_string_lossy())
+            );
+            let _ = answer.send(Response::Refused { reason });
+            return None;
+        }
+        match self.reload().await {
+            Ok(next_pass) => {
+                let (way_in, problems) = (self.gateway.way_in(&self.config), self.gateway.problems_of_peers());
+                let _ = answer.send(Response::Reloaded { way_in, problems });
+                Some(next_pass)
+            }
+            Err(error) => {
+                answer_wrong_configuration(&error, answer);
+                None
+            }
+        }
     }
 
     /// The metadata as this configuration would see it. A candidate may ask another service than the daemon does.

@@ -7,6 +7,7 @@ mod flow_table;
 mod login;
 mod offline;
 mod paths;
+mod peer;
 mod plan;
 mod show;
 mod table;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
-use crate::cli::{Bastionctl, Command};
+use crate::cli::{Bastionctl, Command, PeerCommand};
 use crate::config::{self, Config, Environment, LastGood, Severity};
 use crate::control::client::{self, Error};
 use crate::control::{self, LOOK_ONLY, Request, Response, SOCKET};
@@ -31,21 +32,26 @@ pub fn run(arguments: &Bastionctl) -> ExitCode {
     let socket = match (&arguments.socket, socket_of_this_account(&environment.runtime_directory())) {
         (Some(socket), _) => socket.clone(),
         (None, Socket::Control(socket)) => socket,
-        (None, Socket::Monitor(socket)) => match arguments.command {
-            Command::Check | Command::Status { .. } => socket,
+        (None, Socket::Monitor(socket)) => match &arguments.command {
+            Command::Check
+            | Command::Status { .. }
+            | Command::Peer {
+                command: PeerCommand::List { .. } | PeerCommand::Show { .. } | PeerCommand::Report { .. },
+            } => socket,
             // Before a file is read, which such an account may not read either.
             _ => return show(Ok(Response::Refused { reason: LOOK_ONLY.to_owned() }), false),
         },
     };
-    match arguments.command {
+    match &arguments.command {
         Command::Check => check(arguments.config_path(), &environment),
-        Command::Status { json } => show(ask(&socket, &Request::Status {}), json),
-        Command::Reconcile { json } => show(ask(&socket, &Request::Reconcile {}), json),
+        Command::Status { json } => show(ask(&socket, &Request::Status {}), *json),
+        Command::Reconcile { json } => show(ask(&socket, &Request::Reconcile {}), *json),
         Command::Plan { json, exit_code } => {
             let answer = plan::ask(&socket, arguments, &environment);
-            answer.map_or_else(|code| code, |answer| plan::print(answer, json, exit_code))
+            answer.map_or_else(|code| code, |answer| plan::print(answer, *json, *exit_code))
         }
-        Command::Unban { address } => show(ask(&socket, &Request::Unban { address }), false),
+        Command::Unban { address } => show(ask(&socket, &Request::Unban { address: *address }), false),
+        Command::Peer { command } => peer::run(command, arguments, &environment, &socket),
         Command::Down => {
             let answer = down(&socket, arguments, &environment);
             answer.map_or_else(|code| code, |answer| show(Ok(answer), false))
@@ -147,6 +153,10 @@ fn show(answer: Result<Response, Error>, json: bool) -> ExitCode {
                 print!("{}", show::format_steps(&steps, &problems));
             }
             if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Ok(Response::Peers { .. } | Response::Reloaded { .. }) => {
+            eprintln!("bastionctl: the daemon's answer is not one to this request");
+            ExitCode::FAILURE
         }
         Ok(Response::Plan(plan)) => plan::print(Response::Plan(plan), json, false),
         Ok(Response::WrongConfiguration { reason, problems }) => exit::refused_configuration(&reason, &problems),

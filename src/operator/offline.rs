@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -65,6 +65,7 @@ pub(super) fn plan(path: &Path, mut config: Config, environment: &Environment) -
     become_daemon(&mut config, environment)?;
     // The last daemon's configuration: its rules stand, if no boot came between.
     let changes = config::last_good(environment).map(|running| config::difference(&running.config, &config));
+    let config = config.at(SystemTime::now());
     let plan = block_on(async {
         let metadata = metadata(&config, environment).await;
         let preview = Gateway::new(environment).preview(&config, &metadata).await;

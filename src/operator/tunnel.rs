@@ -1,5 +1,6 @@
 //! The tunnel and its peers, for people.
 
+use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
@@ -7,10 +8,13 @@ use comfy_table::CellAlignment::{Left, Right};
 
 use super::table::{Column, format_span, format_table};
 use crate::wireguard::refused::RefusedReport;
-use crate::wireguard::status::{PeerReport, TunnelReport};
+use crate::wireguard::status::{OutReport, PeerReport, TunnelReport};
+use bastiond_tunnel::key::PublicKey;
 
 /// More peers than this are counted: `--json` has them all.
 const SHOWN_PEERS: usize = 50;
+/// More peers that are out than this are counted.
+const SHOWN_OUT: usize = 20;
 /// More refused keys and sources than this are counted.
 const SHOWN_REFUSED: usize = 20;
 /// Characters of a public key that identify a peer without a name.
@@ -43,7 +47,22 @@ pub(super) fn format_tunnel(tunnel: &TunnelReport, now: SystemTime) -> String {
         ];
         text.push_str(&format_table(&columns, rows));
     }
+    text.push_str(&format_out(&tunnel.out));
     text.push_str(&format_refused(tunnel.refused.as_ref()));
+    text
+}
+
+/// The peers that may not use the tunnel. `bastionctl peer list` shows all of them.
+fn format_out(out: &[OutReport]) -> String {
+    let line = |peer: &OutReport| {
+        let label = shortened(peer.name.as_deref(), &peer.public_key);
+        format!("OUT {label}: {}\n", peer.reason())
+    };
+    let mut text: String = out.iter().take(SHOWN_OUT).map(line).collect();
+    if out.len() > SHOWN_OUT {
+        writeln!(text, "OUT {} more (--json shows all)", out.len() - SHOWN_OUT)
+            .expect("writing to a string does not fail");
+    }
     text
 }
 
@@ -63,7 +82,7 @@ fn format_refused(refused: Option<&RefusedReport>) -> String {
 fn peer_row(peer: &PeerReport, now: SystemTime) -> [String; 6] {
     let allowed_ips: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
     [
-        label(peer),
+        shortened(peer.name.as_deref(), &peer.public_key),
         format_age(peer.last_handshake_unix, now),
         format_bytes(peer.rx_bytes),
         format_bytes(peer.tx_bytes),
@@ -72,11 +91,12 @@ fn peer_row(peer: &PeerReport, now: SystemTime) -> [String; 6] {
     ]
 }
 
-fn label(peer: &PeerReport) -> String {
-    match &peer.name {
+/// The label of a peer, or the beginning of its key.
+pub(super) fn shortened(name: Option<&str>, public_key: &PublicKey) -> String {
+    match name {
         Some(name) if name.chars().count() > NAME_LENGTH => name.chars().take(NAME_LENGTH - 1).chain(['…']).collect(),
-        Some(name) => name.clone(),
-        None => format!("{}…", peer.public_key.to_string().chars().take(KEY_LENGTH).collect::<String>()),
+        Some(name) => name.to_owned(),
+        None => format!("{}…", public_key.to_string().chars().take(KEY_LENGTH).collect::<String>()),
     }
 }
 
@@ -94,7 +114,6 @@ fn format_bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bastiond_tunnel::key::PublicKey;
 
     fn peer(number: u8, name: Option<&str>, handshake: Option<u64>) -> PeerReport {
         PeerReport {
@@ -105,6 +124,7 @@ mod tests {
             last_handshake_unix: handshake,
             rx_bytes: 1_234_567,
             tx_bytes: 300,
+            expires_unix: None,
         }
     }
 
@@ -121,6 +141,13 @@ mod tests {
                 peer(3, Some("Ada's laptop"), Some(990)),
                 peer(4, Some("office"), Some(10)),
             ],
+            out: vec![OutReport {
+                name: Some("eve".to_owned()),
+                public_key: PublicKey([5; 32]),
+                allowed_ips: Vec::new(),
+                is_disabled: false,
+                expires_unix: Some(500),
+            }],
             refused: None,
         };
         let expected = "
@@ -130,6 +157,7 @@ PEER                        HANDSHAKE    RECEIVED        SENT  ENDPOINT         
 Ada's laptop                 10 s ago     1.2 MiB       300 B  192.0.2.7:50000         10.100.0.3/32
 office                     16 min ago     1.2 MiB       300 B  192.0.2.7:50000         10.100.0.4/32
 AgICAgICAgIC…                   never     1.2 MiB       300 B  -                       10.100.0.2/32
+OUT eve: expired 1970-01-01T00:08:20Z
 REFUSED not known: the kernel's WireGuard drops unknown keys and foreign sources without counting them
 ";
         assert_eq!(format_tunnel(&tunnel, UNIX_EPOCH + Duration::from_secs(1000)), expected);
@@ -151,6 +179,7 @@ REFUSED not known: the kernel's WireGuard drops unknown keys and foreign sources
             mtu: 1420,
             data_plane: Vec::new(),
             peers,
+            out: Vec::new(),
             refused: Some(RefusedReport::default()),
         };
         assert!(format_tunnel(&tunnel, UNIX_EPOCH).ends_with("150 more (--json shows all)\n"));

@@ -251,6 +251,8 @@ impl Wireguard {
             problems: Vec::new(),
             mtu: 0,
             labels: BTreeMap::new(),
+            expiries: BTreeMap::new(),
+            out: Vec::new(),
             hosts: BTreeMap::new(),
             sites: BTreeSet::new(),
             watches: BTreeMap::new(),

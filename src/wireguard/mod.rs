@@ -297,6 +297,11 @@ impl Wireguard {
         let label = |key: &PublicKey| running.labels.get(key).cloned();
         let refused = refused.map(|refused| RefusedReport::new(&refused, label));
         let features = running.backend.features();
-        Some(TunnelReport::new(&running.interface, running.mtu, features, &snapshot, refused, label))
+        let mut report = TunnelReport::new(&running.interface, running.mtu, features, &snapshot, refused, label);
+        for peer in &mut report.peers {
+            peer.expires_unix = running.expiries.get(&peer.public_key).copied();
+        }
+        report.out.clone_from(&running.out);
+        Some(report)
     }
 }

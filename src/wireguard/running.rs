@@ -9,7 +9,8 @@ use super::active_peers::{ActivePeers, ActivePeersFile};
 use super::backend::Backend;
 use super::model::{ConfiguredEndpoints, Interface, host};
 use super::names::Host;
-use super::refused::RefusedLog;
+use super::refused::{RefusedLog, seconds_since_1970};
+use super::status::OutReport;
 use crate::config::{self, BackendChoice};
 use crate::inputs::Tunnel;
 use crate::net::InterfaceName;
@@ -31,6 +32,10 @@ pub(super) struct Running {
     pub(super) mtu: u32,
     /// Labels of the peers that have one.
     pub(super) labels: BTreeMap<PublicKey, String>,
+    /// When the access of peers ends, in seconds since 1970-01-01 UTC.
+    pub(super) expiries: BTreeMap<PublicKey, u64>,
+    /// Peers that may not use the tunnel.
+    pub(super) out: Vec<OutReport>,
     /// Peers whose endpoints are names.
     pub(super) hosts: BTreeMap<PublicKey, Host>,
     /// Peers that should always answer: those with an endpoint and persistent keepalives.
@@ -63,6 +68,9 @@ impl Running {
         self.mtu = tunnel.mtu;
         self.choice = config.backend;
         self.labels = config.peers.iter().filter_map(|peer| Some((peer.public_key, peer.name.clone()?))).collect();
+        let expiry = |peer: &config::Peer| Some((peer.public_key, seconds_since_1970(peer.expires?)?));
+        self.expiries = config.peers.iter().filter_map(expiry).collect();
+        self.out = config.out.iter().map(OutReport::new).collect();
         self.hosts = config.peers.iter().filter_map(|peer| Some((peer.public_key, host(peer)?))).collect();
         let is_site = |peer: &&config::Peer| peer.endpoint.is_some() && peer.persistent_keepalive.is_some();
         self.sites = config.peers.iter().filter(is_site).map(|peer| peer.public_key).collect();

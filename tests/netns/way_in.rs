@@ -1,10 +1,12 @@
 //! The daemon's tunnel: people and sites connect with Debian's wireguard-go, configured as a person does it.
 
 mod changes;
+mod expiry;
 mod kinds;
 mod lost_key;
 mod no_routes;
 mod paths;
+mod peer_commands;
 mod people;
 mod refused;
 mod silence;
@@ -28,11 +30,13 @@ pub(crate) fn trials() -> Vec<Trial> {
     [
         people::trials(),
         changes::trials(),
+        expiry::trials(),
         kinds::trials(),
         refused::trials(),
         lost_key::trials(),
         no_routes::trials(),
         paths::trials(),
+        peer_commands::trials(),
         silence::trials(),
         untracked::trials(),
     ]

@@ -77,6 +77,18 @@ impl PrivateKey {
 }
 
 impl PresharedKey {
+    /// A new key from the system's random numbers.
+    ///
+    /// # Panics
+    /// If the kernel gives no random numbers, which Linux does not do once it has booted.
+    pub fn generate() -> Self {
+        let mut bytes = [0; LENGTH];
+        ring::rand::SystemRandom::new().fill(&mut bytes).expect("the kernel gives random numbers");
+        let key = Self(bytes);
+        bytes.zeroize();
+        key
+    }
+
     /// Whether this is the key of all zeroes, which means that there is none.
     pub fn is_none(&self) -> bool {
         self.0 == [0; LENGTH]

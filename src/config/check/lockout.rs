@@ -57,9 +57,17 @@ pub(super) fn check_ssh_only_by_tunnel(firewall: &Firewall, tunnel: TunnelForSsh
             "this server has no address in the tunnel; add one to wireguard.addresses"
         }
         TunnelForSsh::Valid(tunnel) if tunnel.peers.is_empty() => "the tunnel has no peer; add a [[wireguard.peer]]",
+        TunnelForSsh::Valid(tunnel) if !tunnel.peers.iter().any(|peer| peer.enabled) => {
+            "every peer of the tunnel is disabled; enable one"
+        }
+        // The file stays valid while time passes, and then nobody gets in.
+        TunnelForSsh::Valid(tunnel) if !tunnel.peers.iter().any(|peer| peer.enabled && peer.expires.is_none()) => {
+            "every peer of the tunnel expires; remove `expires` of one"
+        }
         // A peer with an endpoint can be reached through a closed port, because this server begins the handshake.
         TunnelForSsh::Valid(tunnel)
-            if firewall.wireguard_port.is_none() && tunnel.peers.iter().all(|peer| peer.endpoint.is_none()) =>
+            if firewall.wireguard_port.is_none()
+                && tunnel.peers.iter().all(|peer| !peer.enabled || peer.endpoint.is_none()) =>
         {
             "firewall.wireguard_port is closed and no peer has an endpoint; open the port"
         }

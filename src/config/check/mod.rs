@@ -7,6 +7,7 @@ mod context;
 mod diagnostics;
 mod egress;
 mod firewall;
+mod for_clients;
 mod forwards;
 mod hcloud;
 mod health;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
@@ -11,7 +12,7 @@ use super::diagnostics::Diagnostics;
 use super::{key_files, values};
 use crate::config::files::{Files, PeerFiles, remedy};
 use crate::config::peer_file_name;
-use crate::config::raw::{self, Entry, RawPeer};
+use crate::config::raw::{self, Entry, RawPeer, Timestamp};
 use crate::config::wireguard::Peer;
 use bastiond_tunnel::endpoint::{EndpointName, InvalidEndpoint};
 use bastiond_tunnel::key::{InvalidKey, PresharedKey, PublicKey};
@@ -32,6 +33,8 @@ pub(super) struct CheckedPeer {
     pub(super) in_private_network: bool,
     pub(super) endpoint: Option<EndpointName>,
     pub(super) persistent_keepalive: Option<u16>,
+    pub(super) enabled: bool,
+    pub(super) expires: Option<SystemTime>,
 }
 
 impl CheckedPeer {
@@ -45,6 +48,8 @@ impl CheckedPeer {
             in_private_network: self.in_private_network,
             endpoint: self.endpoint,
             persistent_keepalive: self.persistent_keepalive,
+            enabled: self.enabled,
+            expires: self.expires,
         })
     }
 
@@ -155,6 +160,8 @@ fn check_peer(
             valid
         });
     let preshared_key = preshared_key.map(|checked| checked.key);
+    let enabled = diagnostics.value(&key("enabled"), raw.enabled).unwrap_or(true);
+    let expires = diagnostics.value(&key("expires"), raw.expires).map(|Timestamp(expires)| expires);
     CheckedPeer {
         place,
         prefix,
@@ -166,6 +173,8 @@ fn check_peer(
         in_private_network,
         endpoint,
         persistent_keepalive,
+        enabled,
+        expires,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::config::raw::KNOWN_KEYS;
 
-/// Keys less similar than this are not suggested ("dns" is not a typo of "log"). A Jaro-Winkler similarity, 0 to 1.
+/// Keys less similar than this are not suggested ("proxy" is not a typo of "port"). A Jaro-Winkler similarity, 0 to 1.
 const MIN_SIMILARITY: f64 = 0.85;
 
 /// What people call some keys, after other programs: the section, their name, and the key.
@@ -68,7 +68,7 @@ mod tests {
             ("", "HCloud", Some("hcloud")),
             ("", "private", Some("site.private")),
             ("", "ssh_from", Some("firewall.ssh_from")),
-            ("", "dns", None),
+            ("", "proxy", None),
             ("", "", None),
             ("hcloud", "take_ovr", Some("hcloud.take_over")),
             ("hcloud", "ssh_from", Some("firewall.ssh_from")),

@@ -163,6 +163,8 @@ impl WgFile {
             in_private_network: false,
             endpoint: peer.endpoint.clone(),
             persistent_keepalive: peer.persistent_keepalive.filter(|&seconds| seconds > 0),
+            enabled: true,
+            expires: None,
         })
     }
 

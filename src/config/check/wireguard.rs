@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::context::CheckContext;
 use super::diagnostics::Diagnostics;
 use super::firewall::OpenPort;
+use super::for_clients;
 use super::lockout::TunnelForSsh;
 use super::peers::{self, CheckedPeer};
 use super::private_key::check_private_key;
@@ -112,8 +113,10 @@ pub(super) fn check_wireguard(
         Some(SwitchOrAuto::Switch(false)) => Snat::Never,
     };
     let full_tunnel = diagnostics.value("wireguard.full_tunnel", raw.full_tunnel).unwrap_or(false);
-    let has_errors = diagnostics.errors.len() > errors_before;
     let listen_port = listen_port(written_port, port, diagnostics);
+    let endpoint = for_clients::check_endpoint(raw.endpoint, listen_port, diagnostics);
+    let dns = for_clients::check_dns(raw.dns, diagnostics);
+    let has_errors = diagnostics.errors.len() > errors_before;
     let open_port = match port {
         OpenPort::Auto => enabled.then_some(listen_port),
         OpenPort::Closed => None,
@@ -132,7 +135,10 @@ pub(super) fn check_wireguard(
         full_tunnel,
         routes,
         snat,
+        endpoint,
+        dns,
         peers: peers.into_iter().filter_map(CheckedPeer::finish).collect(),
+        out: Vec::new(),
     };
     CheckedTunnel { wireguard: enabled.then_some(wireguard), open_port, has_errors }
 }

@@ -61,7 +61,7 @@ pub(super) fn place_of(kind: &'static str) -> usize {
 }
 
 /// Every kind of item, in the order of the file.
-pub(super) const KINDS: [&str; 58] = [
+pub(super) const KINDS: [&str; 60] = [
     "log.level",
     "site.public_interface",
     "site.server_id",
@@ -119,6 +119,8 @@ pub(super) const KINDS: [&str; 58] = [
     "wireguard.full_tunnel",
     "wireguard.routes",
     "wireguard.snat",
+    "wireguard.endpoint",
+    "wireguard.dns",
     "peer",
 ];
 

@@ -17,7 +17,10 @@ pub(super) fn of_tunnel(tunnel: &Wireguard) -> Vec<Item<'_>> {
         full_tunnel,
         routes,
         snat,
+        endpoint,
+        dns,
         peers,
+        out: _,
     } = tunnel;
     let backend = match backend {
         BackendChoice::Auto => "auto",
@@ -43,6 +46,8 @@ pub(super) fn of_tunnel(tunnel: &Wireguard) -> Vec<Item<'_>> {
         Item::key("wireguard.full_tunnel", full_tunnel),
         Item::key("wireguard.routes", routes),
         Item::key("wireguard.snat", snat),
+        Item::key("wireguard.endpoint", or(endpoint.as_ref(), "the public address")),
+        Item::key("wireguard.dns", list(dns)),
     ];
     items.extend(addresses.iter().map(|address| Item::entry("tunnel address", address.to_string())));
     items.extend(peers.iter().map(of_peer));
@@ -50,8 +55,17 @@ pub(super) fn of_tunnel(tunnel: &Wireguard) -> Vec<Item<'_>> {
 }
 
 fn of_peer(peer: &Peer) -> Item<'_> {
-    let Peer { name, public_key, preshared_key, allowed_ips, in_private_network, endpoint, persistent_keepalive } =
-        peer;
+    let Peer {
+        name,
+        public_key,
+        preshared_key,
+        allowed_ips,
+        in_private_network,
+        endpoint,
+        persistent_keepalive,
+        enabled,
+        expires,
+    } = peer;
     let name = name.as_ref().map_or_else(String::new, |name| format!("{name:?} "));
     let mut text = format!("{name}{public_key} {}", list(allowed_ips));
     if *in_private_network {
@@ -59,6 +73,10 @@ fn of_peer(peer: &Peer) -> Item<'_> {
     }
     text.extend(endpoint.iter().map(|endpoint| format!(" at {endpoint}")));
     text.extend(persistent_keepalive.iter().map(|seconds| format!(" keepalive {seconds} s")));
+    if !enabled {
+        text.push_str(" disabled");
+    }
+    text.extend(expires.iter().map(|time| format!(" until {}", humantime::format_rfc3339_seconds(*time))));
     if preshared_key.is_some() {
         text.push_str(" with a preshared key");
     }

@@ -95,6 +95,8 @@ pub(in crate::config) const KNOWN_KEYS: &[&str] = &[
     "wireguard.full_tunnel",
     "wireguard.routes",
     "wireguard.snat",
+    "wireguard.endpoint",
+    "wireguard.dns",
     "wireguard.file",
     "wireguard.peer.name",
     "wireguard.peer.public_key",
@@ -104,4 +106,6 @@ pub(in crate::config) const KNOWN_KEYS: &[&str] = &[
     "wireguard.peer.endpoint",
     "wireguard.peer.in_private_network",
     "wireguard.peer.persistent_keepalive",
+    "wireguard.peer.enabled",
+    "wireguard.peer.expires",
 ];

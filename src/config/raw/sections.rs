@@ -4,7 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::shape::{
     Entry, FastpathChoice, JournalGroupOrOff, LimitOrNone, NameOrNumber, NumberOrAuto, NumbersOrOff, PortAutoOrClosed,
-    PortOrRange, PortsOrAuto, Section, Shape, SwitchOrAuto, TextsOrAuto,
+    PortOrRange, PortsOrAuto, Section, Shape, SwitchOrAuto, TextsOrAuto, Timestamp,
 };
 
 /// The key of a field: the field's name, unless that is a reserved word in Rust.
@@ -253,6 +253,8 @@ section! {
         full_tunnel: bool,
         routes: bool,
         snat: SwitchOrAuto,
+        endpoint: String,
+        dns: Vec<Entry<String>>,
         file: String,
         peer: RawPeers,
     }
@@ -271,5 +273,7 @@ section! {
         in_private_network: bool,
         endpoint: String,
         persistent_keepalive: i64,
+        enabled: bool,
+        expires: Timestamp,
     }
 }

@@ -1,6 +1,9 @@
 //! The types that a value may have, and the error for a value of another type.
 
+use std::time::{Duration, SystemTime};
+
 use toml::de::{DeTable, DeValue};
+use toml::value::{Datetime, Offset};
 
 /// One key's value.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -93,6 +96,34 @@ impl<T: Shape> Shape for Vec<Entry<T>> {
             other => Err(other),
         }
     }
+}
+
+/// A second, written as a date and time with its offset from UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) struct Timestamp(pub(in crate::config) SystemTime);
+
+impl Shape for Timestamp {
+    const EXPECTED: &'static str =
+        "a date and a time with their offset from UTC, without quotes (like 2027-01-31T18:00:00Z)";
+
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+        let read = if let DeValue::Datetime(written) = &value { seconds_of(written) } else { None };
+        read.map(Self).ok_or(value)
+    }
+}
+
+/// The beginning of the second that this time is in; `None` if it has no date or offset, or is before 1970.
+fn seconds_of(written: &Datetime) -> Option<SystemTime> {
+    let (date, time) = written.date.zip(written.time)?;
+    let (hour, minute, second) = (time.hour, time.minute, time.second.unwrap_or(0));
+    let text = format!("{:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", date.year, date.month, date.day);
+    let local = humantime::parse_rfc3339(&text).ok()?;
+    let offset = match written.offset? {
+        Offset::Z => 0,
+        Offset::Custom { minutes } => minutes,
+    };
+    let distance = Duration::from_secs(u64::from(offset.unsigned_abs()) * 60);
+    if offset < 0 { local.checked_add(distance) } else { local.checked_sub(distance) }
 }
 
 /// A number, or `auto` to discover it.

@@ -143,6 +143,7 @@ fn the_example_with_its_comments_removed_is_valid() {
     let net = |text: &str| text.parse().unwrap();
     config.wireguard = Some(Wireguard {
         addresses: vec![net("10.100.0.1/24"), net("fd00:100::1/64")],
+        endpoint: Some("vpn.example.org:51820".parse().unwrap()),
         peers: vec![Peer {
             name: Some("Ada's laptop".to_owned()),
             public_key: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".parse().unwrap(),
@@ -151,6 +152,8 @@ fn the_example_with_its_comments_removed_is_valid() {
             in_private_network: false,
             endpoint: Some("vpn.example.org:51820".parse().unwrap()),
             persistent_keepalive: Some(25),
+            enabled: true,
+            expires: Some(UNIX_EPOCH + Duration::from_secs(4_102_423_200)),
         }],
         ..tunnel()
     });
@@ -170,6 +173,7 @@ fn the_tunnel_in_the_example_has_the_default_values() {
         "full_tunnel",
         "routes",
         "snat",
+        "dns",
     ];
     let uncommented = uncommented();
     let of_the_tunnel = uncommented.lines().skip_while(|line| *line != "[wireguard]");

@@ -368,6 +368,9 @@ fn every_key_of_the_tunnel() -> Wireguard {
         full_tunnel: true,
         routes: false,
         snat: Snat::Never,
+        endpoint: Some("vpn.example.org:443".parse().unwrap()),
+        dns: vec!["10.0.0.2".parse().unwrap(), "fd00:100::1".parse().unwrap()],
+        out: Vec::new(),
         peers: vec![
             Peer {
                 name: Some("Ada's laptop".to_owned()),
@@ -377,6 +380,8 @@ fn every_key_of_the_tunnel() -> Wireguard {
                 in_private_network: false,
                 endpoint: None,
                 persistent_keepalive: None,
+                enabled: true,
+                expires: Some(UNIX_EPOCH + Duration::from_secs(1_801_418_400)),
             },
             Peer {
                 name: Some("office".to_owned()),
@@ -386,6 +391,8 @@ fn every_key_of_the_tunnel() -> Wireguard {
                 in_private_network: false,
                 endpoint: Some("vpn.example.org:51820".parse().unwrap()),
                 persistent_keepalive: Some(25),
+                enabled: true,
+                expires: None,
             },
         ],
     }

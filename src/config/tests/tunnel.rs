@@ -66,6 +66,8 @@ fn a_peer_can_have_a_file_of_its_own_and_gets_its_name_from_it() {
         in_private_network: false,
         endpoint: None,
         persistent_keepalive: None,
+        enabled: true,
+        expires: None,
     };
     let expected =
         Wireguard { peers: vec![peer("ada", ADA, "10.100.0.2/32"), peer("Bob", BOB, "10.100.0.3/32")], ..tunnel() };
@@ -390,6 +392,8 @@ fn the_example_file_of_wg_is_used_unchanged() {
         in_private_network: false,
         endpoint: Some(endpoint.parse().unwrap()),
         persistent_keepalive: None,
+        enabled: true,
+        expires: None,
     };
     let expected = Wireguard {
         interface: "wg-office".parse().unwrap(),

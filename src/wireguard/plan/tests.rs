@@ -142,6 +142,8 @@ fn running(config: &Config, kind: BackendKind) -> (Wireguard, Observed) {
         problems: Vec::new(),
         mtu: 1420,
         labels: [(ada(), "ada".to_owned())].into(),
+        expiries: BTreeMap::new(),
+        out: Vec::new(),
         hosts: BTreeMap::new(),
         sites: BTreeSet::new(),
         watches: BTreeMap::new(),

@@ -117,8 +117,10 @@ fn any_peers() -> impl Strategy<Value = Vec<Peer>> {
             ("[a-z]([a-z0-9-]{0,10}[a-z])?\\.example", 1..=65535_u16)
                 .prop_map(|(host, port)| EndpointName::Name { host, port }),
         ]);
-        let parts = (option::of("[a-zA-Z ']{0,10}"), any::<bool>(), site, endpoint, option::of(1..=65535_u16));
-        parts.prop_map(move |(name, secret, site, endpoint, persistent_keepalive)| Peer {
+        let expires = option::of((0..=4_102_444_799_u64).prop_map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)));
+        let name = option::of("[a-zA-Z ']{0,10}");
+        let parts = (name, any::<bool>(), site, endpoint, option::of(1..=65535_u16), any::<bool>(), expires);
+        parts.prop_map(move |(name, secret, site, endpoint, persistent_keepalive, enabled, expires)| Peer {
             name: name.map(|name| format!("{n} {name}")),
             public_key: PublicKey([n; 32]),
             preshared_key: secret.then_some(PresharedKey([n; 32])),
@@ -126,6 +128,8 @@ fn any_peers() -> impl Strategy<Value = Vec<Peer>> {
             in_private_network: false,
             endpoint,
             persistent_keepalive,
+            enabled,
+            expires,
         })
     };
     subsequence((0..=255_u8).collect::<Vec<_>>(), 0..=10)
@@ -138,8 +142,21 @@ fn any_wireguard() -> impl Strategy<Value = Wireguard> {
     let backend = select(vec![BackendChoice::Auto, BackendChoice::Userspace, BackendChoice::Kernel]);
     let snat = select(vec![Snat::Auto, Snat::Always, Snat::Never]);
     let numbers = (1..=65535_u16, option::of(1280..=65455_u32), any::<u32>(), any::<bool>(), any::<bool>());
-    (addresses, backend, snat, numbers, "/[a-z/]{1,20}", any_peers()).prop_map(
-        |(addresses, backend, snat, (listen_port, mtu, fwmark, full_tunnel, routes), key_file, peers)| Wireguard {
+    let endpoint = option::of(
+        (any::<[u8; 4]>(), 1..=65535_u16)
+            .prop_map(|([_, b, c, d], port)| EndpointName::Address(([198, b, c, d], port).into())),
+    );
+    let for_clients = (endpoint, subsequence(vec!["10.0.0.2", "fd00::53", "9.9.9.9"], 0..=3));
+    (addresses, backend, snat, numbers, "/[a-z/]{1,20}", any_peers(), for_clients).prop_map(
+        |(
+            addresses,
+            backend,
+            snat,
+            (listen_port, mtu, fwmark, full_tunnel, routes),
+            key_file,
+            peers,
+            (endpoint, dns),
+        )| Wireguard {
             interface: "wg-law".parse().unwrap(),
             listen_port,
             private_key: None,
@@ -152,7 +169,10 @@ fn any_wireguard() -> impl Strategy<Value = Wireguard> {
             full_tunnel,
             routes,
             snat,
+            endpoint,
+            dns: dns.into_iter().map(|text| text.parse().unwrap()).collect(),
             peers,
+            out: Vec::new(),
         },
     )
 }

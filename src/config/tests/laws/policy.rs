@@ -196,8 +196,9 @@ pub(super) fn fit(config: &mut Config) {
         nat.forwards.clear();
     }
     let can_log_in = wireguard.as_ref().is_some_and(|tunnel| {
-        let answers = firewall.wireguard_port.is_some() || tunnel.peers.iter().any(|peer| peer.endpoint.is_some());
-        !tunnel.peers.is_empty() && answers
+        let enabled = || tunnel.peers.iter().filter(|peer| peer.enabled);
+        let answers = firewall.wireguard_port.is_some() || enabled().any(|peer| peer.endpoint.is_some());
+        enabled().any(|peer| peer.expires.is_none()) && answers
     });
     firewall.ssh_only_by_tunnel &= can_log_in;
     firewall.blocklist.retain(|range| !firewall.ssh_from.iter().any(|source| range.contains(source)));

@@ -223,6 +223,8 @@ fn written_tunnel(tunnel: &Wireguard) -> Vec<String> {
             Snat::Never => "snat = false".to_owned(),
         },
     ];
+    lines.extend(tunnel.endpoint.as_ref().map(|endpoint| format!("endpoint = \"{endpoint}\"")));
+    lines.push(format!("dns = {:?}", tunnel.dns.iter().map(ToString::to_string).collect::<Vec<_>>()));
     for peer in &tunnel.peers {
         lines.push("[[wireguard.peer]]".to_owned());
         lines.extend(peer.name.as_ref().map(|name| format!("name = \"{name}\"")));
@@ -231,6 +233,8 @@ fn written_tunnel(tunnel: &Wireguard) -> Vec<String> {
         lines.push(format!("allowed_ips = {}", list(&peer.allowed_ips)));
         lines.extend(peer.endpoint.as_ref().map(|endpoint| format!("endpoint = \"{endpoint}\"")));
         lines.extend(peer.persistent_keepalive.map(|seconds| format!("persistent_keepalive = {seconds}")));
+        lines.push(format!("enabled = {}", peer.enabled));
+        lines.extend(peer.expires.map(|time| format!("expires = {}", humantime::format_rfc3339_seconds(time))));
     }
     lines
 }

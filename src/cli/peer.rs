@@ -1,0 +1,141 @@
+//! The arguments of `bastionctl peer`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// A command about peers of the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+pub enum PeerCommand {
+    /// Add a peer, let it in, and print its configuration.
+    ///
+    /// The peer gets the next free address of the tunnel, and a file of its own in `peers.d`. The configuration is
+    /// checked with that file before the file is written. The private key is printed in the client's configuration
+    /// and kept nowhere.
+    Add(AddPeer),
+    /// List the peers.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Print public keys and all addresses too, however long the lines get.
+        #[arg(long, conflicts_with = "json")]
+        wide: bool,
+    },
+    /// Show all that is known about a peer.
+    Show {
+        /// The peer's name, or its public key.
+        name: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a peer's access away and keep its file.
+    Disable {
+        /// The peer's name, or its public key.
+        name: String,
+    },
+    /// Let a disabled peer in again.
+    Enable {
+        /// The peer's name, or its public key.
+        name: String,
+    },
+    /// Remove a peer and its file.
+    Remove {
+        /// The peer's name, or its public key.
+        name: String,
+    },
+    /// Give a peer another name. Its session goes on.
+    Rename {
+        /// The peer's name, or its public key.
+        name: String,
+        /// The new name.
+        new_name: String,
+    },
+    /// Change when a peer's access ends.
+    Extend {
+        /// The peer's name, or its public key.
+        name: String,
+        /// From now on, like `30d` or `12h`; or a date like `2027-01-31`, or a time like `2027-01-31T18:00:00Z`; or
+        /// `never`.
+        #[arg(value_name = "TIME")]
+        until: String,
+    },
+    /// Print a peer's configuration again, without the private key, which is kept nowhere.
+    Export {
+        /// The peer's name, or its public key.
+        name: String,
+        /// Send all of the client's traffic through the tunnel.
+        #[arg(long)]
+        full_tunnel: bool,
+        /// Where the configuration goes.
+        #[command(flatten)]
+        output: ClientOutput,
+    },
+    /// Give a peer a new key, and print its configuration.
+    ///
+    /// The old key is out at once: with it goes the peer's session, until the client has the new configuration.
+    Rotate {
+        /// The peer's name, or its public key.
+        name: String,
+        /// The client's new public key. Default: a key pair is made, and the private key is printed and kept nowhere.
+        #[arg(long, value_name = "KEY")]
+        public_key: Option<String>,
+        /// Make a new preshared key too. A peer that has one gets a new one in any case.
+        #[arg(long)]
+        psk: bool,
+        /// Send all of the client's traffic through the tunnel.
+        #[arg(long)]
+        full_tunnel: bool,
+        /// Where the configuration goes.
+        #[command(flatten)]
+        output: ClientOutput,
+    },
+    /// Print who has access, for an audit.
+    Report {
+        /// Print comma-separated values (RFC 4180).
+        #[arg(long)]
+        csv: bool,
+    },
+}
+
+/// A peer that is added.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct AddPeer {
+    /// A name of letters, digits and `-`, `_`, `.`, `@`, `+`; devices of one person are `alice/phone` and
+    /// `alice/laptop`.
+    pub name: String,
+    /// The client's public key, as `wg pubkey` prints it. Default: a key pair is made.
+    #[arg(long, value_name = "KEY")]
+    pub public_key: Option<String>,
+    /// The client's address in the tunnel. Give it twice for an IPv4 and an IPv6 address. Default: the next free ones.
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Vec<IpAddr>,
+    /// When the access ends: from now on, like `30d` or `12h`; or a date like `2027-01-31` (its beginning, in UTC), or a
+    /// time like `2027-01-31T18:00:00Z`. Default: never.
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<String>,
+    /// Send all of the client's traffic through the tunnel. Needs `wireguard.full_tunnel = true`.
+    #[arg(long)]
+    pub full_tunnel: bool,
+    /// Make a preshared key, which is kept in the peer's file.
+    #[arg(long)]
+    pub psk: bool,
+    /// Where the configuration goes.
+    #[command(flatten)]
+    pub output: ClientOutput,
+}
+
+/// Where a client's configuration goes, besides the standard output.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct ClientOutput {
+    /// Draw it as a QR code, for the WireGuard app of a phone.
+    #[arg(long)]
+    pub qr: bool,
+    /// Write the QR code into this picture, which only you can read. An existing file is not replaced.
+    #[arg(long, value_name = "FILE")]
+    pub png: Option<PathBuf>,
+    /// Write the configuration into this file, which only you can read, and do not print it. An existing file is not
+    /// replaced.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
