@@ -6,7 +6,7 @@
 )]
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use bastiond_tunnel::file;
@@ -285,4 +285,90 @@ fn who_has_access_is_listed_for_programs_too() {
              alice,unknown,{KEY},10.100.0.2/32 fd00:100::2/128,,,0,0,2099-01-31T00:00:00Z\r\n"
         )
     );
+}
+
+/// What Debian's zbarimg reads in a picture.
+fn scanned(picture: &Path) -> String {
+    let mut command = Command::new("zbarimg");
+    command.args(["--quiet", "--raw", "--oneshot", "-Sdisable", "-Sqr.enable"]).arg(picture);
+    let output =
+        command.output().expect("zbarimg is installed: scripts/install-test-clients, or apt install zbar-tools");
+    assert!(output.status.success(), "zbarimg: {}", errors(&output));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// The configuration without what a code leaves out.
+fn without_comments(text: &str) -> String {
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect::<Vec<_>>().join("\n")
+}
+
+/// A terminal's half blocks as a picture (PGM), eight pixels a module.
+fn photographed(blocks: &str) -> Vec<u8> {
+    let mut rows: Vec<Vec<u8>> = Vec::new();
+    for line in blocks.lines() {
+        let characters = line.chars().filter(|c| "█▀▄ ".contains(*c));
+        let (upper, lower) = characters.map(|c| (u8::from("█▀".contains(c)), u8::from("█▄".contains(c)))).unzip();
+        rows.extend([upper, lower]);
+    }
+    let (width, height) = (rows[0].len() * 8, rows.len() * 8);
+    let mut picture = format!("P5\n{width} {height}\n255\n").into_bytes();
+    for y in 0..height {
+        picture.extend((0..width).map(|x| rows[y / 8][x / 8] * 255));
+    }
+    picture
+}
+
+#[test]
+fn a_phone_reads_the_code_in_the_terminal_and_in_the_picture() {
+    let server = Server::new(TUNNEL);
+    let picture = server.path("alice.png");
+    let printed = server.done(&["add", "alice/phone", "--psk", "--qr", "--png", picture.to_str().unwrap()]);
+    let (text, blocks) = printed.split_once("\u{1b}[").unwrap();
+    let wanted = without_comments(text);
+    file::parse(wanted.as_bytes()).unwrap().private_key.unwrap();
+    assert_eq!(scanned(&picture), wanted);
+    assert_eq!(std::fs::metadata(&picture).unwrap().permissions().mode() & 0o777, 0o600);
+    let lines = blocks.lines().map(|line| line.chars().filter(|c| "█▀▄ ".contains(*c)).count());
+    assert!(lines.max().unwrap() <= 80);
+    let photo = server.path("terminal.pgm");
+    std::fs::write(&photo, photographed(blocks)).unwrap();
+    assert_eq!(scanned(&photo), wanted);
+    // Without the private key there is nothing to scan.
+    let said = server.refused(&["add", "bob", "--public-key", KEY, "--qr"], 1);
+    assert!(said.contains("no app can use the code"), "{said}");
+    let said = server.refused(&["export", "alice/phone", "--qr"], 1);
+    assert!(said.contains("peer rotate NAME --qr"), "{said}");
+}
+
+#[test]
+fn peers_of_another_server_are_imported_all_or_none() {
+    let server = Server::new(TUNNEL);
+    let path = server.path("wg0.conf");
+    let text = format!(
+        "[Interface]\nListenPort = 51820\n# Alice's laptop\n[Peer]\nPublicKey = {KEY}\nAllowedIPs = 10.100.0.7/32\n\
+         [Peer]\n# office\nPublicKey = {OTHER_KEY}\nAllowedIPs = 10.100.0.8/32, 192.168.7.0/24\nEndpoint = \
+         office.example.org:51820\nPersistentKeepalive = 25\n"
+    );
+    std::fs::write(&path, &text).unwrap();
+    let arguments = ["import", path.to_str().unwrap(), "--dry-run"];
+    let output = server.run(&arguments);
+    let rows = "Alice-s-laptop 10.100.0.7/32 (Alice's laptop)\noffice 10.100.0.8/32 192.168.7.0/24\n";
+    assert_eq!((output.status.code(), String::from_utf8(output.stdout).unwrap().as_str()), (Some(0), rows));
+    assert_eq!(server.files(), Vec::<String>::new());
+    assert_eq!(server.done(&arguments[..2]), rows);
+    assert_eq!(server.files(), ["Alice-s-laptop.toml", "office.toml"]);
+    let office = server.peer_file("office.toml");
+    let keys = office.split_once('\n').unwrap().1;
+    assert_eq!(
+        keys,
+        format!(
+            "public_key = \"{OTHER_KEY}\"\nallowed_ips = [\"10.100.0.8/32\", \"192.168.7.0/24\"]\nendpoint = \
+             \"office.example.org:51820\"\npersistent_keepalive = 25\n"
+        )
+    );
+    // Once more, every key is there already.
+    let said = server.refused(&arguments[..2], WRONG_CONFIGURATION);
+    assert!(said.contains("is also the key of"), "{said}");
+    std::fs::write(&path, "[Peer]\nPublicKey = short\n").unwrap();
+    assert!(server.refused(&arguments[..2], 1).contains("wg0.conf: line 2: PublicKey"), "the line");
 }

@@ -90,6 +90,17 @@ pub enum PeerCommand {
         #[command(flatten)]
         output: ClientOutput,
     },
+    /// Add the peers of another WireGuard server: a file of wg-quick, or wg-easy's `wg0.json`.
+    ///
+    /// A comment above a [Peer], or as its first line, is the peer's name. Nothing is written unless every peer can be
+    /// added.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// Print what would be added, and write nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print who has access, for an audit.
     Report {
         /// Print comma-separated values (RFC 4180).

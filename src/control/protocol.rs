@@ -68,8 +68,8 @@ pub(crate) enum Response {
     Reloaded {
         /// What clients have to know; `None` if no tunnel is wanted.
         way_in: Option<WayIn>,
-        /// What keeps peers from what the configuration gives them.
-        problems: Vec<Problem>,
+        /// What keeps peers from what the configuration gives them, a line each.
+        obstacles: Vec<String>,
     },
     /// The answer to `Plan`.
     Plan(Plan),

@@ -97,8 +97,8 @@ impl Daemon {
         }
         match self.reload().await {
             Ok(next_pass) => {
-                let (way_in, problems) = (self.gateway.way_in(&self.config), self.gateway.problems_of_peers());
-                let _ = answer.send(Response::Reloaded { way_in, problems });
+                let (way_in, obstacles) = (self.gateway.way_in(&self.config), self.gateway.obstacles_of_peers());
+                let _ = answer.send(Response::Reloaded { way_in, obstacles });
                 Some(next_pass)
             }
             Err(error) => {

@@ -68,19 +68,18 @@ impl Gateway {
     }
 
     /// What keeps peers from what the configuration gives them: components that have failed or are held back.
-    pub(crate) fn problems_of_peers(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
+    pub(crate) fn obstacles_of_peers(&self) -> Vec<String> {
+        let mut obstacles = Vec::new();
         for name in [ComponentName::Site, ComponentName::Nat, ComponentName::Wireguard, ComponentName::Routes] {
             let Some(report) = self.report.components.get(&name) else { continue };
             if !matches!(report.state, State::Failed | State::HeldBack) {
                 continue;
             }
-            problems.extend(report.problems.iter().cloned());
+            obstacles.extend(report.problems.iter().map(|Problem { what, advice, .. }| format!("{what}: {advice}")));
             if report.problems.is_empty() {
-                let what = format!("{name} {}: {}", report.state, report.detail);
-                problems.push(Problem::new("component-not-ok", what, "see `bastionctl status`"));
+                obstacles.push(format!("{name} {}: {}", report.state, report.detail));
             }
         }
-        problems
+        obstacles
     }
 }

@@ -108,10 +108,12 @@ fn program(mut command: Command, section: &str) -> Page {
     if command.has_subcommands() {
         page.section("COMMANDS");
         for subcommand in command.get_subcommands().filter(|it| it.get_name() != "help") {
-            page.entry(synopsis(subcommand), &sentence(subcommand.get_long_about().or(subcommand.get_about())));
-            page.indent();
-            arguments(&mut page, subcommand.get_arguments().filter(|it| !it.is_global_set() && !is_built_in(it)));
-            page.outdent();
+            describe(&mut page, synopsis(subcommand), subcommand);
+            for nested in subcommand.get_subcommands().filter(|it| it.get_name() != "help") {
+                let mut words = vec![bold(subcommand.get_name()), roman(" ")];
+                words.extend(synopsis(nested));
+                describe(&mut page, words, nested);
+            }
         }
     }
     page.section("OPTIONS");
@@ -120,6 +122,14 @@ fn program(mut command: Command, section: &str) -> Page {
         table(&mut page, &after.to_string());
     }
     page
+}
+
+/// A command with its arguments.
+fn describe(page: &mut Page, synopsis: Vec<Inline>, command: &Command) {
+    page.entry(synopsis, &sentence(command.get_long_about().or(command.get_about())));
+    page.indent();
+    arguments(page, command.get_arguments().filter(|it| !it.is_global_set() && !is_built_in(it)));
+    page.outdent();
 }
 
 fn arguments<'a>(page: &mut Page, arguments: impl Iterator<Item = &'a Arg>) {

@@ -82,7 +82,7 @@ impl Operator<'_> {
     }
 
     /// `added … on 2026-12-01`
-    fn remark(&self, done: &str) -> String {
+    pub(super) fn remark(&self, done: &str) -> String {
         let today = humantime::format_rfc3339_seconds(self.now).to_string();
         format!("{done} on {}", today.split('T').next().unwrap_or_default())
     }

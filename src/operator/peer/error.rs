@@ -4,10 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{address, name, store, until};
+use super::{address, import, name, qr, store, until};
 use crate::config::{self, PeerPlace};
 use crate::control::client;
 use crate::exit;
+use crate::regular_file;
 use bastiond_tunnel::key::InvalidKey;
 
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,14 @@ pub(super) enum Error {
     Edit { path: PathBuf, source: toml_edit::TomlError },
     #[error("there is {} already; choose another file", path.display())]
     OutputExists { path: PathBuf },
+    #[error(transparent)]
+    Code(#[from] qr::Error),
+    #[error("no app can use a code of it before that; run `bastionctl peer rotate NAME --qr` when it is known")]
+    CodeWithGaps,
+    #[error("cannot read {}", path.display())]
+    ImportRead { path: PathBuf, source: regular_file::Error },
+    #[error("cannot import {}", path.display())]
+    Import { path: PathBuf, source: import::Error },
     #[error("cannot write {}", path.display())]
     Output { path: PathBuf, source: io::Error },
 }

@@ -4,13 +4,16 @@
 //! it is written, and the daemon is asked to load it. Without a daemon it counts from the daemon's next start on.
 
 mod address;
+mod adopt;
 mod change;
 mod client;
 mod edit;
 mod error;
+mod import;
 mod list;
 mod name;
 mod output;
+mod qr;
 mod store;
 mod until;
 
@@ -23,7 +26,6 @@ use crate::config::{self, Config, Environment, Peer, PeerEdits, PeerPlace, Wireg
 use crate::control::client as control;
 use crate::control::{Request, Response};
 use crate::exit;
-use crate::outcome::Problem;
 use crate::printable::printable;
 use crate::reconcile::WayIn;
 use crate::wireguard::status::TunnelReport;
@@ -51,6 +53,7 @@ pub(super) fn run(command: &PeerCommand, arguments: &Bastionctl, environment: &E
         PeerCommand::Rotate { name, public_key, psk, full_tunnel, output } => {
             operator.rotate(name, public_key.as_deref(), *psk, *full_tunnel, output)
         }
+        PeerCommand::Import { file, dry_run } => operator.import(file, *dry_run),
         PeerCommand::Report { csv } => operator.report(*csv),
     };
     done.unwrap_or_else(|error| error.exit())
@@ -82,7 +85,7 @@ enum InUse {
     /// The daemon uses it.
     Yes,
     /// The daemon uses it, and these are in its way.
-    With(Vec<Problem>),
+    With(Vec<String>),
     /// No daemon has loaded it.
     NoDaemon(control::Error),
     /// The daemon does not load this configuration.
@@ -142,8 +145,8 @@ impl Operator<'_> {
     fn have_loaded(&self, config: Config) -> Result<Applied, Error> {
         let known = || WayIn::of_configuration(&config).unwrap_or_default();
         let (way_in, in_use) = match self.reload() {
-            Ok(Response::Reloaded { way_in, problems }) => {
-                (way_in.unwrap_or_else(known), if problems.is_empty() { InUse::Yes } else { InUse::With(problems) })
+            Ok(Response::Reloaded { way_in, obstacles }) => {
+                (way_in.unwrap_or_else(known), if obstacles.is_empty() { InUse::Yes } else { InUse::With(obstacles) })
             }
             Ok(Response::WrongConfiguration { reason, problems }) => return Err(Error::Refused { reason, problems }),
             Ok(Response::Refused { reason }) => (known(), InUse::OtherDaemon(reason)),
@@ -245,9 +248,9 @@ impl Applied {
         eprintln!("bastionctl: {done}");
         match &self.in_use {
             InUse::Yes => ExitCode::SUCCESS,
-            InUse::With(problems) => {
-                for Problem { what, advice, .. } in problems {
-                    eprintln!("bastionctl: the daemon has a problem: {what}: {advice}");
+            InUse::With(obstacles) => {
+                for obstacle in obstacles {
+                    eprintln!("bastionctl: the daemon uses it, but {obstacle}");
                 }
                 ExitCode::FAILURE
             }

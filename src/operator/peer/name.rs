@@ -52,6 +52,29 @@ impl PeerName {
         self.stem() != self.0
     }
 
+    /// The name for a text of somebody else's, such as a comment: what a name cannot have becomes `-`. `None` if nothing
+    /// is left.
+    pub(super) fn resembling(text: &str) -> Option<Self> {
+        let replaced = |c: char| if c.is_alphanumeric() || MARKS.contains(&c) { c } else { '-' };
+        let name: String = text.chars().map(replaced).collect();
+        let mut short = String::new();
+        for part in name.split('-').filter(|part| !part.is_empty()) {
+            if !short.is_empty() {
+                short.push('-');
+            }
+            short.push_str(part);
+        }
+        let short = short.trim_start_matches(MARKS);
+        // Room for a number.
+        let short: String = short.chars().take(MAX_NAME - 6).collect();
+        short.trim_end_matches(MARKS).parse().ok()
+    }
+
+    /// The same with a number.
+    pub(super) fn numbered(&self, number: usize) -> Self {
+        Self(format!("{}-{number}", self.0))
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -119,5 +142,21 @@ mod tests {
         }
         let error = "a\u{1b}[31m\"".parse::<PeerName>().unwrap_err().to_string();
         assert!(error.starts_with("\"a\\u{1b}[31m\\\"\" is not a name for a peer"), "{error}");
+    }
+
+    #[test]
+    fn a_text_of_somebody_else_gives_a_name_that_resembles_it() {
+        for (text, name) in [
+            ("Alice's laptop", Some("Alice-s-laptop")),
+            ("  office: 2nd floor ", Some("office-2nd-floor")),
+            ("../../etc/passwd", Some("etc-passwd")),
+            ("\u{1b}[31mred", Some("31mred")),
+            ("***", None),
+            ("...", None),
+        ] {
+            assert_eq!(PeerName::resembling(text).as_ref().map(PeerName::as_str), name, "{text:?}");
+        }
+        let long = PeerName::resembling(&"x".repeat(500)).unwrap();
+        assert!(long.numbered(10_000).as_str().parse::<PeerName>().is_ok());
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::client::Client;
 use super::error::Error;
+use super::qr::Code;
 use crate::cli::ClientOutput;
 use crate::own_file::{self, Readers};
 
@@ -31,15 +32,29 @@ impl<'a> Output<'a> {
     /// nowhere else.
     pub(super) fn emit(&self, client: &Client<'_>) -> Result<(), Error> {
         let text = client.text();
-        let written = self.places.output.as_deref().map(|path| write(path, text.as_bytes()));
-        if !matches!(written, Some(Ok(()))) {
+        let file = self.places.output.as_deref().map(|path| write(path, text.as_bytes()));
+        if !matches!(file, Some(Ok(()))) {
             print!("{}", text.as_str());
         }
         let gaps = client.gaps();
         if !gaps.is_empty() {
             eprintln!("bastionctl: replace {} in it", gaps.join(", "));
         }
-        written.unwrap_or(Ok(()))
+        file.unwrap_or(Ok(()))?;
+        if !self.places.qr && self.places.png.is_none() {
+            return Ok(());
+        }
+        if !gaps.is_empty() {
+            return Err(Error::CodeWithGaps);
+        }
+        let code = Code::new(&text)?;
+        if let Some(path) = &self.places.png {
+            write(path, &code.picture()?)?;
+        }
+        if self.places.qr {
+            print!("{}", code.for_terminal()?.as_str());
+        }
+        Ok(())
     }
 }
 
