@@ -59,6 +59,9 @@ pub use systemd::{inherited_descriptors, start_logging};
 pub mod internals {
     #![allow(missing_docs, reason = "each item is documented where it is defined")]
 
+    pub mod access {
+        pub use crate::inputs::{Grant, PeerRights, Reacher, Target, rights_of, who_can_reach};
+    }
     pub mod component {
         pub use crate::component::{Component, preview, reconcile};
     }

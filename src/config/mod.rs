@@ -4,6 +4,7 @@
 //! function of the file's text and the [`Environment`], and [`load`] adds only the files that belong to it. Therefore
 //! `bastionctl check` and the daemon always agree.
 
+mod access;
 mod bundle;
 mod check;
 mod diagnostic;
@@ -23,6 +24,9 @@ mod wireguard;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use access::{AccessEntry, AccessLists, Place};
+#[cfg(test)]
+pub(crate) use access::{Group, PeerAccess};
 pub(crate) use bundle::{Bundle, load_with_texts};
 pub(crate) use diagnostic::{Diagnostic, Severity};
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The checked configuration: [`Config`] and those of its sections that are only a few values.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -35,6 +36,8 @@ pub struct Config {
     pub health: Health,
     /// The tunnel; `None`: there is no tunnel.
     pub wireguard: Option<Wireguard>,
+    /// `[hosts]`: names for addresses and ranges.
+    pub hosts: BTreeMap<String, Vec<Ipv4Net>>,
     /// What is allowed but probably a mistake, sorted by key.
     pub warnings: Vec<Diagnostic>,
 }

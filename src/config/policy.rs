@@ -162,7 +162,7 @@ pub struct EgressLists {
 }
 
 /// How a `[[network]]` names its network. No two blocks name the same one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NetworkName {
     /// By its whole range.
     Range(Ipv4Net),
@@ -193,6 +193,8 @@ impl NetworkName {
 pub struct NetworkPolicy {
     /// Its place in the file, for messages: `network[0]`.
     pub key: String,
+    /// The name by which access lists call it. No other network and no alias of `[hosts]` has it.
+    pub name: Option<String>,
     /// Which network.
     pub network: NetworkName,
     /// Further ranges whose hosts are reached through the network.

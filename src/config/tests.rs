@@ -59,6 +59,8 @@ fn tunnel() -> Wireguard {
         snat: Snat::Auto,
         endpoint: None,
         dns: Vec::new(),
+        default_reach: None,
+        groups: Vec::new(),
         peers: Vec::new(),
         out: Vec::new(),
     }
@@ -123,6 +125,7 @@ fn defaults() -> Config {
             targets: vec!["185.12.64.1:53".parse().unwrap(), "185.12.64.2:53".parse().unwrap()],
         },
         wireguard: None,
+        hosts: BTreeMap::new(),
         warnings: Vec::new(),
     }
 }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
+use super::access::{AccessEntry, AccessLists, Group, PeerAccess, Place};
 use crate::net::InterfaceName;
 use bastiond_tunnel::endpoint::EndpointName;
 use bastiond_tunnel::key::{PresharedKey, PrivateKey, PublicKey};
@@ -41,6 +42,11 @@ pub struct Wireguard {
     pub endpoint: Option<EndpointName>,
     /// The resolvers that clients are told to use.
     pub dns: Vec<IpAddr>,
+    /// What a peer reaches that has no list, neither of its own nor of a group; `None`: the private networks, SSH to
+    /// this server, and the internet with `full_tunnel`.
+    pub default_reach: Option<Vec<AccessEntry>>,
+    /// `[[wireguard.group]]`, sorted by name.
+    pub groups: Vec<Group>,
     /// The peers. No two have the same key, name or allowed-ip.
     pub peers: Vec<Peer>,
     /// Peers that are configured and may not use the tunnel: see [`Wireguard::at`]. Empty in a configuration as it is
@@ -69,6 +75,8 @@ pub struct Peer {
     pub enabled: bool,
     /// From this second on the peer may not use the tunnel.
     pub expires: Option<SystemTime>,
+    /// What it may reach, and who may reach it.
+    pub access: PeerAccess,
 }
 
 impl Peer {
@@ -117,6 +125,27 @@ impl Wireguard {
     /// When the next peer expires.
     pub fn next_expiry(&self, now: SystemTime) -> Option<SystemTime> {
         self.peers.iter().filter(|peer| peer.is_in(now)).filter_map(|peer| peer.expires).min()
+    }
+
+    /// The lists that hold for a peer: those of its groups, then its own.
+    pub(crate) fn lists_of<'a>(&'a self, peer: &'a Peer) -> impl Iterator<Item = &'a AccessLists> + 'a {
+        let find = |name: &String| self.groups.binary_search_by(|group| group.name.cmp(name)).ok();
+        let groups = peer.access.groups.iter().filter_map(find).map(|index| &self.groups[index].lists);
+        groups.chain([&peer.access.lists])
+    }
+
+    /// Whether a peer may log in to this server.
+    pub(crate) fn reaches_ssh(&self, peer: &Peer) -> bool {
+        let is_ssh = |entry: &AccessEntry| entry.place == Place::BastionSsh;
+        if self.lists_of(peer).any(|lists| lists.deny.iter().any(is_ssh)) {
+            return false;
+        }
+        let mut reach = self.lists_of(peer).filter_map(|lists| lists.reach.as_ref()).peekable();
+        match (reach.peek(), &self.default_reach) {
+            (Some(_), _) => reach.flatten().any(is_ssh),
+            (None, Some(default)) => default.iter().any(is_ssh),
+            (None, None) => true,
+        }
     }
 
     /// The networks of the tunnel's own addresses, without host bits.

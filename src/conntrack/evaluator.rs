@@ -6,12 +6,14 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use prefix_trie::PrefixMap;
 
+use super::access::PeerLists;
 use super::forwards::Forwards;
 use super::lookup::{AccessList, AddressSet, contains_port, includes_protocol};
 use super::model::{BlockReason, Flow, ICMP, Permission, TCP, Tuple, UDP};
 use super::policy::{Network, Policy, Service};
 use crate::config::EgressLists;
 use crate::hetzner::{METADATA_NETWORK, unroutable};
+use crate::inputs::Judgement;
 use bastiond_tunnel::key::PublicKey;
 
 /// The port of mail between servers (RFC 5321 section 4.5.4.2).
@@ -38,6 +40,7 @@ pub struct PolicyEvaluator<'p> {
     tenants: AccessList,
     remote_networks: AddressSet,
     peers: PrefixMap<Ipv4Net, PublicKey>,
+    lists: PeerLists<'p>,
 }
 
 /// Where an address is.
@@ -100,6 +103,7 @@ impl<'p> PolicyEvaluator<'p> {
             network_egress: policy.networks.iter().map(network_egress).collect(),
             tenants: AccessList::new(&policy.tenants),
             remote_networks: AddressSet::from_ranges(tunnel.map_or(&[], |tunnel| &tunnel.remote_networks)),
+            lists: tunnel.and_then(|tunnel| tunnel.access.as_ref()).map(PeerLists::new).unwrap_or_default(),
             peers: peers.flat_map(|(peer, nets)| nets.iter().map(move |net| (net.trunc(), *peer))).collect(),
         }
     }
@@ -123,7 +127,12 @@ impl<'p> PolicyEvaluator<'p> {
         if !flow.is_redirected() {
             return self.direct_permission(first);
         }
-        let permission = self.redirect_permission(flow);
+        let permission = match self.redirect_permission(flow) {
+            permission @ (Permission::Forward(..) | Permission::Static(_) | Permission::Guest(_)) => {
+                self.refused_by_lists(&flow.translated()).map_or(permission, Permission::Blocked)
+            }
+            permission => permission,
+        };
         let is_from_inside = matches!(from, Location::PrivateNetwork(_) | Location::Tunnel);
         if is_from_inside && matches!(permission, Permission::Blocked(_)) {
             // Another program translated it. The rules decide by the addresses that it has now.
@@ -176,10 +185,10 @@ impl<'p> PolicyEvaluator<'p> {
         self.forwards.find(&flow.original).is_some_and(|(index, ..)| self.policy.forwards[index].snat)
     }
 
-    /// The peer of the tunnel that the flow comes from or goes to.
-    pub fn peer_of(&self, flow: &Flow) -> Option<PublicKey> {
+    /// The peers of the tunnel that the flow comes from and goes to.
+    pub fn peers_of(&self, flow: &Flow) -> [Option<PublicKey>; 2] {
         let ends = [flow.original.source, flow.original.destination];
-        ends.into_iter().filter(|end| self.location(*end) == Location::Tunnel).find_map(|end| self.peer(end))
+        ends.map(|end| if self.location(end) == Location::Tunnel { self.peer(end) } else { None })
     }
 
     fn location(&self, address: Ipv4Addr) -> Location {
@@ -189,9 +198,8 @@ impl<'p> PolicyEvaluator<'p> {
     fn redirect_permission(&self, flow: &Flow) -> Permission {
         let first = &flow.original;
         let (host, port) = (flow.reply.source, flow.reply.source_port());
-        let is_private = matches!(self.location(first.source), Location::PrivateNetwork(_));
-        if self.location(host) == Location::Tunnel && !(is_private && self.remote_networks.contains(host)) {
-            // A range of a peer inside a private network: only private hosts reach it.
+        if self.location(host) == Location::Tunnel && !self.leads_into_tunnel(&flow.translated()) {
+            // A range of a peer inside a private network: private hosts reach it, and what lists name.
             return Permission::Blocked(BlockReason::Tunnel);
         }
         if let Some((to, to_port)) = self.forwards.target(first) {
@@ -212,6 +220,33 @@ impl<'p> PolicyEvaluator<'p> {
             None if self.forwards.has_forward(first) => Permission::Blocked(BlockReason::ForwardSource),
             None => Permission::Blocked(BlockReason::NoForward),
         }
+    }
+
+    /// Whether a flow that goes on with this first packet may go to a peer or to what is behind it.
+    fn leads_into_tunnel(&self, goes_on: &Tuple) -> bool {
+        let peer = self.peer(goes_on.destination);
+        let origin = peer.map_or(Judgement::Unlisted, |peer| self.lists.judge_origin(peer, goes_on));
+        match self.location(goes_on.source) {
+            Location::PrivateNetwork(_) => match origin {
+                Judgement::Unlisted => self.remote_networks.contains(goes_on.destination),
+                judgement => judgement == Judgement::Allowed,
+            },
+            Location::Tunnel => {
+                let reach = self.peer(goes_on.source).map(|from| self.lists.judge_reach(from, goes_on, false));
+                reach == Some(Judgement::Allowed) && origin != Judgement::Denied
+            }
+            Location::Bastion | Location::Elsewhere => false,
+        }
+    }
+
+    /// Why lists of peers refuse a flow that goes on with this first packet to a private host, if they do.
+    fn refused_by_lists(&self, goes_on: &Tuple) -> Option<BlockReason> {
+        if self.location(goes_on.source) != Location::Tunnel {
+            return None;
+        }
+        let peer = self.peer(goes_on.source)?;
+        let judgement = self.lists.judge_reach(peer, goes_on, false);
+        (judgement == Judgement::Denied).then_some(BlockReason::PeerLists)
     }
 
     /// Whether a flow to an address of this server was translated to a guest of one of its bridges.
@@ -270,7 +305,10 @@ impl<'p> PolicyEvaluator<'p> {
     fn peer_permission(&self, first: &Tuple, to: Location) -> Permission {
         let Some(peer) = self.peer(first.source) else { return Permission::Blocked(BlockReason::NoPeer) };
         let is_full_tunnel = self.policy.tunnel.as_ref().is_some_and(|tunnel| tunnel.full_tunnel);
+        let judgement = self.lists.judge_reach(peer, first, to == Location::Elsewhere);
         match to {
+            Location::Tunnel if self.leads_into_tunnel(first) => Permission::Tunnel(peer),
+            _ if judgement == Judgement::Denied => Permission::Blocked(BlockReason::PeerLists),
             Location::PrivateNetwork(_) => Permission::Tunnel(peer),
             Location::Elsewhere if is_full_tunnel => match self.egress_permission(&self.egress, first) {
                 Permission::Egress => Permission::Tunnel(peer),
@@ -280,9 +318,10 @@ impl<'p> PolicyEvaluator<'p> {
         }
     }
 
-    /// Private hosts may reach the networks behind peers, but not the peers' own devices.
+    /// Private hosts may reach the networks behind peers, but not the peers' own devices; what lists name of a peer with
+    /// lists.
     fn remote_network_permission(&self, first: &Tuple) -> Permission {
-        if !self.remote_networks.contains(first.destination) {
+        if !self.leads_into_tunnel(first) {
             return Permission::Blocked(BlockReason::Tunnel);
         }
         self.peer(first.destination).map_or(Permission::Blocked(BlockReason::NoPeer), Permission::Tunnel)

@@ -10,6 +10,7 @@
 //! What it remembers is the policy that the live flows follow, which the kernel cannot tell: an entry of its table does
 //! not say which rule let it in.
 
+mod access;
 mod answers;
 mod apply;
 mod collisions;

@@ -188,6 +188,8 @@ pub enum BlockReason {
     NoPeer,
     /// Peers may not reach its destination, or its source may not reach peers.
     Tunnel,
+    /// The lists of its peer do not allow it.
+    PeerLists,
     /// The bastion has no such service, or not for its source.
     NoService,
     /// It comes from the internet and goes to a private address.

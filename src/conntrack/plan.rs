@@ -136,7 +136,7 @@ pub(crate) fn end_reason(old: &PolicyEvaluator<'_>, new: &PolicyEvaluator<'_>, f
         Permission::Service => EndReason::Service,
         Permission::Blocked(_) | Permission::Unknown => return None,
     };
-    if old.peer_of(flow) != new.peer_of(flow) {
+    if old.peers_of(flow) != new.peers_of(flow) {
         // A peer may use a forward or a service: that still stands, but the peer does not.
         return Some(EndReason::Tunnel);
     }

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Acl, Config, EgressLists, Ports, Transports};
-use crate::inputs::{Tunnel, is_reserved};
+use crate::inputs::{Access, Tunnel, access, is_reserved};
 use crate::net::overlap;
 use crate::net::v4;
 use crate::site::{PrivateLink, Site};
@@ -120,6 +120,9 @@ pub(super) struct TunnelPolicy {
     pub(super) full_tunnel: bool,
     /// The peers, each with its allowed-ips.
     pub(super) peers: Vec<(PublicKey, Vec<Ipv4Net>)>,
+    /// The lists of peers, if there are any. Version 0.1.0 does not write them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) access: Option<Access>,
 }
 
 impl Policy {
@@ -144,7 +147,7 @@ impl Policy {
             forwards: forwards(config, site),
             statics: statics(config, site),
             services: services(config),
-            tunnel: tunnel.map(|tunnel| tunnel_policy(config, tunnel)),
+            tunnel: tunnel.map(|tunnel| tunnel_policy(config, site, tunnel)),
         };
         if let Some(before) = before {
             policy.public.extend(&before.public);
@@ -230,12 +233,13 @@ fn services(config: &Config) -> Vec<Service> {
     config.firewall.services.iter().map(service).collect()
 }
 
-fn tunnel_policy(config: &Config, tunnel: &Tunnel) -> TunnelPolicy {
+fn tunnel_policy(config: &Config, site: &Site, tunnel: &Tunnel) -> TunnelPolicy {
     let peers = config.wireguard.iter().flat_map(|wireguard| &wireguard.peers);
     TunnelPolicy {
         networks: v4(tunnel.networks.iter().copied()),
         remote_networks: v4(tunnel.remote_networks.iter().copied()),
         full_tunnel: tunnel.full_tunnel,
         peers: peers.map(|peer| (peer.public_key, v4(peer.allowed_ips.iter().copied()))).collect(),
+        access: access(config, site, tunnel),
     }
 }

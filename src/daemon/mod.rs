@@ -133,7 +133,7 @@ pub async fn run(
     }
     let state_directory = environment.state_directory();
     let mut drops = DropLog::default();
-    drops.follow(config.firewall.log_drops).await;
+    drops.follow(&config).await;
     let prober = Prober::start(&environment.state_directory());
     let daemon = Daemon {
         path,

@@ -39,7 +39,7 @@ impl Daemon {
             self.metadata = Watcher::start(config.site.metadata_to_query(), &runtime);
             self.await_metadata().await;
         }
-        self.drops.follow(config.firewall.log_drops).await;
+        self.drops.follow(&config).await;
         self.config = config.at(SystemTime::now());
         self.written = config;
         self.unkept = Some(texts);

@@ -152,8 +152,20 @@ impl Daemon {
 pub(super) fn answer_report(mut report: Report, answer: oneshot::Sender<Response>) {
     tokio::spawn(async move {
         report.firewall = nat::firewall_report().await;
+        name_refused_peers(&mut report);
         let _ = answer.send(Response::Report { report: Box::new(report) });
     });
+}
+
+/// Says by name whose packets lists refused.
+fn name_refused_peers(report: &mut Report) {
+    let Some((firewall, tunnel)) = report.firewall.as_mut().zip(report.tunnel.as_ref()) else { return };
+    for source in &mut firewall.refused_peers.busiest {
+        let ranges = tunnel.peers.iter().flat_map(|peer| peer.allowed_ips.iter().map(move |range| (peer, range)));
+        let of_source = ranges.filter(|(_, range)| range.contains(&source.address));
+        let narrowest = of_source.max_by_key(|(_, range)| range.prefix_len());
+        source.name = narrowest.map(|(peer, _)| peer.name.clone().unwrap_or_else(|| peer.public_key.to_string()));
+    }
 }
 
 /// There is nothing to plan: a reload would be refused.

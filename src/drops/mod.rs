@@ -16,9 +16,9 @@ use nix::net::if_::if_indextoname;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::config::LogDrops;
+use crate::config::{Config, LogDrops};
 use crate::error::chain;
-use crate::inputs::JOURNAL_GROUP;
+use crate::inputs::{JOURNAL_GROUP, PeerNames};
 use crate::nflog::{self, Delivery};
 
 pub use message::{Dropped, read};
@@ -26,6 +26,9 @@ use tally::Tally;
 
 /// How long the kernel collects packets before it wakes us; its default is a second.
 const COLLECTED: Duration = Duration::from_millis(100);
+/// The counter of what lists of peers refuse.
+const REFUSED_BY_LISTS: &str = "dropped_access";
+
 /// What helps against an error.
 fn advice(error: &nflog::Error) -> &'static str {
     match error {
@@ -44,17 +47,27 @@ fn advice(error: &nflog::Error) -> &'static str {
 pub(crate) struct DropLog {
     task: Option<JoinHandle<()>>,
     tally: Arc<Mutex<Tally>>,
+    names: Arc<Mutex<PeerNames>>,
 }
 
 impl DropLog {
-    /// Starts or stops listening as the configuration wants. A failure is logged and nothing else: the gateway works
-    /// without this.
-    pub(crate) async fn follow(&mut self, log_drops: LogDrops) {
+    /// Starts or stops listening as the configuration wants, and names peers as it does. A failure is logged and nothing
+    /// else: the gateway works without this.
+    pub(crate) async fn follow(&mut self, config: &Config) {
+        let names = PeerNames::new(config);
+        *self.names.lock() = names;
+        self.listen(config.firewall.log_drops).await;
+    }
+
+    async fn listen(&mut self, log_drops: LogDrops) {
         let listens = self.task.as_ref().is_some_and(|task| !task.is_finished());
         match log_drops {
             LogDrops::Journal if listens => {}
             LogDrops::Journal => match nflog::listen(JOURNAL_GROUP, Delivery::Collected(COLLECTED)).await {
-                Ok(socket) => self.task = Some(tokio::spawn(log_packets(socket, Arc::clone(&self.tally)))),
+                Ok(socket) => {
+                    self.task =
+                        Some(tokio::spawn(log_packets(socket, Arc::clone(&self.tally), Arc::clone(&self.names))));
+                }
                 Err(error) => {
                     tracing::warn!(
                         component = "nat",
@@ -92,23 +105,39 @@ impl Drop for DropLog {
 }
 
 /// Logs what comes, until the socket fails.
-async fn log_packets(socket: TokioSocket, tally: Arc<Mutex<Tally>>) {
-    let error =
-        nflog::receive(&socket, |datagram| read(datagram).iter().for_each(|dropped| log(dropped, &tally))).await;
+async fn log_packets(socket: TokioSocket, tally: Arc<Mutex<Tally>>, names: Arc<Mutex<PeerNames>>) {
+    let log_all = |datagram: &[u8]| {
+        for dropped in read(datagram) {
+            let peer = refused_peer(&dropped, &names.lock());
+            log(&dropped, peer.as_deref(), &tally);
+        }
+    };
+    let error = nflog::receive(&socket, log_all).await;
     tracing::warn!(component = "nat", %error, "no dropped packet is logged until the next reload");
 }
 
-fn log(dropped: &Dropped, tally: &Mutex<Tally>) {
+/// The peer whose lists refused a packet: who sent it, or to whom it was sent.
+fn refused_peer(dropped: &Dropped, names: &PeerNames) -> Option<String> {
+    if dropped.reason != REFUSED_BY_LISTS {
+        return None;
+    }
+    let ends = [dropped.source, dropped.destination];
+    ends.into_iter().flatten().find_map(|end| names.at(end)).map(str::to_owned)
+}
+
+fn log(dropped: &Dropped, peer: Option<&str>, tally: &Mutex<Tally>) {
     let (interface, out) = (dropped.from.map(interface_name), dropped.to.map(interface_name));
     if let (Some(from), Some(to)) = (&interface, &out) {
         tally.lock().add(&dropped.reason, from, to, Instant::now());
     }
     let word =
         |word: &str, name: &Option<String>| name.as_ref().map_or_else(String::new, |name| format!(" {word} {name}"));
-    let interfaces = word("by", &interface) + &word("out of", &out);
+    let of_peer = peer.map_or_else(String::new, |peer| format!(" of peer {peer:?}"));
+    let interfaces = of_peer + &word("by", &interface) + &word("out of", &out);
     tracing::info!(
         component = "nat",
         reason = dropped.reason,
+        peer,
         interface,
         out,
         source = dropped.source.map(tracing::field::display),

@@ -100,9 +100,9 @@ fn an_unreadable_message_does_not_hide_the_next_one() {
 #[tokio::test]
 async fn without_log_drops_to_the_journal_no_task_runs() {
     let mut log = DropLog::default();
-    log.follow(LogDrops::Off).await;
+    log.listen(LogDrops::Off).await;
     assert!(log.task.is_none());
-    log.follow(LogDrops::Group(7)).await;
+    log.listen(LogDrops::Group(7)).await;
     assert!(log.task.is_none());
 }
 

@@ -179,18 +179,21 @@ pub(super) fn chain_object(table: &str, name: &str, base: Option<BaseChain>) -> 
 
 /// A set or map without its elements. The crate's set would have to hold an empty list of its expressions.
 pub(super) fn set_object(table: &str, name: &str, kind: &SetKind) -> Value {
-    let (fields, flags) = match kind {
-        SetKind::Ranges(fields) | SetKind::AddressMap(fields) => (fields, Some(["interval"])),
-        SetKind::Exact(fields) => (fields, None),
+    let flags = match kind {
+        SetKind::Ranges(_) | SetKind::AddressMap(_) | SetKind::ChainRangeMap => Some(["interval"]),
+        SetKind::Exact(_) | SetKind::ChainMap => None,
         SetKind::Map => return Value::Null,
     };
-    let key = if let [single] = fields.as_slice() { json!(single) } else { json!(fields) };
+    let fields = kind.fields();
+    let key = if let [single] = fields { json!(single) } else { json!(fields) };
     let mut set = json!({"family": "inet", "table": table, "name": name, "type": key});
     if let Some(flags) = flags {
         set["flags"] = json!(flags);
     }
-    if matches!(kind, SetKind::AddressMap(_)) {
-        set["map"] = json!(fields::V4);
+    match kind {
+        SetKind::AddressMap(_) => set["map"] = json!(fields::V4),
+        SetKind::ChainMap | SetKind::ChainRangeMap => set["map"] = json!("verdict"),
+        SetKind::Ranges(_) | SetKind::Exact(_) | SetKind::Map => {}
     }
     set
 }
@@ -213,11 +216,16 @@ fn to_value(object: &impl Serialize) -> Value {
 }
 
 impl SetKind {
+    /// Whether its elements name chains.
+    pub(super) fn leads_to_chains(&self) -> bool {
+        matches!(self, Self::ChainMap | Self::ChainRangeMap)
+    }
+
     /// nft has maps apart from sets.
     pub(super) fn object(&self) -> ObjectKind {
         match self {
             Self::Ranges(_) | Self::Exact(_) => ObjectKind::Set,
-            Self::Map | Self::AddressMap(_) => ObjectKind::Map,
+            Self::Map | Self::AddressMap(_) | Self::ChainMap | Self::ChainRangeMap => ObjectKind::Map,
         }
     }
 }

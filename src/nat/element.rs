@@ -6,6 +6,7 @@
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -28,6 +29,8 @@ pub(super) enum FieldValue {
     Protocols(u8, u8),
     /// The name of an interface.
     Interface(InterfaceName),
+    /// The chain that a map leads to; its name needs no escaping.
+    Chain(Arc<str>),
 }
 
 /// An element of a set or of a map.
@@ -108,6 +111,7 @@ impl FieldValue {
             Self::Protocols(first, last) if first == last => write!(out, "{first}"),
             Self::Protocols(first, last) => write!(out, "{{\"range\":[{first},{last}]}}"),
             Self::Interface(name) => write!(out, "\"{name}\""),
+            Self::Chain(name) => write!(out, "{{\"goto\":{{\"target\":\"{name}\"}}}}"),
         }
     }
 }

@@ -60,6 +60,21 @@ pub(super) enum SetKind {
     Map,
     /// A map from ranges of several fields to an address; nft's names of the fields of its keys.
     AddressMap(Vec<&'static str>),
+    /// A map from single addresses to the chains that decide about their packets.
+    ChainMap,
+    /// The same from ranges.
+    ChainRangeMap,
+}
+
+impl SetKind {
+    /// nft's names of the fields of its keys; none for a declared map.
+    pub(super) fn fields(&self) -> &[&'static str] {
+        match self {
+            Self::Ranges(fields) | Self::Exact(fields) | Self::AddressMap(fields) => fields,
+            Self::ChainMap | Self::ChainRangeMap => &[fields::V4],
+            Self::Map => &[],
+        }
+    }
 }
 
 /// A set that the rules fill; [`super::declarations`] declares it. Its content survives reloads.
@@ -127,6 +142,16 @@ impl Set {
         elements: Vec<Element>,
     ) -> Option<Self> {
         (!elements.is_empty()).then(|| Self::new(name.into(), SetKind::AddressMap(fields.into()), elements))
+    }
+
+    /// A map from IPv4 addresses to chains. It is there only if it has elements.
+    pub(super) fn chain_map(name: &'static str, elements: Vec<Element>) -> Option<Self> {
+        (!elements.is_empty()).then(|| Self::new(name.into(), SetKind::ChainMap, elements))
+    }
+
+    /// The same from ranges.
+    pub(super) fn chain_range_map(name: &'static str, elements: Vec<Element>) -> Option<Self> {
+        (!elements.is_empty()).then(|| Self::new(name.into(), SetKind::ChainRangeMap, elements))
     }
 
     fn new(name: Name, kind: SetKind, mut elements: Vec<Element>) -> Self {

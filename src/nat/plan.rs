@@ -194,11 +194,27 @@ pub(super) fn commands(
         Some(before) => commands.extend(flushed_chains(desired, before, &changed)),
         None => commands.push(Command::FlushTable),
     }
+    // Maps to chains keep chains from being deleted, so they are emptied first. They are declared after the chains, since
+    // nft sends the elements of a new set of ranges together with the set.
+    let mut maps = Vec::new();
+    for set in desired.sets.iter().filter(|set| set.kind.leads_to_chains()) {
+        let before = before.and_then(|before| before.sets.iter().find(|old| old.name == set.name));
+        change_elements(set, before, &mut maps);
+    }
+    let empties_existing = |command: &Command| match command {
+        Command::Flush(kind, name) => {
+            observed.is_some_and(|observed| observed.of_kind(kind.word()).any(|there| there["name"] == **name))
+        }
+        Command::DeleteElements { .. } => true,
+        _ => false,
+    };
+    let (emptied, maps): (Vec<Command>, Vec<Command>) = maps.into_iter().partition(empties_existing);
+    commands.extend(emptied);
     if let Some(observed) = observed {
         commands.extend(removals(desired, observed));
     }
     commands.extend(desired.counters.iter().copied().map(Command::AddCounter));
-    for set in &desired.sets {
+    for set in desired.sets.iter().filter(|set| !set.kind.leads_to_chains()) {
         let before = before.and_then(|before| before.sets.iter().find(|old| old.name == set.name));
         change_elements(set, before, &mut commands);
     }
@@ -212,6 +228,7 @@ pub(super) fn commands(
     }
     let add_chain = |chain: &&Chain| Command::AddChain { name: chain.name.clone(), base: chain.base };
     commands.extend(changed.iter().map(add_chain));
+    commands.extend(maps);
     for chain in changed {
         let add_rule = |rule: &_| Command::AddRule { chain: chain.name.clone(), rule: Vec::clone(rule) };
         commands.extend(chain.rules.iter().map(add_rule));

@@ -34,19 +34,20 @@ pub(crate) async fn firewall_report() -> Option<FirewallReport> {
     };
     let nft = Nft::find().ok()?;
     let mut listed = Vec::new();
-    for name in ["scanning", "over_new_flows", "over_flows", "over_ssh", "banned4", "banned6"] {
+    for name in ["scanning", "over_new_flows", "over_flows", "over_ssh", "refused_peers", "banned4", "banned6"] {
         listed.push(list_set(&nft, name).await.unwrap_or_else(|error| {
             tracing::debug!(component = "nat", set = name, error = %chain(&error), "cannot be listed");
             Set::default()
         }));
     }
-    let [scanning, over_new_flows, over_flows, over_ssh, banned4, banned6] = listed.try_into().ok()?;
+    let [scanning, over_new_flows, over_flows, over_ssh, refused_peers, banned4, banned6] = listed.try_into().ok()?;
     Some(FirewallReport {
         counters,
         scanning: scanning.into_sources(),
         over_new_flows: over_new_flows.into_sources(),
         over_flows: over_flows.into_sources(),
         over_ssh: over_ssh.into_sources(),
+        refused_peers: refused_peers.into_sources(),
         banned: bans(banned4, banned6),
     })
 }
@@ -128,6 +129,7 @@ impl Set {
         let timeout = self.timeout;
         let source = |element: Element| Source {
             address: element.address,
+            name: None,
             packets: element.counter.unwrap_or_default().packets,
             seconds_ago: timeout.zip(element.expires).map(|(timeout, expires)| timeout.saturating_sub(expires)),
         };
@@ -165,6 +167,7 @@ mod tests {
         let sources = read_set(include_str!("../../tests/data/sources/scanning.json")).unwrap().into_sources();
         let source = |last: u8, packets, seconds_ago| Source {
             address: IpAddr::from([127, 0, 0, last]),
+            name: None,
             packets,
             seconds_ago: Some(seconds_ago),
         };

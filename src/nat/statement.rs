@@ -258,6 +258,11 @@ pub(super) fn vmap(key: Value, entries: impl IntoIterator<Item = (Value, Name)>)
     Statement::VerdictMap(VerdictMap { key, data: Expression::Named(NamedExpression::Set(items)) }).into()
 }
 
+/// `KEY vmap @NAME`
+pub(super) fn vmap_of(key: Value, name: impl Into<Name>) -> RuleStatement {
+    Statement::VerdictMap(VerdictMap { key, data: set(name) }).into()
+}
+
 /// `iifname`
 pub(super) fn iifname() -> Value {
     meta(MetaKey::Iifname)

@@ -23,6 +23,9 @@ pub struct FirewallReport {
     /// connection requests that they do not complete.
     #[serde(default)]
     pub over_ssh: Sources,
+    /// Peers of the tunnel whose lists refused packets, from them or to them.
+    #[serde(default)]
+    pub refused_peers: Sources,
     /// Sources that are banned from SSH.
     pub banned: Bans,
 }
@@ -41,6 +44,9 @@ pub struct Sources {
 pub struct Source {
     /// The source address of its packets.
     pub address: IpAddr,
+    /// Of a peer: its name, or its key if it has no name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// How many of its packets were dropped.
     pub packets: u64,
     /// How many seconds ago the last one came; `None` if the set does not say.

@@ -1,11 +1,12 @@
 //! What the rules are for some servers and configurations.
 
+mod access;
 mod probes;
 mod table_changes;
 
 use serde_json::{Value, json};
 
-use super::command::Command;
+use super::command::{Command, ObjectKind};
 use super::desired::desired;
 use super::element::{Element, FieldValue};
 use super::model::Rule;

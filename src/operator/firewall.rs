@@ -18,13 +18,15 @@ pub(super) fn format_firewall(firewall: &FirewallReport) -> String {
         (&firewall.over_new_flows, "opens too many flows a second"),
         (&firewall.over_flows, "has too many flows"),
         (&firewall.over_ssh, "opens too many SSH connections to this server"),
+        (&firewall.refused_peers, "a peer whose lists do not allow them"),
     ];
     let mut rows = Vec::new();
     for (Sources { busiest, more }, why) in kinds {
         for source in busiest {
             let last =
                 source.seconds_ago.map_or_else(|| "-".to_owned(), |seconds| format!("{} ago", format_span(seconds)));
-            rows.push([source.address.to_string(), source.packets.to_string(), last, why.to_owned()]);
+            let who = source.name.clone().unwrap_or_else(|| source.address.to_string());
+            rows.push([who, source.packets.to_string(), last, why.to_owned()]);
         }
         if *more > 0 {
             rows.push([format!("{more} more"), String::new(), String::new(), why.to_owned()]);
@@ -75,8 +77,13 @@ mod tests {
     #[test]
     fn the_busiest_reasons_and_sources_come_first() {
         let count = |name: &str, packets| (name.to_owned(), Count { packets, bytes: packets * 60 });
-        let source =
-            |address: &str, packets| Source { address: address.parse().unwrap(), packets, seconds_ago: Some(packets) };
+        let source = |address: &str, packets| Source {
+            address: address.parse().unwrap(),
+            name: None,
+            packets,
+            seconds_ago: Some(packets),
+        };
+        let alice = Source { name: Some("alice".to_owned()), ..source("10.100.0.2", 3) };
         let ban = |source: &str, seconds_left| Ban { source: source.parse().unwrap(), seconds_left };
         let firewall = FirewallReport {
             counters: [
@@ -90,6 +97,7 @@ mod tests {
             over_new_flows: Sources::default(),
             over_flows: Sources { busiest: vec![source("10.2.0.4", 2)], more: 0 },
             over_ssh: Sources { busiest: vec![source("10.0.0.9", 7)], more: 0 },
+            refused_peers: Sources { busiest: vec![alice], more: 0 },
             banned: Bans { longest: vec![ban("192.0.2.7/32", None), ban("2001:db8:1:2::/64", Some(599))], more: 12 },
         };
         let expected = "
@@ -100,6 +108,7 @@ SOURCE              DROPPED        LAST  WHY, IN THE LAST HOUR
 3 more                                   scans: sends to addresses that do not exist on the internet
 10.2.0.4                  2     2 s ago  has too many flows
 10.0.0.9                  7     7 s ago  opens too many SSH connections to this server
+alice                     3     3 s ago  a peer whose lists do not allow them
 BANNED FROM SSH            FOR ANOTHER
 192.0.2.7                  no time limit
 2001:db8:1:2::/64          9 min

@@ -1,5 +1,6 @@
 //! The table as nft lists it, compared with golden files and with the listing in the documentation.
 
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -24,8 +25,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             golden("hetzner-network")
         }),
         trial("the_table_with_a_tunnel_equals_the_golden_one", || golden("tunnel")),
+        trial("the_table_with_lists_of_peers_equals_the_golden_one", || golden("access")),
         trial("the_table_with_everything_equals_the_golden_one", || golden("everything")),
         trial("the_table_with_other_protocols_equals_the_golden_one", || golden("protocols")),
+        trial("the_lists_of_ten_thousand_peers_load_and_change_in_place", crowd),
         trial("removing_the_tunnel_removes_all_its_rules", tunnel_goes),
         trial("boot_replaces_a_table_that_does_not_filter", half_a_table),
         trial("boot_opens_the_current_port_of_sshd", sshd_moved),
@@ -153,6 +156,53 @@ fn golden(name: &str) -> Result {
         }
     }
     Ok(())
+}
+
+/// Ten groups of a thousand hosts, ranges and ranges of ports, and so many peers, each in one of the groups.
+fn many_peers(count: u32) -> Result<Config> {
+    let mut text = "[nat]\nfastpath = false\n[wireguard]\naddresses = [\"10.100.0.1/16\"]\n".to_owned();
+    for group in 0..10 {
+        let entry = |n: u32| match n % 3 {
+            0 => format!("10.{}.{}.{}:tcp/5432", group + 1, n / 250, n % 250),
+            1 => format!("10.{}.{}.{}:tcp/{}-{}", group + 1, n / 250, n % 250, 1000 + n, 1010 + n),
+            _ => format!("10.{}.{}.{}/30:udp/53", group + 20, n / 64, n % 64 * 4),
+        };
+        let reach: Vec<String> = (0..1000).map(entry).collect();
+        let _ = writeln!(text, "[[wireguard.group]]\nname = \"group-{group}\"\nreach = {reach:?}");
+        text.push_str("from = [\"10.0.0.7\"]\n");
+    }
+    for number in 0..count {
+        let [.., third, fourth] = (number + 256).to_be_bytes();
+        let key = bastiond_tunnel::key::PublicKey(std::array::from_fn(|at| [third, fourth][at % 2]));
+        let _ = writeln!(text, "[[wireguard.peer]]\npublic_key = \"{key}\"");
+        let _ = writeln!(text, "allowed_ips = [\"10.100.{third}.{fourth}\"]\ngroups = [\"group-{}\"]", number % 10);
+    }
+    Ok(parse(&text, &Environment::default()).map_err(|problems| format!("{:?}", problems.first()))?)
+}
+
+fn crowd() -> Result {
+    let host = Namespace::create("many-peers")?;
+    let memory = tempfile::tempdir()?;
+    let site = site("one-network")?;
+    let mut nat = Nat::load(memory.path(), memory.path());
+    let mut loaded = |count: u32| -> Result {
+        let outcome = reconcile(&host, &mut nat, &many_peers(count)?, &site);
+        ensure_eq((outcome.changes.len(), outcome.problems), (1, Vec::new()))
+    };
+    let leads_to = |address: &str| -> Result<String> {
+        let output = host.command("nft").args(["get", "element", "inet", "bastiond", "peer_reach"]);
+        let output = output.arg(format!("{{ {address} }}")).output()?;
+        Ok(text(&output.stdout))
+    };
+    loaded(10_000)?;
+    ensure(leads_to("10.100.1.7")?.contains("goto reach_group-7"), leads_to("10.100.1.7")?)?;
+    ensure(leads_to("10.100.40.15")?.contains("goto reach_group-9"), leads_to("10.100.40.15")?)?;
+    ensure(leads_to("10.100.40.16")?.is_empty(), "nobody has that address")?;
+    loaded(10_001)?;
+    ensure(leads_to("10.100.40.16")?.contains("goto reach_group-0"), leads_to("10.100.40.16")?)?;
+    loaded(10)?;
+    ensure(leads_to("10.100.40.16")?.is_empty(), "the peer is gone")?;
+    ensure(leads_to("10.100.1.7")?.contains("goto reach_group-7"), "this one is not")
 }
 
 fn tunnel_goes() -> Result {

@@ -1,5 +1,6 @@
 //! The daemon's tunnel: people and sites connect with Debian's wireguard-go, configured as a person does it.
 
+mod access;
 mod changes;
 mod expiry;
 mod kinds;
@@ -28,6 +29,7 @@ use crate::gateway::{FAST, Result, SOON, ensure, installation, report, text, wai
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
+        access::trials(),
         people::trials(),
         changes::trials(),
         expiry::trials(),

@@ -9,6 +9,7 @@ use super::behind;
 use super::budget::Budget;
 use super::diagnostics::Diagnostics;
 use super::nat::{self, Pool};
+use super::places;
 use super::private::PrivateNetworks;
 use super::values;
 use crate::config::policy::{Egress, EgressLists, EgressOfHosts, NetworkName, NetworkPolicy};
@@ -84,6 +85,7 @@ fn check_lists(
 /// A `[[network]]` in which some keys may be wrong. The others are still compared with other networks.
 pub(super) struct CheckedNetwork {
     key: String,
+    name: Option<String>,
     range: Option<Ipv4Net>,
     interface: Option<InterfaceName>,
     also: Vec<Ipv4Net>,
@@ -105,8 +107,14 @@ impl CheckedNetwork {
         self.pool.iter().chain(self.egress.iter().map(|entry| &entry.pool))
     }
 
+    /// Its place, its name and what it is, if it has a name.
+    pub(super) fn named(&self) -> Option<(&str, &str, NetworkName)> {
+        let network = self.range.map(NetworkName::Range).or_else(|| self.interface.clone().map(NetworkName::Interface));
+        Some((&self.key, self.name.as_deref()?, network?))
+    }
+
     pub(super) fn finish(self) -> Option<NetworkPolicy> {
-        let Self { key, range, interface, also, pool, egress, lists } = self;
+        let Self { key, name, range, interface, also, pool, egress, lists } = self;
         let egress = egress.into_iter().map(|CheckedEgress { key, from, pool }| EgressOfHosts {
             key,
             from,
@@ -115,6 +123,7 @@ impl CheckedNetwork {
         let network = range.map(NetworkName::Range).or(interface.map(NetworkName::Interface))?;
         Some(NetworkPolicy {
             key,
+            name,
             network,
             also,
             egress_addresses: pool.map(Pool::into_addresses),
@@ -145,6 +154,7 @@ pub(super) fn check_networks(
         }
         let parse_interface = |text: &str| text.parse().map_err(|error: InvalidInterfaceName| error.to_string());
         CheckedNetwork {
+            name: diagnostics.parse_field(&key, "name", raw.name, places::parse_name),
             interface: diagnostics.parse_field(&key, "interface", raw.interface, parse_interface),
             also: behind::check_also(&key, raw.also, diagnostics),
             range: diagnostics.parse_field(&key, "range", raw.range, |text: &str| private.parse_network(text)),

@@ -71,6 +71,11 @@ pub(super) fn check_ssh_only_by_tunnel(firewall: &Firewall, tunnel: TunnelForSsh
         {
             "firewall.wireguard_port is closed and no peer has an endpoint; open the port"
         }
+        TunnelForSsh::Valid(tunnel)
+            if !tunnel.peers.iter().any(|peer| peer.enabled && peer.expires.is_none() && tunnel.reaches_ssh(peer)) =>
+        {
+            "no lasting peer's lists have bastion:ssh; add it to `reach` of a group or of a peer"
+        }
         TunnelForSsh::Invalid | TunnelForSsh::Valid(_) => return,
     };
     diagnostics.error("firewall.ssh_only_by_tunnel", format!("would lock you out: {reason}"));

@@ -1,5 +1,7 @@
 //! From the raw file to a [`Config`], or to all errors at once. Every default is written here and nowhere else.
 
+mod access;
+mod access_entry;
 mod acl;
 mod behind;
 mod budget;
@@ -17,6 +19,7 @@ mod nat;
 mod natural_order;
 mod overlap;
 mod peers;
+mod places;
 mod private;
 mod private_key;
 mod reserved;
@@ -56,7 +59,9 @@ pub(super) fn check(raw: RawConfig, context: &CheckContext<'_, impl Files>) -> R
     nat.check_public_addresses(networks.iter().flat_map(CheckedNetwork::pools), diagnostics);
     let (mut firewall, port) =
         firewall::check_firewall(diagnostics.section_or_default("firewall", raw.firewall), diagnostics);
-    let tunnel = wireguard::check_wireguard(raw.wireguard, port, &site, context, diagnostics);
+    let hosts = places::check_hosts(diagnostics.section_or_default("hosts", raw.hosts), diagnostics);
+    let places = places::Places::new(hosts, networks.iter().filter_map(CheckedNetwork::named), diagnostics);
+    let tunnel = wireguard::check_wireguard(raw.wireguard, port, &site, &places, context, diagnostics);
     firewall.wireguard_port = tunnel.open_port;
     lockout::check_ssh_only_by_tunnel(&firewall, tunnel.for_ssh(), diagnostics);
     forwards::check_ports_of_bastion(&nat.forwards, &firewall, diagnostics);
@@ -68,7 +73,8 @@ pub(super) fn check(raw: RawConfig, context: &CheckContext<'_, impl Files>) -> R
     let health = health::check_health(diagnostics.section_or_default("health", raw.health), diagnostics);
     let warnings = all.into_warnings()?;
     let (nat, wireguard) = (nat.finish(), tunnel.wireguard);
-    Ok(Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, warnings })
+    let hosts = places.into_hosts();
+    Ok(Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, hosts, warnings })
 }
 
 fn check_log(raw: RawLog, diagnostics: &mut Diagnostics) -> Log {

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::context::CheckContext;
 use super::diagnostics::Diagnostics;
 use super::{key_files, values};
+use crate::config::access::PeerAccess;
 use crate::config::files::{Files, PeerFiles, remedy};
 use crate::config::peer_file_name;
 use crate::config::raw::{self, Entry, RawPeer, Timestamp};
@@ -35,10 +36,27 @@ pub(super) struct CheckedPeer {
     pub(super) persistent_keepalive: Option<u16>,
     pub(super) enabled: bool,
     pub(super) expires: Option<SystemTime>,
+    /// Its groups and lists, as they are written.
+    pub(super) access: RawAccess,
+}
+
+/// A peer's groups and lists, as they are written.
+#[derive(Default)]
+pub(super) struct RawAccess {
+    pub(super) groups: Entry<Vec<Entry<String>>>,
+    pub(super) lists: RawLists,
+}
+
+/// The lists of a peer or a group, as they are written.
+#[derive(Default)]
+pub(super) struct RawLists {
+    pub(super) reach: Entry<Vec<Entry<String>>>,
+    pub(super) deny: Entry<Vec<Entry<String>>>,
+    pub(super) from: Entry<Vec<Entry<String>>>,
 }
 
 impl CheckedPeer {
-    pub(super) fn finish(self) -> Option<Peer> {
+    pub(super) fn finish(self, access: PeerAccess) -> Option<Peer> {
         let allowed_ips = self.allowed_ips.into_iter().map(|(_, net)| net).collect();
         Some(Peer {
             name: self.name,
@@ -50,6 +68,7 @@ impl CheckedPeer {
             persistent_keepalive: self.persistent_keepalive,
             enabled: self.enabled,
             expires: self.expires,
+            access,
         })
     }
 
@@ -175,6 +194,7 @@ fn check_peer(
         persistent_keepalive,
         enabled,
         expires,
+        access: RawAccess { groups: raw.groups, lists: RawLists { reach: raw.reach, deny: raw.deny, from: raw.from } },
     }
 }
 

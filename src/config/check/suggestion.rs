@@ -10,12 +10,15 @@ const OTHER_NAMES: &[((&str, &str), &str)] = &[
     (("wireguard", "port"), "wireguard.listen_port"),
     (("wireguard", "address"), "wireguard.addresses"),
     (("wireguard", "private_key"), "wireguard.private_key_file"),
+    (("wireguard.peer", "group"), "wireguard.peer.groups"),
     (("wireguard.peer", "psk"), "wireguard.peer.preshared_key"),
     (("wireguard.peer", "keepalive"), "wireguard.peer.persistent_keepalive"),
     (("firewall", "ssh_port"), "firewall.ssh_ports"),
     (("network", "max_flows"), "egress.max_flows"),
     (("network", "new_flows_per_second"), "egress.network_new_flows_per_second"),
     (("nat.forward", "target"), "nat.forward.to"),
+    (("wireguard.group", "allow"), "wireguard.group.reach"),
+    (("wireguard.peer", "allow"), "wireguard.peer.reach"),
     (("nat.forward", "ports"), "nat.forward.port"),
 ];
 
@@ -39,7 +42,7 @@ pub(super) fn similar_key(section: &str, name: &str) -> Option<&'static str> {
         return Some(known);
     }
     let sections = KNOWN_KEYS.iter().filter_map(|known| known.rsplit_once('.')).map(|(section, _)| section);
-    let scored = KNOWN_KEYS.iter().copied().chain(sections).map(|known| {
+    let scored = KNOWN_KEYS.iter().copied().chain(sections).chain(["hosts"]).map(|known| {
         let (known_section, known_name) = known.rsplit_once('.').unwrap_or(("", known));
         // The same section, or a block in it.
         let nearness = if known_section == section { OWN } else { u8::from(known_section.starts_with(&section)) };
@@ -50,6 +53,14 @@ pub(super) fn similar_key(section: &str, name: &str) -> Option<&'static str> {
         .filter(|&(similarity, nearness, known)| similarity > MIN_SIMILARITY && (nearness > 0 || !is_in_block(known)));
     let best = near.max_by(|a, b| (a.1 == OWN).cmp(&(b.1 == OWN)).then(a.0.total_cmp(&b.0)).then(a.1.cmp(&b.1)));
     best.map(|(.., known)| known)
+}
+
+/// The name that another one probably stands for.
+pub(super) fn similar<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    let scored = known.into_iter().map(|known| (strsim::jaro_winkler(&name, &known.to_lowercase()), known));
+    let near = scored.filter(|(similarity, _)| *similarity > MIN_SIMILARITY);
+    near.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, known)| known)
 }
 
 /// `nat.static.open` for `nat.static[0].open[1]`.

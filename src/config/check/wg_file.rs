@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::context::CheckContext;
 use super::diagnostics::Diagnostics;
 use super::key_files;
-use super::peers::CheckedPeer;
+use super::peers::{CheckedPeer, RawAccess};
 use crate::config::files::Files;
 use crate::net::InterfaceName;
 use bastiond_tunnel::file::{self, File, HookSetting};
@@ -165,6 +165,7 @@ impl WgFile {
             persistent_keepalive: peer.persistent_keepalive.filter(|&seconds| seconds > 0),
             enabled: true,
             expires: None,
+            access: RawAccess::default(),
         })
     }
 

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::access;
 use super::context::CheckContext;
 use super::diagnostics::Diagnostics;
 use super::firewall::OpenPort;
 use super::for_clients;
 use super::lockout::TunnelForSsh;
 use super::peers::{self, CheckedPeer};
+use super::places::Places;
 use super::private_key::check_private_key;
 use super::reserved::{needed_address, reserved_block, reserved_block_of_peer};
 use super::wg_file::{self, WgFile};
@@ -61,6 +63,7 @@ pub(super) fn check_wireguard(
     raw: Entry<RawWireguard>,
     port: OpenPort,
     site: &Site,
+    places: &Places,
     context: &CheckContext<'_, impl Files>,
     diagnostics: &mut Diagnostics,
 ) -> CheckedTunnel {
@@ -113,6 +116,10 @@ pub(super) fn check_wireguard(
         Some(SwitchOrAuto::Switch(false)) => Snat::Never,
     };
     let full_tunnel = diagnostics.value("wireguard.full_tunnel", raw.full_tunnel).unwrap_or(false);
+    let places = places.of_tunnel(full_tunnel);
+    let groups = access::check_groups(raw.group, &places, diagnostics);
+    let default_reach = access::check_default_reach(raw.default_reach, &places, diagnostics);
+    let peers = access::check_peers(peers, &groups, &places, diagnostics);
     let listen_port = listen_port(written_port, port, diagnostics);
     let endpoint = for_clients::check_endpoint(raw.endpoint, listen_port, diagnostics);
     let dns = for_clients::check_dns(raw.dns, diagnostics);
@@ -137,7 +144,9 @@ pub(super) fn check_wireguard(
         snat,
         endpoint,
         dns,
-        peers: peers.into_iter().filter_map(CheckedPeer::finish).collect(),
+        default_reach,
+        groups,
+        peers,
         out: Vec::new(),
     };
     CheckedTunnel { wireguard: enabled.then_some(wireguard), open_port, has_errors }

@@ -61,7 +61,8 @@ pub(super) fn place_of(kind: &'static str) -> usize {
 }
 
 /// Every kind of item, in the order of the file.
-pub(super) const KINDS: [&str; 60] = [
+pub(super) const KINDS: [&str; 64] = [
+    "host",
     "log.level",
     "site.public_interface",
     "site.server_id",
@@ -121,7 +122,10 @@ pub(super) const KINDS: [&str; 60] = [
     "wireguard.snat",
     "wireguard.endpoint",
     "wireguard.dns",
+    "wireguard.default_reach",
+    "group",
     "peer",
+    "peer access",
 ];
 
 /// The value, or a word in its place.

@@ -7,7 +7,8 @@ use crate::config::model::{Config, DockerBridges, Hcloud, Health, Log, PrivateLi
 /// Everything that a configuration says.
 pub(super) fn items(config: &Config) -> Vec<Item<'_>> {
     // `warnings` say something about the file, not about the gateway.
-    let Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, warnings: _ } = config;
+    let Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, hosts, warnings: _ } =
+        config;
     let Log { level } = log;
     let mut items = vec![Item::key("log.level", level.as_str().to_lowercase())];
     items.extend(of_site(site));
@@ -20,6 +21,7 @@ pub(super) fn items(config: &Config) -> Vec<Item<'_>> {
     let Health { enabled, targets } = health;
     items.push(Item::key("health.enabled", enabled));
     items.extend(targets.iter().map(|target| Item::entry("probe target", target.to_string())));
+    items.extend(hosts.iter().map(|(name, ranges)| Item::named("host", name, format!("{name} = {}", list(ranges)))));
     items.extend(wireguard.iter().flat_map(tunnel::of_tunnel));
     items
 }

@@ -64,7 +64,7 @@ pub(super) fn of_egress(egress: &Egress) -> Vec<Item<'_>> {
 
 /// A network's block. Lists that are those of `[egress]` are not repeated.
 pub(super) fn of_network<'a>(network: &'a NetworkPolicy, egress: &Egress) -> Vec<Item<'a>> {
-    let NetworkPolicy { key: _, network, also, egress_addresses, egress: of_hosts, lists } = network;
+    let NetworkPolicy { key: _, name: label, network, also, egress_addresses, egress: of_hosts, lists } = network;
     let EgressLists { smtp, allow, deny } = lists;
     let range = match network {
         NetworkName::Range(range) => range.to_string(),
@@ -72,6 +72,7 @@ pub(super) fn of_network<'a>(network: &'a NetworkPolicy, egress: &Egress) -> Vec
     };
     let item = |aspect: &str, text: String| Item::named("network", format!("{range} {aspect}"), text);
     let mut items = vec![item("", range.clone())];
+    items.extend(label.iter().map(|name| item("name", format!("{range} name = {name:?}"))));
     items.extend(also.iter().map(|behind| Item::entry("network", format!("{range} also {behind}"))));
     if let Some(addresses) = egress_addresses {
         items.push(item("addresses", format!("{range} egress_addresses = {}", auto_or(addresses))));

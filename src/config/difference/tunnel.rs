@@ -1,6 +1,7 @@
 //! The items of `[wireguard]` and of its peers.
 
 use super::item::{Item, SecretValue, list, or};
+use crate::config::access::{AccessLists, Group, PeerAccess};
 use crate::config::wireguard::{BackendChoice, Peer, Snat, Wireguard};
 
 pub(super) fn of_tunnel(tunnel: &Wireguard) -> Vec<Item<'_>> {
@@ -19,6 +20,8 @@ pub(super) fn of_tunnel(tunnel: &Wireguard) -> Vec<Item<'_>> {
         snat,
         endpoint,
         dns,
+        default_reach,
+        groups,
         peers,
         out: _,
     } = tunnel;
@@ -50,7 +53,10 @@ pub(super) fn of_tunnel(tunnel: &Wireguard) -> Vec<Item<'_>> {
         Item::key("wireguard.dns", list(dns)),
     ];
     items.extend(addresses.iter().map(|address| Item::entry("tunnel address", address.to_string())));
+    items.push(Item::key("wireguard.default_reach", or(default_reach.as_ref().map(list), "everything as usual")));
+    items.extend(groups.iter().flat_map(of_group));
     items.extend(peers.iter().map(of_peer));
+    items.extend(peers.iter().flat_map(of_access));
     items
 }
 
@@ -65,6 +71,7 @@ fn of_peer(peer: &Peer) -> Item<'_> {
         persistent_keepalive,
         enabled,
         expires,
+        access: _,
     } = peer;
     let name = name.as_ref().map_or_else(String::new, |name| format!("{name:?} "));
     let mut text = format!("{name}{public_key} {}", list(allowed_ips));
@@ -82,4 +89,33 @@ fn of_peer(peer: &Peer) -> Item<'_> {
     }
     let secret = preshared_key.as_ref().map(SecretValue::Preshared);
     Item { secret, ..Item::named("peer", public_key.to_string(), text) }
+}
+
+/// A group, and an item for each entry of its lists: there may be a thousand.
+fn of_group(Group { name, lists }: &Group) -> Vec<Item<'_>> {
+    let mut items = vec![Item::named("group", name, name)];
+    items.extend(of_lists("group", name, lists));
+    items
+}
+
+/// The groups and lists of a peer.
+fn of_access(peer: &Peer) -> Vec<Item<'_>> {
+    let PeerAccess { groups, lists } = &peer.access;
+    let label = peer.name.as_ref().map_or_else(|| peer.public_key.to_string(), |name| format!("{name:?}"));
+    let in_group = |group: &String| Item::entry("peer access", format!("{label} in group {group}"));
+    groups.iter().map(in_group).chain(of_lists("peer access", &label, lists)).collect()
+}
+
+fn of_lists<'a>(kind: &'static str, label: &str, AccessLists { reach, deny, from }: &AccessLists) -> Vec<Item<'a>> {
+    let mut items = Vec::new();
+    for (word, list) in
+        [("reaches", reach.as_ref()), ("does not reach", Some(deny)), ("is reached from", from.as_ref())]
+    {
+        let Some(entries) = list else { continue };
+        if entries.is_empty() && word != "does not reach" {
+            items.push(Item::entry(kind, format!("{label} {word} nothing")));
+        }
+        items.extend(entries.iter().map(|entry| Item::entry(kind, format!("{label} {word} {entry}"))));
+    }
+    items
 }

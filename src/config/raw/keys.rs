@@ -1,6 +1,7 @@
 //! The names of all keys.
 
-/// Every key of the file, dotted. `config.example.toml` documents exactly these; a test compares them.
+/// Every key of the file, dotted, without those of `[hosts]`, which the operator chooses. `config.example.toml`
+/// documents exactly these; a test compares them.
 pub(in crate::config) const KNOWN_KEYS: &[&str] = &[
     "log.level",
     "site.public_interface",
@@ -41,6 +42,7 @@ pub(in crate::config) const KNOWN_KEYS: &[&str] = &[
     "egress.deny.to",
     "egress.deny.protocol",
     "egress.deny.ports",
+    "network.name",
     "network.range",
     "network.interface",
     "network.also",
@@ -98,6 +100,11 @@ pub(in crate::config) const KNOWN_KEYS: &[&str] = &[
     "wireguard.endpoint",
     "wireguard.dns",
     "wireguard.file",
+    "wireguard.default_reach",
+    "wireguard.group.name",
+    "wireguard.group.reach",
+    "wireguard.group.deny",
+    "wireguard.group.from",
     "wireguard.peer.name",
     "wireguard.peer.public_key",
     "wireguard.peer.preshared_key",
@@ -108,4 +115,8 @@ pub(in crate::config) const KNOWN_KEYS: &[&str] = &[
     "wireguard.peer.persistent_keepalive",
     "wireguard.peer.enabled",
     "wireguard.peer.expires",
+    "wireguard.peer.groups",
+    "wireguard.peer.reach",
+    "wireguard.peer.deny",
+    "wireguard.peer.from",
 ];

@@ -1,10 +1,13 @@
 //! The sections of the file, and the type of each key.
 
+use std::borrow::Cow;
+
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::shape::{
     Entry, FastpathChoice, JournalGroupOrOff, LimitOrNone, NameOrNumber, NumberOrAuto, NumbersOrOff, PortAutoOrClosed,
-    PortOrRange, PortsOrAuto, Section, Shape, SwitchOrAuto, TextsOrAuto, Timestamp,
+    PortOrRange, PortsOrAuto, Section, Shape, SwitchOrAuto, TextOrTexts, TextsOrAuto, Timestamp,
 };
 
 /// The key of a field: the field's name, unless that is a reserved word in Rust.
@@ -71,6 +74,20 @@ section! {
         hcloud: RawHcloud,
         health: RawHealth,
         wireguard: RawWireguard,
+        hosts: RawHosts,
+    }
+}
+
+/// `[hosts]`: its keys are names that the operator chooses.
+#[derive(Debug, Default)]
+pub(in crate::config) struct RawHosts(pub Vec<(String, Entry<TextOrTexts>)>);
+
+impl Section for RawHosts {
+    fn from_table(table: DeTable<'_>) -> Self {
+        let entry = |(key, value): (Spanned<Cow<'_, str>>, Spanned<DeValue<'_>>)| {
+            (key.into_inner().into_owned(), Entry::from(value.into_inner()))
+        };
+        Self(table.into_iter().map(entry).collect())
     }
 }
 
@@ -172,6 +189,7 @@ blocks!(RawNetworks of RawNetwork, "network");
 
 section! {
     RawNetwork {
+        name: String,
         range: String,
         interface: String,
         also: Vec<Entry<String>>,
@@ -256,7 +274,20 @@ section! {
         endpoint: String,
         dns: Vec<Entry<String>>,
         file: String,
+        default_reach: Vec<Entry<String>>,
+        group: RawGroups,
         peer: RawPeers,
+    }
+}
+
+blocks!(RawGroups of RawGroup, "wireguard.group");
+
+section! {
+    RawGroup {
+        name: String,
+        reach: Vec<Entry<String>>,
+        deny: Vec<Entry<String>>,
+        from: Vec<Entry<String>>,
     }
 }
 
@@ -275,5 +306,9 @@ section! {
         persistent_keepalive: i64,
         enabled: bool,
         expires: Timestamp,
+        groups: Vec<Entry<String>>,
+        reach: Vec<Entry<String>>,
+        deny: Vec<Entry<String>>,
+        from: Vec<Entry<String>>,
     }
 }

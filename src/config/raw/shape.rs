@@ -267,6 +267,24 @@ impl Shape for TextsOrAuto {
     }
 }
 
+/// A text, or a list of texts.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) enum TextOrTexts {
+    Text(String),
+    Texts(Vec<Entry<String>>),
+}
+
+impl Shape for TextOrTexts {
+    const EXPECTED: &'static str = "a string in quotes, or a list of them";
+
+    fn from_value(value: DeValue<'_>) -> Result<Self, DeValue<'_>> {
+        match value {
+            DeValue::String(text) => Ok(Self::Text(text.into_owned())),
+            other => Vec::from_value(other).map(Self::Texts),
+        }
+    }
+}
+
 /// A port as a number, or a range of ports as text.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum PortOrRange {

@@ -15,7 +15,7 @@ const BETWEEN_WORDS: [char; 10] = [' ', '\t', ',', '[', ']', '{', '}', '=', '#',
 const MAX_WORD: usize = 64;
 
 /// Sections that a file may have several times, with two brackets around their header.
-const REPEATED: [&str; 12] = [
+const REPEATED: [&str; 13] = [
     "site.private",
     "nat.forward",
     "nat.static",
@@ -27,6 +27,7 @@ const REPEATED: [&str; 12] = [
     "network.deny",
     "tenants.allow",
     "firewall.service",
+    "wireguard.group",
     "wireguard.peer",
 ];
 

@@ -32,6 +32,7 @@ fn keys(text: &str) -> BTreeSet<String> {
                 toml::Value::Array(blocks) if blocks.iter().any(toml::Value::is_table) => {
                     blocks.iter().filter_map(toml::Value::as_table).for_each(|block| collect(&key, block, keys));
                 }
+                _ if section == "hosts" => {}
                 _ => {
                     keys.insert(key);
                 }
@@ -68,6 +69,7 @@ fn every_key_with_a_default_is_active_in_the_example() {
         "egress.deny.",
         "network.",
         "tenants.",
+        "hosts.",
         "firewall.service.",
         "wireguard.",
     ];
@@ -115,6 +117,7 @@ fn the_example_with_its_comments_removed_is_valid() {
         vec![Acl { to: vec![test_net], ..Acl::default() }, tcp(&[ports(6667, 6667), ports(6690, 6699)])];
     config.networks = vec![NetworkPolicy {
         key: "network[0]".to_owned(),
+        name: Some("office".to_owned()),
         network: NetworkName::Range(net_v4("10.0.0.0/16")),
         also: vec![net_v4("10.8.0.0/24")],
         egress: vec![EgressOfHosts {
@@ -140,10 +143,42 @@ fn the_example_with_its_comments_removed_is_valid() {
     }];
     let secret = "/etc/bastiond/ada.key";
     let files = [(secret, "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=\n")].into_iter().collect::<InMemory>();
+    config.hosts = hosts();
+    config.wireguard = Some(tunnel_of_the_example());
+    assert_eq!(parse_with(&without_alternatives(&uncommented()), &Environment::default(), &files), Ok(config));
+}
+
+fn hosts() -> BTreeMap<String, Vec<Ipv4Net>> {
+    [
+        ("db".to_owned(), vec![net_v4("10.0.0.5/32")]),
+        ("web".to_owned(), vec![net_v4("10.0.0.6/32"), net_v4("10.0.3.0/24")]),
+    ]
+    .into()
+}
+
+fn tunnel_of_the_example() -> Wireguard {
+    let entry = |place, protocol, ports: &[Ports]| AccessEntry { place, protocol, ports: ports.to_vec() };
     let net = |text: &str| text.parse().unwrap();
-    config.wireguard = Some(Wireguard {
+    Wireguard {
         addresses: vec![net("10.100.0.1/24"), net("fd00:100::1/64")],
         endpoint: Some("vpn.example.org:51820".parse().unwrap()),
+        default_reach: Some(vec![AccessEntry::all_of(Place::Private), AccessEntry::all_of(Place::BastionSsh)]),
+        groups: vec![Group {
+            name: "dev".to_owned(),
+            lists: AccessLists {
+                reach: Some(vec![
+                    entry(
+                        Place::Host("db".to_owned(), vec![net_v4("10.0.0.5/32")]),
+                        Protocol::Tcp,
+                        &[ports(5432, 5440)],
+                    ),
+                    AccessEntry::all_of(Place::Network("office".to_owned(), NetworkName::Range(net_v4("10.0.0.0/16")))),
+                    AccessEntry::all_of(Place::BastionSsh),
+                ]),
+                deny: vec![entry(Place::Range(net_v4("10.0.1.0/24")), Protocol::Tcp, &[ports(25, 25)])],
+                from: Some(vec![AccessEntry::all_of(Place::Range(net_v4("10.0.0.7/32")))]),
+            },
+        }],
         peers: vec![Peer {
             name: Some("Ada's laptop".to_owned()),
             public_key: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".parse().unwrap(),
@@ -154,10 +189,17 @@ fn the_example_with_its_comments_removed_is_valid() {
             persistent_keepalive: Some(25),
             enabled: true,
             expires: Some(UNIX_EPOCH + Duration::from_secs(4_102_423_200)),
+            access: PeerAccess {
+                groups: vec!["dev".to_owned()],
+                lists: AccessLists {
+                    reach: Some(vec![entry(Place::Range(net_v4("10.0.2.0/24")), Protocol::Any, &[])]),
+                    deny: vec![entry(Place::Range(net_v4("10.0.2.9/32")), Protocol::Icmp, &[])],
+                    from: Some(vec![entry(Place::Peers, Protocol::Tcp, &[ports(22, 22)])]),
+                },
+            },
         }],
         ..tunnel()
-    });
-    assert_eq!(parse_with(&without_alternatives(&uncommented()), &Environment::default(), &files), Ok(config));
+    }
 }
 
 #[test]
@@ -177,7 +219,7 @@ fn the_tunnel_in_the_example_has_the_default_values() {
     ];
     let uncommented = uncommented();
     let of_the_tunnel = uncommented.lines().skip_while(|line| *line != "[wireguard]");
-    let of_the_tunnel = of_the_tunnel.take_while(|line| *line != "[[wireguard.peer]]");
+    let of_the_tunnel = of_the_tunnel.take_while(|line| *line != "[[wireguard.group]]");
     let is_default = |line: &&str| wanted.iter().any(|key| line.starts_with(&format!("{key} = ")));
     let lines: Vec<&str> = of_the_tunnel.filter(is_default).collect();
     assert_eq!(lines.len(), wanted.len());

@@ -144,6 +144,7 @@ fn policy_limits() -> Config {
     config.egress.lists.allow = Some(vec![Acl::default()]);
     config.networks = vec![NetworkPolicy {
         key: "network[0]".to_owned(),
+        name: None,
         network: NetworkName::Range(net_v4("192.168.0.0/32")),
         also: Vec::new(),
         egress: Vec::new(),
@@ -226,6 +227,7 @@ fn every_key() -> Config {
             targets: vec!["203.0.113.53:5353".parse().unwrap(), "203.0.113.54:53".parse().unwrap()],
         },
         wireguard: Some(every_key_of_the_tunnel()),
+        hosts: BTreeMap::new(),
         warnings: Vec::new(),
     }
 }
@@ -301,6 +303,7 @@ fn every_key_of_networks() -> Vec<NetworkPolicy> {
     vec![
         NetworkPolicy {
             key: "network[0]".to_owned(),
+            name: None,
             network: NetworkName::Range(net_v4("10.2.0.0/16")),
             also: Vec::new(),
             egress: Vec::new(),
@@ -309,6 +312,7 @@ fn every_key_of_networks() -> Vec<NetworkPolicy> {
         },
         NetworkPolicy {
             key: "network[1]".to_owned(),
+            name: None,
             network: NetworkName::Range(net_v4("10.0.0.0/16")),
             also: Vec::new(),
             egress: Vec::new(),
@@ -371,6 +375,8 @@ fn every_key_of_the_tunnel() -> Wireguard {
         endpoint: Some("vpn.example.org:443".parse().unwrap()),
         dns: vec!["10.0.0.2".parse().unwrap(), "fd00:100::1".parse().unwrap()],
         out: Vec::new(),
+        default_reach: None,
+        groups: Vec::new(),
         peers: vec![
             Peer {
                 name: Some("Ada's laptop".to_owned()),
@@ -382,6 +388,7 @@ fn every_key_of_the_tunnel() -> Wireguard {
                 persistent_keepalive: None,
                 enabled: true,
                 expires: Some(UNIX_EPOCH + Duration::from_secs(1_801_418_400)),
+                access: PeerAccess::default(),
             },
             Peer {
                 name: Some("office".to_owned()),
@@ -393,6 +400,7 @@ fn every_key_of_the_tunnel() -> Wireguard {
                 persistent_keepalive: Some(25),
                 enabled: true,
                 expires: None,
+                access: PeerAccess::default(),
             },
         ],
     }

@@ -68,6 +68,7 @@ fn a_peer_can_have_a_file_of_its_own_and_gets_its_name_from_it() {
         persistent_keepalive: None,
         enabled: true,
         expires: None,
+        access: PeerAccess::default(),
     };
     let expected =
         Wireguard { peers: vec![peer("ada", ADA, "10.100.0.2/32"), peer("Bob", BOB, "10.100.0.3/32")], ..tunnel() };
@@ -394,6 +395,7 @@ fn the_example_file_of_wg_is_used_unchanged() {
         persistent_keepalive: None,
         enabled: true,
         expires: None,
+        access: PeerAccess::default(),
     };
     let expected = Wireguard {
         interface: "wg-office".parse().unwrap(),

@@ -69,9 +69,8 @@ fn every_section_accepts_its_known_keys() {
     for key in KNOWN_KEYS {
         let (section, name) = key.rsplit_once('.').unwrap();
         let (text, shown) = match section {
-            "site.private" | "wireguard.peer" | "nat.forward" | "network" | "firewall.service" | "nat.static" => {
-                (format!("[[{section}]]\n{name} = 0.5"), format!("{section}[0].{name}"))
-            }
+            "site.private" | "wireguard.peer" | "wireguard.group" | "nat.forward" | "network" | "firewall.service"
+            | "nat.static" => (format!("[[{section}]]\n{name} = 0.5"), format!("{section}[0].{name}")),
             "nat.static.open" => {
                 (format!("[[nat.static]]\nopen = [{{ {name} = 0.5 }}]"), format!("nat.static[0].open[0].{name}"))
             }

@@ -109,7 +109,7 @@ proptest! {
                 prop_assert!(!flow.is_redirected() && is_new);
             }
             Some(_) => {
-                let other_peer = old.peer_of(&flow) != new.peer_of(&flow);
+                let other_peer = old.peers_of(&flow) != new.peers_of(&flow);
                 let differs = old.permission(&flow) != new.permission(&flow) || other_peer;
                 prop_assert!(allowed(old.permission(&flow)) && differs);
             }

@@ -1,5 +1,6 @@
 //! A server with two networks, a tunnel, and one of everything that lets a flow pass.
 
+mod access;
 mod answers;
 mod laws;
 mod permissions;
@@ -110,6 +111,7 @@ fn config() -> Config {
     config.egress.lists.deny = vec![Acl { to: nets(&["192.0.2.0/24"]), ..Acl::default() }];
     let dns = Acl { protocol: Protocol::Udp, ports: vec![ports(53, 53)], ..Acl::default() };
     config.networks = vec![NetworkPolicy {
+        name: None,
         key: String::new(),
         network: NetworkName::Range(read("10.2.0.0/16")),
         also: Vec::new(),

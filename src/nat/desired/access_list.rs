@@ -63,11 +63,11 @@ impl Field {
         }
     }
 
-    /// Where a packet has it; `to`: where it has its destination.
-    fn expression(self, to: &Value) -> Value {
+    /// Where a packet has it; `to` and `from`: where it has those.
+    fn expression(self, to: &Value, from: &Value) -> Value {
         match self {
             Self::To => to.clone(),
-            Self::From => field("ip", "saddr"),
+            Self::From => from.clone(),
             Self::Ports => field("th", "dport"),
             Self::Protocol => l4proto(),
         }
@@ -168,11 +168,16 @@ impl AccessList {
 
     /// The same, with the destination somewhere else.
     pub(super) fn rules_at(&self, to: &Value, verdict: impl Fn() -> Rule) -> Vec<Rule> {
+        self.rules_between(to, &field("ip", "saddr"), verdict)
+    }
+
+    /// The same, with the source somewhere else too.
+    pub(super) fn rules_between(&self, to: &Value, from: &Value, verdict: impl Fn() -> Rule) -> Vec<Rule> {
         let rule = |part: &Part| {
             if part.fields.is_empty() {
                 return verdict();
             }
-            let key = concat(part.fields.iter().map(|field| field.expression(to)));
+            let key = concat(part.fields.iter().map(|field| field.expression(to, from)));
             let host = part.hosts.clone().map(|hosts| eq(to.clone(), set(hosts)));
             host.into_iter().chain([eq(key, set(part.name.clone()))]).chain(verdict()).collect()
         };

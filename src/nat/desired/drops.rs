@@ -46,6 +46,8 @@ pub(super) enum DropReason {
     Full,
     /// From one private network to another, and no line allows it.
     Tenant,
+    /// From or to a peer of the tunnel, and its lists do not allow it.
+    Access,
     /// SSH from a banned source.
     Banned,
     /// SSH from a source that opens too many connections, and is not banned for it.
@@ -59,7 +61,7 @@ pub(super) enum DropReason {
 }
 
 impl DropReason {
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Spoofed,
         Self::Bogon,
         Self::Blocked,
@@ -74,6 +76,7 @@ impl DropReason {
         Self::Network,
         Self::Full,
         Self::Tenant,
+        Self::Access,
         Self::Banned,
         Self::Ssh,
         Self::Syns,
@@ -98,6 +101,7 @@ impl DropReason {
             Self::Network => "dropped_network",
             Self::Full => "dropped_full",
             Self::Tenant => "dropped_tenant",
+            Self::Access => "dropped_access",
             Self::Banned => "dropped_banned",
             Self::Ssh => "dropped_ssh",
             Self::Syns => "dropped_syns",
@@ -123,6 +127,7 @@ impl DropReason {
             Self::Network => "drop_network",
             Self::Full => "drop_full",
             Self::Tenant => "drop_tenant",
+            Self::Access => "drop_access",
             Self::Banned => "drop_banned",
             Self::Ssh => "drop_ssh",
             Self::Syns => "drop_syns",

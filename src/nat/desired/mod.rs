@@ -4,6 +4,7 @@
 //! everything that grows is an element of a set or a map. The first rules of a chain decide about packets of
 //! established flows.
 
+mod access;
 mod access_list;
 mod admission;
 mod drops;

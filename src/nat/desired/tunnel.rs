@@ -12,6 +12,7 @@ use super::super::model::{Chain, Rule, Set, TUNNEL_ARRIVED, TUNNEL_PASSED, field
 use super::super::statement::{
     accept, concat, counter, eq, field, goto, interface, masquerade, number, oifname, prefix, set,
 };
+use super::access::{ALLOWED, PeerLists};
 use super::admission::admit_inside;
 use super::drops::{DropReason, drop_as};
 use super::feature::{Feature, ForwardPath, Section, Slot};
@@ -19,7 +20,7 @@ use super::ssh::is_to_ssh;
 use super::{Scope, answer_unknown_flows, comes_in_by, filter};
 use crate::config::Config;
 use crate::hetzner::METADATA_NETWORK;
-use crate::inputs::Tunnel;
+use crate::inputs::{Access, Tunnel, access};
 use crate::net::{InterfaceName, v4, v6};
 use crate::site::{PublicLink, Site};
 
@@ -32,21 +33,39 @@ const TUNNEL_FLOWS: &str = "tunnel_flows";
 /// The chain that lets them pass.
 const LET_THROUGH: &str = "tunnel_let_through";
 
+/// What no list is about.
+const UNLISTED: &str = "peer_unlisted";
+/// Flows from one peer to another that the lists of the first one allow.
+const BETWEEN_PEERS: &str = "peer_to_peer";
+
 /// Peers reach private networks, and the internet if they may; private networks reach the ranges behind peers.
 pub(super) fn feature(tunnel: &Tunnel, scope: Scope<'_>) -> Feature {
     let Scope { config, site, .. } = scope;
     // Peers log in whatever `firewall.ssh_from` says: their keys have proven who they are.
-    let mut rules = vec![(Slot::InputTunnel, vec![comes_in_by(&tunnel.interface), is_to_ssh(), accept()])];
+    let access = access(config, site, tunnel);
+    let public = site.public.as_ref();
+    let lists = access.as_ref().map(|access| PeerLists::new(access, public.map(|public| &public.interface)));
+    let refused = lists.iter().flat_map(|lists| lists.rules_for_ssh(&tunnel.interface));
+    let mut rules: Vec<(Slot, Rule)> = refused.map(|rule| (Slot::InputTunnel, rule)).collect();
+    rules.push((Slot::InputTunnel, vec![comes_in_by(&tunnel.interface), is_to_ssh(), accept()]));
     if !tunnel.masqueraded.is_empty() {
         rules.push((Slot::SourceNatTunnel, masquerade_rule(config.nat.random_ports)));
     }
-    let public = site.public.as_ref();
-    let chains = [let_through_chain(scope), from_tunnel_chain(tunnel, public), to_tunnel_chain()];
-    let paths = public.map(|public| paths(tunnel, public, site)).unwrap_or_default();
+    let mut chains = vec![let_through_chain(scope)];
+    chains.extend(lists.iter().flat_map(|lists| lists_chains(lists, tunnel, public)));
+    chains.push(from_tunnel_chain(tunnel, public, lists.as_ref()));
+    chains.push(to_tunnel_chain(lists.as_ref()));
+    let mut paths = public.map(|public| paths(tunnel, public, site)).unwrap_or_default();
+    if public.is_some() && access.as_ref().is_some_and(Access::has_reach) {
+        let (from, to) = (tunnel.interface.clone(), tunnel.interface.clone());
+        paths.push(ForwardPath { from, to, chain: "from_tunnel".into() });
+    }
+    let mut sets = sets(tunnel, site);
+    sets.extend(lists.into_iter().flat_map(PeerLists::sets));
     Feature {
         counters: vec![TUNNEL_ARRIVED, TUNNEL_FLOWS, TUNNEL_PASSED],
-        sets: sets(tunnel, site),
-        chains: chains.map(|chain| (Section::Tunnel, chain)).into_iter().chain(port_chains(config)).collect(),
+        sets,
+        chains: chains.into_iter().map(|chain| (Section::Tunnel, chain)).chain(port_chains(config)).collect(),
         rules,
         paths: paths.into_iter().map(|path| (Section::Tunnel, path)).collect(),
         ..Feature::default()
@@ -72,7 +91,7 @@ fn sets(tunnel: &Tunnel, site: &Site) -> Vec<Set> {
     ]
 }
 
-/// The paths through the bastion by the tunnel. There is none from one peer to another.
+/// The paths through the bastion by the tunnel without lists. There is none from one peer to another.
 fn paths(tunnel: &Tunnel, public: &PublicLink, site: &Site) -> Vec<ForwardPath> {
     let own = &tunnel.interface;
     let path = |from: &InterfaceName, to: &InterfaceName, chain: &'static str| ForwardPath {
@@ -99,25 +118,52 @@ fn let_through_chain(scope: Scope<'_>) -> Chain {
 
 /// The first packet of a flow from a peer: to private networks by their own links, and to the internet like private
 /// hosts, if peers may go there.
-fn from_tunnel_chain(tunnel: &Tunnel, public: Option<&PublicLink>) -> Chain {
+fn from_tunnel_chain(tunnel: &Tunnel, public: Option<&PublicLink>, lists: Option<&PeerLists<'_>>) -> Chain {
     let metadata = eq(field("ip", "daddr"), prefix(METADATA_NETWORK.into()));
-    // Flows between peers and private hosts are usually not translated, so one that was forgotten here continues: no
-    // reset.
-    let mut rules = vec![
-        vec![metadata, drop_as(DropReason::Unroutable)],
-        vec![eq(concat([oifname(), field("ip", "daddr")]), set("behind_links")), goto(LET_THROUGH)],
-    ];
-    if let Some(public) = public.filter(|_| tunnel.full_tunnel) {
-        rules.push(vec![eq(oifname(), interface(&public.interface)), goto("egress")]);
+    let mut rules = vec![vec![metadata, drop_as(DropReason::Unroutable)]];
+    match lists {
+        None => rules.extend(existing_ways(tunnel, public, None)),
+        Some(lists) => {
+            rules.extend(lists.rules_from_peers());
+            rules.push(vec![goto(UNLISTED)]);
+        }
     }
-    rules.push(vec![drop_as(DropReason::Forward)]);
     Chain::regular("from_tunnel", rules)
 }
 
+/// Where flows of peers may lead at all. `to_peers`: the chain for flows to other peers; `None`: there is no way to
+/// them.
+fn existing_ways(tunnel: &Tunnel, public: Option<&PublicLink>, to_peers: Option<&'static str>) -> Vec<Rule> {
+    // Flows between peers and private hosts are usually not translated, so one that was forgotten here continues: no
+    // reset.
+    let mut rules = vec![vec![eq(concat([oifname(), field("ip", "daddr")]), set("behind_links")), goto(LET_THROUGH)]];
+    if let Some(public) = public.filter(|_| tunnel.full_tunnel) {
+        rules.push(vec![eq(oifname(), interface(&public.interface)), goto("egress")]);
+    }
+    rules.extend(to_peers.map(|chain| vec![eq(oifname(), interface(&tunnel.interface)), goto(chain)]));
+    rules.push(vec![drop_as(DropReason::Forward)]);
+    rules
+}
+
+/// The chains of the peers' lists, and those that they go to.
+fn lists_chains(lists: &PeerLists<'_>, tunnel: &Tunnel, public: Option<&PublicLink>) -> Vec<Chain> {
+    let mut between = lists.rules_to_peers();
+    // A peer without lists is reached by those whose lists say so.
+    between.push(vec![goto(LET_THROUGH)]);
+    let mut chains = vec![
+        Chain::regular(BETWEEN_PEERS, between),
+        Chain::regular(ALLOWED, existing_ways(tunnel, public, Some(BETWEEN_PEERS))),
+        Chain::regular(UNLISTED, existing_ways(tunnel, public, None)),
+    ];
+    chains.extend(lists.chains(LET_THROUGH, UNLISTED));
+    chains
+}
+
 /// The first packet of a flow from a private network: to the ranges behind peers, not to people's devices.
-fn to_tunnel_chain() -> Chain {
+fn to_tunnel_chain(lists: Option<&PeerLists<'_>>) -> Chain {
     let is_remote = eq(field("ip", "daddr"), set("tunnel_sites4"));
-    let rules = vec![vec![is_remote, goto(LET_THROUGH)], answer_unknown_flows(), vec![drop_as(DropReason::Forward)]];
+    let mut rules = lists.map(PeerLists::rules_to_peers).unwrap_or_default();
+    rules.extend([vec![is_remote, goto(LET_THROUGH)], answer_unknown_flows(), vec![drop_as(DropReason::Forward)]]);
     Chain::regular("to_tunnel", rules)
 }
 

@@ -3,7 +3,7 @@
 use ipnet::Ipv4Net;
 
 use crate::config::{Acl, Config, Transport};
-use crate::inputs::Tunnel;
+use crate::inputs::{Access, Tunnel, access};
 use crate::net::{InterfaceName, overlap, v4};
 use crate::site::{PrivateLink, Site};
 
@@ -33,6 +33,7 @@ pub enum Packets {
 pub fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> Vec<ForwardPath> {
     let Some(public) = &site.public else { return Vec::new() };
     let publishes = !config.nat.forwards.is_empty() || !config.nat.statics.is_empty();
+    let lists = tunnel.and_then(|tunnel| access(config, site, tunnel));
     let mut paths = Vec::new();
     let mut add = |from: &InterfaceName, to: &InterfaceName, packets| {
         paths.push(ForwardPath { from: from.clone(), to: to.clone(), packets });
@@ -64,8 +65,12 @@ pub fn forward_paths(config: &Config, site: &Site, tunnel: Option<&Tunnel>) -> V
         if let Some(tunnel) = tunnel {
             add(&tunnel.interface, &link.interface, Packets::New(tunnel.routed()));
             let has_remote_networks = !v4(tunnel.remote_networks.iter().copied()).is_empty();
-            add(&link.interface, &tunnel.interface, if has_remote_networks { new() } else { Packets::Answers });
+            let is_entered = has_remote_networks || lists.as_ref().is_some_and(Access::names_origins);
+            add(&link.interface, &tunnel.interface, if is_entered { new() } else { Packets::Answers });
         }
+    }
+    if let Some(tunnel) = tunnel.filter(|tunnel| lists.as_ref().is_some_and(|lists| lists.leads_to_peers(tunnel))) {
+        add(&tunnel.interface, &tunnel.interface, Packets::New(tunnel.routed()));
     }
     if let Some(tunnel) = tunnel.filter(|tunnel| tunnel.full_tunnel) {
         add(&tunnel.interface, &public.interface, Packets::New(tunnel.routed()));

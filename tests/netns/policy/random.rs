@@ -51,6 +51,7 @@ fn tunnel(rng: &mut Rng, text: &mut String) {
     let snat = ["true", "false", "\"auto\""];
     let _ = writeln!(text, "[wireguard]\naddresses = [\"10.100.0.1/24\", \"fd00:100::1/64\"]");
     let _ = writeln!(text, "full_tunnel = {}\nsnat = {}", rng.bool(), snat[rng.usize(0..3)]);
+    let groups = if rng.bool() { groups(rng, text) } else { &[] };
     let mut behind = vec!["192.168.178.0/24", "10.0.200.0/24", "10.0.1.0/24", "10.77.0.0/16", "172.20.0.0/14"];
     behind.retain(|_| rng.bool());
     for (key, ranges) in [
@@ -58,6 +59,65 @@ fn tunnel(rng: &mut Rng, text: &mut String) {
         ("TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=", [vec!["10.100.0.3"], behind].concat()),
     ] {
         let _ = writeln!(text, "[[wireguard.peer]]\npublic_key = \"{key}\"\nallowed_ips = {ranges:?}");
+        if !groups.is_empty() {
+            let named: Vec<&str> = groups.iter().copied().filter(|_| rng.bool()).collect();
+            let _ = writeln!(text, "groups = {named:?}");
+            peer_lists(rng, text);
+        }
+    }
+}
+
+/// Two groups of peers, and sometimes what peers without lists reach; then the section's blocks of groups. The names.
+fn groups(rng: &mut Rng, text: &mut String) -> &'static [&'static str] {
+    if rng.u8(0..3) == 0 {
+        let _ = writeln!(text, "default_reach = {}", entries(rng, true));
+    }
+    for name in ["dev", "ops_2"] {
+        let _ = writeln!(text, "[[wireguard.group]]\nname = \"{name}\"");
+        peer_lists(rng, text);
+    }
+    &["dev", "ops_2"]
+}
+
+/// Some of the lists of a peer or of a group.
+fn peer_lists(rng: &mut Rng, text: &mut String) {
+    for (key, one_in, reached) in [("reach", 2, true), ("deny", 3, true), ("from", 2, false)] {
+        if rng.u8(0..one_in) == 0 {
+            let _ = writeln!(text, "{key} = {}", entries(rng, reached));
+        }
+    }
+}
+
+/// A list of peers without `internet`, which needs the full tunnel.
+fn entries(rng: &mut Rng, reached: bool) -> String {
+    let mut entries: Vec<String> = (0..rng.usize(0..5)).map(|_| entry(rng)).collect();
+    entries.sort();
+    entries.dedup();
+    if reached && rng.bool() {
+        entries.push("bastion:ssh".to_owned());
+    }
+    format!("{entries:?}")
+}
+
+fn entry(rng: &mut Rng) -> String {
+    let network = NETWORKS[rng.usize(0..4)];
+    let place = match rng.u8(0..8) {
+        0 => "private".to_owned(),
+        1 => "peers".to_owned(),
+        2 => format!("{network}.0.0/16"),
+        3 => format!("{network}.{}.0/24", rng.u8(0..3)),
+        4 => "10.100.0.2".to_owned(),
+        5 => "192.168.178.0/24".to_owned(),
+        6 => "0.0.0.0/0".to_owned(),
+        _ => format!("{network}.{}.{}", rng.u8(0..3), rng.u8(4..9)),
+    };
+    let first = rng.u16(1..2000);
+    match rng.u8(0..6) {
+        0 | 1 => place,
+        2 => format!("{place}:icmp"),
+        3 => format!("{place}:tcp"),
+        4 => format!("{place}:udp/{first}-{}", first + rng.u16(1..2000)),
+        _ => format!("{place}:tcp/{},{first}-{}", rng.u16(4000..5000), first + rng.u16(1..2000)),
     }
 }
 

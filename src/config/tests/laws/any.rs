@@ -107,6 +107,50 @@ fn any_health() -> impl Strategy<Value = Health> {
     (any::<bool>(), targets).prop_map(|(enabled, targets)| Health { enabled, targets })
 }
 
+/// The aliases that lists of [`any_entries`] name.
+fn any_hosts() -> BTreeMap<String, Vec<Ipv4Net>> {
+    [("db".to_owned(), vec!["10.0.1.5/32".parse().unwrap(), "10.0.2.0/24".parse().unwrap()])].into()
+}
+
+/// A list; `reached`: of what peers reach.
+fn any_entries(reached: bool) -> impl Strategy<Value = Vec<AccessEntry>> {
+    let range = (any::<u32>(), 1..=31_u8).prop_map(|(address, prefix)| Ipv4Net::new(address.into(), prefix).unwrap());
+    let host = any_hosts().pop_first().map(|(name, ranges)| Place::Host(name, ranges)).unwrap();
+    let place = prop_oneof![
+        range.prop_map(|range| Place::Range(range.trunc())),
+        Just(host),
+        Just(Place::Private),
+        Just(Place::Peers)
+    ];
+    let protocol = select(vec![Protocol::Any, Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::Sctp]);
+    let ports = btree_set((1..=65000_u16, 0..=500_u16).prop_map(|(first, more)| ports(first, first + more)), 0..3);
+    let entry = (place, protocol, ports).prop_map(|(place, protocol, ports)| {
+        let has_ports = matches!(protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp);
+        AccessEntry { place, protocol, ports: ports.into_iter().filter(|_| has_ports).collect() }
+    });
+    (btree_set(entry, 0..4), any::<bool>()).prop_map(move |(entries, ssh)| {
+        let ssh = (ssh && reached).then(|| AccessEntry::all_of(Place::BastionSsh));
+        entries.into_iter().chain(ssh).collect()
+    })
+}
+
+fn any_lists() -> impl Strategy<Value = AccessLists> {
+    (option::of(any_entries(true)), any_entries(true), option::of(any_entries(false)))
+        .prop_map(|(reach, deny, from)| AccessLists { reach, deny, from })
+}
+
+/// Both groups that peers of [`any_peer_access`] name.
+fn any_groups() -> impl Strategy<Value = Vec<Group>> {
+    (any_lists(), any_lists()).prop_map(|(dev, ops)| {
+        vec![Group { name: "dev".to_owned(), lists: dev }, Group { name: "ops_2".to_owned(), lists: ops }]
+    })
+}
+
+fn any_peer_access() -> impl Strategy<Value = PeerAccess> {
+    (subsequence(vec!["dev".to_owned(), "ops_2".to_owned()], 0..=2), any_lists())
+        .prop_map(|(groups, lists)| PeerAccess { groups, lists })
+}
+
 fn any_peers() -> impl Strategy<Value = Vec<Peer>> {
     let peer = |n: u8| {
         let site =
@@ -120,7 +164,8 @@ fn any_peers() -> impl Strategy<Value = Vec<Peer>> {
         let expires = option::of((0..=4_102_444_799_u64).prop_map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)));
         let name = option::of("[a-zA-Z ']{0,10}");
         let parts = (name, any::<bool>(), site, endpoint, option::of(1..=65535_u16), any::<bool>(), expires);
-        parts.prop_map(move |(name, secret, site, endpoint, persistent_keepalive, enabled, expires)| Peer {
+        let parts = (parts, any_peer_access());
+        parts.prop_map(move |((name, secret, site, endpoint, persistent_keepalive, enabled, expires), access)| Peer {
             name: name.map(|name| format!("{n} {name}")),
             public_key: PublicKey([n; 32]),
             preshared_key: secret.then_some(PresharedKey([n; 32])),
@@ -130,6 +175,7 @@ fn any_peers() -> impl Strategy<Value = Vec<Peer>> {
             persistent_keepalive,
             enabled,
             expires,
+            access,
         })
     };
     subsequence((0..=255_u8).collect::<Vec<_>>(), 0..=10)
@@ -147,7 +193,8 @@ fn any_wireguard() -> impl Strategy<Value = Wireguard> {
             .prop_map(|([_, b, c, d], port)| EndpointName::Address(([198, b, c, d], port).into())),
     );
     let for_clients = (endpoint, subsequence(vec!["10.0.0.2", "fd00::53", "9.9.9.9"], 0..=3));
-    (addresses, backend, snat, numbers, "/[a-z/]{1,20}", any_peers(), for_clients).prop_map(
+    let access = (any_groups(), option::of(any_entries(true)));
+    (addresses, backend, snat, numbers, "/[a-z/]{1,20}", any_peers(), for_clients, access).prop_map(
         |(
             addresses,
             backend,
@@ -156,6 +203,7 @@ fn any_wireguard() -> impl Strategy<Value = Wireguard> {
             key_file,
             peers,
             (endpoint, dns),
+            (groups, default_reach),
         )| Wireguard {
             interface: "wg-law".parse().unwrap(),
             listen_port,
@@ -171,6 +219,8 @@ fn any_wireguard() -> impl Strategy<Value = Wireguard> {
             snat,
             endpoint,
             dns: dns.into_iter().map(|text| text.parse().unwrap()).collect(),
+            default_reach,
+            groups,
             peers,
             out: Vec::new(),
         },
@@ -187,8 +237,9 @@ pub(super) fn any_config() -> impl Strategy<Value = Config> {
             *open = tunnel.listen_port;
         }
         let (log, warnings) = (Log { level }, Vec::new());
+        let hosts = any_hosts();
         let mut config =
-            Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, warnings };
+            Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, hosts, warnings };
         fit(&mut config);
         config
     })

@@ -143,6 +143,7 @@ fn any_networks() -> impl Strategy<Value = Vec<NetworkPolicy>> {
     let network = |n: u8| {
         (option::of(any_pool()), any_lists()).prop_map(move |(egress_addresses, lists)| NetworkPolicy {
             key: String::new(),
+            name: None,
             network: NetworkName::Range(Ipv4Net::new(Ipv4Addr::new(10, n, 0, 0), 16).unwrap()),
             also: Vec::new(),
             egress: Vec::new(),
@@ -198,7 +199,7 @@ pub(super) fn fit(config: &mut Config) {
     let can_log_in = wireguard.as_ref().is_some_and(|tunnel| {
         let enabled = || tunnel.peers.iter().filter(|peer| peer.enabled);
         let answers = firewall.wireguard_port.is_some() || enabled().any(|peer| peer.endpoint.is_some());
-        enabled().any(|peer| peer.expires.is_none()) && answers
+        enabled().any(|peer| peer.expires.is_none() && tunnel.reaches_ssh(peer)) && answers
     });
     firewall.ssh_only_by_tunnel &= can_log_in;
     firewall.blocklist.retain(|range| !firewall.ssh_from.iter().any(|source| range.contains(source)));

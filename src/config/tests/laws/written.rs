@@ -31,7 +31,8 @@ fn in_quotes<T: Display>(item: &T) -> String {
 
 /// The file with every key of the configuration.
 pub(super) fn written(config: &Config) -> String {
-    let Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, warnings: _ } = config;
+    let Config { log, site, nat, egress, networks, tenants, firewall, hcloud, health, wireguard, hosts, warnings: _ } =
+        config;
     let mut lines = vec![
         "[log]".to_owned(),
         format!("level = {}", quoted(log.level).to_lowercase()),
@@ -68,12 +69,13 @@ pub(super) fn written(config: &Config) -> String {
         format!("network_new_flows_per_second = {}", or_false(egress.network_new_flows_per_second)),
     ]);
     lines.extend(written_lists(&egress.lists));
-    for NetworkPolicy { key: _, network, also, egress_addresses, egress: of_hosts, lists } in networks {
+    for NetworkPolicy { key: _, name: label, network, also, egress_addresses, egress: of_hosts, lists } in networks {
         let name = match network {
             NetworkName::Range(range) => format!("range = {}", quoted(range)),
             NetworkName::Interface(name) => format!("interface = {}", quoted(name)),
         };
         lines.extend(["[[network]]".to_owned(), name]);
+        lines.extend(label.as_ref().map(|label| format!("name = {}", quoted(label))));
         lines.push(format!("also = {}", list(also.iter().map(quoted))));
         lines.extend(egress_addresses.as_ref().map(|pool| format!("egress_addresses = {}", written_pool(pool))));
         lines.extend(written_lists(lists));
@@ -85,6 +87,8 @@ pub(super) fn written(config: &Config) -> String {
     }
     lines.extend(["[tenants]".to_owned(), format!("allow = {}", list(tenants.iter().map(written_acl)))]);
     lines.extend(written_firewall(firewall));
+    lines.push("[hosts]".to_owned());
+    lines.extend(hosts.iter().map(|(name, ranges)| format!("{name} = {}", list(ranges.iter().map(quoted)))));
     lines.extend(wireguard.iter().flat_map(written_tunnel));
     lines.join("\n")
 }
@@ -225,6 +229,11 @@ fn written_tunnel(tunnel: &Wireguard) -> Vec<String> {
     ];
     lines.extend(tunnel.endpoint.as_ref().map(|endpoint| format!("endpoint = \"{endpoint}\"")));
     lines.push(format!("dns = {:?}", tunnel.dns.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    lines.extend(tunnel.default_reach.as_ref().map(|entries| written_entries("default_reach", entries)));
+    for group in &tunnel.groups {
+        lines.extend(["[[wireguard.group]]".to_owned(), format!("name = {}", quoted(&group.name))]);
+        lines.extend(written_access(&group.lists));
+    }
     for peer in &tunnel.peers {
         lines.push("[[wireguard.peer]]".to_owned());
         lines.extend(peer.name.as_ref().map(|name| format!("name = \"{name}\"")));
@@ -235,6 +244,20 @@ fn written_tunnel(tunnel: &Wireguard) -> Vec<String> {
         lines.extend(peer.persistent_keepalive.map(|seconds| format!("persistent_keepalive = {seconds}")));
         lines.push(format!("enabled = {}", peer.enabled));
         lines.extend(peer.expires.map(|time| format!("expires = {}", humantime::format_rfc3339_seconds(time))));
+        lines.extend(unless_empty("groups", &peer.access.groups, in_quotes));
+        lines.extend(written_access(&peer.access.lists));
     }
+    lines
+}
+
+fn written_entries(key: &str, entries: &[AccessEntry]) -> String {
+    format!("{key} = {}", list(entries.iter().map(quoted)))
+}
+
+fn written_access(lists: &AccessLists) -> Vec<String> {
+    let AccessLists { reach, deny, from } = lists;
+    let mut lines = vec![written_entries("deny", deny)];
+    lines.extend(reach.as_ref().map(|entries| written_entries("reach", entries)));
+    lines.extend(from.as_ref().map(|entries| written_entries("from", entries)));
     lines
 }

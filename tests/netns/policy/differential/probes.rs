@@ -119,11 +119,27 @@ impl Material {
         destinations.extend(nets(&["11.0.0.0/8", "12.0.0.0/14", "93.184.0.0/16", "10.9.0.0/16", "10.100.0.0/24"]));
         destinations.extend(nets(&["172.16.0.0/12", "169.254.169.254/32", "100.64.0.0/10", "198.18.0.0/15"]));
 
+        let of_groups = config.wireguard.iter().flat_map(|wireguard| &wireguard.groups).map(|group| &group.lists);
+        let of_peers = config.wireguard.iter().flat_map(|wireguard| &wireguard.peers).map(|peer| &peer.access.lists);
+        let peer_entries: Vec<_> = of_groups
+            .chain(of_peers)
+            .flat_map(|lists| lists.reach.iter().flatten().chain(&lists.deny).chain(lists.from.iter().flatten()))
+            .collect();
+        destinations.extend(peer_entries.iter().flat_map(|entry| entry.named_ranges()));
+        destinations.retain(|range| range.prefix_len() > 0);
+
         let mut ports = WELL_KNOWN_PORTS.to_vec();
+        let peer_ports = peer_entries.iter().flat_map(|entry| entry.ports.iter().copied());
         let forwards = config.nat.forwards.iter();
         let forward_ports = forwards.flat_map(|forward| [Some(forward.ports), forward.to_port.map(Ports::single)]);
         let services = config.firewall.services.iter().flat_map(|service| service.ports.iter().copied());
-        let all = forward_ports.flatten().chain(services).chain(egress_ports).chain(tenant_ports).chain(open_ports);
+        let all = forward_ports
+            .flatten()
+            .chain(services)
+            .chain(egress_ports)
+            .chain(tenant_ports)
+            .chain(open_ports)
+            .chain(peer_ports);
         for Ports { first, last } in all {
             ports.extend([first, last, first.saturating_sub(1).max(1), last.saturating_add(1)]);
         }
