@@ -200,6 +200,9 @@ fn the_last_peer_that_lets_an_administrator_in_stays() {
         assert!(said.contains("would lock you out"), "{said}");
     }
     assert!(!server.peer_file("alice.toml").contains("enabled"));
+    // One whose access ends is right beside one whose access does not.
+    server.done(&["add", "bob", "--expires", "30d"]);
+    server.refused(&["remove", "alice"], WRONG_CONFIGURATION);
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub enum PeerCommand {
     },
     /// Add the peers of another WireGuard server: a file of wg-quick, or wg-easy's `wg0.json`.
     ///
-    /// A comment above a [Peer], or as its first line, is the peer's name. Nothing is written unless every peer can be
+    /// A comment above a `[Peer]`, or as its first line, is the peer's name. Nothing is written unless every peer can be
     /// added.
     Import {
         /// The file.

@@ -23,15 +23,25 @@ pub(crate) fn peers_directory(configuration: &Path) -> PathBuf {
 
 /// Reads and checks the file at `path` and the files that belong to it, as if the edits were written.
 pub(crate) fn load_edited(path: &Path, environment: &Environment, edits: &PeerEdits) -> Result<Config, Error> {
-    let files = Edited { disk: Disk::beside(path), edits };
+    load_with(path, environment, &Edited { disk: Disk::beside(path), edits, has_others: true })
+}
+
+/// The same with the edited files alone: what they say by themselves is checked, and not against other peers' files.
+pub(crate) fn load_edited_alone(path: &Path, environment: &Environment, edits: &PeerEdits) -> Result<Config, Error> {
+    load_with(path, environment, &Edited { disk: Disk::beside(path), edits, has_others: false })
+}
+
+fn load_with(path: &Path, environment: &Environment, files: &Edited<'_>) -> Result<Config, Error> {
     let file = files.read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    super::check_located(path, &file, environment, &files)
+    super::check_located(path, &file, environment, files)
 }
 
 /// The file system with edits.
 struct Edited<'a> {
     disk: Disk,
     edits: &'a PeerEdits,
+    /// Whether the other files in `peers.d` are there too.
+    has_others: bool,
 }
 
 impl Files for Edited<'_> {
@@ -44,7 +54,7 @@ impl Files for Edited<'_> {
     }
 
     fn peers(&self) -> io::Result<PeerFiles> {
-        let mut peers = self.disk.peers()?;
+        let mut peers = if self.has_others { self.disk.peers()? } else { PeerFiles::default() };
         peers.used.retain(|path| !self.edits.contains_key(path));
         peers.used.extend(self.edits.iter().filter(|(_, text)| text.is_some()).map(|(path, _)| path.clone()));
         peers.used.sort();
@@ -141,6 +151,8 @@ mod tests {
         let added = edits("aaa.toml", Some(peer(BOB, "10.100.0.3")));
         assert_eq!(labels(&added), Ok(vec!["aaa".to_owned(), "ada".to_owned()]));
         assert_eq!(labels(&edits("ada.toml", None)), Ok(Vec::new()));
+        let alone = load_edited_alone(&path, &Environment::default(), &added).unwrap();
+        assert_eq!(alone.wireguard.unwrap().peers.iter().map(super::super::Peer::label).collect::<Vec<_>>(), ["aaa"]);
         let clash = labels(&edits("bob.toml", Some(peer(BOB, "10.100.0.2")))).unwrap_err();
         assert_eq!(
             clash,

@@ -32,7 +32,7 @@ pub(crate) use diagnostic::{Diagnostic, Severity};
 #[cfg(test)]
 pub(crate) use difference::ChangeKind;
 pub(crate) use difference::{Change, difference};
-pub(crate) use edited::{PeerEdits, PeerPlace, find_peer, load_edited, peers_directory};
+pub(crate) use edited::{PeerEdits, PeerPlace, find_peer, load_edited, load_edited_alone, peers_directory};
 pub(crate) use environment::BPF_DIRECTORY;
 pub use environment::Environment;
 pub(crate) use error::Error;

@@ -64,7 +64,7 @@ impl Operator<'_> {
         };
         let path = store.file(&peer.name.file_name());
         let edits = PeerEdits::from([(path, Some(peer.text(&self.remark("added by `bastionctl peer add`"))))]);
-        let applied = self.apply(&store, &edits)?;
+        let applied = self.apply_new(&store, &edits)?;
         drop(store);
         let client = Client {
             label: peer.name.as_str(),
@@ -181,13 +181,14 @@ impl Operator<'_> {
         let text = changed(&path, &[Change::Name(Some(new_name.to_string()))])?;
         let config =
             config::load_edited(self.path, self.environment, &PeerEdits::from([(path.clone(), Some(text.clone()))]))?;
+        let former = Store::former(&PeerEdits::from([(path.clone(), None), (new_path.clone(), None)]))?;
         store.write(&PeerEdits::from([(path.clone(), Some(text))]))?;
         store.rename(&path, &new_path)?;
         if !new_name.has_to_be_written() {
             let text = changed(&new_path, &[Change::Name(None)])?;
             store.write(&PeerEdits::from([(new_path, Some(text))]))?;
         }
-        let applied = self.have_loaded(config)?;
+        let applied = self.have_loaded_or_undo(&store, &former, config)?;
         Ok(applied.tell(&format!("{} is called {new_name} now", printable(&peer.label()))))
     }
 

@@ -130,12 +130,40 @@ impl Operator<'_> {
     /// Checks the edits, writes them, and has them loaded. If they are wrong, nothing stays written.
     fn apply(&self, store: &Store, edits: &PeerEdits) -> Result<Applied, Error> {
         let config = config::load_edited(self.path, self.environment, edits)?;
+        self.write(store, edits, config)
+    }
+
+    /// The same for a peer that differs in name, key and addresses from all others: its file alone is checked, since
+    /// there may be ten thousand others. The daemon checks all of them in any case.
+    fn apply_new(&self, store: &Store, edits: &PeerEdits) -> Result<Applied, Error> {
+        let alone = config::load_edited_alone(self.path, self.environment, edits);
+        // What is wrong with it alone may be right beside the others.
+        let Ok(config) = alone else { return self.apply(store, edits) };
+        let applied = self.write(store, edits, config)?;
+        if matches!(applied.in_use, InUse::Yes | InUse::With(_)) {
+            return Ok(applied);
+        }
+        let whole = config::load(self.path, self.environment);
+        whole.map(|_| applied).map_err(|error| {
+            let undone = edits.keys().map(|path| (path.clone(), None)).collect();
+            // The error that matters is the one that is returned.
+            let _ = store.write(&undone);
+            error.into()
+        })
+    }
+
+    fn write(&self, store: &Store, edits: &PeerEdits, config: Config) -> Result<Applied, Error> {
         let former = Store::former(edits)?;
         store.write(edits)?;
+        self.have_loaded_or_undo(store, &former, config)
+    }
+
+    /// Has the daemon load what is written, or writes what was there if the daemon refuses that.
+    fn have_loaded_or_undo(&self, store: &Store, former: &PeerEdits, config: Config) -> Result<Applied, Error> {
         self.have_loaded(config).inspect_err(|error| {
             if matches!(error, Error::Refused { .. }) {
                 // The error that matters is the one that is returned.
-                let _ = store.write(&former);
+                let _ = store.write(former);
                 let _ = self.reload();
             }
         })
