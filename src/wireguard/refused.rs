@@ -43,6 +43,9 @@ pub struct UnknownKeyReport {
     pub address: IpAddr,
     /// The newest key from there.
     pub public_key: PublicKey,
+    /// The label of the peer that has this key in the configuration and may not use the tunnel.
+    #[serde(default)]
+    pub name: Option<String>,
     /// How many handshakes.
     pub times: u64,
     /// When the newest one was received, seconds since 1970-01-01 UTC.
@@ -91,12 +94,14 @@ impl From<RefusedCount> for CountReport {
 }
 
 impl RefusedReport {
-    /// The report about what a data plane counted; `name` gives the label of a peer.
+    /// The report about what a data plane counted; `name` gives the label of a peer, also of one that may not use the
+    /// tunnel.
     pub fn new(refused: &Refused, name: impl Fn(&PublicKey) -> Option<String>) -> Self {
         let handshakes = &refused.handshakes;
         let unknown_keys = handshakes.unknown_keys.iter().map(|known| UnknownKeyReport {
             address: known.address,
             public_key: known.public_key,
+            name: name(&known.public_key),
             times: known.times,
             last_unix: seconds_since_1970(known.last),
         });
@@ -155,7 +160,11 @@ impl RefusedReport {
 
 impl UnknownKeyReport {
     fn line(&self) -> String {
-        format!("unknown key from {} ({}): {}", self.address, times(self.times), self.public_key)
+        let (address, times) = (self.address, times(self.times));
+        match &self.name {
+            Some(name) => format!("{name}, which is disabled or has expired, from {address} ({times})"),
+            None => format!("unknown key from {address} ({times}): {}", self.public_key),
+        }
     }
 }
 
@@ -227,13 +236,13 @@ mod tests {
     #[test]
     fn refused_keys_and_sources_are_named() {
         let last = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        let (alice, bob, stranger) = (PublicKey([1; 32]), PublicKey([2; 32]), PublicKey([3; 32]));
+        let [alice, bob, stranger, eve] = [1, 2, 3, 4].map(|n| PublicKey([n; 32]));
         let address = |text: &str| -> IpAddr { text.parse().unwrap() };
         let unknown = UnknownKey { address: address("192.0.2.7"), public_key: stranger, times: 12, last };
         let source = |text, packets| Some(ForeignSource { address: address(text), packets, last });
         let refused = Refused {
             handshakes: RefusedHandshakes {
-                unknown_keys: vec![unknown],
+                unknown_keys: vec![unknown, UnknownKey { public_key: eve, times: 1, ..unknown }],
                 wrong_server_key: RefusedCount { times: 1, last_from: Some("192.0.2.8:5".parse().unwrap()) },
                 under_load: 7,
                 ..RefusedHandshakes::default()
@@ -243,9 +252,14 @@ mod tests {
                 RefusedPeer { public_key: bob, foreign_source: None, unconfirmed: 4 },
             ],
         };
-        let report = RefusedReport::new(&refused, |key| (*key == alice).then(|| "alice".to_owned()));
+        let report = RefusedReport::new(&refused, |key| match *key {
+            key if key == alice => Some("alice".to_owned()),
+            key if key == eve => Some("eve".to_owned()),
+            _ => None,
+        });
         let expected = [
             format!("unknown key from 192.0.2.7 (12 times): {stranger}"),
+            "eve, which is disabled or has expired, from 192.0.2.7 (once)".to_owned(),
             "alice sends from 10.9.9.9, which is not its own (3 packets)".to_owned(),
             format!(
                 "{bob} does not complete its handshakes (4 answered): it has another preshared key, or our answers do \

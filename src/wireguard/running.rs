@@ -30,7 +30,7 @@ pub(super) struct Running {
     pub(super) problems: Vec<Problem>,
     /// The wanted MTU, in bytes.
     pub(super) mtu: u32,
-    /// Labels of the peers that have one.
+    /// Labels of the peers that have one, also of those that may not use the tunnel.
     pub(super) labels: BTreeMap<PublicKey, String>,
     /// When the access of peers ends, in seconds since 1970-01-01 UTC.
     pub(super) expiries: BTreeMap<PublicKey, u64>,
@@ -67,7 +67,8 @@ impl Running {
     pub(super) fn take_configuration(&mut self, config: &config::Wireguard, tunnel: &Tunnel) {
         self.mtu = tunnel.mtu;
         self.choice = config.backend;
-        self.labels = config.peers.iter().filter_map(|peer| Some((peer.public_key, peer.name.clone()?))).collect();
+        let labelled = config.peers.iter().chain(&config.out);
+        self.labels = labelled.filter_map(|peer| Some((peer.public_key, peer.name.clone()?))).collect();
         let expiry = |peer: &config::Peer| Some((peer.public_key, seconds_since_1970(peer.expires?)?));
         self.expiries = config.peers.iter().filter_map(expiry).collect();
         self.out = config.out.iter().map(OutReport::new).collect();
