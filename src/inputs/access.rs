@@ -102,22 +102,20 @@ pub(crate) fn access(config: &Config, site: &Site, tunnel: &Tunnel) -> Option<Ac
     let names = Names { site, tunnel };
     let in_use: BTreeSet<&String> = wireguard.peers.iter().flat_map(|peer| &peer.access.groups).collect();
     let used: Vec<_> = wireguard.groups.iter().filter(|group| in_use.contains(&group.name)).collect();
-    let peers = wireguard.peers.iter().zip(owned(wireguard)).map(|(peer, (v4, v6))| {
-        let index = |name: &String| used.binary_search_by(|group| group.name.cmp(name)).ok();
-        AccessPeer {
-            key: peer.public_key,
-            v4,
-            v6,
-            groups: peer.access.groups.iter().filter_map(index).collect(),
-            own: names.lists(&peer.access.lists),
-            ssh: wireguard.reaches_ssh(peer),
-        }
-    });
-    Some(Access {
-        peers: peers.collect(),
+    let mut access = Access {
+        groups: used.iter().map(|group| (group.name.clone(), names.lists(&group.lists))).collect(),
+        peers: Vec::with_capacity(wireguard.peers.len()),
         default: wireguard.default_reach.as_deref().map(|entries| names.reach(entries)),
-        groups: used.into_iter().map(|group| (group.name.clone(), names.lists(&group.lists))).collect(),
-    })
+    };
+    for (peer, (v4, v6)) in wireguard.peers.iter().zip(owned(wireguard)) {
+        let index = |name: &String| used.binary_search_by(|group| group.name.cmp(name)).ok();
+        let groups = peer.access.groups.iter().filter_map(index).collect();
+        let own = names.lists(&peer.access.lists);
+        let mut peer = AccessPeer { key: peer.public_key, v4, v6, groups, own, ssh: false };
+        peer.ssh = access.allows_ssh(&peer);
+        access.peers.push(peer);
+    }
+    Some(access)
 }
 
 /// What names in lists stand for on this server.
@@ -248,24 +246,40 @@ impl Access {
         self.lists_of(peer).any(|lists| lists.reach.is_some() || lists.from.is_some())
     }
 
+    /// Whether a peer may log in to this server. By the compiled lists: there may be a thousand entries for each of ten
+    /// thousand peers.
+    fn allows_ssh(&self, peer: &AccessPeer) -> bool {
+        let mut reach = self.lists_of(peer).filter_map(|lists| lists.reach.as_ref()).peekable();
+        let is_denied = self.lists_of(peer).any(|lists| lists.deny.ssh);
+        let is_reached = match (reach.peek(), &self.default) {
+            (Some(_), _) => reach.any(|reach| reach.ssh),
+            (None, Some(default)) => default.ssh,
+            (None, None) => true,
+        };
+        is_reached && !is_denied
+    }
+
+    /// Every list once: those of the groups that some peer is in, and the peers' own.
+    fn all_lists(&self) -> impl Iterator<Item = &Lists> {
+        self.groups.iter().map(|(_, lists)| lists).chain(self.peers.iter().map(|peer| &peer.own))
+    }
+
     /// Whether a list names who reaches peers.
     pub(crate) fn names_origins(&self) -> bool {
-        let mut lists = self.peers.iter().flat_map(|peer| self.lists_of(peer));
-        lists.any(|lists| lists.from.iter().flatten().next().is_some())
+        self.all_lists().any(|lists| lists.from.as_ref().is_some_and(|lines| !lines.is_empty()))
     }
 
     /// Whether a list names addresses of peers as something to reach.
     pub(crate) fn leads_to_peers(&self, tunnel: &Tunnel) -> bool {
-        let reach = self.peers.iter().flat_map(|peer| self.lists_of(peer)).filter_map(|lists| lists.reach.as_ref());
+        let reach = self.all_lists().filter_map(|lists| lists.reach.as_ref()).chain(&self.default);
         let peers = tunnel.routed();
-        let mut named = reach.chain(&self.default).flat_map(|reach| reach.to.iter().flat_map(|line| &line.to));
+        let mut named = reach.flat_map(|reach| reach.to.iter().flat_map(|line| &line.to));
         named.any(|range| peers.iter().any(|peer| overlap(*range, *peer)))
     }
 
     /// Whether lists say what some peer reaches.
     pub(crate) fn has_reach(&self) -> bool {
-        let lists = self.peers.iter().flat_map(|peer| self.lists_of(peer));
-        self.default.is_some() || lists.into_iter().any(|lists| lists.reach.is_some())
+        self.default.is_some() || self.all_lists().any(|lists| lists.reach.is_some())
     }
 
     /// What the lists say about a flow that a peer opens. [`Judgement::Unlisted`] means: what peers reach without

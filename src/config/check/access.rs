@@ -70,6 +70,9 @@ pub(super) fn check_peers(
 ) -> Vec<Peer> {
     let mut budget = Budget::new("the own lists of all peers together (each counted for each address of its peer)");
     let mut combinations = BTreeSet::new();
+    let v4 = peers.iter().flat_map(|peer| &peer.allowed_ips).filter_map(|(_, net)| bounds(net));
+    let mut starts: Vec<u32> = v4.map(|(first, _)| first).collect();
+    starts.sort_unstable();
     let mut checked = Vec::with_capacity(peers.len());
     for mut peer in peers {
         let RawAccess { groups: named, lists } = std::mem::take(&mut peer.access);
@@ -83,12 +86,29 @@ pub(super) fn check_peers(
             );
             diagnostics.error(format!("{}groups", peer.prefix), reason);
         }
-        let addresses = peer.allowed_ips.iter().filter(|(_, net)| matches!(net, IpNet::V4(_))).count();
+        let addresses = pieces_of(&peer, &starts);
         let lists = check_lists(&peer.prefix, lists, addresses, places, &mut budget, diagnostics);
         checked.extend(peer.finish(PeerAccess { groups: own_groups, lists }));
     }
     budget.check(diagnostics);
     checked
+}
+
+/// Into how many pieces a peer's IPv4 addresses are cut at most, by those of other peers inside its ranges. `starts`: the
+/// first addresses of all peers' ranges, in ascending order.
+fn pieces_of(peer: &CheckedPeer, starts: &[u32]) -> usize {
+    let inside = |(first, last): (u32, u32)| {
+        starts.partition_point(|start| *start <= last) - starts.partition_point(|start| *start < first)
+    };
+    peer.allowed_ips.iter().filter_map(|(_, net)| bounds(net)).map(inside).sum()
+}
+
+/// The first and last address of an IPv4 range.
+fn bounds(net: &IpNet) -> Option<(u32, u32)> {
+    match net {
+        IpNet::V4(net) => Some((net.network().into(), net.broadcast().into())),
+        IpNet::V6(_) => None,
+    }
 }
 
 fn check_groups_of_peer(

@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
+
+use super::super::disjoint::Range;
 use super::super::element::{Element, FieldValue, ranges, ranges6};
 use super::super::model::{Chain, Name, Rule, Set, fields};
 use super::super::statement::{eq, field, goto, interface, new_counter, oifname, set, update_with, vmap_of};
@@ -213,9 +216,9 @@ impl<'a> PeerLists<'a> {
         for peer in &self.access.peers {
             let Some(class) = class_of(peer) else { continue };
             let chain = chains.entry(class).or_insert_with(|| self.chain_name(kind, class).as_ref().into());
-            for range in &peer.v4 {
-                let to = if range.prefix_len() == 32 { &mut single } else { &mut wide };
-                to.push(Element::mapping([FieldValue::network(*range)], [FieldValue::Chain(Arc::clone(chain))]));
+            for range in joined(&peer.v4) {
+                let to = if range.is_single() { &mut single } else { &mut wide };
+                to.push(Element::mapping([FieldValue::addresses(range)], [FieldValue::Chain(Arc::clone(chain))]));
             }
         }
         Set::chain_map(exact, single).into_iter().chain(Set::chain_range_map(ranges, wide)).collect()
@@ -268,6 +271,19 @@ impl CompiledLists {
         let Self { reach, deny, from } = self;
         reach.into_sets().chain(deny.into_sets()).chain(from.into_iter().flat_map(|list| list.list.into_sets()))
     }
+}
+
+/// Ascending networks as ranges, of which those that touch are one.
+fn joined(networks: &[Ipv4Net]) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::with_capacity(networks.len());
+    for next in networks.iter().copied().map(Range::from_network) {
+        match ranges.last_mut().filter(|last| last.is_followed_by(next)) {
+            // Two addresses that a peer has one by one stay apart: single ones are looked up faster.
+            Some(last) if !(last.is_single() && next.is_single()) => last.last = next.last,
+            _ => ranges.push(next),
+        }
+    }
+    ranges
 }
 
 /// A line of a peer's own list, with the peer in the place of its destination and the list's side of the flow in that of

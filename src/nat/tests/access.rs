@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::plan::commands;
 use super::*;
+use crate::config::{AccessEntry, Place};
 
 /// A thousand entries of a group: hosts, ranges, and ranges of ports.
 fn thousand_entries(group: u32) -> Vec<String> {
@@ -18,25 +19,33 @@ fn thousand_entries(group: u32) -> Vec<String> {
     (0..1000).map(entry).collect()
 }
 
-/// Ten groups of a thousand entries, and so many peers in one of them each; `own`: more keys of the first peer.
-pub(super) fn crowd(peers: u32, own: &str) -> String {
+/// Ten groups of a thousand entries, and so many peers in one of them each.
+fn crowd(peers: u32) -> Config {
     let mut text = "[wireguard]\naddresses = [\"10.100.0.1/16\"]\n".to_owned();
     for group in 0..10 {
         let _ = writeln!(text, "[[wireguard.group]]\nname = \"group-{group}\"\nreach = {:?}", thousand_entries(group));
     }
     for number in 0..peers {
-        let key =
-            bastiond_tunnel::key::PublicKey(std::array::from_fn(
-                |at| {
-                    if at < 4 { number.to_be_bytes()[at] } else { 7 }
-                },
-            ));
+        let key = bastiond_tunnel::key::PublicKey(std::array::from_fn(|at| number.to_be_bytes()[at % 4]));
         let address = format!("10.100.{}.{}", 1 + number / 250, number % 250);
-        let groups = format!("[\"group-{}\"]", number % 10);
         let _ = writeln!(text, "[[wireguard.peer]]\npublic_key = \"{key}\"\nallowed_ips = [\"{address}\"]");
-        let _ = writeln!(text, "groups = {groups}\n{}", if number == 0 { own } else { "" });
+        let _ = writeln!(text, "groups = [\"group-{}\"]", number % 10);
     }
-    text
+    config(&text)
+}
+
+/// The rules for the first peers of a crowd. With `own`, the first one reaches another host by a list of its own.
+fn rules_for(crowd: &Config, peers: usize, own: bool) -> Ruleset {
+    let mut config = crowd.clone();
+    let wireguard = config.wireguard.as_mut().expect("a tunnel");
+    wireguard.peers.truncate(peers);
+    if own {
+        let host = Place::Range("10.0.1.5/32".parse().unwrap());
+        wireguard.peers[0].access.lists.reach = Some(vec![AccessEntry::all_of(host)]);
+    }
+    let site = one_network();
+    let tunnel = tunnel(&config, &site, &SeenReturnRoutes::new());
+    desired(&config, &site, tunnel.as_ref(), Machine::default())
 }
 
 fn map<'a>(rules: &'a Ruleset, name: &str) -> &'a [Element] {
@@ -56,19 +65,20 @@ fn element_counts(commands: &[Command]) -> Vec<(String, &'static str, usize)> {
 }
 
 #[test]
-fn ten_thousand_peers_add_elements_and_no_chains_and_one_more_adds_its_own() {
-    let site = one_network();
-    let (few, many) = (rules(&crowd(10, ""), &site), rules(&crowd(10_000, ""), &site));
+fn thousands_of_peers_are_elements_and_no_chains_and_one_more_adds_its_own() {
+    let crowd = crowd(2001);
+    let (few, many) = (rules_for(&crowd, 10, false), rules_for(&crowd, 2000, false));
     assert_eq!((few.chains.len(), few.sets.len()), (many.chains.len(), many.sets.len()));
-    assert_eq!((map(&few, "peer_reach").len(), map(&many, "peer_reach").len()), (10, 10_000));
+    assert_eq!((map(&few, "peer_reach").len(), map(&many, "peer_reach").len()), (10, 2000));
     let nothing = Listing(Vec::new());
-    let one_more = commands(&rules(&crowd(10_001, ""), &site), Some(&nothing), Some(&many), None);
+    let changed = |now: &Ruleset| commands(now, Some(&nothing), Some(&many), None);
     let counts = |set: &str, verb, count| (set.to_owned(), verb, count);
-    let expected = [counts("peer_no_ssh4", "add", 1), counts("peer_origin", "add", 1), counts("peer_reach", "add", 1)];
-    let others: Vec<_> = element_counts(&one_more).into_iter().filter(|(set, ..)| set != "peer_no_ssh4").collect();
-    assert_eq!(others, expected[1..], "besides the ranges of those that may not log in, which are joined");
+    // The addresses of those that may not log in are joined to ranges.
+    let one_more = element_counts(&changed(&rules_for(&crowd, 2001, false)));
+    let of_maps: Vec<_> = one_more.into_iter().filter(|(set, ..)| set != "peer_no_ssh4").collect();
+    assert_eq!(of_maps, [counts("peer_origin", "add", 1), counts("peer_reach", "add", 1)]);
     // A list of its own moves the first peer to another chain, and has a set of its own.
-    let own = commands(&rules(&crowd(10_000, "reach = [\"10.0.1.5\"]"), &site), Some(&nothing), Some(&many), None);
+    let own = changed(&rules_for(&crowd, 2000, true));
     assert_eq!(
         element_counts(&own),
         [counts("own_to_exact", "add", 1), counts("peer_reach", "add", 1), counts("peer_reach", "delete", 1)]
@@ -79,8 +89,8 @@ fn ten_thousand_peers_add_elements_and_no_chains_and_one_more_adds_its_own() {
 
 #[test]
 fn maps_to_chains_are_emptied_before_and_filled_after_the_chains_that_they_lead_to() {
-    let site = one_network();
-    let (before, after) = (rules(&crowd(3, ""), &site), rules(&crowd(3, "reach = [\"10.0.1.5\"]"), &site));
+    let crowd = crowd(3);
+    let (before, after) = (rules_for(&crowd, 3, false), rules_for(&crowd, 3, true));
     let there = |name: &str| json!({"map": {"name": name, "type": "ipv4_addr", "map": "verdict"}});
     let chain = |chain: &super::super::model::Chain| json!({"chain": {"name": chain.name}});
     let maps = ["peer_reach", "peer_origin"].map(there);
