@@ -15,7 +15,7 @@ use libtest_mimic::Trial;
 use sandbox::namespace::Namespace;
 use serde_json::Value;
 
-use crate::gateway::{Result, ensure, ensure_eq, text, trial};
+use crate::gateway::{Result, ensure, ensure_eq, lone_trial, text, trial};
 use crate::routes::inside;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -28,7 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_table_with_lists_of_peers_equals_the_golden_one", || golden("access")),
         trial("the_table_with_everything_equals_the_golden_one", || golden("everything")),
         trial("the_table_with_other_protocols_equals_the_golden_one", || golden("protocols")),
-        trial("the_lists_of_ten_thousand_peers_load_and_change_in_place", crowd),
+        lone_trial("the_lists_of_ten_thousand_peers_load_and_change_in_place", crowd),
         trial("removing_the_tunnel_removes_all_its_rules", tunnel_goes),
         trial("boot_replaces_a_table_that_does_not_filter", half_a_table),
         trial("boot_opens_the_current_port_of_sshd", sshd_moved),
