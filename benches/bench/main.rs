@@ -7,6 +7,7 @@
 mod case;
 mod daemon;
 mod gateway;
+mod iperf;
 mod machine;
 mod results;
 mod run;

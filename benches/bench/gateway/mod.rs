@@ -7,13 +7,14 @@ mod addresses;
 mod apply;
 mod config;
 mod loads;
+mod streams;
 mod testbed;
 
 use std::path::Path;
 
 use config::{Denied, Limits, Policy};
 use sandbox::daemon::{Daemon, Installation};
-use testbed::{Rules, Testbed};
+use testbed::{FastPath, Rules, Testbed};
 
 use crate::case::{Better, Case, OURS, RatioPromise, Subject, TOLERANCE};
 use crate::run::{Result, Selection, rounds};
@@ -54,14 +55,22 @@ const UNLIMITED: &str = "unlimited";
 const FLOW_CACHE: Subjects = &[
     (PLAIN, Rules::None),
     (IPTABLES, Rules::IptablesNft),
-    (OURS, Rules::BastiondWithBpf(Policy::with_entries(0))),
-    ("without-bpf", Rules::Bastiond(Policy::with_entries(0))),
-    (MANY, Rules::BastiondWithBpf(Policy::with_entries(10_000))),
+    (OURS, Rules::BastiondBy(FastPath::Bpf, Policy::with_entries(0))),
+    ("without-bpf", Rules::BastiondBy(FastPath::None, Policy::with_entries(0))),
+    (MANY, Rules::BastiondBy(FastPath::Bpf, Policy::with_entries(10_000))),
+];
+/// The same on kernels that have flowtables.
+const FLOW_CACHE_OR_FLOWTABLE: Subjects = &[
+    (PLAIN, Rules::None),
+    (IPTABLES, Rules::IptablesNft),
+    (OURS, Rules::BastiondBy(FastPath::Bpf, Policy::with_entries(0))),
+    ("without-bpf", Rules::BastiondBy(FastPath::None, Policy::with_entries(0))),
+    ("flowtable", Rules::BastiondBy(FastPath::Flowtable, Policy::with_entries(0))),
 ];
 const PLAIN: &str = "forwarding";
 
 /// The loads for the flow cache.
-const FLOW_CACHE_LOADS: [Load; 5] = [
+const FLOW_CACHE_LOADS: [Load; 14] = [
     Load {
         case: "gateway/bpf-pps-1",
         title: "64-byte frames of one flow",
@@ -91,6 +100,60 @@ const FLOW_CACHE_LOADS: [Load; 5] = [
         title: "TCP: connect, a byte each way, reset",
         unit: "connections/s",
         run: loads::connections,
+    },
+    Load {
+        case: "gateway/bpf-round-trip",
+        title: "a datagram there and back",
+        unit: "round trips/s",
+        run: streams::round_trips,
+    },
+    Load {
+        case: "gateway/bpf-tcp-1-out",
+        title: "one TCP stream out, large segments",
+        unit: "GB/CPU s",
+        run: streams::one_out,
+    },
+    Load {
+        case: "gateway/bpf-tcp-1-back",
+        title: "one TCP stream back, large segments",
+        unit: "GB/CPU s",
+        run: streams::one_back,
+    },
+    Load {
+        case: "gateway/bpf-tcp-1-1500-out",
+        title: "one TCP stream out, without offloads",
+        unit: "GB/CPU s",
+        run: streams::one_out_small,
+    },
+    Load {
+        case: "gateway/bpf-tcp-1-1500-back",
+        title: "one TCP stream back, without offloads",
+        unit: "GB/CPU s",
+        run: streams::one_back_small,
+    },
+    Load {
+        case: "gateway/bpf-tcp-8-out",
+        title: "eight TCP streams out, large segments",
+        unit: "GB/CPU s",
+        run: streams::eight_out,
+    },
+    Load {
+        case: "gateway/bpf-tcp-8-back",
+        title: "eight TCP streams back, large segments",
+        unit: "GB/CPU s",
+        run: streams::eight_back,
+    },
+    Load {
+        case: "gateway/bpf-tcp-8-1500-out",
+        title: "eight TCP streams out, without offloads",
+        unit: "GB/CPU s",
+        run: streams::eight_out_small,
+    },
+    Load {
+        case: "gateway/bpf-tcp-8-1500-back",
+        title: "eight TCP streams back, without offloads",
+        unit: "GB/CPU s",
+        run: streams::eight_back_small,
     },
 ];
 
@@ -192,7 +255,8 @@ pub(crate) fn measure(selection: &Selection, programs: &Path) -> Result<Vec<Case
     let run = Run { selection, programs, rounds };
     let mut cases = compare("size", SIZES, &LOADS, promise, run)?;
     cases.extend(compare("limits", LIMITS, &LIMITED_LOADS, promise, run)?);
-    cases.extend(compare("bpf", FLOW_CACHE, &FLOW_CACHE_LOADS, promise_of_flow_cache, run)?);
+    let flow_cache = if testbed::has_flowtables()? { FLOW_CACHE_OR_FLOWTABLE } else { FLOW_CACHE };
+    cases.extend(compare("bpf", flow_cache, &FLOW_CACHE_LOADS, promise_of_flow_cache, run)?);
     cases.extend(apply::measure(selection, programs)?);
     Ok(cases)
 }

@@ -35,8 +35,32 @@ pub(crate) enum Rules {
     IptablesNft,
     /// The table that the daemon loads for a configuration.
     Bastiond(Policy),
-    /// The same with the flow cache in BPF.
-    BastiondWithBpf(Policy),
+    /// The same with this fast path.
+    BastiondBy(FastPath, Policy),
+}
+
+/// The values of `nat.fastpath`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FastPath {
+    None,
+    Flowtable,
+    Bpf,
+}
+
+impl FastPath {
+    fn setting(self) -> &'static str {
+        match self {
+            Self::None => "false",
+            Self::Flowtable => "\"flowtable\"",
+            Self::Bpf => "\"bpf\"",
+        }
+    }
+}
+
+/// Whether the kernel has flowtables.
+pub(crate) fn has_flowtables() -> Result<bool> {
+    let host = Namespace::create("flowtables")?;
+    Ok(host.nft("table inet f { flowtable f { hook ingress priority 0; devices = { lo }; } }").is_ok())
 }
 
 impl Rules {
@@ -44,12 +68,12 @@ impl Rules {
     pub(crate) fn policy(self) -> Option<Policy> {
         match self {
             Self::None | Self::IptablesNft => None,
-            Self::Bastiond(policy) | Self::BastiondWithBpf(policy) => Some(policy),
+            Self::Bastiond(policy) | Self::BastiondBy(_, policy) => Some(policy),
         }
     }
 
     pub(crate) fn has_bpf(self) -> bool {
-        matches!(self, Self::BastiondWithBpf(_))
+        matches!(self, Self::BastiondBy(FastPath::Bpf, _))
     }
 }
 
@@ -126,26 +150,33 @@ impl Testbed {
     pub(crate) fn installation(&self, programs: &Path) -> Result<Installation<'_>> {
         let installation = Installation::new(&self.bastion, programs)?;
         let Some(policy) = self.rules.policy() else { return Ok(installation) };
-        if !self.rules.has_bpf() {
+        let Rules::BastiondBy(path, _) = self.rules else {
             installation.write_config(&policy.config())?;
             return Ok(installation);
+        };
+        installation.write_config(&format!("[nat]\nfastpath = {}\n{}", path.setting(), policy.config()))?;
+        if path != FastPath::Bpf {
+            return Ok(installation);
         }
-        installation.write_config(&format!("[nat]\nfastpath = \"bpf\"\n{}", policy.config()))?;
         let directory = Path::new(BPFFS).join(self.bastion.name());
         load_bpf(programs, &directory)?;
         Ok(installation.env("BASTIOND_BPF_DIRECTORY", &directory.to_string_lossy()))
     }
 
-    /// Checks that the programs of the flow cache stand exactly where they should. Otherwise the benchmark would
-    /// measure something else.
-    fn check_bpf(&self) -> Result {
+    /// Checks that the fast path is the one that is to be measured.
+    fn check_fast_path(&self) -> Result {
         let words = ["filter", "show", "dev", "eth1", "ingress"];
         let listed = self.bastion.command("tc").args(words).output()?;
         let stands = String::from_utf8_lossy(&listed.stdout).contains("bastiond-forward");
-        if stands == self.rules.has_bpf() {
+        if stands != self.rules.has_bpf() {
+            return Err(format!("{:?}: BPF stands: {stands}", self.rules).into());
+        }
+        let Rules::BastiondBy(path, _) = self.rules else { return Ok(()) };
+        let has_flowtable = self.bastion.nft("list table inet bastiond")?.contains("flow add");
+        if has_flowtable == (path == FastPath::Flowtable) {
             Ok(())
         } else {
-            Err(format!("{:?}: BPF stands: {stands}", self.rules).into())
+            Err(format!("{:?}: the table has a flowtable: {has_flowtable}", self.rules).into())
         }
     }
 
@@ -158,7 +189,7 @@ impl Testbed {
         if seen != expected {
             return Err(format!("{:?}: the server sees {seen} instead of {expected}", self.rules).into());
         }
-        self.check_bpf()?;
+        self.check_fast_path()?;
         let Some(policy) = self.rules.policy() else { return Ok(()) };
         // The last entry works, so all are loaded.
         policy.last_port().map_or(Ok(()), |port| {
