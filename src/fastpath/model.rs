@@ -64,9 +64,15 @@ pub(super) struct Generation(pub(super) u32);
 impl Generation {
     pub(super) const OFF: Self = Self(0);
 
-    /// The one after this, which is never [`Self::OFF`].
+    /// The one after this. The programs mark packets with the lower 16 bits: 0 means no generation there, and 0xffff a
+    /// packet that they carry.
     pub(super) fn next(self) -> Self {
-        Self(self.0.checked_add(1).unwrap_or(1))
+        let next = self.0.wrapping_add(1);
+        Self(match next & 0xffff {
+            0 => next + 1,
+            0xffff => next.wrapping_add(2),
+            _ => next,
+        })
     }
 }
 

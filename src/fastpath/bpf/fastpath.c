@@ -91,8 +91,8 @@ enum { DST_NOREF = 1, METRICS_FLAGS = 3, METRIC_LOCK = 0, METRIC_MTU = 1, LOCKED
 
 // An entry lives this long, in nanoseconds.
 #define LIFETIME 1000000000ull
-// The stamps of packets on the kernel's path are 1 to 65534; 0: none.
-enum { STAMPS = 65534, CARRIED = 65535 };
+// The stamp of a packet that `forward` redirects. No generation gives it.
+enum { CARRIED = 0xffff };
 
 // Offsets in bytes, set by the loader.
 enum { ABSENT = 0xffffffff };
@@ -102,7 +102,7 @@ CONSTANT nf_conn_tuplehash = ABSENT, nf_conn_status = ABSENT, nf_conn_zone = ABS
 CONSTANT dst_metrics = ABSENT, dst_dev = ABSENT, net_device_mtu = ABSENT, rtable_pmtu = ABSENT;
 // The number of buckets less one: a power of two less one.
 CONSTANT bucket_mask = 0;
-// A random number, so that nobody can choose flows that share a bucket.
+// A random number, so that nobody can choose hosts whose flows share buckets.
 CONSTANT seed = 0;
 
 // One direction of a flow, as its packets arrive.
@@ -131,6 +131,14 @@ struct entry {
 
 struct bucket {
 	struct entry way[2];
+};
+
+// Which flows may have an entry that is alive. It is small enough to stay in the processor's cache, so that a flow
+// without an entry costs no look at the table, which is not.
+enum { RECENT_LINE = 64, RECENT_LINES = 1024 };
+struct recent {
+	// When an entry of a flow with this place was learnt last, by tick_of(); 0: never.
+	u8 learnt[RECENT_LINE];
 };
 
 struct control {
@@ -163,6 +171,7 @@ struct counters {
 
 // The loader sets the size.
 MAP(flows, MAP_ARRAY, MMAPABLE, 1, struct bucket);
+MAP(recent, MAP_ARRAY, 0, RECENT_LINES, struct recent);
 MAP(control, MAP_ARRAY, 0, 1, struct control);
 MAP(counters, MAP_PERCPU_ARRAY, 0, 1, struct counters);
 
@@ -173,9 +182,10 @@ INLINE u32 current_generation(void)
 	return found ? READ_ONCE(found->generation) : 0;
 }
 
+// 0: none. The daemon leaves out the generations other than 0 that would give 0 or CARRIED.
 INLINE u32 stamp_of(u32 generation)
 {
-	return generation ? generation % STAMPS + 1 : 0;
+	return generation & 0xffff;
 }
 
 INLINE struct counters *own_counters(void)
@@ -194,15 +204,55 @@ INLINE u32 check_of(const struct entry *entry)
 	return (u32)(sum >> 32) ^ (u32)sum ^ 0x5bd1e995;
 }
 
-INLINE struct bucket *bucket_of(const struct key *key)
+// Where a flow has its places in the tables.
+struct place {
+	u32 bucket, recent;
+};
+
+// Flows between the same hosts whose ports differ in the last five bits only are neighbours, within one page of memory:
+// hosts use ports in turn. Otherwise thousands of flows would need as many pages, more than the processor finds without
+// a look at the page table.
+INLINE struct place place_of(const struct key *key)
 {
-	u64 hash = ((u64)key->source << 32 | key->ports) ^ seed;
+	u32 ports = key->ports, low = (ports >> 8 ^ ports >> 24) & 0x1f;
+	u64 hash = ((u64)key->source << 32 | (ports & ~0x1f001f00u)) ^ seed;
 	hash *= 0x9e3779b97f4a7c15ull;
 	hash ^= hash >> 32;
 	hash += ((u64)key->destination << 32 | key->ifindex) + ((u64)key->protocol << 24) + ((u64)seed << 16);
 	hash *= 0xd6e8feb86659fd93ull;
-	u32 index = (u32)(hash >> 32) & bucket_mask;
+	return (struct place){ .bucket = (u32)(hash >> 32) << 5 | low, .recent = (u32)(hash >> 16) << 5 | low };
+}
+
+INLINE struct bucket *bucket_at(struct place place)
+{
+	u32 index = place.bucket & bucket_mask;
 	return map_lookup_elem(&flows, &index);
+}
+
+// A time as `recent` has it: a little more than a lifetime is one unit.
+INLINE u8 tick_of(u64 time)
+{
+	return 0x80 | (time >> 30 & 0x7f);
+}
+
+INLINE u8 *recent_at(struct place place)
+{
+	u32 line = place.recent / RECENT_LINE & (RECENT_LINES - 1);
+	struct recent *found = map_lookup_elem(&recent, &line);
+	u32 within = place.recent;
+	// The mask has to stand next to its use: Linux 6.1 does not follow the limits of a number through `|`.
+	__asm__ volatile("" : "+r"(within));
+	return found ? &found->learnt[within % RECENT_LINE] : 0;
+}
+
+// Whether no entry of a flow with these places is alive.
+INLINE int is_unknown(struct place place, u64 now)
+{
+	u8 *learnt = recent_at(place);
+	if (!learnt)
+		return 1;
+	u8 tick = READ_ONCE(*learnt);
+	return !tick || ((tick_of(now) - tick) & 0x7f) > 1;
 }
 
 INLINE int has_key(const struct entry *entry, const struct key *key)
@@ -211,9 +261,9 @@ INLINE int has_key(const struct entry *entry, const struct key *key)
 	       entry->ifindex == key->ifindex && entry->protocol == key->protocol;
 }
 
-INLINE struct entry *find(const struct key *key)
+INLINE struct entry *find(const struct key *key, struct place place)
 {
-	struct bucket *bucket = bucket_of(key);
+	struct bucket *bucket = bucket_at(place);
 	if (!bucket)
 		return 0;
 	if (has_key(&bucket->way[0], key))
@@ -242,7 +292,7 @@ INLINE void forget(struct entry *entry, const struct entry *copy)
 		.ports = copy->new_ports >> 16 | copy->new_ports << 16,
 		.protocol = copy->protocol,
 	};
-	struct entry *other = find(&answers);
+	struct entry *other = find(&answers, place_of(&answers));
 	READ_ONCE(entry->generation) = 0;
 	if (other)
 		READ_ONCE(other->generation) = 0;
@@ -330,7 +380,11 @@ SECTION("classifier/forward") int forward(struct __sk_buff *skb)
 		.ports = *(u32 *)(data + L4),
 		.protocol = protocol,
 	};
-	struct entry *entry = find(&key);
+	struct place place = place_of(&key);
+	u64 now = ktime_get_coarse_ns();
+	if (is_unknown(place, now))
+		return ACT_UNSPEC;
+	struct entry *entry = find(&key, place);
 	if (!entry)
 		return ACT_UNSPEC;
 	struct entry flow;
@@ -340,7 +394,7 @@ SECTION("classifier/forward") int forward(struct __sk_buff *skb)
 		forget(entry, &flow);
 		return ACT_UNSPEC;
 	}
-	if (flow.generation != generation || ktime_get_coarse_ns() - flow.learnt > LIFETIME)
+	if (flow.generation != generation || now - flow.learnt > LIFETIME)
 		return ACT_UNSPEC;
 	if ((gso_size ? 20 + header + gso_size : total) > flow.mtu)
 		return ACT_UNSPEC;
@@ -368,16 +422,18 @@ SECTION("classifier/forward") int forward(struct __sk_buff *skb)
 	skb->priority = priority_of(word0 >> 8);
 	skb->tc_index = CARRIED;
 
+	// Without a checksum there is none to change.
+	int has_check = protocol == TCP || *(u16 *)(data + UDP_CHECK);
 	// By the helper: it knows whether the checksum is complete, or only begun for a device to finish.
-	u32 place = protocol == TCP ? TCP_CHECK : UDP_CHECK;
+	u32 check_at = protocol == TCP ? TCP_CHECK : UDP_CHECK;
 	u64 how = protocol == TCP ? 0 : MARK_MANGLED_0;
 	long failed = 0;
-	if (flow.new_source != source || flow.new_destination != destination) {
+	if (has_check && (flow.new_source != source || flow.new_destination != destination)) {
 		u32 sum = difference(source, flow.new_source, destination, flow.new_destination);
-		failed = l4_csum_replace(skb, place, 0, sum, how | PSEUDO_HEADER);
+		failed = l4_csum_replace(skb, check_at, 0, sum, how | PSEUDO_HEADER);
 	}
-	if (!failed && flow.new_ports != key.ports)
-		failed = l4_csum_replace(skb, place, 0, difference(key.ports, flow.new_ports, 0, 0xffffffff), how);
+	if (has_check && !failed && flow.new_ports != key.ports)
+		failed = l4_csum_replace(skb, check_at, 0, difference(key.ports, flow.new_ports, 0, 0xffffffff), how);
 
 	struct counters *counted = own_counters();
 	if (counted) {
@@ -529,8 +585,10 @@ SECTION("classifier/learn") int learn(struct __sk_buff *skb)
 		.ports = made.ports,
 		.protocol = protocol,
 	};
-	struct bucket *bucket = bucket_of(&key);
-	if (!bucket)
+	struct place at = place_of(&key);
+	struct bucket *bucket = bucket_at(at);
+	u8 *recently = recent_at(at);
+	if (!bucket || !recently)
 		return ACT_UNSPEC;
 	struct entry *first = &bucket->way[0], *second = &bucket->way[1], *place;
 	int is_first_dead = first->generation != generation || made.learnt - first->learnt > LIFETIME;
@@ -550,6 +608,7 @@ SECTION("classifier/learn") int learn(struct __sk_buff *skb)
 		return ACT_UNSPEC;
 	}
 	__builtin_memcpy(place, &made, sizeof(made));
+	*recently = tick_of(made.learnt);
 	counted->learnt += 1;
 	return ACT_UNSPEC;
 }

@@ -215,7 +215,15 @@ proptest! {
     }
 
     #[test]
-    fn generations_are_never_the_one_that_means_off(generation: u32) {
-        prop_assert_ne!(Generation(generation).next(), Generation::OFF);
+    fn generations_mark_packets_as_nothing_else_does(generation: u32) {
+        let next = Generation(generation).next();
+        prop_assert_ne!(next, Generation(generation));
+        prop_assert!(!matches!(next.0 & 0xffff, 0 | 0xffff), "{next:?}");
     }
+}
+
+#[test]
+fn the_next_generation_is_another_one_at_the_ends_of_its_range() {
+    let next = |generation| Generation(generation).next().0;
+    assert_eq!([0, 0xfffe, 0xffff, u32::MAX - 1, u32::MAX].map(next), [1, 0x1_0001, 0x1_0001, 1, 1]);
 }
