@@ -60,7 +60,8 @@ impl FastPath {
 /// Whether the kernel has flowtables.
 pub(crate) fn has_flowtables() -> Result<bool> {
     let host = Namespace::create("flowtables")?;
-    Ok(host.nft("table inet f { flowtable f { hook ingress priority 0; devices = { lo }; } }").is_ok())
+    let probe = "add table inet f\nadd flowtable inet f f { hook ingress priority 0; devices = { lo }; }";
+    Ok(host.nft(probe).is_ok())
 }
 
 impl Rules {
