@@ -188,6 +188,21 @@ fn a_wrong_file_among_good_ones_is_named_with_its_line() {
 }
 
 #[test]
+fn a_peer_is_added_with_its_groups_and_what_it_reaches() {
+    let groups = "[hosts]\ndb = \"10.0.1.5\"\n[[wireguard.group]]\nname = \"dev\"\nreach = [\"db:tcp/5432\"]\n";
+    let server = Server::new(&format!("{TUNNEL}{groups}"));
+    server.done(&["add", "alice", "--group", "dev", "--reach", "db:icmp", "--reach", "10.0.2.0/24:tcp/443"]);
+    let written = server.peer_file("alice.toml");
+    assert!(written.ends_with("groups = [\"dev\"]\nreach = [\"db:icmp\", \"10.0.2.0/24:tcp/443\"]\n"), "{written}");
+    for (option, value, reason) in
+        [("--group", "devs", "dev"), ("--reach", "dbs:tcp/5432", "db"), ("--reach", "10.0.1.0/24:tcp/99999", "65535")]
+    {
+        let said = server.refused(&["add", "bob", option, value], WRONG_CONFIGURATION);
+        assert!(said.contains(value.split(':').next().unwrap()) && said.contains(reason), "{said}");
+    }
+}
+
+#[test]
 fn the_last_peer_that_lets_an_administrator_in_stays() {
     let server = Server::new(&format!("[firewall]\nssh_only_by_tunnel = true\n{TUNNEL}"));
     let first = server.run(&["add", "alice"]);

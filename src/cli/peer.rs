@@ -125,6 +125,13 @@ pub struct AddPeer {
     /// time like `2027-01-31T18:00:00Z`. Default: never.
     #[arg(long, value_name = "TIME")]
     pub expires: Option<String>,
+    /// A `[[wireguard.group]]` that the peer belongs to. Repeatable.
+    #[arg(long, value_name = "GROUP")]
+    pub group: Vec<String>,
+    /// What the peer may reach, like `10.0.1.0/24:tcp/5432`, `db:tcp/5432` or `bastion:ssh`: an entry of its `reach`.
+    /// Repeatable. Without lists it reaches what `wireguard.default_reach` says.
+    #[arg(long, value_name = "DESTINATION")]
+    pub reach: Vec<String>,
     /// Send all of the client's traffic through the tunnel. Needs `wireguard.full_tunnel = true`.
     #[arg(long)]
     pub full_tunnel: bool,

@@ -51,6 +51,8 @@ impl Operator<'_> {
                 persistent_keepalive,
                 expires,
                 enabled,
+                groups: Vec::new(),
+                reach: Vec::new(),
             };
             edits.insert(file, Some(peer.text(&remark)));
         }

@@ -60,6 +60,8 @@ impl Operator<'_> {
             persistent_keepalive: None,
             expires,
             enabled: true,
+            groups: wanted.group.clone(),
+            reach: wanted.reach.clone(),
             name,
         };
         let path = store.file(&peer.name.file_name());

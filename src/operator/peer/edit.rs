@@ -21,6 +21,10 @@ pub(super) struct NewPeer {
     pub(super) persistent_keepalive: Option<u16>,
     pub(super) expires: Option<SystemTime>,
     pub(super) enabled: bool,
+    /// Names of groups.
+    pub(super) groups: Vec<String>,
+    /// Entries of its list `reach`.
+    pub(super) reach: Vec<String>,
 }
 
 impl NewPeer {
@@ -46,6 +50,11 @@ impl NewPeer {
         }
         if !self.enabled {
             file["enabled"] = toml_edit::value(false);
+        }
+        for (key, entries) in [("groups", &self.groups), ("reach", &self.reach)] {
+            if !entries.is_empty() {
+                file[key] = toml_edit::value(entries.iter().collect::<Array>());
+            }
         }
         Zeroizing::new(format!("# {remark}\n{file}"))
     }
@@ -126,6 +135,8 @@ mod tests {
             persistent_keepalive: None,
             expires: None,
             enabled: true,
+            groups: Vec::new(),
+            reach: Vec::new(),
         };
         assert_eq!(
             peer.text("added").as_str(),
@@ -139,6 +150,8 @@ mod tests {
             persistent_keepalive: Some(25),
             expires: Some(at(1_801_418_400)),
             enabled: false,
+            groups: vec!["dev".to_owned(), "ops".to_owned()],
+            reach: vec!["10.0.1.0/24:tcp/5432".to_owned()],
             ..peer
         };
         assert_eq!(
@@ -146,7 +159,8 @@ mod tests {
             "# added\nname = \"alice/phone\"\npublic_key = \"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\"\n\
              preshared_key = \"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=\"\n\
              allowed_ips = [\"10.100.0.2/32\", \"fd00:100::2/128\"]\nendpoint = \"vpn.example.org:51820\"\n\
-             persistent_keepalive = 25\nexpires = 2027-01-31T18:00:00Z\nenabled = false\n"
+             persistent_keepalive = 25\nexpires = 2027-01-31T18:00:00Z\nenabled = false\n\
+             groups = [\"dev\", \"ops\"]\nreach = [\"10.0.1.0/24:tcp/5432\"]\n"
         );
     }
 
