@@ -21,11 +21,12 @@ test-system: ## test the package on booted systems (needs root): first boot on D
 	@scripts/test-system
 	@scripts/test-docker
 
-test-long: ## tests that take long: Debian's kernels in virtual machines (needs root), each fuzz target for SECONDS_EACH (300) seconds, reproducible packages, attacks of a minute each, what passes a gateway with the fast path in BPF (needs root), the soak
+test-long: ## tests that take long: Debian's kernels in virtual machines (needs root), each fuzz target for SECONDS_EACH (300) seconds, reproducible packages, attacks of a minute each, connections of more than 4 GB and what passes a gateway with the fast path in BPF (needs root), the soak
 	@scripts/test-vm
 	@SECONDS_EACH=$${SECONDS_EACH:-300} scripts/fuzz
 	@scripts/check-deb
 	@bash -c '. scripts/setup test && cargo test --quiet --locked --test netns -- --ignored for_a_minute'
+	@bash -c '. scripts/setup test && BASTIOND_REQUIRE_BPF=1 cargo test --quiet --locked --test netns -- --ignored of_more_than_4_gb'
 	@bash -c '. scripts/setup test && BASTIOND_TEST_FASTPATH=bpf BASTIOND_REQUIRE_BPF=1 cargo test --workspace --locked --test netns'
 	@scripts/soak
 

@@ -1,10 +1,13 @@
 //! `plan` and `down` without a daemon: one pass of the daemon's code in this process.
 
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use super::account;
 use crate::component::Steps;
@@ -38,6 +41,8 @@ pub(super) enum Error {
 
 /// Removes everything that a daemon made.
 pub(super) fn down(mut config: Config, environment: &Environment) -> Result<Response, Error> {
+    let reachable = Reachable::of(environment);
+    let environment = &reachable.environment;
     become_daemon(&mut config, environment)?;
     let (steps, problems) = block_on(async {
         let metadata = metadata(&config, environment).await;
@@ -62,6 +67,8 @@ pub(super) fn await_end(socket: &Path) {
 
 /// What a start with this configuration would do.
 pub(super) fn plan(path: &Path, mut config: Config, environment: &Environment) -> Result<Response, Error> {
+    let reachable = Reachable::of(environment);
+    let environment = &reachable.environment;
     become_daemon(&mut config, environment)?;
     // The last daemon's configuration: its rules stand, if no boot came between.
     let changes = config::last_good(environment).map(|running| config::difference(&running.config, &config));
@@ -72,6 +79,25 @@ pub(super) fn plan(path: &Path, mut config: Config, environment: &Environment) -
         Ok(complete_plan(path, &environment.state_directory(), &config, changes, preview).await)
     })?;
     Ok(Response::Plan(plan))
+}
+
+/// The environment for the daemon's account. It owns its directory in `/sys/fs/bpf`, but only root may pass `/sys/fs/bpf`:
+/// so root opens the directory, and the account finds it by the number of the open file.
+struct Reachable {
+    environment: Environment,
+    _directory: Option<File>,
+}
+
+impl Reachable {
+    fn of(environment: &Environment) -> Self {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let opened = File::options().read(true).custom_flags(flags.bits()).open(environment.bpf_directory());
+        // An error: there is none, so nothing was loaded.
+        let directory = opened.ok();
+        let path = directory.as_ref().map(|open| PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd())));
+        let bpf_directory = path.or_else(|| environment.bpf_directory.clone());
+        Self { environment: Environment { bpf_directory, ..environment.clone() }, _directory: directory }
+    }
 }
 
 /// Goes on with the daemon's account, which cannot read everything that root can.
