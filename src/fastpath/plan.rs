@@ -112,27 +112,29 @@ pub(super) fn plan(wanted: &Wanted, observed: &Observed, has_changed: bool) -> P
         Wanted::Nothing => Plan {
             remove_versions: observed.other_versions.clone(),
             remove_this_version: observed.loaded.is_some(),
-            ..without_filters(observed)
+            ..without_filters(observed, |_| false)
         },
         Wanted::Links { links, needs_every_packet } => {
             let links: BTreeMap<LinkIndex, &InterfaceName> =
                 links.iter().filter_map(|name| Some((*observed.links.get(name)?, name))).collect();
             let mut aside = needs_every_packet.clone();
             aside.extend(obstacles(&links, observed));
+            // The kernel loses a packet when clsact comes or goes, so it stays where programs are to stand later.
+            let is_used = |link| links.contains_key(&link);
             match &observed.loaded {
-                _ if !aside.is_empty() => Plan { aside, ..without_filters(observed) },
+                _ if !aside.is_empty() => Plan { aside, ..without_filters(observed, is_used) },
                 // Filters of another version cannot be told that the rules have changed.
-                None => Plan { request: true, ..without_filters(observed) },
+                None => Plan { request: true, ..without_filters(observed, is_used) },
                 Some(loaded) => carrying(&links, observed, *loaded, has_changed),
             }
         }
     }
 }
 
-/// Nothing of ours stands at any link.
-fn without_filters(observed: &Observed) -> Plan {
+/// Nothing of ours stands at any link, but clsact where it is used.
+fn without_filters(observed: &Observed, is_used: impl Fn(LinkIndex) -> bool) -> Plan {
     let is_on = observed.loaded.is_some_and(|loaded| loaded.generation != Generation::OFF);
-    let (remove_qdiscs, forget_qdiscs) = unused_qdiscs(observed, |_| false);
+    let (remove_qdiscs, forget_qdiscs) = unused_qdiscs(observed, is_used);
     Plan {
         turn: if is_on { Turn::Off } else { Turn::Keep },
         detach: observed.filters.iter().filter(|filter| filter.is_ours()).cloned().collect(),
