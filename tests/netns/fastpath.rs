@@ -3,6 +3,7 @@
 //! Loading programs takes root of the machine, not of a user namespace. Without that these tests are ignored.
 
 mod churn;
+mod versions;
 
 use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
@@ -39,12 +40,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("down_and_another_choice_take_the_fast_path_away_and_leave_foreign_filters", taken_away),
         trial("a_daemon_without_rights_for_bpf_attaches_counts_forgets_and_removes", confined),
         trial("no_packet_is_lost_when_the_daemon_restarts_or_is_killed", restarts),
-        trial("programs_of_another_version_are_replaced_without_a_lost_packet", replaced),
-        trial("down_without_a_daemon_takes_the_fast_path_away_as_the_daemons_account", down_alone),
     ];
     // Sequence numbers of TCP have 32 bits.
     let long = trial("connections_of_more_than_4_gb_on_the_fast_path_end_cleanly", || ends(4_500_000_000));
-    let trials = trials.into_iter().chain([long.with_ignored_flag(true)]).chain(churn::trials());
+    let trials =
+        trials.into_iter().chain(versions::trials()).chain([long.with_ignored_flag(true)]).chain(churn::trials());
     if bpf::are_ignored() { trials.map(|trial| trial.with_ignored_flag(true)).collect() } else { trials.collect() }
 }
 
@@ -518,87 +518,6 @@ fn confined() -> Result {
     apply(&installation, &mut daemon, &format!("{FAST}[nat]\nfastpath = false\n"))?;
     ensure_eq(our_filters(&world)?, 0)?;
     ensure_eq(std::fs::read_dir(&directory)?.count(), 0)
-}
-
-/// The directories of versions, and the numbers of the programs at the links.
-fn versions(world: &World, directory: &Path) -> Result<(Vec<String>, Vec<String>)> {
-    let mut names: Vec<String> = std::fs::read_dir(directory)?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<Result<_>>()?;
-    names.retain(|name| name != "qdiscs");
-    let filters = filters(world)?;
-    let mut words = filters.split_whitespace();
-    let mut programs = Vec::new();
-    while words.any(|word| word == "id") {
-        programs.extend(words.next().map(str::to_owned));
-    }
-    programs.sort();
-    Ok((names, programs))
-}
-
-/// The programs of the daemon before are planted under the name of another version, as an upgrade finds them: attached
-/// and full of flows.
-fn replaced() -> Result {
-    let world = World::start(Settings::default())?;
-    let directory = bpf::loaded("replaced")?;
-    let installation = bpf_installation(&world, &directory)?;
-    let mut daemon = serving(&installation)?;
-    let mut flow = UdpFlow::out(&world)?;
-    // Loaded before the new daemon starts, and only when it asks for them.
-    for is_early in [true, false] {
-        let (names, programs) = versions(&world, &directory)?;
-        ensure_eq((names.len(), programs.len()), (1, 4))?;
-        daemon.signal(Signal::SIGKILL)?;
-        ensure(daemon.wait_for_exit(SOON)?.is_some(), "the daemon ends")?;
-        std::fs::rename(directory.join(&names[0]), directory.join("0123456789abcdef"))?;
-        if is_early {
-            bpf::load(&directory, &[])?;
-        }
-        daemon = installation.start()?;
-        // Not one of these is lost: each is waited for.
-        let until = Instant::now() + Duration::from_millis(500);
-        while Instant::now() < until {
-            flow.exchange(b"while the new daemon starts")?;
-        }
-        daemon.wait_until_ready();
-        if !is_early {
-            ensure_eq(our_filters(&world)?, 0)?;
-            bpf::load(&directory, &[])?;
-        }
-        let replaced = || {
-            flow.exchange(b"while the programs are replaced")?;
-            let (now, others) = versions(&world, &directory)?;
-            Ok(now == names && others.len() == 4 && others.iter().all(|program| !programs.contains(program)))
-        };
-        wait_for("the programs of this version stand alone", SOON, replaced)?;
-        for _ in 0..20 {
-            flow.exchange(b"carried by the new ones")?;
-        }
-        ensure(carried(&installation)? > 30, daemon.log())?;
-    }
-    Ok(())
-}
-
-/// As in the package: the directory is the account's, and only root may pass the one above.
-fn down_alone() -> Result {
-    let world = World::start(Settings::default())?;
-    let above = bpf::loaded("down-alone")?;
-    let directory = above.join("daemon");
-    bpf::load(&directory, &["--owner", "nobody"])?;
-    let installation = bpf_installation(&world, &directory)?;
-    let mut daemon = serving(&installation)?;
-    ensure_eq(our_filters(&world)?, 4)?;
-    daemon.signal(Signal::SIGKILL)?;
-    ensure(daemon.wait_for_exit(SOON)?.is_some(), "the daemon ends")?;
-    std::fs::set_permissions(&above, Permissions::from_mode(0o700))?;
-    give_to_nobody(installation.config_path().parent().unwrap_or(Path::new("/nonexistent")))?;
-    give_to_nobody(&directory)?;
-    let down = installation.ctl(&["down"])?;
-    ensure(down.status.success(), text(&down.stderr))?;
-    ensure_eq(our_filters(&world)?, 0)?;
-    ensure_eq(std::fs::read_dir(&directory)?.count(), 0)?;
-    let qdiscs = text(&world.bastion().command("tc").args(["qdisc", "show", "dev", "eth0"]).output()?.stdout);
-    ensure(!qdiscs.contains("clsact"), qdiscs)
 }
 
 /// Gives a directory with everything in it to the account `nobody`.
