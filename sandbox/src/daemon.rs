@@ -249,7 +249,7 @@ impl Daemon {
     /// Waits until the daemon is ready, and returns the time from its start.
     ///
     /// # Panics
-    /// The daemon is not ready within [`READY_TIMEOUT`]. The message contains its log.
+    /// The daemon is not ready within thirty seconds. The message contains its log.
     pub fn wait_until_ready(&mut self) -> Duration {
         let ready = self.wait_for_notification("READY=1", READY_TIMEOUT);
         ready.unwrap_or_else(|| panic!("bastiond is not ready after {READY_TIMEOUT:?}:\n{}", self.log()))
