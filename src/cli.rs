@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::config::{BPF_DIRECTORY, DEFAULT_PATH};
 
-pub use peer::{AddPeer, ClientOutput, PeerCommand};
+pub use peer::{AddPeer, ClientOutput, Destination, PeerCommand};
 
 /// NAT gateway, firewall and VPN access for private Hetzner Cloud networks.
 ///

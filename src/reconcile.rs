@@ -9,6 +9,7 @@
 mod cloud;
 mod paths;
 mod preview;
+mod reachers;
 mod unserved;
 mod way_in;
 

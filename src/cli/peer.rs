@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::config::{has_ports, protocol_number};
+
 /// A command about peers of the tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
 pub enum PeerCommand {
@@ -101,12 +103,61 @@ pub enum PeerCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// List the peers that may open flows to a destination, with the lists that allow it.
+    ///
+    /// The running daemon answers by the configuration that it uses. Disabled and expired peers are not listed.
+    WhoCanReach {
+        /// An address or a name of `[hosts]`, with a port of TCP or a protocol: `10.0.1.5:5432`, `db:udp/53`, `db:icmp`.
+        #[arg(value_parser = Destination::parse)]
+        destination: Destination,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print who has access, for an audit.
     Report {
         /// Print comma-separated values (RFC 4180).
         #[arg(long)]
         csv: bool,
     },
+}
+
+/// Where a flow leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// An IPv4 address or a name.
+    pub place: String,
+    /// The protocol's number in the IP header.
+    pub protocol: u8,
+    /// The port, if the protocol has ports.
+    pub port: Option<u16>,
+}
+
+impl Destination {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (place, service) =
+            text.split_once(':').ok_or("name a port or a protocol too: `10.0.1.5:5432`, `db:udp/53`, `db:icmp`")?;
+        let (protocol, port) = match service.split_once('/') {
+            Some((protocol, port)) => (protocol, Some(port)),
+            None if service.starts_with(|first: char| first.is_ascii_digit()) => ("tcp", Some(service)),
+            None => (service, None),
+        };
+        let port = port.map(|port| match port.parse() {
+            Ok(0) | Err(_) => Err(format!("{port:?} is not a port, 1 to 65535")),
+            Ok(port) => Ok(port),
+        });
+        let protocol = protocol_number(protocol)
+            .ok_or_else(|| format!("{protocol:?} is not a protocol like tcp, udp, icmp or gre"))?;
+        let port = port.transpose()?;
+        if place.is_empty() {
+            return Err("the address or name before `:` is missing".to_owned());
+        }
+        match (has_ports(protocol), port) {
+            (true, None) => Err("name the port too: `tcp/5432`".to_owned()),
+            (false, Some(_)) => Err("this protocol has no ports".to_owned()),
+            _ => Ok(Self { place: place.to_owned(), protocol, port }),
+        }
+    }
 }
 
 /// A peer that is added.
@@ -156,4 +207,20 @@ pub struct ClientOutput {
     /// replaced.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_has_a_port_or_a_protocol_without_ports() {
+        let parsed = |text| Destination::parse(text).map(|to| (to.place, to.protocol, to.port));
+        assert_eq!(parsed("10.0.1.5:5432"), Ok(("10.0.1.5".to_owned(), 6, Some(5432))));
+        assert_eq!(parsed("db:udp/53"), Ok(("db".to_owned(), 17, Some(53))));
+        assert_eq!(parsed("db:icmp"), Ok(("db".to_owned(), 1, None)));
+        for wrong in ["10.0.1.5", ":22", "db:tcp", "db:icmp/8", "db:0", "db:99999", "db:udp/dns", "db:htcpcp", "db:"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
 }

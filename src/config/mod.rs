@@ -48,7 +48,7 @@ pub use policy::{Acl, Fastpath, Forward, Service};
 #[cfg(test)]
 pub(crate) use policy::{Egress, EgressOfHosts, Nat};
 pub(crate) use policy::{EgressLists, Firewall, LogDrops, NetworkName, NetworkPolicy, StaticNat};
-pub(crate) use protocol::{IpProtocol, Transport, protocol_name};
+pub(crate) use protocol::{IpProtocol, Transport, has_ports, protocol_name, protocol_number};
 pub use protocol::{Ports, Protocol, Transports};
 pub use secret::Secret;
 pub use wireguard::BackendChoice;

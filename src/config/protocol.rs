@@ -121,6 +121,19 @@ pub(crate) fn protocol_name(number: u8) -> String {
     Named::with_number(number).to_string()
 }
 
+/// The number in the IP header of the protocol with this name.
+pub(crate) fn protocol_number(name: &str) -> Option<u8> {
+    Named::with_name(name).map(|named| match named {
+        Named::Transport(transport) => transport.number(),
+        Named::Other(protocol) => protocol.number(),
+    })
+}
+
+/// Whether access lists look at the ports of the protocol with this number.
+pub(crate) fn has_ports(number: u8) -> bool {
+    matches!(Named::with_number(number), Named::Transport(_))
+}
+
 /// The names of all protocols, for messages.
 pub(super) fn names() -> String {
     let transports = Transport::ALL.into_iter().map(Transport::name);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Bundle, Change};
+use crate::inputs::Reacher;
 use crate::outcome::Problem;
 use crate::reconcile::WayIn;
 use crate::report::Report;
@@ -32,6 +33,16 @@ pub enum Request {
     },
     /// The peers of the tunnel, and what clients have to know.
     Peers {},
+    /// The peers that may open flows to a destination.
+    WhoCanReach {
+        /// An IPv4 address or a name of `[hosts]`.
+        place: String,
+        /// The protocol's number in the IP header.
+        protocol: u8,
+        /// The port, if the protocol has ports.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+    },
     /// Load the configuration file again and apply it. The answer comes when the pass has ended.
     Reload {
         /// The configuration file that the caller has changed. A daemon that was started with another one refuses.
@@ -63,6 +74,11 @@ pub(crate) enum Response {
         tunnel: Option<Box<TunnelReport>>,
         /// What clients have to know; `None` if no tunnel is wanted.
         way_in: Option<WayIn>,
+    },
+    /// The answer to `WhoCanReach`.
+    Reachers {
+        /// The peers, in the order of the configuration.
+        reachers: Vec<Reacher>,
     },
     /// The answer to `Reload`: the configuration is in use.
     Reloaded {

@@ -49,13 +49,13 @@ pub enum Error {
 pub(crate) enum Access {
     /// Every request.
     Full,
-    /// The status, and the peers, which it shows too.
+    /// The status, the peers, which it shows too, and what these reach.
     Look,
 }
 
 impl Access {
     fn allows(self, request: &Request) -> bool {
-        self == Self::Full || matches!(request, Request::Status {} | Request::Peers {})
+        self == Self::Full || matches!(request, Request::Status {} | Request::Peers {} | Request::WhoCanReach { .. })
     }
 
     fn longest_request(self) -> usize {

@@ -46,6 +46,14 @@ impl Daemon {
                 let _ = answer.send(Response::Peers { tunnel, way_in });
                 None
             }
+            Request::WhoCanReach { place, protocol, port } => {
+                let found = self.gateway.who_can_reach(&self.config, &place, protocol, port);
+                let _ = answer.send(match found {
+                    Ok(reachers) => Response::Reachers { reachers },
+                    Err(reason) => Response::Refused { reason },
+                });
+                None
+            }
             Request::Reload { path } => self.answer_reload(&path, answer).await,
             Request::Plan { candidate } => {
                 let path = candidate.as_ref().map_or(self.path.as_path(), |bundle| bundle.path()).to_owned();

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Access, AccessPeer, Judgement, NewFlow, Tunnel, access};
 use crate::config::{AccessLists, Config, Peer, Wireguard};
 use crate::net::v4;
@@ -19,7 +21,7 @@ pub struct Target {
 }
 
 /// A peer that may open flows to a [`Target`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reacher {
     /// The peer's name, or its key.
     pub peer: String,

@@ -154,7 +154,7 @@ fn show(answer: Result<Response, Error>, json: bool) -> ExitCode {
             }
             if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Ok(Response::Peers { .. } | Response::Reloaded { .. }) => {
+        Ok(Response::Peers { .. } | Response::Reachers { .. } | Response::Reloaded { .. }) => {
             eprintln!("bastionctl: the daemon's answer is not one to this request");
             ExitCode::FAILURE
         }

@@ -74,6 +74,11 @@ pub(super) enum Error {
 }
 
 impl Error {
+    /// The daemon has answered another request than the one that was made.
+    pub(super) fn not_understood() -> Self {
+        Self::NotAllowed { reason: "the daemon's answer is not one to this request".to_owned() }
+    }
+
     /// Prints it, and returns the exit code for it.
     pub(super) fn exit(&self) -> ExitCode {
         match self {

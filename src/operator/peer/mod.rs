@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use crate::cli::{Bastionctl, PeerCommand};
+use crate::cli::{Bastionctl, Destination, PeerCommand};
 use crate::config::{self, Config, Environment, Peer, PeerEdits, PeerPlace, Wireguard};
 use crate::control::client as control;
 use crate::control::{Request, Response};
@@ -54,6 +54,7 @@ pub(super) fn run(command: &PeerCommand, arguments: &Bastionctl, environment: &E
             operator.rotate(name, public_key.as_deref(), *psk, *full_tunnel, output)
         }
         PeerCommand::Import { file, dry_run } => operator.import(file, *dry_run),
+        PeerCommand::WhoCanReach { destination, json } => operator.who_can_reach(destination, *json),
         PeerCommand::Report { csv } => operator.report(*csv),
     };
     done.unwrap_or_else(|error| error.exit())
@@ -194,7 +195,7 @@ impl Operator<'_> {
         match control::call(self.socket, &Request::Peers {})? {
             Response::Peers { tunnel, way_in } => Ok((tunnel, way_in)),
             Response::Refused { reason } => Err(Error::NotAllowed { reason }),
-            _ => Err(Error::NotAllowed { reason: "the daemon's answer is not one to this request".to_owned() }),
+            _ => Err(Error::not_understood()),
         }
     }
 
@@ -243,6 +244,24 @@ impl Operator<'_> {
         let place = config::find_peer(self.path, row.public_key, likely.as_deref());
         print!("{}", list::format_row(row, place.map(|place| place.to_string()).as_deref()));
         Ok(code)
+    }
+
+    fn who_can_reach(&self, destination: &Destination, json: bool) -> Result<ExitCode, Error> {
+        let Destination { place, protocol, port } = destination.clone();
+        let reachers = match control::call(self.socket, &Request::WhoCanReach { place, protocol, port })? {
+            Response::Reachers { reachers } => reachers,
+            Response::Refused { reason } => return Err(Error::NotAllowed { reason }),
+            _ => return Err(Error::not_understood()),
+        };
+        if json {
+            println!("{}", super::show::format_json(&reachers));
+        } else if reachers.is_empty() {
+            println!("no peer");
+        }
+        for reacher in reachers.iter().filter(|_| !json) {
+            println!("{}: {}", printable(&reacher.peer), reacher.by.join(", "));
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     fn report(&self, csv: bool) -> Result<ExitCode, Error> {

@@ -125,6 +125,11 @@ fn reach() -> Result {
     for to in [(at::WEB, 80), (at::WEB, 81), (at::WEB, 443), (at::WORKER, 80), (INSIDE, 22)] {
         ensure(reaches(bob, to), format!("Bob does not reach {to:?}"))?;
     }
+    let asked = |destination| -> Result<String> {
+        Ok(text(&office.installation.ctl(&["peer", "who-can-reach", destination])?.stdout))
+    };
+    ensure_eq(asked("db:80")?.as_str(), "ada: group dev\nbob: it has no list\n")?;
+    ensure_eq(asked("10.0.0.4:443")?.as_str(), "bob: it has no list\n")?;
     // Own lists count beside those of groups, for this peer alone.
     let own = format!("groups = [\"dev\"]\nreach = [\"10.0.1.5:tcp\", \"bastion:ssh\"]\n{hosts}");
     office.change(lists, &own, "reach = [\"10.0.0.4:icmp\"]\n")?;
