@@ -48,8 +48,8 @@ pub fn concerns_our_table(datagram: &[u8]) -> bool {
     datagram.is_empty() || messages(datagram).any(|message| message.as_ref().is_none_or(concerns))
 }
 
-/// Whether one of the messages in `datagram` says that a table, chain or rule was added, changed or deleted, whoever it
-/// belongs to: another program's may need every packet from then on. Elements of sets are left out.
+/// Whether one of the messages in `datagram` says that a table, chain or rule of any program was added, changed or
+/// deleted: it may need every packet from then on. Elements of sets are left out.
 pub fn changes_rules(datagram: &[u8]) -> bool {
     const KINDS: [libc::c_int; 6] = [
         libc::NFT_MSG_NEWTABLE,
